@@ -1,0 +1,1 @@
+"""mtpbench: from stored points to comparison tables. The reading half."""

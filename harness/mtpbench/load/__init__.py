@@ -1,0 +1,1 @@
+"""Driving load: the pure pacer and the client that streams."""

@@ -1,0 +1,160 @@
+"""The raw truth of a point as columns: one row per request, chunk data flattened with offsets.
+
+`RequestRecord` is one row; pure statistics work on the table, so that 200,000 requests stay cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtpbench.records import RequestRecord
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+UNKNOWN = -1
+"""Stands for None in the integer columns, inside this table only (Parquet and records hold null)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RequestTable:
+    """Requests as columns, ordered by index.
+
+    Args:
+        index, slot: (n,) int64.
+        warmup: (n,) bool.
+        scheduled_s, sent_s, end_s: (n,) engine seconds since the point's start.
+        asked_prompt_tokens, asked_output_tokens: (n,) int64.
+        prompt_tokens, output_tokens: (n,) int64 as the server counted, `UNKNOWN` where it did not say.
+        finish_reason, error, error_detail: (n,) object arrays of str or None.
+        chunk_offsets: (n + 1,) int64; chunks of row i are [chunk_offsets[i], chunk_offsets[i + 1]).
+        chunk_times_s: (m,) engine seconds, rising within a row.
+        chunk_tokens: (m,) int64 cumulative output tokens after each chunk, `UNKNOWN` for every chunk of
+            a row whose server does not say.
+    """
+
+    index: Ints
+    slot: Ints
+    warmup: npt.NDArray[np.bool_]
+    scheduled_s: Floats
+    sent_s: Floats
+    end_s: Floats
+    asked_prompt_tokens: Ints
+    asked_output_tokens: Ints
+    prompt_tokens: Ints
+    output_tokens: Ints
+    finish_reason: npt.NDArray[np.object_]
+    error: npt.NDArray[np.object_]
+    error_detail: npt.NDArray[np.object_]
+    chunk_offsets: Ints
+    chunk_times_s: Floats
+    chunk_tokens: Ints
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def ok(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether the request ended without an error."""
+        return np.array([error is None for error in self.error], np.bool_)
+
+    @property
+    def chunk_counts(self) -> Ints:
+        """(n,) chunks per request."""
+        return np.diff(self.chunk_offsets)
+
+    @property
+    def chunk_rows(self) -> Ints:
+        """(m,) the row that each chunk belongs to."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.chunk_counts)
+
+    @property
+    def first_chunk_s(self) -> Floats:
+        """(n,) time of the first chunk; NaN where there was none."""
+        return self._edge_chunk(self.chunk_offsets[:-1])
+
+    @property
+    def last_chunk_s(self) -> Floats:
+        """(n,) time of the last chunk; NaN where there was none."""
+        return self._edge_chunk(self.chunk_offsets[1:] - 1)
+
+    def _edge_chunk(self, at: Ints) -> Floats:
+        times = np.full(len(self), np.nan)
+        some = self.chunk_counts > 0
+        times[some] = self.chunk_times_s[at[some]]
+        return times
+
+    @classmethod
+    def from_records(cls, records: Iterable[RequestRecord]) -> RequestTable:
+        """The table of some records, ordered by index."""
+        rows = sorted(records, key=lambda record: record.index)
+        counts = [len(row.chunk_times_s) for row in rows]
+        tokens = [
+            np.full(count, UNKNOWN, np.int64)
+            if row.chunk_tokens is None
+            else np.asarray(row.chunk_tokens, np.int64)
+            for row, count in zip(rows, counts, strict=True)
+        ]
+        times = [np.asarray(row.chunk_times_s, np.float64) for row in rows]
+
+        def ints(name: str) -> Ints:
+            values = (getattr(row, name) for row in rows)
+            return np.array([UNKNOWN if value is None else value for value in values], np.int64)
+
+        def floats(name: str) -> Floats:
+            return np.array([getattr(row, name) for row in rows], np.float64)
+
+        def objects(name: str) -> npt.NDArray[np.object_]:
+            column = np.empty(len(rows), object)
+            column[:] = [getattr(row, name) for row in rows]
+            return column
+
+        return cls(
+            index=ints("index"),
+            slot=ints("slot"),
+            warmup=np.array([row.warmup for row in rows], np.bool_),
+            scheduled_s=floats("scheduled_s"),
+            sent_s=floats("sent_s"),
+            end_s=floats("end_s"),
+            asked_prompt_tokens=ints("asked_prompt_tokens"),
+            asked_output_tokens=ints("asked_output_tokens"),
+            prompt_tokens=ints("prompt_tokens"),
+            output_tokens=ints("output_tokens"),
+            finish_reason=objects("finish_reason"),
+            error=objects("error"),
+            error_detail=objects("error_detail"),
+            chunk_offsets=np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64),
+            chunk_times_s=np.concatenate(times) if times else np.empty(0),
+            chunk_tokens=np.concatenate(tokens) if tokens else np.empty(0, np.int64),
+        )
+
+    def records(self) -> Iterator[RequestRecord]:
+        """The rows as records."""
+
+        def known(value: Any) -> int | None:
+            return None if value == UNKNOWN else int(value)
+
+        for i in range(len(self)):
+            chunks = slice(int(self.chunk_offsets[i]), int(self.chunk_offsets[i + 1]))
+            tokens = tuple(int(t) for t in self.chunk_tokens[chunks])
+            yield RequestRecord(
+                index=int(self.index[i]),
+                slot=int(self.slot[i]),
+                warmup=bool(self.warmup[i]),
+                scheduled_s=float(self.scheduled_s[i]),
+                sent_s=float(self.sent_s[i]),
+                end_s=float(self.end_s[i]),
+                chunk_times_s=tuple(float(t) for t in self.chunk_times_s[chunks]),
+                chunk_tokens=None if UNKNOWN in tokens else tokens,
+                asked_prompt_tokens=int(self.asked_prompt_tokens[i]),
+                asked_output_tokens=int(self.asked_output_tokens[i]),
+                prompt_tokens=known(self.prompt_tokens[i]),
+                output_tokens=known(self.output_tokens[i]),
+                finish_reason=self.finish_reason[i],
+                error=self.error[i],
+                error_detail=self.error_detail[i],
+            )
