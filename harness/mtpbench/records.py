@@ -394,6 +394,7 @@ class Process:
         node: 0-based index of the node inside the deployment.
         gpus: 0-based indices on that node.
         ports: names of the ports it listens on; the executor chooses free numbers.
+        mpi_tasks: tasks that an MPI-aware executor starts for it on its node; 1 for an ordinary process.
         metrics: the port name and path of its Prometheus metrics, or None.
     """
 
@@ -404,6 +405,7 @@ class Process:
     files: tuple[File, ...] = ()
     node: int = 0
     gpus: tuple[int, ...] = ()
+    mpi_tasks: int = 1
     ports: tuple[str, ...] = ()
     ready: Probe | None = None
     metrics: tuple[str, str] | None = None
@@ -486,6 +488,31 @@ class PowerSample:
     gpu: int
     power_w: float | None
     energy_j: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFacts:
+    """What happened to a point that its request table can't tell.
+
+    Args:
+        start_failed: why the deployment never became ready, or None.
+        server_died: which process ended while the point ran, and how, or None.
+        cut_off: why the point was ended before its last request (`point_timeout`, `interrupted`, …), or None.
+        counter_processes: the processes whose speculation counters make the acceptance.
+        counter_source: where they come from, such as `vllm:spec_decode_*`.
+        power_source: where power comes from, or why there is none.
+        power_reason: why there is no power, or None.
+        notes: anything else a reader should know.
+    """
+
+    start_failed: str | None = None
+    server_died: str | None = None
+    cut_off: str | None = None
+    counter_processes: tuple[str, ...] = ()
+    counter_source: str = "none"
+    power_source: str = "none"
+    power_reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------ what is derived

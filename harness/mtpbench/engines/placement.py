@@ -1,0 +1,78 @@
+"""Pure: which nodes and GPUs each worker of a topology gets.
+
+Workers fill nodes in order, prefill before decode. A worker that needs more GPUs than a node has spans
+whole nodes; smaller ones share a node. No worker straddles two partly filled nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mtpbench.errors import UnsupportedError
+from mtpbench.records import Topology, WorkerGroup, WorkerRole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """The part of a worker on one node: its rank among the worker's nodes, and its GPUs there."""
+
+    rank: int
+    node: int
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlacedWorker:
+    """One worker: `decode-0`, its group, and its share of each node."""
+
+    name: str
+    group: WorkerGroup
+    shares: tuple[Share, ...]
+
+    @property
+    def role(self) -> WorkerRole:
+        """The worker's role."""
+        return self.group.role
+
+    def process(self, share: Share) -> str:
+        """The name of the worker's process on one node: the worker's own, with the rank if there are more."""
+        return self.name if len(self.shares) == 1 else f"{self.name}.r{share.rank}"
+
+    @property
+    def head(self) -> str:
+        """The name of the worker's first process, which the others meet at and the router talks to."""
+        return self.process(self.shares[0])
+
+
+def place(topology: Topology, gpus_per_node: int) -> tuple[PlacedWorker, ...]:
+    """Every worker of a topology with its nodes and GPUs.
+
+    Raises:
+        UnsupportedError: a worker's GPUs neither fit into a node nor fill whole nodes.
+    """
+    workers: list[PlacedWorker] = []
+    node, used = 0, 0
+    for group in topology.groups:
+        size = group.gpus_per_worker
+        if size > gpus_per_node and size % gpus_per_node:
+            raise UnsupportedError(
+                f"{group.layout} needs {size} GPUs, which neither fit into a node of {gpus_per_node} "
+                f"nor fill whole nodes; use a multiple of {gpus_per_node}"
+            )
+        for index in range(group.workers):
+            if used and used + size > gpus_per_node:
+                node, used = node + 1, 0
+            width = min(size, gpus_per_node)
+            spans = max(1, size // gpus_per_node)
+            shares = tuple(
+                Share(rank=rank, node=node + rank, gpus=tuple(range(used, used + width)))
+                for rank in range(spans)
+            )
+            workers.append(PlacedWorker(name=f"{group.role}-{index}", group=group, shares=shares))
+            node, used = (node + spans, 0) if used + width == gpus_per_node else (node, used + width)
+    return tuple(workers)
+
+
+def node_count(workers: tuple[PlacedWorker, ...]) -> int:
+    """Nodes that the workers hold."""
+    return 1 + max(share.node for worker in workers for share in worker.shares)

@@ -1,0 +1,150 @@
+"""vLLM: `vllm serve`, or `python -m dynamo.vllm` behind Dynamo's frontend.
+
+Source: vLLM 0.32's options (its server was run on a CPU) and the public GB200 recipes (read, not run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mtpbench.engines import dynamo
+from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
+from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
+from mtpbench.engines.prometheus import spec_counters
+from mtpbench.errors import UnsupportedError
+from mtpbench.records import (
+    Deployment,
+    EngineLimits,
+    Flags,
+    Hardware,
+    Point,
+    Probe,
+    Process,
+    SpecCounters,
+    WorkerRole,
+)
+
+RESET_PATH: str | None = "/reset_prefix_cache"
+
+
+def check(point: Point, hardware: Hardware) -> None:
+    """Refuse several workers without Dynamo in front of them, or GPUs that don't divide."""
+    workers = place(point.topology, hardware.gpus_per_node)
+    if len(workers) > 1 and point.engine.router != "dynamo":
+        raise UnsupportedError(
+            f"vllm on {point.topology.name} needs `engine.router: dynamo`, not {point.engine.router!r}"
+        )
+
+
+def speculation_flags(point: Point, role: WorkerRole) -> Flags:
+    """What MTP adds, on prefill and decode workers alike: the MTP layer fills its own KV cache in prefill."""
+    del role
+    speculation = point.arm.speculation
+    if speculation is None:
+        return {}
+    config: dict[str, Any] = {"method": "mtp", "num_speculative_tokens": speculation.draft_tokens}
+    policy = speculation.acceptance
+    if policy.mode == "golden":
+        config["rejection_sample_method"] = "synthetic"
+        if policy.source == "the sweep file" and policy.rates is not None:
+            config["synthetic_acceptance_rates"] = list(policy.rates)
+        else:
+            config["synthetic_acceptance_length"] = policy.length
+    return {"speculative-config": config}
+
+
+def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
+    """Running sequences and batched tokens are per data-parallel rank in vLLM: a worker has dp of each."""
+    found: dict[WorkerRole, EngineLimits] = {}
+    for group in point.topology.groups:
+        flags = of_role(point, group.role)
+        found[group.role] = EngineLimits(
+            max_running=int(flags.get("max-num-seqs", 256)) * group.dp,
+            prefill_chunk_tokens=int(flags.get("max-num-batched-tokens", 8192)) * group.dp,
+            stream_interval=int(flags.get("stream-interval", 1)),
+        )
+    return found
+
+
+def counters(metrics_text: str) -> SpecCounters | None:
+    """The four `vllm:spec_decode_*` counters; None when speculation is off."""
+    return spec_counters(metrics_text, "vllm:")
+
+
+def deploy(point: Point, hardware: Hardware) -> Deployment:
+    """One process for each node of each worker, and Dynamo's frontend where the sweep names it."""
+    workers = place(point.topology, hardware.gpus_per_node)
+    processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
+    front = workers[0].head
+    if point.engine.router == "dynamo":
+        processes.insert(0, dynamo.frontend(point))
+        front = dynamo.FRONT
+    return Deployment(
+        key=point.deployment_key,
+        processes=tuple(processes),
+        front=front,
+        front_port="http",
+        model_name=point.model.served_name,
+        gpus=point.topology.gpus,
+        nodes=node_count(workers),
+    )
+
+
+def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
+    name, group = worker.process(share), worker.group
+    through_dynamo = point.engine.router == "dynamo"
+    flags = merged(
+        {"served-model-name": point.model.served_name},
+        {"model": point.model.path} if through_dynamo else {},
+        {"tensor-parallel-size": group.tp, "data-parallel-size": group.dp},
+        {"enable-expert-parallel": True} if group.ep > 1 else {},
+        {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
+        of_role(point, worker.role),
+        speculation_flags(point, worker.role),
+        _rendezvous(worker, share),
+        {} if through_dynamo else {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},
+    )
+    start = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.model.path)
+    env = dict(env_of_role(point, worker.role))
+    if through_dynamo:
+        env = {**dynamo.environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
+    is_head = share.rank == 0
+    return Process(
+        name=name,
+        role=worker.role,
+        argv=(*start, *as_argv(flags)),
+        env=env,
+        node=share.node,
+        gpus=share.gpus,
+        ports=("http", "dist") if is_head and len(worker.shares) > 1 else ("http",),
+        ready=Probe(port="http", path="/health") if is_head else None,
+        metrics=("http", "/metrics") if is_head else None,
+        container=dynamo.container(point),
+    )
+
+
+def _rendezvous(worker: PlacedWorker, share: Share) -> Flags:
+    """How the nodes of one worker find each other: data-parallel ranks by start rank, tensor ones by node."""
+    if len(worker.shares) == 1:
+        return {}
+    host, port = f"@{{host:{worker.head}}}", f"@{{port:{worker.head}/dist}}"
+    headless: Flags = {"headless": True} if share.rank else {}
+    if worker.group.attention_dp:
+        local = worker.group.dp // len(worker.shares)
+        if not local:
+            raise UnsupportedError(f"{worker.group.layout}: a vLLM data-parallel rank can't span nodes")
+        return {
+            "data-parallel-size-local": local,
+            "data-parallel-start-rank": share.rank * local,
+            "data-parallel-address": host,
+            "data-parallel-rpc-port": port,
+            **headless,
+        }
+    return {
+        "nnodes": len(worker.shares),
+        "node-rank": share.rank,
+        "master-addr": host,
+        "master-port": port,
+        **headless,
+    }

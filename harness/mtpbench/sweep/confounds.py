@@ -1,0 +1,103 @@
+"""Pure: what differs between the arms of a sweep beyond speculation itself.
+
+Read off the command lines that would run, not off what the sweep declares: what an engine adds by itself
+shows too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mtpbench.engines.registry import engine_of
+from mtpbench.errors import UnsupportedError
+from mtpbench.records import Arm, Hardware, Point, Process
+
+_IS_SPECULATION = ("spec", "sglang_simulate_acc", "tllm_spec_decode", "draft", "accept")
+
+
+def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -> tuple[str, ...]:
+    """One sentence for each difference between the baseline and another arm that is not speculation."""
+    by_arm: dict[str, list[Point]] = {}
+    for point in points:
+        by_arm.setdefault(point.arm.name, []).append(point)
+    base = by_arm.pop(baseline, [])
+    found: list[str] = []
+    for name, others in by_arm.items():
+        if base:
+            found += _ladders(base, others, baseline, name)
+            found += _settings(others, base[0].arm, name, hardware)
+    return tuple(dict.fromkeys(found))
+
+
+def _ladders(base: Sequence[Point], others: Sequence[Point], baseline: str, name: str) -> list[str]:
+    sentences = []
+    sides = [{(p.topology.name, p.concurrency) for p in side} for side in (base, others)]
+    for mine, theirs, here, there in (
+        (sides[0], sides[1], baseline, name),
+        (sides[1], sides[0], name, baseline),
+    ):
+        only = sorted(mine - theirs)
+        if only:
+            topologies = sorted({t for t, _ in only} - {t for t, _ in theirs})
+            where = f" on {', '.join(topologies)}" if topologies else ""
+            count = f"{len(only)} of {len(mine)} points"
+            sentences.append(f"{count} of {here} have no counterpart in {there}{where}")
+    return sentences
+
+
+def _settings(others: Sequence[Point], base: Arm, name: str, hardware: Hardware) -> list[str]:
+    differences: dict[str, set[str]] = {}
+    for other in {point.deployment_key: point for point in others}.values():
+        twin = dataclasses.replace(other, arm=base)
+        try:
+            pair = [engine_of(point).deploy(point, hardware).processes for point in (twin, other)]
+        except UnsupportedError:
+            continue
+        for mine, theirs in zip(*pair, strict=True):
+            for sentence in compare_processes(mine, theirs):
+                differences.setdefault(sentence, set()).add(mine.role)
+    return [f"{name} on {' and '.join(sorted(roles))}: {text}" for text, roles in differences.items()]
+
+
+def compare_processes(base: Process, other: Process) -> list[str]:
+    """The options, environment and file lines in which two processes differ, speculation left out."""
+    found = []
+    for kind, mine, theirs in (
+        ("", _options(base.argv), _options(other.argv)),
+        ("environment ", dict(base.env), dict(other.env)),
+        ("file ", _lines(base), _lines(other)),
+    ):
+        for key in dict.fromkeys((*mine, *theirs)):
+            before, after = mine.get(key), theirs.get(key)
+            if before == after or any(word in key.lower() for word in _IS_SPECULATION):
+                continue
+            found.append(f"{kind}{key} is {_said(after)} instead of {_said(before)}")
+    return found
+
+
+def _said(value: str | None) -> str:
+    return "absent" if value is None else (value or "set")
+
+
+def _options(argv: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for i, word in enumerate(argv):
+        if word.startswith("--"):
+            following = argv[i + 1] if i + 1 < len(argv) else "--"
+            options[word] = "" if following.startswith("--") else following
+    return options
+
+
+def _lines(process: Process) -> dict[str, str]:
+    """Top-level lines of generated YAML; nested ones count as part of the key above them."""
+    lines: dict[str, str] = {}
+    for file in process.files:
+        key = ""
+        for line in file.text.splitlines():
+            if line and not line[0].isspace():
+                key, _, value = line.partition(":")
+                lines[key] = value.strip()
+            elif key:
+                lines[key] = f"{lines[key]} {line.strip()}".strip()
+    return lines

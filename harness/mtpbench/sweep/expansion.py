@@ -1,0 +1,348 @@
+"""A checked sweep file as points: base + arm overlay × topology × concurrency × repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from mtpbench import golden, hardware
+from mtpbench.engines.registry import engine_of
+from mtpbench.errors import InputError, SweepError, UnsupportedError
+from mtpbench.records import (
+    AcceptancePolicy,
+    Arm,
+    Engine,
+    Fault,
+    Flags,
+    Hardware,
+    Measurement,
+    Model,
+    Point,
+    Reference,
+    ReferenceRow,
+    Simulation,
+    Speculation,
+    SweepInfo,
+    Topology,
+    WorkerGroup,
+    Workload,
+    digest,
+)
+from mtpbench.sweep.confounds import find_confounds
+from mtpbench.sweep.lines import KeyPath, LinedYaml, dotted, read_yaml
+from mtpbench.sweep.schema import ArmSpec, SweepFile, TopologySpec
+
+DEFAULT_PROFILE = "dsv4-gb200"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A sweep file, expanded: its points in the order they run, and what the tables need to know."""
+
+    path: Path
+    info: SweepInfo
+    points: tuple[Point, ...]
+
+    @property
+    def deployments(self) -> tuple[tuple[Point, ...], ...]:
+        """The points by deployment: one server start serves one of these ladders."""
+        ladders: dict[str, list[Point]] = {}
+        for point in self.points:
+            ladders.setdefault(point.deployment_key, []).append(point)
+        return tuple(tuple(ladder) for ladder in ladders.values())
+
+
+def load_sweep(path: Path) -> Sweep:
+    """The sweep in a YAML file.
+
+    Raises:
+        SweepError: something in the file is wrong; names file, line and key, and what would be right.
+    """
+    document = read_yaml(path)
+    try:
+        spec = SweepFile.model_validate(document.data)
+    except ValidationError as error:
+        raise _explain(error, document) from None
+    return _expand(spec, document)
+
+
+def simulate(sweep: Sweep) -> Sweep:
+    """The same sweep on the embedded engine's virtual clock, under a name of its own.
+
+    Simulated points never share a results folder with measured ones.
+    """
+    points = tuple(_simulated(point) for point in sweep.points)
+    info = dataclasses.replace(
+        sweep.info, name=f"{sweep.info.name}.simulated", planned=tuple(point.id for point in points)
+    )
+    return Sweep(path=sweep.path, info=info, points=points)
+
+
+def _simulated(point: Point) -> Point:
+    simulation = point.simulation or Simulation(profile=DEFAULT_PROFILE)
+    arm = point.arm
+    if arm.speculation:
+        arm = dataclasses.replace(arm, speculation=_with_rates(arm.speculation))
+    return dataclasses.replace(
+        point,
+        sweep=f"{point.sweep}.simulated",
+        arm=arm,
+        simulation=dataclasses.replace(simulation, clock="virtual", speed=1.0, faults=()),
+    )
+
+
+def _with_rates(speculation: Speculation) -> Speculation:
+    """What the embedded engine draws from where the sweep asks for measured acceptance: the golden table."""
+    policy = speculation.acceptance
+    if policy.rates is not None:
+        return speculation
+    lengths = golden.golden_table("deepseek-v4-pro", "mtp", "thinking_on")
+    if policy.length is not None:
+        lengths = {**lengths, speculation.draft_tokens: policy.length}
+    rates = golden.golden_rates(lengths, speculation.draft_tokens)
+    source = policy.source or "drawn by the embedded engine from golden deepseek-v4-pro mtp thinking_on"
+    return dataclasses.replace(
+        speculation, acceptance=dataclasses.replace(policy, rates=rates, source=source)
+    )
+
+
+# ------------------------------------------------------------------------------------------------ expansion
+
+
+def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
+    def fail(message: str, where: KeyPath) -> SweepError:
+        return SweepError(message, path=document.path, line=document.line(where), key=dotted(where))
+
+    try:
+        rack = hardware.lookup(spec.hardware)
+    except InputError as error:
+        raise fail(str(error), ("hardware",)) from None
+    arms: dict[str, Arm] = {}
+    for name, arm_spec in spec.arms.items():
+        try:
+            arms[name] = _arm(name, arm_spec, spec)
+        except InputError as error:
+            raise fail(str(error), ("arms", name)) from None
+    points = []
+    for name, arm_spec in spec.arms.items():
+        for i, topology_spec in enumerate(spec.topologies):
+            ladder = _ladder_points(spec, document.path, arms[name], arm_spec, topology_spec)
+            for point in ladder[:1]:
+                try:
+                    engine_of(point).check(point, rack)
+                except UnsupportedError as error:
+                    raise fail(str(error), ("topologies", i)) from None
+            points += ladder
+    if not points:
+        raise fail("no point is left: no arm has a ladder in any topology", ("topologies",))
+    info = _info(spec, rack, tuple(points))
+    return Sweep(path=document.path, info=info, points=tuple(points))
+
+
+def _ladder_points(
+    spec: SweepFile, path: Path, arm: Arm, arm_spec: ArmSpec, topology_spec: TopologySpec
+) -> list[Point]:
+    topology = _topology(topology_spec)
+    ladder = topology_spec.concurrency.get(arm.name, topology_spec.concurrency.get("*", []))
+    forced = dataclasses.replace(
+        arm,
+        forces=_layered(arm_spec.forces, topology),
+        forces_env=cast(Mapping[str, Mapping[str, str]], _layered(arm_spec.forces_env, topology)),
+    )
+    return [
+        Point(
+            sweep=spec.sweep,
+            model=_model(spec),
+            hardware=spec.hardware,
+            engine=_engine(spec, topology),
+            arm=forced,
+            topology=topology,
+            concurrency=concurrency,
+            repeat=repeat,
+            # The same requests in every arm: the seed knows nothing of the arm.
+            seed=int(digest([spec.seed, topology.name, concurrency, repeat])[:8], 16),
+            workload=_workload(spec, path),
+            measurement=Measurement(**spec.measurement.model_dump()),
+            simulation=_simulation(spec),
+        )
+        for repeat in range(spec.repeats)
+        for concurrency in ladder
+    ]
+
+
+def _topology(spec: TopologySpec) -> Topology:
+    groups: list[WorkerGroup] = []
+    if spec.aggregated:
+        groups.append(spec.aggregated.group("aggregated"))
+    if spec.prefill and spec.decode:
+        groups += [spec.prefill.group("prefill"), spec.decode.group("decode")]
+    return Topology(groups=tuple(groups))
+
+
+def _layered(layers: Mapping[str, Mapping[str, Any]], topology: Topology) -> Mapping[str, Flags]:
+    """The layers merged for each role: all, then the worker's layout (tp, tep, dep), then the role."""
+    merged: dict[str, Flags] = {}
+    for group in topology.groups:
+        kind = "dep" if group.attention_dp else "tep" if group.ep > 1 else "tp"
+        flags = {**layers.get("all", {}), **layers.get(kind, {}), **layers.get(group.role, {})}
+        if flags:
+            merged[group.role] = flags
+    return merged
+
+
+def _arm(name: str, spec: ArmSpec, sweep: SweepFile) -> Arm:
+    if spec.draft_tokens is None:
+        return Arm(name=name)
+    speculation = Speculation(draft_tokens=spec.draft_tokens, acceptance=_policy(spec, spec.draft_tokens))
+    if sweep.engine.name == "simulated":
+        speculation = _with_rates(speculation)
+    return Arm(name=name, speculation=speculation)
+
+
+def _policy(spec: ArmSpec, drafts: int) -> AcceptancePolicy:
+    wanted = spec.acceptance
+    if wanted is None or wanted == "measured":
+        return AcceptancePolicy(mode="measured")
+    assert not isinstance(wanted, str)
+    if wanted.golden is not None:
+        table = golden.golden_table(wanted.model, "mtp", wanted.golden)
+        length = golden.golden_length(wanted.model, "mtp", wanted.golden, drafts)
+        source = f"golden {wanted.model} mtp {wanted.golden}"
+        return AcceptancePolicy(
+            mode="golden", length=length, rates=golden.golden_rates(table, drafts), source=source
+        )
+    if wanted.rates is not None:
+        rates = tuple(wanted.rates)
+        if len(rates) != drafts or list(rates) != sorted(rates, reverse=True):
+            raise InputError(f"`rates` needs {drafts} non-increasing numbers, one per draft token")
+        return AcceptancePolicy(mode="golden", length=1 + sum(rates), rates=rates, source="the sweep file")
+    assert wanted.length is not None
+    if wanted.length > drafts + 1:
+        raise InputError(
+            f"an acceptance length of {wanted.length} needs 1 … {drafts + 1} with {drafts} drafts"
+        )
+    return AcceptancePolicy(mode="golden", length=wanted.length, source="the sweep file")
+
+
+def _engine(spec: SweepFile, topology: Topology) -> Engine:
+    return Engine(
+        name=spec.engine.name,
+        router=spec.engine.router,
+        version=spec.engine.version,
+        image=spec.engine.image,
+        flags=_layered(spec.engine.flags, topology),
+        env=cast(Mapping[str, Mapping[str, str]], _layered(spec.engine.env, topology)),
+    )
+
+
+def _model(spec: SweepFile) -> Model:
+    model = spec.model
+    return Model(path=model.path, served_name=model.served_name or model.path, precision=model.precision)
+
+
+def _workload(spec: SweepFile, path: Path) -> Workload:
+    fields = spec.workload.model_dump()
+    dataset = fields.pop("dataset")
+    return Workload(**fields, dataset_path=str((path.parent / dataset).resolve()) if dataset else None)
+
+
+def _simulation(spec: SweepFile) -> Simulation | None:
+    engine = spec.engine
+    if engine.name != "simulated":
+        return None
+    return Simulation(
+        profile=engine.profile or DEFAULT_PROFILE,
+        clock=engine.clock,
+        speed=engine.speed,
+        faults=tuple(Fault(**fault.model_dump()) for fault in engine.faults),
+    )
+
+
+def _info(spec: SweepFile, rack: Hardware, points: tuple[Point, ...]) -> SweepInfo:
+    plain = [name for name, arm in spec.arms.items() if arm.draft_tokens is None]
+    baseline = spec.baseline or (plain or list(spec.arms))[0]
+    reference = None
+    if spec.reference:
+        rows = tuple(ReferenceRow(**row.model_dump()) for row in spec.reference.rows)
+        reference = Reference(source=spec.reference.source, rows=rows)
+    return SweepInfo(
+        name=spec.sweep,
+        question=spec.question,
+        arms=tuple(spec.arms),
+        baseline=baseline,
+        hardware=rack,
+        targets_tps=tuple(spec.targets),
+        reference=reference,
+        confounds=find_confounds(points, baseline, rack),
+        planned=tuple(point.id for point in points),
+    )
+
+
+# --------------------------------------------------------------------------------------------- explanations
+
+
+def _explain(error: ValidationError, document: LinedYaml) -> SweepError:
+    """The first complaint, in the words of the file's owner; the rest are counted."""
+    complaints = error.errors(include_url=False)
+    # An unknown key often causes a second complaint about the key it should have been: name the typo first.
+    complaints.sort(key=lambda item: item["type"] != "extra_forbidden")
+    first = complaints[0]
+    where = _real_path(first["loc"], document.data)
+    message = _message(first, where)
+    if len(complaints) > 1:
+        message += f" ({len(complaints) - 1} more in this file)"
+    return SweepError(message, path=document.path, line=document.line(where), key=dotted(where))
+
+
+def _real_path(location: Sequence[str | int], data: Any) -> KeyPath:
+    """pydantic's location without the parts that name types instead of keys of the file."""
+    where: list[str | int] = []
+    for i, part in enumerate(location):
+        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if in_list or (isinstance(data, dict) and part in data):
+            data = data[part]
+        elif i < len(location) - 1 or not (isinstance(data, dict) and isinstance(part, str)):
+            continue
+        where.append(part)
+    return tuple(where)
+
+
+def _message(complaint: Any, where: KeyPath) -> str:
+    kind = complaint["type"]
+    if kind == "extra_forbidden":
+        valid = _valid_keys(complaint["loc"][:-1])
+        close = difflib.get_close_matches(str(where[-1]), valid, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key; {hint}valid: {', '.join(valid)}"
+    if kind == "missing":
+        return "is missing"
+    text = str(complaint["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":
+        return text
+    return f"{text[0].lower()}{text[1:]}, not {complaint['input']!r}"
+
+
+def _valid_keys(location: Sequence[str | int]) -> list[str]:
+    model: Any = SweepFile
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[str(part)].annotation
+        model = _inner_model(model)
+    model = _inner_model(model)
+    return list(model.model_fields)
+
+
+def _inner_model(annotation: Any) -> Any:
+    """The pydantic model inside an annotation such as `list[Annotated[X, …]] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()) or ():
+        if (found := _inner_model(argument)) is not None:
+            return found
+    return None

@@ -1,0 +1,306 @@
+"""What a sweep file may say: pydantic models that refuse unknown keys and explain every field.
+
+The JSON Schema for editors (sweeps/sweep.schema.json) is made from these.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from mtpbench.records import Measurement, WorkerGroup, WorkerRole
+
+FlagLayers = dict[str, dict[str, Any]]
+LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
+_SHORT = re.compile(r"^(?P<workers>\d+)x(?P<kind>TP|TEP|DEP)(?P<width>\d+)$")
+_NAME = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorkersSpec(_Strict):
+    """Equal workers of one role; `6xDEP8` is short for {workers: 6, tp: 1, dp: 8, ep: 8}."""
+
+    workers: int = Field(ge=1, description="how many workers")
+    tp: int = Field(1, ge=1, description="tensor parallel width")
+    dp: int = Field(1, ge=1, description="attention data-parallel ranks of one worker")
+    ep: int = Field(1, ge=1, description="expert parallel width")
+
+    @model_validator(mode="after")
+    def _experts_fit(self) -> WorkersSpec:
+        if (self.tp * self.dp) % self.ep:
+            raise ValueError(f"ep {self.ep} must divide tp × dp = {self.tp * self.dp} GPUs of a worker")
+        return self
+
+    def group(self, role: WorkerRole) -> WorkerGroup:
+        """The record of this group in a role."""
+        return WorkerGroup(role=role, workers=self.workers, tp=self.tp, dp=self.dp, ep=self.ep)
+
+
+def _expand_short(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _SHORT.match(value.strip())
+    if not match or not int(match["width"]) or not int(match["workers"]):
+        raise ValueError(
+            f"{value!r} is no layout; write it like 6xDEP8, 4xTP8, 1xTEP8, or as workers/tp/dp/ep"
+        )
+    width = int(match["width"])
+    wide = {"TP": {"tp": width}, "TEP": {"tp": width, "ep": width}, "DEP": {"dp": width, "ep": width}}
+    return {"workers": int(match["workers"]), **wide[match["kind"]]}
+
+
+Workers = Annotated[WorkersSpec, BeforeValidator(_expand_short, json_schema_input_type=WorkersSpec | str)]
+Rung = Annotated[int, Field(ge=1, strict=True)]
+Ladder = Annotated[list[Rung], Field(min_length=1)]
+
+
+class TopologySpec(_Strict):
+    """One deployment layout and its concurrency ladder, for every arm or by arm name."""
+
+    aggregated: Workers | None = Field(None, description="workers that prefill and decode")
+    prefill: Workers | None = Field(None, description="prefill workers (with decode)")
+    decode: Workers | None = Field(None, description="decode workers (with prefill)")
+    concurrency: Annotated[
+        dict[str, Ladder],
+        BeforeValidator(
+            lambda v: {"*": v} if isinstance(v, list) else v,
+            json_schema_input_type=Ladder | dict[str, Ladder],
+        ),
+    ] = Field(description="ladder of concurrencies, or one by arm name; an arm without one is not run here")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TopologySpec:
+        disaggregated = self.prefill is not None and self.decode is not None
+        neither_half = self.prefill is None and self.decode is None
+        if not (
+            (self.aggregated is not None and neither_half) or (self.aggregated is None and disaggregated)
+        ):
+            raise ValueError("give either `aggregated`, or both `prefill` and `decode`")
+        return self
+
+    @field_validator("concurrency")
+    @classmethod
+    def _rising(cls, ladders: dict[str, list[int]]) -> dict[str, list[int]]:
+        for ladder in ladders.values():
+            if sorted(set(ladder)) != ladder:
+                raise ValueError(f"a ladder rises without repeats; {ladder} does not")
+        return ladders
+
+
+class GoldenSpec(_Strict):
+    """Acceptance pinned to a published mean length: `golden: thinking_on`, or a length of one's own."""
+
+    golden: str | None = Field(None, description="mode in the golden table, such as thinking_on")
+    model: str = Field("deepseek-v4-pro", description="model in the golden table")
+    length: float | None = Field(None, ge=1, description="mean acceptance length, bonus token included")
+    rates: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None, description="unconditional acceptance rate by position, non-increasing, one per draft"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> GoldenSpec:
+        if sum(value is not None for value in (self.golden, self.length, self.rates)) != 1:
+            raise ValueError("give exactly one of `golden`, `length`, `rates`")
+        return self
+
+
+def _named_policy(value: Any) -> Any:
+    return {"golden": "thinking_on"} if value == "golden" else value
+
+
+AcceptanceSpec = Annotated[
+    Literal["measured"] | GoldenSpec,
+    BeforeValidator(_named_policy, json_schema_input_type=Literal["measured", "golden"] | GoldenSpec),
+]
+
+
+class ArmSpec(_Strict):
+    """An overlay on the base: nothing (off), or draft tokens, an acceptance policy and what they force."""
+
+    draft_tokens: int | None = Field(
+        None, ge=1, le=16, description="draft tokens per step; leave out for off"
+    )
+    acceptance: AcceptanceSpec | None = Field(None, description="measured (default), golden, or a policy")
+    forces: FlagLayers = Field(
+        default_factory=dict, description="engine flags that speculation makes necessary"
+    )
+    forces_env: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="the same for the environment"
+    )
+
+    @model_validator(mode="after")
+    def _overlay_needs_drafts(self) -> ArmSpec:
+        given = [name for name in ("acceptance", "forces", "forces_env") if getattr(self, name)]
+        if self.draft_tokens is None and given:
+            raise ValueError(
+                f"`{given[0]}` without `draft_tokens`: an arm without speculation is the bare base "
+                "(move settings that both arms share to `engine.flags`)"
+            )
+        return self
+
+
+class FaultSpec(_Strict):
+    """A fault that the embedded engine plays out, by time, request or probability."""
+
+    kind: str
+    at_s: float | None = Field(None, ge=0)
+    at_request: int | None = Field(None, ge=0)
+    probability: float | None = Field(None, ge=0, le=1)
+    role: Literal["router", "prefill", "decode", "aggregated"] | None = None
+    value: float | None = None
+
+
+class EngineSpec(_Strict):
+    """The engine of the base; flags in layers: all, then tp | tep | dep (the worker's layout), then role."""
+
+    name: Literal["simulated", "vllm", "sglang", "trtllm"]
+    router: str | None = Field(None, description="what stands in front of disaggregated workers")
+    version: str | None = None
+    image: str | None = None
+    flags: FlagLayers = Field(default_factory=dict, description="engine options without dashes, by layer")
+    env: dict[str, dict[str, str]] = Field(default_factory=dict, description="environment, by layer")
+    profile: str | None = Field(None, description="simulated only: step costs (a shipped name or a file)")
+    clock: Literal["real", "scaled"] = Field("real", description="simulated only")
+    speed: float = Field(
+        1.0, gt=0, le=10, description="simulated only: engine seconds per second when scaled"
+    )
+    faults: list[FaultSpec] = Field(default_factory=list, description="simulated only")
+
+    @field_validator("flags", "env")
+    @classmethod
+    def _known_layers(cls, layers: Mapping[str, Any]) -> Mapping[str, Any]:
+        if unknown := sorted(set(layers) - set(LAYERS)):
+            raise ValueError(f"unknown layer {', '.join(unknown)}; valid: {', '.join(LAYERS)}")
+        return layers
+
+    @model_validator(mode="after")
+    def _simulation_only(self) -> EngineSpec:
+        if self.name != "simulated":
+            changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
+            if changed:
+                raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
+        if self.speed != 1 and self.clock != "scaled":
+            raise ValueError("`speed` needs `clock: scaled`")
+        return self
+
+
+class ModelSpec(_Strict):
+    """The model served."""
+
+    path: str = Field(description="hub id or folder")
+    served_name: str | None = Field(None, description="the name requests use; the path by default")
+    precision: str = Field(description="label such as fp4; curves of different precision are not compared")
+
+
+class WorkloadSpec(_Strict):
+    """What is asked of the server."""
+
+    isl: int = Field(ge=1, description="input sequence length, tokens")
+    osl: int = Field(ge=1, description="output sequence length, tokens")
+    range_ratio: float = Field(1.0, gt=0, le=1, description="lengths are uniform in [range_ratio × L, L]")
+    prompts: Literal["random", "dataset"] = "random"
+    dataset: str | None = Field(None, description="JSONL file, relative to the sweep file")
+    chat_template: bool = Field(False, description="send chat completions")
+    temperature: float = Field(0.0, ge=0)
+    ignore_eos: bool = True
+
+    @model_validator(mode="after")
+    def _dataset_given(self) -> WorkloadSpec:
+        if (self.prompts == "dataset") != (self.dataset is not None):
+            raise ValueError("`prompts: dataset` and `dataset: FILE` go together")
+        return self
+
+
+_RULES = Measurement()
+
+
+class MeasurementSpec(_Strict):
+    """The rules of measuring a point; times in engine seconds."""
+
+    warmup_per_slot: float = Field(_RULES.warmup_per_slot, ge=0)
+    requests_per_slot: float = Field(_RULES.requests_per_slot, gt=0)
+    min_requests: int = Field(_RULES.min_requests, ge=1)
+    min_window_s: float = Field(_RULES.min_window_s, ge=0)
+    max_error_rate: float = Field(_RULES.max_error_rate, ge=0, le=1)
+    request_timeout_s: float = Field(_RULES.request_timeout_s, gt=0)
+    point_timeout_s: float = Field(_RULES.point_timeout_s, gt=0)
+    ready_timeout_s: float = Field(_RULES.ready_timeout_s, gt=0)
+    sample_interval_s: float = Field(_RULES.sample_interval_s, gt=0)
+    continuous_usage: bool = Field(_RULES.continuous_usage, description="token counts in every event")
+
+
+class ReferenceRowSpec(_Strict):
+    """Published throughput at one interactivity, by arm."""
+
+    interactivity_tps: float = Field(gt=0)
+    tput_tps_per_gpu: dict[str, Annotated[float, Field(gt=0)]]
+
+
+class ReferenceSpec(_Strict):
+    """Published numbers to print beside one's own."""
+
+    source: str
+    rows: list[ReferenceRowSpec] = Field(min_length=1)
+
+
+class SweepFile(_Strict):
+    """One question: a base, its arms, its topologies with their ladders."""
+
+    sweep: str = Field(description="name of the sweep and of its results folder")
+    question: str = Field(description="the question that the sweep answers, one sentence")
+    model: ModelSpec
+    hardware: str = Field(description="a name of the hardware constants, such as gb200-nvl72")
+    engine: EngineSpec
+    workload: WorkloadSpec
+    measurement: MeasurementSpec = MeasurementSpec()
+    arms: dict[str, Annotated[ArmSpec, BeforeValidator(lambda v: {} if v is None else v)]] = Field(
+        min_length=1
+    )
+    baseline: str | None = Field(None, description="the arm others are compared with; the one without drafts")
+    topologies: list[TopologySpec] = Field(min_length=1)
+    repeats: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+    targets: list[Annotated[float, Field(gt=0)]] = Field(
+        default_factory=list, description="target interactivities of the tables, tok/s/user"
+    )
+    reference: ReferenceSpec | None = None
+
+    @field_validator("sweep")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not _NAME.match(name):
+            raise ValueError(f"{name!r}: use lower-case letters, digits, '.', '+' and '-'")
+        return name
+
+    @field_validator("arms")
+    @classmethod
+    def _plain_arms(cls, arms: dict[str, ArmSpec]) -> dict[str, ArmSpec]:
+        for name in arms:
+            if not _NAME.match(name):
+                raise ValueError(f"arm {name!r}: use lower-case letters, digits, '.', '+' and '-'")
+        return arms
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> SweepFile:
+        known = set(self.arms)
+        named = [("baseline", {self.baseline} if self.baseline else set())]
+        named += [
+            (f"topologies[{i}].concurrency", set(t.concurrency) - {"*"})
+            for i, t in enumerate(self.topologies)
+        ]
+        for where, names in named:
+            if unknown := sorted(str(name) for name in names - known):
+                raise ValueError(f"{where} names the arm {unknown[0]!r}; the arms are {', '.join(self.arms)}")
+        return self
+
+
+def schema_text() -> str:
+    """The JSON Schema for editors, as it stands in sweeps/sweep.schema.json."""
+    return json.dumps(SweepFile.model_json_schema(), indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,49 @@
+"""Points and sweeps that many tests need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def sweeps() -> Path:
+    return REPOSITORY / "sweeps"
+
+
+MINIMAL_SWEEP = """\
+sweep: tiny
+question: Does it pay?
+model: {path: some/model, served_name: m, precision: fp4}
+hardware: gb200-nvl72
+engine:
+  name: simulated
+  clock: scaled
+  speed: 10
+  flags: {all: {stream-interval: 4}}
+workload: {isl: 64, osl: 32}
+measurement: {warmup_per_slot: 1, requests_per_slot: 3, min_requests: 6, min_window_s: 0.1}
+arms:
+  off:
+  mtp: {draft_tokens: 3, acceptance: golden}
+topologies:
+  - {aggregated: 1xTP4, concurrency: [1, 2]}
+"""
+
+
+@pytest.fixture
+def write_sweep(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Writes a sweep file, by default the minimal one, with some text replaced."""
+
+    def write(*replacements: tuple[str, str], text: str = MINIMAL_SWEEP) -> Path:
+        for old, new in replacements:
+            assert old in text, f"{old!r} is not in the sweep"
+            text = text.replace(old, new)
+        path = tmp_path / "tiny.yaml"
+        path.write_text(text, "utf-8")
+        return path
+
+    return write

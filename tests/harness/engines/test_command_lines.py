@@ -1,0 +1,177 @@
+"""The command lines of the real engines on the public GB200 points."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mtpbench import hardware
+from mtpbench.engines import flags, vllm
+from mtpbench.engines.placement import place
+from mtpbench.engines.registry import engine_of
+from mtpbench.errors import SweepError, UnsupportedError
+from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup
+from mtpbench.sweep import load_sweep
+from mtpbench.sweep.confounds import compare_processes
+
+RACK = hardware.lookup("gb200-nvl72")
+SWEEPS = Path(__file__).resolve().parents[3] / "sweeps"
+
+
+def deployment(sweep: str, arm: str, topology: str) -> tuple[Point, Deployment]:
+    points = load_sweep(SWEEPS / f"dsv4-gb200-{sweep}.yaml").points
+    point = next(p for p in points if (p.arm.name, p.topology.name) == (arm, topology))
+    return point, engine_of(point).deploy(point, RACK)
+
+
+def process(of: Deployment, name: str) -> Process:
+    return next(p for p in of.processes if p.name == name)
+
+
+def options(of: Process) -> dict[str, str]:
+    words = list(of.argv)
+    return {
+        word: (words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith("--") else "")
+        for i, word in enumerate(words)
+        if word.startswith("--")
+    }
+
+
+def test_the_headline_point_has_sixty_four_gpus_on_sixteen_nodes() -> None:
+    _, made = deployment("sglang", "mtp", "6xDEP8-1xDEP16")
+    assert (made.gpus, made.nodes) == (64, 16)
+    assert [p.name for p in made.processes if p.role == "decode"] == [f"decode-0.r{i}" for i in range(4)]
+    held = [(p.node, gpu) for p in made.processes for gpu in p.gpus]
+    assert len(held) == len(set(held)) == 64
+
+
+def test_sglang_speculates_on_decode_workers_only() -> None:
+    _, made = deployment("sglang", "mtp", "6xDEP8-1xDEP16")
+    decode, prefill = options(process(made, "decode-0.r0")), options(process(made, "prefill-0.r0"))
+    expected = {
+        "--speculative-algo": "EAGLE",
+        "--speculative-num-steps": "3",
+        "--speculative-eagle-topk": "1",
+        "--speculative-num-draft-tokens": "4",
+        "--tensor-parallel-size": "16",
+        "--data-parallel-size": "16",
+        "--expert-parallel-size": "16",
+        "--disaggregation-mode": "decode",
+        "--max-running-requests": "21504",
+        "--nnodes": "4",
+        "--node-rank": "0",
+    }
+    assert {name: decode.get(name) for name in expected} == expected
+    assert not [name for name in prefill if "speculative" in name]
+    assert prefill["--chunked-prefill-size"] == "65536"
+
+
+def test_vllm_speculates_on_both_roles() -> None:
+    _, made = deployment("vllm", "mtp", "1xDEP8-1xDEP8")
+    for name in ("prefill-0.r0", "decode-0.r1"):
+        config = json.loads(options(process(made, name))["--speculative-config"])
+        assert config == {"method": "mtp", "num_speculative_tokens": 2}
+    second = options(process(made, "decode-0.r1"))
+    assert (second["--data-parallel-size-local"], second["--data-parallel-start-rank"]) == ("4", "4")
+    assert "--headless" in second
+    assert "--headless" not in options(process(made, "decode-0.r0"))
+
+
+def test_trtllm_makes_room_for_drafts_and_writes_its_configuration() -> None:
+    _, off = deployment("trtllm", "off", "1xDEP8")
+    _, mtp = deployment("trtllm", "mtp-k3", "1xDEP8")
+    assert options(process(off, "aggregated-0.r0"))["--max_num_tokens"] == str(8192 + 256)
+    assert options(process(mtp, "aggregated-0.r0"))["--max_num_tokens"] == str(8192 + 256 + 4 * 1024)
+    config = yaml.safe_load(process(mtp, "aggregated-0.r0").files[0].text)
+    assert config["speculative_config"] == {"decoding_type": "MTP", "max_draft_len": 3}
+    assert config["enable_lm_head_tp_in_adp"] is True
+    assert config["enable_attention_dp"] is True
+    assert "speculative_config" not in yaml.safe_load(process(off, "aggregated-0.r0").files[0].text)
+    assert process(mtp, "aggregated-0.r1").mpi_tasks == 4
+
+
+@pytest.mark.parametrize(
+    ("sweep", "arm", "topology", "differences"),
+    [
+        ("sglang", "mtp", "1xDEP8-1xDEP16", set()),
+        ("vllm", "mtp", "1xDEP8-1xDEP8", {"--attention-config"}),
+        ("trtllm", "mtp-k3", "1xDEP8", {"--max_num_tokens", "file enable_lm_head_tp_in_adp"}),
+        ("trtllm", "mtp-k3", "1xTP8", {"--max_num_tokens"}),
+    ],
+)
+def test_off_and_mtp_differ_in_exactly_the_declared_settings(
+    sweep: str, arm: str, topology: str, differences: set[str]
+) -> None:
+    _, off = deployment(sweep, "off", topology)
+    _, mtp = deployment(sweep, arm, topology)
+    found = {
+        sentence.split(" is ")[0]
+        for mine, theirs in zip(off.processes, mtp.processes, strict=True)
+        for sentence in compare_processes(mine, theirs)
+    }
+    assert found == differences
+
+
+def test_a_golden_length_pins_vllm_to_synthetic_acceptance(write_sweep) -> None:
+    path = write_sweep(
+        ("  name: simulated\n  clock: scaled\n  speed: 10\n", "  name: vllm\n"),
+        ("  flags: {all: {stream-interval: 4}}\n", ""),
+    )
+    point = load_sweep(path).points[-1]
+    config = vllm.speculation_flags(point, "aggregated")["speculative-config"]
+    assert config["rejection_sample_method"] == "synthetic"
+    assert config["synthetic_acceptance_length"] == 2.49
+
+
+def test_trtllm_refuses_a_golden_length_that_its_releases_round_to_zero(write_sweep) -> None:
+    path = write_sweep(
+        ("  name: simulated\n  clock: scaled\n  speed: 10\n", "  name: trtllm\n"),
+        ("  flags: {all: {stream-interval: 4}}\n", ""),
+    )
+    with pytest.raises(SweepError, match=r"1.49 becomes 0 in releases that parse an integer"):
+        load_sweep(path)
+
+
+def test_several_vllm_workers_need_a_router(write_sweep) -> None:
+    path = write_sweep(
+        ("  name: simulated\n  clock: scaled\n  speed: 10\n", "  name: vllm\n"),
+        ("  flags: {all: {stream-interval: 4}}\n", ""),
+        ("aggregated: 1xTP4", "aggregated: 2xTP4"),
+    )
+    with pytest.raises(SweepError, match=r"vllm on 2xTP4 needs `engine.router: dynamo`, not None"):
+        load_sweep(path)
+
+
+def test_small_workers_share_a_node_and_large_ones_span_whole_nodes() -> None:
+    topology = Topology(
+        groups=(
+            WorkerGroup(role="prefill", workers=3, tp=2),
+            WorkerGroup(role="decode", workers=1, tp=1, dp=8, ep=8),
+        )
+    )
+    placed = place(topology, 4)
+    assert [(w.name, [(s.node, s.gpus) for s in w.shares]) for w in placed] == [
+        ("prefill-0", [(0, (0, 1))]),
+        ("prefill-1", [(0, (2, 3))]),
+        ("prefill-2", [(1, (0, 1))]),
+        ("decode-0", [(2, (0, 1, 2, 3)), (3, (0, 1, 2, 3))]),
+    ]
+
+
+def test_gpus_that_do_not_divide_are_refused() -> None:
+    topology = Topology(groups=(WorkerGroup(role="aggregated", workers=1, tp=6),))
+    with pytest.raises(UnsupportedError, match="TP6 needs 6 GPUs"):
+        place(topology, 4)
+
+
+def test_flags_become_argv() -> None:
+    assert flags.as_argv({"a": True, "b": False, "c": None, "d": 1.5, "e": {"x": [1]}}) == (
+        "--a",
+        "--d",
+        "1.5",
+        "--e",
+        '{"x":[1]}',
+    )
