@@ -1,0 +1,113 @@
+"""Pure: an engine's speculation counters over the window -> Acceptance, or NULL with a reason code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtpbench.records import Acceptance, CounterSample, Point, SpecCounters
+from mtpbench.window import Window
+
+MIN_COVERAGE = 0.5
+"""Share of the window that a worker's first and last counters must span."""
+
+
+def measure_acceptance(
+    point: Point,
+    samples: Sequence[CounterSample],
+    window: Window | None,
+    expected: Sequence[str] = (),
+    source: str = "engine counters",
+) -> Acceptance:
+    """Counter differences over the window, summed over all workers that verify drafts.
+
+    Per worker the first and last readable sample inside the window count; where fewer than two lie
+    inside, those that bracket it.
+
+    Args:
+        point: its arm says whether speculation is on.
+        samples: scrapes of every worker, in any order.
+        window: the steady-state window, or None where there was none.
+        expected: names of the decode or aggregated processes; empty for every process with counters.
+        source: what the counters are, for the record.
+
+    Returns:
+        NULL with reason `speculation_off`, `no_window`, `no_counters`, `worker_missing`,
+        `worker_vanished`, `too_few_samples`, `counter_reset` or `no_drafts` where there is no figure.
+    """
+    if point.arm.speculation is None:
+        return unknown("speculation_off", source)
+    if window is None:
+        return unknown("no_window", source)
+    workers: dict[str, list[CounterSample]] = {}
+    for sample in sorted(samples, key=lambda sample: sample.time_s):
+        if not expected or sample.process in expected:
+            workers.setdefault(sample.process, []).append(sample)
+    counting = {name: of for name, of in workers.items() if any(s.counters for s in of)}
+    if not counting:
+        return unknown("no_counters", source)
+    if set(expected) - set(counting):
+        return unknown("worker_missing", source)
+    deltas: list[SpecCounters] = []
+    for of in counting.values():
+        delta = _delta(of, window)
+        if isinstance(delta, str):
+            return unknown(delta, source)
+        deltas.append(delta)
+    return _summed(deltas, source)
+
+
+def unknown(reason: str, source: str = "engine counters") -> Acceptance:
+    """An acceptance that is not known, with the reason code."""
+    return Acceptance(length=None, rate=None, per_position=None, drafts=None, source=source, reason=reason)
+
+
+def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | str:
+    """What one worker counted over the window, or why that is not known."""
+    good = [s for s in samples if s.counters is not None]
+    used = [s for s in good if window.start_s <= s.time_s <= window.end_s]
+    if len(used) < 2:
+        before = [s for s in good if s.time_s <= window.start_s][-1:]
+        after = [s for s in good if s.time_s >= window.end_s][:1]
+        used = [*before, *used, *after]
+    if len(used) < 2 or used[-1].time_s - used[0].time_s < MIN_COVERAGE * window.duration_s:
+        failed = any(s.counters is None and s.time_s <= window.end_s for s in samples)
+        return "worker_vanished" if failed else "too_few_samples"
+    counts = [s.counters for s in used if s.counters is not None]
+    totals = np.array([(c.drafts, c.draft_tokens, c.accepted_tokens) for c in counts])
+    if (np.diff(totals, axis=0) < 0).any():
+        return "counter_reset"
+    drafts, draft_tokens, accepted = (float(x) for x in totals[-1] - totals[0])
+    return SpecCounters(
+        drafts=drafts,
+        draft_tokens=draft_tokens,
+        accepted_tokens=accepted,
+        per_position=_per_position(counts[0], counts[-1]),
+    )
+
+
+def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:
+    # A position first seen during the window was 0 before (labels appear with their first count).
+    before = first.per_position + (0.0,) * (len(last.per_position) - len(first.per_position))
+    return tuple(b - a for a, b in zip(before, last.per_position, strict=False))
+
+
+def _summed(deltas: list[SpecCounters], source: str) -> Acceptance:
+    drafts = sum(delta.drafts for delta in deltas)
+    drafted = sum(delta.draft_tokens for delta in deltas)
+    accepted = sum(delta.accepted_tokens for delta in deltas)
+    if drafts <= 0:
+        return unknown("no_drafts", source)
+    lengths = {len(delta.per_position) for delta in deltas if delta.drafts}
+    positions: tuple[float, ...] | None = None
+    if len(lengths) == 1 and lengths != {0}:
+        columns = zip(*(delta.per_position for delta in deltas if delta.drafts), strict=True)
+        positions = tuple(sum(column) / drafts for column in columns)
+    return Acceptance(
+        length=1.0 + accepted / drafts,
+        rate=accepted / drafted if drafted > 0 else None,
+        per_position=positions,
+        drafts=drafts,
+        source=source,
+    )

@@ -1,0 +1,1 @@
+"""Power and energy: where readings come from (`simulated`), how they are taken, what they add up to."""

@@ -1,0 +1,190 @@
+"""Pure: every rule that makes a point invalid, each with a stable code; docs/validity.md explains them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from mtpbench.records import Point, PointResult, Reason, RunFacts
+from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable
+
+MIN_ACCEPTANCE_LENGTH = 1.05
+MAX_LAG_OF_GAP = 0.5
+TIMER_RESOLUTION_S = 0.005
+"""Wall seconds: a lag below this is the operating system's timer and scheduler, not the client."""
+MIN_CONCURRENCY_SHARE = 0.98
+FREE_SLOTS = 0.1
+"""So much of one slot may always be idle: at concurrency 1 the 2% are shorter than one reconnect."""
+CLIENT_LIMIT = "client_limit"
+"""The request error that says a limit of the client's machine was hit (descriptors, ports)."""
+CUT_OFF = "cut_off"
+
+CODES: Mapping[str, str] = {
+    "start_failed": "the deployment never became ready, so nothing was sent",
+    "server_died": "a process of the deployment ended, or stopped answering, while the point ran",
+    "cut_off": "the point was stopped before its last request had ended",
+    "no_requests": "no measured request was sent",
+    "no_tokens": "no measured request brought a token",
+    "error_rate": "too many measured requests failed",
+    "wrong_prompt_length": "the server counted other prompt lengths than were asked for",
+    "wrong_output_length": "requests ended well with another number of tokens than was asked for",
+    "window_too_short": "the steady-state window is missing, or shorter than the sweep allows",
+    "client_saturated": "the load client, not the server, may have been the bottleneck",
+    "mtp_not_accepting": "MTP is on, but (almost) no draft token was accepted",
+    "mtp_no_counters": "MTP is on, but nothing shows that drafts were accepted",
+}
+
+
+def check(point: Point, table: RequestTable, result: PointResult, facts: RunFacts) -> tuple[Reason, ...]:
+    """Every rule that the point breaks, in the order of `CODES`; empty for a valid point.
+
+    Args:
+        point: what was asked for.
+        table: its raw requests.
+        result: what was derived from them (its own reasons are ignored).
+        facts: what the records can't tell.
+    """
+    if facts.start_failed is not None:
+        return (Reason(code="start_failed", detail=facts.start_failed),)
+    found = [
+        *_check_run(table, facts),
+        *_check_requests(point, table, result),
+        *_check_lengths(point, table),
+        *_check_window(point, result),
+        *_check_client(point, table, result),
+        *_check_acceptance(point, result),
+    ]
+    order = list(CODES)
+    return tuple(sorted(found, key=lambda reason: order.index(reason.code)))
+
+
+def time_scale(point: Point) -> float:
+    """Engine seconds per wall second: above 1 only on the embedded engine's scaled clock."""
+    simulation = point.simulation
+    return simulation.speed if simulation and simulation.clock == "scaled" else 1.0
+
+
+def _check_run(table: RequestTable, facts: RunFacts) -> Iterable[Reason]:
+    if facts.server_died is not None:
+        yield Reason(code="server_died", detail=facts.server_died)
+    cut = int((table.error == CUT_OFF).sum())
+    if facts.cut_off is not None or cut:
+        why = facts.cut_off or "unknown"
+        yield Reason(code="cut_off", detail=f"{why}: {cut} requests were still running at the end")
+
+
+def _check_requests(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:
+    if not result.requests:
+        warmup = Counter(error for error in table.error if error is not None)
+        detail = f"{len(table)} warm-up requests were sent" + (f": {_listed(warmup)}" if warmup else "")
+        yield Reason(code="no_requests", detail=detail)
+        return
+    measured = ~table.warmup
+    if not (table.ok & measured & (table.output_tokens > 0)).any():
+        detail = f"{result.requests} measured requests, none with tokens"
+        yield Reason(
+            code="no_tokens", detail=detail + (f": {_listed(result.errors)}" if result.errors else "")
+        )
+    # What the harness itself cut off says nothing about the server; `cut_off` reports it.
+    failed = {code: count for code, count in result.errors.items() if code != CUT_OFF}
+    share = sum(failed.values()) / result.requests
+    if share > point.measurement.max_error_rate:
+        yield Reason(
+            code="error_rate",
+            detail=f"{sum(failed.values())} of {result.requests} measured requests failed ({share:.1%}; "
+            f"allowed {point.measurement.max_error_rate:.1%}): {_listed(failed)}",
+        )
+
+
+def _check_lengths(point: Point, table: RequestTable) -> Iterable[Reason]:
+    done = table.ok & ~table.warmup
+    if not done.any():
+        return
+    allowed = point.measurement.max_error_rate
+    asked, got = table.asked_prompt_tokens[done], table.prompt_tokens[done]
+    wrong = (got != UNKNOWN) & (np.abs(got - asked) > _prompt_slack(point, asked))
+    if wrong.mean() > allowed:
+        yield Reason(code="wrong_prompt_length", detail=_lengths_detail("prompt", asked, got, wrong))
+    asked, got = table.asked_output_tokens[done], table.output_tokens[done]
+    wrong = (got != asked) & point.workload.ignore_eos
+    if wrong.mean() > allowed:
+        yield Reason(code="wrong_output_length", detail=_lengths_detail("output", asked, got, wrong))
+
+
+def _prompt_slack(point: Point, asked: Ints) -> Floats:
+    if point.workload.prompts == "dataset":
+        return np.full(len(asked), np.inf)
+    if point.workload.chat_template:
+        # Words are not tokens, and the template adds its own.
+        return np.asarray(64 + 0.25 * asked, np.float64)
+    return np.ones(len(asked))  # a begin-of-sequence token
+
+
+def _lengths_detail(
+    what: str,
+    asked: Ints,
+    got: Ints,
+    wrong: npt.NDArray[np.bool_],
+) -> str:
+    example = int(np.flatnonzero(wrong)[0])
+    return (
+        f"{int(wrong.sum())} of {len(asked)} requests had another {what} length; "
+        f"first: {asked[example]} tokens asked, {got[example]} counted by the server"
+    )
+
+
+def _check_window(point: Point, result: PointResult) -> Iterable[Reason]:
+    least = point.measurement.min_window_s
+    if result.steady is None:
+        detail = "at no time had all slots streamed a token while requests were left to send"
+        yield Reason(code="window_too_short", detail=detail)
+    elif result.steady.duration_s < least:
+        detail = (
+            f"the steady-state window lasted {result.steady.duration_s:.3g} s; at least {least:g} s are asked"
+        )
+        yield Reason(code="window_too_short", detail=detail)
+
+
+def _check_client(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:
+    found: list[str] = []
+    limited = int((table.error == CLIENT_LIMIT).sum())
+    if limited:
+        found.append(f"{limited} requests hit a limit of the client's machine (descriptors or ports)")
+    lag, gaps = result.client.loop_lag_p99_s, result.icl_s
+    if lag is not None and gaps is not None:
+        # Engines that send the tokens of one step one by one have a median gap near 0: the mean then tells.
+        gap = max(gaps.p50, gaps.mean)
+        if lag > max(MAX_LAG_OF_GAP * gap, TIMER_RESOLUTION_S * time_scale(point)):
+            found.append(
+                f"its event loop lagged {lag * 1e3:.3g} ms (p99) at chunk gaps of {gap * 1e3:.3g} ms"
+            )
+    achieved = result.client.achieved_concurrency
+    if achieved is not None:
+        idle = point.concurrency - achieved
+        if idle > max((1 - MIN_CONCURRENCY_SHARE) * point.concurrency, FREE_SLOTS):
+            found.append(f"it kept {achieved:.4g} of {point.concurrency} requests in flight")
+    if found:
+        yield Reason(code="client_saturated", detail="; ".join(found))
+
+
+def _check_acceptance(point: Point, result: PointResult) -> Iterable[Reason]:
+    if point.arm.speculation is None or result.steady is None:
+        return
+    acceptance = result.acceptance
+    if acceptance.reason == "no_drafts":
+        detail = "not one verification step was counted in the window: MTP may be silently off"
+        yield Reason(code="mtp_not_accepting", detail=detail)
+    elif acceptance.length is None:
+        yield Reason(code="mtp_no_counters", detail=f"acceptance is unknown: {acceptance.reason}")
+    elif acceptance.length < MIN_ACCEPTANCE_LENGTH:
+        detail = (
+            f"the acceptance length is {acceptance.length:.3f}; at least {MIN_ACCEPTANCE_LENGTH} is expected"
+        )
+        yield Reason(code="mtp_not_accepting", detail=detail)
+
+
+def _listed(errors: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {code}" for code, count in Counter(errors).most_common())

@@ -1,0 +1,128 @@
+"""The sampler: counters and power of several processes, on the load's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from aiohttp import web
+
+from mtpbench.power.sampler import Sampler
+from mtpbench.power.simulated import readings
+from mtpbench.records import SpecCounters
+
+POWER = 'mtpbench_sim_gpu_power_watts{gpu="0"} 500\nmtpbench_sim_gpu_energy_joules_total{gpu="0"} %d\n'
+
+
+def read_counters(text):
+    """The number after `drafts`, as the engines' modules read theirs."""
+    for line in text.splitlines():
+        if line.startswith("drafts "):
+            return SpecCounters(drafts=float(line.split()[1]), draft_tokens=0.0, accepted_tokens=0.0)
+    return None
+
+
+def sample(handlers, seconds=0.25, *, names=None, **options):
+    """Sample a server with one handler per process for a while; the sampler afterwards."""
+
+    async def main():
+        app = web.Application()
+        for name, handler in handlers.items():
+            app.router.add_get(f"/{name}", handler)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        urls = {name: f"http://127.0.0.1:{port}/{name}" for name in names or handlers}
+        try:
+            async with Sampler(urls, **{"interval_s": 0.05, **options}) as sampler:
+                sampler.start_clock(time.perf_counter())
+                await asyncio.sleep(seconds)
+        finally:
+            await runner.cleanup()
+        return sampler
+
+    return asyncio.run(main())
+
+
+def counting():
+    count = 0
+
+    async def handler(request):
+        nonlocal count
+        count += 1
+        return web.Response(text=f"drafts {count}\n" + POWER % (count * 10))
+
+    return handler
+
+
+def test_it_samples_before_the_origin_during_the_run_and_after_it():
+    sampler = sample({"d0": counting()}, counters=read_counters, power=readings)
+    times = [s.time_s for s in sampler.counters]
+    assert times[0] < 0 < times[1]
+    assert times == sorted(times)
+    assert times[-1] > 0.2
+    assert [s.counters.drafts for s in sampler.counters] == list(range(1, len(times) + 1))
+    assert {s.reason for s in sampler.counters} == {None}
+    assert [s.energy_j for s in sampler.power] == [10 * (i + 1) for i in range(len(times))]
+    assert {(s.process, s.gpu, s.power_w) for s in sampler.power} == {("d0", 0, 500.0)}
+
+
+def test_times_are_engine_seconds():
+    sampler = sample({"d0": counting()}, counters=read_counters, time_scale=10.0)
+    assert sampler.counters[-1].time_s > 2.0
+    assert sampler.power == []
+
+
+def test_every_process_is_sampled():
+    sampler = sample({"d0": counting(), "d1": counting()}, counters=read_counters)
+    assert {s.process for s in sampler.counters} == {"d0", "d1"}
+
+
+def test_a_failed_scrape_is_a_sample_with_its_reason_and_the_others_go_on():
+    async def busy(request):
+        return web.Response(status=500)
+
+    async def garbled(request):
+        return web.Response(text='mtpbench_sim_gpu_power_watts{gpu="0"} abc\n')
+
+    handlers = {"good": counting(), "busy": busy, "garbled": garbled}
+    sampler = sample(handlers, names=[*handlers, "absent"], counters=read_counters, power=readings)
+    reasons = {s.process: s.reason for s in sampler.counters}
+    assert reasons["good"] is None
+    assert (reasons["busy"], reasons["absent"]) == ("http_500", "http_404")
+    assert reasons["garbled"].startswith("unreadable metrics")
+    assert {s.counters for s in sampler.counters if s.process != "good"} == {None}
+    assert {s.process for s in sampler.power} == {"good"}
+
+
+def test_a_process_that_is_gone_is_a_reason_not_an_exception():
+    async def main():
+        server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+        urls = {"d0": f"http://127.0.0.1:{port}/metrics"}
+        async with Sampler(urls, interval_s=1, counters=read_counters) as sampler:
+            return sampler
+
+    samples = asyncio.run(main()).counters
+    assert len(samples) == 2
+    assert all(s.counters is None and "Connect" in s.reason for s in samples)
+
+
+def test_metrics_without_counters_say_so():
+    async def silent(request):
+        return web.Response(text="other 1\n")
+
+    (first, *_) = sample({"d0": silent}, seconds=0, counters=read_counters).counters
+    assert (first.counters, first.reason) == (None, "no counters in the metrics")
+
+
+def test_a_bug_in_a_reader_is_raised_at_the_end():
+    def broken(text):
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        sample({"d0": counting()}, counters=broken)

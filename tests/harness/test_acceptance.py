@@ -1,0 +1,199 @@
+"""Acceptance from counter differences, and the published acceptance lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from measured import MTP, OFF, counter_samples, make_point
+from mtpbench.acceptance import measure_acceptance
+from mtpbench.errors import InputError
+from mtpbench.golden import golden_length, golden_rates, golden_table
+from mtpbench.records import CounterSample, SpecCounters
+from mtpbench.window import Window
+
+CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
+POINT = make_point(arm=MTP)
+WINDOW = Window(start_s=1.0, end_s=4.0)
+
+
+def lose(samples, keep):
+    """The same scrapes, those that do not match failed."""
+    return [s if keep(s.time_s) else dataclasses.replace(s, counters=None, reason="timeout") for s in samples]
+
+
+def test_length_rate_and_positions_come_from_differences_over_the_window():
+    got = measure_acceptance(POINT, counter_samples(), WINDOW, ["worker"], "vllm")
+    assert got.length == pytest.approx(2.5)
+    assert got.rate == pytest.approx(0.5)
+    assert got.per_position == pytest.approx((0.8, 0.5, 0.2))
+    assert got.drafts == pytest.approx(30)
+    assert (got.source, got.reason) == ("vllm", None)
+
+
+def test_what_was_counted_before_the_window_does_not_matter():
+    before = [
+        CounterSample(
+            time_s=t, process="worker", counters=SpecCounters(drafts=d, draft_tokens=d, accepted_tokens=a)
+        )
+        for t, d, a in ((0.0, 1000, 0), (1.5, 1000, 0), (3.5, 1100, 90))
+    ]
+    assert measure_acceptance(POINT, before, WINDOW).length == pytest.approx(1.9)
+
+
+def test_workers_are_summed_not_averaged():
+    samples = counter_samples("d0", drafts_per_s=30) + counter_samples("d1", accepted=(0, 0, 0))
+    got = measure_acceptance(POINT, samples, WINDOW, ["d0", "d1"])
+    assert got.length == pytest.approx(1 + 1.5 * 0.75)
+    assert got.per_position == pytest.approx((0.6, 0.375, 0.15))
+
+
+def test_only_the_workers_that_verify_drafts_count():
+    samples = counter_samples("decode") + counter_samples("prefill", accepted=(10, 10, 10))
+    assert measure_acceptance(POINT, samples, WINDOW, ["decode"]).length == pytest.approx(2.5)
+
+
+def test_samples_that_bracket_a_short_window_serve_where_too_few_lie_inside():
+    got = measure_acceptance(POINT, counter_samples(), Window(start_s=1.1, end_s=1.4))
+    assert got.length == pytest.approx(2.5)
+
+
+def test_positions_are_unknown_where_a_worker_does_not_say():
+    silent = [
+        dataclasses.replace(s, process="b", counters=dataclasses.replace(s.counters, per_position=()))
+        for s in counter_samples()
+        if s.counters
+    ]
+    got = measure_acceptance(POINT, counter_samples() + silent, WINDOW)
+    assert got.per_position is None
+    assert got.length == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("reason", "samples", "expected"),
+    [
+        ("no_counters", [], ()),
+        ("no_counters", lose(counter_samples(), lambda t: False), ("worker",)),
+        ("worker_missing", counter_samples("d0"), ("d0", "d1")),
+        ("worker_vanished", lose(counter_samples(), lambda t: t < 2), ("worker",)),
+        ("too_few_samples", [s for s in counter_samples() if 1 <= s.time_s < 2], ()),
+        ("no_drafts", counter_samples(drafts_per_s=0), ()),
+        (
+            "counter_reset",
+            [
+                *(s for s in counter_samples() if s.time_s < 2.5),
+                *(dataclasses.replace(s, time_s=s.time_s + 2.5) for s in counter_samples() if s.time_s < 2.5),
+            ],
+            (),
+        ),
+    ],
+)
+def test_what_is_not_known_is_null_with_a_reason(reason, samples, expected):
+    got = measure_acceptance(POINT, samples, WINDOW, expected)
+    assert (got.length, got.rate, got.per_position, got.drafts, got.reason) == (
+        None,
+        None,
+        None,
+        None,
+        reason,
+    )
+
+
+def test_one_lost_scrape_does_not_matter():
+    got = measure_acceptance(
+        POINT, lose(counter_samples(), lambda t: t not in (2.0, 4.0)), WINDOW, ["worker"]
+    )
+    assert got.length == pytest.approx(2.5)
+
+
+def test_speculation_off_is_null_whatever_was_counted():
+    got = measure_acceptance(make_point(arm=OFF), counter_samples(), WINDOW)
+    assert (got.length, got.reason) == (None, "speculation_off")
+
+
+def test_no_window_is_null():
+    assert measure_acceptance(POINT, counter_samples(), None).reason == "no_window"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "llamacpp"])
+def test_real_engines_counters_give_the_crafted_models_length(engine):
+    """The crafted model accepts 2.5 tokens per step in closed form."""
+
+    def read(when):
+        text = (CAPTURES / f"{engine}_crafted_mtp3_metrics_{when}.txt").read_text()
+        sums = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                name = sample.name.partition("spec_decode_num_")[2]
+                sums[name] = sums.get(name, 0.0) + sample.value
+        return SpecCounters(
+            drafts=sums.get("drafts_total", 0),
+            draft_tokens=sums.get("draft_tokens_total", 0),
+            accepted_tokens=sums.get("accepted_tokens_total", 0),
+        )
+
+    samples = [
+        CounterSample(time_s=t, process="w", counters=read(when))
+        for t, when in ((1.0, "before"), (4.0, "after"))
+    ]
+    assert measure_acceptance(POINT, samples, WINDOW).length == pytest.approx(2.5, abs=0.04)
+
+
+def test_golden_rates_are_the_growth_of_the_published_lengths():
+    assert golden_rates(golden_table("deepseek-v4-pro", "mtp", "thinking_on"), 3) == pytest.approx(
+        (0.79, 0.48, 0.22)
+    )
+
+
+@pytest.mark.parametrize("mode", ["thinking_on", "thinking_off"])
+@pytest.mark.parametrize("drafts", range(1, 9))
+def test_golden_rates_keep_every_published_length(mode, drafts):
+    rates = golden_rates(golden_table("deepseek-v4-pro", "mtp", mode), drafts)
+    length = golden_length("deepseek-v4-pro", "mtp", mode, drafts)
+    assert 1 + sum(rates) == pytest.approx(length)
+    assert list(rates) == sorted(rates, reverse=True)
+    assert min(rates) >= 0
+    assert max(rates) <= 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_golden_rates_of_any_possible_table_are_rates_that_sum_to_its_length(shares):
+    """Whatever the noise in the table, the rates never rise, lie in [0, 1] and keep the length."""
+    table = {k: 1 + k * share for k, share in enumerate(shares, start=1)}
+    rates = golden_rates(table, len(shares))
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert 1 + sum(rates) == pytest.approx(table[len(shares)])
+
+
+@pytest.mark.parametrize("length", [0.9, 4.1])
+def test_an_impossible_length_is_refused(length):
+    with pytest.raises(InputError, match=r"lies in \[1, 4\]"):
+        golden_rates({1: 1.5, 2: 2.0, 3: length}, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [
+        (("gpt", "mtp", "thinking_on", 3), "deepseek-v4-pro"),
+        (("deepseek-v4-pro", "eagle", "thinking_on", 3), "mtp"),
+        (("deepseek-v4-pro", "mtp", "loud", 3), "thinking_on, thinking_off"),
+        (("deepseek-v4-pro", "mtp", "thinking_on", 9), "1, 2, 3, 4, 5, 6, 7, 8"),
+    ],
+)
+def test_an_unknown_golden_name_lists_the_known_ones(names, known):
+    with pytest.raises(InputError, match=f"known: .*{known}"):
+        golden_length(*names)
+
+
+def test_a_table_with_a_hole_or_no_draft_is_refused():
+    with pytest.raises(InputError, match="for 2 draft tokens"):
+        golden_rates({1: 1.5, 3: 2.0}, 3)
+    with pytest.raises(InputError, match="at least 1"):
+        golden_rates({1: 1.5}, 0)

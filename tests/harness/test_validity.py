@@ -1,0 +1,195 @@
+"""Every rule that makes a point invalid, each provoked once and once just not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from measured import MTP, counter_samples, make_point, make_request, power_samples, steady_load
+from mtpbench.metrics import measure
+from mtpbench.records import ClientHealth, Measurement, RunFacts, Simulation, Workload
+from mtpbench.requests import RequestTable
+from mtpbench.validity import CODES
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "validity.md"
+CLIENT = ClientHealth(loop_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
+FACTS = RunFacts(power_source="simulated", counter_processes=("worker",))
+
+
+def judge(*, point=None, records=None, counters=None, client=CLIENT, facts=FACTS, power=None):
+    """The reasons of a run that is fine but for what is given."""
+    result = measure(
+        point or make_point(arm=MTP),
+        RequestTable.from_records(steady_load() if records is None else records),
+        counter_samples() if counters is None else counters,
+        power_samples() if power is None else power,
+        client,
+        facts,
+    )
+    return {reason.code: reason.detail for reason in result.reasons}
+
+
+def some(records, count, **changes):
+    """The last `count` measured requests changed."""
+    return [*records[:-count], *(dataclasses.replace(r, **changes) for r in records[-count:])]
+
+
+def with_client(**changes):
+    return {"client": dataclasses.replace(CLIENT, **changes)}
+
+
+LONG = steady_load(rounds=100)
+CASES = {
+    "start_failed": [{"facts": RunFacts(start_failed="router: exited with code 1"), "records": []}],
+    "server_died": [{"facts": dataclasses.replace(FACTS, server_died="decode-0: killed by signal 9")}],
+    "cut_off": [
+        {"facts": dataclasses.replace(FACTS, cut_off="point_timeout")},
+        {"records": some(LONG, 1, error="cut_off", output_tokens=None)},
+    ],
+    "no_requests": [{"records": []}, {"records": steady_load(rounds=2, warmup_rounds=2)}],
+    "no_tokens": [
+        {
+            "records": some(
+                steady_load(), 6, error="http_503", chunk_times_s=(), chunk_tokens=None, output_tokens=None
+            )
+        },
+    ],
+    "error_rate": [{"records": some(steady_load(), 1, error="http_500")}],
+    "wrong_prompt_length": [{"records": some(steady_load(), 1, prompt_tokens=102)}],
+    "wrong_output_length": [{"records": some(steady_load(), 1, asked_output_tokens=5)}],
+    "window_too_short": [
+        {"point": make_point(arm=MTP, measurement=Measurement(min_window_s=3.5))},
+        {"point": make_point(arm=MTP, concurrency=3)},
+    ],
+    "client_saturated": [
+        with_client(loop_lag_p99_s=0.126),
+        with_client(achieved_concurrency=1.89),
+        {"records": some(LONG, 1, error="client_limit")},
+    ],
+    "mtp_not_accepting": [
+        {"counters": counter_samples(accepted=(0.4, 0, 0))},
+        {"counters": counter_samples(drafts_per_s=0)},
+    ],
+    "mtp_no_counters": [{"counters": []}],
+}
+
+
+def test_a_good_point_breaks_no_rule():
+    assert judge() == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "case"),
+    [(code, case) for code, cases in CASES.items() for case in cases],
+    ids=lambda v: str(v)[:20],
+)
+def test_each_rule_is_broken_by_its_case(code, case):
+    found = judge(**case)
+    assert code in found
+    assert found[code]
+
+
+def test_every_code_has_a_case_here_and_a_row_in_the_document():
+    assert set(CASES) == set(CODES)
+    text = DOCUMENT.read_text()
+    assert [code for code in CODES if f"| `{code}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"records": some(LONG, 1, error="http_500"), "counters": counter_samples(seconds=100)},
+        {"records": some(steady_load(), 1, prompt_tokens=101)},
+        {"point": make_point(arm=MTP, measurement=Measurement(min_window_s=3.0))},
+        with_client(loop_lag_p99_s=0.124),
+        with_client(achieved_concurrency=1.91),
+        with_client(loop_lag_p99_s=None, achieved_concurrency=None),
+        {"counters": counter_samples(accepted=(0.6, 0, 0))},
+        {"counters": [], "point": make_point()},
+    ],
+    ids=[
+        "few errors",
+        "a BOS",
+        "long enough",
+        "lag",
+        "concurrency",
+        "no client",
+        "acceptance",
+        "off needs none",
+    ],
+)
+def test_each_rule_stays_quiet_just_below_its_limit(case):
+    assert judge(**case) == {}
+
+
+def test_a_failed_start_needs_no_other_reason():
+    assert list(judge(**CASES["start_failed"][0])) == ["start_failed"]
+
+
+def test_energy_that_is_not_known_never_invalidates_a_point():
+    assert judge(power=[]) == {}
+    assert judge(facts=RunFacts(counter_processes=("worker",))) == {}
+
+
+def test_requests_that_the_harness_cut_off_are_no_errors_of_the_server():
+    found = judge(records=some(steady_load(), 2, error="cut_off"))
+    assert list(found) == ["cut_off"]
+
+
+def test_output_lengths_are_free_where_the_model_may_stop():
+    point = make_point(arm=MTP, workload=Workload(isl=100, osl=4, ignore_eos=False))
+    assert judge(point=point, records=some(steady_load(), 6, asked_output_tokens=5)) == {}
+
+
+@pytest.mark.parametrize(
+    ("workload", "prompt_tokens", "valid"),
+    [
+        (Workload(isl=100, osl=4, chat_template=True), 180, True),
+        (Workload(isl=100, osl=4, chat_template=True), 400, False),
+        (Workload(isl=100, osl=4, prompts="dataset", dataset_path="d.jsonl"), 400, True),
+    ],
+    ids=["template", "several tokens per word", "dataset"],
+)
+def test_prompt_lengths_are_judged_by_what_the_prompts_are(workload, prompt_tokens, valid):
+    found = judge(
+        point=make_point(arm=MTP, workload=workload),
+        records=some(steady_load(), 6, prompt_tokens=prompt_tokens),
+    )
+    assert list(found) == ([] if valid else ["wrong_prompt_length"])
+
+
+def test_bursts_of_single_tokens_do_not_make_the_client_look_slow():
+    """One event per token, in bursts: the median chunk gap is tiny, the mean tells the step."""
+    records = [
+        make_request(i, i % 2, i // 2, [i // 2 + t for t in (0.5, 0.5001, 0.5002, 1.0)], warmup=i < 2)
+        for i in range(8)
+    ]
+    assert judge(records=records, **with_client(loop_lag_p99_s=0.02)) == {}
+
+
+def test_the_timers_own_resolution_is_no_lag_and_grows_with_the_scaled_clock():
+    records = [
+        make_request(
+            i, i % 2, i // 2, [i // 2 + 0.001 * t for t in (1, 2, 3, 4)], warmup=i < 2, end_s=i // 2 + 1.0
+        )
+        for i in range(8)
+    ]
+    assert judge(records=records, **with_client(loop_lag_p99_s=0.004)) == {}
+    assert list(judge(records=records, **with_client(loop_lag_p99_s=0.006))) == ["client_saturated"]
+    scaled = make_point(arm=MTP, simulation=Simulation(profile="p", clock="scaled", speed=10))
+    assert judge(point=scaled, records=records, **with_client(loop_lag_p99_s=0.04)) == {}
+
+
+def test_details_name_the_figures():
+    assert (
+        "1 of 6 measured requests failed (16.7%; allowed 1.0%): 1 http_500"
+        in judge(**CASES["error_rate"][0])["error_rate"]
+    )
+    assert "5 tokens asked, 4 counted" in judge(**CASES["wrong_output_length"][0])["wrong_output_length"]
+
+
+def test_reasons_come_in_the_documents_order():
+    found = judge(counters=[], facts=dataclasses.replace(FACTS, server_died="x", cut_off="y"))
+    assert list(found) == ["server_died", "cut_off", "mtp_no_counters"]
