@@ -1,0 +1,69 @@
+"""The command line: `mtpbench COMMAND`. The only place of the harness that prints, and where the halves meet.
+
+Exit codes: 0 done · 1 other · 2 bad input · 3 failed or invalid points · 4 results unreadable or unwritable ·
+70 internal fault · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import mtpbench
+from mtpbench.cli import plan, run, simulate
+from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError
+from mtpbench_analysis import cli as analysis
+
+app = typer.Typer(
+    name="mtpbench",
+    help="Does multi-token prediction pay, where, and by how much?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("plan")(plan.plan)
+app.command("schema")(plan.schema)
+app.command("run")(run.run)
+app.command("status")(run.status)
+app.command("recompute")(run.recompute)
+app.add_typer(simulate.app, name="simulate", help="The embedded engine: serve it, calibrate it.")
+analysis.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mtpbench {mtpbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Does multi-token prediction pay, where, and by how much?"""
+
+
+def main() -> None:
+    """Run the command line; turns the project's errors into one message and an exit code of their class."""
+    errors = Console(stderr=True)
+    try:
+        app()
+    except MtpbenchError as error:
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception:  # noqa: BLE001 - the outermost frame: whatever arrives here is a fault of ours
+        traceback.print_exc()
+        errors.print("[bold red]internal fault[/]: this is a bug in mtpbench; please report the lines above")
+        sys.exit(INTERNAL_FAULT_EXIT_CODE)

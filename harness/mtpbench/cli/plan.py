@@ -1,0 +1,124 @@
+"""`mtpbench plan` and `mtpbench schema`: what a sweep would do, and what a sweep may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mtpbench import plan as planning
+from mtpbench.estimate import START_S
+from mtpbench.plan import PlannedLadder
+from mtpbench.records import SweepInfo
+from mtpbench.sweep import Sweep, load_sweep
+from mtpbench.sweep.schema import schema_text
+
+
+def plan(
+    sweep: Annotated[Path, typer.Argument(help="a sweep file")],
+    commands: Annotated[bool, typer.Option(help="show every process's command line")] = True,
+) -> None:
+    """Show a sweep's points, nodes, GPU-hours, dollars, command lines and confounds; starts nothing."""
+    console = Console(soft_wrap=False)
+    loaded = load_sweep(sweep)
+    ladders = planning.plan_sweep(loaded)
+    console.print(f"[bold]{loaded.info.name}[/]: {loaded.info.question}", highlight=False)
+    console.print(_ladder_table(ladders, loaded))
+    _print_totals(console, ladders, loaded.info)
+    _print_confounds(console, loaded.info)
+    if commands:
+        _print_commands(ladders)
+
+
+def schema() -> None:
+    """Print the JSON Schema of sweep files, for editors."""
+    typer.echo(schema_text(), nl=False)
+
+
+def _ladder_table(ladders: tuple[PlannedLadder, ...], sweep: Sweep) -> Table:
+    table = Table(title=f"{len(sweep.points)} points on {len(ladders)} deployments", title_justify="left")
+    for heading, justify in (
+        ("arm", "left"),
+        ("drafts", "right"),
+        ("topology", "left"),
+        ("concurrency", "left"),
+        ("GPUs", "right"),
+        ("nodes", "right"),
+        ("processes", "right"),
+        ("requests", "right"),
+        ("hours", "right"),
+        ("GPU-h", "right"),
+    ):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for ladder in ladders:
+        first = ladder.points[0]
+        rungs = list(dict.fromkeys(str(point.concurrency) for point in ladder.points))
+        repeats = 1 + max(point.repeat for point in ladder.points)
+        table.add_row(
+            first.arm.name,
+            str(first.draft_tokens or "–"),
+            first.topology.name,
+            " ".join(rungs) + (f"  ×{repeats}" if repeats > 1 else ""),
+            str(ladder.deployment.gpus),
+            str(ladder.deployment.nodes),
+            str(len(ladder.deployment.processes)),
+            _number(ladder.requests, ",.0f"),
+            _number(ladder.hours, ".2f"),
+            _number(ladder.gpu_hours, ".1f"),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _print_totals(console: Console, ladders: tuple[PlannedLadder, ...], info: SweepInfo) -> None:
+    known = [ladder for ladder in ladders if ladder.hours is not None]
+    for reason in dict.fromkeys(ladder.reason for ladder in ladders if ladder.reason):
+        console.print(f"not estimated: {reason}", highlight=False)
+    if not known:
+        return
+    hours = sum(ladder.hours or 0 for ladder in known)
+    if known[0].points[0].simulation:
+        console.print(
+            f"estimated: {hours * 60:.1f} minutes on this machine, one deployment after the other; "
+            "SIMULATED: no GPU is used and nothing is paid",
+            highlight=False,
+        )
+        return
+    gpu_hours = sum(ladder.gpu_hours or 0 for ladder in known)
+    tiers = info.hardware.usd_per_gpu_h.items()
+    prices = ", ".join(f"${gpu_hours * usd:,.0f} {tier}" for tier, usd in tiers)
+    console.print(
+        f"estimated: {gpu_hours:,.1f} GPU-hours ({hours:.1f} hours one after the other) = {prices}\n"
+        f"  from the embedded engine's step costs and {START_S / 60:.0f} minutes to start each deployment; "
+        f"prices of {info.hardware.constants_date} ({info.hardware.source})",
+        highlight=False,
+    )
+
+
+def _print_confounds(console: Console, info: SweepInfo) -> None:
+    if not info.confounds:
+        console.print("Beyond speculation the arms differ in nothing.", highlight=False)
+        return
+    console.print("[bold]Beyond speculation the arms differ:[/]")
+    for sentence in info.confounds:
+        console.print(f"  - {sentence}", highlight=False, markup=False)
+
+
+def _print_commands(ladders: tuple[PlannedLadder, ...]) -> None:
+    """Plain text, unwrapped: these lines are for copying and for grep."""
+    for ladder in ladders:
+        typer.echo(f"\n# {ladder.deployment.key}")
+        for process in ladder.deployment.processes:
+            gpus = f", GPUs {process.gpus[0]}-{process.gpus[-1]}" if process.gpus else ""
+            image = f", image {process.container.image}" if process.container else ""
+            tasks = f", {process.mpi_tasks} MPI tasks" if process.mpi_tasks > 1 else ""
+            typer.echo(f"## {process.name} ({process.role}, node {process.node}{gpus}{tasks}{image})")
+            typer.echo(planning.command_line(process))
+            for file in process.files:
+                typer.echo(f"## file {file.path}\n{file.text.rstrip()}")

@@ -1,0 +1,185 @@
+"""`mtpbench run`, `status` and `recompute`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mtpbench import run as running
+from mtpbench.cli.progress import RunProgress, summary
+from mtpbench.errors import InputError, RunError
+from mtpbench.executors.sockets import choose_port
+from mtpbench.records import Point
+from mtpbench.store import SweepStore, exclusive, read_sweep
+from mtpbench.sweep import Sweep, load_sweep, simulate
+from mtpbench_analysis.cli import render_results, write_report
+
+RESULTS = Path("results")
+INVALID_POINTS = 3
+INTERRUPTED = 130
+
+SweepArgument = Annotated[Path, typer.Argument(help="a sweep file")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="the results folder")]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="only points whose id contains this, or matches it as a pattern; repeatable"),
+]
+
+
+def run(
+    sweep: SweepArgument,
+    only: OnlyOption = None,
+    on_virtual_clock: Annotated[
+        bool, typer.Option("--simulate", help="run on the embedded engine's virtual clock instead")
+    ] = False,
+    again: Annotated[bool, typer.Option(help="measure points that are valid already again")] = False,
+    executor: Annotated[str, typer.Option(help="where servers run: local")] = "local",
+    port: Annotated[int | None, typer.Option(help="number of the port that takes requests")] = None,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Measure a sweep's missing and invalid points; ends with the comparison table and the report's path."""
+    if executor != "local":
+        raise InputError(f"unknown executor {executor!r}; known: local")
+    if port is not None:
+        choose_port(port)
+    loaded = simulate(load_sweep(sweep)) if on_virtual_clock else load_sweep(sweep)
+    chosen = select(loaded.points, only or ())
+    store = SweepStore(results, loaded.info)
+    console = Console()
+    with exclusive(store.directory):
+        store.open()
+        plan = running.plan_run(chosen, store, again=again)
+        left = sum(len(ladder) for ladder in plan.ladders)
+        _announce(console, loaded, len(plan.done), left)
+        with RunProgress(console, left) as progress:
+            if on_virtual_clock:
+                running.run_virtual(plan, store, progress)
+                interrupted = False
+            else:
+                interrupted = asyncio.run(_run_live(plan, store, progress, port))
+    _finish(console, store.directory, interrupted=interrupted)
+
+
+def status(sweep: SweepArgument, results: ResultsOption = RESULTS) -> None:
+    """Show which points of a sweep are measured, invalid (and why) or missing."""
+    loaded = load_sweep(sweep)
+    console = Console()
+    for plan in (loaded, simulate(loaded)):
+        if (results / plan.info.name / "sweep.json").is_file():
+            _print_status(console, plan, results / plan.info.name)
+            return
+    console.print(f"{loaded.info.name}: nothing in {results} yet; {len(loaded.points)} points are missing")
+
+
+def recompute(
+    directory: Annotated[Path, typer.Argument(help="a folder results/<sweep>")],
+) -> None:
+    """Rebuild every result of a sweep from its raw records."""
+    stored = read_sweep(directory)
+    changed = 0
+    for point in stored.points:
+        before, after = running.recompute(point.directory)
+        changed += before != after
+    typer.echo(f"{len(stored.points)} results recomputed from raw records, {changed} changed")
+
+
+def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> tuple[Point, ...]:
+    """The points whose id contains a pattern or matches it; all if there are no patterns.
+
+    Raises:
+        InputError: a pattern matches nothing; the message shows some ids.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        hits = {p.id for p in points if pattern in p.id or fnmatchcase(p.id, pattern)}
+        if not hits:
+            some = "\n  ".join(p.id for p in points[:5])
+            raise InputError(f"--only {pattern!r} matches no point; ids look like\n  {some}")
+        chosen |= hits
+    return tuple(point for point in points if not patterns or point.id in chosen)
+
+
+async def _run_live(
+    plan: running.RunPlan, store: SweepStore, progress: RunProgress, port: int | None
+) -> bool:
+    """Run, and take everything down in order on Ctrl-C or SIGTERM; returns whether that happened."""
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(running.run_live(plan, store, progress, stop, port))
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        if stop.is_set():
+            return
+        stop.set()
+        progress.trouble("interrupted: stopping the servers; finished points are kept")
+        # While servers start, nothing looks at `stop`: cancelling takes them down too.
+        loop.call_later(2.0, task.cancel)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+    return stop.is_set()
+
+
+def _announce(console: Console, sweep: Sweep, done: int, left: int) -> None:
+    simulated = "  SIMULATED" if sweep.points[0].simulation else ""
+    console.print(
+        f"[bold]{sweep.info.name}[/]: {sweep.info.question}[bold yellow]{simulated}[/]", highlight=False
+    )
+    kept = f", {done} valid already" if done else ""
+    console.print(f"{left} points to measure{kept}", highlight=False)
+
+
+def _finish(console: Console, directory: Path, *, interrupted: bool) -> None:
+    """The table, the report, and the exit code that says how it went."""
+    stored = read_sweep(directory)
+    valid = [point for point in stored.points if point.result.valid]
+    if valid:
+        table, _ = render_results(directory)
+        console.print(table)
+        console.print(f"report: {write_report(directory)}", highlight=False, soft_wrap=True)
+    if interrupted:
+        console.print(f"interrupted with {len(stored.missing)} points missing; run again to continue")
+        raise typer.Exit(INTERRUPTED)
+    invalid = len(stored.points) - len(valid)
+    if invalid:
+        console.print(
+            f"{invalid} of {len(stored.points)} points are invalid; `mtpbench status` says why, and running "
+            f"again measures only them. Logs: {directory}/<point>/logs",
+            style="red",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(RunError.exit_code)
+
+
+def _print_status(console: Console, sweep: Sweep, directory: Path) -> None:
+    table = Table(title=f"{sweep.info.name} in {directory}", title_justify="left")
+    for heading in ("point", "state", "figures"):
+        table.add_column(heading, overflow="fold")
+    stored = {point.point.id: point for point in read_sweep(directory).points}
+    counts = {"valid": 0, "invalid": 0, "missing": 0}
+    for point in sweep.points:
+        found = stored.get(point.id)
+        if found is None:
+            state, figures = "missing", ""
+        elif found.result.valid:
+            state, figures = "valid", summary(found.result)
+        else:
+            state = "invalid"
+            figures = "; ".join(f"{reason.code}: {reason.detail}" for reason in found.result.reasons)
+        counts[state] += 1
+        table.add_row(point.id, state, figures)
+    console.print(table)
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items()), highlight=False)

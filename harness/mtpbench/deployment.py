@@ -1,0 +1,203 @@
+"""One deployment, alive: start its processes, await readiness, watch them, stop every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, Self
+
+import aiohttp
+
+from mtpbench.errors import StartError
+from mtpbench.placeholders import Placement
+from mtpbench.records import Deployment, Process
+
+POLL_S = 0.1
+PROBE_TIMEOUT_S = 5.0
+
+
+class Handle(Protocol):
+    """A running process, whatever executor runs it."""
+
+    process: Process
+    log: Path
+
+    def ended(self) -> str | None:
+        """How it ended, or None while it runs."""
+
+    def owns_port(self, port: int) -> bool | None:
+        """Whether it is the one that listens on a port; None where that can't be told."""
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+
+
+class Executor(Protocol):
+    """Where processes run."""
+
+    name: str
+
+    def place(self, deployment: Deployment) -> Placement:
+        """Hosts and ports for every process."""
+
+    def start(self, process: Process, placement: Placement) -> Handle:
+        """Start one process."""
+
+    def stop(self) -> None:
+        """End every process started."""
+
+
+class LiveDeployment:
+    """A deployment whose processes run while the `async with` block does.
+
+    Args:
+        deployment: what to start.
+        executor: where.
+        ready_timeout_s: wall seconds until all must be ready.
+
+    Raises:
+        StartError: from entering the block; every process is stopped again.
+    """
+
+    def __init__(self, deployment: Deployment, executor: Executor, ready_timeout_s: float) -> None:
+        self.deployment, self.executor = deployment, executor
+        self.ready_timeout_s = ready_timeout_s
+        self.handles: list[Handle] = []
+        self._placement: Placement | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            placement = self.executor.place(self.deployment)
+            self._placement = placement
+            # Workers first: a router that starts before them may give up on them.
+            for process in sorted(self.deployment.processes, key=lambda p: p.role == "router"):
+                self.handles.append(self.executor.start(process, placement))
+            await self._await_ready()
+        except BaseException:
+            self.executor.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.executor.stop)
+
+    @property
+    def placement(self) -> Placement:
+        """Where everything is."""
+        assert self._placement is not None, "the deployment has not been started"
+        return self._placement
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go."""
+        return self.url(self.deployment.front, self.deployment.front_port)
+
+    def url(self, process: str, port: str) -> str:
+        """The address of one port of one process."""
+        return f"http://{self.placement.hosts[process]}:{self.placement.ports[process, port]}"
+
+    @property
+    def metrics_urls(self) -> Mapping[str, str]:
+        """Metrics addresses by process; of every worker, never of the router alone."""
+        return {
+            process.name: self.url(process.name, process.metrics[0]) + process.metrics[1]
+            for process in self.deployment.processes
+            if process.metrics
+        }
+
+    def dead(self) -> str | None:
+        """Which process ended and how, with its last log lines; None while all run."""
+        for handle in self.handles:
+            if (how := handle.ended()) is not None:
+                last = handle.log_tail(5).splitlines()
+                return f"{handle.process.name} ended with {how}" + (
+                    f"; last log line: {last[-1]}" if last else ""
+                )
+        return None
+
+    async def is_healthy(self) -> bool:
+        """Whether all processes run and the front answers its probe."""
+        if self.dead():
+            return False
+        front = next(p for p in self.deployment.processes if p.name == self.deployment.front)
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            return await self._answers(session, front)
+
+    async def reset_cache(self, path: str) -> str | None:
+        """POST `path` to every worker; None, or what failed."""
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            for process in self.deployment.processes:
+                if not process.metrics:
+                    continue
+                url = self.url(process.name, process.metrics[0]) + path
+                try:
+                    async with session.post(url, timeout=_timeout()) as answer:
+                        if answer.status >= 400:
+                            return f"{process.name}: POST {path} answered {answer.status}"
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    return f"{process.name}: POST {path} failed ({type(error).__name__})"
+        return None
+
+    async def _await_ready(self) -> None:
+        deadline = time.monotonic() + self.ready_timeout_s
+        waiting = [handle for handle in self.handles if handle.process.ready]
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            while waiting:
+                self._refuse_dead()
+                waiting = [h for h in waiting if not await self._is_ready(session, h)]
+                if waiting and time.monotonic() > deadline:
+                    handle = waiting[0]
+                    raise StartError(
+                        f"was not ready after {self.ready_timeout_s:.0f} s",
+                        process=handle.process.name,
+                        log_tail=handle.log_tail(),
+                    )
+                if waiting:
+                    await asyncio.sleep(POLL_S)
+        self._refuse_dead()
+
+    def _refuse_dead(self) -> None:
+        for handle in self.handles:
+            if (how := handle.ended()) is not None:
+                raise StartError(
+                    f"died before the deployment was ready ({how})",
+                    process=handle.process.name,
+                    log_tail=handle.log_tail(),
+                )
+
+    async def _is_ready(self, session: aiohttp.ClientSession, handle: Handle) -> bool:
+        process = handle.process
+        if not await self._answers(session, process):
+            return False
+        assert process.ready
+        port = self.placement.ports[process.name, process.ready.port]
+        if handle.owns_port(port) is False:
+            raise StartError(
+                f"port {port} answers, but another process listens there (a stale server?)",
+                process=process.name,
+                log_tail=handle.log_tail(),
+            )
+        return True
+
+    async def _answers(self, session: aiohttp.ClientSession, process: Process) -> bool:
+        probe = process.ready
+        if probe is None:
+            return True
+        base = self.url(process.name, probe.port)
+        try:
+            async with session.get(base + probe.path, timeout=_timeout()) as answer:
+                if answer.status != 200:
+                    return False
+            if probe.model is None:
+                return True
+            async with session.get(f"{base}/v1/models", timeout=_timeout()) as answer:
+                listed = await answer.json(content_type=None) if answer.status == 200 else {}
+        except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
+            return False
+        return any(model.get("id") == probe.model for model in listed.get("data", []))
+
+
+def _timeout() -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)

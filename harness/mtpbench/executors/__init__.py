@@ -1,0 +1,1 @@
+"""Where a described process runs: `local` (process groups on this machine); Slurm steps come beside it."""

@@ -1,0 +1,165 @@
+"""The local executor: each process in a group of its own on this machine, every one gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mtpbench.errors import StartError
+from mtpbench.executors import reaper
+from mtpbench.executors.sockets import HOST, choose_port, listens_in_group
+from mtpbench.placeholders import Placement, resolve
+from mtpbench.records import Deployment, Process
+
+STOP_GRACE_S = 10.0
+
+
+class LocalHandle:
+    """One running process: alive or not, its log, and its end."""
+
+    def __init__(self, process: Process, popen: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
+        self._popen = popen
+
+    @property
+    def group(self) -> int:
+        """Its process group, which holds its children too."""
+        return self._popen.pid
+
+    def ended(self) -> str | None:
+        """How it ended (`exit code 1`, `killed by SIGKILL`), or None while it runs."""
+        code = self._popen.poll()
+        if code is None:
+            return None
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def owns_port(self, port: int) -> bool | None:
+        """Whether this process's group listens on a port; None where the machine does not tell."""
+        return listens_in_group(port, self.group)
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.group, number)
+
+    def reap(self) -> None:
+        """Collect the process's status, so that it does not stay a zombie."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout=STOP_GRACE_S)
+
+
+class LocalExecutor:
+    """Starts the processes of a deployment on this machine and ends every one of them.
+
+    Args:
+        directory: where files are laid down and logs written.
+        front_port: the number of the front's port, or None for a free one.
+    """
+
+    name = "local"
+
+    def __init__(self, directory: Path, front_port: int | None = None) -> None:
+        self.directory, self._front_port = directory, front_port
+        self._handles: list[LocalHandle] = []
+        self._reaper: subprocess.Popen[bytes] | None = None
+
+    def place(self, deployment: Deployment) -> Placement:
+        """Hosts and free ports for every process of a deployment.
+
+        Raises:
+            PortInUse: the front's port was asked for by number and is taken.
+        """
+        ports: dict[tuple[str, str], int] = {}
+        for process in deployment.processes:
+            for name in process.ports:
+                is_front = (process.name, name) == (deployment.front, deployment.front_port)
+                port = choose_port(self._front_port if is_front else None)
+                while port in ports.values():
+                    port = choose_port()
+                ports[process.name, name] = port
+        return Placement(
+            hosts={process.name: HOST for process in deployment.processes},
+            ports=ports,
+            directory=str(self.directory),
+            python=sys.executable,
+        )
+
+    def start(self, process: Process, placement: Placement) -> LocalHandle:
+        """Lay down a process's files and start it.
+
+        Raises:
+            StartError: the program does not exist or can't be run.
+        """
+        ready = resolve(process, placement)
+        for file in ready.files:
+            Path(file.path).parent.mkdir(parents=True, exist_ok=True)
+            Path(file.path).write_text(file.text, "utf-8")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        log = self.directory / f"{process.name}.log"
+        with log.open("ab") as output:
+            try:
+                popen = subprocess.Popen(
+                    ready.argv,
+                    env=_environment(ready.env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise StartError(
+                    f"{ready.argv[0]!r} can't be run ({error.strerror}); is the engine installed here?",
+                    process=process.name,
+                ) from error
+        handle = LocalHandle(process, popen, log)
+        self._handles.append(handle)
+        self._tell_reaper(f"+{handle.group}")
+        return handle
+
+    def stop(self) -> None:
+        """End every process: SIGTERM to all groups, a grace, SIGKILL to what is left, routers first."""
+        groups = {handle.group for handle in self._handles}
+        for handle in self._handles:
+            handle.signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_GRACE_S
+        while any(h.ended() is None for h in self._handles) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for handle in self._handles:
+            handle.signal(signal.SIGKILL)
+            handle.reap()
+            self._tell_reaper(f"-{handle.group}")
+        self._handles.clear()
+        reaper.reap({group for group in groups if reaper.is_alive(group)}, grace_s=0.5)
+        if self._reaper and self._reaper.stdin:
+            self._reaper.stdin.close()
+            self._reaper.wait()
+            self._reaper = None
+
+    def _tell_reaper(self, line: str) -> None:
+        if self._reaper is None:
+            self._reaper = subprocess.Popen(
+                (sys.executable, "-I", reaper.__file__),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        assert self._reaper.stdin
+        self._reaper.stdin.write(f"{line}\n".encode())
+        self._reaper.stdin.flush()
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **own}

@@ -1,0 +1,116 @@
+"""Where a result came from: enough to run it again, nothing secret."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import mtpbench
+from mtpbench.placeholders import Placement, resolve
+from mtpbench.records import Deployment, Point, Provenance
+
+REDACTED = "<redacted>"
+_SECRET = re.compile(r"token|key|secret|passw|credential|auth", re.IGNORECASE)
+_TELLING = re.compile(r"^(CUDA|NCCL|VLLM|SGLANG|TLLM|TRTLLM|UCX|DYN|HF|OMP|SLURM|NVIDIA)_")
+_PACKAGES = (
+    "aiohttp",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "vllm",
+    "sglang",
+    "tensorrt-llm",
+    "ai-dynamo",
+    "torch",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """How a point was run: the executor's name, and what was started where (None on the virtual clock)."""
+
+    executor: str
+    deployment: Deployment | None = None
+    placement: Placement | None = None
+
+
+def collect(
+    point: Point, started: Started, times_utc: tuple[str, str], notes: tuple[str, ...] = ()
+) -> Provenance:
+    """The provenance of one point; `times_utc` are its start and end in ISO 8601."""
+    revision, dirty = git_state()
+    processes = [
+        resolve(process, started.placement)
+        for process in (started.deployment.processes if started.deployment else ())
+        if started.placement
+    ]
+    own = {f"{p.name}:{name}": value for p in processes for name, value in p.env.items()}
+    outside = {name: value for name, value in os.environ.items() if _TELLING.match(name)}
+    return Provenance(
+        started_utc=times_utc[0],
+        finished_utc=times_utc[1],
+        harness_version=mtpbench.__version__,
+        git_revision=revision,
+        git_dirty=dirty,
+        executor=started.executor,
+        host=socket.gethostname(),
+        python=platform.python_version(),
+        packages=_versions(),
+        engine_version=_engine_version(point),
+        image=point.engine.image,
+        driver=None,
+        gpus=(),
+        command_lines={p.name: p.argv for p in processes},
+        environment=redact({**outside, **own}),
+        notes=notes,
+    )
+
+
+def redact(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with every value whose name looks secret replaced."""
+    return {name: REDACTED if _SECRET.search(name) else value for name, value in environment.items()}
+
+
+@cache
+def git_state() -> tuple[str | None, bool | None]:
+    """Revision of the harness's own checkout and whether it was changed; (None, None) outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ("git", *words), cwd=here, capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    changes = git("status", "--porcelain")
+    return git("rev-parse", "HEAD"), None if changes is None else bool(changes)
+
+
+def _engine_version(point: Point) -> str | None:
+    if point.simulation:
+        return f"mtpbench {mtpbench.__version__} embedded engine, profile {point.simulation.profile}"
+    return point.engine.version
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,333 @@
+"""The only place where the parts meet: run_sweep() and what it is made of.
+
+A sweep is a list of ladders. One server start serves one ladder; each point of it becomes one stored
+attempt, whatever happened to it. On the virtual clock a ladder needs no servers, and its points are
+independent of each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from mtpbench import hardware
+from mtpbench.deployment import LiveDeployment
+from mtpbench.engines.registry import engine_of
+from mtpbench.errors import StartError
+from mtpbench.executors.local import LocalExecutor
+from mtpbench.load.client import DriveResult, Progress, drive
+from mtpbench.load.pacer import ClosedLoop
+from mtpbench.metrics import measure
+from mtpbench.power import simulated as simulated_power
+from mtpbench.power.sampler import Sampler
+from mtpbench.provenance import Started, collect
+from mtpbench.records import (
+    ClientHealth,
+    Deployment,
+    Point,
+    PointResult,
+    RunFacts,
+)
+from mtpbench.requests import RequestTable
+from mtpbench.simengine.virtual import simulate_point
+from mtpbench.store import RawPoint, SweepStore, read_point, read_raw, rewrite_result
+from mtpbench.workload import Prompts, draw_lengths
+
+NO_CLIENT = ClientHealth(loop_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None)
+RESTARTS = 1
+LOG_LIMIT_BYTES = 1_000_000
+
+
+class Observer(Protocol):
+    """Who watches a run; the command line shows what it is told."""
+
+    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
+        """A deployment is being started (None on the virtual clock) to serve these points."""
+
+    def point_started(self, point: Point) -> None:
+        """Load begins."""
+
+    def point_progress(self, point: Point, progress: Progress) -> None:
+        """Load goes on."""
+
+    def point_finished(self, point: Point, result: PointResult) -> None:
+        """The point is stored."""
+
+    def trouble(self, message: str) -> None:
+        """Something went wrong that the run survives."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """What is left to measure: ladders of points, and the ids that are valid already."""
+
+    ladders: tuple[tuple[Point, ...], ...]
+    done: tuple[str, ...]
+
+
+def plan_run(points: Sequence[Point], store: SweepStore, *, again: bool = False) -> RunPlan:
+    """The points that are missing or invalid, by deployment, low concurrency first.
+
+    Args:
+        points: the chosen points of the sweep.
+        store: where results are.
+        again: measure valid points again too.
+    """
+    states = {point.id: store.state(point.id) for point in points}
+    done = tuple(name for name, state in states.items() if state == "valid" and not again)
+    ladders: dict[str, list[Point]] = {}
+    for point in points:
+        if point.id not in done:
+            ladders.setdefault(point.deployment_key, []).append(point)
+    ordered = tuple(
+        tuple(sorted(ladder, key=lambda p: (p.repeat, p.concurrency))) for ladder in ladders.values()
+    )
+    return RunPlan(ladders=ordered, done=done)
+
+
+async def run_live(
+    plan: RunPlan, store: SweepStore, observer: Observer, stop: asyncio.Event, front_port: int | None = None
+) -> None:
+    """Measure every ladder of a plan on servers of its own, under the local executor.
+
+    A point that fails is stored as invalid, and the ladder goes on. When `stop` is set, the running point is
+    given up (it stays missing) and everything is taken down.
+
+    Raises:
+        RunError: an address asked for by number is taken.
+        StoreError: results can't be written.
+    """
+    for ladder in plan.ladders:
+        if stop.is_set():
+            return
+        await _Ladder(ladder, store, observer, stop, front_port).run()
+
+
+class _Ladder:
+    """One deployment's points, and the servers that serve them."""
+
+    def __init__(
+        self,
+        points: Sequence[Point],
+        store: SweepStore,
+        observer: Observer,
+        stop: asyncio.Event,
+        front_port: int | None,
+    ) -> None:
+        self.store, self.observer, self.stop, self.front_port = store, observer, stop, front_port
+        self.waiting = list(points)
+        self.deployment = engine_of(points[0]).deploy(points[0], hardware.lookup(points[0].hardware))
+        self.starts = 0
+
+    async def run(self) -> None:
+        """Serve the ladder; a dead deployment is started again once, then the rest is marked."""
+        why = "the server died"
+        self.observer.ladder_started(self.deployment, self.waiting)
+        while self.waiting and self.starts <= RESTARTS and not self.stop.is_set():
+            self.starts += 1
+            try:
+                why = await self._serve()
+            except StartError as error:
+                why = str(error)
+                if self.waiting:
+                    self.observer.trouble(why)
+        if not self.stop.is_set():
+            for point in self.waiting:
+                self._store_failure(point, why)
+
+    async def _serve(self) -> str:
+        """Start the deployment and serve what waits, until it is done or dead; says how it died."""
+        directory = self.store.directory / "servers" / f"{self.deployment.key}@{_stamp()}"
+        executor = LocalExecutor(directory, self.front_port)
+        timeout_s = self.waiting[0].measurement.ready_timeout_s
+        async with LiveDeployment(self.deployment, executor, timeout_s) as live:
+            while self.waiting and not self.stop.is_set():
+                point = self.waiting[0]
+                notes = await self._between_points(live, point)
+                if not await live.is_healthy():
+                    return live.dead() or f"{live.deployment.front} no longer answers its health check"
+                self.observer.point_started(point)
+                await self._serve_point(live, point, notes)
+        return "the server died"
+
+    async def _between_points(self, live: LiveDeployment, point: Point) -> tuple[str, ...]:
+        path = engine_of(point).RESET_PATH
+        if path is None:
+            return ("this engine has no cache reset; prompts are unique",)
+        failed = await live.reset_cache(path)
+        return (f"cache reset failed: {failed}",) if failed else ()
+
+    async def _serve_point(self, live: LiveDeployment, point: Point, notes: tuple[str, ...]) -> None:
+        started = _now()
+        offsets = {h.process.name: _size(h.log) for h in live.handles}
+        driven, sampler = await self._drive(live, point)
+        if self.stop.is_set():
+            return
+        died = live.dead()
+        if died is None and driven.server_unreachable:
+            died = f"{live.deployment.front} stopped answering"
+        raw = RawPoint(
+            requests=RequestTable.from_records(driven.requests),
+            counters=tuple(sampler.counters),
+            power=tuple(sampler.power),
+            client=driven.client,
+            facts=_facts(point, live.deployment, died, driven.cut_off, (*notes, *driven.notes)),
+        )
+        logs = {h.process.name: _since(h.log, offsets[h.process.name]) for h in live.handles}
+        result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+        origin = Started(executor="local", deployment=live.deployment, placement=live.placement)
+        provenance = collect(point, origin, (started, _now()), raw.facts.notes)
+        self.store.write(point, result, provenance, raw, logs)
+        self.waiting.remove(point)
+        self.observer.point_finished(point, result)
+        if died:
+            self.observer.trouble(died)
+
+    async def _drive(self, live: LiveDeployment, point: Point) -> tuple[DriveResult, Sampler]:
+        loop = ClosedLoop.of(point.concurrency, point.measurement)
+        prompts = Prompts(point.workload, draw_lengths(point.workload, loop.total, point.seed), point.seed)
+        scale = live.deployment.time_scale
+        sampler = Sampler(
+            live.metrics_urls,
+            interval_s=point.measurement.sample_interval_s / scale,
+            counters=engine_of(point).counters,
+            power=simulated_power.readings if point.simulation else None,
+            time_scale=scale,
+        )
+        async with sampler:
+            driven = await drive(
+                live.base_url,
+                live.deployment.model_name,
+                prompts,
+                loop,
+                point.measurement,
+                time_scale=scale,
+                progress=lambda progress: self.observer.point_progress(point, progress),
+                stop=self.stop,
+            )
+        sampler.start_clock(driven.origin)
+        return driven, sampler
+
+    def _store_failure(self, point: Point, why: str) -> None:
+        """A point that never ran is a record too: invalid, with the reason and the servers' last words."""
+        facts = RunFacts(start_failed=why, power_reason="nothing ran", counter_source="none")
+        raw = RawPoint(
+            requests=RequestTable.from_records([]), counters=(), power=(), client=NO_CLIENT, facts=facts
+        )
+        result = measure(point, raw.requests, (), (), raw.client, facts)
+        now = _now()
+        provenance = collect(point, Started(executor="local"), (now, now))
+        self.store.write(point, result, provenance, raw, {"failure": why.encode()})
+        self.observer.point_finished(point, result)
+
+
+def _facts(
+    point: Point, deployment: Deployment, died: str | None, cut_off: str | None, notes: tuple[str, ...]
+) -> RunFacts:
+    deciding = ("decode", "aggregated")
+    return RunFacts(
+        server_died=died,
+        cut_off=cut_off,
+        counter_processes=tuple(p.name for p in deployment.processes if p.role in deciding and p.metrics),
+        counter_source=f"{point.engine.name} /metrics of every decoding worker",
+        power_source="simulated" if point.simulation else "none",
+        power_reason=None if point.simulation else "no power source is read for this engine yet",
+        notes=notes,
+    )
+
+
+# ------------------------------------------------------------------------------------------- virtual clock
+
+
+def run_virtual(
+    plan: RunPlan, store: SweepStore, observer: Observer, cancelled: Callable[[], bool] = lambda: False
+) -> None:
+    """Simulate every point of a plan in this machine's cores, the longest first.
+
+    Raises:
+        StoreError: results can't be written.
+    """
+    points = sorted(
+        (point for ladder in plan.ladders for point in ladder), key=lambda p: p.concurrency, reverse=True
+    )
+    observer.ladder_started(None, points)
+    workers = min(len(points), os.cpu_count() or 1)
+    if workers <= 1:
+        for point in points:
+            observer.point_started(point)
+            observer.point_finished(point, run_virtual_point(point, store))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = {pool.submit(run_virtual_point, point, store): point for point in points}
+        try:
+            for future in as_completed(futures):
+                observer.point_finished(futures[future], future.result())
+                if cancelled():
+                    break
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
+    """Simulate one point on the virtual clock and store it."""
+    started = _now()
+    loop = ClosedLoop.of(point.concurrency, point.measurement)
+    lengths = draw_lengths(point.workload, loop.total, point.seed)
+    run = simulate_point(point, engine_of(point).limits(point), lengths, loop)
+    raw = RawPoint(
+        requests=run.requests,
+        counters=run.counters,
+        power=run.power,
+        client=NO_CLIENT,
+        facts=RunFacts(
+            counter_processes=tuple(sorted({sample.process for sample in run.counters})),
+            counter_source="embedded engine, in process",
+            power_source="simulated",
+        ),
+    )
+    result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    provenance = collect(point, Started(executor="virtual clock, in process"), (started, _now()))
+    store.write(point, result, provenance, raw, {})
+    return result
+
+
+# --------------------------------------------------------------------------------------------- recomputing
+
+
+def recompute(directory: Path) -> tuple[PointResult, PointResult]:
+    """A stored point's result as it was and as its raw records give it now, which takes its place."""
+    stored = read_point(directory)
+    raw = read_raw(directory)
+    result = measure(stored.point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    if result != stored.result:
+        rewrite_result(directory, result)
+    return stored.result, result
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _since(path: Path, offset: int) -> bytes:
+    """What a log gained since `offset`, its last megabyte at most."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as log:
+        log.seek(max(offset, _size(path) - LOG_LIMIT_BYTES))
+        return log.read()

@@ -1,0 +1,192 @@
+"""Processes of the local executor: started in groups of their own, gone at the end however the run ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from mtpbench.deployment import LiveDeployment
+from mtpbench.errors import PortInUse, StartError
+from mtpbench.executors.local import LocalExecutor
+from mtpbench.executors.reaper import is_alive
+from mtpbench.executors.sockets import choose_port, listens_in_group
+from mtpbench.records import Deployment, File, Probe, Process
+
+SERVER = textwrap.dedent(
+    """
+    import http.server, os, signal, subprocess, sys
+    if "stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "child" in sys.argv:
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("serving", flush=True)
+    if "die" in sys.argv:
+        print("CUDA error: out of imagination", flush=True)
+        sys.exit(7)
+    if "hang" in sys.argv:
+        import time; time.sleep(600)
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200); self.end_headers(); self.wfile.write(b'{"data": [{"id": "m"}]}')
+        def log_message(self, *a): pass
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    """
+)
+
+
+def deployment(*behaviour: str) -> Deployment:
+    process = Process(
+        name="aggregated-0",
+        role="aggregated",
+        argv=("@{python}", "@{dir}/server.py", "@{port:aggregated-0/http}", *behaviour),
+        files=(File(path="@{dir}/server.py", text=SERVER),),
+        ports=("http",),
+        ready=Probe(port="http", path="/health", model="m"),
+    )
+    return Deployment(
+        key="k",
+        processes=(process,),
+        front="aggregated-0",
+        front_port="http",
+        model_name="m",
+        gpus=1,
+        nodes=1,
+    )
+
+
+def eventually(condition, timeout_s: float = 10.0) -> bool:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+async def test_a_deployment_becomes_ready_and_is_gone_afterwards(tmp_path: Path) -> None:
+    executor = LocalExecutor(tmp_path)
+    async with LiveDeployment(deployment("child"), executor, 30) as live:
+        group = live.handles[0].group
+        assert await live.is_healthy()
+        assert live.dead() is None
+        assert live.handles[0].owns_port(live.placement.ports["aggregated-0", "http"]) is True
+        assert is_alive(group)
+    assert not is_alive(group)
+
+
+async def test_a_server_that_ignores_sigterm_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtpbench.executors.local.STOP_GRACE_S", 0.3)
+    async with LiveDeployment(deployment("stubborn", "child"), LocalExecutor(tmp_path), 30) as live:
+        group = live.handles[0].group
+    assert not is_alive(group)
+
+
+async def test_a_server_that_dies_at_start_is_reported_with_its_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"exit code 7\)\nlast log lines:\n(.*\n)*.*out of imagination"):
+        async with LiveDeployment(deployment("die"), LocalExecutor(tmp_path), 30):
+            pass
+
+
+async def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    executor = LocalExecutor(tmp_path)
+    with pytest.raises(StartError, match=r"was not ready after 1 s"):
+        async with LiveDeployment(deployment("hang"), executor, 0.6):
+            pass
+
+
+async def test_a_program_that_is_not_installed_is_said_so(tmp_path: Path) -> None:
+    made = deployment()
+    missing = Process(
+        name="aggregated-0", role="aggregated", argv=("no-such-engine", "serve"), ports=("http",)
+    )
+    made = Deployment(
+        key="k",
+        processes=(missing,),
+        front="aggregated-0",
+        front_port="http",
+        model_name="m",
+        gpus=1,
+        nodes=1,
+    )
+    with pytest.raises(StartError, match=r"'no-such-engine' can't be run .*is the engine installed here\?"):
+        async with LiveDeployment(made, LocalExecutor(tmp_path), 5):
+            pass
+
+
+async def test_a_killed_server_is_noticed(tmp_path: Path) -> None:
+    async with LiveDeployment(deployment(), LocalExecutor(tmp_path), 30) as live:
+        os.kill(live.handles[0].group, signal.SIGKILL)
+        assert eventually(lambda: live.dead() is not None)
+        assert "aggregated-0 ended with killed by SIGKILL" in str(live.dead())
+        assert not await live.is_healthy()
+
+
+async def test_a_stale_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """Ours hangs before it binds; an older server answers on the port that was chosen for it."""
+    port = choose_port()
+    (tmp_path / "stale.py").write_text(SERVER)
+    stale = subprocess.Popen(
+        (sys.executable, str(tmp_path / "stale.py"), str(port)),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        assert eventually(lambda: listens_in_group(port, stale.pid))
+        executor = LocalExecutor(tmp_path)
+        placed = executor.place(deployment("hang"))
+        placed.ports["aggregated-0", "http"] = port  # type: ignore[index]
+        executor.place = lambda _: placed  # type: ignore[method-assign]
+        with pytest.raises(StartError, match=rf"port {port} answers, but another process listens there"):
+            async with LiveDeployment(deployment("hang"), executor, 10):
+                pass
+    finally:
+        stale.kill()
+        stale.wait()
+
+
+def test_a_taken_port_is_refused_by_number() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PortInUse, match=rf"port {taken.getsockname()[1]} on 127.0.0.1 can't be had"):
+            choose_port(taken.getsockname()[1])
+
+
+def test_servers_die_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    """SIGKILL gives the run no chance to clean up; the reaper does."""
+    program = textwrap.dedent(
+        """
+        import asyncio, sys, time
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        import test_executors
+        from mtpbench.deployment import LiveDeployment
+        from mtpbench.executors.local import LocalExecutor
+        async def main():
+            made = test_executors.deployment("child")
+            async with LiveDeployment(made, LocalExecutor(Path(sys.argv[1])), 30) as live:
+                print(live.handles[0].group, flush=True)
+                time.sleep(600)
+        asyncio.run(main())
+        """
+    )
+    run = subprocess.Popen(
+        (sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent)), stdout=subprocess.PIPE
+    )
+    assert run.stdout
+    group = int(run.stdout.readline())
+    assert is_alive(group)
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    assert eventually(lambda: not is_alive(group))

@@ -1,0 +1,240 @@
+"""The whole pipeline on real processes: servers, load, records, results."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mtpbench.records import Deployment, Point, PointResult
+from mtpbench.run import RunPlan, plan_run, run_live, run_virtual
+from mtpbench.store import SweepStore, read_raw, read_sweep
+from mtpbench.sweep import Sweep, load_sweep, simulate
+
+SPLIT = ("- {aggregated: 1xTP4, concurrency: [1, 2]}", "- {prefill: 1xTP4, decode: 2xTP4, concurrency: [2]}")
+
+
+class Log:
+    """An observer that only remembers."""
+
+    def __init__(self) -> None:
+        self.results: list[PointResult] = []
+        self.troubles: list[str] = []
+        self.ladders = 0
+
+    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
+        self.ladders += 1
+
+    def point_started(self, point: Point) -> None: ...
+
+    def point_progress(self, point: Point, progress: object) -> None: ...
+
+    def point_finished(self, point: Point, result: PointResult) -> None:
+        self.results.append(result)
+
+    def trouble(self, message: str) -> None:
+        self.troubles.append(message)
+
+
+def prepare(sweep: Sweep, root: Path) -> tuple[SweepStore, RunPlan]:
+    store = SweepStore(root, sweep.info)
+    store.open()
+    return store, plan_run(sweep.points, store)
+
+
+def go(sweep: Sweep, root: Path, stop_when: object = None) -> tuple[Log, SweepStore]:
+    store, plan = prepare(sweep, root)
+    log = Log()
+
+    async def main() -> None:
+        await run_live(plan, store, log, asyncio.Event())
+
+    asyncio.run(main())
+    return log, store
+
+
+def codes(result: PointResult) -> set[str]:
+    return {reason.code for reason in result.reasons} - {"client_saturated"}  # a busy machine may add it
+
+
+def servers_of(root: Path) -> list[int]:
+    """Processes of the embedded engine whose command line names this folder's sweep."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            cwd = os.readlink(f"/proc/{pid}/fd/1")
+        except OSError:
+            continue
+        if cwd.startswith(str(root)):
+            found.append(int(pid))
+    return found
+
+
+def test_a_disaggregated_sweep_runs_on_real_processes(write_sweep, tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep(SPLIT))
+    log, store = go(sweep, tmp_path / "results")
+    assert [codes(result) for result in log.results] == [set(), set()]
+    off, mtp = log.results
+    assert off.simulated
+    assert off.clock == "scaled"
+    assert off.acceptance.length is None
+    assert off.acceptance.reason == "speculation_off"
+    assert mtp.acceptance.length == pytest.approx(2.49, abs=0.4)
+    assert mtp.interactivity_tps is not None
+    assert off.interactivity_tps is not None
+    assert mtp.interactivity_tps > 1.3 * off.interactivity_tps
+    assert off.energy.energy_j is not None
+    assert off.energy.gpus == 12
+    stored = read_sweep(store.directory)
+    assert len(stored.points) == 2
+    raw = read_raw(stored.points[0].directory)
+    assert (raw.requests.output_tokens == 32).all()
+    assert (raw.requests.prompt_tokens == 64).all()
+    assert {s.process for s in raw.counters} == {"prefill-0", "decode-0", "decode-1"}
+    assert {p.name for p in (stored.points[0].directory / "logs").iterdir()} >= {"router.log", "decode-0.log"}
+    assert set(stored.points[0].provenance.command_lines) == {"router", "prefill-0", "decode-0", "decode-1"}
+    assert servers_of(tmp_path) == []
+
+
+def test_a_second_run_measures_only_what_is_missing_or_invalid(write_sweep, tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep())
+    _, store = go(sweep, tmp_path)
+    valid = [p.point.id for p in read_sweep(store.directory).points if p.result.valid]
+    plan = plan_run(sweep.points, store)
+    assert set(plan.done) == set(valid)
+    gone = store.directory / sweep.points[1].id
+    gone.rename(tmp_path / "elsewhere")
+    left = plan_run(sweep.points, store)
+    assert sweep.points[1].id in {point.id for ladder in left.ladders for point in ladder}
+    assert len(plan_run(sweep.points, store, again=True).ladders) == 2
+
+
+def test_a_server_that_dies_in_mid_load_costs_one_point_and_is_started_again(
+    write_sweep, tmp_path: Path
+) -> None:
+    faults = "speed: 10\n  faults: [{kind: exit_after_bind, at_request: 8, value: 9}]"
+    # Requests are counted from each start: the first point (8 requests) passes, the second one kills.
+    sweep = load_sweep(write_sweep(("speed: 10", faults), ("concurrency: [1, 2]", "concurrency: [1, 2, 3]")))
+    _log, store = go(sweep, tmp_path)
+    by_id = {p.point.id: p.result for p in read_sweep(store.directory).points}
+    results = [by_id[point.id] for point in sweep.points]
+    assert len(results) == 6
+    for first, second, third in (results[:3], results[3:]):
+        assert codes(first) == set()
+        assert "server_died" in codes(second)
+        assert second.failed_requests > 0
+        detail = next(r.detail for r in second.reasons if r.code == "server_died")
+        assert "aggregated-0 ended with exit code 9" in detail
+        # The third point ran on the restarted server, which died of its eighth request too.
+        assert third.requests > 0
+        assert "start_failed" not in codes(third)
+    assert servers_of(tmp_path) == []
+
+
+def test_a_server_that_dies_at_start_marks_every_point_and_says_its_last_words(
+    write_sweep, tmp_path: Path
+) -> None:
+    sweep = load_sweep(
+        write_sweep(("speed: 10", "speed: 10\n  faults: [{kind: exit_before_bind, value: 3}]"))
+    )
+    _log, store = go(sweep, tmp_path)
+    stored = read_sweep(store.directory)
+    assert len(stored.points) == 4
+    for point in stored.points:
+        (reason,) = point.result.reasons
+        assert reason.code == "start_failed"
+        assert "exit code 3" in reason.detail
+        assert "last log lines" in reason.detail
+        assert point.result.interactivity_tps is None
+
+
+def test_mtp_that_is_silently_off_is_not_taken_for_mtp(write_sweep, tmp_path: Path) -> None:
+    faults = "speed: 10\n  faults: [{kind: mtp_silently_off, role: decode}]"
+    sweep = load_sweep(write_sweep(("speed: 10", faults), SPLIT))
+    log, _ = go(sweep, tmp_path)
+    assert codes(log.results[1]) == {"mtp_no_counters"}
+    assert log.results[1].acceptance.length is None
+
+
+def test_failed_requests_are_records_and_counted(write_sweep, tmp_path: Path) -> None:
+    faults = "speed: 10\n  faults: [{kind: http_503, probability: 0.3}]"
+    sweep = load_sweep(write_sweep(("speed: 10", faults), ("requests_per_slot: 3", "requests_per_slot: 10")))
+    log, store = go(sweep, tmp_path)
+    busiest = log.results[1]
+    assert "error_rate" in codes(busiest)
+    assert busiest.errors.keys() == {"http_503"}
+    raw = read_raw(store.directory / sweep.points[1].id)
+    assert len(raw.requests) == 22
+    assert int((~raw.requests.ok & ~raw.requests.warmup).sum()) == busiest.failed_requests > 0
+
+
+def test_the_virtual_clock_runs_a_sweep_without_servers(write_sweep, tmp_path: Path) -> None:
+    sweep = simulate(load_sweep(write_sweep()))
+    store, plan = prepare(sweep, tmp_path)
+    log = Log()
+    run_virtual(plan, store, log)
+    assert len(log.results) == 4
+    assert all(result.valid and result.clock == "virtual" for result in log.results)
+    assert plan_run(sweep.points, store).ladders == ()
+
+
+CLI = (sys.executable, "-m", "mtpbench", "run")
+SLOW = ("requests_per_slot: 3", "requests_per_slot: 40"), ("concurrency: [1, 2]", "concurrency: [1, 2, 4]")
+
+
+def start_cli(path: Path, root: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        (*CLI, str(path), "--results", str(root)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_point(child: subprocess.Popen[str]) -> None:
+    assert child.stdout
+    said = []
+    for line in child.stdout:
+        said.append(line)
+        if line.startswith("[1/"):
+            return
+    child.wait()
+    child.stdout.close()
+    pytest.fail("the run ended without a point:\n" + "".join(said))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_keeps_its_finished_points_and_can_be_continued(
+    write_sweep, tmp_path: Path, number: signal.Signals
+) -> None:
+    path, root = write_sweep(*SLOW), tmp_path / "results"
+    sweep = load_sweep(path)
+    child = start_cli(path, root)
+    wait_for_point(child)
+    time.sleep(0.3)
+    child.send_signal(number)
+    try:
+        rest = child.communicate(timeout=60)[0]
+    finally:
+        child.kill()
+        child.communicate()
+    if number == signal.SIGKILL:
+        deadline = time.monotonic() + 10
+        while servers_of(root) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    else:
+        assert child.returncode == 130, rest
+        assert "run again to continue" in rest
+    assert servers_of(root) == []
+    stored = read_sweep(root / "tiny")
+    assert 1 <= len(stored.points) < len(sweep.points)
+    before = {p.directory.name: (p.directory / "result.json").stat().st_mtime_ns for p in stored.points}
+    store, plan = prepare(sweep, root)
+    assert len(plan.done) == sum(p.result.valid for p in stored.points)
+    assert list((store.directory / ".attempts").iterdir()) == []
+    for name, stamp in before.items():
+        assert (store.directory / name / "result.json").stat().st_mtime_ns == stamp

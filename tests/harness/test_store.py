@@ -1,0 +1,239 @@
+"""Points are written whole or not at all, and read back as they were."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtpbench.errors import InputError, SchemaError, StoreError
+from mtpbench.provenance import Started, collect
+from mtpbench.records import (
+    CounterSample,
+    Point,
+    PowerSample,
+    RequestRecord,
+    RunFacts,
+    SpecCounters,
+    SweepInfo,
+)
+from mtpbench.requests import RequestTable
+from mtpbench.run import NO_CLIENT, measure, recompute
+from mtpbench.store import RawPoint, SweepStore, exclusive, read_point, read_raw, read_sweep
+from mtpbench.sweep import Sweep, load_sweep
+
+
+@pytest.fixture
+def sweep(write_sweep) -> Sweep:
+    return load_sweep(write_sweep())
+
+
+def store_at(root: Path, info: SweepInfo) -> SweepStore:
+    store = SweepStore(root, info)
+    store.open()
+    return store
+
+
+def raw_point(requests: int = 8) -> RawPoint:
+    records = [
+        RequestRecord(
+            index=i,
+            slot=0,
+            warmup=i < 2,
+            scheduled_s=float(i),
+            sent_s=i + 0.001,
+            end_s=i + 0.9,
+            chunk_times_s=(i + 0.2, i + 0.5, i + 0.9),
+            chunk_tokens=(1, 16, 32) if i % 2 else None,
+            asked_prompt_tokens=64,
+            asked_output_tokens=32,
+            prompt_tokens=64,
+            output_tokens=None if i == 3 else 32,
+            finish_reason="length",
+            error="no_usage" if i == 3 else None,
+        )
+        for i in range(requests)
+    ]
+    counters = SpecCounters(
+        drafts=10.0, draft_tokens=30.0, accepted_tokens=15.0, per_position=(8.0, 5.0, 2.0)
+    )
+    return RawPoint(
+        requests=RequestTable.from_records(records),
+        counters=(
+            CounterSample(time_s=0.0, process="decode-0", counters=counters),
+            CounterSample(time_s=1.0, process="decode-0", counters=None, reason="timeout"),
+        ),
+        power=(PowerSample(time_s=0.5, process="decode-0", gpu=0, power_w=700.0, energy_j=None),),
+        client=NO_CLIENT,
+        facts=RunFacts(notes=("a note",)),
+    )
+
+
+def write(store: SweepStore, point: Point, raw: RawPoint | None = None) -> Path:
+    raw = raw or raw_point()
+    result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    provenance = collect(point, Started(executor="test"), ("2026-01-01T00:00:00", "2026-01-01T00:01:00"))
+    return store.write(point, result, provenance, raw, {"decode-0": b"hello\n"})
+
+
+def test_a_point_comes_back_as_it_was(tmp_path: Path, sweep: Sweep) -> None:
+    point, raw = sweep.points[0], raw_point()
+    directory = write(store_at(tmp_path, sweep.info), point, raw)
+    assert read_point(directory).point == point
+    again = read_raw(directory)
+    assert (again.counters, again.power, again.facts) == (raw.counters, raw.power, raw.facts)
+    for field in dataclasses.fields(RequestTable):
+        np.testing.assert_array_equal(getattr(again.requests, field.name), getattr(raw.requests, field.name))
+    assert list(again.requests.records()) == list(raw.requests.records())
+    assert (directory / "logs" / "decode-0.log").read_bytes() == b"hello\n"
+
+
+def test_an_empty_point_can_be_stored(tmp_path: Path, sweep: Sweep) -> None:
+    empty = RawPoint(
+        requests=RequestTable.from_records([]),
+        counters=(),
+        power=(),
+        client=NO_CLIENT,
+        facts=RunFacts(start_failed="it died"),
+    )
+    directory = write(store_at(tmp_path, sweep.info), sweep.points[0], empty)
+    assert len(read_raw(directory).requests) == 0
+    assert [reason.code for reason in read_point(directory).result.reasons] == ["start_failed"]
+
+
+def test_a_sweep_knows_what_is_missing(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    write(store, sweep.points[1])
+    stored = read_sweep(store.directory)
+    assert [p.point.id for p in stored.points] == [sweep.points[1].id]
+    assert set(stored.missing) == set(sweep.info.planned) - {sweep.points[1].id}
+    assert store.state(sweep.points[0].id) == "missing"
+    assert store.state(sweep.points[1].id) == "invalid"
+
+
+def test_recomputing_from_raw_records_changes_nothing_and_repairs_a_result(
+    tmp_path: Path, sweep: Sweep
+) -> None:
+    directory = write(store_at(tmp_path, sweep.info), sweep.points[0])
+    before, after = recompute(directory)
+    assert before == after
+    text = (directory / "result.json").read_text()
+    (directory / "result.json").write_text(text.replace('"failed_requests": 1', '"failed_requests": 0'))
+    before, after = recompute(directory)
+    assert (before.failed_requests, after.failed_requests) == (0, 1)
+    assert read_point(directory).result == after
+
+
+def test_a_newer_attempt_takes_the_place_and_the_older_one_is_kept(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    write(store, sweep.points[0], raw_point(6))
+    directory = write(store, sweep.points[0], raw_point(9))
+    assert len(read_raw(directory).requests) == 9
+    (older,) = (store.directory / ".superseded").iterdir()
+    assert len(read_raw(older).requests) == 6
+
+
+def test_a_kill_between_the_two_renames_is_put_back(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    directory = write(store, sweep.points[0])
+    directory.rename(store.directory / ".superseded" / f"{directory.name}~0000")
+    assert read_sweep(store.directory).points == ()
+    store.open()
+    assert [p.point.id for p in read_sweep(store.directory).points] == [sweep.points[0].id]
+
+
+def test_attempts_of_dead_writers_are_removed_and_those_of_living_ones_stay(
+    tmp_path: Path, sweep: Sweep
+) -> None:
+    store = store_at(tmp_path, sweep.info)
+    dead = subprocess.Popen((sys.executable, "-c", ""))
+    dead.wait()
+    host = os.uname().nodename
+    for pid in (dead.pid, os.getpid()):
+        (store.directory / ".attempts" / f"x@{host}@{pid}").mkdir()
+    store.open()
+    left = [path.name for path in (store.directory / ".attempts").iterdir()]
+    assert left == [f"x@{host}@{os.getpid()}"]
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_points_only(tmp_path: Path, write_sweep) -> None:
+    """A process writes points for ever and is killed with SIGKILL; every point that is there is whole."""
+    program = textwrap.dedent(
+        """
+        import dataclasses, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[3])
+        import test_store
+        from mtpbench.sweep import load_sweep
+        sweep = load_sweep(Path(sys.argv[1]))
+        store = test_store.store_at(Path(sys.argv[2]), sweep.info)
+        raw = test_store.raw_point(40)
+        print("ready", flush=True)
+        while True:
+            for point in sweep.points:
+                test_store.write(store, point, raw)
+        """
+    )
+    path = write_sweep()
+    info = load_sweep(path).info
+    for delay_s in (0.01, 0.05, 0.12):
+        root = tmp_path / f"results{delay_s}"
+        child = subprocess.Popen(
+            (sys.executable, "-c", program, str(path), str(root), str(Path(__file__).parent)),
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(delay_s)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        store = store_at(root, info)
+        stored = read_sweep(store.directory)
+        assert len(stored.points) + len(stored.missing) == len(info.planned)
+        for point in stored.points:
+            assert len(read_raw(point.directory).requests) == 40
+        assert list((store.directory / ".attempts").iterdir()) == []
+
+
+def test_an_unknown_schema_is_refused(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    directory = write(store, sweep.points[0])
+    result = json.loads((directory / "result.json").read_text())
+    (directory / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
+    with pytest.raises(SchemaError, match=r"result.json: written under schema version 99; .* reads 1"):
+        read_sweep(store.directory)
+
+
+def test_damaged_files_are_named(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    directory = write(store, sweep.points[0])
+    (directory / "requests.parquet").write_bytes(b"not parquet")
+    with pytest.raises(StoreError, match=r"requests.parquet: can't be read"):
+        read_raw(directory)
+    (directory / "point.json").write_text("{")
+    with pytest.raises(StoreError, match=r"point.json:1: not JSON"):
+        read_sweep(store.directory)
+
+
+def test_a_folder_without_results_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no results here \(sweep.json is missing\)"):
+        read_sweep(tmp_path)
+
+
+def test_two_runs_of_one_sweep_are_refused(tmp_path: Path) -> None:
+    with (
+        exclusive(tmp_path),
+        pytest.raises(StoreError, match=f"another run is writing here .process {os.getpid()}"),
+        exclusive(tmp_path),
+    ):
+        pass

@@ -1,0 +1,141 @@
+"""The rules of CONTRIBUTING.md, read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HARNESS = ROOT / "harness" / "mtpbench"
+ANALYSIS = ROOT / "analysis" / "mtpbench_analysis"
+
+PURE = (
+    "records.py",
+    "placeholders.py",
+    "requests.py",
+    "estimate.py",
+    "window.py",
+    "metrics.py",
+    "acceptance.py",
+    "validity.py",
+    "load/pacer.py",
+    "load/sse.py",
+    "load/stream.py",
+    "power/energy.py",
+    "power/simulated.py",
+    "sweep/confounds.py",
+    "engines/*.py",
+    "simengine/worker.py",
+    "simengine/cluster.py",
+    "simengine/drafts.py",
+)
+
+EFFECTS = {"subprocess", "socket", "aiohttp", "asyncio", "pathlib", "os", "shutil", "urllib", "tempfile"}
+
+
+def modules(root: Path, pattern: str = "**/*.py") -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(root.glob(pattern)):
+        yield str(path.relative_to(root)), ast.parse(path.read_text("utf-8"))
+
+
+def imports(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def named(found: set[str], package: str) -> set[str]:
+    return {name for name in found if name == package or name.startswith(f"{package}.")}
+
+
+@pytest.mark.parametrize("name", ["records.py", "errors.py"])
+def test_records_and_errors_import_nothing_of_the_project(name: str) -> None:
+    (tree,) = [tree for path, tree in modules(HARNESS) if path == name]
+    assert not named(imports(tree), "mtpbench")
+
+
+def test_only_the_command_line_of_the_harness_imports_analysis() -> None:
+    offenders = [
+        path
+        for path, tree in modules(HARNESS)
+        if named(imports(tree), "mtpbench_analysis") and not path.startswith(("cli/", "__main__"))
+    ]
+    assert offenders == []
+
+
+def test_analysis_imports_only_records_errors_hardware_and_store() -> None:
+    allowed = {"mtpbench.records", "mtpbench.errors", "mtpbench.hardware", "mtpbench.store", "mtpbench"}
+    offenders = {
+        path: found
+        for path, tree in modules(ANALYSIS)
+        if (
+            found := {
+                name
+                for name in named(imports(tree), "mtpbench")
+                if ".".join(name.split(".")[:2]) not in allowed
+            }
+        )
+    }
+    assert offenders == {}
+
+
+@pytest.mark.parametrize("pattern", PURE)
+def test_pure_modules_import_nothing_that_has_effects(pattern: str) -> None:
+    checked = 0
+    for path, tree in modules(HARNESS, pattern):
+        touched = {name.split(".")[0] for name in imports(tree)} & EFFECTS
+        assert not touched, f"{path} imports {touched}"
+        checked += 1
+    assert checked
+
+
+def test_printing_happens_in_the_command_lines_only() -> None:
+    offenders = []
+    for root in (HARNESS, ANALYSIS):
+        for path, tree in modules(root):
+            if path.startswith("cli"):
+                continue
+            calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call)]
+            prints = any(isinstance(f, ast.Name) and f.id == "print" for f in calls)
+            echoes = any(isinstance(f, ast.Attribute) and f.attr == "echo" for f in calls)
+            if prints or echoes:
+                offenders.append(path)
+    assert offenders == []
+
+
+def test_subprocesses_start_in_executors_and_provenance_only() -> None:
+    offenders = [
+        path
+        for path, tree in modules(HARNESS)
+        if "subprocess" in imports(tree)
+        and not path.startswith("executors/")
+        and path not in ("provenance.py",)
+    ]
+    assert offenders == []
+
+
+def test_the_results_folder_is_written_by_the_store_only() -> None:
+    """Parquet and fsync belong to the store (and the columns it is made of)."""
+    offenders = [
+        path
+        for path, tree in modules(HARNESS)
+        if named(imports(tree), "pyarrow") and path not in ("columns.py", "store.py")
+    ]
+    assert offenders == []
+
+
+def test_no_file_of_the_harness_is_longer_than_it_should_be() -> None:
+    long = {
+        f"{root.name}/{path}": lines
+        for root in (HARNESS, ANALYSIS)
+        for path, _ in modules(root)
+        if (lines := len((root / path).read_text().splitlines())) > 480 and path != "records.py"
+    }
+    assert long == {}
