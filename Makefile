@@ -1,0 +1,57 @@
+# A fresh machine needs Python 3.11, git, make, a compiler and package access; everything else is installed here.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench wheel schema lock clean test-slurm test-engines test-browser
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo: $(RUN_READY) ## a sweep on the embedded engine, ending in the comparison table and a report
+	$(BIN)/mtpbench run sweeps/demo.yaml
+
+test: $(DEV_READY) ## the fast tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(DEV_READY) ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(DEV_READY) ## how fast the virtual clock is, and what else is benchmarked
+	$(BIN)/python benchmarks/virtual_clock.py
+
+wheel: $(DEV_READY) ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel
+
+schema: $(RUN_READY) ## write the JSON Schema of sweep files for editors
+	$(BIN)/mtpbench schema > sweeps/sweep.schema.json
+
+lock: ## pin the newest dependencies anew, without any address
+	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install -q uv
+	cd requirements && for name in run dev; do ../$(VENV)/lock/bin/uv pip compile -q --upgrade \
+	  --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	  --no-emit-find-links -o $$name.lock $$name.in; done
+
+clean: ## remove what was built; results/ stays
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Tiers with real servers. Each one arrives with the part of the product that it tests.
+test-slurm test-engines test-browser:
+	@echo "$@: this tier has no tests yet"; exit 1
+
+$(RUN_READY): requirements/run.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/run.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(DEV_READY): requirements/dev.lock $(RUN_READY)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	touch $@
