@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mtpbench import plan as planning
 from mtpbench.estimate import START_S
@@ -39,32 +41,23 @@ def schema() -> None:
 
 
 def _ladder_table(ladders: tuple[PlannedLadder, ...], sweep: Sweep) -> Table:
-    table = Table(title=f"{len(sweep.points)} points on {len(ladders)} deployments", title_justify="left")
-    for heading, justify in (
-        ("arm", "left"),
-        ("drafts", "right"),
-        ("topology", "left"),
-        ("concurrency", "left"),
-        ("GPUs", "right"),
-        ("nodes", "right"),
-        ("processes", "right"),
-        ("requests", "right"),
-        ("hours", "right"),
-        ("GPU-h", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    title = f"{len(sweep.points)} points on {len(ladders)} deployments"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("arm", "topology"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("concurrency", min_width=11)
+    for heading in ("GPUs", "nodes", "requests", "hours", "GPU-h"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for ladder in ladders:
         first = ladder.points[0]
         rungs = list(dict.fromkeys(str(point.concurrency) for point in ladder.points))
         repeats = 1 + max(point.repeat for point in ladder.points)
         table.add_row(
-            first.arm.name,
-            str(first.draft_tokens or "–"),
+            first.arm.name + (f" k={first.draft_tokens}" if first.draft_tokens else ""),
             first.topology.name,
             " ".join(rungs) + (f"  ×{repeats}" if repeats > 1 else ""),
             str(ladder.deployment.gpus),
             str(ladder.deployment.nodes),
-            str(len(ladder.deployment.processes)),
             _number(ladder.requests, ",.0f"),
             _number(ladder.hours, ".2f"),
             _number(ladder.gpu_hours, ".1f"),
@@ -95,7 +88,7 @@ def _print_totals(console: Console, ladders: tuple[PlannedLadder, ...], info: Sw
     prices = ", ".join(f"${gpu_hours * usd:,.0f} {tier}" for tier, usd in tiers)
     console.print(
         f"estimated: {gpu_hours:,.1f} GPU-hours ({hours:.1f} hours one after the other) = {prices}\n"
-        f"  from the embedded engine's step costs and {START_S / 60:.0f} minutes to start each deployment; "
+        f"from the embedded engine's step costs and {START_S / 60:.0f} minutes to start each deployment; "
         f"prices of {info.hardware.constants_date} ({info.hardware.source})",
         highlight=False,
     )
@@ -106,8 +99,10 @@ def _print_confounds(console: Console, info: SweepInfo) -> None:
         console.print("Beyond speculation the arms differ in nothing.", highlight=False)
         return
     console.print("[bold]Beyond speculation the arms differ:[/]")
+    bullets = Table.grid(padding=(0, 1))
     for sentence in info.confounds:
-        console.print(f"  - {sentence}", highlight=False, markup=False)
+        bullets.add_row("  -", Text(sentence))
+    console.print(bullets)
 
 
 def _print_commands(ladders: tuple[PlannedLadder, ...]) -> None:

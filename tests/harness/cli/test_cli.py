@@ -1,0 +1,135 @@
+"""What a user sees: output, error messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtpbench.cli import main
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Runs the command line in an empty folder; gives exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mtpbench", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["demo", "dsv4-gb200-sglang", "dsv4-gb200-vllm", "dsv4-gb200-trtllm"])
+def test_every_shipped_sweep_can_be_planned(cli, sweeps: Path, name: str) -> None:
+    code, out, err = cli("plan", str(sweeps / f"{name}.yaml"))
+    assert (code, err) == (0, "")
+    assert "points on" in out
+    assert "estimated:" in out
+    assert "Beyond speculation the arms differ" in out
+
+
+def test_the_plan_of_the_headline_sweep(cli, sweeps: Path) -> None:
+    _, out, _ = cli("plan", str(sweeps / "dsv4-gb200-sglang.yaml"))
+    assert "18 points on 16 deployments" in out
+    assert "GPU-hours" in out
+    assert "prices of 2026-07" in out
+    headline = [line for line in out.splitlines() if "6xDEP8-1xDEP16" in line and "16384" in line]
+    assert headline
+    assert " 64 " in headline[0]
+    commands = [line for line in out.splitlines() if "--speculative-algo EAGLE" in line]
+    assert commands
+    assert all("--disaggregation-mode decode" in line for line in commands)
+
+
+def test_the_plan_of_a_simulated_sweep_says_so_and_costs_nothing(cli, sweeps: Path) -> None:
+    _, out, _ = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
+    assert "SIMULATED: no GPU is used" in out
+    assert "$" not in out
+
+
+def test_a_simulated_run_ends_with_the_table_and_the_report(cli, write_sweep) -> None:
+    path = str(write_sweep())
+    code, out, _ = cli("run", path, "--simulate")
+    assert code == 0
+    assert "4 points to measure" in out
+    assert "SIMULATED" in out
+    assert "At equal interactivity" in out
+    report = Path("results/tiny.simulated/report.html")
+    assert str(report) in out
+    assert "SIMULATED" in report.read_text()
+    code, out, _ = cli("run", path, "--simulate")
+    assert "0 points to measure, 4 valid already" in out
+    code, out, _ = cli("status", path)
+    assert "4 valid, 0 invalid, 0 missing" in out
+    code, out, _ = cli("recompute", "results/tiny.simulated")
+    assert (code, out) == (0, "4 results recomputed from raw records, 0 changed\n")
+    code, out, _ = cli("run", path, "--simulate", "--again", "--only", "mtp*c2_*")
+    assert "1 points to measure" in out
+
+
+def test_failed_points_have_an_exit_code_of_their_own_and_a_reason(cli, write_sweep) -> None:
+    path = write_sweep(("speed: 10", "speed: 10\n  faults: [{kind: exit_before_bind, value: 3}]"))
+    code, out, _ = cli("run", str(path), "--only", "off")
+    assert code == 3
+    assert "invalid, start_failed: aggregated-0: died before the deployment was ready (exit code 3)" in out
+    assert "2 of 2 points are invalid" in out
+
+
+def test_bad_input_exits_with_2_and_names_file_line_and_key(cli, write_sweep) -> None:
+    path = write_sweep(("draft_tokens", "draft_tokns"))
+    code, out, err = cli("run", str(path))
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"error: {path}:14: arms.mtp.draft_tokns: unknown key; did you mean 'draft_tokens'?"
+    )
+
+
+def test_a_pattern_that_matches_nothing_shows_some_ids(cli, write_sweep) -> None:
+    code, _, err = cli("run", str(write_sweep()), "--only", "nothing")
+    assert code == 2
+    assert "--only 'nothing' matches no point; ids look like\n  off_1xTP4_c1_r0_" in err
+
+
+def test_an_unknown_executor_and_a_taken_port_are_refused(cli, write_sweep) -> None:
+    import socket
+
+    code, _, err = cli("run", str(write_sweep()), "--executor", "cloud")
+    assert (code, "unknown executor 'cloud'; known: local" in err) == (2, True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = cli("run", str(write_sweep()), "--port", str(port))
+    assert (code, f"port {port} on 127.0.0.1 can't be had" in err) == (3, True)
+
+
+def test_results_of_an_unknown_schema_are_refused(cli, write_sweep) -> None:
+    path = str(write_sweep())
+    cli("run", path, "--simulate", "--only", "off_1xTP4_c1_")
+    (result,) = Path("results/tiny.simulated").glob("off*/result.json")
+    result.write_text(json.dumps({**json.loads(result.read_text()), "schema_version": 7}))
+    for command in (("run", path, "--simulate"), ("compare", "results/tiny.simulated"), ("status", path)):
+        code, _, err = cli(*command)
+        assert code == 2
+        assert "written under schema version 7; this version of mtpbench reads 1" in err
+
+
+def test_internal_faults_say_that_they_are_ours(cli, write_sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("mtpbench.plan.plan_sweep", broken)
+    code, _, err = cli("plan", str(write_sweep()))
+    assert code == 70
+    assert "internal fault: this is a bug in mtpbench" in err
