@@ -1,0 +1,223 @@
+"""Pure: one baseline curve against others at matched interactivity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mtpbench.errors import InputError, NotComparable
+from mtpbench.records import Reference
+from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, read_cells
+from mtpbench_analysis.confounds import acceptance_warnings, find_confounds, find_pooling, speculates
+from mtpbench_analysis.cost import Economics
+from mtpbench_analysis.curves import WORKLOAD_FIELDS, Curve, relabel
+from mtpbench_analysis.frame import CurvePoint
+
+Bound = Literal["exact", "at_least", "at_most", "best_points"]
+TargetRule = Literal["given", "overlap", "union"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ratio:
+    """Throughput of a curve over the baseline's at one target, or why there is none.
+
+    Args:
+        bound: `exact` (both sides read at the target), `at_least` or `at_most` (the curve, or the
+            baseline, is only known by its best point, which does better than the target), `best_points`
+            (both are).
+        reason: why `value` is None.
+    """
+
+    value: float | None
+    bound: Bound = "exact"
+    reason: str | None = None
+
+    @property
+    def lower_cost(self) -> float | None:
+        """The share of the baseline's cost per token that is saved: 1 − 1/ratio; never above 1.
+
+        Negative where the curve costs more.
+        """
+        return None if self.value is None else 1 - 1 / self.value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One target: a cell per curve (the baseline's first) and a ratio per curve after the baseline."""
+
+    target_tps: float
+    cells: tuple[Cell, ...]
+    ratios: tuple[Ratio, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How to compare.
+
+    Args:
+        targets_tps: interactivities to read the curves at; empty for the default targets.
+        max_gap: withhold a ratio across a gap whose knots' throughputs differ by more than this factor.
+        economics: the constants for cost and megawatts, or None where the hardware has none.
+        known_confounds: what the sweep's plan says differs beyond speculation.
+        reference: published numbers to print beside.
+    """
+
+    targets_tps: tuple[float, ...] = ()
+    max_gap: float = DEFAULT_MAX_GAP
+    economics: Economics | None = None
+    known_confounds: tuple[str, ...] = ()
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """A baseline and other curves of one workload, read at the same targets.
+
+    Args:
+        target_rule: `given`, `overlap` (quartiles of the range that all fronts share) or `union`.
+        confounds: by the label of a curve, what it differs in from the baseline beyond speculation.
+        warnings: what is true of the acceptance and should make a reader careful.
+        pooling: what a single curve mixes (several images, say), one sentence each.
+        invalid: points of this workload that entered no curve, each with its reasons.
+    """
+
+    baseline: Curve
+    others: tuple[Curve, ...]
+    rows: tuple[Row, ...]
+    target_rule: TargetRule
+    settings: Settings
+    confounds: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...]
+    pooling: tuple[str, ...] = ()
+    invalid: tuple[CurvePoint, ...] = ()
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """All curves, the baseline first."""
+        return (self.baseline, *self.others)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any point was simulated."""
+        return any(curve.shared("simulated") for curve in self.curves)
+
+    @property
+    def speculating(self) -> tuple[Curve, ...]:
+        """The curves that draft tokens."""
+        return tuple(c for c in self.curves if speculates(c, self.baseline.arm))
+
+
+def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None = None) -> Comparison:
+    """The comparison of `others` with `baseline`.
+
+    Raises:
+        NotComparable: a curve differs from the baseline in hardware, model, precision or workload.
+        InputError: there is nothing to compare, or a target or the factor is not a positive number.
+    """
+    settings = settings or Settings()
+    _check(baseline, others, settings)
+    labelled = relabel([baseline, *others])
+    baseline, others = labelled[0], labelled[1:]
+    targets, rule = _targets(settings, labelled)
+    columns = [read_cells(c, targets, settings.economics, settings.max_gap) for c in (baseline, *others)]
+    rows = tuple(
+        Row(
+            target_tps=target,
+            cells=tuple(cells),
+            ratios=tuple(_ratio(cell, cells[0], settings.max_gap) for cell in cells[1:]),
+        )
+        for target, *cells in zip(targets, *columns, strict=True)
+    )
+    return Comparison(
+        baseline=baseline,
+        others=tuple(others),
+        rows=rows,
+        target_rule=rule,
+        settings=settings,
+        confounds={
+            other.label: (*find_confounds(baseline, other), *settings.known_confounds) for other in others
+        },
+        warnings=acceptance_warnings(baseline, others),
+        pooling=tuple(sentence for curve in (baseline, *others) for sentence in find_pooling(curve)),
+    )
+
+
+def _targets(settings: Settings, curves: Sequence[Curve]) -> tuple[tuple[float, ...], TargetRule]:
+    if settings.targets_tps:
+        return settings.targets_tps, "given"
+    # The others together are one side, as on the page: a one-point curve must not decide the targets.
+    others = [curve.range_tps for curve in curves[1:]]
+    side = min(low for low, _ in others), max(high for _, high in others)
+    return default_targets([curves[0].range_tps, side])
+
+
+def default_targets(
+    ranges: Sequence[tuple[float, float]],
+) -> tuple[tuple[float, ...], TargetRule]:
+    """Quartiles of the interactivities that all fronts share, or of their union where they share none.
+
+    Rounded half up to whole tokens per second (13.5 is 14), as the page does; a range too narrow for three
+    whole numbers keeps the decimals that tell its quartiles apart.
+
+    Args:
+        ranges: (lowest, highest) interactivity of each front.
+    """
+    low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
+    rule: TargetRule = "overlap"
+    if low >= high:
+        low, high, rule = min(r[0] for r in ranges), max(r[1] for r in ranges), "union"
+    exact = [low + (high - low) * share for share in (0.25, 0.5, 0.75)]
+    if low == high:
+        return (low,), rule
+    for decimals in range(9):
+        rounded = [_round_half_up(value, decimals) for value in exact]
+        if len(set(rounded)) == 3 and low <= rounded[0] and rounded[-1] <= high:
+            return tuple(rounded), rule
+    # Too narrow even for nine decimals: what floating point can still tell apart.
+    return tuple(sorted(set(exact))), rule
+
+
+def _round_half_up(value: float, decimals: int) -> float:
+    scale = 10.0**decimals
+    return math.floor(value * scale + 0.5) / scale
+
+
+def _check(baseline: Curve, others: Sequence[Curve], settings: Settings) -> None:
+    if not others:
+        raise InputError(f"nothing to compare {baseline.label} with")
+    for target in settings.targets_tps:
+        if not (math.isfinite(target) and target > 0):
+            raise InputError(f"target {target:g}: an interactivity above 0 tok/s/user is needed")
+    if not (math.isfinite(settings.max_gap) and settings.max_gap >= 1):
+        raise InputError(f"the largest gap {settings.max_gap:g} must be a factor of at least 1")
+    for other in others:
+        differing = [
+            f"{name} ({baseline.shared(name)!s} and {other.shared(name)!s})"
+            for name in WORKLOAD_FIELDS
+            if baseline.shared(name) != other.shared(name)
+        ]
+        if differing:
+            raise NotComparable(
+                f"{baseline.label} and {other.label} can't be compared: they differ in {', '.join(differing)}"
+            )
+
+
+def _ratio(cell: Cell, base: Cell, max_gap: float) -> Ratio:
+    if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
+        return Ratio(value=None, reason="not reached")
+    for one in (cell, base):
+        if one.wide_gap and one.knot_ratio is not None:
+            return Ratio(
+                value=None,
+                reason=f"withheld: knots {one.knot_ratio:.1f}× apart in throughput (limit {max_gap:g}×)",
+            )
+    bounds: dict[tuple[bool, bool], Bound] = {
+        (False, False): "exact",
+        (True, False): "at_least",
+        (False, True): "at_most",
+        (True, True): "best_points",
+    }
+    bound = bounds[cell.state == "at_least", base.state == "at_least"]
+    return Ratio(value=cell.tput_tps_per_gpu / base.tput_tps_per_gpu, bound=bound)

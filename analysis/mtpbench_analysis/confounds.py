@@ -1,0 +1,101 @@
+"""Pure: what two curves differ in beyond speculation, what one curve mixes, and when acceptance misleads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mtpbench_analysis.curves import Curve
+
+_COMPARED = ("engine", "serving", "version", "image", "topology", "date")
+_ONE_RECIPE = ("engine", "serving", "acceptance_mode", "version", "image", "date", "draft_tokens")
+_ASSUMED = ("hardware", "model", "precision", "isl", "osl", "workload")
+_WORDS = {"isl": "ISL", "osl": "OSL", "workload": "prompts"}
+_LISTED = 4
+
+
+def find_confounds(baseline: Curve, other: Curve) -> tuple[str, ...]:
+    """One sentence for each field in which `other` differs from `baseline`, speculation left out.
+
+    What neither side recorded is one sentence too: nobody knows whether it differs.
+    """
+    found, unknown = [], []
+    for name in _COMPARED:
+        ours, theirs = other.values(name), baseline.values(name)
+        if ours == theirs == (None,):
+            unknown.append(name)
+        elif ours != theirs:
+            found.append(f"{name.capitalize()}: {_difference(baseline, other, name)}")
+    if unknown:
+        found.append(f"Not recorded, so possibly different: {', '.join(unknown)}")
+    assumed = [_WORDS.get(name, name) for name in _ASSUMED if baseline.shared(name) is None]
+    if assumed:
+        found.append(f"Not recorded, taken to be equal: {', '.join(assumed)}")
+    return tuple(found)
+
+
+def find_pooling(curve: Curve) -> tuple[str, ...]:
+    """One sentence for each field of which a single curve holds several values."""
+    return tuple(
+        f"The {curve.label} curve mixes {len(values)} values of {name.replace('_', ' ')}: {_listed(values)}."
+        for name in _ONE_RECIPE
+        if len(values := curve.values(name)) > 1
+    )
+
+
+def speculates(curve: Curve, baseline_arm: str) -> bool:
+    """Whether the curve drafts tokens: as recorded, else taken from its arm not being the baseline."""
+    modes = set(curve.values("acceptance_mode")) - {None}
+    if modes:
+        return modes != {"off"}
+    drafts = [value for value in curve.values("draft_tokens") if value is not None]
+    return any(drafts) if drafts else curve.arm != baseline_arm
+
+
+def acceptance_unknown(curve: Curve) -> bool:
+    """Whether no point of the curve recorded an acceptance length."""
+    return curve.values("acceptance_length") == (None,)
+
+
+def acceptance_warnings(baseline: Curve, others: Sequence[Curve]) -> tuple[str, ...]:
+    """Warnings about acceptance, each given only when it is true of these curves."""
+    speculating = [curve for curve in (baseline, *others) if speculates(curve, baseline.arm)]
+    if not speculating:
+        return ()
+    warnings = []
+    engines = {engine for curve in (baseline, *others) for engine in curve.values("engine")}
+    if len(engines) > 1:
+        named = ", ".join(sorted(str(engine or "an engine not recorded") for engine in engines))
+        warnings.append(
+            f"The engines differ ({named}): acceptance implementations differ across engines, so the gain "
+            "can't be put down to speculation alone."
+        )
+    modes = {mode for curve in speculating for mode in curve.values("acceptance_mode")} - {None, "off"}
+    if len(modes) > 1:
+        warnings.append(
+            f"The acceptance modes differ ({', '.join(sorted(modes))}): real and pinned are mixed."
+        )
+    unknown = [curve.label for curve in speculating if acceptance_unknown(curve)]
+    if unknown:
+        whose = f" for {' and '.join(unknown)}" if len(speculating) > 1 else ""
+        warnings.append(
+            f"Acceptance was not recorded{whose}, so part of the gain may be the benchmark's prompts."
+        )
+    return tuple(warnings)
+
+
+def _difference(baseline: Curve, other: Curve, name: str) -> str:
+    ours, theirs = set(other.values(name)), set(baseline.values(name))
+    parts = []
+    for curve, only in ((baseline, theirs - ours), (other, ours - theirs)):
+        if only:
+            ordered = sorted(only, key=lambda value: (value is None, str(value)))
+            shared = "also " if ours & theirs else ""
+            parts.append(f"{curve.label} {shared}{_listed(ordered)}")
+    return "; ".join(parts)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    shown = [str(value) if value is not None else "not recorded" for value in values[:_LISTED]]
+    more = len(values) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -1,0 +1,157 @@
+"""The record that everything here is made of: one measured point of one curve, and its pandas form.
+
+`CurvePoint` is what every importer makes and every table reads; a field that a source does not say is
+None. `PointSet` is what one or several sources held: the points, and what could not become one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from mtpbench.records import SweepInfo
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurvePoint:
+    """One measured point: a recipe (arm, topology, concurrency, …) and what it did.
+
+    Args:
+        arm: the side of the comparison, such as `off` or `mtp`.
+        interactivity_tps: output tokens/s that one user sees: 1 / median TPOT.
+        tput_tps_per_gpu: (input + output tokens/s) / all GPUs of the deployment.
+        output_tps_per_gpu: output tokens/s over the same GPUs.
+        gpus: all GPUs of the deployment, prefill and decode alike.
+        engine: what serves, router included where there is one (`dynamo-trt`).
+        serving: `aggregated` or `disaggregated`.
+        acceptance_mode: `off` (no speculation), `measured`, `golden`, or None where nobody said.
+        workload: what the requests were beyond ISL and OSL (prompts, template, lengths).
+        power_w_per_gpu: mean power of one GPU while measuring, as metered.
+        source: file and row, or the stored point's id.
+        valid: False where a validity rule was broken; such a point never enters a curve.
+        reasons: why it is invalid.
+    """
+
+    arm: str
+    interactivity_tps: float
+    tput_tps_per_gpu: float
+    output_tps_per_gpu: float | None = None
+    concurrency: int | None = None
+    gpus: int | None = None
+    topology: str | None = None
+    engine: str | None = None
+    version: str | None = None
+    image: str | None = None
+    serving: str | None = None
+    hardware: str | None = None
+    precision: str | None = None
+    model: str | None = None
+    isl: int | None = None
+    osl: int | None = None
+    workload: str | None = None
+    date: str | None = None
+    draft_tokens: int | None = None
+    acceptance_length: float | None = None
+    acceptance_mode: str | None = None
+    power_w_per_gpu: float | None = None
+    ttft_p50_s: float | None = None
+    e2el_p50_s: float | None = None
+    simulated: bool = False
+    repeat: int | None = None
+    source: str | None = None
+    valid: bool = True
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        """The recipe in a few characters: `concurrency 16384, 6xDEP8-1xDEP16, 64 GPUs`."""
+        parts = []
+        if self.concurrency is not None:
+            parts.append(f"concurrency {self.concurrency}")
+        if self.topology is not None:
+            parts.append(self.topology)
+        if self.gpus is not None:
+            parts.append("1 GPU" if self.gpus == 1 else f"{self.gpus} GPUs")
+        return ", ".join(parts) or "recipe not recorded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unused:
+    """A row, or a planned point, that could not become a point of a curve, and why."""
+
+    what: str
+    reason: str
+    arm: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointSet:
+    """What one or several sources held.
+
+    `info` is the stored sweep's, where a single results folder was read; None otherwise.
+    """
+
+    sources: tuple[str, ...]
+    points: tuple[CurvePoint, ...]
+    unused: tuple[Unused, ...] = ()
+    info: SweepInfo | None = None
+
+
+def merge(sets: Sequence[PointSet]) -> PointSet:
+    """The points of several sources as one set; `info` survives only if there is a single source."""
+    if len(sets) == 1:
+        return sets[0]
+    return PointSet(
+        sources=tuple(source for item in sets for source in item.sources),
+        points=tuple(point for item in sets for point in item.points),
+        unused=tuple(unused for item in sets for unused in item.unused),
+    )
+
+
+def columns() -> tuple[str, ...]:
+    """The names of `CurvePoint`'s fields, in order: the columns of a points CSV."""
+    return tuple(f.name for f in dataclasses.fields(CurvePoint))
+
+
+@cache
+def field_types() -> dict[str, type]:
+    """The plain type of each field (str, int, float, bool; tuple for `reasons`), None left out."""
+    plain: dict[str, type] = {}
+    for name, hint in typing.get_type_hints(CurvePoint).items():
+        kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+        plain[name] = tuple if typing.get_origin(hint) is tuple else kinds[0]
+    return plain
+
+
+def to_frame(points: Iterable[CurvePoint]) -> pd.DataFrame:
+    """One row per point, one column per field; a missing value is None, `reasons` is joined by `; `."""
+    rows = []
+    for point in points:
+        row = {name: getattr(point, name) for name in columns()}
+        row["reasons"] = "; ".join(point.reasons) or None
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(columns()), dtype=object)
+
+
+def from_frame(frame: pd.DataFrame) -> tuple[CurvePoint, ...]:
+    """The points that `to_frame` laid out."""
+    return tuple(_from_row(row) for row in frame.to_dict("records"))
+
+
+def _from_row(row: dict[Any, Any]) -> CurvePoint:
+    values: dict[str, Any] = {}
+    for name, kind in field_types().items():
+        value = row.get(name)
+        if value is None or pd.isna(value):
+            continue
+        if name == "reasons":
+            values[name] = tuple(str(value).split("; "))
+        else:
+            values[name] = kind(value)
+    return CurvePoint(**values)

@@ -1,0 +1,94 @@
+"""A results folder as points; the only module here that knows the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtpbench.records import Point, Workload
+from mtpbench.store import StoredPoint, read_sweep
+from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+
+
+def read_results(directory: Path) -> PointSet:
+    """The points of results/<sweep>; what is planned but not measured, or has no figures, is in `unused`.
+
+    Raises:
+        InputError: the folder holds no sweep.
+        SchemaError: it was written under another schema version.
+        StoreError: something in it is damaged.
+    """
+    sweep = read_sweep(directory)
+    points: list[CurvePoint] = []
+    unused: list[Unused] = []
+    for stored in sweep.points:
+        made = to_curve_point(stored)
+        if isinstance(made, CurvePoint):
+            points.append(made)
+        else:
+            unused.append(made)
+    unused += [Unused(what=point_id, reason="planned, not measured yet") for point_id in sweep.missing]
+    return PointSet(sources=(str(directory),), points=tuple(points), unused=tuple(unused), info=sweep.info)
+
+
+def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
+    """A stored point as a point of a curve; `Unused` where it has no interactivity or no throughput.
+
+    Rates are those of the steady-state window. A point without one is invalid anyway, and is listed with
+    the rates of its whole run.
+    """
+    point, result = stored.point, stored.result
+    rates = result.steady or result.whole
+    reasons = tuple(f"{reason.code}: {reason.detail}" for reason in result.reasons)
+    if not result.interactivity_tps or rates is None or not rates.tput_tps_per_gpu:
+        return Unused(what=point.id, reason="; ".join(reasons) or "no rate was measured", arm=point.arm.name)
+    if result.steady is None and not reasons:
+        reasons = ("no_steady_window: only the rates of the whole run exist",)
+    speculation = point.arm.speculation
+    return CurvePoint(
+        arm=point.arm.name,
+        interactivity_tps=result.interactivity_tps,
+        tput_tps_per_gpu=rates.tput_tps_per_gpu,
+        output_tps_per_gpu=rates.output_tps_per_gpu,
+        concurrency=point.concurrency,
+        gpus=point.topology.gpus,
+        topology=point.topology.name,
+        engine=_engine(point),
+        version=stored.provenance.engine_version or point.engine.version,
+        image=stored.provenance.image or point.engine.image,
+        serving="disaggregated" if point.topology.disaggregated else "aggregated",
+        hardware=point.hardware,
+        precision=point.model.precision,
+        model=point.model.served_name,
+        isl=point.workload.isl,
+        osl=point.workload.osl,
+        workload=_workload(point.workload),
+        date=stored.provenance.started_utc[:10],
+        draft_tokens=point.draft_tokens,
+        acceptance_length=result.acceptance.length,
+        acceptance_mode=speculation.acceptance.mode if speculation else "off",
+        power_w_per_gpu=result.energy.mean_power_w_per_gpu,
+        ttft_p50_s=result.ttft_s.p50 if result.ttft_s else None,
+        e2el_p50_s=result.e2el_s.p50 if result.e2el_s else None,
+        simulated=result.simulated,
+        repeat=point.repeat,
+        source=point.id,
+        valid=not reasons,
+        reasons=reasons,
+    )
+
+
+def _engine(point: Point) -> str:
+    """The engine with its router, as the public rows name it (`dynamo-sglang`).
+
+    A router only stands in front of disaggregated workers.
+    """
+    router = point.engine.router if point.topology.disaggregated else None
+    return f"{router}-{point.engine.name}" if router and router != point.engine.name else point.engine.name
+
+
+def _workload(workload: Workload) -> str:
+    lengths = (
+        "exact lengths" if workload.range_ratio == 1 else f"lengths from {workload.range_ratio:g} L to L"
+    )
+    template = "chat template" if workload.chat_template else "no chat template"
+    return f"{workload.prompts} prompts, {template}, {lengths}, temperature {workload.temperature:g}"

@@ -1,0 +1,150 @@
+"""Pure: which curves of a source go with which baseline, so that nothing is pooled or dropped unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mtpbench.errors import InputError, NotComparable
+from mtpbench_analysis.compare import Comparison, Settings, compare
+from mtpbench_analysis.curves import WORKLOAD_FIELDS, Curve, build_curves, display_name
+from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """All comparisons that a source allows, and every curve or row that is in none of them."""
+
+    comparisons: tuple[Comparison, ...]
+    left_out: tuple[Unused, ...]
+
+
+def compare_all(
+    points: PointSet,
+    baseline_arm: str,
+    settings_of: Callable[[Curve], Settings],
+    pool: Collection[str] = (),
+) -> Outcome:
+    """Compares each group of curves of one workload with the baseline of their own engine.
+
+    Args:
+        points: everything read from the sources.
+        baseline_arm: the arm to compare with, such as `off`.
+        settings_of: the settings for a baseline curve (its hardware's constants, say).
+        pool: fields in which the points of one curve may differ, such as `serving`.
+
+    Raises:
+        InputError: no valid point, or none of the baseline's arm.
+        NotComparable: both sides exist, but never for the same hardware, model, precision and workload.
+    """
+    curves = build_curves(points.points, pool)
+    _check_arms(points, curves, baseline_arm)
+    groups: dict[tuple[object, ...], list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(curve.workload_key, []).append(curve)
+    comparisons: list[Comparison] = []
+    left_out: list[Unused] = []
+    for group in groups.values():
+        pairs, alone = pair(group, baseline_arm)
+        left_out += alone
+        comparisons += [compare(base, others, settings_of(base)) for base, others in pairs]
+    if not comparisons:
+        _refuse(curves, baseline_arm)
+    invalid = [point for point in points.points if not point.valid]
+    comparisons = [replace(c, invalid=tuple(p for p in invalid if _belongs(p, c))) for c in comparisons]
+    orphans = [describe_invalid(p) for p in invalid if not any(_belongs(p, c) for c in comparisons)]
+    return Outcome(comparisons=tuple(comparisons), left_out=(*points.unused, *orphans, *left_out))
+
+
+def pair(
+    group: Sequence[Curve], baseline_arm: str
+) -> tuple[list[tuple[Curve, list[Curve]]], tuple[Unused, ...]]:
+    """Baselines with the curves to set against them, and the curves of `group` that stay alone.
+
+    A curve goes with the baseline of its own engine and serving mode, else of its own engine, else with
+    the only baseline there is; where that leaves a choice, the choice is the reader's.
+    """
+    baselines = [curve for curve in group if curve.arm == baseline_arm]
+    pairs: list[tuple[Curve, list[Curve]]] = [(base, []) for base in baselines]
+    alone: list[Unused] = []
+    for curve in group:
+        if curve.arm == baseline_arm:
+            continue
+        index = _closest(curve, baselines)
+        if index is None:
+            engines = ", ".join(sorted({str(base.shared("engine")) for base in baselines}))
+            have = f"baselines of {engines}" if baselines else f"no {display_name(baseline_arm)} curve"
+            alone.append(_alone(curve, f"there is {have} on this hardware, model, precision and workload"))
+        else:
+            pairs[index][1].append(curve)
+    alone += [_alone(base, "nothing to set against it") for base, others in pairs if not others]
+    return [(base, others) for base, others in pairs if others], tuple(alone)
+
+
+def describe(curve: Curve) -> str:
+    """A curve in one line: `Off, gb200-nvl72, fp4, 8192/1024, dynamo-trt, disaggregated`."""
+    lengths = f"{curve.shared('isl')}/{curve.shared('osl')}" if curve.shared("isl") else None
+    parts = [curve.shared(name) for name in ("hardware", "model", "precision")]
+    parts += [lengths, curve.shared("engine"), curve.shared("serving")]
+    return ", ".join([display_name(curve.arm), *(str(part) for part in parts if part is not None)])
+
+
+def _closest(curve: Curve, baselines: Sequence[Curve]) -> int | None:
+    def same(names: Iterable[str]) -> list[int]:
+        return [i for i, b in enumerate(baselines) if all(b.shared(n) == curve.shared(n) for n in names)]
+
+    for names in (("engine", "serving"), ("engine",), ()):
+        found = same(names)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            return None
+    return None
+
+
+def _alone(curve: Curve, reason: str) -> Unused:
+    count = len(curve.measured)
+    points = "1 point" if count == 1 else f"{count} points"
+    return Unused(what=f"{describe(curve)} ({points})", reason=reason, arm=curve.arm)
+
+
+def describe_invalid(point: CurvePoint) -> Unused:
+    """An invalid point as a line: which one, and why."""
+    what = f"{display_name(point.arm)}, {point.recipe}"
+    if point.source is not None:
+        what += f" ({point.source})"
+    return Unused(what=what, reason="; ".join(point.reasons) or "marked invalid", arm=point.arm)
+
+
+def _belongs(point: CurvePoint, comparison: Comparison) -> bool:
+    return tuple(getattr(point, name) for name in WORKLOAD_FIELDS) == comparison.baseline.workload_key
+
+
+def _check_arms(points: PointSet, curves: Sequence[Curve], baseline_arm: str) -> None:
+    where = ", ".join(points.sources)
+    if not curves:
+        why = f"; all {len(points.points)} are invalid" if points.points else ""
+        raise InputError(f"{where}: no valid point to compare{why}")
+    arms = sorted({curve.arm for curve in curves})
+    if baseline_arm not in arms:
+        raise InputError(
+            f"{where}: no valid point of the baseline {baseline_arm!r}; arms with points: {', '.join(arms)} "
+            "(choose one of them with --baseline)"
+        )
+    if len(arms) == 1:
+        raise InputError(
+            f"{where}: all points are of arm {baseline_arm!r}; there is nothing to compare it with"
+        )
+
+
+def _refuse(curves: Sequence[Curve], baseline_arm: str) -> None:
+    baselines = [curve for curve in curves if curve.arm == baseline_arm]
+    others = [curve for curve in curves if curve.arm != baseline_arm]
+    if len(baselines) == len(others) == 1:
+        compare(baselines[0], others)
+    described = "; ".join(describe(curve) for curve in curves[:6])
+    more = f"; and {len(curves) - 6} more" if len(curves) > 6 else ""
+    raise NotComparable(
+        f"no curve shares hardware, model, precision, workload and engine with a {baseline_arm!r} curve: "
+        f"{described}{more}"
+    )

@@ -1,0 +1,174 @@
+"""Pure: what a table says, in words: a sentence for each target, and what to be careful about."""
+
+from __future__ import annotations
+
+from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.compare import Comparison, Ratio, Row
+from mtpbench_analysis.curves import Curve
+from mtpbench_analysis.figures import fixed, money, percent, rate, speed, target, times
+
+
+def write_sentences(comparison: Comparison) -> tuple[str, ...]:
+    """One sentence per target and curve: what both sides serve there, the ratio, and what it rests on."""
+    return tuple(
+        _sentence(comparison, row, index)
+        for row in comparison.rows
+        for index in range(len(comparison.others))
+    )
+
+
+def write_overview(comparison: Comparison) -> tuple[str, ...]:
+    """What was measured on each side, and where the two can be compared at all."""
+    base = comparison.baseline
+    sentences = []
+    for other in comparison.others:
+        low, high = max(base.range_tps[0], other.range_tps[0]), min(base.range_tps[1], other.range_tps[1])
+        text = f"{_extent(other)}; {_extent(base)}."
+        if low <= high:
+            where = f"{speed(low)} to {speed(high)}" if low < high else f"at {speed(low)} only"
+            text += f" Shared range: {where} tok/s/user."
+        else:
+            slow, fast = (other, base) if other.range_tps[1] < base.range_tps[0] else (base, other)
+            text += (
+                f" They share no interactivity, so no ratio at equal speed exists: {slow.label} would need "
+                f"points above {speed(slow.range_tps[1])} tok/s/user, or {fast.label} points below "
+                f"{speed(fast.range_tps[0])}. Their best points: {slow.label} "
+                f"{rate(slow.front[0].y)} tok/s/GPU at {speed(slow.front[0].x)}, {fast.label} "
+                f"{rate(fast.front[0].y)} at {speed(fast.front[0].x)}."
+            )
+        sentences.append(text)
+    return tuple(sentences)
+
+
+def write_caveats(comparison: Comparison) -> tuple[str, ...]:
+    """What a reader of the sentences must know besides, each only where it is true."""
+    caveats = list(comparison.warnings)
+    pinned = [c for c in comparison.speculating if c.shared("acceptance_mode") == "golden"]
+    if pinned:
+        caveats.append(
+            f"Acceptance of {_names(pinned)} was pinned to a published mean, not measured on these prompts."
+        )
+    if comparison.simulated:
+        caveats.append("All of it was simulated: it shows a model of the engine, not hardware.")
+    return tuple(caveats)
+
+
+def _sentence(comparison: Comparison, row: Row, index: int) -> str:
+    other, base = comparison.others[index], comparison.baseline
+    cell, base_cell, ratio = row.cells[index + 1], row.cells[0], row.ratios[index]
+    at = target(row.target_tps)
+    if cell.state == base_cell.state == "not_reached":
+        return (
+            f"Neither {other.label} nor {base.label} reaches {at} tok/s/user: {_end(other, cell)}, "
+            f"{_end(base, base_cell)}."
+        )
+    if "not_reached" in (cell.state, base_cell.state):
+        reached, short = ((other, cell), (base, base_cell))
+        if cell.state == "not_reached":
+            reached, short = short, reached
+        return (
+            f"At {at} tok/s/user {_serves(*reached)}; {short[0].label} does not reach it "
+            f"({_end(*short)}), so there is no ratio. {_basis_of_one(*reached)}"
+        )
+    claim = f"At {at} tok/s/user {_serves(other, cell)} and {_figure(base, base_cell)}"
+    return f"{claim}: {_verdict(ratio, cell, base_cell, other, base)}. {_basis(other, cell, base, base_cell)}"
+
+
+def _serves(curve: Curve, cell: Cell) -> str:
+    least = "at least " if cell.state == "at_least" else ""
+    return f"{curve.label} serves {least}{rate(cell.tput_tps_per_gpu)} tok/s/GPU"
+
+
+def _figure(curve: Curve, cell: Cell) -> str:
+    least = "at least " if cell.state == "at_least" else ""
+    return f"{curve.label} {least}{rate(cell.tput_tps_per_gpu)}"
+
+
+def _end(curve: Curve, cell: Cell) -> str:
+    return f"{curve.label} ends at {speed(cell.knots[0].x)}"
+
+
+def _verdict(ratio: Ratio, cell: Cell, base_cell: Cell, other: Curve, base: Curve) -> str:
+    if ratio.value is None or ratio.lower_cost is None:
+        curve, wide = (other, cell) if cell.wide_gap else (base, base_cell)
+        lower, upper = wide.knots
+        return (
+            f"no ratio, because the {curve.label} value lies between two points "
+            f"{fixed(wide.knot_ratio or 0, 1)} times apart in throughput ({rate(lower.y)} at "
+            f"{speed(lower.x)} tok/s/user and {rate(upper.y)} at {speed(upper.x)})"
+        )
+    bound = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
+    text = f"{bound}{times(ratio.value)} times the throughput, {describe_cost(ratio)} per token"
+    if cell.usd_per_mtok is not None and base_cell.usd_per_mtok is not None:
+        text += f" ({money(cell.usd_per_mtok)} against {money(base_cell.usd_per_mtok)} per million)"
+    if ratio.bound == "best_points":
+        text += f", best {_kind(other)} point against best {_kind(base)} point"
+    return text
+
+
+def describe_cost(ratio: Ratio) -> str:
+    """`58.6% lower cost`, `21.9% higher cost` or `the same cost`; nothing is more than 100% lower.
+
+    A bound on the ratio bounds the saving the same way, and a loss the other way.
+    """
+    saved = ratio.lower_cost
+    if saved is None:
+        return ""
+    lower = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
+    higher = {"at_least": "at most ", "at_most": "at least "}.get(ratio.bound, "")
+    if percent(abs(saved)) == "0.0%":
+        return "the same cost" if not lower else f"{lower}0.0% lower cost"
+    return f"{lower}{percent(saved)} lower cost" if saved > 0 else f"{higher}{percent(-saved)} higher cost"
+
+
+def _basis(other: Curve, cell: Cell, base: Curve, base_cell: Cell) -> str:
+    runs = _runs([cell, base_cell])
+    if cell.state == base_cell.state == "interpolated":
+        return f"Both values lie between {_kind(other)} points; {runs}."
+    if cell.state == base_cell.state == "measured":
+        return f"Both values were {_kind(other)} at that speed; {runs}."
+    return f"{_clause(other, cell)}. {_clause(base, base_cell)}; {runs}."
+
+
+def _basis_of_one(curve: Curve, cell: Cell) -> str:
+    return f"{_clause(curve, cell)}; {_runs([cell])}."
+
+
+def _clause(curve: Curve, cell: Cell) -> str:
+    if cell.state == "at_least":
+        runs_at = speed(cell.runs_at_tps)
+        return f"The best {curve.label} point does better than asked: it runs at {runs_at} tok/s/user"
+    how = f"was {_kind(curve)} at that speed"
+    if cell.state == "interpolated":
+        how = f"lies between {_kind(curve)} points"
+    if cell.wide_gap and cell.knot_ratio is not None:
+        how += f" {fixed(cell.knot_ratio, 1)} times apart in throughput, so it is hardly known"
+    return f"The {curve.label} value {how}"
+
+
+def _runs(cells: list[Cell]) -> str:
+    counts = {len(knot.runs) for cell in cells for knot in cell.knots}
+    if counts == {1}:
+        return "each point is a single run"
+    low, high = min(counts), max(counts)
+    return f"each point is the mean of {low if low == high else f'{low} to {high}'} runs"
+
+
+def _extent(curve: Curve) -> str:
+    count, (low, high) = len(curve.measured), curve.range_tps
+    if low == high:
+        where = f"at {speed(low)}"
+    else:
+        where = f"from {speed(low)} to {speed(high)}"
+    front = f" ({len(curve.front)} on the front)" if len(curve.front) < count else ""
+    return (
+        f"{curve.label}: {count} {_kind(curve)} point{'s' if count != 1 else ''}{front}, {where} tok/s/user"
+    )
+
+
+def _kind(curve: Curve) -> str:
+    return "simulated" if curve.shared("simulated") else "measured"
+
+
+def _names(curves: list[Curve]) -> str:
+    return " and ".join(curve.label for curve in curves)

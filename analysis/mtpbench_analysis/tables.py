@@ -1,0 +1,237 @@
+"""Pure: a comparison as tables of text, before any format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mtpbench.records import Reference
+from mtpbench_analysis.cells import Cell, read_cells
+from mtpbench_analysis.compare import Comparison, Ratio
+from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.figures import MISSING, dollars, energy, rate, seconds, speed, target, times
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.sentences import describe_cost
+
+Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Rows of text under headers. A newline in a cell is a line break where the format has one.
+
+    `sections` are the indices of rows that begin a new section; `text_columns` are the leading columns
+    that are words and not figures.
+    """
+
+    title: str
+    headers: Texts
+    rows: tuple[Texts, ...]
+    caption: str = ""
+    sections: tuple[int, ...] = ()
+    text_columns: int = 1
+
+
+def matched_table(comparison: Comparison) -> Table:
+    """Both sides at equal interactivity: throughput, ratio, cost, megawatts, acceptance and recipes."""
+    rows: list[Texts] = []
+    sections: list[int] = []
+
+    def add(metric: str, body: Sequence[tuple[str, Texts]]) -> None:
+        sections.append(len(rows))
+        rows.extend(((metric if i == 0 else ""), who, *cells) for i, (who, cells) in enumerate(body))
+
+    add("tok/s/GPU", _per_curve(comparison, _throughput) + _per_ratio(comparison))
+    if comparison.settings.economics is not None:
+        add(
+            "cost, $/M tok",
+            _per_curve(comparison, lambda cell: _bounded(dollars(cell.usd_per_mtok), cell, "≤")),
+        )
+        add("tok/s/MW", _per_curve(comparison, lambda cell: _bounded(rate(cell.tps_per_mw), cell, "≥")))
+        add(
+            "J/token, provisioned",
+            _per_curve(comparison, lambda c: _bounded(energy(c.joules_per_token), c, "≤")),
+        )
+    if any(run.acceptance_length is not None for c in comparison.curves for m in c.front for run in m.runs):
+        add("acceptance length at the knots", _per_curve(comparison, _acceptance))
+    add("recipes at the knots", _per_curve(comparison, _recipes))
+    return Table(
+        title=_simulated("At equal interactivity", comparison),
+        headers=("tok/s/user", "", *(target(row.target_tps) for row in comparison.rows)),
+        rows=tuple(rows),
+        caption=_constants_note(comparison) + _target_note(comparison),
+        sections=tuple(sections),
+        text_columns=2,
+    )
+
+
+def points_table(comparison: Comparison) -> Table:
+    """Every measured point of every curve, the invalid ones too, with its recipe; empty columns left out."""
+    entries: list[tuple[str, CurvePoint, int, str]] = []
+    sections = []
+    for curve in (*comparison.others, comparison.baseline):
+        sections.append(len(entries))
+        front = {id(knot) for knot in curve.front}
+        entries += [
+            (curve.label, item.mean, len(item.runs), "knot" if id(item) in front else "yes")
+            for item in curve.measured
+        ]
+    if comparison.invalid:
+        sections.append(len(entries))
+    entries += [(display_name(point.arm), point, 1, "NO") for point in comparison.invalid]
+    columns = [(name, [show(*entry) for entry in entries], always) for name, always, show in _POINT_COLUMNS]
+    dropped = [name for name, cells, always in columns if not always and set(cells) == {MISSING}]
+    single = {run for *_, run, _ in entries} == {1}
+    hidden = [*dropped, "runs"] if single else dropped
+    kept = [(name, cells) for name, cells, _ in columns if name not in hidden]
+    notes = ["knot: valid and on the front."]
+    notes += ["Every point is a single run."] if single else []
+    notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
+    return Table(
+        title=_simulated("All points", comparison),
+        headers=tuple(name for name, _ in kept),
+        rows=tuple(zip(*(cells for _, cells in kept), strict=True)),
+        caption=" ".join(notes),
+        sections=tuple(sections),
+    )
+
+
+def reference_table(comparison: Comparison, reference: Reference) -> Table:
+    """One's own throughput beside a published row, with the residual; a cell not reached has no residual."""
+    rows: list[Texts] = []
+    for curve in (*comparison.others, comparison.baseline):
+        targets = [row.interactivity_tps for row in reference.rows]
+        cells = read_cells(curve, targets, comparison.settings.economics, comparison.settings.max_gap)
+        for cell, published_row in zip(cells, reference.rows, strict=True):
+            published = published_row.tput_tps_per_gpu.get(curve.arm)
+            own = cell.tput_tps_per_gpu
+            residual = MISSING
+            if own is not None and published:
+                residual = f"{(own / published - 1) * 100:+.1f}%"
+            rows.append((curve.label, target(cell.target_tps), rate(published), _throughput(cell), residual))
+    return Table(
+        title=_simulated("Beside the published row", comparison),
+        headers=("", "tok/s/user", "published tok/s/GPU", "here", "residual"),
+        rows=tuple(rows),
+        caption=f"Published: {reference.source}. The page clamps a target outside a curve to its nearest "
+        "knot; here such a cell is ≥ or not reached.",
+        sections=tuple(range(0, len(rows), max(1, len(reference.rows)))),
+    )
+
+
+def metered_joules(point: CurvePoint) -> float | None:
+    """Metered joules for a token at a measured point; None where power was not metered."""
+    return None if point.power_w_per_gpu is None else point.power_w_per_gpu / point.tput_tps_per_gpu
+
+
+_Show = Callable[[str, CurvePoint, int, str], str]
+_POINT_COLUMNS: tuple[tuple[str, bool, _Show], ...] = (
+    ("arm", True, lambda label, p, n, where: label),
+    ("conc.", False, lambda label, p, n, where: MISSING if p.concurrency is None else f"{p.concurrency}"),
+    ("topology", False, lambda label, p, n, where: p.topology or MISSING),
+    ("GPUs", False, lambda label, p, n, where: MISSING if p.gpus is None else f"{p.gpus}"),
+    ("tok/s/GPU", True, lambda label, p, n, where: rate(p.tput_tps_per_gpu)),
+    ("tok/s/user", True, lambda label, p, n, where: speed(p.interactivity_tps)),
+    ("TTFT s", False, lambda label, p, n, where: seconds(p.ttft_p50_s)),
+    ("AL", False, lambda label, p, n, where: _length(p)),
+    ("J/token", False, lambda label, p, n, where: energy(metered_joules(p))),
+    ("runs", False, lambda label, p, n, where: f"{n}"),
+    ("valid", True, lambda label, p, n, where: where),
+)
+
+
+def _length(point: CurvePoint) -> str:
+    return MISSING if point.acceptance_length is None else f"{point.acceptance_length:.2f}"
+
+
+def _per_curve(comparison: Comparison, show: Callable[[Cell], str]) -> list[tuple[str, Texts]]:
+    """The others first, then the baseline, as in `MTP / Off`."""
+    order = [*range(1, len(comparison.curves)), 0]
+    return [(comparison.curves[i].label, tuple(show(row.cells[i]) for row in comparison.rows)) for i in order]
+
+
+def _per_ratio(comparison: Comparison) -> list[tuple[str, Texts]]:
+    base = comparison.baseline.label
+    return [
+        (f"{other.label} / {base}", tuple(show_ratio(row.ratios[i]) for row in comparison.rows))
+        for i, other in enumerate(comparison.others)
+    ]
+
+
+def show_ratio(ratio: Ratio) -> str:
+    """`2.42×, 58.6% lower cost`; with ≥ or ≤ where a side is only known by its best point; or why not."""
+    if ratio.value is None:
+        return MISSING if ratio.reason == "not reached" else str(ratio.reason).replace(": ", ":\n")
+    sign = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}[ratio.bound]
+    note = " (best points)" if ratio.bound == "best_points" else ""
+    return f"{sign}{times(ratio.value)}×,\n{describe_cost(ratio)}{note}"
+
+
+def _throughput(cell: Cell) -> str:
+    if cell.state == "not_reached":
+        return f"not reached:\nends at {speed(cell.knots[0].x)}"
+    value = rate(cell.tput_tps_per_gpu)
+    if cell.state == "measured":
+        return f"{value}\nmeasured"
+    if cell.state == "at_least":
+        return f"≥ {value}\nruns at {speed(cell.runs_at_tps)}"
+    lower, upper = cell.knots
+    if cell.wide_gap:
+        return (
+            f"{value} interpolated\nover a wide gap, knots {speed(lower.x)} ({rate(lower.y)}) "
+            f"and {speed(upper.x)} ({rate(upper.y)})"
+        )
+    return f"{value} interpolated,\nknots {speed(lower.x)} and {speed(upper.x)}"
+
+
+def _bounded(text: str, cell: Cell, sign: str) -> str:
+    return f"{sign} {text}" if cell.state == "at_least" and text != MISSING else text
+
+
+def _acceptance(cell: Cell) -> str:
+    if cell.state == "not_reached":
+        return MISSING
+    lengths = [_length(knot.mean) for knot in cell.knots]
+    return " and ".join(dict.fromkeys(lengths))
+
+
+def _recipes(cell: Cell) -> str:
+    """The knots' recipes. Concurrency is never interpolated: between two topologies it means nothing."""
+    if cell.state == "not_reached":
+        return MISSING
+    knots = [knot.mean for knot in cell.knots]
+    if len(knots) == 2 and _layout(knots[0]) == _layout(knots[1]):
+        both = f"conc. {_concurrency(knots[0])} and {_concurrency(knots[1])}"
+        return f"{both}\n{_layout(knots[0])}".rstrip("\n")
+    return "\nand ".join(f"conc. {_concurrency(p)}, {_layout(p)}".removesuffix(", ") for p in knots)
+
+
+def _concurrency(point: CurvePoint) -> str:
+    return "unknown" if point.concurrency is None else str(point.concurrency)
+
+
+def _layout(point: CurvePoint) -> str:
+    gpus = None if point.gpus is None else "1 GPU" if point.gpus == 1 else f"{point.gpus} GPUs"
+    return ", ".join(part for part in (point.topology, gpus) if part)
+
+
+def _constants_note(comparison: Comparison) -> str:
+    economics, hardware = comparison.settings.economics, comparison.baseline.shared("hardware")
+    if economics is not None:
+        return f"{economics.label}."
+    if hardware is None:
+        return "The source does not name its hardware: no cost and no megawatts (--hardware names it)."
+    return f"There are no price and power constants for {hardware}: no cost and no megawatts."
+
+
+def _target_note(comparison: Comparison) -> str:
+    notes = {
+        "given": "",
+        "overlap": " Targets: quartiles of the interactivities that all sides reach.",
+        "union": " Targets: quartiles of all interactivities measured, as the sides share none.",
+    }
+    return notes[comparison.target_rule]
+
+
+def _simulated(title: str, comparison: Comparison) -> str:
+    return f"{title} (SIMULATED)" if comparison.simulated else title

@@ -1,0 +1,82 @@
+"""Pure: documents as rich renderables; the command line prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from mtpbench_analysis.document import Document
+from mtpbench_analysis.tables import Table
+
+_LISTED = 12
+
+
+def to_terminal(documents: Sequence[Document], left_out: Sequence[str] = ()) -> RenderableType:
+    """The comparisons one after the other, then what entered none of them; readable at 100 columns."""
+    parts: list[RenderableType] = []
+    for document in documents:
+        parts += _document(document)
+    if left_out:
+        parts += _list("Not used", left_out, _LISTED)
+    return Group(*parts)
+
+
+def _document(document: Document) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(document.title, style="bold"), Text("")]
+    if document.banner:
+        parts += [Text(document.banner, style="bold yellow"), Text("")]
+    parts += [Text(line) for line in document.overview]
+    parts += _table(document.matched)
+    for title, items in document.lists:
+        parts += _list(title, items, len(items))
+    if document.reference is not None:
+        parts += _table(document.reference)
+    parts += _table(document.points)
+    if document.left_out:
+        parts += _list("Points that entered no curve", document.left_out, _LISTED)
+    return parts
+
+
+def _table(table: Table) -> list[RenderableType]:
+    grid = RichTable(
+        title=Text(table.title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for i, header in enumerate(table.headers):
+        grid.add_column(Text(header), justify="left" if i < table.text_columns else "right", overflow="fold")
+    for i, row in enumerate(table.rows):
+        if i and i in table.sections:
+            grid.add_section()
+        grid.add_row(*(_cell(text) for text in row))
+    parts: list[RenderableType] = [Text(""), grid]
+    return [*parts, Text(table.caption, style="dim"), Text("")] if table.caption else [*parts, Text("")]
+
+
+def _cell(text: str) -> Text:
+    """The figure stands out; what it rests on is dimmed."""
+    first, _, rest = text.partition("\n")
+    cell = Text(first)
+    if first == "NO" or first.startswith(("not reached", "withheld")):
+        cell.stylize("yellow")
+    if rest:
+        cell.append("\n" + rest, style="dim")
+    return cell
+
+
+def _list(title: str, items: Sequence[str], limit: int) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    for item in items[:limit]:
+        bullet = RichTable.grid(padding=(0, 1))
+        bullet.add_row(Text("•"), Text(item))
+        parts.append(Padding(bullet, (0, 0, 0, 2)))
+    if len(items) > limit:
+        parts.append(Text(f"    and {len(items) - limit} more (all of them with --format json)", style="dim"))
+    return [*parts, Text("")]

@@ -1,0 +1,132 @@
+"""`mtpbench compare` and `mtpbench import` as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from curve_points import GLM5, INFERENCEX
+from mtpbench.errors import InputError, MtpbenchError
+from mtpbench_analysis.cli import parse_targets, register
+from stored_sweep import write_sweep
+
+
+def run(*arguments: Any) -> Result:
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "100"})
+
+
+def refused(*arguments: Any) -> MtpbenchError:
+    """The error that the main command turns into its message and exit code."""
+    error = run(*arguments).exception
+    assert isinstance(error, MtpbenchError)
+    return error
+
+
+def test_a_csv_is_compared_in_the_terminal() -> None:
+    result = run(
+        "compare", GLM5, "--hardware", "b200", "--hardware-constants", "2026-05", "--targets", "12,40,60"
+    )
+    assert result.exit_code == 0
+    assert "58.6% lower" in result.output
+    assert "B200 at $1.95 per GPU-hour (hyperscaler), 2.17 kW provisioned per GPU" in result.output
+
+
+def test_public_rows_are_compared_directly() -> None:
+    result = run("compare", INFERENCEX, "--hardware", "gb200", "--framework", "dynamo-trt", "--format", "md")
+    assert result.exit_code == 0
+    assert "They share no interactivity" in result.output
+
+
+def test_a_results_folder_is_compared(tmp_path: Path) -> None:
+    result = run("compare", write_sweep(tmp_path), "--format", "json")
+    assert result.exit_code == 0
+    assert json.loads(result.output)["comparisons"][0]["hardware"] == "gb200-nvl72"
+
+
+def test_two_files_of_one_arm_each_make_one_comparison(tmp_path: Path) -> None:
+    lines = GLM5.read_text("utf-8").splitlines()
+    for arm in ("mtp", "off"):
+        rows = [line for line in lines[2:] if line.startswith(arm)]
+        (tmp_path / f"{arm}.csv").write_text("\n".join([lines[1], *rows]) + "\n", "utf-8")
+    result = run("compare", tmp_path / "off.csv", tmp_path / "mtp.csv", "--format", "csv", "--targets", "40")
+    lines_out = list(csv.DictReader(io.StringIO(result.output)))
+    assert [line["curve"] for line in lines_out] == ["Off", "MTP"]
+    assert float(lines_out[1]["tput_ratio"]) == pytest.approx(2.42, abs=0.005)
+
+
+@pytest.mark.parametrize("name", ["terminal", "md", "csv", "json"])
+def test_every_format_can_go_to_a_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "out"
+    result = run("compare", GLM5, "--format", name, "-o", path)
+    assert result.exit_code == 0
+    assert "MTP" in path.read_text("utf-8")
+
+
+def test_without_hardware_there_is_no_cost_and_it_is_said() -> None:
+    result = run("compare", GLM5)
+    assert "(--hardware names it)" in result.output
+    assert "$" not in result.output
+
+
+@pytest.mark.parametrize("targets", ["32,x", "32,,61", "0", "-4", "nan", "inf"])
+def test_a_target_that_is_no_number_is_refused(targets: str) -> None:
+    error = refused("compare", GLM5, f"--targets={targets}")
+    assert error.exit_code == 2
+    assert "is not a positive number" in str(error)
+
+
+def test_targets_are_read_with_spaces_and_decimals() -> None:
+    assert parse_targets(" 32, 46.5 ") == (32, 46.5)
+    assert parse_targets("") == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--hardware", "b200x"), "unknown hardware 'b200x'"),
+        (("--hardware", "b200", "--hardware-constants", "2020-01"), "known dates: 2026-05, 2026-07"),
+        (("--hardware", "b200", "--tier", "free"), "tiers: hyperscaler"),
+        (("--baseline", "none"), "arms with points: mtp, off"),
+        (("--pool", "everything"), "can't pool everything"),
+        (("--max-gap", "0"), "at least 1"),
+        (("-o", "/nowhere/at/all"), "can't be written"),
+    ],
+)
+def test_a_bad_argument_says_what_would_be_right(arguments: tuple[str, ...], message: str) -> None:
+    error = refused("compare", GLM5, *arguments)
+    assert isinstance(error, InputError)
+    assert message in str(error)
+
+
+def test_a_target_is_deduplicated_and_kept_in_the_order_asked() -> None:
+    assert parse_targets("61,32,61") == (61, 32)
+
+
+def test_import_says_what_became_of_every_row_and_writes_what_compare_reads(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    result = run("import", "inferencex", INFERENCEX, "--list", "-o", path)
+    assert result.exit_code == 0
+    assert result.output.startswith("11 rows: 10 points in 6 curves, 1 invalid, 0 unusable\n")
+    assert "rate contradicts latency" in result.output
+    assert "MTP, gb200, dsr1, fp4, 8192/1024, dynamo-trt, disaggregated: 1 point\n" in result.output
+    direct = run("compare", INFERENCEX, "--hardware", "gb200", "--format", "csv")
+    assert run("compare", path, "--hardware", "gb200", "--format", "csv").output == direct.output
+
+
+def test_import_narrows() -> None:
+    result = run(
+        "import", "inferencex", INFERENCEX, "--hardware", "gb200-nvl72", "--precision", "FP4", "--isl", "8192"
+    )
+    assert result.output.startswith("5 rows: 5 points in 2 curves")
+    assert "no row left by precision int3" in str(
+        refused("import", "inferencex", INFERENCEX, "--precision", "int3")
+    )
