@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -81,7 +82,11 @@ def play_measured(point: Measured, profile: Profile, setting: Setting) -> Outcom
 
 
 def _print(found: Calibration) -> None:
-    table = Table(title="Measured, and model / measured - 1 in %; held out: fitted without the point")
+    table = Table(
+        title="Measured, and model / measured - 1 in %; held out: fitted without the point",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     names = ("C", "topology", "tok/s/GPU", "model", "held out", "tok/s/user", "model", "held out")
     for name in names:
         table.add_column(name, justify="left" if name == "topology" else "right", no_wrap=True)

@@ -1,0 +1,194 @@
+"""The embedded engine as processes: `python -m mtpbench.simengine.server`, one per worker, and a router.
+
+One aggregated worker answers HTTP itself; several, or prefill and decode workers, stand behind a router.
+Options by role: `max-running`, `prefill-chunk-tokens`, `stream-interval`, `kv-tokens`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mtpbench.engines.flags import env_of_role, of_role
+from mtpbench.engines.placement import PlacedWorker, node_count, place
+from mtpbench.engines.prometheus import spec_counters
+from mtpbench.errors import UnsupportedError
+from mtpbench.records import (
+    Deployment,
+    EngineLimits,
+    Fault,
+    Hardware,
+    Point,
+    Probe,
+    Process,
+    Role,
+    Simulation,
+    SpecCounters,
+    WorkerGroup,
+    WorkerRole,
+    to_json,
+)
+from mtpbench.simengine.arguments import MAX_SPEED
+from mtpbench.simengine.cluster import make_worker
+from mtpbench.simengine.faults import check_fault
+from mtpbench.simengine.profile import load_profile
+
+RESET_PATH: str | None = "/reset_prefix_cache"
+_FLAGS = ("max-running", "prefill-chunk-tokens", "stream-interval", "kv-tokens")
+_ROUTER = "router"
+
+
+def check(point: Point, hardware: Hardware) -> None:
+    """Refuse what the embedded engine can't play: no profile, no rates, speeds above 10, bad options.
+
+    Raises:
+        UnsupportedError: says what, and what would be right.
+        InputError: the profile is unknown or has no table for a layout.
+    """
+    simulation = _simulation(point)
+    place(point.topology, hardware.gpus_per_node)
+    if not 0 < simulation.speed <= MAX_SPEED:
+        raise UnsupportedError(
+            f"speed {simulation.speed:g}: the scaled clock runs at most {MAX_SPEED:g} times as fast as the "
+            "real one; use clock: virtual for more"
+        )
+    for fault in simulation.faults:
+        check_fault(fault)
+    profile, rates, by_role = load_profile(simulation.profile), _rates(point), limits(point)
+    for group in point.topology.groups:
+        make_worker(group, profile, by_role[group.role], rates, [0])
+
+
+def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
+    """What the options of each role set; defaults are per rank: 1024 sequences, chunks of 8192 tokens."""
+    return {group.role: _limits_of(point, group) for group in point.topology.groups}
+
+
+def counters(metrics_text: str) -> SpecCounters | None:
+    """The four `vllm:spec_decode_*` counters; None when speculation is off."""
+    return spec_counters(metrics_text, "vllm:")
+
+
+def deploy(point: Point, hardware: Hardware) -> Deployment:
+    """One process per worker, on the node of its first GPU, and a router where there are several."""
+    simulation = _simulation(point)
+    workers = place(point.topology, hardware.gpus_per_node)
+    front = workers[0].name if len(workers) == 1 else _ROUTER
+    processes = [_worker(point, i, worker, front) for i, worker in enumerate(workers)]
+    if front == _ROUTER:
+        processes.insert(0, _router(point, workers))
+    return Deployment(
+        key=point.deployment_key,
+        processes=tuple(processes),
+        front=front,
+        front_port="http",
+        model_name=point.model.served_name,
+        gpus=point.topology.gpus,
+        nodes=node_count(workers),
+        time_scale=_speed(simulation),
+    )
+
+
+def _simulation(point: Point) -> Simulation:
+    if point.simulation is None:
+        raise UnsupportedError("the embedded engine needs a profile to take its step costs from")
+    return point.simulation
+
+
+def _speed(simulation: Simulation) -> float:
+    return simulation.speed if simulation.clock == "scaled" else 1.0
+
+
+def _rates(point: Point) -> tuple[float, ...]:
+    if point.arm.speculation is None:
+        return ()
+    rates = point.arm.speculation.acceptance.rates or ()
+    if len(rates) != point.draft_tokens:
+        raise UnsupportedError(
+            f"arm {point.arm.name}: the embedded engine needs {point.draft_tokens} acceptance rates (one per "
+            f"draft token), not {list(rates)}; use `acceptance: golden` or give the rates"
+        )
+    return rates
+
+
+def _limits_of(point: Point, group: WorkerGroup) -> EngineLimits:
+    flags = of_role(point, group.role)
+    if unknown := sorted(set(flags) - set(_FLAGS)):
+        raise UnsupportedError(
+            f"the embedded engine has no option {', '.join(unknown)} ({group.role}); "
+            f"valid: {', '.join(_FLAGS)}"
+        )
+    for name, value in flags.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UnsupportedError(
+                f"the embedded engine's {name} ({group.role}) is a whole number above 0, not {value!r}"
+            )
+    return EngineLimits(
+        max_running=flags.get("max-running", 1024 * group.dp),
+        prefill_chunk_tokens=flags.get("prefill-chunk-tokens", 8192 * group.dp),
+        stream_interval=flags.get("stream-interval", 1),
+        kv_tokens=flags.get("kv-tokens"),
+    )
+
+
+def _worker(point: Point, index: int, worker: PlacedWorker, front: str) -> Process:
+    simulation, group, allowed = _simulation(point), worker.group, _limits_of(point, worker.group)
+    options: dict[str, Any] = {
+        "name": worker.name,
+        "role": worker.role,
+        "profile": simulation.profile,
+        "tp": group.tp,
+        "dp": group.dp,
+        "ep": group.ep,
+        "max-running": allowed.max_running,
+        "prefill-chunk-tokens": allowed.prefill_chunk_tokens,
+        "stream-interval": allowed.stream_interval,
+        "seed": index,
+    }
+    if allowed.kv_tokens is not None:
+        options["kv-tokens"] = allowed.kv_tokens
+    if worker.role != "prefill" and (rates := _rates(point)):
+        options["acceptance-rates"] = ",".join(map(str, rates))
+    faults = [f for f in simulation.faults if f.role == worker.role or (not f.role and worker.name == front)]
+    return _process(point, worker.name, worker.role, options, faults, worker)
+
+
+def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
+    def urls(role: WorkerRole) -> str:
+        names = [worker.name for worker in workers if worker.role == role]
+        return ",".join(f"http://@{{host:{name}}}:@{{port:{name}/http}}" for name in names)
+
+    roles: tuple[WorkerRole, ...] = ("prefill", "decode", "aggregated")
+    options = {"name": _ROUTER, "role": "router", "profile": _simulation(point).profile, "seed": len(workers)}
+    options |= {role: urls(role) for role in roles if urls(role)}
+    faults = [fault for fault in _simulation(point).faults if fault.role in (None, "router")]
+    return _process(point, _ROUTER, "router", options, faults, None)
+
+
+def _process(
+    point: Point,
+    name: str,
+    role: Role,
+    options: Mapping[str, Any],
+    faults: list[Fault],
+    worker: PlacedWorker | None,
+) -> Process:
+    words = ["@{python}", "-m", "mtpbench.simengine.server"]
+    words += ["--host", f"@{{host:{name}}}", "--port", f"@{{port:{name}/http}}"]
+    words += ["--model", point.model.served_name, "--speed", f"{_speed(_simulation(point)):g}"]
+    for option, value in options.items():
+        words += [f"--{option}", str(value)]
+    if faults:
+        words += ["--faults", json.dumps(to_json(faults), separators=(",", ":"))]
+    return Process(
+        name=name,
+        role=role,
+        argv=tuple(words),
+        env=env_of_role(point, worker.role) if worker else {},
+        node=worker.shares[0].node if worker else 0,
+        gpus=worker.shares[0].gpus if worker else (),
+        ports=("http",),
+        ready=Probe(port="http", path="/health", model=point.model.served_name),
+        metrics=("http", "/metrics") if worker else None,
+    )

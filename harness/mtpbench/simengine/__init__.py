@@ -1,0 +1,1 @@
+"""The embedded engine: a discrete-event model without I/O, the clocks that drive it, and its HTTP server."""

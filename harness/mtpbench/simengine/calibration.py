@@ -1,0 +1,325 @@
+"""Fits a profile's factors to measured points, and says how far off the result is, held-out points included.
+
+Fitted: `decode_scale` and `decode_overhead_ms` (not below 0) of each layout family that the points decode on
+(the scale alone where there is one point), and `prefill_scale`. The fit minimises the squared log ratios
+of throughput and interactivity, with a closed-form steady state in the inner loop (Little's law around the
+step tables; no imbalance, no queueing); the residuals that are reported come from the discrete-event model
+on its virtual clock. Each point is held out in turn: its held-out residual is that of factors fitted
+without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtpbench.errors import ImportFileError
+from mtpbench.records import EngineLimits, Topology, WorkerGroup, WorkerRole
+from mtpbench.requests import Floats, RequestTable
+from mtpbench.simengine.profile import Factors, Profile, family_of
+
+COLUMNS = ("concurrency", "prefill_layout", "decode_layout", "tput_per_gpu", "interactivity")
+_LAYOUT = re.compile(r"(\d+)x(DEP|TP)(\d+)")
+_FIXED_POINT_ROUNDS = 40
+_ROUNDS = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What the points have in common: lengths, and the limits of one attention rank.
+
+    The defaults are those of the published GB200 recipe for vLLM.
+    """
+
+    isl: int = 8192
+    osl: int = 1024
+    range_ratio: float = 0.8
+    prefill_chunk_per_rank: int = 16384
+    prefill_running_per_rank: int = 8
+    decode_running_per_rank: int = 512
+    stream_interval: int = 50
+
+    def limits(self, topology: Topology) -> Mapping[WorkerRole, EngineLimits]:
+        """The scheduler limits of a topology's workers."""
+        found: dict[WorkerRole, EngineLimits] = {}
+        for group in topology.groups:
+            running = (
+                self.prefill_running_per_rank if group.role == "prefill" else self.decode_running_per_rank
+            )
+            found[group.role] = EngineLimits(
+                max_running=running * group.dp,
+                prefill_chunk_tokens=self.prefill_chunk_per_rank * group.dp,
+                stream_interval=self.stream_interval,
+            )
+        return found
+
+    @property
+    def mean_isl(self) -> float:
+        """Mean prompt tokens."""
+        return self.isl * (1 + self.range_ratio) / 2
+
+    @property
+    def mean_osl(self) -> float:
+        """Mean output tokens."""
+        return self.osl * (1 + self.range_ratio) / 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One measured point; `rates` are its acceptance rates, empty with speculation off."""
+
+    concurrency: int
+    topology: Topology
+    tput_tps_per_gpu: float
+    interactivity_tps: float
+    rates: tuple[float, ...] = ()
+
+    @property
+    def prefill(self) -> WorkerGroup:
+        """Its prefill workers."""
+        return self.topology.groups[0]
+
+    @property
+    def decode(self) -> WorkerGroup:
+        """Its decode workers."""
+        return self.topology.groups[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a model makes of a point."""
+
+    tput_tps_per_gpu: float
+    interactivity_tps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Residual:
+    """A point's residuals in percent (model / measured - 1), in sample and held out."""
+
+    point: Measured
+    tput: float
+    interactivity: float
+    held_out_tput: float | None
+    held_out_interactivity: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """Fitted factors, and the residuals of every point."""
+
+    profile: Profile
+    residuals: tuple[Residual, ...]
+
+
+def read_points(path: Path) -> tuple[Measured, ...]:
+    """The points of a CSV with the columns `COLUMNS`; `acceptance_rates` (`0.79/0.48/0.22`) is optional.
+
+    Lines that start with # are comments. Layouts read `2xDEP8`; other columns are ignored.
+
+    Raises:
+        ImportFileError: the file, a column or a value is missing or wrong; names the line.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise ImportFileError(f"{path}: can't be read: {error.strerror}") from error
+    numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    if len(numbered) < 2:
+        raise ImportFileError(f"{path}: no points; a header with {', '.join(COLUMNS)} and rows are needed")
+    reader = csv.DictReader(line for _, line in numbered)
+    if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+        raise ImportFileError(
+            f"{path}:{numbered[0][0]}: no column {', '.join(missing)}; needed: {', '.join(COLUMNS)}"
+        )
+    points = []
+    for (number, _), row in zip(numbered[1:], reader, strict=True):
+        try:
+            points.append(_point(row))
+        except (ValueError, TypeError) as error:
+            raise ImportFileError(f"{path}:{number}: {error}") from error
+    return tuple(points)
+
+
+def _point(row: Mapping[str, str | None]) -> Measured:
+    def number(name: str) -> float:
+        value = float(row[name] or "")
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be above 0, not {row[name]}")
+        return value
+
+    return Measured(
+        concurrency=int(number("concurrency")),
+        topology=Topology(groups=(_group("prefill", row), _group("decode", row))),
+        tput_tps_per_gpu=number("tput_per_gpu"),
+        interactivity_tps=number("interactivity"),
+        rates=tuple(float(rate) for rate in (row.get("acceptance_rates") or "").split("/") if rate),
+    )
+
+
+def _group(role: WorkerRole, row: Mapping[str, str | None]) -> WorkerGroup:
+    text = row[f"{role}_layout"] or ""
+    if not (match := _LAYOUT.fullmatch(text)):
+        raise ValueError(f"{role}_layout {text!r} is not like 2xDEP8 or 1xTP8")
+    workers, width = int(match[1]), int(match[3])
+    if match[2] == "DEP":
+        return WorkerGroup(role=role, workers=workers, tp=1, dp=width, ep=width)
+    return WorkerGroup(role=role, workers=workers, tp=width)
+
+
+def steady_state(point: Measured, profile: Profile, setting: Setting) -> Outcome:
+    """A point's throughput and interactivity in closed form.
+
+    The largest batch per decode rank at which decoding keeps below what the prefill ranks can take, and
+    requests in prefill, in transfer and in the batch (Little's law) keep below the concurrency.
+    """
+    prefill, decode, isl, osl = point.prefill, point.decode, setting.mean_isl, setting.mean_osl
+    length = 1 + sum(point.rates)
+    line = profile.prefill_line_s(prefill)
+    chunk = float(setting.prefill_chunk_per_rank)
+    most = prefill.workers * prefill.dp * chunk / line.at(chunk) / isl
+    wait_s = line.at(isl) + profile.transfer_s(int(isl))
+    ranks = decode.workers * decode.dp
+    high = max(2.0, math.ceil(point.concurrency / ranks))
+    steps = profile.step_times_s(decode, len(point.rates), int(high))
+    steps[0] = steps[1]
+    sizes = np.arange(len(steps), dtype=np.float64)
+    low = rate = 0.0
+    for _ in range(_FIXED_POINT_ROUNDS):
+        batch = (low + high) / 2
+        found = batch * ranks * length / (osl * float(np.interp(batch, sizes, steps)))
+        if found <= most and found * wait_s + batch * ranks <= point.concurrency:
+            low, rate = batch, found
+        else:
+            high = batch
+    step_s = float(np.interp(low, sizes, steps))
+    return Outcome(
+        tput_tps_per_gpu=rate * (isl + osl) / point.topology.gpus, interactivity_tps=length / step_s
+    )
+
+
+def measure_steady(requests: RequestTable, gpus: int) -> Outcome:
+    """Throughput from the end of warm-up to the last send, and 1 / median TPOT of requests that end there."""
+    end_s = float(requests.sent_s.max())
+    start_s = min(float(requests.end_s[requests.warmup].max(initial=0.0)), end_s / 2)
+    inside = (requests.end_s >= start_s) & (requests.end_s <= end_s)
+    if end_s <= start_s or not inside.any():
+        start_s, end_s = 0.0, float(requests.end_s.max())
+        inside = np.ones(len(requests), np.bool_)
+    first = requests.first_chunk_s
+    tokens = float(requests.prompt_tokens[(first >= start_s) & (first <= end_s)].sum())
+    made = np.diff(requests.chunk_tokens, prepend=0)
+    starts = requests.chunk_offsets[:-1]
+    made[starts] = requests.chunk_tokens[starts]
+    times = requests.chunk_times_s
+    tokens += float(made[(times >= start_s) & (times <= end_s)].sum())
+    several = inside & (requests.output_tokens > 1)
+    tpot_s = (requests.last_chunk_s - first)[several] / (requests.output_tokens[several] - 1)
+    return Outcome(
+        tput_tps_per_gpu=tokens / (end_s - start_s) / gpus, interactivity_tps=1 / float(np.median(tpot_s))
+    )
+
+
+def fit(points: Sequence[Measured], profile: Profile, setting: Setting) -> Profile:
+    """The profile with the factors that fit the points best (damped Gauss-Newton on log ratios)."""
+    counts = {name: sum(family_of(p.decode) == name for p in points) for name in ("dep", "tp")}
+    families = [name for name, count in counts.items() if count]
+    overheads = [name for name in families if counts[name] > 1]
+
+    def with_factors(x: Floats) -> Profile:
+        scales = dict(profile.factors.decode_scale)
+        scales |= {name: float(np.exp(x[i])) for i, name in enumerate(families)}
+        added = dict(profile.factors.decode_overhead_ms)
+        added |= {name: max(0.0, float(x[len(families) + 1 + i])) for i, name in enumerate(overheads)}
+        factors = Factors(
+            decode_scale=scales, decode_overhead_ms=added, prefill_scale=float(np.exp(x[len(families)]))
+        )
+        return dataclasses.replace(profile, factors=factors)
+
+    def errors(x: Floats) -> Floats:
+        trial = with_factors(x)
+        found = []
+        for point in points:
+            outcome = steady_state(point, trial, setting)
+            found.append(math.log(outcome.tput_tps_per_gpu / point.tput_tps_per_gpu))
+            found.append(math.log(outcome.interactivity_tps / point.interactivity_tps))
+        return np.array(found)
+
+    start = np.zeros(len(families) + 1 + len(overheads))
+    start[len(families) + 1 :] = 1.0
+    return with_factors(_least_squares(errors, start, nonnegative_from=len(families) + 1))
+
+
+def _least_squares(errors: Callable[[Floats], Floats], x: Floats, *, nonnegative_from: int) -> Floats:
+    damping, current = 1e-2, errors(x)
+    for _ in range(_ROUNDS):
+        columns = []
+        for i in range(len(x)):
+            nudged = x.copy()
+            nudged[i] += 1e-3
+            columns.append((errors(nudged) - current) / 1e-3)
+        jacobian = np.stack(columns, axis=1)
+        normal = jacobian.T @ jacobian
+        step = np.linalg.solve(
+            normal + damping * (np.diag(np.diag(normal)) + 1e-9 * np.eye(len(x))), -jacobian.T @ current
+        )
+        trial = x + step
+        trial[nonnegative_from:] = np.maximum(trial[nonnegative_from:], 0.0)
+        found = errors(trial)
+        if found @ found < current @ current:
+            done = current @ current - found @ found < 1e-9
+            x, current, damping = trial, found, damping / 3
+            if done:
+                break
+        else:
+            damping *= 4
+    return x
+
+
+def calibrate(
+    points: Sequence[Measured],
+    profile: Profile,
+    setting: Setting,
+    play: Callable[[Measured, Profile, Setting], Outcome],
+) -> Calibration:
+    """Fit on all points, and hold each out in turn.
+
+    Args:
+        points: at least two.
+        profile: where the tables come from.
+        setting: what the points have in common.
+        play: the model that residuals are taken from (the virtual clock).
+    """
+    if len(points) < 2:
+        raise ImportFileError("at least 2 points are needed to fit factors")
+    fitted = fit(points, profile, setting)
+    residuals = []
+    for i, point in enumerate(points):
+        others = [*points[:i], *points[i + 1 :]]
+        inside = play(point, fitted, setting)
+        outside = None
+        if family_of(point.decode) in {family_of(other.decode) for other in others}:
+            outside = play(point, fit(others, profile, setting), setting)
+        residuals.append(
+            Residual(
+                point=point,
+                tput=_percent(inside.tput_tps_per_gpu, point.tput_tps_per_gpu),
+                interactivity=_percent(inside.interactivity_tps, point.interactivity_tps),
+                held_out_tput=_percent(outside.tput_tps_per_gpu, point.tput_tps_per_gpu) if outside else None,
+                held_out_interactivity=_percent(outside.interactivity_tps, point.interactivity_tps)
+                if outside
+                else None,
+            )
+        )
+    return Calibration(profile=fitted, residuals=tuple(residuals))
+
+
+def _percent(model: float, measured: float) -> float:
+    return 100 * (model / measured - 1)

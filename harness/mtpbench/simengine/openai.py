@@ -1,0 +1,219 @@
+"""OpenAI's request and response forms, as vLLM answers them: pure parsing, and text ready to be sent.
+
+Every response says `"system_fingerprint": "mtpbench-simulated"`. There is no end-of-sequence token: a
+request always gets exactly its `max_tokens`, whatever `ignore_eos` says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FINGERPRINT = "mtpbench-simulated"
+HEADERS = {"X-Simulated": FINGERPRINT}
+_DEFAULT_MAX_TOKENS = 16
+_WORDS = ("at", "hest", "le", "sein", "or", "era", "thest", "on")
+_FILLER = tuple("".join(" " + w for w in itertools.islice(itertools.cycle(_WORDS), n)) for n in range(65))
+_IDS = itertools.count()
+_RUN = secrets.token_hex(4)
+
+
+class RequestError(Exception):
+    """A request that is answered with an error body."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message, self.param = status, kind, message, param
+
+    @property
+    def body(self) -> bytes:
+        """The JSON body that OpenAI's clients expect."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
+        return json.dumps({"error": error}).encode()
+
+
+def bad_request(message: str, param: str | None = None) -> RequestError:
+    """A 400 with its sentence."""
+    return RequestError(400, "BadRequestError", message, param)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """What a request asks for, in tokens."""
+
+    chat: bool
+    prompt_tokens: int
+    max_tokens: int
+    stream: bool
+    include_usage: bool
+    continuous_usage: bool
+
+
+def parse_ask(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> Ask:
+    """The request of a body.
+
+    Raises:
+        RequestError: the JSON, the model, a field or the length is wrong.
+    """
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise bad_request("the body is not a JSON object")
+    if body.get("model", model) != model:
+        message = f"The model `{body['model']}` does not exist. Valid aliases: {model}."
+        raise RequestError(404, "NotFoundError", message, "model")
+    prompt_tokens = _count_messages(body) if chat else _count_prompt(body)
+    max_tokens = _max_tokens(body)
+    if prompt_tokens + max_tokens > max_model_len:
+        raise bad_request(
+            f"{prompt_tokens} prompt tokens and max_tokens={max_tokens} are more than "
+            f"max_model_len={max_model_len}. Please shorten the prompt or request fewer output tokens.",
+            "max_tokens",
+        )
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise bad_request("stream_options is not an object", "stream_options")
+    return Ask(
+        chat=chat,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+        stream=bool(body.get("stream", False)),
+        include_usage=bool(options.get("include_usage", False)),
+        continuous_usage=bool(options.get("continuous_usage_stats", False)),
+    )
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int:
+    value = body.get("max_completion_tokens") or body.get("max_tokens", _DEFAULT_MAX_TOKENS)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise bad_request(f"max_tokens must be a whole number of at least 1, not {value!r}", "max_tokens")
+    return value
+
+
+def _count_prompt(body: Mapping[str, Any]) -> int:
+    prompt = body.get("prompt")
+    if isinstance(prompt, str):
+        count = len(prompt.split())
+    elif isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+        count = len(prompt)
+    elif isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
+        return _count_prompt({"prompt": prompt[0]})
+    elif isinstance(prompt, list) and prompt and all(isinstance(text, str) for text in prompt):
+        count = sum(len(text.split()) for text in prompt)
+    else:
+        raise bad_request("prompt must be a string, a list of strings or a list of token ids", "prompt")
+    if not count:
+        raise bad_request("the prompt is empty", "prompt")
+    return count
+
+
+def _count_messages(body: Mapping[str, Any]) -> int:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise bad_request("messages must be a list with at least one message", "messages")
+    count = 0
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            content = " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        if not isinstance(content, str):
+            raise bad_request("a message needs a content, a string or a list of text parts", "messages")
+        count += len(content.split())
+    if not count:
+        raise bad_request("the messages are empty", "messages")
+    return count
+
+
+def filler(count: int) -> str:
+    """Text of `count` words, about one per token."""
+    return _FILLER[count] if count < len(_FILLER) else _FILLER[1] * count
+
+
+class EventWriter:
+    """The server-sent events of one request, from pieces made once.
+
+    Args:
+        ask: what was asked.
+        model: the served model's name.
+        usage: False leaves every usage out (a fault).
+        done: False leaves [DONE] out (a fault).
+    """
+
+    def __init__(self, ask: Ask, model: str, *, usage: bool = True, done: bool = True) -> None:
+        self._ask, self._done = ask, done
+        self._continuous = ask.continuous_usage and usage
+        self._include = ask.include_usage and usage
+        kind, prefix = ("chat.completion.chunk", "chatcmpl") if ask.chat else ("text_completion", "cmpl")
+        head = {"id": f"{prefix}-{_RUN}{next(_IDS):08x}", "object": kind, "created": int(time.time())}
+        self._start = "data: " + json.dumps({**head, "model": model}, separators=(",", ":"))[:-1]
+        self._open = self._start + (
+            ',"choices":[{"index":0,"delta":{"content":"' if ask.chat else ',"choices":[{"index":0,"text":"'
+        )
+        self._close = '"},' if ask.chat else '",'
+        self._sent = 0
+
+    def tokens(self, cumulative: int, *, last: bool) -> bytes:
+        """The event that brings the request to `cumulative` tokens, with all that ends the stream if last."""
+        first = self._ask.chat and not self._sent
+        text, self._sent = filler(cumulative - self._sent), cumulative
+        finish = '"length"' if last else "null"
+        body = f'{self._open}{text}{self._close}"logprobs":null,"finish_reason":{finish}}}]'
+        event = (
+            f'{body}{self._usage(cumulative, self._continuous)},"system_fingerprint":"{FINGERPRINT}"}}\n\n'
+        )
+        if first:
+            event = self._role_event() + event
+        return (event + self._end(cumulative)).encode() if last else event.encode()
+
+    def _usage(self, tokens: int, wanted: bool) -> str:
+        if not wanted:
+            return ""
+        prompt = self._ask.prompt_tokens
+        total = prompt + tokens
+        return f',"usage":{{"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{tokens}}}'
+
+    def _role_event(self) -> str:
+        choices = ',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,'
+        usage = self._usage(0, self._continuous)
+        return (
+            f'{self._start}{choices}"finish_reason":null}}]{usage},"system_fingerprint":"{FINGERPRINT}"}}\n\n'
+        )
+
+    def _end(self, tokens: int) -> str:
+        usage = self._usage(tokens, self._include)
+        tail = (
+            f'{self._start},"choices":[]{usage},"system_fingerprint":"{FINGERPRINT}"}}\n\n' if usage else ""
+        )
+        return tail + ("data: [DONE]\n\n" if self._done else "")
+
+
+def whole_body(ask: Ask, model: str, *, usage: bool = True) -> bytes:
+    """The answer of a request that does not stream."""
+    text, n = filler(ask.max_tokens), ask.max_tokens
+    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length"}
+    choice |= {"message": {"role": "assistant", "content": text}} if ask.chat else {"text": text}
+    body: dict[str, Any] = {
+        "id": f"{'chatcmpl' if ask.chat else 'cmpl'}-{_RUN}{next(_IDS):08x}",
+        "object": "chat.completion" if ask.chat else "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [choice],
+        "system_fingerprint": FINGERPRINT,
+    }
+    if usage:
+        p = ask.prompt_tokens
+        body["usage"] = {"prompt_tokens": p, "total_tokens": p + n, "completion_tokens": n}
+    return json.dumps(body).encode()
+
+
+def models_body(model: str, max_model_len: int, started: int) -> bytes:
+    """The answer of /v1/models."""
+    entry = {"id": model, "object": "model", "created": started, "owned_by": FINGERPRINT, "root": model}
+    return json.dumps({"object": "list", "data": [{**entry, "max_model_len": max_model_len}]}).encode()

@@ -1,0 +1,273 @@
+"""What a step costs: decode and prefill times, KV room, transfer delay and power, from a data file.
+
+A profile is JSON (`profiles/*.json`, or any file of that form). Its tables are kept as their source gave
+them; `factors` say how the engine at hand differs from them and are what calibration fits:
+step = table × decode_scale + decode_overhead_ms, prefill = table × prefill_scale.
+
+Rules for what the tables do not hold, none of them a prediction:
+- beyond a table's end (sequences, prompt tokens): the straight line of its last two knots;
+- below its first knot: decode steps stay at the first knot's time, prefill follows the first two knots' line;
+- attention-DP widths between two tables (DEP12): linear in the width; beyond the tables: the nearest one;
+- tensor-parallel widths without a table (TP4, TEPn): the nearest width's table, unscaled;
+- draft counts above the tables' K: each further draft costs what the last one did,
+  t(k) = t(K) + (k - K)(t(K) - t(K - 1)).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtpbench.errors import InputError
+from mtpbench.records import WorkerGroup
+from mtpbench.requests import Floats
+
+Knots = tuple[tuple[float, float], ...]
+_KEYS = (
+    "name",
+    "about",
+    "decode_step_ms",
+    "prefill_ms",
+    "prefill_prompt_tokens",
+    "kv_tokens_per_rank",
+    "transfer_ms",
+    "power_w",
+    "factors",
+    "notes",
+)
+_DECODE_NAME = re.compile(r"(dep|tp)(\d+)_k(\d+)")
+_LAYOUT_NAME = re.compile(r"(dep|tp)(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Factors:
+    """What calibration fits; by layout family (`dep`, `tp`), 1 and 0 where nothing is said."""
+
+    decode_scale: Mapping[str, float]
+    decode_overhead_ms: Mapping[str, float]
+    prefill_scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """A piecewise-linear function through `knots` (x rising), straight on beyond both ends."""
+
+    knots: Knots
+
+    def at(self, x: float) -> float:
+        """The value at `x`."""
+        knots = self.knots
+        if len(knots) == 1:
+            return knots[0][1]
+        i = 1
+        while i < len(knots) - 1 and x > knots[i][0]:
+            i += 1
+        (x0, y0), (x1, y1) = knots[i - 1], knots[i]
+        return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """The costs of one model on one kind of GPU.
+
+    Args:
+        decode_step_ms: raw tables by (family, width, drafts): knots of (sequences per attention rank's GPU,
+            or per tensor-parallel worker; milliseconds).
+        prefill_ms: raw tables by (family, width): knots of (prompt tokens per rank, milliseconds).
+        kv_tokens_per_rank: KV-cache tokens by (family, width) of one attention rank (a GPU under attention
+            DP, the whole worker under tensor parallelism).
+        transfer_base_ms, transfer_per_token_ms: KV hand-over from a prefill to a decode worker.
+        idle_w, prefill_w, decode_w: power of one GPU that waits, prefills or decodes.
+    """
+
+    name: str
+    about: str
+    decode_step_ms: Mapping[tuple[str, int, int], Knots]
+    prefill_ms: Mapping[tuple[str, int], Knots]
+    kv_tokens_per_rank: Mapping[tuple[str, int], int]
+    transfer_base_ms: float
+    transfer_per_token_ms: float
+    idle_w: float
+    prefill_w: float
+    decode_w: float
+    factors: Factors
+
+    def step_times_s(self, group: WorkerGroup, drafts: int, longest: int) -> Floats:
+        """Decode step times in seconds by sequences on the fullest rank, shape (longest + 1,); [0] is 0."""
+        family = family_of(group)
+        sequences = np.arange(longest + 1, dtype=np.float64) / (group.tp if group.attention_dp else 1)
+        scale = self.factors.decode_scale.get(family, 1.0)
+        overhead = self.factors.decode_overhead_ms.get(family, 0.0)
+        times: Floats = (
+            self._raw_step_ms(family, group.gpus_per_worker, drafts, sequences) * scale + overhead
+        ) / 1e3
+        times[0] = 0.0
+        return times
+
+    def _raw_step_ms(self, family: str, width: int, drafts: int, sequences: Floats) -> Floats:
+        widths = sorted({w for f, w, _ in self.decode_step_ms if f == family})
+        if not widths:
+            raise InputError(
+                f"profile {self.name!r} has no decode table for {family} layouts; it has "
+                + ", ".join(sorted({f"{f}{w}" for f, w, _ in self.decode_step_ms}))
+            )
+        low = max((w for w in widths if w <= width), default=widths[0])
+        high = min((w for w in widths if w >= width), default=widths[-1])
+        if family == "tp" and low != high:
+            low = high = min((low, high), key=lambda w: abs(w - width))
+        at_low = self._raw_drafts_ms(family, low, drafts, sequences)
+        if low == high:
+            return at_low
+        share = (width - low) / (high - low)
+        return at_low + share * (self._raw_drafts_ms(family, high, drafts, sequences) - at_low)
+
+    def _raw_drafts_ms(self, family: str, width: int, drafts: int, sequences: Floats) -> Floats:
+        known = sorted(k for f, w, k in self.decode_step_ms if (f, w) == (family, width))
+        if drafts in known:
+            return _interpolate(self.decode_step_ms[family, width, drafts], sequences)
+        if len(known) < 2 or drafts < known[-1]:
+            raise InputError(
+                f"profile {self.name!r} has {family}{width} tables for k = {', '.join(map(str, known))} "
+                f"only; k = {drafts} can't be derived from them"
+            )
+        last, before = (_interpolate(self.decode_step_ms[family, width, k], sequences) for k in known[:-3:-1])
+        return last + (drafts - known[-1]) / (known[-1] - known[-2]) * (last - before)
+
+    def prefill_line_s(self, group: WorkerGroup) -> Line:
+        """Prefill time in seconds by prompt tokens on the fullest rank; its value at 0 is the fixed part."""
+        knots = _nearest(self.prefill_ms, group, self.name, "prefill_ms")
+        scale = self.factors.prefill_scale / 1e3
+        return Line(knots=tuple((tokens, ms * scale) for tokens, ms in knots))
+
+    def kv_tokens(self, group: WorkerGroup) -> int:
+        """KV-cache tokens of one attention rank."""
+        return int(_nearest(self.kv_tokens_per_rank, group, self.name, "kv_tokens_per_rank"))
+
+    def transfer_s(self, tokens: int) -> float:
+        """How long a prompt's KV takes from a prefill to a decode worker."""
+        return (self.transfer_base_ms + self.transfer_per_token_ms * tokens) / 1e3
+
+
+def family_of(group: WorkerGroup) -> str:
+    """`dep` where attention is data parallel, else `tp`."""
+    return "dep" if group.attention_dp else "tp"
+
+
+def _interpolate(knots: Knots, x: Floats) -> Floats:
+    xs, ys = (np.array(column) for column in zip(*knots, strict=True))
+    y: Floats = np.interp(x, xs, ys)
+    if len(knots) > 1:
+        beyond = x > xs[-1]
+        y[beyond] = ys[-1] + (x[beyond] - xs[-1]) * (ys[-1] - ys[-2]) / (xs[-1] - xs[-2])
+    return y
+
+
+def _nearest(by_layout: Mapping[tuple[str, int], Any], group: WorkerGroup, name: str, what: str) -> Any:
+    family = family_of(group)
+    widths = [w for f, w in by_layout if f == family]
+    if not widths:
+        known = ", ".join(f"{f}{w}" for f, w in by_layout)
+        raise InputError(f"profile {name!r} has no {what} for {family} layouts; it has {known}")
+    return by_layout[family, min(widths, key=lambda w: (abs(w - group.gpus_per_worker), w))]
+
+
+def names() -> tuple[str, ...]:
+    """The profiles that ship with the harness."""
+    folder = resources.files("mtpbench.simengine").joinpath("profiles")
+    return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
+
+
+@cache
+def load_profile(name_or_path: str) -> Profile:
+    """The profile of a shipped name, or of a JSON file (anything with a `/` or ending in `.json`).
+
+    Raises:
+        InputError: there is no such profile, or the file lacks or misspells something; says what.
+    """
+    return parse_profile(read_data(name_or_path), name_or_path)
+
+
+def read_data(name_or_path: str) -> dict[str, Any]:
+    """The profile's JSON as it stands in its file."""
+    if "/" in name_or_path or name_or_path.endswith(".json"):
+        try:
+            text = Path(name_or_path).read_text("utf-8")
+        except OSError as error:
+            raise InputError(f"profile {name_or_path}: can't be read: {error.strerror}") from error
+    elif name_or_path in names():
+        folder = resources.files("mtpbench.simengine").joinpath("profiles")
+        text = folder.joinpath(f"{name_or_path}.json").read_text("utf-8")
+    else:
+        raise InputError(f"unknown profile {name_or_path!r}; shipped: {', '.join(names())}, or a .json file")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"profile {name_or_path}: not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise InputError(f"profile {name_or_path}: a JSON object was expected")
+    return data
+
+
+def parse_profile(data: Mapping[str, Any], where: str) -> Profile:
+    """The profile that a file's JSON describes.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value has the wrong form.
+    """
+    if unknown := sorted(set(data) - set(_KEYS)):
+        raise InputError(f"profile {where}: unknown {', '.join(unknown)}; valid: {', '.join(_KEYS)}")
+    if missing := [key for key in _KEYS if key not in data and key not in ("factors", "notes")]:
+        raise InputError(f"profile {where}: missing {', '.join(missing)}")
+    factors = data.get("factors", {})
+    try:
+        prompt_tokens = data["prefill_prompt_tokens"]
+        return Profile(
+            name=data["name"],
+            about=data["about"],
+            decode_step_ms={_decode_key(key): _knots(rows) for key, rows in data["decode_step_ms"].items()},
+            prefill_ms={
+                _layout_key(key.removeprefix("ctx_")): _knots(rows, prompt_tokens)
+                for key, rows in data["prefill_ms"].items()
+            },
+            kv_tokens_per_rank={_layout_key(k): int(v) for k, v in data["kv_tokens_per_rank"].items()},
+            transfer_base_ms=float(data["transfer_ms"]["base"]),
+            transfer_per_token_ms=float(data["transfer_ms"]["per_token"]),
+            idle_w=float(data["power_w"]["idle"]),
+            prefill_w=float(data["power_w"]["prefill"]),
+            decode_w=float(data["power_w"]["decode"]),
+            factors=Factors(
+                decode_scale=dict(factors.get("decode_scale", {})),
+                decode_overhead_ms=dict(factors.get("decode_overhead_ms", {})),
+                prefill_scale=float(factors.get("prefill_scale", 1.0)),
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"profile {where}: {type(error).__name__}: {error}") from error
+
+
+def _decode_key(text: str) -> tuple[str, int, int]:
+    if not (match := _DECODE_NAME.fullmatch(text)):
+        raise ValueError(f"table {text!r} is not named like dep16_k3 or tp8_k0")
+    return match[1], int(match[2]), int(match[3])
+
+
+def _layout_key(text: str) -> tuple[str, int]:
+    if not (match := _LAYOUT_NAME.fullmatch(text)):
+        raise ValueError(f"layout {text!r} is not named like dep16 or tp8")
+    return match[1], int(match[2])
+
+
+def _knots(rows: Sequence[Sequence[float]], unit: float = 1.0) -> Knots:
+    knots = tuple((float(x) * unit, float(y)) for x, y in rows)
+    if not knots or any(b[0] <= a[0] for a, b in pairwise(knots)):
+        raise ValueError(f"a table needs rows of rising first column, not {rows}")
+    return knots

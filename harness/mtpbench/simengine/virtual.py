@@ -1,0 +1,234 @@
+"""The virtual clock: a whole point in one process, as fast as it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtpbench.errors import InputError, UnsupportedError
+from mtpbench.load.pacer import ClosedLoop
+from mtpbench.records import (
+    CounterSample,
+    EngineLimits,
+    Point,
+    PowerSample,
+    SpecCounters,
+    WorkerRole,
+)
+from mtpbench.requests import Ints, RequestTable
+from mtpbench.simengine.cluster import Cluster
+from mtpbench.simengine.faults import SILENTLY_OFF
+from mtpbench.simengine.profile import load_profile
+from mtpbench.simengine.worker import Emission
+from mtpbench.workload import Lengths
+
+_MAX_SAMPLES = 512
+_MAX_POWER_SAMPLES = 40_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VirtualRun:
+    """What a point on the virtual clock leaves behind: the raw truth, as a real run would."""
+
+    requests: RequestTable
+    counters: tuple[CounterSample, ...]
+    power: tuple[PowerSample, ...]
+
+
+def simulate_point(
+    point: Point, limits: Mapping[WorkerRole, EngineLimits], lengths: Lengths, loop: ClosedLoop
+) -> VirtualRun:
+    """Play a point's closed loop to its end on the embedded engine.
+
+    Args:
+        point: its `simulation.profile` gives the costs; its arm the drafts and their acceptance rates.
+        limits: scheduler limits by worker role.
+        lengths: of at least `loop.total` requests.
+        loop: a fresh pacer; it is used up.
+
+    Raises:
+        InputError: the profile, the limits or the lengths don't fit the point.
+        UnsupportedError: the point has faults that only processes can play.
+    """
+    if point.simulation is None:
+        raise InputError(f"point {point.id} has no simulation: it names no profile to take costs from")
+    _check_lengths(lengths, loop)
+    profile = load_profile(point.simulation.profile)
+    cluster = Cluster(point.topology, profile, limits, _rates(point), point.seed)
+    return play_loop(cluster, loop, lengths, point.measurement.sample_interval_s)
+
+
+def play_loop(cluster: Cluster, loop: ClosedLoop, lengths: Lengths, sample_interval_s: float) -> VirtualRun:
+    """Play a closed loop against a fresh cluster; `sample_interval_s` is the finest sampling step."""
+    recorder = _Recorder(loop.total, lengths)
+    sampler = _Sampler(cluster, sample_interval_s)
+    _play(cluster, loop, recorder, sampler)
+    return VirtualRun(requests=recorder.table(), counters=sampler.counters(), power=sampler.power())
+
+
+def _check_lengths(lengths: Lengths, loop: ClosedLoop) -> None:
+    have = min(len(lengths.prompt_tokens), len(lengths.output_tokens))
+    if have < loop.total:
+        raise InputError(f"lengths of {have} requests were given, the loop sends {loop.total}")
+    if loop.total and min(lengths.prompt_tokens.min(), lengths.output_tokens.min()) < 1:
+        raise InputError("a request needs at least 1 prompt and 1 output token")
+
+
+def _rates(point: Point) -> Sequence[float]:
+    faults = point.simulation.faults if point.simulation else ()
+    if others := sorted({fault.kind for fault in faults} - {SILENTLY_OFF}):
+        raise UnsupportedError(
+            f"fault {', '.join(others)} needs processes; the virtual clock plays {SILENTLY_OFF} only "
+            "(use the real or the scaled clock)"
+        )
+    if point.arm.speculation is None or faults:
+        return ()
+    rates = point.arm.speculation.acceptance.rates
+    if not rates or len(rates) != point.draft_tokens:
+        raise InputError(
+            f"arm {point.arm.name}: the embedded engine needs {point.draft_tokens} acceptance rates, "
+            f"not {list(rates or ())}"
+        )
+    return rates
+
+
+def _play(cluster: Cluster, loop: ClosedLoop, recorder: _Recorder, sampler: _Sampler) -> None:
+    prompts, outputs = recorder.prompts.tolist(), recorder.outputs.tolist()
+
+    def send(slot: int, now_s: float) -> None:
+        if turn := loop.take():
+            recorder.sent(turn.index, slot, turn.warmup, now_s)
+            cluster.submit(turn.index, prompts[turn.index], outputs[turn.index])
+
+    def record(emissions: list[Emission]) -> None:
+        for emission in emissions:
+            recorder.events(emission)
+            for key in emission.done:
+                send(recorder.slot_of[key], emission.time_s)
+
+    for slot in range(loop.concurrency):
+        send(slot, 0.0)
+    now_s = 0.0
+    sampler.sample(0.0)
+    while True:
+        while started := cluster.kick(now_s):
+            record(started)
+        if not cluster.pending:
+            break
+        now_s = cluster.next_s
+        if now_s >= sampler.next_s:
+            sampler.sample_until(now_s)
+        record(cluster.advance())
+    sampler.sample(now_s)
+
+
+class _Recorder:
+    """Requests and their token events, gathered as flat pieces."""
+
+    def __init__(self, count: int, lengths: Lengths) -> None:
+        self.prompts: Ints = lengths.prompt_tokens[:count]
+        self.outputs: Ints = lengths.output_tokens[:count]
+        self.slot_of = [0] * count
+        self._warmup = [False] * count
+        self._sent_s = [0.0] * count
+        self._times: list[float] = []
+        self._keys: list[Ints] = []
+        self._tokens: list[Ints] = []
+
+    def sent(self, index: int, slot: int, warmup: bool, now_s: float) -> None:
+        self.slot_of[index], self._warmup[index], self._sent_s[index] = slot, warmup, now_s
+
+    def events(self, emission: Emission) -> None:
+        self._times.append(emission.time_s)
+        self._keys.append(emission.keys)
+        self._tokens.append(emission.tokens)
+
+    def table(self) -> RequestTable:
+        n = len(self.prompts)
+        sizes = np.fromiter(map(len, self._keys), np.int64, len(self._keys))
+        keys = np.concatenate(self._keys)
+        order = np.argsort(keys, kind="stable")
+        times = np.repeat(np.array(self._times), sizes)[order]
+        tokens = np.concatenate(self._tokens)[order]
+        offsets = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=n)))).astype(np.int64)
+        sent = np.array(self._sent_s)
+        last = offsets[1:] - 1
+        return RequestTable(
+            index=np.arange(n, dtype=np.int64),
+            slot=np.array(self.slot_of, np.int64),
+            warmup=np.array(self._warmup, np.bool_),
+            scheduled_s=sent,
+            sent_s=sent,
+            end_s=times[last],
+            asked_prompt_tokens=self.prompts,
+            asked_output_tokens=self.outputs,
+            prompt_tokens=self.prompts,
+            output_tokens=tokens[last],
+            finish_reason=np.full(n, "length", object),
+            error=np.full(n, None, object),
+            error_detail=np.full(n, None, object),
+            chunk_offsets=offsets,
+            chunk_times_s=times,
+            chunk_tokens=tokens,
+        )
+
+
+class _Sampler:
+    """Counters and energy of every worker on a grid that doubles its step whenever it grows too fine."""
+
+    def __init__(self, cluster: Cluster, interval_s: float) -> None:
+        self._cluster, self._interval_s = cluster, interval_s
+        self._times: list[float] = []
+        self._counters: list[list[SpecCounters | None]] = []
+        self._energy: list[list[float]] = []
+        self.next_s = interval_s
+
+    def sample_until(self, now_s: float) -> None:
+        """Take the grid's samples up to `now_s`; the state has not changed since the last event."""
+        while self.next_s <= now_s:
+            self.sample(self.next_s)
+            if len(self._times) >= _MAX_SAMPLES:
+                self._interval_s *= 2
+                for column in (self._times, self._counters, self._energy):
+                    del column[1::2]
+            self.next_s += self._interval_s
+
+    def sample(self, now_s: float) -> None:
+        workers = self._cluster.workers
+        self._times.append(now_s)
+        self._counters.append([w.counters() for w in workers])
+        self._energy.append([w.energy_j(now_s) for w in workers])
+
+    def counters(self) -> tuple[CounterSample, ...]:
+        """One sample per grid time of every worker that decodes."""
+        return tuple(
+            CounterSample(
+                time_s=time_s,
+                process=name,
+                counters=counters[i],
+                reason=None if counters[i] else "speculation is off",
+            )
+            for time_s, counters in zip(self._times, self._counters, strict=True)
+            for i, name in enumerate(self._cluster.names)
+            if self._cluster.workers[i].role != "prefill"
+        )
+
+    def power(self) -> tuple[PowerSample, ...]:
+        """Every GPU of every worker; the power is the mean since the sample before."""
+        gpus = self._cluster.gpus
+        stride = max(1, -(-len(self._times) * sum(gpus) // _MAX_POWER_SAMPLES))
+        rows = sorted({*range(0, len(self._times), stride), len(self._times) - 1})
+        samples = []
+        for before, row in zip([None, *rows], rows, strict=False):
+            time_s, energy = self._times[row], self._energy[row]
+            for i, name in enumerate(self._cluster.names):
+                power_w = self._cluster.workers[i].costs.idle_w
+                if before is not None and time_s > self._times[before]:
+                    power_w = (energy[i] - self._energy[before][i]) / (time_s - self._times[before])
+                samples += [
+                    PowerSample(time_s=time_s, process=name, gpu=gpu, power_w=power_w, energy_j=energy[i])
+                    for gpu in range(gpus[i])
+                ]
+        return tuple(samples)

@@ -1,0 +1,448 @@
+"""One worker as a discrete-event model: no I/O, no clock of its own.
+
+The driver calls `begin(now)` to plan a step, waits until the end it answers, and calls `finish()`. All
+attention ranks of a worker step together, so the fullest rank sets the time. A step decodes every running
+sequence and, where prompts wait, takes a chunk of them (mixed steps share the fixed part of both costs).
+
+Roles: `prefill` ends a prompt with `prefilled`; `decode` takes sequences whose KV came with them and sends
+the first token when it admits them; `aggregated` does both. When the KV pool overflows, the youngest
+sequence of the rank goes back to the waiting line and its context is computed again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from mtpbench.errors import InputError
+from mtpbench.records import EngineLimits, SpecCounters, WorkerGroup, WorkerRole
+from mtpbench.requests import Ints
+from mtpbench.simengine.drafts import Drafts
+from mtpbench.simengine.profile import Line, Profile
+
+_KEY, _LEFT, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
+"""Rows of the running sequences' array; `_DUE` is the tokens left at which the next event is sent."""
+
+
+class Emission(NamedTuple):
+    """Token events of one moment: `tokens` are cumulative per request, `done` those that ended."""
+
+    time_s: float
+    keys: Ints
+    tokens: Ints
+    done: list[int]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request that is not decoding: waiting, in prefill, or with its KV ready."""
+
+    key: int
+    prompt: int
+    total: int
+    made: int = 0
+    sent: int = 0
+    computed: int = 0
+    rank: int = -1
+    final: int = 0
+    """KV tokens it holds at its end on the worker it was submitted to."""
+    cancelled: bool = False
+
+    @property
+    def context(self) -> int:
+        """Tokens whose KV it needs: the prompt and what it has generated."""
+        return self.prompt + self.made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """What a worker's steps cost, worked out from a profile for one layout and draft count."""
+
+    step_s: list[float]
+    prefill: Line
+    prefill_fixed_s: float
+    kv_tokens_per_rank: int
+    idle_w: float
+    prefill_w: float
+    decode_w: float
+
+    @classmethod
+    def of(cls, profile: Profile, group: WorkerGroup, drafts: int, limits: EngineLimits) -> Costs:
+        """The costs of a worker of `group` that runs at most `limits.max_running` sequences."""
+        ranks = group.dp
+        line = profile.prefill_line_s(group)
+        pool = profile.kv_tokens(group) if limits.kv_tokens is None else limits.kv_tokens // ranks
+        return cls(
+            step_s=profile.step_times_s(group, drafts, limits.max_running).tolist(),
+            prefill=line,
+            prefill_fixed_s=max(0.0, line.at(0)),
+            kv_tokens_per_rank=pool,
+            idle_w=profile.idle_w,
+            prefill_w=profile.prefill_w,
+            decode_w=profile.decode_w,
+        )
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counters that only rise."""
+
+    prompt_tokens: int = 0
+    preemptions: int = 0
+    steps: int = 0
+    extra_j: float = 0.0
+
+
+@dataclass(slots=True)
+class _Step:
+    start_s: float
+    end_s: float
+    decoding: int
+    chunks: list[tuple[Job, int]] = field(default_factory=list)
+    extra_w: float = 0.0
+
+
+class Worker:
+    """The scheduler, KV pool and step loop of one worker.
+
+    Args:
+        role: prefill, decode or aggregated.
+        ranks: attention-DP ranks (1 under tensor parallelism).
+        costs: what steps cost.
+        limits: what the engine's options allow.
+        drafts: the stream of accepted drafts, or None where speculation is off.
+    """
+
+    def __init__(
+        self, *, role: WorkerRole, ranks: int, costs: Costs, limits: EngineLimits, drafts: Drafts | None
+    ) -> None:
+        self.role, self.costs, self.limits, self.drafts = role, costs, limits, drafts
+        self.totals = Totals()
+        self.prefilled: list[Job] = []
+        self._ranks = ranks
+        self._chunk = max(1, limits.prefill_chunk_tokens // ranks)
+        self._drafted = len(drafts.rates) if drafts else 0
+        self._jobs: dict[int, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._ready: deque[Job] = deque()
+        self._partial: list[deque[Job]] = [deque() for _ in range(ranks)]
+        self._prefilling = 0
+        self._counts = [0] * ranks
+        self._reserved = [0] * ranks
+        self._age = self._n = self._gone_tokens = 0
+        self._state: Ints = np.zeros((7, 0), np.int64)
+        self._grow(256)
+        self._emissions: list[Emission] = []
+        self._step: _Step | None = None
+
+    # ------------------------------------------------------------------------------------ what a driver sees
+
+    @property
+    def running(self) -> int:
+        """Sequences that hold a place: decoding or in prefill."""
+        return self._n + self._prefilling
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a place yet."""
+        return len(self._waiting) + len(self._ready)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is under way."""
+        return self._step is not None
+
+    def submit(self, job: Job, *, kv_ready: bool = False) -> None:
+        """Queue a request; with `kv_ready` its prompt was prefilled elsewhere.
+
+        Raises:
+            InputError: it can never fit into the KV pool of one rank.
+        """
+        job.final = job.prompt if self.role == "prefill" else job.prompt + job.total
+        need = job.final + self._drafted + 1
+        if need > self.costs.kv_tokens_per_rank:
+            raise InputError(
+                f"a request of {job.prompt} + {job.total} tokens needs {need} KV tokens, "
+                f"a rank's pool has {self.costs.kv_tokens_per_rank}"
+            )
+        self._jobs[job.key] = job
+        (self._ready if kv_ready else self._waiting).append(job)
+
+    def cancel(self, key: int) -> None:
+        """Free the place of a request; unknown keys (already ended) are ignored."""
+        if job := self._jobs.pop(key, None):
+            job.cancelled = True
+            for line in (self._waiting, self._ready):
+                if job in line:
+                    line.remove(job)
+            return
+        self._drop(np.flatnonzero(self._key[: self._n] == key).tolist())
+
+    @property
+    def generation_tokens(self) -> int:
+        """Output tokens made so far."""
+        running = self._state[:, : self._n]
+        return self._gone_tokens + int((running[_TOTAL] - running[_LEFT]).sum())
+
+    def take_emissions(self) -> list[Emission]:
+        """The events since the last call, in time order."""
+        emissions, self._emissions = self._emissions, []
+        return emissions
+
+    def take_prefilled(self) -> list[Job]:
+        """The prompts that a prefill worker ended since the last call."""
+        jobs, self.prefilled = self.prefilled, []
+        return jobs
+
+    def counters(self) -> SpecCounters | None:
+        """Speculation counters, or None where speculation is off."""
+        return self.drafts.counters() if self.drafts else None
+
+    def power_w(self, now_s: float) -> float:
+        """Power of each of its GPUs at a moment; they step together, so all draw the same."""
+        step = self._step
+        busy = step is not None and step.start_s <= now_s < step.end_s
+        return self.costs.idle_w + (step.extra_w if busy and step else 0.0)
+
+    def energy_j(self, now_s: float) -> float:
+        """Energy of each of its GPUs since engine second 0."""
+        joules = self.costs.idle_w * now_s + self.totals.extra_j
+        if step := self._step:
+            joules += step.extra_w * (min(max(now_s, step.start_s), step.end_s) - step.start_s)
+        return joules
+
+    def begin(self, now_s: float) -> float | None:
+        """Start a step and answer when it ends, or None where there is nothing to do."""
+        if max(self._reserved) > self.costs.kv_tokens_per_rank:
+            self._preempt()
+        if self._ready:
+            self._admit_ready(now_s)
+        chunks, longest = self._plan_prefill() if self._prefilling or self._waiting else ([], 0)
+        n = self._n
+        if not n and not chunks:
+            return None
+        costs = self.costs
+        decode_s = costs.step_s[max(self._counts_decoding())] if n else 0.0
+        duration_s = decode_s
+        prefill_s = 0.0
+        if chunks:
+            prefill_s = costs.prefill.at(longest)
+            duration_s = prefill_s
+            if n:
+                duration_s = max(decode_s, costs.prefill_fixed_s) + prefill_s - costs.prefill_fixed_s
+        share = (duration_s - decode_s) / duration_s if n else 1.0
+        extra_w = share * costs.prefill_w + (1 - share) * costs.decode_w - costs.idle_w
+        self._step = _Step(now_s, now_s + duration_s, n, chunks, extra_w)
+        return now_s + duration_s
+
+    def finish(self) -> None:
+        """End the step that `begin` started: tokens, events, freed places."""
+        step, self._step = self._step, None
+        assert step is not None, "finish() without begin()"
+        self.totals.steps += 1
+        self.totals.extra_j += step.extra_w * (step.end_s - step.start_s)
+        if n := self._n:
+            left = self._left[:n]
+            left -= self.drafts.take(n) if self.drafts else 1
+            (due,) = (left <= self._due[:n]).nonzero()
+            if due.size:
+                self._emit(due, step.end_s)
+        if step.chunks:
+            self._end_chunks(step)
+
+    # ------------------------------------------------------------------------------------ prefill
+
+    def _counts_decoding(self) -> list[int]:
+        if not self._prefilling:
+            return self._counts
+        return [count - len(jobs) for count, jobs in zip(self._counts, self._partial, strict=True)]
+
+    def _plan_prefill(self) -> tuple[list[tuple[Job, int]], int]:
+        budget = [self._chunk] * self._ranks
+        chunks: list[tuple[Job, int]] = []
+        for rank, partial in enumerate(self._partial):
+            while partial and partial[0].cancelled:
+                self._release_prefill(partial.popleft())
+            for job in partial:
+                take = min(budget[rank], job.context - job.computed)
+                if take <= 0:
+                    break
+                budget[rank] -= take
+                chunks.append((job, take))
+        while self._waiting:
+            job = self._waiting[0]
+            chosen = self._rank_for_prompt(job, budget)
+            if chosen is None:
+                break
+            self._waiting.popleft()
+            self._hold(job, chosen)
+            self._partial[chosen].append(job)
+            self._prefilling += 1
+            take = min(budget[chosen], job.context)
+            budget[chosen] -= take
+            chunks.append((job, take))
+        return chunks, self._chunk - min(budget)
+
+    def _rank_for_prompt(self, job: Job, budget: list[int]) -> int | None:
+        if self.running >= self.limits.max_running:
+            return None
+        if self.role == "prefill":
+            rank = budget.index(max(budget))
+        else:
+            open_ranks = [r for r in range(self._ranks) if budget[r] > 0]
+            if not open_ranks:
+                return None
+            rank = min(open_ranks, key=lambda r: (self._counts[r], -budget[r]))
+        return rank if budget[rank] > 0 and self._fits(job, rank) else None
+
+    def _end_chunks(self, step: _Step) -> None:
+        joining: list[Job] = []
+        for job, take in step.chunks:
+            job.computed += take
+            if job.made == 0:
+                self.totals.prompt_tokens += take
+            if job.computed < job.context:
+                continue
+            self._partial[job.rank].remove(job)
+            if job.cancelled:
+                self._release_prefill(job)
+            elif self.role == "prefill":
+                self._release_prefill(job)
+                del self._jobs[job.key]
+                self.prefilled.append(job)
+            else:
+                self._prefilling -= 1
+                joining.append(job)
+        if joining:
+            self._join(joining, step.end_s)
+
+    def _release_prefill(self, job: Job) -> None:
+        self._prefilling -= 1
+        self._counts[job.rank] -= 1
+        self._reserved[job.rank] -= job.final
+
+    # ------------------------------------------------------------------------------------ KV pool
+
+    def _hold(self, job: Job, rank: int) -> None:
+        job.rank = rank
+        self._counts[rank] += 1
+        self._reserved[rank] += job.final
+
+    def _used(self) -> list[int]:
+        """Exact KV tokens by rank."""
+        state = self._state[:, : self._n]
+        context = state[_PROMPT] + state[_TOTAL] - state[_LEFT]
+        used = np.bincount(state[_RANK], weights=context, minlength=self._ranks).astype(int).tolist()
+        for rank, jobs in enumerate(self._partial):
+            used[rank] += sum(job.context for job in jobs)
+        return [int(tokens) for tokens in used]
+
+    def _fits(self, job: Job, rank: int) -> bool:
+        """Whether a rank has room: certainly where all of it can grow to its end, else by exact count."""
+        pool = self.costs.kv_tokens_per_rank
+        if self._reserved[rank] + job.final <= pool:
+            return True
+        growth = (self._counts[rank] + 1) * (self._drafted + 1)
+        return self._used()[rank] + job.context + growth <= pool
+
+    def _preempt(self) -> None:
+        """Send the youngest sequences of overflowing ranks back, until the next step is sure to fit."""
+        used = self._used()
+        for rank in range(self._ranks):
+            while used[rank] + self._counts[rank] * (self._drafted + 1) > self.costs.kv_tokens_per_rank:
+                rows = np.flatnonzero(self._state[_RANK, : self._n] == rank)
+                if len(rows) < 2:
+                    break  # the last one must go on, or the rank would never end anything
+                row = int(rows[self._state[_AGE, rows].argmax()])
+                key, left, due, total, prompt = (int(v) for v in self._state[:5, row])
+                # `due` is what is left at the next event, so the last one was an interval of tokens earlier.
+                sent = total - due - self.limits.stream_interval if due else total - left
+                job = self._jobs[key] = Job(key, prompt, total, total - left, sent, final=prompt + total)
+                self._drop([row])
+                self._waiting.appendleft(job)
+                self.totals.preemptions += 1
+                used[rank] -= job.context
+
+    # ------------------------------------------------------------------------------------ decode
+
+    def _admit_ready(self, now_s: float) -> None:
+        admitted: list[Job] = []
+        room = self.limits.max_running - self.running
+        counts = self._counts
+        while self._ready and len(admitted) < room:
+            rank = counts.index(min(counts))
+            if not self._fits(self._ready[0], rank):
+                break
+            job = self._ready.popleft()
+            self._hold(job, rank)
+            admitted.append(job)
+        if admitted:
+            self._join(admitted, now_s)
+
+    def _join(self, jobs: list[Job], now_s: float) -> None:
+        """Give sequences whose context is computed their next token, and let them decode."""
+        interval = self.limits.stream_interval
+        rows: list[tuple[int, ...]] = []
+        keys: list[int] = []
+        tokens: list[int] = []
+        done: list[int] = []
+        for job in jobs:
+            del self._jobs[job.key]
+            self._gone_tokens -= job.made  # what a preempted sequence had made counts again as running
+            job.made += 1
+            left = job.total - job.made
+            if left == 0 or job.sent == 0 or job.made - job.sent >= interval:
+                job.sent = job.made
+                keys.append(job.key)
+                tokens.append(job.made)
+            if left == 0:
+                done.append(job.key)
+                self._gone_tokens += job.made
+                self._counts[job.rank] -= 1
+                self._reserved[job.rank] -= job.final
+            else:
+                self._age += 1
+                due = max(job.total - job.sent - interval, 0)
+                rows.append((job.key, left, due, job.total, job.prompt, job.rank, self._age))
+        if keys:
+            self._emissions.append(Emission(now_s, np.array(keys), np.array(tokens), done))
+        if rows:
+            n = self._n + len(rows)
+            if n > self._state.shape[1]:
+                self._grow(2 * n)
+            self._state[:, self._n : n] = np.array(rows).T
+            self._n = n
+
+    def _grow(self, capacity: int) -> None:
+        state = np.zeros((7, capacity), np.int64)
+        if self._n:
+            state[:, : self._n] = self._state[:, : self._n]
+        self._state = state
+        self._key, self._left, self._due, self._total = state[_KEY], state[_LEFT], state[_DUE], state[_TOTAL]
+
+    def _emit(self, due: Ints, now_s: float) -> None:
+        left = self._left[due]
+        np.maximum(left, 0, out=left)
+        self._due[due] = np.maximum(left - self.limits.stream_interval, 0)
+        keys = self._key[due]
+        (ended,) = (left == 0).nonzero()
+        done: list[int] = keys[ended].tolist()
+        self._emissions.append(Emission(now_s, keys, self._total[due] - left, done))
+        if done:
+            self._drop(due[ended].tolist())
+
+    def _drop(self, rows: list[int]) -> None:
+        """Take rows (rising) out; the last row moves into each hole."""
+        state, n = self._state, self._n
+        for row in reversed(rows):
+            _, left, _, total, prompt, rank, _ = state[:, row].tolist()
+            self._counts[rank] -= 1
+            self._reserved[rank] -= prompt + total
+            self._gone_tokens += total - max(left, 0)
+            n -= 1
+            if row != n:
+                state[:, row] = state[:, n]
+        self._n = n
