@@ -21,6 +21,7 @@ PURE = (
     "metrics.py",
     "acceptance.py",
     "validity.py",
+    "failures.py",
     "load/pacer.py",
     "load/sse.py",
     "load/stream.py",

@@ -11,11 +11,14 @@ from typing import Protocol, Self
 import aiohttp
 
 from mtpbench.errors import StartError
+from mtpbench.failures import explain
 from mtpbench.placeholders import Placement
 from mtpbench.records import Deployment, Process
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
+CAUSE_LINES = 400
+"""How far back a log is searched for the cause of a death."""
 
 
 class Handle(Protocol):
@@ -108,13 +111,10 @@ class LiveDeployment:
         }
 
     def dead(self) -> str | None:
-        """Which process ended and how, with its last log lines; None while all run."""
+        """Which process ended and how, with the cause its log names; None while all run."""
         for handle in self.handles:
             if (how := handle.ended()) is not None:
-                last = handle.log_tail(5).splitlines()
-                return f"{handle.process.name} ended with {how}" + (
-                    f"; last log line: {last[-1]}" if last else ""
-                )
+                return f"{handle.process.name} ended with {how}; {_last_words(handle)}"
         return None
 
     async def is_healthy(self) -> bool:
@@ -162,7 +162,7 @@ class LiveDeployment:
         for handle in self.handles:
             if (how := handle.ended()) is not None:
                 raise StartError(
-                    f"died before the deployment was ready ({how})",
+                    f"died before the deployment was ready ({how}); {_last_words(handle)}",
                     process=handle.process.name,
                     log_tail=handle.log_tail(),
                 )
@@ -197,6 +197,14 @@ class LiveDeployment:
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
             return False
         return any(model.get("id") == probe.model for model in listed.get("data", []))
+
+
+def _last_words(handle: Handle) -> str:
+    """The known cause in a log, else its last line."""
+    if cause := explain(handle.log_tail(CAUSE_LINES)):
+        return str(cause)
+    last = handle.log_tail(1)
+    return f"last log line: {last}" if last else "it printed nothing"
 
 
 def _timeout() -> aiohttp.ClientTimeout:

@@ -92,7 +92,7 @@ async def test_a_server_that_ignores_sigterm_is_killed(
 
 
 async def test_a_server_that_dies_at_start_is_reported_with_its_last_lines(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"exit code 7\)\nlast log lines:\n(.*\n)*.*out of imagination"):
+    with pytest.raises(StartError, match=r"exit code 7\).*\nlast log lines:\n(.*\n)*.*out of imagination"):
         async with LiveDeployment(deployment("die"), LocalExecutor(tmp_path), 30):
             pass
 

@@ -1,0 +1,48 @@
+"""Known deaths are recognised in what real engines printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtpbench.failures import CODES, explain
+
+FAILURES = Path(__file__).resolve().parents[1] / "fixtures" / "captures" / "failures"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "telling"),
+    [
+        ("fail_bad_flag", "bad_flag", "--speculative-tokens 3"),
+        ("fail_bad_specjson", "bad_flag", "Unexpected keyword argument"),
+        ("fail_bad_method", "bad_speculation", "Input should be 'ngram'"),
+        ("fail_synth_bad_len", "bad_speculation", "must be in [1, 2], got 2.5"),
+        ("fail_llama_synth_bad", "bad_speculation", "within [1, 2]"),
+        ("fail_mtp_on_no_mtp_model", "model_without_mtp", "Unsupported speculative method: 'mtp'"),
+        ("fail_oom_kv500g", "out_of_memory", "500.0 GiB"),
+        ("fail_gpu_mem_util_099", "out_of_memory", "0.99, 23.31 GiB"),
+        ("fail_port_in_use", "port_in_use", "Address already in use"),
+        ("fail_model_missing", "model_missing", "Cannot find an appropriate cached snapshot"),
+        ("fail_llama_missing_model", "model_missing", "/nope.gguf"),
+        ("fail_llama_bad_flag", "bad_flag", "--no-such-flag"),
+        ("fail_dsv4_on_cpu", "engine_core_dead", "Engine core initialization failed"),
+        ("crash_engine_core", "engine_core_dead", "EngineCore encountered an issue"),
+    ],
+)
+def test_a_captured_death_is_named(name: str, code: str, telling: str) -> None:
+    cause = explain((FAILURES / f"{name}.txt").read_text("utf-8", "replace"))
+    assert cause is not None
+    assert cause.code == code
+    assert telling in cause.line
+    assert cause.code in CODES
+
+
+def test_every_captured_death_is_tested() -> None:
+    tested = {mark[0] for mark in test_a_captured_death_is_named.pytestmark[0].args[1]}
+    assert {path.stem for path in FAILURES.glob("*.txt")} == tested
+
+
+def test_an_ordinary_log_names_no_cause() -> None:
+    assert explain("INFO: Started server process\nINFO: Application startup complete.\n") is None
+    assert explain("") is None
