@@ -22,10 +22,10 @@ hardware: gb200-nvl72
 engine:
   name: simulated
   clock: scaled
-  speed: 10
+  speed: 5
   flags: {all: {stream-interval: 4}}
 workload: {isl: 64, osl: 32}
-measurement: {warmup_per_slot: 1, requests_per_slot: 3, min_requests: 6, min_window_s: 0.1}
+measurement: {warmup_per_slot: 1, requests_per_slot: 6, min_requests: 6, min_window_s: 0.1}
 arms:
   off:
   mtp: {draft_tokens: 3, acceptance: golden}

@@ -98,10 +98,10 @@ def _cell(
     tput, runs_at = value
     usd = mw = joules = None
     if economics is not None and tput is not None:
-        kw = economics.hardware.power_kw_per_gpu
-        usd = usd_per_mtok(tput, economics.usd_per_gpu_h)
-        mw = tps_per_mw(tput, kw)
-        joules = joules_per_token(tput, kw * 1000)
+        price, kw = economics.usd_per_gpu_h, economics.hardware.power_kw_per_gpu
+        usd = None if price is None else usd_per_mtok(tput, price)
+        if kw is not None:
+            mw, joules = tps_per_mw(tput, kw), joules_per_token(tput, kw * 1000)
     return Cell(
         target_tps=target,
         state=state,

@@ -33,31 +33,36 @@ def joules_per_token(tput_tps_per_gpu: float, power_w_per_gpu: float) -> float:
 class Economics:
     """The constants of one comparison: which hardware, of which date, at whose price.
 
+    Hardware without any price has an unknown one, whatever the tier.
+
     Raises:
-        InputError: the hardware has no price of that tier; the message lists its tiers.
+        InputError: the hardware has prices, but none of that tier; the message lists its tiers.
     """
 
     hardware: Hardware
     tier: str = DEFAULT_TIER
 
     def __post_init__(self) -> None:
-        if self.tier not in self.hardware.usd_per_gpu_h:
+        if self.hardware.usd_per_gpu_h and self.tier not in self.hardware.usd_per_gpu_h:
             known = ", ".join(self.hardware.usd_per_gpu_h)
             raise InputError(f"{self.hardware.name} has no price of tier {self.tier!r}; tiers: {known}")
 
     @property
-    def usd_per_gpu_h(self) -> float:
-        """The price of one GPU for one hour."""
-        return self.hardware.usd_per_gpu_h[self.tier]
+    def usd_per_gpu_h(self) -> float | None:
+        """The price of one GPU for one hour; None where it is unknown."""
+        return self.hardware.usd_per_gpu_h.get(self.tier)
 
     @property
     def label(self) -> str:
-        """What the figures rest on, in one line."""
-        return (
-            f"{self.hardware.gpu} at ${self.usd_per_gpu_h:g} per GPU-hour ({self.tier}), "
-            f"{self.hardware.power_kw_per_gpu:g} kW provisioned per GPU, constants of "
+        """What the figures rest on, in one line; what is unknown, with the reason."""
+        usd, kw = self.usd_per_gpu_h, self.hardware.power_kw_per_gpu
+        price = "at an unknown price" if usd is None else f"at ${usd:g} per GPU-hour ({self.tier})"
+        power = "unknown power" if kw is None else f"{kw:g} kW"
+        label = (
+            f"{self.hardware.gpu} {price}, {power} provisioned per GPU, constants of "
             f"{self.hardware.constants_date}"
         )
+        return label if usd is not None and kw is not None else f"{label} ({self.hardware.source})"
 
 
 def resolve_name(name: str) -> str:

@@ -148,7 +148,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
                     "no_ratio_because": ratio.reason if ratio else None,
                     "lower_cost_share": ratio.lower_cost if ratio else None,
                     "constants_date": economics.hardware.constants_date if economics else None,
-                    "price_tier": economics.tier if economics else None,
+                    "price_tier": economics.tier if economics and economics.usd_per_gpu_h else None,
                 }
             )
     return lines

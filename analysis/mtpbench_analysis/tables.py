@@ -14,6 +14,7 @@ from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.sentences import describe_cost
 
 Texts = tuple[str, ...]
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +186,10 @@ def _throughput(cell: Cell) -> str:
 
 
 def _bounded(text: str, cell: Cell, sign: str) -> str:
-    return f"{sign} {text}" if cell.state == "at_least" and text != MISSING else text
+    """A derived figure; where there is a throughput to derive it from, only its constant can be missing."""
+    if text == MISSING:
+        return UNKNOWN if cell.tput_tps_per_gpu is not None else MISSING
+    return f"{sign} {text}" if cell.state == "at_least" else text
 
 
 def _acceptance(cell: Cell) -> str:

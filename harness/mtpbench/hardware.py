@@ -47,5 +47,5 @@ def lookup(name: str, date: str | None = None) -> Hardware:
         power_kw_per_gpu=dated[chosen]["power_kw_per_gpu"],
         usd_per_gpu_h=dated[chosen]["usd_per_gpu_h"],
         constants_date=chosen,
-        source=_constants()["source"],
+        source=entry.get("source", _constants()["source"]),
     )

@@ -193,6 +193,7 @@ class Engine:
     """The engine of a sweep's base, equal in all its arms.
 
     `flags` and `env` are by worker role, already merged for the topology (without what an arm forces).
+    `command` are the words that start a worker in place of the engine's usual ones; None for those.
     `router` names what stands in front of disaggregated workers (`dynamo`, `sglang`, `trtllm`, `simulated`).
     """
 
@@ -200,6 +201,7 @@ class Engine:
     router: str | None = None
     version: str | None = None
     image: str | None = None
+    command: tuple[str, ...] | None = None
     flags: Mapping[str, Flags] = field(default_factory=dict)
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -218,7 +220,8 @@ class Workload:
     """What is asked of the server.
 
     Lengths are uniform in [range_ratio × L, L]. `prompts` is `random` (seeded token ids or words) or
-    `dataset` (JSONL at `dataset_path`). `chat_template` sends chat completions.
+    `dataset` (JSONL at `dataset_path`). `chat_template` sends chat completions. `vocabulary` bounds the
+    random token ids, for a model that has fewer than `workload.py` assumes; None for what it assumes.
     """
 
     isl: int
@@ -229,6 +232,7 @@ class Workload:
     chat_template: bool = False
     temperature: float = 0.0
     ignore_eos: bool = True
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -302,16 +306,17 @@ class Hardware:
     """A kind of rack and the constants that turn tokens into money and megawatts (a dated file, not code).
 
     Args:
-        power_kw_per_gpu: provisioned all-in power per GPU.
-        usd_per_gpu_h: price by owner tier, such as `hyperscaler`.
+        power_kw_per_gpu: provisioned all-in power per GPU; None where nobody published one.
+        usd_per_gpu_h: price by owner tier, such as `hyperscaler`; empty where nobody published one.
         nodes_per_domain: nodes that share one NVLink domain.
+        source: where the constants come from, or why there are none.
     """
 
     name: str
     gpu: str
     gpus_per_node: int
     nodes_per_domain: int
-    power_kw_per_gpu: float
+    power_kw_per_gpu: float | None
     usd_per_gpu_h: Mapping[str, float]
     constants_date: str
     source: str

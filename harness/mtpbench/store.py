@@ -276,6 +276,21 @@ def rewrite_result(directory: Path, result: PointResult) -> None:
     _write_atomically(directory / "result.json", to_json(result))
 
 
+def write_tables(directory: Path, texts: Mapping[str, str]) -> None:
+    """Write tables and pages beside the points they are made of; no reader ever sees half of one.
+
+    Raises:
+        StoreError: a file can't be written.
+    """
+    for name, text in texts.items():
+        beside = directory / f".{name}.{os.getpid()}"
+        try:
+            beside.write_text(text, "utf-8")
+            beside.rename(directory / name)
+        except OSError as error:
+            raise StoreError(f"{directory / name}: can't be written ({error.strerror})") from error
+
+
 @contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
     """Hold the sweep's lock: two runs on one machine would measure each other.

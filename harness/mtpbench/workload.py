@@ -72,16 +72,17 @@ class Prompts:
         workload: what is asked of the server.
         lengths: token lengths by request index; a dataset's own `output_tokens` win over them.
         seed: the point's seed.
-        vocabulary: size of the model's vocabulary, or anything smaller; ids are drawn from its middle
-            three quarters, since special tokens sit at the ends.
+        vocabulary: size of the model's vocabulary, or anything smaller; None for the workload's own, or the
+            default. Ids are drawn from its middle three quarters, since special tokens sit at the ends.
 
     Raises:
         SweepError: the dataset can't be read, or a line of it is no request; names file and line.
     """
 
     def __init__(
-        self, workload: Workload, lengths: Lengths, seed: int, vocabulary: int = DEFAULT_VOCABULARY
+        self, workload: Workload, lengths: Lengths, seed: int, vocabulary: int | None = None
     ) -> None:
+        vocabulary = vocabulary or workload.vocabulary or DEFAULT_VOCABULARY
         if vocabulary < 8:
             raise SweepError(f"a vocabulary of {vocabulary} is too small to draw prompts from; at least 8")
         self._workload, self._seed = workload, seed

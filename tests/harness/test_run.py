@@ -119,9 +119,9 @@ def test_a_second_run_measures_only_what_is_missing_or_invalid(write_sweep, tmp_
 def test_a_server_that_dies_in_mid_load_costs_one_point_and_is_started_again(
     write_sweep, tmp_path: Path
 ) -> None:
-    faults = "speed: 10\n  faults: [{kind: exit_after_bind, at_request: 8, value: 9}]"
+    faults = "speed: 5\n  faults: [{kind: exit_after_bind, at_request: 8, value: 9}]"
     # Requests are counted from each start: the first point (8 requests) passes, the second one kills.
-    sweep = load_sweep(write_sweep(("speed: 10", faults), ("concurrency: [1, 2]", "concurrency: [1, 2, 3]")))
+    sweep = load_sweep(write_sweep(("speed: 5", faults), ("concurrency: [1, 2]", "concurrency: [1, 2, 3]")))
     _log, store = go(sweep, tmp_path)
     by_id = {p.point.id: p.result for p in read_sweep(store.directory).points}
     results = [by_id[point.id] for point in sweep.points]
@@ -141,9 +141,7 @@ def test_a_server_that_dies_in_mid_load_costs_one_point_and_is_started_again(
 def test_a_server_that_dies_at_start_marks_every_point_and_says_its_last_words(
     write_sweep, tmp_path: Path
 ) -> None:
-    sweep = load_sweep(
-        write_sweep(("speed: 10", "speed: 10\n  faults: [{kind: exit_before_bind, value: 3}]"))
-    )
+    sweep = load_sweep(write_sweep(("speed: 5", "speed: 5\n  faults: [{kind: exit_before_bind, value: 3}]")))
     _log, store = go(sweep, tmp_path)
     stored = read_sweep(store.directory)
     assert len(stored.points) == 4
@@ -156,16 +154,16 @@ def test_a_server_that_dies_at_start_marks_every_point_and_says_its_last_words(
 
 
 def test_mtp_that_is_silently_off_is_not_taken_for_mtp(write_sweep, tmp_path: Path) -> None:
-    faults = "speed: 10\n  faults: [{kind: mtp_silently_off, role: decode}]"
-    sweep = load_sweep(write_sweep(("speed: 10", faults), SPLIT))
+    faults = "speed: 5\n  faults: [{kind: mtp_silently_off, role: decode}]"
+    sweep = load_sweep(write_sweep(("speed: 5", faults), SPLIT))
     log, _ = go(sweep, tmp_path)
     assert codes(log.results[1]) == {"mtp_no_counters"}
     assert log.results[1].acceptance.length is None
 
 
 def test_failed_requests_are_records_and_counted(write_sweep, tmp_path: Path) -> None:
-    faults = "speed: 10\n  faults: [{kind: http_503, probability: 0.3}]"
-    sweep = load_sweep(write_sweep(("speed: 10", faults), ("requests_per_slot: 3", "requests_per_slot: 10")))
+    faults = "speed: 5\n  faults: [{kind: http_503, probability: 0.3}]"
+    sweep = load_sweep(write_sweep(("speed: 5", faults), ("requests_per_slot: 6", "requests_per_slot: 10")))
     log, store = go(sweep, tmp_path)
     busiest = log.results[1]
     assert "error_rate" in codes(busiest)
@@ -186,7 +184,7 @@ def test_the_virtual_clock_runs_a_sweep_without_servers(write_sweep, tmp_path: P
 
 
 CLI = (sys.executable, "-m", "mtpbench", "run")
-SLOW = ("requests_per_slot: 3", "requests_per_slot: 40"), ("concurrency: [1, 2]", "concurrency: [1, 2, 4]")
+SLOW = ("requests_per_slot: 6", "requests_per_slot: 40"), ("concurrency: [1, 2]", "concurrency: [1, 2, 4]")
 
 
 def start_cli(path: Path, root: Path) -> subprocess.Popen[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from mtpbench.errors import StoreError
+from mtpbench.store import write_tables
 from mtpbench_analysis.comparisons import Question, compare_points
 from mtpbench_analysis.document import list_unused, write_document
 from mtpbench_analysis.exports import to_csv, to_json
@@ -37,16 +36,5 @@ def write_report(directory: Path, question: Question | None = None) -> Path:
         "points.csv": write_points(points.points, [f"all points of {title}"]),
         "report.html": render_page(title, outcome.comparisons, left_out),
     }
-    for name, text in texts.items():
-        _replace(directory / name, text)
+    write_tables(directory, texts)
     return directory / "report.html"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes beside and renames, so that a reader never sees half a page."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_text(text, "utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise StoreError(f"{path}: can't be written ({error.strerror})") from error

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mtpbench import run as running
 from mtpbench.cli.progress import RunProgress, summary
-from mtpbench.errors import InputError, RunError
+from mtpbench.errors import InputError, RunError, SchemaError, StoreError
 from mtpbench.executors.sockets import choose_port
 from mtpbench.records import Point
 from mtpbench.store import SweepStore, exclusive, read_sweep
@@ -145,10 +145,7 @@ def _finish(console: Console, directory: Path, *, interrupted: bool) -> None:
     """The table, the report, and the exit code that says how it went."""
     stored = read_sweep(directory)
     valid = [point for point in stored.points if point.result.valid]
-    if valid:
-        table, _ = render_results(directory)
-        console.print(table)
-        console.print(f"report: {write_report(directory)}", highlight=False, soft_wrap=True)
+    _show_comparison(console, directory)
     if interrupted:
         console.print(f"interrupted with {len(stored.missing)} points missing; run again to continue")
         raise typer.Exit(INTERRUPTED)
@@ -162,6 +159,20 @@ def _finish(console: Console, directory: Path, *, interrupted: bool) -> None:
             soft_wrap=True,
         )
         raise typer.Exit(RunError.exit_code)
+
+
+def _show_comparison(console: Console, directory: Path) -> None:
+    """The table and the report, or why there is none yet: a run of one arm or one point is no mistake."""
+    try:
+        table, _ = render_results(directory)
+        report = write_report(directory)
+    except (SchemaError, StoreError):
+        raise
+    except InputError as reason:
+        console.print(f"no comparison yet: {reason}", highlight=False, soft_wrap=True)
+        return
+    console.print(table)
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
 def _print_status(console: Console, sweep: Sweep, directory: Path) -> None:

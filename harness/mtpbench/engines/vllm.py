@@ -96,7 +96,8 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     through_dynamo = point.engine.router == "dynamo"
     flags = merged(
         {"served-model-name": point.model.served_name},
-        {"model": point.model.path} if through_dynamo else {},
+        # Only `vllm serve` takes the model as a word of its own.
+        {"model": point.model.path} if through_dynamo or point.engine.command else {},
         {"tensor-parallel-size": group.tp, "data-parallel-size": group.dp},
         {"enable-expert-parallel": True} if group.ep > 1 else {},
         {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
@@ -105,7 +106,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         _rendezvous(worker, share),
         {} if through_dynamo else {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},
     )
-    start = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.model.path)
+    usual = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.model.path)
     env = dict(env_of_role(point, worker.role))
     if through_dynamo:
         env = {**dynamo.environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
@@ -113,7 +114,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     return Process(
         name=name,
         role=worker.role,
-        argv=(*start, *as_argv(flags)),
+        argv=(*(point.engine.command or usual), *as_argv(flags)),
         env=env,
         node=share.node,
         gpus=share.gpus,

@@ -94,6 +94,7 @@ class LocalExecutor:
             ports=ports,
             directory=str(self.directory),
             python=sys.executable,
+            environment=os.environ,
         )
 
     def start(self, process: Process, placement: Placement) -> LocalHandle:

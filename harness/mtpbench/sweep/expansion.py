@@ -98,7 +98,11 @@ def _simulated(point: Point) -> Point:
 
 
 def _with_rates(speculation: Speculation) -> Speculation:
-    """What the embedded engine draws from where the sweep asks for measured acceptance: the golden table."""
+    """The policy with the rates that the embedded engine draws from.
+
+    Where the sweep asks for measured acceptance there is nothing to measure: the golden table is drawn from,
+    and the policy says so.
+    """
     policy = speculation.acceptance
     if policy.rates is not None:
         return speculation
@@ -107,9 +111,8 @@ def _with_rates(speculation: Speculation) -> Speculation:
         lengths = {**lengths, speculation.draft_tokens: policy.length}
     rates = golden.golden_rates(lengths, speculation.draft_tokens)
     source = policy.source or "drawn by the embedded engine from golden deepseek-v4-pro mtp thinking_on"
-    return dataclasses.replace(
-        speculation, acceptance=dataclasses.replace(policy, rates=rates, source=source)
-    )
+    drawn = AcceptancePolicy(mode="golden", length=1 + sum(rates), rates=rates, source=source)
+    return dataclasses.replace(speculation, acceptance=drawn)
 
 
 # ------------------------------------------------------------------------------------------------ expansion
@@ -236,6 +239,7 @@ def _engine(spec: SweepFile, topology: Topology) -> Engine:
         router=spec.engine.router,
         version=spec.engine.version,
         image=spec.engine.image,
+        command=tuple(spec.engine.command) if spec.engine.command else None,
         flags=_layered(spec.engine.flags, topology),
         env=cast(Mapping[str, Mapping[str, str]], _layered(spec.engine.env, topology)),
     )

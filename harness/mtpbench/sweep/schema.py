@@ -160,10 +160,15 @@ class FaultSpec(_Strict):
 class EngineSpec(_Strict):
     """The engine of the base; flags in layers: all, then tp | tep | dep (the worker's layout), then role."""
 
-    name: Literal["simulated", "vllm", "sglang", "trtllm"]
+    name: Literal["simulated", "vllm", "sglang", "trtllm", "llamacpp"]
     router: str | None = Field(None, description="what stands in front of disaggregated workers")
     version: str | None = None
     image: str | None = None
+    command: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
+        description="vllm and llamacpp only: the words that start a worker, in place of the engine's "
+        "usual ones; may hold @{env:NAME}",
+    )
     flags: FlagLayers = Field(default_factory=dict, description="engine options without dashes, by layer")
     env: dict[str, dict[str, str]] = Field(default_factory=dict, description="environment, by layer")
     profile: str | None = Field(None, description="simulated only: step costs (a shipped name or a file)")
@@ -186,6 +191,8 @@ class EngineSpec(_Strict):
             changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
             if changed:
                 raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
+        if self.command and self.name not in ("vllm", "llamacpp"):
+            raise ValueError(f"`command` is for vllm and llamacpp, not for {self.name}")
         if self.speed != 1 and self.clock != "scaled":
             raise ValueError("`speed` needs `clock: scaled`")
         return self
@@ -210,6 +217,9 @@ class WorkloadSpec(_Strict):
     chat_template: bool = Field(False, description="send chat completions")
     temperature: float = Field(0.0, ge=0)
     ignore_eos: bool = True
+    vocabulary: int | None = Field(
+        None, ge=8, description="the model's vocabulary, where it is smaller than the 32,000 assumed"
+    )
 
     @model_validator(mode="after")
     def _dataset_given(self) -> WorkloadSpec:

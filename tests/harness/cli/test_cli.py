@@ -79,7 +79,7 @@ def test_a_simulated_run_ends_with_the_table_and_the_report(cli, write_sweep) ->
 
 
 def test_failed_points_have_an_exit_code_of_their_own_and_a_reason(cli, write_sweep) -> None:
-    path = write_sweep(("speed: 10", "speed: 10\n  faults: [{kind: exit_before_bind, value: 3}]"))
+    path = write_sweep(("speed: 5", "speed: 5\n  faults: [{kind: exit_before_bind, value: 3}]"))
     code, out, _ = cli("run", str(path), "--only", "off")
     assert code == 3
     assert "invalid, start_failed: aggregated-0: died before the deployment was ready (exit code 3)" in out

@@ -117,7 +117,7 @@ def test_off_and_mtp_differ_in_exactly_the_declared_settings(
 
 def test_a_golden_length_pins_vllm_to_synthetic_acceptance(write_sweep) -> None:
     path = write_sweep(
-        ("  name: simulated\n  clock: scaled\n  speed: 10\n", "  name: vllm\n"),
+        ("  name: simulated\n  clock: scaled\n  speed: 5\n", "  name: vllm\n"),
         ("  flags: {all: {stream-interval: 4}}\n", ""),
     )
     point = load_sweep(path).points[-1]
@@ -128,7 +128,7 @@ def test_a_golden_length_pins_vllm_to_synthetic_acceptance(write_sweep) -> None:
 
 def test_trtllm_refuses_a_golden_length_that_its_releases_round_to_zero(write_sweep) -> None:
     path = write_sweep(
-        ("  name: simulated\n  clock: scaled\n  speed: 10\n", "  name: trtllm\n"),
+        ("  name: simulated\n  clock: scaled\n  speed: 5\n", "  name: trtllm\n"),
         ("  flags: {all: {stream-interval: 4}}\n", ""),
     )
     with pytest.raises(SweepError, match=r"1.49 becomes 0 in releases that parse an integer"):
@@ -137,7 +137,7 @@ def test_trtllm_refuses_a_golden_length_that_its_releases_round_to_zero(write_sw
 
 def test_several_vllm_workers_need_a_router(write_sweep) -> None:
     path = write_sweep(
-        ("  name: simulated\n  clock: scaled\n  speed: 10\n", "  name: vllm\n"),
+        ("  name: simulated\n  clock: scaled\n  speed: 5\n", "  name: vllm\n"),
         ("  flags: {all: {stream-interval: 4}}\n", ""),
         ("aggregated: 1xTP4", "aggregated: 2xTP4"),
     )

@@ -75,7 +75,7 @@ def test_layers_of_flags_are_all_then_layout_then_role(sweeps: Path) -> None:
         ("sweep: tiny", "sweep: Tiny Sweep", r"tiny.yaml:1: sweep: 'Tiny Sweep': use lower-case"),
         ("question: Does it pay?\n", "", r"question: is missing"),
         ("question: Does it pay?", "question: a\nquestion: b", r"tiny.yaml:3.*'question' is given twice"),
-        ("speed: 10", "speed: 11", r"engine.speed: input should be less than or equal to 10, not 11"),
+        ("speed: 5", "speed: 11", r"engine.speed: input should be less than or equal to 10, not 11"),
         ("{all: {stream-interval: 4}}", "{all: {streem: 4}}", r"streem"),
         ("{all: {stream-interval: 4}}", "{al: {stream-interval: 4}}", r"unknown layer al; valid: all, tp"),
         ("arms:", "arms: [", r"not YAML"),

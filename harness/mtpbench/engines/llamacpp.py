@@ -1,0 +1,113 @@
+"""llama.cpp's server: `llama-server --model FILE.gguf`, one process that holds the whole model.
+
+Source: the server built from llama-cpp-python 0.3.36, run on a CPU; docs: `llama-server --help`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
+from mtpbench.engines.placement import node_count, place
+from mtpbench.engines.prometheus import spec_counters
+from mtpbench.errors import UnsupportedError
+from mtpbench.records import (
+    Container,
+    Deployment,
+    EngineLimits,
+    Flags,
+    Hardware,
+    Point,
+    Probe,
+    Process,
+    SpecCounters,
+    WorkerRole,
+)
+
+RESET_PATH: str | None = None
+"""Its cache is emptied slot by slot, and only where slots may be saved to disk; prompts are unique."""
+
+AUTOMATIC_SLOTS = 4
+"""Sequences that run at once where the sweep does not set `parallel`."""
+
+
+def check(point: Point, hardware: Hardware) -> None:
+    """Refuse everything but one aggregated worker on one GPU (TP1), and a name for a router."""
+    del hardware
+    if point.engine.router is not None:
+        raise UnsupportedError(f"llamacpp has no router; leave out `engine.router: {point.engine.router}`")
+    group = point.topology.groups[0]
+    if point.topology.disaggregated or group.workers > 1:
+        raise UnsupportedError(
+            f"llamacpp is one process that prefills and decodes: {point.topology.name} needs to be 1xTP1"
+        )
+    if group.gpus_per_worker > 1 or group.ep > 1:
+        raise UnsupportedError(
+            "llamacpp spreads layers, not tensors or experts, over GPUs: "
+            f"{point.topology.name} needs to be 1xTP1"
+        )
+
+
+def speculation_flags(point: Point, role: WorkerRole) -> Flags:
+    """What MTP adds: drafts from the model's own MTP layer, and the acceptance where it is pinned."""
+    del role
+    speculation = point.arm.speculation
+    if speculation is None:
+        return {}
+    flags = {"spec-type": "draft-mtp", "spec-draft-n-max": speculation.draft_tokens}
+    policy = speculation.acceptance
+    if policy.mode == "measured":
+        return flags
+    if policy.source == "the sweep file" and policy.rates is not None:
+        return {**flags, "spec-synth-rates": ",".join(f"{rate:g}" for rate in policy.rates)}
+    return {**flags, "spec-synth-len": policy.length}
+
+
+def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
+    """Slots are sequences; a step takes at most a logical batch of prompt tokens, whatever the slots."""
+    flags = of_role(point, "aggregated")
+    return {
+        "aggregated": EngineLimits(
+            max_running=int(flags.get("parallel", AUTOMATIC_SLOTS)),
+            prefill_chunk_tokens=int(flags.get("batch-size", 2048)),
+        )
+    }
+
+
+def counters(metrics_text: str) -> SpecCounters | None:
+    """The four `llamacpp:spec_decode_*` counters; None when speculation is off."""
+    return spec_counters(metrics_text, "llamacpp:")
+
+
+def deploy(point: Point, hardware: Hardware) -> Deployment:
+    """The one process."""
+    check(point, hardware)
+    workers = place(point.topology, hardware.gpus_per_node)
+    name, share = workers[0].head, workers[0].shares[0]
+    flags = merged(
+        {"model": point.model.path, "alias": point.model.served_name, "metrics": True},
+        of_role(point, "aggregated"),
+        speculation_flags(point, "aggregated"),
+        {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},
+    )
+    process = Process(
+        name=name,
+        role="aggregated",
+        argv=(*(point.engine.command or ("llama-server",)), *as_argv(flags)),
+        env=env_of_role(point, "aggregated"),
+        node=share.node,
+        gpus=share.gpus,
+        ports=("http",),
+        ready=Probe(port="http", path="/health", model=point.model.served_name),
+        metrics=("http", "/metrics"),
+        container=Container(image=point.engine.image) if point.engine.image else None,
+    )
+    return Deployment(
+        key=point.deployment_key,
+        processes=(process,),
+        front=name,
+        front_port="http",
+        model_name=point.model.served_name,
+        gpus=point.topology.gpus,
+        nodes=node_count(workers),
+    )
