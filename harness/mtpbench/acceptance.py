@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -44,14 +46,17 @@ def measure_acceptance(
     for sample in sorted(samples, key=lambda sample: sample.time_s):
         if not expected or sample.process in expected:
             workers.setdefault(sample.process, []).append(sample)
-    counting = {name: of for name, of in workers.items() if any(s.counters for s in of)}
+    counting = {name: of for name, of in workers.items() if any(s.counters or s.gauges for s in of)}
     if not counting:
         return unknown("no_counters", source)
     if set(expected) - set(counting):
         return unknown("worker_missing", source)
+    drafts = point.arm.speculation.draft_tokens
+    if not any(s.counters for of in counting.values() for s in of):
+        return average_gauges(counting, window, drafts, source)
     deltas: list[SpecCounters] = []
     for of in counting.values():
-        delta = _delta(of, window)
+        delta = _delta([_with_steps(sample, drafts) for sample in of], window)
         if isinstance(delta, str):
             return unknown(delta, source)
         deltas.append(delta)
@@ -63,19 +68,22 @@ def unknown(reason: str, source: str = "engine counters") -> Acceptance:
     return Acceptance(length=None, rate=None, per_position=None, drafts=None, source=source, reason=reason)
 
 
+def _with_steps(sample: CounterSample, drafts: int) -> CounterSample:
+    """The sample with verification steps where the engine counts only tokens: each step drafts the same."""
+    counters = sample.counters
+    if counters is None or counters.drafts is not None:
+        return sample
+    steps = dataclasses.replace(counters, drafts=counters.draft_tokens / drafts)
+    return dataclasses.replace(sample, counters=steps)
+
+
 def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | str:
     """What one worker counted over the window, or why that is not known."""
-    good = [s for s in samples if s.counters is not None]
-    used = [s for s in good if window.start_s <= s.time_s <= window.end_s]
-    if len(used) < 2:
-        before = [s for s in good if s.time_s <= window.start_s][-1:]
-        after = [s for s in good if s.time_s >= window.end_s][:1]
-        used = [*before, *used, *after]
-    if len(used) < 2 or used[-1].time_s - used[0].time_s < MIN_COVERAGE * window.duration_s:
-        failed = any(s.counters is None and s.time_s <= window.end_s for s in samples)
-        return "worker_vanished" if failed else "too_few_samples"
+    used = _covering(samples, window)
+    if isinstance(used, str):
+        return used
     counts = [s.counters for s in used if s.counters is not None]
-    totals = np.array([(c.drafts, c.draft_tokens, c.accepted_tokens) for c in counts])
+    totals = np.array([(c.drafts, c.draft_tokens, c.accepted_tokens) for c in counts], np.float64)
     if (np.diff(totals, axis=0) < 0).any():
         return "counter_reset"
     drafts, draft_tokens, accepted = (float(x) for x in totals[-1] - totals[0])
@@ -87,6 +95,67 @@ def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | str:
     )
 
 
+def _covering(samples: list[CounterSample], window: Window) -> list[CounterSample] | str:
+    """The readable samples that span the window, or why they do not."""
+    good = [s for s in samples if s.counters is not None or s.gauges]
+    used = [s for s in good if window.start_s <= s.time_s <= window.end_s]
+    if len(used) < 2:
+        before = [s for s in good if s.time_s <= window.start_s][-1:]
+        after = [s for s in good if s.time_s >= window.end_s][:1]
+        used = [*before, *used, *after]
+    if len(used) < 2 or used[-1].time_s - used[0].time_s < MIN_COVERAGE * window.duration_s:
+        failed = any(s.counters is None and not s.gauges and s.time_s <= window.end_s for s in samples)
+        return "worker_vanished" if failed else "too_few_samples"
+    return used
+
+
+def average_gauges(
+    workers: Mapping[str, list[CounterSample]], window: Window, drafts: int, source: str
+) -> Acceptance:
+    """The acceptance of an engine that gives only gauges: their mean over the window's samples and ranks.
+
+    Each sample weighs as many verification steps as were counted since the one before; equally where the
+    engine does not count them. A gauge says what the engine averaged last, so this is less than a counter.
+
+    Args:
+        workers: samples by process, in time order.
+        window: the steady-state window.
+        drafts: draft tokens per step.
+        source: where the gauges come from.
+    """
+    lengths: list[float] = []
+    weights: list[float] = []
+    counted = 0.0
+    for samples in workers.values():
+        used = _covering(samples, window)
+        if isinstance(used, str):
+            return unknown(used, source)
+        for before, after in pairwise(used):
+            earlier = {gauge.rank: gauge.verify_calls for gauge in before.gauges}
+            for gauge in after.gauges:
+                steps = _steps_since(earlier.get(gauge.rank), gauge.verify_calls)
+                if steps is not None and steps < 0:
+                    return unknown("counter_reset", source)
+                lengths.append(gauge.length)
+                weights.append(1.0 if steps is None else steps)
+                counted += steps or 0.0
+    if not sum(weights):
+        return unknown("no_drafts", source)
+    length = float(np.average(lengths, weights=weights))
+    weighed = "weighted by verification steps" if counted else "unweighted"
+    return Acceptance(
+        length=length,
+        rate=(length - 1) / drafts,
+        per_position=None,
+        drafts=counted or None,
+        source=f"{source}; a gauge, mean of {len(lengths)} samples, {weighed}",
+    )
+
+
+def _steps_since(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
 def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:
     # A position first seen during the window was 0 before (labels appear with their first count).
     before = first.per_position + (0.0,) * (len(last.per_position) - len(first.per_position))
@@ -94,7 +163,7 @@ def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:
 
 
 def _summed(deltas: list[SpecCounters], source: str) -> Acceptance:
-    drafts = sum(delta.drafts for delta in deltas)
+    drafts = sum(delta.drafts or 0.0 for delta in deltas)
     drafted = sum(delta.draft_tokens for delta in deltas)
     accepted = sum(delta.accepted_tokens for delta in deltas)
     if drafts <= 0:

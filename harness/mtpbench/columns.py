@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtpbench.errors import StoreError
-from mtpbench.records import CounterSample, PowerSample, SpecCounters
+from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json
 from mtpbench.requests import UNKNOWN, Ints, RequestTable
 
 _INTS = ("index", "slot", "asked_prompt_tokens", "asked_output_tokens")
 _KNOWN_OR_NULL = ("prompt_tokens", "output_tokens")
 _FLOATS = ("scheduled_s", "sent_s", "end_s")
+_GAUGE = pa.struct([("rank", pa.string()), ("length", pa.float64()), ("verify_calls", pa.float64())])
 _TEXTS = ("finish_reason", "error", "error_detail")
 
 
@@ -60,6 +61,7 @@ def read_requests(path: Path) -> RequestTable:
 def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
     """Write counter samples; a failed scrape keeps its row, with nulls and the reason."""
     counters = [sample.counters for sample in samples]
+    gauges = [[to_json(gauge) for gauge in sample.gauges] for sample in samples]
     columns = {
         "time_s": pa.array([s.time_s for s in samples], pa.float64()),
         "process": pa.array([s.process for s in samples], pa.string()),
@@ -67,6 +69,7 @@ def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
         "draft_tokens": pa.array([c and c.draft_tokens for c in counters], pa.float64()),
         "accepted_tokens": pa.array([c and c.accepted_tokens for c in counters], pa.float64()),
         "per_position": pa.array([c and list(c.per_position) for c in counters], pa.list_(pa.float64())),
+        "gauges": pa.array(gauges, pa.list_(_GAUGE)),
         "reason": pa.array([s.reason for s in samples], pa.string()),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
@@ -74,19 +77,21 @@ def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
 
 def read_counters(path: Path) -> tuple[CounterSample, ...]:
     """The counter samples that `write_counters` wrote."""
-    names = ("time_s", "process", "drafts", "draft_tokens", "accepted_tokens", "per_position", "reason")
+    counts = ("drafts", "draft_tokens", "accepted_tokens", "per_position")
+    names = ("time_s", "process", *counts, "gauges", "reason")
     return tuple(
         CounterSample(
             time_s=row["time_s"],
             process=row["process"],
             counters=None
-            if row["drafts"] is None
+            if row["draft_tokens"] is None
             else SpecCounters(
                 drafts=row["drafts"],
                 draft_tokens=row["draft_tokens"],
                 accepted_tokens=row["accepted_tokens"],
                 per_position=tuple(row["per_position"]),
             ),
+            gauges=tuple(SpecGauge(**gauge) for gauge in row["gauges"]),
             reason=row["reason"],
         )
         for row in _read(path, names).to_pylist()

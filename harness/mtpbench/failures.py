@@ -76,7 +76,7 @@ def explain(log_text: str) -> Cause | None:
     """The known cause in a log, the most telling first; None where nothing is recognised."""
     lines = log_text.splitlines()
     for code, advice, pattern in _PATTERNS:
-        # The last mention is the message itself; earlier ones are the traceback's `raise` and its repetitions.
+        # The last mention is the message itself; before it stand the traceback's `raise` and repetitions.
         for i in range(len(lines) - 1, -1, -1):
             if pattern.search(lines[i]) and not lines[i].lstrip().startswith("raise "):
                 return Cause(code=code, advice=advice, line=_telling(lines, i))

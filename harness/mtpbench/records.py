@@ -419,7 +419,11 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deployment:
-    """The processes that together serve one arm on one topology; `front` is the one that takes requests."""
+    """The processes that together serve one arm on one topology; `front` is the one that takes requests.
+
+    `keeps_connections` is False where the front closes the connection after each answer without saying so:
+    the client then opens one for each request.
+    """
 
     key: str
     processes: tuple[Process, ...]
@@ -430,6 +434,7 @@ class Deployment:
     nodes: int
     time_scale: float = 1.0
     """Engine seconds per real second: above 1 only on the embedded engine's scaled clock."""
+    keeps_connections: bool = True
 
 
 # --------------------------------------------------------------------------------------- what is recorded
@@ -465,22 +470,36 @@ class RequestRecord:
 class SpecCounters:
     """An engine's speculation counters at one moment, summed over the ranks of one process.
 
-    `per_position` counts accepted drafts by position; empty where the engine does not say.
+    `drafts` counts verification steps, None where the engine counts only tokens. `per_position` counts
+    accepted drafts by position; empty where the engine does not say.
     """
 
-    drafts: float
+    drafts: float | None
     draft_tokens: float
     accepted_tokens: float
     per_position: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SpecGauge:
+    """What one rank of an engine without counters says of its last steps: a mean acceptance length.
+
+    `verify_calls` is its counter of verification steps, which weighs the gauge; None where it has none.
+    """
+
+    rank: str
+    length: float
+    verify_calls: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CounterSample:
-    """One scrape of one process; `counters` is None where the scrape failed or the engine has none."""
+    """One scrape of one process: counters, or gauges where the engine has no counters, or a reason."""
 
     time_s: float
     process: str
     counters: SpecCounters | None
+    gauges: tuple[SpecGauge, ...] = ()
     reason: str | None = None
 
 

@@ -15,7 +15,7 @@ from measured import MTP, OFF, counter_samples, make_point
 from mtpbench.acceptance import measure_acceptance
 from mtpbench.errors import InputError
 from mtpbench.golden import golden_length, golden_rates, golden_table
-from mtpbench.records import CounterSample, SpecCounters
+from mtpbench.records import CounterSample, SpecCounters, SpecGauge
 from mtpbench.window import Window
 
 CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
@@ -197,3 +197,53 @@ def test_a_table_with_a_hole_or_no_draft_is_refused():
         golden_rates({1: 1.5, 3: 2.0}, 3)
     with pytest.raises(InputError, match="at least 1"):
         golden_rates({1: 1.5}, 0)
+
+
+def gauge_sample(
+    time_s: float, lengths: dict[str, float], calls: dict[str, float] | None = None
+) -> CounterSample:
+    gauges = tuple(
+        SpecGauge(rank=rank, length=length, verify_calls=calls[rank] if calls else None)
+        for rank, length in lengths.items()
+    )
+    return CounterSample(time_s=time_s, process="decode-0", counters=None, gauges=gauges)
+
+
+def test_gauges_are_averaged_over_ranks_weighted_by_verification_steps() -> None:
+    samples = [
+        gauge_sample(1.0, {"0": 9.0, "1": 9.0}, {"0": 100, "1": 100}),
+        gauge_sample(2.0, {"0": 2.0, "1": 3.0}, {"0": 130, "1": 110}),
+        gauge_sample(3.0, {"0": 2.0, "1": 3.0}, {"0": 160, "1": 120}),
+    ]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0.9, end_s=3.1), source="gauge")
+    assert found.length == pytest.approx((2.0 * 60 + 3.0 * 20) / 80)
+    assert found.drafts == 80
+    assert found.rate == pytest.approx((found.length - 1) / 3)
+    assert found.per_position is None
+    assert "a gauge, mean of 4 samples, weighted by verification steps" in found.source
+
+
+def test_gauges_without_a_count_of_steps_are_averaged_and_say_so() -> None:
+    samples = [gauge_sample(float(t), {"": 2.0 + t / 10}) for t in range(5)]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=-1, end_s=5), source="gauge")
+    assert found.length == pytest.approx(2.25)
+    assert found.drafts is None
+    assert "unweighted" in found.source
+
+
+def test_a_reset_of_the_gauges_counter_makes_acceptance_unknown() -> None:
+    samples = [gauge_sample(1.0, {"0": 2.0}, {"0": 50}), gauge_sample(2.0, {"0": 2.0}, {"0": 10})]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0.9, end_s=2.1))
+    assert (found.length, found.reason) == (None, "counter_reset")
+
+
+def test_steps_follow_from_drafted_tokens_where_the_engine_does_not_count_them() -> None:
+    def sample(time_s: float, drafted: float, accepted: float) -> CounterSample:
+        counters = SpecCounters(drafts=None, draft_tokens=drafted, accepted_tokens=accepted)
+        return CounterSample(time_s=time_s, process="aggregated-0", counters=counters)
+
+    found = measure_acceptance(
+        make_point(arm=MTP), [sample(0.0, 30, 10), sample(9.0, 330, 160)], Window(start_s=0, end_s=9)
+    )
+    assert found.drafts == pytest.approx(100)
+    assert found.length == pytest.approx(2.5)

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from mtpbench.records import Deployment, EngineLimits, Hardware, Point, SpecCounters, WorkerRole
+from mtpbench.records import (
+    Deployment,
+    EngineLimits,
+    Hardware,
+    Point,
+    SpecCounters,
+    SpecGauge,
+    WorkerRole,
+)
 
 
 class EngineModule(Protocol):
@@ -26,5 +34,5 @@ class EngineModule(Protocol):
     def limits(self, point: Point) -> Mapping[WorkerRole, EngineLimits]:
         """The scheduler limits that the point's flags set, by worker role."""
 
-    def counters(self, metrics_text: str) -> SpecCounters | None:
-        """The speculation counters in one process's metrics, or None where there are none."""
+    def counters(self, metrics_text: str) -> SpecCounters | tuple[SpecGauge, ...] | None:
+        """What one process's metrics say of speculation: counters, else gauges by rank, else None."""

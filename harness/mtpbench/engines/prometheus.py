@@ -1,4 +1,4 @@
-"""Pure: speculation counters out of Prometheus text, summed over label sets."""
+"""Pure: speculation counters and gauges out of Prometheus text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from mtpbench.records import SpecCounters
+from mtpbench.records import SpecCounters, SpecGauge
 
 
 def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
@@ -14,7 +14,7 @@ def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
 
     Args:
         metrics_text: the body of /metrics.
-        prefix: `vllm:` or `llamacpp:`.
+        prefix: `vllm:`, `llamacpp:` or `trtllm_` (which lacks the count of steps).
 
     Raises:
         ValueError: the text is not Prometheus's exposition format.
@@ -31,11 +31,39 @@ def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
                 positions[int(sample.labels["position"])] += sample.value
             else:
                 sums[name] += sample.value
-    if "drafts_total" not in sums:
+    if "draft_tokens_total" not in sums:
         return None
     return SpecCounters(
-        drafts=sums["drafts_total"],
+        drafts=sums.get("drafts_total"),
         draft_tokens=sums["draft_tokens_total"],
         accepted_tokens=sums["accepted_tokens_total"],
         per_position=tuple(positions[i] for i in sorted(positions)),
+    )
+
+
+def spec_gauges(metrics_text: str, length: str, verify_calls: str) -> tuple[SpecGauge, ...] | None:
+    """A gauge of the acceptance length by label set (rank), with the counter that weighs it; None if absent.
+
+    Args:
+        metrics_text: the body of /metrics.
+        length: name of the gauge.
+        verify_calls: name of the counter of verification steps.
+
+    Raises:
+        ValueError: the text is not Prometheus's exposition format.
+    """
+    lines = [line for line in metrics_text.splitlines() if line.startswith((length, verify_calls))]
+    lengths: dict[str, float] = {}
+    calls: dict[str, float] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            rank = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            if sample.name == length:
+                lengths[rank] = sample.value
+            elif sample.name == verify_calls:
+                calls[rank] = sample.value
+    if not lengths:
+        return None
+    return tuple(
+        SpecGauge(rank=rank, length=value, verify_calls=calls.get(rank)) for rank, value in lengths.items()
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from mtpbench.engines import dynamo
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
+from mtpbench.engines.prometheus import spec_gauges
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -19,7 +20,7 @@ from mtpbench.records import (
     Point,
     Probe,
     Process,
-    SpecCounters,
+    SpecGauge,
     WorkerRole,
 )
 
@@ -75,10 +76,12 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     return found
 
 
-def counters(metrics_text: str) -> SpecCounters | None:
-    """None: SGLang gives gauges (`sglang:spec_accept_length`), not counters of drafts and accepted tokens."""
-    del metrics_text
-    return None
+def counters(metrics_text: str) -> tuple[SpecGauge, ...] | None:
+    """SGLang has no counters of accepted tokens: its gauge of the acceptance length, by rank.
+
+    `sglang:spec_verify_calls_total` weighs it where it is there.
+    """
+    return spec_gauges(metrics_text, "sglang:spec_accept_length", "sglang:spec_verify_calls_total")
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:

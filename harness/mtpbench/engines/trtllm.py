@@ -13,6 +13,7 @@ import yaml
 from mtpbench.engines import dynamo
 from mtpbench.engines.flags import env_of_role, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
+from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -82,9 +83,11 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 
 
 def counters(metrics_text: str) -> SpecCounters | None:
-    """None: the Prometheus page counts drafted and accepted tokens, but no verification steps."""
-    del metrics_text
-    return None
+    """Drafted and accepted tokens; TensorRT-LLM does not count verification steps.
+
+    Read from its sources: `trtllm_spec_decode_num_draft_tokens_total`, `…num_accepted_tokens_total`.
+    """
+    return spec_counters(metrics_text, "trtllm_")
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:

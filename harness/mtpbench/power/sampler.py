@@ -12,7 +12,7 @@ import aiohttp
 
 from mtpbench.load.clock import PointClock
 from mtpbench.power.simulated import Reading
-from mtpbench.records import CounterSample, PowerSample, SpecCounters
+from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge
 
 MIN_INTERVAL_S = 0.05
 SCRAPE_TIMEOUT_S = 2.0
@@ -27,7 +27,7 @@ class Sampler:
     Args:
         urls: metrics URL by process name.
         interval_s: wall seconds between two scrapes; at least 0.05.
-        counters: metrics text -> speculation counters; None to take none.
+        counters: metrics text -> speculation counters, or gauges by rank; None to take none.
         power: metrics text -> (GPU, watts, joules); None to take none.
         time_scale: engine seconds per wall second.
     """
@@ -37,7 +37,7 @@ class Sampler:
         urls: Mapping[str, str],
         *,
         interval_s: float,
-        counters: Callable[[str], SpecCounters | None] | None = None,
+        counters: Callable[[str], SpecCounters | tuple[SpecGauge, ...] | None] | None = None,
         power: Callable[[str], list[Reading]] | None = None,
         time_scale: float = 1.0,
     ) -> None:
@@ -125,21 +125,24 @@ class Sampler:
         self._take(process, stamp, text, reason)
 
     def _take(self, process: str, stamp: float, text: str, reason: str | None) -> None:
-        counters: SpecCounters | None = None
+        found: SpecCounters | tuple[SpecGauge, ...] | None = None
         readings: list[Reading] = []
         if reason is None:
             try:
-                counters = self._read_counters(text) if self._read_counters else None
+                found = self._read_counters(text) if self._read_counters else None
                 readings = self._read_power(text) if self._read_power else []
             except (ValueError, KeyError) as error:
-                counters, readings, reason = None, [], f"unreadable metrics: {error}"
+                found, readings, reason = None, [], f"unreadable metrics: {error}"
         if self._read_counters:
-            said = (
-                reason if counters is None and reason else None if counters else "no counters in the metrics"
+            gauges = found if isinstance(found, tuple) else ()
+            sample = CounterSample(
+                time_s=stamp,
+                process=process,
+                counters=found if isinstance(found, SpecCounters) else None,
+                gauges=gauges,
+                reason=None if found else (reason or "no counters in the metrics"),
             )
-            self._counters.append(
-                CounterSample(time_s=stamp, process=process, counters=counters, reason=said)
-            )
+            self._counters.append(sample)
         self._power += [
             PowerSample(time_s=stamp, process=process, gpu=gpu, power_w=watts, energy_j=joules)
             for gpu, watts, joules in readings

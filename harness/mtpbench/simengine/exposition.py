@@ -33,7 +33,7 @@ def read_counters(pump: Pump, gpus: int) -> dict[tuple[str, str], float]:
         ("vllm:generation_tokens", ""): worker.generation_tokens,
         ("vllm:num_preemptions", ""): worker.totals.preemptions,
     }
-    if spec := worker.counters():
+    if (spec := worker.counters()) and spec.drafts is not None:
         values["vllm:spec_decode_num_drafts", ""] = spec.drafts
         values["vllm:spec_decode_num_draft_tokens", ""] = spec.draft_tokens
         values["vllm:spec_decode_num_accepted_tokens", ""] = spec.accepted_tokens

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.engines import vllm
+from mtpbench.engines import sglang, trtllm, vllm
 from mtpbench.engines.prometheus import spec_counters
+from mtpbench.records import SpecGauge
 
 CAPTURES = Path(__file__).resolve().parents[2] / "fixtures" / "captures"
 
@@ -36,3 +37,26 @@ def test_label_sets_are_summed_and_absent_counters_are_none() -> None:
     assert (counters.drafts, counters.draft_tokens, counters.accepted_tokens) == (10, 30, 14)
     assert counters.per_position == ()
     assert spec_counters("vllm:num_requests_running 3\n", "vllm:") is None
+
+
+def test_sglang_gives_gauges_by_rank() -> None:
+    """Names as in SGLang 0.5.23's sources; the values are made up."""
+    text = (
+        'sglang:spec_accept_length{dp_rank="0",model_name="m"} 2.5\n'
+        'sglang:spec_accept_length{dp_rank="1",model_name="m"} 2.25\n'
+        'sglang:spec_accept_rate{dp_rank="0",model_name="m"} 0.5\n'
+        'sglang:spec_verify_calls_total{dp_rank="0",model_name="m"} 120\n'
+    )
+    assert sglang.counters(text) == (
+        SpecGauge(rank="dp_rank=0,model_name=m", length=2.5, verify_calls=120),
+        SpecGauge(rank="dp_rank=1,model_name=m", length=2.25, verify_calls=None),
+    )
+    assert sglang.counters("sglang:num_running_reqs 3\n") is None
+
+
+def test_trtllm_counts_tokens_but_no_steps() -> None:
+    """Names as in TensorRT-LLM's sources; the values are made up."""
+    text = "trtllm_spec_decode_num_draft_tokens_total 300\ntrtllm_spec_decode_num_accepted_tokens_total 150\n"
+    counters = trtllm.counters(text)
+    assert counters is not None
+    assert (counters.drafts, counters.draft_tokens, counters.accepted_tokens) == (None, 300, 150)
