@@ -9,6 +9,7 @@ from typing import Literal
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench.records import Reference
+from mtpbench_analysis.agreement import Agreement
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, read_cells
 from mtpbench_analysis.confounds import acceptance_warnings, find_confounds, find_pooling, speculates
 from mtpbench_analysis.cost import Economics
@@ -62,6 +63,7 @@ class Settings:
         economics: the constants for cost and megawatts, or None where the hardware has none.
         known_confounds: what the sweep's plan says differs beyond speculation.
         reference: published numbers to print beside.
+        agreements: whether the arms of the sweep answer the same, as far as that was asked.
     """
 
     targets_tps: tuple[float, ...] = ()
@@ -69,6 +71,7 @@ class Settings:
     economics: Economics | None = None
     known_confounds: tuple[str, ...] = ()
     reference: Reference | None = None
+    agreements: tuple[Agreement, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +110,12 @@ class Comparison:
     def speculating(self) -> tuple[Curve, ...]:
         """The curves that draft tokens."""
         return tuple(c for c in self.curves if speculates(c, self.baseline.arm))
+
+    @property
+    def agreements(self) -> tuple[Agreement, ...]:
+        """The agreements of the arms that are compared here."""
+        arms = {other.arm for other in self.others}
+        return tuple(item for item in self.settings.agreements if item.arm in arms)
 
 
 def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None = None) -> Comparison:

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from mtpbench import hardware
 from mtpbench.errors import InputError
 from mtpbench.records import SweepInfo
+from mtpbench_analysis.agreement import find_agreements
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.compare import Settings
 from mtpbench_analysis.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
@@ -95,7 +96,12 @@ def compare_points(points: PointSet, question: Question, kept: Filter | None = N
         raise InputError(f"can't pool {', '.join(unknown)}; one of {', '.join(POOLABLE)} is needed")
     info = points.info
     baseline = question.baseline or (info.baseline if info else "off")
-    return compare_all(chosen, baseline, lambda curve: _settings(curve, question, info), question.pool)
+    agreements = find_agreements(points.answers, baseline)
+
+    def settings_of(curve: Curve) -> Settings:
+        return replace(_settings(curve, question, info), agreements=agreements)
+
+    return compare_all(chosen, baseline, settings_of, question.pool)
 
 
 def _check_hardware(points: PointSet, kept: Filter) -> None:

@@ -9,7 +9,12 @@ from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import Curve, display_name
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.pairing import describe_invalid
-from mtpbench_analysis.sentences import write_caveats, write_overview, write_sentences
+from mtpbench_analysis.sentences import (
+    write_agreements,
+    write_caveats,
+    write_overview,
+    write_sentences,
+)
 from mtpbench_analysis.tables import Table, matched_table, points_table, reference_table
 
 SIMULATED_BANNER = "SIMULATED: these figures come from a model of the engine, not from hardware."
@@ -24,6 +29,7 @@ class Document:
         overview: what was measured and where the sides can be compared.
         sentences: one for each target.
         caveats: what to be careful about.
+        answers: whether speculation changed the answers.
         differences: what differs between the sides beyond speculation, and what one curve mixes.
         left_out: points that entered no curve, and why.
     """
@@ -34,6 +40,7 @@ class Document:
     matched: Table
     sentences: tuple[str, ...]
     caveats: tuple[str, ...]
+    answers: tuple[str, ...]
     differences: tuple[str, ...]
     points: Table
     reference: Table | None
@@ -45,6 +52,7 @@ class Document:
         titled = (
             ("In words", self.sentences),
             ("Careful", self.caveats),
+            ("The same answers?", self.answers),
             ("What differs besides speculation", self.differences),
         )
         return tuple((title, items) for title, items in titled if items)
@@ -60,6 +68,7 @@ def write_document(comparison: Comparison) -> Document:
         matched=matched_table(comparison),
         sentences=write_sentences(comparison),
         caveats=write_caveats(comparison),
+        answers=write_agreements(comparison),
         differences=_differences(comparison),
         points=points_table(comparison),
         reference=reference_table(comparison, reference) if reference else None,

@@ -77,6 +77,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "overview": list(write_overview(comparison)),
         "sentences": list(write_sentences(comparison)),
         "caveats": list(write_caveats(comparison)),
+        "agreements": [record_to_json(item) for item in comparison.agreements],
         "confounds": {label: list(texts) for label, texts in comparison.confounds.items()},
         "pooling": list(comparison.pooling),
         "invalid_points": [record_to_json(point) for point in comparison.invalid],

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from mtpbench.records import SweepInfo
+from mtpbench_analysis.agreement import ArmAnswers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,13 +95,15 @@ class Unused:
 class PointSet:
     """What one or several sources held.
 
-    `info` is the stored sweep's, where a single results folder was read; None otherwise.
+    `info` is the stored sweep's, where a single results folder was read; None otherwise. `answers` are what
+    its deployments answered greedily, to see whether speculation changes them.
     """
 
     sources: tuple[str, ...]
     points: tuple[CurvePoint, ...]
     unused: tuple[Unused, ...] = ()
     info: SweepInfo | None = None
+    answers: tuple[ArmAnswers, ...] = ()
 
 
 def merge(sets: Sequence[PointSet]) -> PointSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.compare import Comparison, Ratio, Row
-from mtpbench_analysis.curves import Curve
+from mtpbench_analysis.curves import Curve, display_name
 from mtpbench_analysis.figures import fixed, money, percent, rate, speed, target, times
 
 
@@ -48,9 +48,31 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
         caveats.append(
             f"Acceptance of {_names(pinned)} was pinned to a published mean, not measured on these prompts."
         )
+    caveats += [
+        f"{display_name(item.arm)} gives other answers than {display_name(item.baseline)} to "
+        f"{item.prompts - item.same} of {item.prompts} prompts: what it saves may not be worth the same."
+        for item in comparison.agreements
+        if item.flagged
+    ]
     if comparison.simulated:
         caveats.append("All of it was simulated: it shows a model of the engine, not hardware.")
     return tuple(caveats)
+
+
+def write_agreements(comparison: Comparison) -> tuple[str, ...]:
+    """Whether speculation changed the greedy answers, and what the user's evaluation scored."""
+    sentences = []
+    for item in comparison.agreements:
+        arm, base = display_name(item.arm), display_name(item.baseline)
+        where = "" if item.topologies[0] == item.topologies[1] else f" ({' and '.join(item.topologies)})"
+        if item.prompts:
+            text = f"{arm} gives {base}'s greedy answer to {item.same} of {item.prompts} fixed prompts{where}"
+            if item.first_difference is not None:
+                text += f"; the earliest difference is at character {item.first_difference + 1}"
+            sentences.append(f"{text}.")
+        if None not in item.scores:
+            sentences.append(f"The evaluation scores {base} {item.scores[0]:g} and {arm} {item.scores[1]:g}.")
+    return tuple(sentences)
 
 
 def _sentence(comparison: Comparison, row: Row, index: int) -> str:

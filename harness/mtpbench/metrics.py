@@ -89,6 +89,8 @@ def measure(
         acceptance=measure_acceptance(point, counters, steady, notes.counter_processes, notes.counter_source),
         energy=_energy(point, power, steady_rates, notes),
         client=client or _NO_CLIENT,
+        answers=notes.answers,
+        evaluation=notes.evaluation,
     )
     return dataclasses.replace(result, reasons=check(point, table, result, notes))
 

@@ -250,6 +250,10 @@ class Measurement:
         ready_timeout_s: how long a deployment may take to become ready.
         sample_interval_s: seconds between two scrapes of counters and power.
         continuous_usage: ask the server for the token count in every event.
+        greedy_prompts: fixed prompts that each start answers greedily before its ladder; 0 for none.
+        greedy_tokens: output tokens of each of those answers.
+        evaluate: a command that scores the live endpoint once for each start, or None.
+        evaluate_timeout_s: wall seconds that it may take.
     """
 
     warmup_per_slot: float = 2.0
@@ -262,6 +266,10 @@ class Measurement:
     ready_timeout_s: float = 3600.0
     sample_interval_s: float = 0.25
     continuous_usage: bool = True
+    greedy_prompts: int = 4
+    greedy_tokens: int = 32
+    evaluate: str | None = None
+    evaluate_timeout_s: float = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -515,6 +523,23 @@ class PowerSample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What the user's own evaluation said of the live endpoint; `score` is None with a reason."""
+
+    command: str
+    score: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """Greedy answers to the fixed prompts, to hold against another arm's; empty with a reason."""
+
+    texts: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
     """What happened to a point that its request table can't tell.
 
@@ -526,6 +551,8 @@ class RunFacts:
         counter_source: where they come from, such as `vllm:spec_decode_*`.
         power_source: where power comes from, or why there is none.
         power_reason: why there is no power, or None.
+        answers: what this start answered greedily before its ladder.
+        evaluation: what the user's evaluation said of this start, or None where none was asked for.
         notes: anything else a reader should know.
     """
 
@@ -536,6 +563,8 @@ class RunFacts:
     counter_source: str = "none"
     power_source: str = "none"
     power_reason: str | None = None
+    answers: Answers = Answers()
+    evaluation: Evaluation | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -660,6 +689,8 @@ class PointResult:
     acceptance: Acceptance
     energy: Energy
     client: ClientHealth
+    answers: Answers = Answers()
+    evaluation: Evaluation | None = None
     reasons: tuple[Reason, ...] = ()
 
     @property

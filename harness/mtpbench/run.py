@@ -8,6 +8,7 @@ independent of each other.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -24,10 +25,12 @@ from mtpbench.errors import StartError
 from mtpbench.executors.local import LocalExecutor
 from mtpbench.load.client import DriveResult, Progress, drive
 from mtpbench.load.pacer import ClosedLoop
+from mtpbench.load.transport import AiohttpTransport
 from mtpbench.metrics import measure
 from mtpbench.power import simulated as simulated_power
 from mtpbench.power.sampler import Sampler
 from mtpbench.provenance import Started, collect
+from mtpbench.quality import Quality, check_quality
 from mtpbench.records import (
     ClientHealth,
     Deployment,
@@ -148,13 +151,14 @@ class _Ladder:
         executor = LocalExecutor(directory, self.front_port)
         timeout_s = self.waiting[0].measurement.ready_timeout_s
         async with LiveDeployment(self.deployment, executor, timeout_s) as live:
+            quality = await check_quality(live, self.waiting[0])
             while self.waiting and not self.stop.is_set():
                 point = self.waiting[0]
                 notes = await self._between_points(live, point)
                 if not await live.is_healthy():
                     return live.dead() or f"{live.deployment.front} no longer answers its health check"
                 self.observer.point_started(point)
-                await self._serve_point(live, point, notes)
+                await self._serve_point(live, point, (notes, quality))
         return "the server died"
 
     async def _between_points(self, live: LiveDeployment, point: Point) -> tuple[str, ...]:
@@ -164,7 +168,9 @@ class _Ladder:
         failed = await live.reset_cache(path)
         return (f"cache reset failed: {failed}",) if failed else ()
 
-    async def _serve_point(self, live: LiveDeployment, point: Point, notes: tuple[str, ...]) -> None:
+    async def _serve_point(
+        self, live: LiveDeployment, point: Point, known: tuple[tuple[str, ...], Quality]
+    ) -> None:
         started = _now()
         offsets = {h.process.name: _size(h.log) for h in live.handles}
         driven, sampler = await self._drive(live, point)
@@ -178,7 +184,12 @@ class _Ladder:
             counters=tuple(sampler.counters),
             power=tuple(sampler.power),
             client=driven.client,
-            facts=_facts(point, live.deployment, died, driven.cut_off, (*notes, *driven.notes)),
+            facts=dataclasses.replace(
+                _facts(point, live.deployment, died, driven.cut_off),
+                answers=known[1].answers,
+                evaluation=known[1].evaluation,
+                notes=(*known[0], *driven.notes),
+            ),
         )
         logs = {h.process.name: _since(h.log, offsets[h.process.name]) for h in live.handles}
         result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
@@ -208,6 +219,7 @@ class _Ladder:
                 prompts,
                 loop,
                 point.measurement,
+                transport=AiohttpTransport(keeps_connections=live.deployment.keeps_connections),
                 time_scale=scale,
                 progress=lambda progress: self.observer.point_progress(point, progress),
                 stop=self.stop,
@@ -228,9 +240,7 @@ class _Ladder:
         self.observer.point_finished(point, result)
 
 
-def _facts(
-    point: Point, deployment: Deployment, died: str | None, cut_off: str | None, notes: tuple[str, ...]
-) -> RunFacts:
+def _facts(point: Point, deployment: Deployment, died: str | None, cut_off: str | None) -> RunFacts:
     deciding = ("decode", "aggregated")
     return RunFacts(
         server_died=died,
@@ -239,7 +249,6 @@ def _facts(
         counter_source=f"{point.engine.name} /metrics of every decoding worker",
         power_source="simulated" if point.simulation else "none",
         power_reason=None if point.simulation else "no power source is read for this engine yet",
-        notes=notes,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mtpbench.records import Point, Workload
 from mtpbench.store import StoredPoint, read_sweep
+from mtpbench_analysis.agreement import ArmAnswers
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 
 
@@ -27,7 +29,30 @@ def read_results(directory: Path) -> PointSet:
         else:
             unused.append(made)
     unused += [Unused(what=point_id, reason="planned, not measured yet") for point_id in sweep.missing]
-    return PointSet(sources=(str(directory),), points=tuple(points), unused=tuple(unused), info=sweep.info)
+    return PointSet(
+        sources=(str(directory),),
+        points=tuple(points),
+        unused=tuple(unused),
+        info=sweep.info,
+        answers=_answers(sweep.points),
+    )
+
+
+def _answers(stored: Sequence[StoredPoint]) -> tuple[ArmAnswers, ...]:
+    """What each deployment answered: one start serves a ladder, so its points say the same."""
+    found: dict[str, ArmAnswers] = {}
+    for item in stored:
+        evaluation = item.result.evaluation
+        answers = ArmAnswers(
+            arm=item.point.arm.name,
+            topology=item.point.topology.name,
+            texts=item.result.answers.texts,
+            reason=item.result.answers.reason,
+            score=evaluation.score if evaluation else None,
+        )
+        if answers.texts or answers.score is not None:
+            found.setdefault(item.point.deployment_key, answers)
+    return tuple(found.values())
 
 
 def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:

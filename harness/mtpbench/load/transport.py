@@ -10,7 +10,7 @@ import errno
 import resource
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -45,9 +45,16 @@ class Transport(Protocol):
 
 
 class AiohttpTransport:
-    """One aiohttp session, without limits, proxies, cookies or decompression."""
+    """One aiohttp session, without limits, proxies, cookies or decompression.
 
-    def __init__(self) -> None:
+    Args:
+        keeps_connections: reuse connections; else each request opens one of its own, and says so.
+    """
+
+    def __init__(self, *, keeps_connections: bool = True) -> None:
+        self._connections: dict[str, Any] = (
+            {"keepalive_timeout": 60} if keeps_connections else {"force_close": True}
+        )
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self, base_url: str, connections: int) -> None:
@@ -55,7 +62,7 @@ class AiohttpTransport:
         raise_descriptor_limit(connections + SPARE_DESCRIPTORS)
         self._session = aiohttp.ClientSession(
             base_url,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(limit=0, **self._connections),
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=False,
             auto_decompress=False,

@@ -244,6 +244,14 @@ class MeasurementSpec(_Strict):
     ready_timeout_s: float = Field(_RULES.ready_timeout_s, gt=0)
     sample_interval_s: float = Field(_RULES.sample_interval_s, gt=0)
     continuous_usage: bool = Field(_RULES.continuous_usage, description="token counts in every event")
+    greedy_prompts: int = Field(
+        _RULES.greedy_prompts, ge=0, le=8, description="fixed prompts answered greedily before each ladder"
+    )
+    greedy_tokens: int = Field(_RULES.greedy_tokens, ge=1, description="output tokens of each such answer")
+    evaluate: str | None = Field(
+        None, description="command that scores the live endpoint; gets MTPBENCH_BASE_URL and MTPBENCH_MODEL"
+    )
+    evaluate_timeout_s: float = Field(_RULES.evaluate_timeout_s, gt=0, description="wall seconds")
 
 
 class ReferenceRowSpec(_Strict):

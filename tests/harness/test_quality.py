@@ -1,0 +1,112 @@
+"""Greedy answers and the evaluation hook, against a small HTTP server and real commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from measured import make_point
+from mtpbench.deployment import LiveDeployment
+from mtpbench.executors.evaluation import read_score, run_evaluation
+from mtpbench.quality import PROMPTS, answer_greedily, check_quality
+from mtpbench.records import Measurement
+
+
+def live_at(server: TestServer) -> LiveDeployment:
+    url = str(server.make_url("")).rstrip("/")
+    return cast(LiveDeployment, SimpleNamespace(base_url=url, deployment=SimpleNamespace(model_name="m")))
+
+
+async def serve(status: int = 200) -> tuple[TestServer, list[Any]]:
+    asked: list[Any] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, await request.json()))
+        if status != 200:
+            return web.Response(status=status, text="no")
+        text = f"answer {len(asked)}"
+        return web.json_response({"choices": [{"text": text, "message": {"content": text}}]})
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", answer)
+    app.router.add_post("/v1/chat/completions", answer)
+    server = TestServer(app)
+    await server.start_server()
+    return server, asked
+
+
+async def test_each_start_answers_the_fixed_prompts_greedily() -> None:
+    server, asked = await serve()
+    point = make_point(measurement=Measurement(greedy_prompts=3, greedy_tokens=7))
+    answers = await answer_greedily(live_at(server), point)
+    await server.close()
+    assert answers.texts == ("answer 1", "answer 2", "answer 3")
+    assert [body["prompt"] for _, body in asked] == list(PROMPTS[:3])
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 7 for _, body in asked)
+
+
+async def test_chat_workloads_are_asked_by_chat() -> None:
+    server, asked = await serve()
+    point = make_point()
+    point = dataclasses.replace(point, workload=dataclasses.replace(point.workload, chat_template=True))
+    assert len((await answer_greedily(live_at(server), point)).texts) == 4
+    await server.close()
+    assert {path for path, _ in asked} == {"/v1/chat/completions"}
+
+
+async def test_a_prompt_that_is_not_answered_gives_a_reason_and_no_answers() -> None:
+    server, _ = await serve(status=500)
+    answers = await answer_greedily(live_at(server), make_point())
+    await server.close()
+    assert answers.texts == ()
+    assert answers.reason == "prompt 0 was not answered: ValueError: HTTP 500: no"
+
+
+async def test_the_evaluation_gets_the_endpoint_and_its_score_is_kept() -> None:
+    server, _ = await serve()
+    command = 'echo "at $MTPBENCH_BASE_URL"; echo "{\\"score\\": 0.5, \\"model\\": \\"$MTPBENCH_MODEL\\"}"'
+    quality = await check_quality(live_at(server), make_point(measurement=Measurement(evaluate=command)))
+    await server.close()
+    assert quality.evaluation is not None
+    assert (quality.evaluation.score, quality.evaluation.reason) == (0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("echo broken; exit 3", "exit code 3: broken"),
+        ("echo nothing to see", "the last line holds no score: 'nothing to see'"),
+        ("true", "the last line holds no score: ''"),
+    ],
+)
+async def test_an_evaluation_without_a_score_says_why(command: str, reason: str) -> None:
+    found = await run_evaluation(command, {}, 30)
+    assert (found.score, found.reason) == (None, reason)
+
+
+async def test_an_evaluation_that_hangs_is_ended_with_its_children() -> None:
+    begun = time.monotonic()
+    found = await run_evaluation("sleep 600 & sleep 600", {}, 0.3)
+    assert (found.score, found.reason) == (None, "no end after 0.3 s")
+    assert time.monotonic() - begun < 300
+
+
+@pytest.mark.parametrize(
+    ("line", "score"),
+    [
+        ("0.75", 0.75),
+        ('{"score": 3}', 3.0),
+        ('{"score": null}', None),
+        ("true", None),
+        ("NaN", None),
+        ("", None),
+    ],
+)
+def test_scores(line: str, score: float | None) -> None:
+    assert read_score(line) == score
