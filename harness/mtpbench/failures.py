@@ -44,6 +44,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         r"|validation error for SpeculativeConfig",
     ),
     (
+        "engine_not_installed",
+        "get it with `pip install 'mtpbench[vllm]'` (or sglang, trtllm, dynamo), or set `engine.command`",
+        r"No module named '?(?:vllm|sglang|sglang_router|tensorrt_llm|dynamo)\b",
+    ),
+    (
         "out_of_memory",
         "lower the memory fraction, the batch or the context length",
         r"CUDA out of memory|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation"

@@ -118,7 +118,9 @@ async def test_a_program_that_is_not_installed_is_said_so(tmp_path: Path) -> Non
         gpus=1,
         nodes=1,
     )
-    with pytest.raises(StartError, match=r"'no-such-engine' can't be run .*is the engine installed here\?"):
+    with pytest.raises(
+        StartError, match=r"'no-such-engine' can't be run .*install the engine here, or set .engine.command."
+    ):
         async with LiveDeployment(made, LocalExecutor(tmp_path), 5):
             pass
 

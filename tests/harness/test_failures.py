@@ -43,6 +43,13 @@ def test_every_captured_death_is_tested() -> None:
     assert {path.stem for path in FAILURES.glob("*.txt")} == tested
 
 
+def test_an_engine_that_is_not_installed_is_named_with_how_to_get_it() -> None:
+    cause = explain("/usr/bin/python3: No module named dynamo.sglang\n")
+    assert cause is not None
+    assert cause.code == "engine_not_installed"
+    assert "mtpbench[vllm]" in cause.advice
+
+
 def test_an_ordinary_log_names_no_cause() -> None:
     assert explain("INFO: Started server process\nINFO: Application startup complete.\n") is None
     assert explain("") is None

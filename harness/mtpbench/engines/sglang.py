@@ -139,7 +139,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     return Process(
         name=name,
         role=worker.role,
-        argv=("python3", "-m", module, *as_argv(flags)),
+        argv=(*(point.engine.command or ("python3", "-m", module)), *as_argv(flags)),
         env=env,
         node=share.node,
         gpus=share.gpus,

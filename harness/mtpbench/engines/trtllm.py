@@ -111,7 +111,8 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     is_head = share.rank == 0
     words = [
         *(("trtllm-llmapi-launch",) if across_nodes else ()),
-        *("trtllm-serve", point.model.path, "--backend", "pytorch"),
+        *(point.engine.command or ("trtllm-serve",)),
+        *(point.model.path, "--backend", "pytorch"),
         *("--tp_size", str(group.gpus_per_worker), "--ep_size", str(group.ep)),
         *("--max_batch_size", str(batch), "--max_num_tokens", str(max_num_tokens(point, batch))),
         *_options(point),

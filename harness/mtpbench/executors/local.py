@@ -121,7 +121,7 @@ class LocalExecutor:
                 )
             except OSError as error:
                 raise StartError(
-                    f"{ready.argv[0]!r} can't be run ({error.strerror}); is the engine installed here?",
+                    f"{ready.argv[0]!r} can't be run ({error.strerror}); {_hint(ready)}",
                     process=process.name,
                 ) from error
         handle = LocalHandle(process, popen, log)
@@ -160,6 +160,16 @@ class LocalExecutor:
         assert self._reaper.stdin
         self._reaper.stdin.write(f"{line}\n".encode())
         self._reaper.stdin.flush()
+
+
+def _hint(process: Process) -> str:
+    """How to get the engine that a program belongs to."""
+    extras = {"vllm": "vllm", "sglang": "sglang", "trtllm-serve": "trtllm", "trtllm-llmapi-launch": "trtllm"}
+    words = " ".join(process.argv[:3])
+    for word, extra in extras.items():
+        if word in words:
+            return f"get it with `pip install 'mtpbench[{extra}]'`, or set `engine.command` to where it is"
+    return "install the engine here, or set `engine.command` to where it is"
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ from mtpbench.records import (
     Workload,
     digest,
 )
+from mtpbench.sweep.checkpoints import MTP_KEYS, mtp_layers
 from mtpbench.sweep.confounds import find_confounds
 from mtpbench.sweep.lines import KeyPath, LinedYaml, dotted, read_yaml
 from mtpbench.sweep.schema import ArmSpec, SweepFile, TopologySpec
@@ -132,6 +133,13 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
             arms[name] = _arm(name, arm_spec, spec)
         except InputError as error:
             raise fail(str(error), ("arms", name)) from None
+    if spec.engine.name != "simulated" and mtp_layers(spec.model.path) == 0:
+        for name in (name for name, arm in arms.items() if arm.speculation):
+            raise fail(
+                f"{spec.model.path}/config.json names no MTP layer ({', '.join(MTP_KEYS)}): this checkpoint "
+                "can't draft; leave `draft_tokens` out, or use a checkpoint with MTP layers",
+                ("arms", name, "draft_tokens"),
+            )
     points = []
     for name, arm_spec in spec.arms.items():
         for i, topology_spec in enumerate(spec.topologies):

@@ -96,6 +96,38 @@ def test_simulation_settings_are_refused_for_real_engines(write_sweep) -> None:
         load_sweep(write_sweep(("name: simulated", "name: vllm")))
 
 
+REAL_ENGINE = (
+    ("  name: simulated\n  clock: scaled\n  speed: 5\n", "  name: vllm\n"),
+    ("  flags: {all: {stream-interval: 4}}\n", ""),
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ('{"model_type": "llama"}', True),
+        ('{"num_nextn_predict_layers": 0}', True),
+        ('{"num_nextn_predict_layers": 1}', False),
+        ('{"text_config": {"mtp_num_hidden_layers": 1}}', False),
+        ("not json", False),
+        (None, False),
+    ],
+)
+def test_mtp_on_a_checkpoint_without_mtp_layers_is_refused_before_anything_starts(
+    write_sweep, tmp_path: Path, config: str | None, refused: bool
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    if config is not None:
+        (model / "config.json").write_text(config)
+    path = write_sweep(*REAL_ENGINE, ("path: some/model", f"path: {model}"))
+    if refused:
+        with pytest.raises(SweepError, match=r"arms.mtp.draft_tokens: .*config.json names no MTP layer"):
+            load_sweep(path)
+    else:
+        assert len(load_sweep(path).points) == 4
+
+
 def test_simulating_a_sweep_keeps_its_points_and_takes_another_name(sweeps: Path) -> None:
     real = load_sweep(sweeps / "dsv4-gb200-sglang.yaml")
     simulated = simulate(real)
