@@ -1,0 +1,99 @@
+"""Every record that crosses a seam: frozen, keyword-only, JSON round-trip, units in the names.
+
+Standard library only. In the order of the flow: `point` (what is measured), `process` (what is started),
+`raw` (what is recorded), `result` (what is derived), `sweepinfo` (what tables need besides); `codec` turns
+them into JSON and back.
+
+Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what it can't read)
+    1   2026-11   first version
+"""
+
+from mtpbench.records.codec import digest, from_json, to_json
+from mtpbench.records.point import (
+    AcceptancePolicy,
+    Arm,
+    Engine,
+    EngineLimits,
+    Fault,
+    Measurement,
+    Model,
+    Point,
+    Simulation,
+    Speculation,
+    Topology,
+    WorkerGroup,
+    Workload,
+)
+from mtpbench.records.process import Container, Deployment, File, Probe, Process
+from mtpbench.records.raw import (
+    Answers,
+    CounterSample,
+    Evaluation,
+    PowerSample,
+    RequestRecord,
+    RunFacts,
+    SpecCounters,
+    SpecGauge,
+)
+from mtpbench.records.result import (
+    Acceptance,
+    ClientHealth,
+    Distribution,
+    Energy,
+    PointResult,
+    Provenance,
+    Rates,
+    Reason,
+)
+from mtpbench.records.sweepinfo import Hardware, Reference, ReferenceRow, SweepInfo
+from mtpbench.records.types import SCHEMA_VERSION, Clock, Flags, Json, Role, WorkerRole
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Acceptance",
+    "AcceptancePolicy",
+    "Answers",
+    "Arm",
+    "ClientHealth",
+    "Clock",
+    "Container",
+    "CounterSample",
+    "Deployment",
+    "Distribution",
+    "Energy",
+    "Engine",
+    "EngineLimits",
+    "Evaluation",
+    "Fault",
+    "File",
+    "Flags",
+    "Hardware",
+    "Json",
+    "Measurement",
+    "Model",
+    "Point",
+    "PointResult",
+    "PowerSample",
+    "Probe",
+    "Process",
+    "Provenance",
+    "Rates",
+    "Reason",
+    "Reference",
+    "ReferenceRow",
+    "RequestRecord",
+    "Role",
+    "RunFacts",
+    "Simulation",
+    "SpecCounters",
+    "SpecGauge",
+    "Speculation",
+    "SweepInfo",
+    "Topology",
+    "WorkerGroup",
+    "WorkerRole",
+    "Workload",
+    "digest",
+    "from_json",
+    "to_json",
+]

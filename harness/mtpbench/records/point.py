@@ -1,0 +1,287 @@
+"""What is measured: one arm × topology × concurrency × repeat, fully resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mtpbench.records.codec import digest, to_json
+from mtpbench.records.types import Clock, Flags, Role, WorkerRole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerGroup:
+    """`workers` equal workers of one role; each holds `tp × dp` GPUs.
+
+    `dp` above 1 is attention data parallelism inside one worker (its ranks step together), `ep` the
+    expert-parallel width. DEPn is tp 1, dp n, ep n; TPn is tp n; TEPn is tp n, ep n.
+    """
+
+    role: WorkerRole
+    workers: int
+    tp: int
+    dp: int = 1
+    ep: int = 1
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """GPUs that one worker holds."""
+        return self.tp * self.dp
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the group holds."""
+        return self.workers * self.gpus_per_worker
+
+    @property
+    def layout(self) -> str:
+        """The field's short name of one worker: `DEP8`, `TP8`, `TEP8` or the long form `TP2DP4EP8`."""
+        if self.tp == 1 and self.dp > 1 and self.ep == self.dp:
+            return f"DEP{self.dp}"
+        if self.dp == 1 and self.ep == 1:
+            return f"TP{self.tp}"
+        if self.dp == 1 and self.ep == self.tp:
+            return f"TEP{self.tp}"
+        return f"TP{self.tp}DP{self.dp}EP{self.ep}"
+
+    @property
+    def attention_dp(self) -> bool:
+        """Whether the worker's attention is data parallel."""
+        return self.dp > 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Topology:
+    """The worker groups of one deployment: one aggregated group, or a prefill and a decode group."""
+
+    groups: tuple[WorkerGroup, ...]
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs the deployment holds: the denominator of every per-GPU figure."""
+        return sum(group.gpus for group in self.groups)
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether prefill and decode run on workers of their own."""
+        return any(group.role != "aggregated" for group in self.groups)
+
+    @property
+    def name(self) -> str:
+        """`6xDEP8-1xDEP16` (prefill, decode) or `1xTP8`."""
+        return "-".join(f"{group.workers}x{group.layout}" for group in self.groups)
+
+    def group(self, role: WorkerRole) -> WorkerGroup | None:
+        """The group of a role, or None."""
+        return next((group for group in self.groups if group.role == role), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AcceptancePolicy:
+    """How draft tokens are accepted: really (`measured`), or pinned to a golden mean length.
+
+    `length` counts the bonus token (1 … drafts + 1). `rates` are unconditional per-position acceptance
+    rates, non-increasing, one per draft; the embedded engine needs them, real engines take the length.
+    """
+
+    mode: Literal["measured", "golden"]
+    length: float | None = None
+    rates: tuple[float, ...] | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speculation:
+    """Speculative decoding as an arm declares it."""
+
+    method: Literal["mtp"] = "mtp"
+    draft_tokens: int
+    acceptance: AcceptancePolicy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One side of a comparison: the base with speculation off, or on with what that forces.
+
+    `forces` are the engine options that speculation makes necessary, by worker role; they are the only
+    options in which two arms of a sweep can differ, and plan and every table list them.
+    """
+
+    name: str
+    speculation: Speculation | None = None
+    forces: Mapping[str, Flags] = field(default_factory=dict)
+    forces_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """A fault that the embedded engine plays out.
+
+    Args:
+        kind: what happens; `simengine/faults.py` lists and explains the kinds.
+        at_s: engine seconds after start, or None.
+        at_request: the 0-based request index it strikes, or None.
+        probability: chance per request (seeded), or None.
+        role: the worker role that plays it; the process that answers HTTP by default.
+        value: the kind's number (status code, stall seconds, exit code, …), or None for its default.
+    """
+
+    kind: str
+    at_s: float | None = None
+    at_request: int | None = None
+    probability: float | None = None
+    role: Role | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulation:
+    """That a point runs on the embedded engine, with which step costs and against which clock.
+
+    `speed` is engine seconds per real second under the scaled clock; 1 under the real one; ignored by the
+    virtual one.
+    """
+
+    profile: str
+    clock: Clock = "real"
+    speed: float = 1.0
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineLimits:
+    """The scheduler limits of one worker, as its engine options set them.
+
+    Args:
+        max_running: sequences that one worker runs at once, over all its attention-DP ranks.
+        prefill_chunk_tokens: prompt tokens that one worker takes into one step, over all its ranks.
+        stream_interval: output tokens that the engine gathers before it sends an event (at least 1).
+        kv_tokens: KV-cache tokens of one worker, or None for what the profile says.
+    """
+
+    max_running: int
+    prefill_chunk_tokens: int
+    stream_interval: int = 1
+    kv_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """The engine of a sweep's base, equal in all its arms.
+
+    `flags` and `env` are by worker role, already merged for the topology (without what an arm forces).
+    `command` are the words that start a worker in place of the engine's usual ones; None for those.
+    `router` names what stands in front of disaggregated workers (`dynamo`, `sglang`, `trtllm`, `simulated`).
+    """
+
+    name: str
+    router: str | None = None
+    version: str | None = None
+    image: str | None = None
+    command: tuple[str, ...] | None = None
+    flags: Mapping[str, Flags] = field(default_factory=dict)
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """The model served: its path or hub id, the name that requests use, and the precision label."""
+
+    path: str
+    served_name: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """What is asked of the server.
+
+    Lengths are uniform in [range_ratio × L, L]. `prompts` is `random` (seeded token ids or words) or
+    `dataset` (JSONL at `dataset_path`). `chat_template` sends chat completions. `vocabulary` bounds the
+    random token ids, for a model that has fewer than `workload.py` assumes; None for what it assumes.
+    """
+
+    isl: int
+    osl: int
+    range_ratio: float = 1.0
+    prompts: Literal["random", "dataset"] = "random"
+    dataset_path: str | None = None
+    chat_template: bool = False
+    temperature: float = 0.0
+    ignore_eos: bool = True
+    vocabulary: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """The rules of measuring one point.
+
+    Args:
+        warmup_per_slot: requests per slot that end before the window may begin; load goes on after them.
+        requests_per_slot: requests per slot that are measured.
+        min_requests: at least so many measured requests, whatever the concurrency.
+        min_window_s: a steady-state window shorter than this (engine seconds) makes the point invalid.
+        max_error_rate: the share of failed measured requests above which the point is invalid.
+        request_timeout_s: a request without an end after this fails.
+        point_timeout_s: a point that takes longer is cut off and invalid.
+        ready_timeout_s: how long a deployment may take to become ready.
+        sample_interval_s: seconds between two scrapes of counters and power.
+        continuous_usage: ask the server for the token count in every event.
+        greedy_prompts: fixed prompts that each start answers greedily before its ladder; 0 for none.
+        greedy_tokens: output tokens of each of those answers.
+        evaluate: a command that scores the live endpoint once for each start, or None.
+        evaluate_timeout_s: wall seconds that it may take.
+    """
+
+    warmup_per_slot: float = 2.0
+    requests_per_slot: float = 10.0
+    min_requests: int = 8
+    min_window_s: float = 1.0
+    max_error_rate: float = 0.01
+    request_timeout_s: float = 3600.0
+    point_timeout_s: float = 14400.0
+    ready_timeout_s: float = 3600.0
+    sample_interval_s: float = 0.25
+    continuous_usage: bool = True
+    greedy_prompts: int = 4
+    greedy_tokens: int = 32
+    evaluate: str | None = None
+    evaluate_timeout_s: float = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One arm × topology × concurrency × repeat, fully resolved: all that a job needs to run it."""
+
+    sweep: str
+    model: Model
+    hardware: str
+    engine: Engine
+    arm: Arm
+    topology: Topology
+    concurrency: int
+    repeat: int
+    seed: int
+    workload: Workload
+    measurement: Measurement
+    simulation: Simulation | None = None
+
+    @property
+    def id(self) -> str:
+        """A readable name and the first 8 hex digits of the SHA-256 of the canonical JSON."""
+        where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}_r{self.repeat}"
+        return f"{where}_{digest(to_json(self))[:8]}"
+
+    @property
+    def deployment_key(self) -> str:
+        """Equal for all points that one server start can serve (all but concurrency, repeat and seed)."""
+        body = to_json(self)
+        for name in ("concurrency", "repeat", "seed", "measurement"):
+            body.pop(name)
+        return f"{self.arm.name}_{self.topology.name}_{digest(body)[:8]}"
+
+    @property
+    def draft_tokens(self) -> int:
+        """Draft tokens per step; 0 is speculation off."""
+        return self.arm.speculation.draft_tokens if self.arm.speculation else 0

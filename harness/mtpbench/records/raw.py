@@ -1,0 +1,125 @@
+"""What is recorded while a point runs: the raw truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestRecord:
+    """One request as the client saw it. A failed request is a record too, never dropped.
+
+    Times are engine seconds since the point's start on one monotonic clock. `chunk_tokens` are cumulative
+    output tokens after each chunk as the server counted them, or None where it does not say. `error` is
+    a short code (`http_503`, `timeout`, `disconnected`, `no_usage`, `stream_error`, `bad_event`, …).
+    """
+
+    index: int
+    slot: int
+    warmup: bool
+    scheduled_s: float
+    sent_s: float
+    end_s: float
+    chunk_times_s: tuple[float, ...] = ()
+    chunk_tokens: tuple[int, ...] | None = None
+    asked_prompt_tokens: int
+    asked_output_tokens: int
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+    error_detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecCounters:
+    """An engine's speculation counters at one moment, summed over the ranks of one process.
+
+    `drafts` counts verification steps, None where the engine counts only tokens. `per_position` counts
+    accepted drafts by position; empty where the engine does not say.
+    """
+
+    drafts: float | None
+    draft_tokens: float
+    accepted_tokens: float
+    per_position: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecGauge:
+    """What one rank of an engine without counters says of its last steps: a mean acceptance length.
+
+    `verify_calls` is its counter of verification steps, which weighs the gauge; None where it has none.
+    """
+
+    rank: str
+    length: float
+    verify_calls: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CounterSample:
+    """One scrape of one process: counters, or gauges where the engine has no counters, or a reason."""
+
+    time_s: float
+    process: str
+    counters: SpecCounters | None
+    gauges: tuple[SpecGauge, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerSample:
+    """One reading of one GPU; `energy_j` is a counter that only rises, NULL where the source has none."""
+
+    time_s: float
+    process: str
+    gpu: int
+    power_w: float | None
+    energy_j: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What the user's own evaluation said of the live endpoint; `score` is None with a reason."""
+
+    command: str
+    score: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """Greedy answers to the fixed prompts, to hold against another arm's; empty with a reason."""
+
+    texts: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFacts:
+    """What happened to a point that its request table can't tell.
+
+    Args:
+        start_failed: why the deployment never became ready, or None.
+        server_died: which process ended while the point ran, and how, or None.
+        cut_off: why the point was ended before its last request (`point_timeout`, `interrupted`, …), or None.
+        counter_processes: the processes whose speculation counters make the acceptance.
+        counter_source: where they come from, such as `vllm:spec_decode_*`.
+        power_source: where power comes from, or why there is none.
+        power_reason: why there is no power, or None.
+        answers: what this start answered greedily before its ladder.
+        evaluation: what the user's evaluation said of this start, or None where none was asked for.
+        notes: anything else a reader should know.
+    """
+
+    start_failed: str | None = None
+    server_died: str | None = None
+    cut_off: str | None = None
+    counter_processes: tuple[str, ...] = ()
+    counter_source: str = "none"
+    power_source: str = "none"
+    power_reason: str | None = None
+    answers: Answers = field(default_factory=Answers)
+    evaluation: Evaluation | None = None
+    notes: tuple[str, ...] = ()
