@@ -30,6 +30,8 @@ PURE = (
     "sweep/confounds.py",
     "engines/*.py",
     "simengine/worker.py",
+    "simengine/job.py",
+    "simengine/costs.py",
     "simengine/cluster.py",
     "simengine/drafts.py",
 )

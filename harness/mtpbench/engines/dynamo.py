@@ -27,12 +27,18 @@ def frontend(point: Point) -> Process:
     return Process(
         name=FRONT,
         role="router",
-        argv=("python3", "-m", "dynamo.frontend", "--http-port", f"@{{port:{FRONT}/http}}"),
+        argv=(*_python(point), "-m", "dynamo.frontend", "--http-port", f"@{{port:{FRONT}/http}}"),
         env=environment(point),
         ports=("http",),
         ready=Probe(port="http", path="/health", model=point.model.served_name),
         container=container(point),
     )
+
+
+def _python(point: Point) -> tuple[str, ...]:
+    """The words that run a module of Dynamo: those before `-m` where the sweep says how workers start."""
+    command = point.engine.command or ()
+    return command[: command.index("-m")] if "-m" in command else ("python3",)
 
 
 def container(point: Point) -> Container | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtpbench.engines import EngineModule, llamacpp, sglang, simulated, trtllm, vllm
+from mtpbench.engines import EngineModule, llamacpp, mocker, sglang, simulated, trtllm, vllm
 from mtpbench.records import Point
 
 ENGINES: Mapping[str, EngineModule] = {
@@ -13,6 +13,7 @@ ENGINES: Mapping[str, EngineModule] = {
     "sglang": sglang,
     "trtllm": trtllm,
     "llamacpp": llamacpp,
+    "mocker": mocker,
 }
 
 

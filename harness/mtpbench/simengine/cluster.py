@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits, Topology, WorkerGroup, WorkerRole
+from mtpbench.simengine.costs import Costs
 from mtpbench.simengine.drafts import Drafts
+from mtpbench.simengine.job import Emission, Job
 from mtpbench.simengine.profile import Profile
-from mtpbench.simengine.worker import Costs, Emission, Job, Worker
+from mtpbench.simengine.worker import Worker
 
 
 def make_worker(

@@ -7,7 +7,8 @@ import itertools
 import time
 from typing import Protocol
 
-from mtpbench.simengine.worker import Job, Worker
+from mtpbench.simengine.job import Job
+from mtpbench.simengine.worker import Worker
 
 _CATCH_UP_S = 1.0
 """Real seconds behind schedule after which the pump gives up catching up."""

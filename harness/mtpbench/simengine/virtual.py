@@ -20,8 +20,8 @@ from mtpbench.records import (
 from mtpbench.requests import Ints, RequestTable
 from mtpbench.simengine.cluster import Cluster
 from mtpbench.simengine.faults import SILENTLY_OFF
+from mtpbench.simengine.job import Emission
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.worker import Emission
 from mtpbench.workload import Lengths
 
 _MAX_SAMPLES = 512

@@ -12,97 +12,18 @@ sequence of the rank goes back to the waiting line and its context is computed a
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from mtpbench.errors import InputError
-from mtpbench.records import EngineLimits, SpecCounters, WorkerGroup, WorkerRole
+from mtpbench.records import EngineLimits, SpecCounters, WorkerRole
 from mtpbench.requests import Ints
+from mtpbench.simengine.costs import Costs
 from mtpbench.simengine.drafts import Drafts
-from mtpbench.simengine.profile import Line, Profile
+from mtpbench.simengine.job import Emission, Job, Step, Totals
 
 _KEY, _LEFT, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
 """Rows of the running sequences' array; `_DUE` is the tokens left at which the next event is sent."""
-
-
-class Emission(NamedTuple):
-    """Token events of one moment: `tokens` are cumulative per request, `done` those that ended."""
-
-    time_s: float
-    keys: Ints
-    tokens: Ints
-    done: list[int]
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A request that is not decoding: waiting, in prefill, or with its KV ready."""
-
-    key: int
-    prompt: int
-    total: int
-    made: int = 0
-    sent: int = 0
-    computed: int = 0
-    rank: int = -1
-    final: int = 0
-    """KV tokens it holds at its end on the worker it was submitted to."""
-    cancelled: bool = False
-
-    @property
-    def context(self) -> int:
-        """Tokens whose KV it needs: the prompt and what it has generated."""
-        return self.prompt + self.made
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Costs:
-    """What a worker's steps cost, worked out from a profile for one layout and draft count."""
-
-    step_s: list[float]
-    prefill: Line
-    prefill_fixed_s: float
-    kv_tokens_per_rank: int
-    idle_w: float
-    prefill_w: float
-    decode_w: float
-
-    @classmethod
-    def of(cls, profile: Profile, group: WorkerGroup, drafts: int, limits: EngineLimits) -> Costs:
-        """The costs of a worker of `group` that runs at most `limits.max_running` sequences."""
-        ranks = group.dp
-        line = profile.prefill_line_s(group)
-        pool = profile.kv_tokens(group) if limits.kv_tokens is None else limits.kv_tokens // ranks
-        return cls(
-            step_s=profile.step_times_s(group, drafts, limits.max_running).tolist(),
-            prefill=line,
-            prefill_fixed_s=max(0.0, line.at(0)),
-            kv_tokens_per_rank=pool,
-            idle_w=profile.idle_w,
-            prefill_w=profile.prefill_w,
-            decode_w=profile.decode_w,
-        )
-
-
-@dataclass(slots=True)
-class Totals:
-    """Counters that only rise."""
-
-    prompt_tokens: int = 0
-    preemptions: int = 0
-    steps: int = 0
-    extra_j: float = 0.0
-
-
-@dataclass(slots=True)
-class _Step:
-    start_s: float
-    end_s: float
-    decoding: int
-    chunks: list[tuple[Job, int]] = field(default_factory=list)
-    extra_w: float = 0.0
 
 
 class Worker:
@@ -136,7 +57,7 @@ class Worker:
         self._state: Ints = np.zeros((7, 0), np.int64)
         self._grow(256)
         self._emissions: list[Emission] = []
-        self._step: _Step | None = None
+        self._step: Step | None = None
 
     # ------------------------------------------------------------------------------------ what a driver sees
 
@@ -235,7 +156,7 @@ class Worker:
                 duration_s = max(decode_s, costs.prefill_fixed_s) + prefill_s - costs.prefill_fixed_s
         share = (duration_s - decode_s) / duration_s if n else 1.0
         extra_w = share * costs.prefill_w + (1 - share) * costs.decode_w - costs.idle_w
-        self._step = _Step(now_s, now_s + duration_s, n, chunks, extra_w)
+        self._step = Step(now_s, now_s + duration_s, n, chunks, extra_w)
         return now_s + duration_s
 
     def finish(self) -> None:
@@ -298,7 +219,7 @@ class Worker:
             rank = min(open_ranks, key=lambda r: (self._counts[r], -budget[r]))
         return rank if budget[rank] > 0 and self._fits(job, rank) else None
 
-    def _end_chunks(self, step: _Step) -> None:
+    def _end_chunks(self, step: Step) -> None:
         joining: list[Job] = []
         for job, take in step.chunks:
             job.computed += take

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mtpbench import golden, hardware
 from mtpbench.engines.registry import engine_of
@@ -36,6 +35,7 @@ from mtpbench.records import (
 )
 from mtpbench.sweep.checkpoints import MTP_KEYS, mtp_layers
 from mtpbench.sweep.confounds import find_confounds
+from mtpbench.sweep.explanation import explain
 from mtpbench.sweep.lines import KeyPath, LinedYaml, dotted, read_yaml
 from mtpbench.sweep.schema import ArmSpec, SweepFile, TopologySpec
 
@@ -69,7 +69,7 @@ def load_sweep(path: Path) -> Sweep:
     try:
         spec = SweepFile.model_validate(document.data)
     except ValidationError as error:
-        raise _explain(error, document) from None
+        raise explain(error, document) from None
     return _expand(spec, document)
 
 
@@ -294,67 +294,3 @@ def _info(spec: SweepFile, rack: Hardware, points: tuple[Point, ...]) -> SweepIn
         confounds=find_confounds(points, baseline, rack),
         planned=tuple(point.id for point in points),
     )
-
-
-# --------------------------------------------------------------------------------------------- explanations
-
-
-def _explain(error: ValidationError, document: LinedYaml) -> SweepError:
-    """The first complaint, in the words of the file's owner; the rest are counted."""
-    complaints = error.errors(include_url=False)
-    # An unknown key often causes a second complaint about the key it should have been: name the typo first.
-    complaints.sort(key=lambda item: item["type"] != "extra_forbidden")
-    first = complaints[0]
-    where = _real_path(first["loc"], document.data)
-    message = _message(first, where)
-    if len(complaints) > 1:
-        message += f" ({len(complaints) - 1} more in this file)"
-    return SweepError(message, path=document.path, line=document.line(where), key=dotted(where))
-
-
-def _real_path(location: Sequence[str | int], data: Any) -> KeyPath:
-    """pydantic's location without the parts that name types instead of keys of the file."""
-    where: list[str | int] = []
-    for i, part in enumerate(location):
-        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
-        if in_list or (isinstance(data, dict) and part in data):
-            data = data[part]
-        elif i < len(location) - 1 or not (isinstance(data, dict) and isinstance(part, str)):
-            continue
-        where.append(part)
-    return tuple(where)
-
-
-def _message(complaint: Any, where: KeyPath) -> str:
-    kind = complaint["type"]
-    if kind == "extra_forbidden":
-        valid = _valid_keys(complaint["loc"][:-1])
-        close = difflib.get_close_matches(str(where[-1]), valid, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key; {hint}valid: {', '.join(valid)}"
-    if kind == "missing":
-        return "is missing"
-    text = str(complaint["msg"]).removeprefix("Value error, ")
-    if kind == "value_error":
-        return text
-    return f"{text[0].lower()}{text[1:]}, not {complaint['input']!r}"
-
-
-def _valid_keys(location: Sequence[str | int]) -> list[str]:
-    model: Any = SweepFile
-    for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = model.model_fields[str(part)].annotation
-        model = _inner_model(model)
-    model = _inner_model(model)
-    return list(model.model_fields)
-
-
-def _inner_model(annotation: Any) -> Any:
-    """The pydantic model inside an annotation such as `list[Annotated[X, …]] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()) or ():
-        if (found := _inner_model(argument)) is not None:
-            return found
-    return None

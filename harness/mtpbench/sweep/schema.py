@@ -160,13 +160,13 @@ class FaultSpec(_Strict):
 class EngineSpec(_Strict):
     """The engine of the base; flags in layers: all, then tp | tep | dep (the worker's layout), then role."""
 
-    name: Literal["simulated", "vllm", "sglang", "trtllm", "llamacpp"]
+    name: Literal["simulated", "vllm", "sglang", "trtllm", "llamacpp", "mocker"]
     router: str | None = Field(None, description="what stands in front of disaggregated workers")
     version: str | None = None
     image: str | None = None
     command: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description="vllm and llamacpp only: the words that start a worker, in place of the engine's "
+        description="vllm, llamacpp and mocker only: the words that start a worker, in place of the engine's "
         "usual ones; may hold @{env:NAME}",
     )
     flags: FlagLayers = Field(default_factory=dict, description="engine options without dashes, by layer")
@@ -191,8 +191,8 @@ class EngineSpec(_Strict):
             changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
             if changed:
                 raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
-        if self.command and self.name not in ("vllm", "llamacpp"):
-            raise ValueError(f"`command` is for vllm and llamacpp, not for {self.name}")
+        if self.command and self.name not in ("vllm", "llamacpp", "mocker"):
+            raise ValueError(f"`command` is for vllm, llamacpp and mocker, not for {self.name}")
         if self.speed != 1 and self.clock != "scaled":
             raise ValueError("`speed` needs `clock: scaled`")
         return self

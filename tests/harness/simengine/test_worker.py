@@ -8,8 +8,8 @@ from simulated_points import RATES, group
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits
 from mtpbench.simengine.cluster import make_worker
+from mtpbench.simengine.job import Job
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.worker import Job
 
 PROFILE = load_profile("dsv4-gb200")
 

@@ -1,0 +1,143 @@
+"""Dynamo's mocker: `python -m dynamo.mocker`, one per worker, behind Dynamo's frontend; no model, no GPU.
+
+It plays an engine's scheduler and step times by its own formulas, whatever the GPUs of a layout; of a layout
+only the data-parallel ranks reach it. Its numbers say nothing about any hardware.
+Source: ai-dynamo 1.4.2, run on a CPU; docs: `python -m dynamo.mocker --help`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from mtpbench.engines import dynamo
+from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
+from mtpbench.engines.placement import PlacedWorker, node_count, place
+from mtpbench.errors import UnsupportedError
+from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
+
+RESET_PATH: str | None = None
+MAX_DRAFTS = 5
+USUAL_COMMAND = ("python3", "-m", "dynamo.mocker")
+
+
+def check(point: Point, hardware: Hardware) -> None:
+    """Refuse another router than Dynamo's, more drafts than it plays, and lengths that it can't be given.
+
+    Raises:
+        UnsupportedError: says what, and what would be right.
+    """
+    if point.engine.router != "dynamo":
+        raise UnsupportedError(
+            f"mocker workers answer through Dynamo's frontend only: set `engine.router: dynamo`, "
+            f"not {point.engine.router!r}"
+        )
+    place(point.topology, hardware.gpus_per_node)
+    speculation_flags(point, "decode")
+
+
+def conditional_rates(rates: Sequence[float]) -> tuple[float, ...]:
+    """Acceptance of each draft given that all before it were accepted, from unconditional rates.
+
+    A position that is never reached gets 0.
+    """
+    before = (1.0, *rates)
+    return tuple(rate / earlier if earlier else 0.0 for earlier, rate in zip(before, rates, strict=False))
+
+
+def speculation_flags(point: Point, role: WorkerRole) -> Flags:
+    """What MTP adds to workers that decode: drafts and conditional rates, or the mocker's own if `measured`.
+
+    Raises:
+        UnsupportedError: more drafts than it plays, or not one rate for each.
+    """
+    speculation = point.arm.speculation
+    if speculation is None or role == "prefill":
+        return {}
+    drafts, policy = speculation.draft_tokens, speculation.acceptance
+    if drafts > MAX_DRAFTS:
+        raise UnsupportedError(
+            f"arm {point.arm.name}: the mocker plays 1 … {MAX_DRAFTS} draft tokens, not {drafts}"
+        )
+    if policy.mode == "measured":
+        return {"aic-nextn": drafts}
+    # It takes any number of rates without a word.
+    if policy.rates is None or len(policy.rates) != drafts:
+        raise UnsupportedError(
+            f"arm {point.arm.name}: the mocker pins acceptance by {drafts} rates (one per draft token), not by "
+            "a length; use `acceptance: golden` or give `rates`"
+        )
+    words = (f"{rate:.6g}" for rate in conditional_rates(policy.rates))
+    return {"aic-nextn": drafts, "aic-nextn-accept-rates": ",".join(words)}
+
+
+def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
+    """Running sequences and batched tokens are per data-parallel rank; defaults are 256 and 8192."""
+    found: dict[WorkerRole, EngineLimits] = {}
+    for group in point.topology.groups:
+        flags = of_role(point, group.role)
+        found[group.role] = EngineLimits(
+            max_running=int(flags.get("max-num-seqs", 256)) * group.dp,
+            prefill_chunk_tokens=int(flags.get("max-num-batched-tokens", 8192)) * group.dp,
+        )
+    return found
+
+
+def counters(metrics_text: str) -> None:
+    """None: the mocker drafts and accepts, but counts neither, so that acceptance stays unknown."""
+    del metrics_text
+
+
+def deploy(point: Point, hardware: Hardware) -> Deployment:
+    """Dynamo's frontend, and one process per worker on the node of its first GPU."""
+    check(point, hardware)
+    workers = place(point.topology, hardware.gpus_per_node)
+    return Deployment(
+        key=point.deployment_key,
+        processes=(_frontend(point), *(_worker(point, i, worker) for i, worker in enumerate(workers))),
+        front=dynamo.FRONT,
+        front_port="http",
+        model_name=point.model.served_name,
+        gpus=point.topology.gpus,
+        nodes=node_count(workers),
+    )
+
+
+def _frontend(point: Point) -> Process:
+    front = dynamo.frontend(point)
+    # Without it the frontend listens on every interface.
+    return dataclasses.replace(front, env={**front.env, "DYN_HTTP_HOST": f"@{{host:{front.name}}}"})
+
+
+def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
+    name, group = worker.name, worker.group
+    speculation = speculation_flags(point, worker.role)
+    flags = merged(
+        {"model-path": point.model.path, "model-name": point.model.served_name},
+        {"data-parallel-size": group.dp} if group.dp > 1 else {},
+        {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
+        of_role(point, worker.role),
+        # All workers would accept the same drafts otherwise: each has a process of its own.
+        {**speculation, "aic-mtp-seed": index} if speculation else {},
+    )
+    host = f"@{{host:{name}}}"
+    return Process(
+        name=name,
+        role=worker.role,
+        argv=(*(point.engine.command or USUAL_COMMAND), *as_argv(flags)),
+        env={
+            **dynamo.environment(point),
+            "DYN_SYSTEM_HOST": host,
+            "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}",
+            # `/health` says 503 for ever without it.
+            "DYN_SYSTEM_USE_ENDPOINT_HEALTH_STATUS": '["generate"]',
+            "DYN_TCP_RPC_HOST": host,
+            **env_of_role(point, worker.role),
+        },
+        node=worker.shares[0].node,
+        gpus=worker.shares[0].gpus,
+        ports=("http",),
+        ready=Probe(port="http", path="/health"),
+        metrics=("http", "/metrics"),
+        container=dynamo.container(point),
+    )
