@@ -35,11 +35,14 @@ def measure_acceptance(
         source: what the counters are, for the record.
 
     Returns:
-        NULL with reason `speculation_off`, `no_window`, `no_counters`, `worker_missing`,
+        NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
         `worker_vanished`, `too_few_samples`, `counter_reset` or `no_drafts` where there is no figure.
     """
     if point.arm.speculation is None:
-        return unknown("speculation_off", source)
+        counted = [s.counters.draft_tokens for s in samples if s.counters]
+        return unknown(
+            "off_but_drafting" if counted and max(counted) > min(counted) else "speculation_off", source
+        )
     if window is None:
         return unknown("no_window", source)
     workers: dict[str, list[CounterSample]] = {}

@@ -162,7 +162,7 @@ class LiveDeployment:
         for handle in self.handles:
             if (how := handle.ended()) is not None:
                 raise StartError(
-                    f"died before the deployment was ready ({how}); {_last_words(handle)}",
+                    f"died before the deployment was ready ({how}){_cause(handle)}",
                     process=handle.process.name,
                     log_tail=handle.log_tail(),
                 )
@@ -197,6 +197,11 @@ class LiveDeployment:
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
             return False
         return any(model.get("id") == probe.model for model in listed.get("data", []))
+
+
+def _cause(handle: Handle) -> str:
+    cause = explain(handle.log_tail(CAUSE_LINES))
+    return f"; {cause}" if cause else ""
 
 
 def _last_words(handle: Handle) -> str:

@@ -139,8 +139,11 @@ def summarise(values: Floats) -> Distribution | None:
 def rates(table: RequestTable, window: Window, gpus: int) -> Rates:
     """Token rates over a window, of requests that ended well (a failed request serves nobody).
 
-    Input tokens count at the first chunk, output tokens at the chunk that carried them: by the server's
-    cumulative counts, or spread evenly over the request's chunks where it gives none.
+    Output tokens count at the chunk that carried them: by the server's cumulative counts, or spread evenly
+    over the request's chunks where it gives none. A prompt counts as its output does: the share of its
+    request's output tokens that lie in the window. Counted whole at the first chunk it would tie the input
+    rate to where the window's edges, which are starts and ends of requests, happen to lie: up to 6% in a
+    short run, differently in each arm.
 
     Args:
         table: every request, warm-up included: they load the server too.
@@ -151,10 +154,12 @@ def rates(table: RequestTable, window: Window, gpus: int) -> Rates:
     prompt_tokens = np.where(
         table.prompt_tokens == UNKNOWN, table.asked_prompt_tokens, table.prompt_tokens
     ).astype(np.float64)
-    began = ok & inside(table.first_chunk_s, window)
-    input_tokens = float(prompt_tokens[began].sum())
-    chunks = ok[table.chunk_rows] & inside(table.chunk_times_s, window)
-    output_tokens = float(_tokens_by_chunk(table)[chunks].sum())
+    rows = table.chunk_rows
+    counted = np.where(inside(table.chunk_times_s, window), _tokens_by_chunk(table), 0.0)
+    within = np.where(ok, np.bincount(rows, weights=counted, minlength=len(table)), 0.0)
+    made = np.where(table.output_tokens > 0, table.output_tokens, np.inf)
+    input_tokens = float((prompt_tokens * within / made).sum())
+    output_tokens = float(within.sum())
     seconds = window.duration_s
     return Rates(
         start_s=window.start_s,

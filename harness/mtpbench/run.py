@@ -8,11 +8,14 @@ independent of each other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import signal
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +24,7 @@ from typing import Protocol
 from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
 from mtpbench.engines.registry import engine_of
-from mtpbench.errors import StartError
+from mtpbench.errors import StartError, UnsupportedError
 from mtpbench.executors.local import LocalExecutor
 from mtpbench.load.client import DriveResult, Progress, drive
 from mtpbench.load.pacer import ClosedLoop
@@ -46,6 +49,8 @@ from mtpbench.workload import Prompts, draw_lengths
 NO_CLIENT = ClientHealth(loop_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None)
 RESTARTS = 1
 LOG_LIMIT_BYTES = 1_000_000
+WATCH_INTERVAL_S = 0.5
+DEATH_GRACE_S = 3.0
 
 
 class Observer(Protocol):
@@ -93,6 +98,23 @@ def plan_run(points: Sequence[Point], store: SweepStore, *, again: bool = False)
         tuple(sorted(ladder, key=lambda p: (p.repeat, p.concurrency))) for ladder in ladders.values()
     )
     return RunPlan(ladders=ordered, done=done)
+
+
+def refuse_more_nodes(plan: RunPlan) -> None:
+    """Refuse deployments of real engines that span nodes: this machine is one.
+
+    Raises:
+        UnsupportedError: names the first one, and what can be done instead.
+    """
+    for ladder in plan.ladders:
+        first = ladder[0]
+        deployment = engine_of(first).deploy(first, hardware.lookup(first.hardware))
+        if deployment.nodes > 1 and first.simulation is None:
+            raise UnsupportedError(
+                f"{first.arm.name} on {first.topology.name} needs {deployment.nodes} nodes of "
+                f"{first.hardware}; the local executor has this one. Choose smaller points with --only, or "
+                "play the sweep with --simulate"
+            )
 
 
 async def run_live(
@@ -177,6 +199,7 @@ class _Ladder:
         if self.stop.is_set():
             return
         died = live.dead()
+        cut_off = None if died else driven.cut_off
         if died is None and driven.server_unreachable:
             died = f"{live.deployment.front} stopped answering"
         raw = RawPoint(
@@ -185,7 +208,7 @@ class _Ladder:
             power=tuple(sampler.power),
             client=driven.client,
             facts=dataclasses.replace(
-                _facts(point, live.deployment, died, driven.cut_off),
+                _facts(point, live.deployment, died, cut_off),
                 answers=known[1].answers,
                 evaluation=known[1].evaluation,
                 notes=(*known[0], *driven.notes),
@@ -212,6 +235,8 @@ class _Ladder:
             power=simulated_power.readings if point.simulation else None,
             time_scale=scale,
         )
+        halt = asyncio.Event()
+        watching = asyncio.create_task(self._watch(live, halt))
         async with sampler:
             driven = await drive(
                 live.base_url,
@@ -222,10 +247,24 @@ class _Ladder:
                 transport=AiohttpTransport(keeps_connections=live.deployment.keeps_connections),
                 time_scale=scale,
                 progress=lambda progress: self.observer.point_progress(point, progress),
-                stop=self.stop,
+                stop=halt,
             )
+        watching.cancel()
         sampler.start_clock(driven.origin)
         return driven, sampler
+
+    async def _watch(self, live: LiveDeployment, halt: asyncio.Event) -> None:
+        """End the load when the run is stopped, or soon after a process of the deployment died.
+
+        A front that hangs on a lost worker would keep its streams open until every timeout has passed.
+        """
+        while not self.stop.is_set():
+            if live.dead():
+                # What fails by itself says more than what is cut off.
+                await _wait(self.stop, DEATH_GRACE_S)
+                break
+            await _wait(self.stop, WATCH_INTERVAL_S)
+        halt.set()
 
     def _store_failure(self, point: Point, why: str) -> None:
         """A point that never ran is a record too: invalid, with the reason and the servers' last words."""
@@ -255,10 +294,11 @@ def _facts(point: Point, deployment: Deployment, died: str | None, cut_off: str 
 # ------------------------------------------------------------------------------------------- virtual clock
 
 
-def run_virtual(
-    plan: RunPlan, store: SweepStore, observer: Observer, cancelled: Callable[[], bool] = lambda: False
-) -> None:
-    """Simulate every point of a plan in this machine's cores, the longest first.
+def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
+    """Simulate every point of a plan on this machine's cores, the longest first.
+
+    Returns:
+        Whether it was interrupted (KeyboardInterrupt); the workers are gone then, finished points are kept.
 
     Raises:
         StoreError: results can't be written.
@@ -266,23 +306,35 @@ def run_virtual(
     points = sorted(
         (point for ladder in plan.ladders for point in ladder), key=lambda p: p.concurrency, reverse=True
     )
+    if not points:
+        return False
     observer.ladder_started(None, points)
+    by_id = {point.id: point for point in points}
     workers = min(len(points), os.cpu_count() or 1)
-    if workers <= 1:
-        for point in points:
-            observer.point_started(point)
-            observer.point_finished(point, run_virtual_point(point, store))
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(run_virtual_point, point, store): point for point in points}
-        try:
-            for future in as_completed(futures):
-                observer.point_finished(futures[future], future.result())
-                if cancelled():
-                    break
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = multiprocessing.get_context("spawn").Pool(workers, _die_with_parent)
+    try:
+        work = ((point, store) for point in points)
+        for result in pool.imap_unordered(_run_virtual_task, work):
+            observer.point_finished(by_id[result.point_id], result)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        pool.terminate()
+        pool.join()
+    return False
+
+
+def _die_with_parent() -> None:
+    """A worker leaves interrupts to its parent, and ends when that is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:
+    return run_virtual_point(*task)
 
 
 def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
@@ -319,6 +371,13 @@ def recompute(directory: Path) -> tuple[PointResult, PointResult]:
     if result != stored.result:
         rewrite_result(directory, result)
     return stored.result, result
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event or the time, whichever comes first."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _now() -> str:

@@ -27,7 +27,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +56,8 @@ from mtpbench.records import (
 from mtpbench.requests import RequestTable
 
 SWEEP_FILE = "sweep.json"
+_REPLACING = ".replacing"
+"""Ends the name of an attempt whose successor is just taking its place."""
 T = TypeVar("T")
 
 
@@ -82,11 +84,15 @@ class StoredPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredSweep:
-    """A sweep's stored points, in the order of the plan; `missing` are planned ids without a result."""
+    """A sweep's stored points, in the order of the plan.
+
+    `missing` are planned ids without a result; `damaged` those whose files can't be read, and why.
+    """
 
     info: SweepInfo
     points: tuple[StoredPoint, ...]
     missing: tuple[str, ...]
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -100,24 +106,35 @@ def read_sweep(directory: Path) -> StoredSweep:
     Raises:
         InputError: the directory holds no sweep.
         SchemaError: something in it was written under another schema version.
-        StoreError: a file is damaged.
+        StoreError: sweep.json is damaged.
     """
     if not (directory / SWEEP_FILE).is_file():
         raise InputError(
             f"{directory}: no results here ({SWEEP_FILE} is missing); a folder results/<sweep> is needed"
         )
     info = _read_record(SweepInfo, directory / SWEEP_FILE)
-    found = [directory / point_id for point_id in info.planned if is_complete(directory / point_id)]
-    points = tuple(read_point(path) for path in found)
-    present = {path.name for path in found}
-    return StoredSweep(
-        info=info, points=points, missing=tuple(name for name in info.planned if name not in present)
-    )
+    points: list[StoredPoint] = []
+    missing: list[str] = []
+    damaged: dict[str, str] = {}
+    for point_id in info.planned:
+        if not is_complete(directory / point_id):
+            missing.append(point_id)
+            continue
+        try:
+            points.append(read_point(directory / point_id))
+        except StoreError as error:
+            damaged[point_id] = str(error)
+    return StoredSweep(info=info, points=tuple(points), missing=tuple(missing), damaged=damaged)
 
 
 def is_complete(directory: Path) -> bool:
     """Whether `directory` holds a finished attempt (finished attempts appear whole, by rename)."""
     return (directory / "result.json").is_file()
+
+
+def is_valid(directory: Path) -> bool:
+    """Whether a finished attempt broke no validity rule."""
+    return _read_record(PointResult, directory / "result.json").valid
 
 
 def read_point(directory: Path) -> StoredPoint:
@@ -146,8 +163,8 @@ def read_raw(directory: Path) -> RawPoint:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise StoreError(f"{path}: can't be read ({error.strerror})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: can't be read ({error})") from error
     except json.JSONDecodeError as error:
         raise StoreError(f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged") from error
 
@@ -157,7 +174,7 @@ def _check_schema(data: Any, path: Path) -> None:
     if version != SCHEMA_VERSION:
         raise SchemaError(
             f"{path}: written under schema version {version!r}; this version of mtpbench reads "
-            f"{SCHEMA_VERSION}. Use the version that wrote it, or measure again"
+            f"{SCHEMA_VERSION}. Use the version that wrote it, or measure again into another --results folder"
         )
 
 
@@ -171,7 +188,7 @@ def _decode(kind: type[T], data: Any, path: Path) -> T:
 def _read_record(kind: type[T], path: Path, *, wrapped: bool = False) -> T:
     data = _read_json(path)
     _check_schema(data, path)
-    return _decode(kind, data["point"] if wrapped else data, path)
+    return _decode(kind, data.get("point") if wrapped else data, path)
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -200,20 +217,34 @@ class SweepStore:
                 (self.directory / name).mkdir(parents=True, exist_ok=True)
             self._remove_dead_attempts()
             self._restore_superseded()
+            self._refuse_foreign()
             _write_atomically(self.directory / SWEEP_FILE, to_json(self.info))
         except OSError as error:
             raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
 
+    def _refuse_foreign(self) -> None:
+        """What another version of mtpbench wrote is not overwritten; a damaged sweep.json is."""
+        path = self.directory / SWEEP_FILE
+        if not path.exists():
+            return
+        try:
+            _check_schema(_read_json(path), path)
+        except StoreError:
+            return
+
     def state(self, point_id: str) -> str:
-        """`missing`, `valid` or `invalid`.
+        """`missing`, `valid`, `invalid` or `damaged`.
 
         Raises:
-            SchemaError: a result is there that this version can't read.
+            SchemaError: a result is there that another version wrote.
         """
         directory = self.directory / point_id
         if not is_complete(directory):
             return "missing"
-        return "valid" if _read_record(PointResult, directory / "result.json").valid else "invalid"
+        try:
+            return "valid" if is_valid(directory) else "invalid"
+        except StoreError:
+            return "damaged"
 
     def write(
         self,
@@ -251,24 +282,38 @@ class SweepStore:
     def _take_over(self, attempt: Path, place: Path) -> Path:
         for path in (*attempt.rglob("*"), attempt):
             _sync(path)
-        if place.exists():
-            older = len(list((self.directory / ".superseded").glob(f"{place.name}~*")))
-            place.rename(self.directory / ".superseded" / f"{place.name}~{older:04d}")
-        attempt.rename(place)
+        if not place.exists():
+            attempt.rename(place)
+        elif self.state(place.name) == "valid" and not is_valid(attempt):
+            # A valid point is worth more than a newer invalid one, which is kept beside it.
+            attempt.rename(self._superseded(place.name))
+        else:
+            older = self._superseded(place.name)
+            leaving = older.with_name(f"{older.name}{_REPLACING}")
+            place.rename(leaving)
+            attempt.rename(place)
+            leaving.rename(older)
         _sync(self.directory)
         return place
 
+    def _superseded(self, name: str) -> Path:
+        """A free name for an attempt of a point that is not, or no longer, in its place."""
+        folder = self.directory / ".superseded"
+        numbers = [path.name.removesuffix(_REPLACING).rpartition("~")[2] for path in folder.glob(f"{name}~*")]
+        return folder / f"{name}~{1 + max((int(n) for n in numbers if n.isdigit()), default=-1):04d}"
+
     def _remove_dead_attempts(self) -> None:
-        for attempt in (self.directory / ".attempts").iterdir():
+        for attempt in (self.directory / ".attempts").glob("*@*@*"):
             _, host, pid = attempt.name.rsplit("@", 2)
             if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
                 shutil.rmtree(attempt)
 
     def _restore_superseded(self) -> None:
-        for older in sorted((self.directory / ".superseded").iterdir(), reverse=True):
+        """Only what a kill interrupted: an older attempt must not come back for a point that was deleted."""
+        for leaving in (self.directory / ".superseded").glob(f"*{_REPLACING}"):
+            older = leaving.with_name(leaving.name.removesuffix(_REPLACING))
             place = self.directory / older.name.rpartition("~")[0]
-            if not place.exists():
-                older.rename(place)
+            leaving.rename(older if place.exists() else place)
 
 
 def rewrite_result(directory: Path, result: PointResult) -> None:
@@ -298,8 +343,12 @@ def exclusive(directory: Path) -> Iterator[None]:
     Raises:
         StoreError: another run holds it; the message names its process id.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a+") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        held = (directory / ".lock").open("a+")
+    except OSError as error:
+        raise StoreError(f"{directory}: can't be written ({error.strerror})") from error
+    with held as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -28,12 +28,14 @@ CODES: Mapping[str, str] = {
     "cut_off": "the point was stopped before its last request had ended",
     "no_requests": "no measured request was sent",
     "no_tokens": "no measured request brought a token",
+    "no_interactivity": "no request brought two tokens at different moments, so there is no time per token",
     "error_rate": "too many measured requests failed",
     "wrong_prompt_length": "the server counted other prompt lengths than were asked for",
     "wrong_output_length": "requests ended well with another number of tokens than was asked for",
     "window_too_short": "the steady-state window is missing, or shorter than the sweep allows",
     "client_saturated": "the load client, not the server, may have been the bottleneck",
     "mtp_not_accepting": "MTP is on, but (almost) no draft token was accepted",
+    "off_is_drafting": "speculation is off in the sweep, but the engine drafts tokens",
     "mtp_no_counters": "MTP is on, but nothing shows that drafts were accepted",
 }
 
@@ -88,6 +90,9 @@ def _check_requests(point: Point, table: RequestTable, result: PointResult) -> I
         yield Reason(
             code="no_tokens", detail=detail + (f": {_listed(result.errors)}" if result.errors else "")
         )
+    elif result.interactivity_tps is None:
+        detail = "tokens came, but no request had a time per output token"
+        yield Reason(code="no_interactivity", detail=detail)
     # What the harness itself cut off says nothing about the server; `cut_off` reports it.
     failed = {code: count for code, count in result.errors.items() if code != CUT_OFF}
     share = sum(failed.values()) / result.requests
@@ -171,9 +176,12 @@ def _check_client(point: Point, table: RequestTable, result: PointResult) -> Ite
 
 
 def _check_acceptance(point: Point, result: PointResult) -> Iterable[Reason]:
+    acceptance = result.acceptance
+    if acceptance.reason == "off_but_drafting":
+        detail = "the engine's counters of drafted tokens rose while the point ran"
+        yield Reason(code="off_is_drafting", detail=detail)
     if point.arm.speculation is None or result.steady is None:
         return
-    acceptance = result.acceptance
     if acceptance.reason == "no_drafts":
         detail = "not one verification step was counted in the window: MTP may be silently off"
         yield Reason(code="mtp_not_accepting", detail=detail)

@@ -57,7 +57,7 @@ def test_an_unknown_field_is_none(tmp_path: Path) -> None:
         (HEADER + ",10,20,8\n", r"points\.csv:2: column arm is empty"),
         (HEADER + "off,10,20\n", r"points\.csv:2: 3 cells where the header has 4"),
         ("arm,arm,interactivity_tps,tput_tps_per_gpu\n", r"column arm appears twice"),
-        ("", r"column arm, interactivity_tps, tput_tps_per_gpu is missing; the header has: nothing"),
+        ("", r"is empty; a header with arm, interactivity_tps, tput_tps_per_gpu"),
         (
             "arm,interactivity_tps,tput_tps_per_gpu,simulated\noff,1,2,maybe\n",
             "'maybe' is neither true nor false",

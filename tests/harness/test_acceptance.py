@@ -112,9 +112,14 @@ def test_one_lost_scrape_does_not_matter():
     assert got.length == pytest.approx(2.5)
 
 
-def test_speculation_off_is_null_whatever_was_counted():
-    got = measure_acceptance(make_point(arm=OFF), counter_samples(), WINDOW)
-    assert (got.length, got.reason) == (None, "speculation_off")
+def test_speculation_off_is_null_and_says_so_if_the_engine_drafts_all_the_same():
+    for samples, reason in (
+        ([], "speculation_off"),
+        (counter_samples(drafts_per_s=0, accepted=(0, 0, 0)), "speculation_off"),
+        (counter_samples(), "off_but_drafting"),
+    ):
+        got = measure_acceptance(make_point(arm=OFF), samples, WINDOW)
+        assert (got.length, got.reason) == (None, reason)
 
 
 def test_no_window_is_null():

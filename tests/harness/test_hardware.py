@@ -17,3 +17,10 @@ def test_unknown_names_and_dates_are_refused_with_the_known_ones() -> None:
         hardware.lookup("gb100")
     with pytest.raises(InputError, match="known dates: 2026-05, 2026-07"):
         hardware.lookup("h100", "2020-01")
+
+
+def test_a_cpu_has_no_price_and_no_power_and_says_why() -> None:
+    cpu = hardware.lookup("cpu")
+    assert cpu.power_kw_per_gpu is None
+    assert cpu.usd_per_gpu_h == {}
+    assert "neither a published price nor a provisioned power" in cpu.source

@@ -32,16 +32,22 @@ def table(records):
     return RequestTable.from_records(records)
 
 
-def test_rates_count_tokens_by_their_own_times_and_inputs_at_the_first_chunk():
+def test_rates_count_tokens_by_their_own_times_and_prompts_in_proportion():
     got = rates(table(steady_load()), Window(start_s=1.0, end_s=3.5), gpus=2)
-    assert got.input_tokens == 3 * 2 * 100
+    assert got.input_tokens == pytest.approx(20 / 4 * 100)
     assert got.output_tokens == 2 * 10
-    assert got.input_tps == pytest.approx(240)
+    assert got.input_tps == pytest.approx(200)
     assert got.output_tps == pytest.approx(8)
-    assert got.tput_tps_per_gpu == pytest.approx(124)
+    assert got.tput_tps_per_gpu == pytest.approx(104)
     assert got.output_tps_per_gpu == pytest.approx(4)
     assert got.mean_in_flight == pytest.approx(2.0)
     assert got.requests_completed == 4
+
+
+def test_a_prompt_counts_as_much_as_its_output_lies_in_the_window():
+    records = [make_request(0, 0, 0.0, [1, 2, 3, 4])]
+    shares = [rates(table(records), Window(start_s=s, end_s=s + 1), 1).input_tokens for s in (0, 1, 3, 4)]
+    assert shares == pytest.approx([25, 25, 25, 0])
 
 
 def test_rates_take_several_tokens_per_chunk_from_the_servers_count():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from mtpbench.errors import InputError
@@ -36,3 +38,13 @@ def test_an_unknown_placeholder_is_refused_with_the_known_ones(text: str) -> Non
 
 def test_json_braces_are_left_alone() -> None:
     assert fill('{"method":"mtp"}', PLACEMENT) == '{"method":"mtp"}'
+
+
+def test_a_variable_of_the_executor_s_environment_is_filled_in() -> None:
+    placement = dataclasses.replace(PLACEMENT, environment={"MODELS": "/data/models"})
+    assert fill("@{env:MODELS}/mimo", placement) == "/data/models/mimo"
+
+
+def test_a_variable_that_is_not_set_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"@\{env:MODELS\} needs the environment variable MODELS, which is"):
+        fill("@{env:MODELS}/mimo", PLACEMENT)

@@ -236,3 +236,75 @@ def test_a_run_that_is_ended_keeps_its_finished_points_and_can_be_continued(
     assert list((store.directory / ".attempts").iterdir()) == []
     for name, stamp in before.items():
         assert (store.directory / name / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_a_simulation_that_is_ended_leaves_no_worker(sweeps: Path, tmp_path: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        child = subprocess.Popen(
+            (*CLI, str(sweeps / "dsv4-gb200-sglang.yaml"), "--simulate", "--results", str(tmp_path)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            while not children_of(child.pid):
+                time.sleep(0.05)
+            time.sleep(1.5)
+            workers = children_of(child.pid)
+            child.send_signal(number)
+            rest = child.communicate(timeout=60)[0]
+        finally:
+            child.kill()
+            child.communicate()
+        if number != signal.SIGKILL:
+            assert child.returncode == 130, rest
+            assert "Traceback" not in rest
+            assert "run again to continue" in rest
+        deadline = time.monotonic() + 10
+        while any(runs(pid) for pid in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(runs(pid) for pid in workers)
+
+
+def children_of(parent: int) -> list[int]:
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if stat(pid)[1] == str(parent)]
+
+
+def runs(pid: int) -> bool:
+    return stat(pid)[0] not in ("", "Z", "X")
+
+
+def stat(pid: int) -> tuple[str, str]:
+    """State and parent of a process; empty where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "", ""
+    return fields[0], fields[1]
+
+
+def test_a_worker_lost_behind_a_hanging_router_ends_the_point(write_sweep, tmp_path: Path) -> None:
+    """The router is stopped (it neither fails nor answers) and the decode worker killed."""
+    changes = (SPLIT, ("requests_per_slot: 6", "requests_per_slot: 60"), ("decode: 2xTP4", "decode: 1xTP4"))
+    sweep = load_sweep(write_sweep(*changes))
+    store, plan = prepare(sweep, tmp_path)
+    log, struck = Log(), []
+
+    def strike(point: Point, progress: object) -> None:
+        if not struck and getattr(progress, "ended", 0) > 2:
+            for pid in servers_of(tmp_path):
+                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                role = words[words.index("--role") + 1]
+                if role in ("router", "decode"):
+                    os.kill(pid, signal.SIGSTOP if role == "router" else signal.SIGKILL)
+                    struck.append(role)
+
+    log.point_progress = strike  # type: ignore[method-assign]
+    asyncio.run(run_live(RunPlan(ladders=plan.ladders[:1], done=()), store, log, asyncio.Event()))
+    assert sorted(struck) == ["decode", "router"]
+    (result,) = log.results
+    assert "server_died" in codes(result)
+    assert "cut_off" in result.errors
+    detail = next(reason.detail for reason in result.reasons if reason.code == "server_died")
+    assert "decode-0 ended with killed by SIGKILL" in detail
+    assert servers_of(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,10 +146,49 @@ def test_a_newer_attempt_takes_the_place_and_the_older_one_is_kept(tmp_path: Pat
 def test_a_kill_between_the_two_renames_is_put_back(tmp_path: Path, sweep: Sweep) -> None:
     store = store_at(tmp_path, sweep.info)
     directory = write(store, sweep.points[0])
-    directory.rename(store.directory / ".superseded" / f"{directory.name}~0000")
+    directory.rename(store.directory / ".superseded" / f"{directory.name}~0000.replacing")
     assert read_sweep(store.directory).points == ()
     store.open()
     assert [p.point.id for p in read_sweep(store.directory).points] == [sweep.points[0].id]
+
+
+def test_a_deleted_point_does_not_come_back(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    write(store, sweep.points[0], raw_point(6))
+    shutil.rmtree(write(store, sweep.points[0], raw_point(9)))
+    store.open()
+    assert store.state(sweep.points[0].id) == "missing"
+
+
+def test_superseded_attempts_never_collide(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    for requests in (6, 7, 8):
+        write(store, sweep.points[0], raw_point(requests))
+    folder = store.directory / ".superseded"
+    shutil.rmtree(min(folder.iterdir()))
+    directory = write(store, sweep.points[0], raw_point(9))
+    assert len(read_raw(directory).requests) == 9
+    assert sorted(len(read_raw(path).requests) for path in folder.iterdir()) == [7, 8]
+
+
+def test_a_valid_point_is_not_replaced_by_a_newer_invalid_one(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    directory = write(store, sweep.points[0], raw_point(6))
+    text = (directory / "result.json").read_text()
+    result = json.loads(text)
+    (directory / "result.json").write_text(json.dumps({**result, "reasons": []}))
+    write(store, sweep.points[0], raw_point(9))
+    assert store.state(sweep.points[0].id) == "valid"
+    assert len(read_raw(directory).requests) == 6
+    assert [len(read_raw(path).requests) for path in (store.directory / ".superseded").iterdir()] == [9]
+
+
+def test_stray_files_among_the_attempts_are_left_alone(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    stray = store.directory / ".attempts" / ".DS_Store"
+    stray.write_text("")
+    store.open()
+    assert stray.exists()
 
 
 def test_attempts_of_dead_writers_are_removed_and_those_of_living_ones_stay(
@@ -222,7 +262,38 @@ def test_damaged_files_are_named(tmp_path: Path, sweep: Sweep) -> None:
         read_raw(directory)
     (directory / "point.json").write_text("{")
     with pytest.raises(StoreError, match=r"point.json:1: not JSON"):
-        read_sweep(store.directory)
+        read_point(directory)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b'{"schema_version": 1}'])
+def test_a_damaged_point_costs_only_itself(tmp_path: Path, sweep: Sweep, content: bytes) -> None:
+    store = store_at(tmp_path, sweep.info)
+    write(store, sweep.points[1])
+    directory = write(store, sweep.points[0])
+    (directory / "result.json").write_bytes(content)
+    stored = read_sweep(store.directory)
+    assert [p.point.id for p in stored.points] == [sweep.points[1].id]
+    assert list(stored.damaged) == [sweep.points[0].id]
+    assert store.state(sweep.points[0].id) == "damaged"
+    write(store, sweep.points[0], raw_point(9))
+    assert len(read_sweep(store.directory).points) == 2
+
+
+def test_a_sweep_of_another_schema_is_not_overwritten(tmp_path: Path, sweep: Sweep) -> None:
+    store = store_at(tmp_path, sweep.info)
+    path = store.directory / "sweep.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    with pytest.raises(SchemaError, match=r"sweep\.json: written under schema version 99"):
+        store.open()
+    path.write_text("{")
+    store.open()
+    assert read_sweep(store.directory).info == sweep.info
+
+
+def test_a_folder_that_can_not_be_written_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="can't be written"), exclusive(tmp_path / "file" / "results"):
+        pass
 
 
 def test_a_folder_without_results_is_said_so(tmp_path: Path) -> None:

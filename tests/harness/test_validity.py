@@ -56,6 +56,14 @@ CASES = {
             )
         },
     ],
+    "no_interactivity": [
+        {
+            "records": [
+                dataclasses.replace(r, chunk_times_s=r.chunk_times_s[-1:], chunk_tokens=(4,)) for r in LONG
+            ]
+        }
+    ],
+    "off_is_drafting": [{"point": make_point(), "counters": counter_samples()}],
     "error_rate": [{"records": some(steady_load(), 1, error="http_500")}],
     "wrong_prompt_length": [{"records": some(steady_load(), 1, prompt_tokens=102)}],
     "wrong_output_length": [{"records": some(steady_load(), 1, asked_output_tokens=5)}],

@@ -65,6 +65,12 @@ def test_token_ids_come_from_the_middle_of_the_vocabulary(vocabulary):
     assert len(set(ids)) > min(4, vocabulary // 4)
 
 
+def test_the_workload_s_own_vocabulary_bounds_its_token_ids():
+    made = prompts(Workload(isl=2000, osl=8, vocabulary=256), 1)
+    ids = parse(made.body(0, "m", False))[1]["prompt"]
+    assert 32 <= min(ids) < max(ids) < 224
+
+
 def test_a_vocabulary_that_is_too_small_is_refused():
     with pytest.raises(SweepError, match="at least 8"):
         prompts(vocabulary=7)

@@ -84,7 +84,14 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _check_header(path: Path, header: list[str]) -> None:
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        found = ", ".join(header) or "nothing"
+        if not header:
+            raise ImportFileError(
+                f"{path}: is empty; a header with {', '.join(REQUIRED)} and rows are needed"
+            )
+        found = ", ".join(header)
+        for mark, said in ((";", "semicolons"), ("\t", "tabs")):
+            if len(header) == 1 and mark in header[0]:
+                raise ImportFileError(f"{path}: the columns are separated by {said}; commas are needed")
         optional = ", ".join(name for name in columns() if name not in REQUIRED)
         raise ImportFileError(
             f"{path}: column {', '.join(missing)} is missing; the header has: {found}. "

@@ -29,6 +29,7 @@ def read_results(directory: Path) -> PointSet:
         else:
             unused.append(made)
     unused += [Unused(what=point_id, reason="planned, not measured yet") for point_id in sweep.missing]
+    unused += [Unused(what=point_id, reason=f"damaged: {why}") for point_id, why in sweep.damaged.items()]
     return PointSet(
         sources=(str(directory),),
         points=tuple(points),

@@ -86,7 +86,7 @@ class RunProgress:
         self._describe("")
         self._say(f"[{self.finished}/{self.total}] {_name(point)}: {summary(result)}")
         for reason in result.reasons:
-            self._say(f"    invalid, {reason.code}: {reason.detail}", style="red")
+            self._say(f"    invalid, {reason.code}: {reason.detail.splitlines()[0]}", style="red")
 
     def trouble(self, message: str) -> None:
         """Something that the run survives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -41,7 +42,9 @@ def run(
     ] = False,
     again: Annotated[bool, typer.Option(help="measure points that are valid already again")] = False,
     executor: Annotated[str, typer.Option(help="where servers run: local")] = "local",
-    port: Annotated[int | None, typer.Option(help="number of the port that takes requests")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="number of the port that takes requests")
+    ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Measure a sweep's missing and invalid points; ends with the comparison table and the report's path."""
@@ -56,12 +59,14 @@ def run(
     with exclusive(store.directory):
         store.open()
         plan = running.plan_run(chosen, store, again=again)
+        if not on_virtual_clock:
+            running.refuse_more_nodes(plan)
         left = sum(len(ladder) for ladder in plan.ladders)
         _announce(console, loaded, len(plan.done), left)
         with RunProgress(console, left) as progress:
             if on_virtual_clock:
-                running.run_virtual(plan, store, progress)
-                interrupted = False
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                interrupted = running.run_virtual(plan, store, progress)
             else:
                 interrupted = asyncio.run(_run_live(plan, store, progress, port))
     _finish(console, store.directory, interrupted=interrupted)
@@ -88,6 +93,10 @@ def recompute(
         before, after = running.recompute(point.directory)
         changed += before != after
     typer.echo(f"{len(stored.points)} results recomputed from raw records, {changed} changed")
+    if changed:
+        typer.echo(
+            f"tables and report are of the old results: `mtpbench compare {directory}` reads the new ones"
+        )
 
 
 def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> tuple[Point, ...]:
@@ -98,12 +107,20 @@ def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> 
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        hits = {p.id for p in points if pattern in p.id or fnmatchcase(p.id, pattern)}
+        hits = {p.id for p in points if _matches(p.id, pattern)}
+        hits = hits or {p.id for p in points if pattern in p.id}
         if not hits:
             some = "\n  ".join(p.id for p in points[:5])
             raise InputError(f"--only {pattern!r} matches no point; ids look like\n  {some}")
         chosen |= hits
     return tuple(point for point in points if not patterns or point.id in chosen)
+
+
+def _matches(point_id: str, pattern: str) -> bool:
+    """Whether a pattern fits whole parts of an id: `c1` is not c16, `mtp*c64` goes on to any repeat."""
+    return f"_{pattern}_" in f"_{point_id}_" or any(
+        fnmatchcase(point_id, form) for form in (pattern, f"{pattern}_*")
+    )
 
 
 async def _run_live(
@@ -116,7 +133,8 @@ async def _run_live(
 
     def interrupt() -> None:
         if stop.is_set():
-            return
+            # Asked twice: go at once. The reaper ends what the local executor started.
+            os._exit(INTERRUPTED)
         stop.set()
         progress.trouble("interrupted: stopping the servers; finished points are kept")
         # While servers start, nothing looks at `stop`: cancelling takes them down too.
@@ -179,11 +197,14 @@ def _print_status(console: Console, sweep: Sweep, directory: Path) -> None:
     table = Table(title=f"{sweep.info.name} in {directory}", title_justify="left")
     for heading in ("point", "state", "figures"):
         table.add_column(heading, overflow="fold")
-    stored = {point.point.id: point for point in read_sweep(directory).points}
-    counts = {"valid": 0, "invalid": 0, "missing": 0}
+    sweep_read = read_sweep(directory)
+    stored = {point.point.id: point for point in sweep_read.points}
+    counts = {"valid": 0, "invalid": 0, "missing": 0, "damaged": 0}
     for point in sweep.points:
         found = stored.get(point.id)
-        if found is None:
+        if point.id in sweep_read.damaged:
+            state, figures = "damaged", f"{sweep_read.damaged[point.id]}; running again measures it anew"
+        elif found is None:
             state, figures = "missing", ""
         elif found.result.valid:
             state, figures = "valid", summary(found.result)
@@ -193,4 +214,5 @@ def _print_status(console: Console, sweep: Sweep, directory: Path) -> None:
         counts[state] += 1
         table.add_row(point.id, state, figures)
     console.print(table)
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items()), highlight=False)
+    said = [f"{count} {state}" for state, count in counts.items() if count or state != "damaged"]
+    console.print(", ".join(said), highlight=False)

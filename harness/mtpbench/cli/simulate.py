@@ -39,7 +39,7 @@ _REQUESTS = 6000
 @app.command("serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     context: typer.Context,
-    port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 8000,
     model: Annotated[str, typer.Option(help="the served model's name")] = "simulated",
     profile: Annotated[str, typer.Option(help="a shipped profile or a JSON file")] = "dsv4-gb200",
     speed: Annotated[float, typer.Option(help="engine seconds per real second, at most 10")] = 1.0,
@@ -58,7 +58,7 @@ def calibrate_profile(
     ] = None,
     isl: Annotated[int, typer.Option(help="prompt tokens asked for")] = 8192,
     osl: Annotated[int, typer.Option(help="output tokens asked for")] = 1024,
-    range_ratio: Annotated[float, typer.Option(help="lengths are uniform in [ratio × L, L]")] = 0.8,
+    range_ratio: Annotated[float, typer.Option(help="lengths are uniform from ratio × L to L")] = 0.8,
 ) -> None:
     """Fit a profile's factors to measured points; print every residual, held-out ones too."""
     measured = read_points(points)

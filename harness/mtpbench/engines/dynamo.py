@@ -19,6 +19,8 @@ def environment(point: Point) -> Mapping[str, str]:
         "DYN_DISCOVERY_BACKEND": "file",
         "DYN_FILE_KV": "@{dir}/dynamo",
         "DYN_REQUEST_PLANE": "tcp",
+        # The last line of a log becomes the reason of a failed point.
+        "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
     }
 
 

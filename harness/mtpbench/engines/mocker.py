@@ -1,7 +1,7 @@
 """Dynamo's mocker: `python -m dynamo.mocker`, one per worker, behind Dynamo's frontend; no model, no GPU.
 
-It plays an engine's scheduler and step times by its own formulas, whatever the GPUs of a layout; of a layout
-only the data-parallel ranks reach it. Its numbers say nothing about any hardware.
+It plays an engine's scheduler and step times by its own formulas; of a layout only the data-parallel ranks
+reach it. Its numbers say nothing about any hardware. All workers run on one node, whatever they stand for.
 Source: ai-dynamo 1.4.2, run on a CPU; docs: `python -m dynamo.mocker --help`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from mtpbench.engines import dynamo
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import PlacedWorker, node_count, place
+from mtpbench.engines.placement import PlacedWorker, place
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
 
@@ -64,8 +64,8 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
     # It takes any number of rates without a word.
     if policy.rates is None or len(policy.rates) != drafts:
         raise UnsupportedError(
-            f"arm {point.arm.name}: the mocker pins acceptance by {drafts} rates (one per draft token), not by "
-            "a length; use `acceptance: golden` or give `rates`"
+            f"arm {point.arm.name}: the mocker pins acceptance by {drafts} rates (one per draft token), "
+            "not by a length; use `acceptance: golden` or give `rates`"
         )
     words = (f"{rate:.6g}" for rate in conditional_rates(policy.rates))
     return {"aic-nextn": drafts, "aic-nextn-accept-rates": ",".join(words)}
@@ -89,7 +89,7 @@ def counters(metrics_text: str) -> None:
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """Dynamo's frontend, and one process per worker on the node of its first GPU."""
+    """Dynamo's frontend, and one process per worker; none of them holds a GPU."""
     check(point, hardware)
     workers = place(point.topology, hardware.gpus_per_node)
     return Deployment(
@@ -99,7 +99,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
         front_port="http",
         model_name=point.model.served_name,
         gpus=point.topology.gpus,
-        nodes=node_count(workers),
+        nodes=1,
     )
 
 
@@ -111,14 +111,14 @@ def _frontend(point: Point) -> Process:
 
 def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
     name, group = worker.name, worker.group
-    speculation = speculation_flags(point, worker.role)
     flags = merged(
         {"model-path": point.model.path, "model-name": point.model.served_name},
+        # Workers in processes of their own would all accept the same drafts otherwise.
+        {"aic-mtp-seed": index},
         {"data-parallel-size": group.dp} if group.dp > 1 else {},
         {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
         of_role(point, worker.role),
-        # All workers would accept the same drafts otherwise: each has a process of its own.
-        {**speculation, "aic-mtp-seed": index} if speculation else {},
+        speculation_flags(point, worker.role),
     )
     host = f"@{{host:{name}}}"
     return Process(
@@ -134,8 +134,6 @@ def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
             "DYN_TCP_RPC_HOST": host,
             **env_of_role(point, worker.role),
         },
-        node=worker.shares[0].node,
-        gpus=worker.shares[0].gpus,
         ports=("http",),
         ready=Probe(port="http", path="/health"),
         metrics=("http", "/metrics"),

@@ -31,13 +31,13 @@ def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
                 positions[int(sample.labels["position"])] += sample.value
             else:
                 sums[name] += sample.value
-    if "draft_tokens_total" not in sums:
+    if not {"draft_tokens_total", "accepted_tokens_total"} <= set(sums):
         return None
     return SpecCounters(
         drafts=sums.get("drafts_total"),
         draft_tokens=sums["draft_tokens_total"],
         accepted_tokens=sums["accepted_tokens_total"],
-        per_position=tuple(positions[i] for i in sorted(positions)),
+        per_position=tuple(positions[i] for i in range(1 + max(positions, default=-1))),
     )
 
 

@@ -22,9 +22,9 @@ def choose_port(wanted: int | None = None) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, wanted or 0))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise PortInUse(
-                f"port {wanted} on {HOST} can't be had ({error.strerror}); "
+                f"port {wanted} on {HOST} can't be had ({getattr(error, 'strerror', error)}); "
                 "stop what listens there, or choose another"
             ) from error
         port: int = probe.getsockname()[1]

@@ -28,7 +28,7 @@ class Distribution:
 class Rates:
     """Token rates over one stretch of time.
 
-    Input tokens count at their request's first chunk, output tokens at the chunk that carried them.
+    Output tokens count at the chunk that carried them, input tokens in proportion to their request's output.
     `tput_tps_per_gpu` is (input + output) / all GPUs of the deployment.
     """
 

@@ -131,6 +131,8 @@ def read_points(path: Path) -> tuple[Measured, ...]:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:
         raise ImportFileError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ImportFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if len(numbered) < 2:
         raise ImportFileError(f"{path}: no points; a header with {', '.join(COLUMNS)} and rows are needed")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mtpbench import golden, hardware
 from mtpbench.engines.registry import engine_of
-from mtpbench.errors import InputError, SweepError, UnsupportedError
+from mtpbench.errors import InputError, SweepError
 from mtpbench.records import (
     AcceptancePolicy,
     Arm,
@@ -147,7 +147,7 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
             for point in ladder[:1]:
                 try:
                     engine_of(point).check(point, rack)
-                except UnsupportedError as error:
+                except InputError as error:
                     raise fail(str(error), ("topologies", i)) from None
             points += ladder
     if not points:

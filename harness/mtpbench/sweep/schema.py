@@ -21,7 +21,7 @@ _NAME = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class WorkersSpec(_Strict):
@@ -112,6 +112,11 @@ class GoldenSpec(_Strict):
 
 
 def _named_policy(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("measured", "golden"):
+        raise ValueError(
+            f"{value!r} is no acceptance policy; say measured, golden, {{golden: thinking_on}}, "
+            "{length: 2.49} or {rates: [0.8, 0.5, 0.2]}"
+        )
     return {"golden": "thinking_on"} if value == "golden" else value
 
 
@@ -210,7 +215,7 @@ class WorkloadSpec(_Strict):
     """What is asked of the server."""
 
     isl: int = Field(ge=1, description="input sequence length, tokens")
-    osl: int = Field(ge=1, description="output sequence length, tokens")
+    osl: int = Field(ge=2, description="output sequence length, tokens; one token has no time per token")
     range_ratio: float = Field(1.0, gt=0, le=1, description="lengths are uniform in [range_ratio × L, L]")
     prompts: Literal["random", "dataset"] = "random"
     dataset: str | None = Field(None, description="JSONL file, relative to the sweep file")
@@ -303,6 +308,8 @@ class SweepFile(_Strict):
         for name in arms:
             if not _NAME.match(name):
                 raise ValueError(f"arm {name!r}: use lower-case letters, digits, '.', '+' and '-'")
+        if "off" in arms and arms["off"].draft_tokens is not None:
+            raise ValueError("the arm `off` drafts tokens; give the arm with speculation another name")
         return arms
 
     @model_validator(mode="after")

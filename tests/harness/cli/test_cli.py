@@ -101,6 +101,22 @@ def test_a_pattern_that_matches_nothing_shows_some_ids(cli, write_sweep) -> None
     assert "--only 'nothing' matches no point; ids look like\n  off_1xTP4_c1_r0_" in err
 
 
+def test_only_takes_whole_parts_of_an_id(cli, write_sweep) -> None:
+    path = str(write_sweep(("concurrency: [1, 2]", "concurrency: [1, 10]")))
+    for pattern, count in (("c1", 2), ("mtp", 2), ("mtp*c10", 1), ("off_1xTP4_c1_r0", 1), ("1xTP", 4)):
+        _, out, _ = cli("run", path, "--simulate", "--again", "--only", pattern)
+        assert f"{count} points to measure" in out
+
+
+def test_a_sweep_of_many_nodes_is_refused_before_anything_starts(cli, sweeps: Path) -> None:
+    code, _, err = cli("run", str(sweeps / "dsv4-gb200-vllm.yaml"), "--only", "16384", "--only", "c1024")
+    assert code == 2
+    assert "matches no point" in err
+    code, _, err = cli("run", str(sweeps / "dsv4-gb200-vllm.yaml"), "--only", "c1024")
+    assert code == 2
+    assert "needs 4 nodes of gb200-nvl72; the local executor has this one" in err
+
+
 def test_an_unknown_executor_and_a_taken_port_are_refused(cli, write_sweep) -> None:
     import socket
 
