@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,6 +15,7 @@ from mtpbench_analysis.document import Document
 from mtpbench_analysis.tables import Table
 
 _LISTED = 12
+_WIDE = 6
 
 
 def to_terminal(documents: Sequence[Document], left_out: Sequence[str] = ()) -> RenderableType:
@@ -43,15 +45,18 @@ def _document(document: Document) -> list[RenderableType]:
 
 
 def _table(table: Table) -> list[RenderableType]:
+    # A table of many short columns fits eighty characters only without padding, and never by folding words.
+    wide = len(table.headers) > _WIDE
     grid = RichTable(
         title=Text(table.title, style="bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 0 if wide else 1, 0, 0),
         pad_edge=False,
     )
     for i, header in enumerate(table.headers):
-        grid.add_column(Text(header), justify="left" if i < table.text_columns else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if i < table.text_columns else "right"
+        grid.add_column(Text(header), justify=justify, overflow="fold", no_wrap=wide)
     for i, row in enumerate(table.rows):
         if i and i in table.sections:
             grid.add_section()
