@@ -1,20 +1,14 @@
-"""The only place where the parts meet: run_sweep() and what it is made of.
+"""Where the parts meet: deployments started, load driven, points stored.
 
 A sweep is a list of ladders. One server start serves one ladder; each point of it becomes one stored
-attempt, whatever happened to it. On the virtual clock a ladder needs no servers, and its points are
-independent of each other.
+attempt, whatever happened to it. (`virtualrun` does the same without servers.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import dataclasses
-import multiprocessing
-import os
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +25,7 @@ from mtpbench.load.pacer import ClosedLoop
 from mtpbench.load.transport import AiohttpTransport
 from mtpbench.metrics import measure
 from mtpbench.power import simulated as simulated_power
+from mtpbench.power.meter import Meter
 from mtpbench.power.sampler import Sampler
 from mtpbench.provenance import Started, collect
 from mtpbench.quality import Quality, check_quality
@@ -42,7 +37,6 @@ from mtpbench.records import (
     RunFacts,
 )
 from mtpbench.requests import RequestTable
-from mtpbench.simengine.virtual import simulate_point
 from mtpbench.store import RawPoint, SweepStore, read_point, read_raw, rewrite_result
 from mtpbench.workload import Prompts, draw_lengths
 
@@ -150,6 +144,7 @@ class _Ladder:
         self.waiting = list(points)
         self.deployment = engine_of(points[0]).deploy(points[0], hardware.lookup(points[0].hardware))
         self.starts = 0
+        self.meter = Meter()
 
     async def run(self) -> None:
         """Serve the ladder; a dead deployment is started again once, then the rest is marked."""
@@ -193,7 +188,7 @@ class _Ladder:
     async def _serve_point(
         self, live: LiveDeployment, point: Point, known: tuple[tuple[str, ...], Quality]
     ) -> None:
-        started = _now()
+        started = now_utc()
         offsets = {h.process.name: _size(h.log) for h in live.handles}
         driven, sampler = await self._drive(live, point)
         if self.stop.is_set():
@@ -205,10 +200,10 @@ class _Ladder:
         raw = RawPoint(
             requests=RequestTable.from_records(driven.requests),
             counters=tuple(sampler.counters),
-            power=tuple(sampler.power),
+            power=(*sampler.power, *self.meter.samples(driven.origin)),
             client=driven.client,
             facts=dataclasses.replace(
-                _facts(point, live.deployment, died, cut_off),
+                self._facts(point, died, cut_off),
                 answers=known[1].answers,
                 evaluation=known[1].evaluation,
                 notes=(*known[0], *driven.notes),
@@ -217,7 +212,7 @@ class _Ladder:
         logs = {h.process.name: _since(h.log, offsets[h.process.name]) for h in live.handles}
         result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
         origin = Started(executor="local", deployment=live.deployment, placement=live.placement)
-        provenance = collect(point, origin, (started, _now()), raw.facts.notes)
+        provenance = collect(point, origin, (started, now_utc()), raw.facts.notes)
         self.store.write(point, result, provenance, raw, logs)
         self.waiting.remove(point)
         self.observer.point_finished(point, result)
@@ -238,20 +233,37 @@ class _Ladder:
         halt = asyncio.Event()
         watching = asyncio.create_task(self._watch(live, halt))
         async with sampler:
-            driven = await drive(
-                live.base_url,
-                live.deployment.model_name,
-                prompts,
-                loop,
-                point.measurement,
-                transport=AiohttpTransport(keeps_connections=live.deployment.keeps_connections),
-                time_scale=scale,
-                progress=lambda progress: self.observer.point_progress(point, progress),
-                stop=halt,
-            )
+            self.meter.start(live.deployment, point)
+            try:
+                driven = await drive(
+                    live.base_url,
+                    live.deployment.model_name,
+                    prompts,
+                    loop,
+                    point.measurement,
+                    transport=AiohttpTransport(keeps_connections=live.deployment.keeps_connections),
+                    time_scale=scale,
+                    progress=lambda progress: self.observer.point_progress(point, progress),
+                    stop=halt,
+                )
+            finally:
+                self.meter.stop()
         watching.cancel()
         sampler.start_clock(driven.origin)
         return driven, sampler
+
+    def _facts(self, point: Point, died: str | None, cut_off: str | None) -> RunFacts:
+        deciding = [p.name for p in self.deployment.processes if p.role in ("decode", "aggregated")]
+        return RunFacts(
+            server_died=died,
+            cut_off=cut_off,
+            counter_processes=tuple(
+                p.name for p in self.deployment.processes if p.name in deciding and p.metrics
+            ),
+            counter_source=f"{point.engine.name} /metrics of every decoding worker",
+            power_source=self.meter.source,
+            power_reason=self.meter.reason,
+        )
 
     async def _watch(self, live: LiveDeployment, halt: asyncio.Event) -> None:
         """End the load when the run is stopped, or soon after a process of the deployment died.
@@ -273,91 +285,10 @@ class _Ladder:
             requests=RequestTable.from_records([]), counters=(), power=(), client=NO_CLIENT, facts=facts
         )
         result = measure(point, raw.requests, (), (), raw.client, facts)
-        now = _now()
+        now = now_utc()
         provenance = collect(point, Started(executor="local"), (now, now))
         self.store.write(point, result, provenance, raw, {"failure": why.encode()})
         self.observer.point_finished(point, result)
-
-
-def _facts(point: Point, deployment: Deployment, died: str | None, cut_off: str | None) -> RunFacts:
-    deciding = ("decode", "aggregated")
-    return RunFacts(
-        server_died=died,
-        cut_off=cut_off,
-        counter_processes=tuple(p.name for p in deployment.processes if p.role in deciding and p.metrics),
-        counter_source=f"{point.engine.name} /metrics of every decoding worker",
-        power_source="simulated" if point.simulation else "none",
-        power_reason=None if point.simulation else "no power source is read for this engine yet",
-    )
-
-
-# ------------------------------------------------------------------------------------------- virtual clock
-
-
-def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
-    """Simulate every point of a plan on this machine's cores, the longest first.
-
-    Returns:
-        Whether it was interrupted (KeyboardInterrupt); the workers are gone then, finished points are kept.
-
-    Raises:
-        StoreError: results can't be written.
-    """
-    points = sorted(
-        (point for ladder in plan.ladders for point in ladder), key=lambda p: p.concurrency, reverse=True
-    )
-    if not points:
-        return False
-    observer.ladder_started(None, points)
-    by_id = {point.id: point for point in points}
-    workers = min(len(points), os.cpu_count() or 1)
-    pool = multiprocessing.get_context("spawn").Pool(workers, _die_with_parent)
-    try:
-        work = ((point, store) for point in points)
-        for result in pool.imap_unordered(_run_virtual_task, work):
-            observer.point_finished(by_id[result.point_id], result)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        pool.terminate()
-        pool.join()
-    return False
-
-
-def _die_with_parent() -> None:
-    """A worker leaves interrupts to its parent, and ends when that is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-
-
-def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:
-    return run_virtual_point(*task)
-
-
-def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
-    """Simulate one point on the virtual clock and store it."""
-    started = _now()
-    loop = ClosedLoop.of(point.concurrency, point.measurement)
-    lengths = draw_lengths(point.workload, loop.total, point.seed)
-    run = simulate_point(point, engine_of(point).limits(point), lengths, loop)
-    raw = RawPoint(
-        requests=run.requests,
-        counters=run.counters,
-        power=run.power,
-        client=NO_CLIENT,
-        facts=RunFacts(
-            counter_processes=tuple(sorted({sample.process for sample in run.counters})),
-            counter_source="embedded engine, in process",
-            power_source="simulated",
-        ),
-    )
-    result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
-    provenance = collect(point, Started(executor="virtual clock, in process"), (started, _now()))
-    store.write(point, result, provenance, raw, {})
-    return result
 
 
 # --------------------------------------------------------------------------------------------- recomputing
@@ -380,7 +311,8 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-def _now() -> str:
+def now_utc() -> str:
+    """This moment, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

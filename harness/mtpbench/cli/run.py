@@ -20,6 +20,7 @@ from mtpbench.executors.sockets import choose_port
 from mtpbench.records import Point
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
+from mtpbench.virtualrun import run_virtual
 from mtpbench_analysis.cli import render_results, write_report
 
 RESULTS = Path("results")
@@ -66,7 +67,7 @@ def run(
         with RunProgress(console, left) as progress:
             if on_virtual_clock:
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
-                interrupted = running.run_virtual(plan, store, progress)
+                interrupted = run_virtual(plan, store, progress)
             else:
                 interrupted = asyncio.run(_run_live(plan, store, progress, port))
     _finish(console, store.directory, interrupted=interrupted)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from mtpbench.errors import StartError
@@ -113,7 +112,7 @@ class LocalExecutor:
             try:
                 popen = subprocess.Popen(
                     ready.argv,
-                    env=_environment(ready.env),
+                    env=_environment(ready),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -172,5 +171,12 @@ def _hint(process: Process) -> str:
     return "install the engine here, or set `engine.command` to where it is"
 
 
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **own}
+def _environment(process: Process) -> dict[str, str]:
+    """The harness's environment, the process's own, and only the GPUs that the process was given."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if process.gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible is not None else None
+        chosen = [names[gpu] if names and gpu < len(names) else str(gpu) for gpu in process.gpus]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+    return {**environment, **process.env}
