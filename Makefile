@@ -6,13 +6,16 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench wheel schema lock clean test-slurm test-engines test-browser
+.PHONY: help demo demo-real test check bench wheel schema lock clean test-slurm test-engines test-dynamo test-browser
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: $(RUN_READY) ## a sweep on the embedded engine, ending in the comparison table and a report
 	$(BIN)/mtpbench run sweeps/demo.yaml
+
+demo-real: $(RUN_READY) ## the same on real vLLM on this machine's CPU (installs it: 1.8 GB outside the tree)
+	$(BIN)/python tests/engines/setup/prepare.py vllm -- $(BIN)/mtpbench run sweeps/demo-real.yaml
 
 test: $(DEV_READY) ## the fast tests
 	$(BIN)/python -m pytest -n 2
@@ -42,11 +45,18 @@ clean: ## remove what was built; results/ stays
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Tiers with real servers. Each one arrives with the part of the product that it tests.
-test-slurm test-engines test-browser:
+test-engines: $(DEV_READY) ## tests on real vLLM and llama.cpp, set up from nothing outside the tree
+	$(BIN)/python tests/engines/setup/prepare.py vllm llamacpp -- $(BIN)/python -m pytest tests/engines
+
+test-dynamo: $(DEV_READY) ## tests on Dynamo's frontend with its mocker, set up from nothing outside the tree
+	$(BIN)/python tests/dynamo/prepare_mocker.py -- $(BIN)/python -m pytest tests/dynamo
+
+test-slurm test-browser:
 	@echo "$@: this tier has no tests yet"; exit 1
 
 $(RUN_READY): requirements/run.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+	@echo "setting up $(VENV): about a minute"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/run.lock
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .

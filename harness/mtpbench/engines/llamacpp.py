@@ -110,6 +110,6 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
         model_name=point.model.served_name,
         gpus=point.topology.gpus,
         nodes=node_count(workers),
-        # It announces keep-alive and closes after every stream: each second request would find a dead connection.
+        # It announces keep-alive and closes after every stream: each second request would find it closed.
         keeps_connections=False,
     )
