@@ -72,7 +72,7 @@ def measure(
     tpot = summarise(figures.tpot_s)
     result = PointResult(
         point_id=point.id,
-        simulated=point.simulation is not None,
+        simulated=point.simulated,
         clock=point.simulation.clock if point.simulation else "real",
         requests=int(measured.sum()),
         failed_requests=errors.total(),

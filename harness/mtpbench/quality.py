@@ -50,8 +50,8 @@ async def answer_greedily(live: LiveDeployment, point: Point) -> Answers:
     rules = point.measurement
     if not rules.greedy_prompts:
         return Answers(reason="not asked for")
-    if point.simulation:
-        return Answers(reason="the embedded engine's text is filler")
+    if point.simulated:
+        return Answers(reason="a simulated engine's text is filler")
     texts = []
     async with aiohttp.ClientSession(trust_env=False) as session:
         for prompt in PROMPTS[: rules.greedy_prompts]:

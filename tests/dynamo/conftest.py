@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mocker_runs import Run, measure
 
-from mtpbench.errors import PortInUse
-from mtpbench.executors.sockets import choose_port
 from mtpbench.store import SweepStore
 from mtpbench.sweep import Sweep, load_sweep
 
 NEEDED = ("MTPBENCH_DYNAMO_PYTHON", "MTPBENCH_DYNAMO_MODEL")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _ports_that_dynamo_can_read() -> Iterator[None]:
-    """Dynamo 1.4.2 reads DYN_SYSTEM_PORT as a signed 16-bit number; Linux hands out ports above those."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtpbench.executors.local.choose_port", choose_low_port)
-        yield
-
-
-def choose_low_port(wanted: int | None = None) -> int:
-    """`choose_port`, but not above 32767."""
-    if wanted is not None:
-        return choose_port(wanted)
-    for port in random.sample(range(20_000, 32_768), 100):
-        with contextlib.suppress(PortInUse):
-            return choose_port(port)
-    pytest.fail("no port between 20000 and 32767 is free")
 
 
 @pytest.fixture(scope="session")

@@ -47,13 +47,19 @@ def _answers(stored: Sequence[StoredPoint]) -> tuple[ArmAnswers, ...]:
         answers = ArmAnswers(
             arm=item.point.arm.name,
             topology=item.point.topology.name,
-            texts=item.result.answers.texts,
-            reason=item.result.answers.reason,
+            texts=() if _is_pinned(item) else item.result.answers.texts,
+            reason="acceptance is pinned" if _is_pinned(item) else item.result.answers.reason,
             score=evaluation.score if evaluation else None,
         )
         if answers.texts or answers.score is not None:
             found.setdefault(item.point.deployment_key, answers)
     return tuple(found.values())
+
+
+def _is_pinned(stored: StoredPoint) -> bool:
+    """Whether drafts are accepted by decree: such an arm answers nonsense by construction."""
+    speculation = stored.point.arm.speculation
+    return speculation is not None and speculation.acceptance.mode == "golden"
 
 
 def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:

@@ -152,7 +152,7 @@ async def _run_live(
 
 
 def _announce(console: Console, sweep: Sweep, done: int, left: int) -> None:
-    simulated = "  SIMULATED" if sweep.points[0].simulation else ""
+    simulated = "  SIMULATED" if sweep.points[0].simulated else ""
     console.print(
         f"[bold]{sweep.info.name}[/]: {sweep.info.question}[bold yellow]{simulated}[/]", highlight=False
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from mtpbench.errors import PortInUse
 
 HOST = "127.0.0.1"
 _LISTEN = "0A"
+FREE_PORTS = range(20_000, 32_768)
+"""Where free ports are looked for: below those that Linux gives to clients, so that none is lost between the
+choice and the server's start, and none above the signed 16 bits of Dynamo's DYN_SYSTEM_PORT."""
 
 
 def choose_port(wanted: int | None = None) -> int:
@@ -18,17 +23,27 @@ def choose_port(wanted: int | None = None) -> int:
     Raises:
         PortInUse: `wanted` is taken.
     """
+    if wanted is not None:
+        return _bound(wanted)
+    for port in random.sample(FREE_PORTS, 100):
+        with contextlib.suppress(PortInUse):
+            return _bound(port)
+    return _bound(0)
+
+
+def _bound(port: int) -> int:
+    """The port, after it was bound once; the system's choice for 0."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, wanted or 0))
+            probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
             raise PortInUse(
-                f"port {wanted} on {HOST} can't be had ({getattr(error, 'strerror', error)}); "
+                f"port {port} on {HOST} can't be had ({getattr(error, 'strerror', error)}); "
                 "stop what listens there, or choose another"
             ) from error
-        port: int = probe.getsockname()[1]
-        return port
+        bound: int = probe.getsockname()[1]
+        return bound
 
 
 def listens_in_group(port: int, group: int) -> bool | None:

@@ -282,6 +282,11 @@ class Point:
         return f"{self.arm.name}_{self.topology.name}_{digest(body)[:8]}"
 
     @property
+    def simulated(self) -> bool:
+        """Whether its figures come from a model of an engine: the embedded one, or Dynamo's mocker."""
+        return self.simulation is not None or self.engine.name == "mocker"
+
+    @property
     def draft_tokens(self) -> int:
         """Draft tokens per step; 0 is speculation off."""
         return self.arm.speculation.draft_tokens if self.arm.speculation else 0

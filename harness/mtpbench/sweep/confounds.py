@@ -13,7 +13,7 @@ from mtpbench.engines.registry import engine_of
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Arm, Hardware, Point, Process
 
-_IS_SPECULATION = ("spec", "sglang_simulate_acc", "tllm_spec_decode", "draft", "accept")
+_IS_SPECULATION = ("spec", "nextn", "sglang_simulate_acc", "tllm_spec_decode", "draft", "accept")
 
 
 def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -> tuple[str, ...]:

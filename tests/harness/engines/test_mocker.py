@@ -146,3 +146,7 @@ dynamo_component_inflight_requests{dynamo_component="backend",dynamo_endpoint="g
 def test_its_metrics_have_no_speculation_counters() -> None:
     assert len(list(text_string_to_metric_families(METRICS))) == 2
     assert mocker.counters(METRICS) is None
+
+
+def test_results_of_a_mocker_are_simulated_ones(write_sweep) -> None:  # type: ignore[no-untyped-def]
+    assert all(point.simulated for point in load_sweep(write_sweep(MOCKER)).points)
