@@ -6,7 +6,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-real test check bench wheel schema lock clean test-slurm test-engines test-dynamo test-browser
+.PHONY: help demo demo-real test check bench wheel schema lock clean test-slurm test-engines test-dynamo test-gpu test-browser
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ test-engines: $(DEV_READY) ## tests on real vLLM and llama.cpp, set up from noth
 
 test-dynamo: $(DEV_READY) ## tests on Dynamo's frontend with its mocker, set up from nothing outside the tree
 	$(BIN)/python tests/dynamo/prepare_mocker.py -- $(BIN)/python -m pytest tests/dynamo
+
+test-gpu: $(DEV_READY) ## measure vLLM on this machine's NVIDIA GPU; says NOT RUN where there is none
+	$(BIN)/python tests/gpu/measure_vllm.py
 
 test-slurm test-browser:
 	@echo "$@: this tier has no tests yet"; exit 1

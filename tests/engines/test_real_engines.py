@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from engines.runs import ANSWER_TOKENS, Run, processes_under
+from engines.runs import ANSWER_TOKENS, Run, measure, processes_under
 from engines.setup.chain import CHAIN
+from mtpbench.sweep import load_sweep
 from mtpbench_analysis.cli import render_results
 
 pytestmark = pytest.mark.engines
+SWEEPS = Path(__file__).resolve().parent / "sweeps"
 
 CHAIN_TEXT = "".join(chr(ord("a") + i) for i in range(CHAIN.length)) * (2 + ANSWER_TOKENS // CHAIN.length)
 BUSY = {"client_saturated"}
@@ -83,3 +88,13 @@ def test_a_server_killed_in_mid_load_costs_one_point_and_the_rest_of_the_ladder_
     assert {reason.code for reason in second.reasons} <= BUSY
     assert second.acceptance.length == pytest.approx(float(CHAIN.acceptance_length(3)), rel=0.02)
     assert processes_under(killed_run.directory) == []
+
+
+def test_a_deepseek_style_model_accepts_what_its_closed_form_says(tmp_path: Path) -> None:
+    """Latent attention and experts: the kind of model that the product is for."""
+    if "MTPBENCH_VLLM_PYTHON" not in os.environ:
+        pytest.fail("MTPBENCH_VLLM_PYTHON is not set: run `make test-engines`, which sets vLLM up")
+    sweep = load_sweep(SWEEPS / "vllm-deepseek.yaml")
+    result = measure(sweep, sweep.points, tmp_path).results()["mtp3", 2]
+    assert not {reason.code for reason in result.reasons} - BUSY
+    assert result.acceptance.length == pytest.approx(float(CHAIN.acceptance_length(3)), rel=0.02)

@@ -1,6 +1,8 @@
-"""TensorRT-LLM: `trtllm-serve` with a generated YAML, aggregated.
+"""TensorRT-LLM: `trtllm-serve` with a generated YAML, alone, behind `trtllm-serve disaggregated`, or as
+`python -m dynamo.trtllm` behind Dynamo's frontend.
 
-Source: TensorRT-LLM 1.2–1.3's options and the public GB200 recipes; read, not run here.
+Options of the sweep are those of the command line (underscores); the flag named `yaml` goes into the file.
+Source: TensorRT-LLM 1.2–1.3's and Dynamo's options and the public GB200 recipes; read, not run here.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 import yaml
 
 from mtpbench.engines import dynamo
-from mtpbench.engines.flags import env_of_role, of_role
+from mtpbench.engines.flags import as_argv, env_of_role, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
@@ -30,16 +32,24 @@ from mtpbench.records import (
 )
 
 RESET_PATH: str | None = None
+ROUTERS = ("dynamo", "trtllm")
 _PROMPT_ROOM_TOKENS = 256
 _LEAST_BATCHED_TOKENS = 8192
+_DEFAULT_BATCH = 1024
+_LIMITS = ("max_batch_size", "max_num_tokens", "max_seq_len")
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Refuse what the generated configuration can't say."""
+    """Refuse several workers without a router, and acceptance lengths that releases round to none."""
     workers = place(point.topology, hardware.gpus_per_node)
-    if point.topology.disaggregated or len(workers) > 1:
+    if len(workers) > 1 and point.engine.router not in ROUTERS:
         raise UnsupportedError(
-            f"trtllm on {point.topology.name}: trtllm-serve is started as one aggregated worker here"
+            f"trtllm on {point.topology.name} needs `engine.router`: {' or '.join(ROUTERS)}, "
+            f"not {point.engine.router!r}"
+        )
+    if len(workers) > 1 and point.engine.router == "trtllm" and not point.topology.disaggregated:
+        raise UnsupportedError(
+            f"`trtllm-serve disaggregated` routes prefill and decode workers, not {point.topology.name}"
         )
     speculation = point.arm.speculation
     if speculation and speculation.acceptance.mode == "golden":
@@ -51,34 +61,43 @@ def check(point: Point, hardware: Hardware) -> None:
             )
 
 
-def speculation_options(point: Point) -> Mapping[str, Any]:
-    """What MTP adds to the YAML, with what it forces under attention data parallelism."""
+def speculation_options(point: Point, group: WorkerGroup) -> Mapping[str, Any]:
+    """What MTP adds to the YAML of either role, with what it forces under attention data parallelism."""
     if not point.draft_tokens:
         return {}
     options: dict[str, Any] = {
         "speculative_config": {"decoding_type": "MTP", "max_draft_len": point.draft_tokens}
     }
-    if point.topology.groups[0].attention_dp:
+    if group.attention_dp:
         options["enable_lm_head_tp_in_adp"] = True
     return options
 
 
-def max_num_tokens(point: Point, batch: int) -> int:
-    """Tokens of one step: the prompt and room, and with MTP every sequence's drafts."""
+def max_num_tokens(point: Point, role: WorkerRole) -> int:
+    """Tokens of one step: the sweep's, or the prompt and room, and with MTP every sequence's drafts.
+
+    A decode worker of its own takes no prompts: its step holds its sequences and their drafts.
+    """
+    given = of_role(point, role).get("max_num_tokens")
+    batch = _batch(point, role)
     step = (point.draft_tokens + 1) * batch if point.draft_tokens else 0
-    return max(_LEAST_BATCHED_TOKENS, point.workload.isl + _PROMPT_ROOM_TOKENS + step)
+    if given is not None:
+        return max(int(given), step)
+    if role == "decode":
+        return max(step, batch)
+    drafts = step if role == "aggregated" else 0
+    return max(_LEAST_BATCHED_TOKENS, point.workload.isl + _PROMPT_ROOM_TOKENS + drafts)
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     """Batch and tokens of a step are per rank under attention data parallelism."""
-    group = point.topology.groups[0]
-    batch = _batch(point)
     return {
         group.role: EngineLimits(
-            max_running=batch * group.dp,
-            prefill_chunk_tokens=max_num_tokens(point, batch) * group.dp,
-            stream_interval=int(_yaml(point).get("stream_interval", 1)),
+            max_running=_batch(point, group.role) * group.dp,
+            prefill_chunk_tokens=max_num_tokens(point, group.role) * group.dp,
+            stream_interval=int(_yaml(point, group.role).get("stream_interval", 1)),
         )
+        for group in point.topology.groups
     }
 
 
@@ -91,13 +110,20 @@ def counters(metrics_text: str) -> SpecCounters | None:
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """`trtllm-serve` on one node; across nodes one MPI task for each GPU under `trtllm-llmapi-launch`."""
+    """One process for each node of each worker (across nodes one MPI task for each GPU), and the router."""
     workers = place(point.topology, hardware.gpus_per_node)
-    (worker,) = workers
+    processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
+    front = workers[0].head
+    if point.engine.router == "dynamo":
+        processes.insert(0, dynamo.frontend(point))
+        front = dynamo.FRONT
+    elif len(workers) > 1:
+        processes.insert(0, _router(point, workers))
+        front = "router"
     return Deployment(
         key=point.deployment_key,
-        processes=tuple(_process(point, worker, share) for share in worker.shares),
-        front=worker.head,
+        processes=tuple(processes),
+        front=front,
         front_port="http",
         model_name=point.model.served_name,
         gpus=point.topology.gpus,
@@ -106,33 +132,80 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
 
 
 def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
-    name, group, batch = worker.process(share), worker.group, _batch(point)
-    across_nodes = len(worker.shares) > 1
-    is_head = share.rank == 0
-    words = [
-        *(("trtllm-llmapi-launch",) if across_nodes else ()),
-        *(point.engine.command or ("trtllm-serve",)),
-        *(point.model.path, "--backend", "pytorch"),
-        *("--tp_size", str(group.gpus_per_worker), "--ep_size", str(group.ep)),
-        *("--max_batch_size", str(batch), "--max_num_tokens", str(max_num_tokens(point, batch))),
-        *_options(point),
-        *("--host", f"@{{host:{worker.head}}}", "--port", f"@{{port:{worker.head}/http}}"),
-        *("--config", f"@{{dir}}/{worker.name}.yaml"),
-    ]
+    name, across_nodes, is_head = worker.process(share), len(worker.shares) > 1, share.rank == 0
+    through_dynamo = point.engine.router == "dynamo"
+    file = f"@{{dir}}/{worker.name}.yaml"
+    start = _dynamo_words(point, worker, file) if through_dynamo else _serve_words(point, worker, file)
+    env = {**env_of_role(point, worker.role), **_pinned(point)}
+    if through_dynamo:
+        env = {**dynamo.environment(point), "DYN_SYSTEM_PORT": f"@{{port:{worker.head}/http}}", **env}
     return Process(
         name=name,
         role=worker.role,
-        argv=tuple(words),
-        env={**env_of_role(point, worker.role), **_pinned(point)},
-        files=(File(path=f"@{{dir}}/{worker.name}.yaml", text=_config(point, group, batch)),)
-        if is_head
-        else (),
+        argv=(*(("trtllm-llmapi-launch",) if across_nodes else ()), *start),
+        env=env,
+        files=(File(path=file, text=_config(point, worker.group, through_dynamo)),) if is_head else (),
         node=share.node,
         gpus=share.gpus,
         mpi_tasks=len(share.gpus) if across_nodes else 1,
         ports=("http",) if is_head else (),
-        ready=Probe(port="http", path="/health", model=point.model.served_name) if is_head else None,
-        metrics=("http", "/prometheus/metrics") if is_head else None,
+        ready=_probe(point, through_dynamo) if is_head else None,
+        metrics=("http", "/metrics" if through_dynamo else "/prometheus/metrics") if is_head else None,
+        container=dynamo.container(point),
+    )
+
+
+def _probe(point: Point, through_dynamo: bool) -> Probe:
+    # A Dynamo worker answers for its health only; its models are listed by the frontend.
+    return Probe(port="http", path="/health", model=None if through_dynamo else point.model.served_name)
+
+
+def _serve_words(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
+    group = worker.group
+    return (
+        *(point.engine.command or ("trtllm-serve",)),
+        *(point.model.path, "--backend", "pytorch"),
+        *("--tp_size", str(group.gpus_per_worker), "--ep_size", str(group.ep)),
+        *("--max_batch_size", str(_batch(point, worker.role))),
+        *("--max_num_tokens", str(max_num_tokens(point, worker.role))),
+        *_options(point, worker.role),
+        *("--host", f"@{{host:{worker.head}}}", "--port", f"@{{port:{worker.head}/http}}"),
+        *("--config", file),
+    )
+
+
+def _dynamo_words(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
+    """Dynamo's worker takes nearly everything from the file."""
+    flags: dict[str, Any] = {"model-path": point.model.path, "served-model-name": point.model.served_name}
+    if worker.role != "aggregated":
+        flags["disaggregation-mode"] = worker.role
+    flags |= {"extra-engine-args": file, "publish-events-and-metrics": True}
+    return (*(point.engine.command or ("python3", "-m", "dynamo.trtllm")), *as_argv(flags))
+
+
+def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
+    """`trtllm-serve disaggregated` in front of context and generation servers."""
+
+    def servers(role: WorkerRole) -> Mapping[str, Any]:
+        urls = [f"@{{host:{w.head}}}:@{{port:{w.head}/http}}" for w in workers if w.role == role]
+        return {"num_instances": len(urls), "urls": urls}
+
+    config = {
+        "hostname": "@{host:router}",
+        "port": "@{port:router/http}",
+        "backend": "pytorch",
+        "context_servers": servers("prefill"),
+        "generation_servers": servers("decode"),
+    }
+    # Only after the placeholder is filled in is the port the number that the file needs.
+    text = yaml.safe_dump(config, sort_keys=False).replace("'@{port:router/http}'", "@{port:router/http}")
+    return Process(
+        name="router",
+        role="router",
+        argv=("trtllm-serve", "disaggregated", "-c", "@{dir}/router.yaml"),
+        files=(File(path="@{dir}/router.yaml", text=text),),
+        ports=("http",),
+        ready=Probe(port="http", path="/health"),
         container=dynamo.container(point),
     )
 
@@ -144,31 +217,51 @@ def _pinned(point: Point) -> Mapping[str, str]:
     return {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": f"{(speculation.acceptance.length or 1) - 1:g}"}
 
 
-def _flags(point: Point) -> Flags:
-    return of_role(point, point.topology.groups[0].role)
-
-
-def _yaml(point: Point) -> Mapping[str, Any]:
+def _yaml(point: Point, role: WorkerRole) -> Mapping[str, Any]:
     """The options of the YAML file: the flag named `yaml`."""
-    options: Mapping[str, Any] = _flags(point).get("yaml", {})
+    options: Mapping[str, Any] = of_role(point, role).get("yaml", {})
     return options
 
 
-def _options(point: Point) -> list[str]:
-    """The sweep's command-line options: TensorRT-LLM's have underscores."""
+def _options(point: Point, role: WorkerRole) -> list[str]:
+    """The sweep's command-line options, without those that are worked out."""
     words: list[str] = []
-    for name, value in _flags(point).items():
-        if name in ("yaml", "max_batch_size") or value is None or value is False:
+    for name, value in of_role(point, role).items():
+        if name in ("yaml", "max_batch_size", "max_num_tokens") or value is None or value is False:
             continue
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return words
 
 
-def _batch(point: Point) -> int:
-    return int(_flags(point).get("max_batch_size", 1024))
+def _batch(point: Point, role: WorkerRole) -> int:
+    return int(of_role(point, role).get("max_batch_size", _DEFAULT_BATCH))
 
 
-def _config(point: Point, group: WorkerGroup, batch: int) -> str:
-    graphs = {"enable_padding": True, "max_batch_size": batch}
-    config = {"cuda_graph_config": graphs, "enable_attention_dp": group.attention_dp, **_yaml(point)}
-    return yaml.safe_dump({**config, **speculation_options(point)}, sort_keys=False)
+def _config(point: Point, group: WorkerGroup, through_dynamo: bool) -> str:
+    graphs = {"enable_padding": True, "max_batch_size": _batch(point, group.role)}
+    config: dict[str, Any] = {"cuda_graph_config": graphs, "enable_attention_dp": group.attention_dp}
+    if group.role == "prefill":
+        # A context server runs no decoding steps to capture, and its overlap scheduler is not supported.
+        config = {"disable_overlap_scheduler": True, "enable_attention_dp": group.attention_dp}
+    if group.role != "aggregated":
+        config["cache_transceiver_config"] = {"backend": "DEFAULT"}
+    if through_dynamo:
+        config |= _engine_arguments(point, group)
+    return yaml.safe_dump(
+        {**config, **_yaml(point, group.role), **speculation_options(point, group)}, sort_keys=False
+    )
+
+
+def _engine_arguments(point: Point, group: WorkerGroup) -> Flags:
+    """What `trtllm-serve` takes on its command line, as the file names it."""
+    flags = of_role(point, group.role)
+    numbers = {name: flags[name] for name in _LIMITS if name in flags}
+    return {
+        "backend": "pytorch",
+        "tensor_parallel_size": group.gpus_per_worker,
+        "moe_expert_parallel_size": group.ep,
+        **numbers,
+        "max_batch_size": _batch(point, group.role),
+        "max_num_tokens": max_num_tokens(point, group.role),
+        **({"trust_remote_code": True} if flags.get("trust_remote_code") else {}),
+    }

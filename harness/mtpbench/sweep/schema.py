@@ -196,8 +196,8 @@ class EngineSpec(_Strict):
             changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
             if changed:
                 raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
-        if self.command and self.name not in ("vllm", "llamacpp", "mocker"):
-            raise ValueError(f"`command` is for vllm, llamacpp and mocker, not for {self.name}")
+        if self.command and self.name == "simulated":
+            raise ValueError("`command` is for real engines; the embedded one comes with the harness")
         if self.speed != 1 and self.clock != "scaled":
             raise ValueError("`speed` needs `clock: scaled`")
         return self

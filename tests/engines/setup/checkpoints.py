@@ -22,5 +22,5 @@ def craft_checkpoints() -> Path:
 def _craft(folder: Path) -> None:
     mimo.craft(folder / MIMO)
     mimo.craft(folder / MIMO_DEEP, layers=DEEP_LAYERS)
-    deepseek.craft(folder / DEEPSEEK)
+    deepseek.craft(folder / DEEPSEEK, shape=deepseek.Shape(layers=3, experts=4))
     gguf.craft(folder / GLM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,39 @@ from engines.setup.chain import CHAIN, Chain
 from engines.setup.vocabulary import BOS, EOS, PAD, TOKENS, write_tokenizer
 from engines.setup.weights import HIDDEN, Matrix, make_core, ones, write_safetensors, zeros
 
-HEADS, FEED_FORWARD, EXPERT_WIDTH, EXPERTS = 2, 64, 32, 2
+HEADS, FEED_FORWARD = 2, 64
 Q_RANK, KV_RANK, ROPE_WIDTH, NOPE_WIDTH, VALUE_WIDTH = 64, 512, 64, 128, 128
 
 
-def craft(folder: Path, chain: Chain = CHAIN) -> None:
-    """Write the checkpoint: one dense layer, and an MTP layer with experts."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """How much the model has to carry, none of which changes what it says: its experts are zero.
+
+    Args:
+        layers: of the model without the MTP layer; the first is dense, the others have experts.
+        experts: routed experts of a layer, one of which is used for each token.
+        expert_width: width of an expert.
+    """
+
+    layers: int = 1
+    experts: int = 2
+    expert_width: int = 32
+
+
+TOY = Shape()
+
+
+def craft(folder: Path, chain: Chain = CHAIN, shape: Shape = TOY) -> None:
+    """Write the checkpoint: a dense layer, layers with experts, and an MTP layer with experts."""
     folder.mkdir(parents=True, exist_ok=True)
     core = make_core(chain)
-    mtp = "model.layers.1."
+    mtp = f"model.layers.{shape.layers}."
     tensors = {
         "model.embed_tokens.weight": core.embedding,
         "lm_head.weight": core.output,
         "model.norm.weight": ones(HIDDEN),
         **_attention("model.layers.0."),
         **_feed_forward("model.layers.0.mlp.", FEED_FORWARD),
-        **_attention(mtp),
-        **_feed_forward(f"{mtp}mlp.shared_experts.", EXPERT_WIDTH),
-        f"{mtp}mlp.gate.weight": zeros(EXPERTS, HIDDEN),
-        f"{mtp}mlp.gate.e_score_correction_bias": zeros(EXPERTS),
         f"{mtp}enorm.weight": ones(HIDDEN),
         f"{mtp}hnorm.weight": ones(HIDDEN),
         # DeepSeek joins the token's embedding, then the previous hidden state.
@@ -38,14 +53,14 @@ def craft(folder: Path, chain: Chain = CHAIN) -> None:
         f"{mtp}shared_head.norm.weight": ones(HIDDEN),
         f"{mtp}shared_head.head.weight": core.output,
     }
-    for expert in range(EXPERTS):
-        tensors |= _feed_forward(f"{mtp}mlp.experts.{expert}.", EXPERT_WIDTH)
+    for layer in range(1, shape.layers + 1):
+        tensors |= _expert_layer(f"model.layers.{layer}.", shape)
     write_safetensors(folder / "model.safetensors", tensors)
     write_tokenizer(folder)
-    (folder / "config.json").write_text(json.dumps(_config(), indent=1), "utf-8")
+    (folder / "config.json").write_text(json.dumps(_config(shape), indent=1), "utf-8")
 
 
-def _config() -> dict[str, object]:
+def _config(shape: Shape) -> dict[str, object]:
     return {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "deepseek_v3",
@@ -53,12 +68,12 @@ def _config() -> dict[str, object]:
         "vocab_size": len(TOKENS),
         "hidden_size": HIDDEN,
         "intermediate_size": FEED_FORWARD,
-        "moe_intermediate_size": EXPERT_WIDTH,
-        "num_hidden_layers": 1,
+        "moe_intermediate_size": shape.expert_width,
+        "num_hidden_layers": shape.layers,
         "num_nextn_predict_layers": 1,
         "num_attention_heads": HEADS,
         "num_key_value_heads": HEADS,
-        "n_routed_experts": EXPERTS,
+        "n_routed_experts": shape.experts,
         "n_shared_experts": 1,
         "num_experts_per_tok": 1,
         "n_group": 1,
@@ -88,6 +103,18 @@ def _config() -> dict[str, object]:
         "eos_token_id": EOS,
         "pad_token_id": PAD,
     }
+
+
+def _expert_layer(prefix: str, shape: Shape) -> dict[str, Matrix]:
+    tensors = {
+        **_attention(prefix),
+        **_feed_forward(f"{prefix}mlp.shared_experts.", shape.expert_width),
+        f"{prefix}mlp.gate.weight": zeros(shape.experts, HIDDEN),
+        f"{prefix}mlp.gate.e_score_correction_bias": zeros(shape.experts),
+    }
+    for expert in range(shape.experts):
+        tensors |= _feed_forward(f"{prefix}mlp.experts.{expert}.", shape.expert_width)
+    return tensors
 
 
 def _attention(prefix: str) -> dict[str, Matrix]:

@@ -13,6 +13,7 @@ from mtpbench.engines import flags, vllm
 from mtpbench.engines.placement import place
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import SweepError, UnsupportedError
+from mtpbench.placeholders import Placement, resolve
 from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup
 from mtpbench.sweep import load_sweep
 from mtpbench.sweep.confounds import compare_processes
@@ -175,3 +176,78 @@ def test_flags_become_argv() -> None:
         "--e",
         '{"x":[1]}',
     )
+
+
+TRTLLM = (
+    ("  name: simulated\n  clock: scaled\n  speed: 5\n", "  name: trtllm\n  router: ROUTER\n"),
+    ("  flags: {all: {stream-interval: 4}}\n", "  flags: {all: {max_batch_size: 64}}\n"),
+    ("acceptance: golden", "acceptance: measured"),
+    ("- {aggregated: 1xTP4, concurrency: [1, 2]}", "- {prefill: 2xDEP4, decode: 1xDEP8, concurrency: [8]}"),
+)
+
+
+def trtllm_deployment(write_sweep, router: str) -> Deployment:  # type: ignore[no-untyped-def]
+    path = write_sweep(*((old, new.replace("ROUTER", router)) for old, new in TRTLLM))
+    return engine_of(load_sweep(path).points[-1]).deploy(load_sweep(path).points[-1], RACK)
+
+
+def test_trtllm_routes_context_and_generation_servers_by_itself(write_sweep) -> None:
+    made = trtllm_deployment(write_sweep, "trtllm")
+    router = process(made, "router")
+    assert router.argv == ("trtllm-serve", "disaggregated", "-c", "@{dir}/router.yaml")
+    ports = {(p.name, name): 20000 + i for i, p in enumerate(made.processes) for name in p.ports}
+    placement = Placement(
+        hosts={p.name: f"n{p.node}" for p in made.processes}, ports=ports, directory="/d", python="p"
+    )
+    config = yaml.safe_load(resolve(router, placement).files[0].text)
+    assert config["port"] == ports["router", "http"]
+    assert config["context_servers"] == {
+        "num_instances": 2,
+        "urls": [f"n0:{ports['prefill-0', 'http']}", f"n1:{ports['prefill-1', 'http']}"],
+    }
+    assert config["generation_servers"]["urls"] == [f"n2:{ports['decode-0.r0', 'http']}"]
+    decode = yaml.safe_load(process(made, "decode-0.r0").files[0].text)
+    assert decode["cache_transceiver_config"] == {"backend": "DEFAULT"}
+    assert decode["speculative_config"]["max_draft_len"] == 3
+    prefill = yaml.safe_load(process(made, "prefill-0").files[0].text)
+    assert prefill["disable_overlap_scheduler"] is True
+    assert prefill["speculative_config"]["max_draft_len"] == 3
+    assert options(process(made, "decode-0.r0"))["--max_num_tokens"] == str(4 * 64)
+    assert process(made, "decode-0.r1").mpi_tasks == 4
+
+
+def test_trtllm_workers_stand_behind_dynamo_too(write_sweep) -> None:
+    made = trtllm_deployment(write_sweep, "dynamo")
+    assert made.front == "router"
+    assert "dynamo.frontend" in process(made, "router").argv
+    prefill, decode = process(made, "prefill-0"), process(made, "decode-0.r0")
+    assert prefill.argv[:3] == ("python3", "-m", "dynamo.trtllm")
+    assert options(prefill)["--disaggregation-mode"] == "prefill"
+    assert decode.argv[0] == "trtllm-llmapi-launch"
+    config = yaml.safe_load(decode.files[0].text)
+    assert (config["tensor_parallel_size"], config["moe_expert_parallel_size"]) == (8, 8)
+    assert config["max_batch_size"] == 64
+    assert config["enable_lm_head_tp_in_adp"] is True
+
+
+def test_sglang_workers_stand_behind_their_own_router(write_sweep) -> None:
+    path = write_sweep(
+        (TRTLLM[0][0], "  name: sglang\n  router: sglang\n"),
+        ("  flags: {all: {stream-interval: 4}}\n", ""),
+        ("acceptance: golden", "acceptance: {length: 2.5}"),
+        (TRTLLM[3][0], "- {prefill: 1xTP4, decode: 2xTP4, concurrency: [8]}"),
+    )
+    point = load_sweep(path).points[-1]
+    made = engine_of(point).deploy(point, RACK)
+    words = process(made, "router").argv
+    assert "--pd-disaggregation" in words
+    at = words.index("--prefill")
+    assert words[at + 1 : at + 3] == (
+        "http://@{host:prefill-0}:@{port:prefill-0/http}",
+        "@{port:prefill-0/bootstrap}",
+    )
+    assert words.count("--decode") == 2
+    decode, prefill = process(made, "decode-1"), process(made, "prefill-0")
+    assert decode.env["SGLANG_SIMULATE_ACC_LEN"] == "2.5"
+    assert "SGLANG_SIMULATE_ACC_LEN" not in prefill.env
+    assert options(prefill)["--disaggregation-bootstrap-port"] == "@{port:prefill-0/bootstrap}"
