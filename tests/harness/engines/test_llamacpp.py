@@ -107,7 +107,7 @@ def test_its_counters_have_its_prefix_and_vllm_s_meaning() -> None:
     assert llamacpp.counters((CAPTURES / "vllm_crafted_mtp3_metrics_after.txt").read_text()) is None
 
 
-def test_a_command_for_another_engine_is_refused(write_sweep) -> None:  # type: ignore[no-untyped-def]
-    other = SWEEP.replace("name: llamacpp", "name: sglang\n  command: [sglang]")
-    with pytest.raises(SweepError, match=r"`command` is for .*llamacpp.*, not for sglang"):
+def test_a_command_for_the_embedded_engine_is_refused(write_sweep) -> None:  # type: ignore[no-untyped-def]
+    other = SWEEP.replace("name: llamacpp", "name: simulated\n  command: [x]")
+    with pytest.raises(SweepError, match="`command` is for real engines"):
         load_sweep(write_sweep(text=other))
