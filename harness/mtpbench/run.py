@@ -19,7 +19,7 @@ from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import StartError, UnsupportedError
-from mtpbench.executors.local import LocalExecutor
+from mtpbench.executors.local import LocalExecutor, missing_program
 from mtpbench.load.client import DriveResult, Progress, drive
 from mtpbench.load.pacer import ClosedLoop
 from mtpbench.load.transport import AiohttpTransport
@@ -94,11 +94,11 @@ def plan_run(points: Sequence[Point], store: SweepStore, *, again: bool = False)
     return RunPlan(ladders=ordered, done=done)
 
 
-def refuse_more_nodes(plan: RunPlan) -> None:
-    """Refuse deployments of real engines that span nodes: this machine is one.
+def refuse_impossible(plan: RunPlan) -> None:
+    """Refuse, before anything starts, what this machine can't run: more nodes than one, a missing engine.
 
     Raises:
-        UnsupportedError: names the first one, and what can be done instead.
+        UnsupportedError: names the first such deployment, and what can be done instead.
     """
     for ladder in plan.ladders:
         first = ladder[0]
@@ -109,6 +109,8 @@ def refuse_more_nodes(plan: RunPlan) -> None:
                 f"{first.hardware}; the local executor has this one. Choose smaller points with --only, or "
                 "play the sweep with --simulate"
             )
+        if missing := missing_program(deployment):
+            raise UnsupportedError(missing)
 
 
 async def run_live(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from mtpbench.failures import explain
 from mtpbench.records import Point, PointResult, Reason, RunFacts
 from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable
 
@@ -100,7 +101,7 @@ def _check_requests(point: Point, table: RequestTable, result: PointResult) -> I
         yield Reason(
             code="error_rate",
             detail=f"{sum(failed.values())} of {result.requests} measured requests failed ({share:.1%}; "
-            f"allowed {point.measurement.max_error_rate:.1%}): {_listed(failed)}",
+            f"allowed {point.measurement.max_error_rate:.1%}): {_listed(failed)}{_first_words(table)}",
         )
 
 
@@ -192,6 +193,15 @@ def _check_acceptance(point: Point, result: PointResult) -> Iterable[Reason]:
             f"the acceptance length is {acceptance.length:.3f}; at least {MIN_ACCEPTANCE_LENGTH} is expected"
         )
         yield Reason(code="mtp_not_accepting", detail=detail)
+
+
+def _first_words(table: RequestTable) -> str:
+    """What the first failed request was told, with the cause it names if that is a known one."""
+    told = [detail for detail in table.error_detail[~table.ok & ~table.warmup] if detail]
+    if not told:
+        return ""
+    cause = explain(told[0])
+    return f"; first: {cause or told[0]}"
 
 
 def _listed(errors: Mapping[str, int]) -> str:

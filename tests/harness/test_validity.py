@@ -99,6 +99,12 @@ def test_each_rule_is_broken_by_its_case(code, case):
     assert found[code]
 
 
+def test_an_engine_that_died_inside_is_named_from_what_the_stream_said():
+    message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    records = some(steady_load(), 1, error="stream_error", error_detail=message)
+    assert "engine_core_dead: EngineCore encountered an issue" in judge(records=records)["error_rate"]
+
+
 def test_every_code_has_a_case_here_and_a_row_in_the_document():
     assert set(CASES) == set(CODES)
     text = DOCUMENT.read_text()

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from mtpbench import plan as planning
 from mtpbench.estimate import START_S
+from mtpbench.executors.local import missing_program
 from mtpbench.plan import PlannedLadder
 from mtpbench.records import SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
@@ -31,6 +32,7 @@ def plan(
     console.print(_ladder_table(ladders, loaded))
     _print_totals(console, ladders, loaded.info)
     _print_confounds(console, loaded.info)
+    _print_missing(console, ladders)
     if commands:
         _print_commands(ladders)
 
@@ -103,6 +105,14 @@ def _print_confounds(console: Console, info: SweepInfo) -> None:
     for sentence in info.confounds:
         bullets.add_row("  -", Text(sentence))
     console.print(bullets)
+
+
+def _print_missing(console: Console, ladders: tuple[PlannedLadder, ...]) -> None:
+    """An engine that is not here is no fault of a plan, which may run elsewhere or in its image."""
+    bare = [ladder for ladder in ladders if not any(p.container for p in ladder.deployment.processes)]
+    missing = {said for ladder in bare if (said := missing_program(ladder.deployment))}
+    for said in sorted(said.partition(": ")[2] for said in missing)[:1]:
+        console.print(f"To run it here: {said}", highlight=False, markup=False)
 
 
 def _print_commands(ladders: tuple[PlannedLadder, ...]) -> None:

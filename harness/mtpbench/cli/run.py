@@ -61,7 +61,7 @@ def run(
         store.open()
         plan = running.plan_run(chosen, store, again=again)
         if not on_virtual_clock:
-            running.refuse_more_nodes(plan)
+            running.refuse_impossible(plan)
         left = sum(len(ladder) for ladder in plan.ladders)
         _announce(console, loaded, len(plan.done), left)
         with RunProgress(console, left) as progress:

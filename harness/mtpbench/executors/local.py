@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,18 @@ class LocalExecutor:
         assert self._reaper.stdin
         self._reaper.stdin.write(f"{line}\n".encode())
         self._reaper.stdin.flush()
+
+
+def missing_program(deployment: Deployment) -> str | None:
+    """The first program of a deployment that this machine does not have, with how to get it; None if all are.
+
+    A Python module that is missing shows only when it is started: its log then names it.
+    """
+    for process in deployment.processes:
+        program = process.argv[0]
+        if "@{" not in program and shutil.which(program) is None:
+            return f"{process.name}: {program!r} is not installed on this machine; {_hint(process)}"
+    return None
 
 
 def _hint(process: Process) -> str:

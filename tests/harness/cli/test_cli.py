@@ -117,6 +117,24 @@ def test_a_sweep_of_many_nodes_is_refused_before_anything_starts(cli, sweeps: Pa
     assert "needs 4 nodes of gb200-nvl72; the local executor has this one" in err
 
 
+def test_an_engine_that_is_not_installed_is_refused_with_how_to_get_it(cli, write_sweep) -> None:
+    path = write_sweep(
+        (
+            "  name: simulated\n  clock: scaled\n  speed: 5\n",
+            "  name: vllm\n  command: [no-such-vllm, serve]\n",
+        ),
+        ("  flags: {all: {stream-interval: 4}}\n", ""),
+    )
+    code, _, err = cli("run", str(path))
+    assert code == 2
+    assert (
+        "'no-such-vllm' is not installed on this machine; get it with `pip install 'mtpbench[vllm]'`" in err
+    )
+    code, out, _ = cli("plan", str(path), "--no-commands")
+    assert code == 0
+    assert "To run it here: 'no-such-vllm' is not installed" in out
+
+
 def test_an_unknown_executor_and_a_taken_port_are_refused(cli, write_sweep) -> None:
     import socket
 
