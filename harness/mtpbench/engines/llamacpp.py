@@ -5,8 +5,10 @@ Source: the server built from llama-cpp-python 0.3.36, run on a CPU; docs: `llam
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
+from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import node_count, place
 from mtpbench.engines.prometheus import spec_counters
@@ -102,14 +104,6 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
         metrics=("http", "/metrics"),
         container=Container(image=point.engine.image) if point.engine.image else None,
     )
-    return Deployment(
-        key=point.deployment_key,
-        processes=(process,),
-        front=name,
-        front_port="http",
-        model_name=point.model.served_name,
-        gpus=point.topology.gpus,
-        nodes=node_count(workers),
-        # It announces keep-alive and closes after every stream: each second request would find it closed.
-        keeps_connections=False,
-    )
+    made = assemble(point, (process,), node_count(workers))
+    # It announces keep-alive and closes after every stream: each second request would find it closed.
+    return dataclasses.replace(made, keeps_connections=False)

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtpbench.engines import dynamo
+from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import PlacedWorker, place
 from mtpbench.errors import UnsupportedError
@@ -92,14 +93,8 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     """Dynamo's frontend, and one process per worker; none of them holds a GPU."""
     check(point, hardware)
     workers = place(point.topology, hardware.gpus_per_node)
-    return Deployment(
-        key=point.deployment_key,
-        processes=(_frontend(point), *(_worker(point, i, worker) for i, worker in enumerate(workers))),
-        front=dynamo.FRONT,
-        front_port="http",
-        model_name=point.model.served_name,
-        gpus=point.topology.gpus,
-        nodes=1,
+    return assemble(
+        point, (_frontend(point), *(_worker(point, i, worker) for i, worker in enumerate(workers))), 1
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtpbench.engines import dynamo
+from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
 from mtpbench.engines.prometheus import spec_gauges
@@ -88,22 +89,11 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     """One process for each node of each worker, and the router."""
     workers = _workers(point, hardware)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
-    front = workers[0].head
     if point.engine.router == "dynamo":
         processes.insert(0, dynamo.frontend(point))
-        front = dynamo.FRONT
     elif len(workers) > 1:
         processes.insert(0, _router(point, workers))
-        front = "router"
-    return Deployment(
-        key=point.deployment_key,
-        processes=tuple(processes),
-        front=front,
-        front_port="http",
-        model_name=point.model.served_name,
-        gpus=point.topology.gpus,
-        nodes=node_count(workers),
-    )
+    return assemble(point, processes, node_count(workers))
 
 
 def _workers(point: Point, hardware: Hardware) -> tuple[PlacedWorker, ...]:

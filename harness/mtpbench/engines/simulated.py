@@ -6,10 +6,12 @@ Options by role: `max-running`, `prefill-chunk-tokens`, `stream-interval`, `kv-t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import env_of_role, of_role
 from mtpbench.engines.placement import PlacedWorker, node_count, place
 from mtpbench.engines.prometheus import spec_counters
@@ -78,16 +80,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     processes = [_worker(point, i, worker, front) for i, worker in enumerate(workers)]
     if front == _ROUTER:
         processes.insert(0, _router(point, workers))
-    return Deployment(
-        key=point.deployment_key,
-        processes=tuple(processes),
-        front=front,
-        front_port="http",
-        model_name=point.model.served_name,
-        gpus=point.topology.gpus,
-        nodes=node_count(workers),
-        time_scale=_speed(simulation),
-    )
+    return dataclasses.replace(assemble(point, processes, node_count(workers)), time_scale=_speed(simulation))
 
 
 def _simulation(point: Point) -> Simulation:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtpbench.engines import dynamo
+from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
 from mtpbench.engines.prometheus import spec_counters
@@ -76,19 +77,9 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     """One process for each node of each worker, and Dynamo's frontend where the sweep names it."""
     workers = place(point.topology, hardware.gpus_per_node)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
-    front = workers[0].head
     if point.engine.router == "dynamo":
         processes.insert(0, dynamo.frontend(point))
-        front = dynamo.FRONT
-    return Deployment(
-        key=point.deployment_key,
-        processes=tuple(processes),
-        front=front,
-        front_port="http",
-        model_name=point.model.served_name,
-        gpus=point.topology.gpus,
-        nodes=node_count(workers),
-    )
+    return assemble(point, processes, node_count(workers))
 
 
 def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
