@@ -1,22 +1,4 @@
-"""The only reader and writer of results/: a point is written whole or not at all.
-
-    results/<sweep>/
-        sweep.json              what the tables need to know of the sweep (SweepInfo)
-        <point id>/             one finished attempt, taken over by one atomic rename
-            point.json          what was measured (Point)
-            provenance.json     where it came from (Provenance)
-            result.json         everything derived (PointResult); rebuilt by `mtpbench recompute`
-            raw.json            what the request table can't tell (ClientHealth, RunFacts)
-            requests.parquet    the raw truth: one row per request, chunk times and token counts as lists
-            counters.parquet    speculation counters by time and process
-            power.parquet       power and energy by time, process and GPU
-            logs/               what each process printed while the point ran
-        .attempts/              being written; leftovers of dead writers are removed
-        .superseded/            attempts that a newer one replaced
-
-An attempt is written under .attempts/, synced to disk, and renamed into place. A kill between the two
-renames of a replacement leaves the old attempt in .superseded/; the next writer puts it back.
-"""
+"""Writing results/: attempts, renamed into place whole, and what stands beside them."""
 
 from __future__ import annotations
 
@@ -27,171 +9,27 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mtpbench.columns import (
-    read_counters,
-    read_power,
-    read_requests,
+from mtpbench.errors import StoreError
+from mtpbench.records import (
+    SCHEMA_VERSION,
+    Point,
+    PointResult,
+    Provenance,
+    SweepInfo,
+    to_json,
+)
+from mtpbench.store.columns import (
     write_counters,
     write_power,
     write_requests,
 )
-from mtpbench.errors import InputError, SchemaError, StoreError
-from mtpbench.records import (
-    SCHEMA_VERSION,
-    ClientHealth,
-    CounterSample,
-    Point,
-    PointResult,
-    PowerSample,
-    Provenance,
-    RunFacts,
-    SweepInfo,
-    from_json,
-    to_json,
-)
-from mtpbench.requests import RequestTable
+from mtpbench.store.reading import SWEEP_FILE, RawPoint, check_schema, is_complete, is_valid, read_json
 
-SWEEP_FILE = "sweep.json"
 _REPLACING = ".replacing"
 """Ends the name of an attempt whose successor is just taking its place."""
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RawPoint:
-    """Everything recorded of one point; every statistic can be rebuilt from it."""
-
-    requests: RequestTable
-    counters: tuple[CounterSample, ...]
-    power: tuple[PowerSample, ...]
-    client: ClientHealth
-    facts: RunFacts
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredPoint:
-    """A point as a table needs it: what, how it came out, where it came from, and its directory."""
-
-    point: Point
-    result: PointResult
-    provenance: Provenance
-    directory: Path
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredSweep:
-    """A sweep's stored points, in the order of the plan.
-
-    `missing` are planned ids without a result; `damaged` those whose files can't be read, and why.
-    """
-
-    info: SweepInfo
-    points: tuple[StoredPoint, ...]
-    missing: tuple[str, ...]
-    damaged: Mapping[str, str] = field(default_factory=dict)
-
-
-# ------------------------------------------------------------------------------------------------- reading
-
-
-def read_sweep(directory: Path) -> StoredSweep:
-    """The stored sweep in `directory` (results/<sweep>).
-
-    Points that the sweep file no longer plans are left out: they belong to an earlier plan.
-
-    Raises:
-        InputError: the directory holds no sweep.
-        SchemaError: something in it was written under another schema version.
-        StoreError: sweep.json is damaged.
-    """
-    if not (directory / SWEEP_FILE).is_file():
-        raise InputError(
-            f"{directory}: no results here ({SWEEP_FILE} is missing); a folder results/<sweep> is needed"
-        )
-    info = _read_record(SweepInfo, directory / SWEEP_FILE)
-    points: list[StoredPoint] = []
-    missing: list[str] = []
-    damaged: dict[str, str] = {}
-    for point_id in info.planned:
-        if not is_complete(directory / point_id):
-            missing.append(point_id)
-            continue
-        try:
-            points.append(read_point(directory / point_id))
-        except StoreError as error:
-            damaged[point_id] = str(error)
-    return StoredSweep(info=info, points=tuple(points), missing=tuple(missing), damaged=damaged)
-
-
-def is_complete(directory: Path) -> bool:
-    """Whether `directory` holds a finished attempt (finished attempts appear whole, by rename)."""
-    return (directory / "result.json").is_file()
-
-
-def is_valid(directory: Path) -> bool:
-    """Whether a finished attempt broke no validity rule."""
-    return _read_record(PointResult, directory / "result.json").valid
-
-
-def read_point(directory: Path) -> StoredPoint:
-    """One stored point without its raw records."""
-    return StoredPoint(
-        point=_read_record(Point, directory / "point.json", wrapped=True),
-        result=_read_record(PointResult, directory / "result.json"),
-        provenance=_read_record(Provenance, directory / "provenance.json"),
-        directory=directory,
-    )
-
-
-def read_raw(directory: Path) -> RawPoint:
-    """The raw records of one stored point."""
-    raw = _read_json(directory / "raw.json")
-    _check_schema(raw, directory / "raw.json")
-    return RawPoint(
-        requests=read_requests(directory / "requests.parquet"),
-        counters=read_counters(directory / "counters.parquet"),
-        power=read_power(directory / "power.parquet"),
-        client=_decode(ClientHealth, raw.get("client"), directory / "raw.json"),
-        facts=_decode(RunFacts, raw.get("facts"), directory / "raw.json"),
-    )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from error
-    except json.JSONDecodeError as error:
-        raise StoreError(f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged") from error
-
-
-def _check_schema(data: Any, path: Path) -> None:
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise SchemaError(
-            f"{path}: written under schema version {version!r}; this version of mtpbench reads "
-            f"{SCHEMA_VERSION}. Use the version that wrote it, or measure again into another --results folder"
-        )
-
-
-def _decode(kind: type[T], data: Any, path: Path) -> T:
-    try:
-        return from_json(kind, data)
-    except ValueError as error:
-        raise StoreError(f"{path}: {error}") from error
-
-
-def _read_record(kind: type[T], path: Path, *, wrapped: bool = False) -> T:
-    data = _read_json(path)
-    _check_schema(data, path)
-    return _decode(kind, data.get("point") if wrapped else data, path)
-
-
-# ------------------------------------------------------------------------------------------------- writing
 
 
 class SweepStore:
@@ -228,7 +66,7 @@ class SweepStore:
         if not path.exists():
             return
         try:
-            _check_schema(_read_json(path), path)
+            check_schema(read_json(path), path)
         except StoreError:
             return
 

@@ -1,0 +1,174 @@
+"""Reading results/: stored points and sweeps, refused where another schema wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mtpbench.errors import InputError, SchemaError, StoreError
+from mtpbench.records import (
+    SCHEMA_VERSION,
+    ClientHealth,
+    CounterSample,
+    Point,
+    PointResult,
+    PowerSample,
+    Provenance,
+    RunFacts,
+    SweepInfo,
+    from_json,
+)
+from mtpbench.requests import RequestTable
+from mtpbench.store.columns import (
+    read_counters,
+    read_power,
+    read_requests,
+)
+
+SWEEP_FILE = "sweep.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawPoint:
+    """Everything recorded of one point; every statistic can be rebuilt from it."""
+
+    requests: RequestTable
+    counters: tuple[CounterSample, ...]
+    power: tuple[PowerSample, ...]
+    client: ClientHealth
+    facts: RunFacts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredPoint:
+    """A point as a table needs it: what, how it came out, where it came from, and its directory."""
+
+    point: Point
+    result: PointResult
+    provenance: Provenance
+    directory: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredSweep:
+    """A sweep's stored points, in the order of the plan.
+
+    `missing` are planned ids without a result; `damaged` those whose files can't be read, and why.
+    """
+
+    info: SweepInfo
+    points: tuple[StoredPoint, ...]
+    missing: tuple[str, ...]
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_sweep(directory: Path) -> StoredSweep:
+    """The stored sweep in `directory` (results/<sweep>).
+
+    Points that the sweep file no longer plans are left out: they belong to an earlier plan.
+
+    Raises:
+        InputError: the directory holds no sweep.
+        SchemaError: something in it was written under another schema version.
+        StoreError: sweep.json is damaged.
+    """
+    if not (directory / SWEEP_FILE).is_file():
+        raise InputError(
+            f"{directory}: no results here ({SWEEP_FILE} is missing); a folder results/<sweep> is needed"
+        )
+    info = read_record(SweepInfo, directory / SWEEP_FILE)
+    points: list[StoredPoint] = []
+    missing: list[str] = []
+    damaged: dict[str, str] = {}
+    for point_id in info.planned:
+        if not is_complete(directory / point_id):
+            missing.append(point_id)
+            continue
+        try:
+            points.append(read_point(directory / point_id))
+        except StoreError as error:
+            damaged[point_id] = str(error)
+    return StoredSweep(info=info, points=tuple(points), missing=tuple(missing), damaged=damaged)
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether `directory` holds a finished attempt (finished attempts appear whole, by rename)."""
+    return (directory / "result.json").is_file()
+
+
+def is_valid(directory: Path) -> bool:
+    """Whether a finished attempt broke no validity rule."""
+    return read_record(PointResult, directory / "result.json").valid
+
+
+def read_point(directory: Path) -> StoredPoint:
+    """One stored point without its raw records."""
+    return StoredPoint(
+        point=read_record(Point, directory / "point.json", wrapped=True),
+        result=read_record(PointResult, directory / "result.json"),
+        provenance=read_record(Provenance, directory / "provenance.json"),
+        directory=directory,
+    )
+
+
+def read_raw(directory: Path) -> RawPoint:
+    """The raw records of one stored point."""
+    raw = read_json(directory / "raw.json")
+    check_schema(raw, directory / "raw.json")
+    return RawPoint(
+        requests=read_requests(directory / "requests.parquet"),
+        counters=read_counters(directory / "counters.parquet"),
+        power=read_power(directory / "power.parquet"),
+        client=_decode(ClientHealth, raw.get("client"), directory / "raw.json"),
+        facts=_decode(RunFacts, raw.get("facts"), directory / "raw.json"),
+    )
+
+
+def read_json(path: Path) -> Any:
+    """A file's JSON.
+
+    Raises:
+        StoreError: it can't be read, or is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: can't be read ({error})") from error
+    except json.JSONDecodeError as error:
+        raise StoreError(f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged") from error
+
+
+def check_schema(data: Any, path: Path) -> None:
+    """Refuse what another schema version wrote.
+
+    Raises:
+        SchemaError: says which version wrote it, and what can be done.
+    """
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SchemaError(
+            f"{path}: written under schema version {version!r}; this version of mtpbench reads "
+            f"{SCHEMA_VERSION}. Use the version that wrote it, or measure again into another --results folder"
+        )
+
+
+def _decode(kind: type[T], data: Any, path: Path) -> T:
+    try:
+        return from_json(kind, data)
+    except ValueError as error:
+        raise StoreError(f"{path}: {error}") from error
+
+
+def read_record(kind: type[T], path: Path, *, wrapped: bool = False) -> T:
+    """The record in a file, or under its key `point` where `wrapped`.
+
+    Raises:
+        SchemaError, StoreError: as `check_schema` and `read_json` say.
+    """
+    data = read_json(path)
+    check_schema(data, path)
+    return _decode(kind, data.get("point") if wrapped else data, path)
