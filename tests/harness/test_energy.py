@@ -69,6 +69,7 @@ def test_without_power_or_with_few_samples_the_counter_goes_unchecked_and_says_s
         ("counter_reset", change(power_samples(), energy_j=lambda s: s.energy_j - 1500 * (s.time_s > 2))),
         ("counter_frozen", change(power_samples(), energy_j=lambda s: 1000.0)),
         ("power_mismatch", change(power_samples(), power_w=lambda s: 530.0)),
+        ("power_zero", change(power_samples(), energy_j=lambda s: None, power_w=lambda s: 0.0)),
     ],
 )
 def test_what_is_not_known_is_null_with_a_reason_never_zero(reason, samples):

@@ -52,14 +52,12 @@ def check(point: Point, hardware: Hardware) -> None:
         raise UnsupportedError(
             f"`trtllm-serve disaggregated` routes prefill and decode workers, not {point.topology.name}"
         )
-    speculation = point.arm.speculation
-    if speculation and speculation.acceptance.mode == "golden":
-        drafts_accepted = (speculation.acceptance.length or 1) - 1
-        if drafts_accepted != int(drafts_accepted):
-            raise UnsupportedError(
-                f"trtllm pins whole numbers of accepted drafts; {drafts_accepted:g} becomes 0 in releases "
-                "that parse an integer. Use `acceptance: measured`, or a whole length"
-            )
+    drafts_accepted = _pinned_drafts(point)
+    if drafts_accepted is not None and drafts_accepted != int(drafts_accepted):
+        raise UnsupportedError(
+            f"trtllm pins whole numbers of accepted drafts; {drafts_accepted:g} becomes 0 in releases "
+            "that parse an integer. Use `acceptance: measured`, or a whole length"
+        )
 
 
 def speculation_options(point: Point, group: WorkerGroup) -> Mapping[str, Any]:
@@ -200,11 +198,17 @@ def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
     )
 
 
-def _pinned(point: Point) -> Mapping[str, str]:
+def _pinned_drafts(point: Point) -> float | None:
+    """Accepted drafts that the arm pins, the bonus token left out; None where acceptance is measured."""
     speculation = point.arm.speculation
-    if speculation is None or speculation.acceptance.mode == "measured":
-        return {}
-    return {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": f"{(speculation.acceptance.length or 1) - 1:g}"}
+    if speculation is None or speculation.acceptance.length is None:
+        return None
+    return speculation.acceptance.length - 1
+
+
+def _pinned(point: Point) -> Mapping[str, str]:
+    drafts = _pinned_drafts(point)
+    return {} if drafts is None else {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": f"{drafts:g}"}
 
 
 def _yaml(point: Point, role: WorkerRole) -> Mapping[str, Any]:

@@ -132,17 +132,20 @@ class Stream:
                 return
             usage = body.get("usage")
             risen = self._take_usage(usage) if usage else False
+            counted = bool(usage) and usage.get("completion_tokens") is not None
             for choice in body.get("choices") or ():
-                self._take_choice(stamp, choice, usage is not None and bool(usage), risen)
+                self._take_choice(stamp, choice, counted, risen)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = event[:DETAIL_LENGTH].decode("utf-8", "replace")
             self._fail("bad_event", f"unexpected shape ({error}): {text}")
 
     def _take_usage(self, usage: dict[str, Any]) -> bool:
-        """Keep the counts; whether output tokens rose."""
+        """Keep the counts; whether output tokens rose. A missing count of output is unknown, not 0."""
         before = self._output_tokens or 0
         self._prompt_tokens = int(usage["prompt_tokens"])
-        self._output_tokens = int(usage.get("completion_tokens") or 0)
+        if (output := usage.get("completion_tokens")) is None:
+            return False
+        self._output_tokens = int(output)
         return self._output_tokens > before
 
     def _take_choice(self, stamp: float, choice: dict[str, Any], counted: bool, risen: bool) -> None:
@@ -162,8 +165,8 @@ class Stream:
         self._has_text = True
         self._known = self._known and counted
         self._times.append(stamp)
-        if counted:
-            self._counts.append(self._output_tokens or 0)
+        if counted and self._output_tokens is not None:
+            self._counts.append(self._output_tokens)
 
     def _fail(self, code: str, detail: str) -> None:
         self._error = (code, detail)

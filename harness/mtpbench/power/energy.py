@@ -51,7 +51,8 @@ def measure_energy(
 
     Returns:
         NULL with reason `no_power_samples`, `missing_gpu`, `unexpected_gpu`, `power_not_covered`,
-        `power_gap`, `counter_reset`, `counter_frozen` or `power_mismatch` where there is no figure.
+        `power_gap`, `counter_reset`, `counter_frozen`,
+        `power_mismatch` or `power_zero` where there is no figure.
     """
     series: dict[tuple[str, int], list[PowerSample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_s):
@@ -153,6 +154,9 @@ def _total(gpus: list[_Gpu], window: Window, tokens: float, output_tokens: float
             source = f"{source}, not cross-checked"
         elif abs(energy - sum(gpu.integral_j or 0.0 for gpu in gpus)) > MAX_MISMATCH * energy:
             return unknown("power_mismatch", len(gpus), source)
+    if energy <= 0:
+        # No GPU that is on draws nothing: a meter that says so is not read, not at rest.
+        return unknown("power_zero", len(gpus), source)
     return Energy(
         energy_j=energy,
         mean_power_w_per_gpu=energy / window.duration_s / len(gpus),

@@ -109,6 +109,11 @@ def test_an_answer_in_a_single_event_is_known_to_hold_all_its_tokens():
     assert read(text("abc", "length", usage=USAGE), "[DONE]").chunk_tokens == (3,)
 
 
+def test_usage_without_a_count_of_output_tokens_is_unknown_not_zero():
+    answer = read(text("a", "stop"), last_usage(completion_tokens=None), "[DONE]")
+    assert (answer.error, answer.output_tokens) == ("no_usage", None)
+
+
 def test_null_usage_is_no_usage():
     answer = read(text("a", usage=None), text("b", "stop", usage=None), last_usage(), "[DONE]")
     assert (answer.error, answer.chunk_tokens, answer.output_tokens) == (None, None, 3)
