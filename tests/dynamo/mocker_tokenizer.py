@@ -10,9 +10,8 @@ import json
 import string
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from engines.setup.vocabulary import CHAT_TEMPLATE, SPECIAL, byte_symbols
+from engines.setup.vocabulary import CHAT_TEMPLATE, SPECIAL, byte_level_tokenizer, byte_symbols
 
 SPACE = "Ġ"
 """GPT-2's symbol for a blank."""
@@ -34,30 +33,7 @@ def tokens() -> tuple[str, ...]:
 
 def write_model(folder: Path) -> None:
     """Everything that the frontend and the mocker read of a model."""
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    tokenizer: dict[str, Any] = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": i, "content": text, **special} for i, text in enumerate(SPECIAL)],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {text: token for token, text in enumerate(tokens())},
-            "merges": [list(merge) for merge in merges()],
-        },
-    }
+    tokenizer = byte_level_tokenizer(tokens(), merges())
     bos, eos, pad = SPECIAL
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

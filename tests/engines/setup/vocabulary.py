@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,11 @@ def classify(chain: Chain) -> Classes:
     return Classes(of_token=tuple(of_token), says=says, never=TOKENS.index("~"))
 
 
-def write_tokenizer(folder: Path) -> None:
-    """`tokenizer.json`, `tokenizer_config.json` and `generation_config.json` of a model folder for vLLM."""
+def byte_level_tokenizer(tokens: Sequence[str], merges: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """The content of a `tokenizer.json`: byte-level BPE over `tokens` by id, the special ones first."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    tokenizer: dict[str, Any] = {
+    return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -69,10 +70,15 @@ def write_tokenizer(folder: Path) -> None:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {text: token for token, text in enumerate(TOKENS)},
-            "merges": [list(MERGE)],
+            "vocab": {text: token for token, text in enumerate(tokens)},
+            "merges": [list(merge) for merge in merges],
         },
     }
+
+
+def write_tokenizer(folder: Path) -> None:
+    """`tokenizer.json`, `tokenizer_config.json` and `generation_config.json` of a model folder for vLLM."""
+    tokenizer = byte_level_tokenizer(TOKENS, [MERGE])
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SPECIAL[BOS],
