@@ -250,7 +250,7 @@ def test_an_unknown_schema_is_refused(tmp_path: Path, sweep: Sweep) -> None:
     directory = write(store, sweep.points[0])
     result = json.loads((directory / "result.json").read_text())
     (directory / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
-    with pytest.raises(SchemaError, match=r"result.json: written under schema version 99; .* reads 1"):
+    with pytest.raises(SchemaError, match=r"result.json: written under schema version 99; .* reads 2"):
         read_sweep(store.directory)
 
 
@@ -265,7 +265,7 @@ def test_damaged_files_are_named(tmp_path: Path, sweep: Sweep) -> None:
         read_point(directory)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b'{"schema_version": 1}'])
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b'{"schema_version": 2}'])
 def test_a_damaged_point_costs_only_itself(tmp_path: Path, sweep: Sweep, content: bytes) -> None:
     store = store_at(tmp_path, sweep.info)
     write(store, sweep.points[1])

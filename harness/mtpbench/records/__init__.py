@@ -6,6 +6,8 @@ them into JSON and back.
 
 Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what it can't read)
     1   2026-11   first version
+    2   2026-11   how load is sent (`Load`), what the client saw of itself, token gaps, stalls, latency from
+                  the schedule
 """
 
 from mtpbench.records.codec import digest, from_json, to_json
@@ -15,6 +17,7 @@ from mtpbench.records.point import (
     Engine,
     EngineLimits,
     Fault,
+    Load,
     Measurement,
     Model,
     Point,
@@ -69,6 +72,7 @@ __all__ = [
     "Flags",
     "Hardware",
     "Json",
+    "Load",
     "Measurement",
     "Model",
     "Point",

@@ -198,8 +198,11 @@ class Workload:
     """What is asked of the server.
 
     Lengths are uniform in [range_ratio × L, L]. `prompts` is `random` (seeded token ids or words) or
-    `dataset` (JSONL at `dataset_path`). `chat_template` sends chat completions. `vocabulary` bounds the
-    random token ids, for a model that has fewer than `workload.py` assumes; None for what it assumes.
+    `dataset` (JSONL at `dataset_path`: prompts, conversations, or a trace of lengths). `prefix_share` is the
+    share of every random prompt that all of them have in common, from its first token on: 0 makes each one
+    unique from its first token, 1 makes them all equal. `chat_template` sends chat completions; `tokenizer`
+    is the model's folder or tokenizer.json, with which their length is exact in tokens. `vocabulary` bounds
+    the random token ids, for a model that has fewer than `workload` assumes; None for what it assumes.
     """
 
     isl: int
@@ -207,10 +210,47 @@ class Workload:
     range_ratio: float = 1.0
     prompts: Literal["random", "dataset"] = "random"
     dataset_path: str | None = None
+    prefix_share: float = 0.0
     chat_template: bool = False
+    tokenizer: str | None = None
     temperature: float = 0.0
     ignore_eos: bool = True
     vocabulary: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """How requests are sent: their pacing, their way, and by how many processes.
+
+    Args:
+        pacing: `closed` (each slot sends its next request when the last one ended), or an open loop, where
+            requests start when their time has come: `poisson`, `gamma`, `constant`, or `trace` (the
+            dataset's own timestamps). The point's concurrency is then the most that are in flight.
+        rate_rps: mean requests per engine second of an open loop; None for `closed` and `trace`.
+        burstiness: shape of `gamma`'s intervals: 1 is Poisson, below 1 burstier, above 1 more even.
+        ramp_s: engine seconds over which load rises from nothing; 0 starts with a burst.
+        transport: `fast` (HTTP/1.1 of our own, kernel receive stamps), `aiohttp` (TLS, proxies, odd
+            servers), or `auto`: fast wherever the address allows.
+        workers: client processes, or None for as many as the load needs.
+        chunks: keep every chunk time, or only what was summarised from them (not recomputable).
+        stall_s: a gap between two chunks of one request longer than this (engine seconds) is a stall.
+        api_key_env: environment variable that holds the server's key; its value is never stored.
+    """
+
+    pacing: Literal["closed", "poisson", "gamma", "constant", "trace"] = "closed"
+    rate_rps: float | None = None
+    burstiness: float = 1.0
+    ramp_s: float = 0.0
+    transport: Literal["auto", "fast", "aiohttp"] = "auto"
+    workers: int | None = None
+    chunks: Literal["kept", "summarised"] = "kept"
+    stall_s: float = 1.0
+    api_key_env: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether requests start by the clock, not by the end of others."""
+        return self.pacing != "closed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,20 +304,22 @@ class Point:
     repeat: int
     seed: int
     workload: Workload
+    load: Load = field(default_factory=Load)
     measurement: Measurement
     simulation: Simulation | None = None
 
     @property
     def id(self) -> str:
         """A readable name and the first 8 hex digits of the SHA-256 of the canonical JSON."""
-        where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}_r{self.repeat}"
+        rate = f"_q{self.load.rate_rps:g}" if self.load.rate_rps is not None else ""
+        where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}{rate}_r{self.repeat}"
         return f"{where}_{digest(to_json(self))[:8]}"
 
     @property
     def deployment_key(self) -> str:
-        """Equal for all points that one server start can serve (all but concurrency, repeat and seed)."""
+        """Equal for all points that one server start can serve (all but the load, repeat and seed)."""
         body = to_json(self)
-        for name in ("concurrency", "repeat", "seed", "measurement"):
+        for name in ("concurrency", "repeat", "seed", "load", "measurement"):
             body.pop(name)
         return f"{self.arm.name}_{self.topology.name}_{digest(body)[:8]}"
 

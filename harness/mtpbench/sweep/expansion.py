@@ -20,6 +20,7 @@ from mtpbench.records import (
     Fault,
     Flags,
     Hardware,
+    Load,
     Measurement,
     Model,
     Point,
@@ -161,6 +162,7 @@ def _ladder_points(
 ) -> list[Point]:
     topology = _topology(topology_spec)
     ladder = topology_spec.concurrency.get(arm.name, topology_spec.concurrency.get("*", []))
+    rates: tuple[float | None, ...] = tuple(topology_spec.rate_rps or (None,))
     forced = dataclasses.replace(
         arm,
         forces=_layered(arm_spec.forces, topology),
@@ -179,11 +181,13 @@ def _ladder_points(
             # The same requests in every arm: the seed knows nothing of the arm.
             seed=int(digest([spec.seed, topology.name, concurrency, repeat])[:8], 16),
             workload=_workload(spec, path),
+            load=Load(**spec.load.model_dump(), rate_rps=rate),
             measurement=Measurement(**spec.measurement.model_dump()),
             simulation=_simulation(spec),
         )
         for repeat in range(spec.repeats)
         for concurrency in ladder
+        for rate in rates
     ]
 
 
@@ -260,8 +264,12 @@ def _model(spec: SweepFile) -> Model:
 
 def _workload(spec: SweepFile, path: Path) -> Workload:
     fields = spec.workload.model_dump()
-    dataset = fields.pop("dataset")
-    return Workload(**fields, dataset_path=str((path.parent / dataset).resolve()) if dataset else None)
+    dataset, tokenizer = fields.pop("dataset"), fields.pop("tokenizer")
+
+    def beside(name: str | None) -> str | None:
+        return str((path.parent / name).resolve()) if name else None
+
+    return Workload(**fields, dataset_path=beside(dataset), tokenizer=beside(tokenizer))
 
 
 def _simulation(spec: SweepFile) -> Simulation | None:

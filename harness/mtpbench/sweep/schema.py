@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from mtpbench.records import Measurement, WorkerGroup, WorkerRole
+from mtpbench.records import Load, Measurement, WorkerGroup, WorkerRole
 
 FlagLayers = dict[str, dict[str, Any]]
 LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
@@ -74,6 +74,10 @@ class TopologySpec(_Strict):
             json_schema_input_type=Ladder | dict[str, Ladder],
         ),
     ] = Field(description="ladder of concurrencies, or one by arm name; an arm without one is not run here")
+    rate_rps: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = Field(
+        None,
+        description="open loop only: ladder of request rates, each with every concurrency as its ceiling",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> TopologySpec:
@@ -219,7 +223,13 @@ class WorkloadSpec(_Strict):
     range_ratio: float = Field(1.0, gt=0, le=1, description="lengths are uniform in [range_ratio × L, L]")
     prompts: Literal["random", "dataset"] = "random"
     dataset: str | None = Field(None, description="JSONL file, relative to the sweep file")
+    prefix_share: float = Field(
+        0.0, ge=0, le=1, description="share of every random prompt that all have in common; 1 for equal ones"
+    )
     chat_template: bool = Field(False, description="send chat completions")
+    tokenizer: str | None = Field(
+        None, description="folder of the model's tokenizer, relative to the sweep file: exact chat lengths"
+    )
     temperature: float = Field(0.0, ge=0)
     ignore_eos: bool = True
     vocabulary: int | None = Field(
@@ -230,6 +240,44 @@ class WorkloadSpec(_Strict):
     def _dataset_given(self) -> WorkloadSpec:
         if (self.prompts == "dataset") != (self.dataset is not None):
             raise ValueError("`prompts: dataset` and `dataset: FILE` go together")
+        if self.prefix_share and self.prompts == "dataset":
+            raise ValueError("`prefix_share` is for random prompts; a dataset brings its own prefixes")
+        if self.tokenizer is not None and not self.chat_template:
+            raise ValueError("`tokenizer` needs `chat_template: true`; token ids are exact without one")
+        return self
+
+
+_LOAD = Load()
+
+
+class LoadSpec(_Strict):
+    """How requests are sent; times in engine seconds."""
+
+    pacing: Literal["closed", "poisson", "gamma", "constant", "trace"] = Field(
+        _LOAD.pacing, description="closed loop, or open loop by a process or by the dataset's timestamps"
+    )
+    burstiness: float = Field(_LOAD.burstiness, gt=0, description="shape of gamma intervals; 1 is Poisson")
+    ramp_s: float = Field(_LOAD.ramp_s, ge=0, description="load rises from nothing over so long; 0: a burst")
+    transport: Literal["auto", "fast", "aiohttp"] = Field(
+        _LOAD.transport, description="fast: kernel receive stamps; aiohttp: TLS, proxies, odd servers"
+    )
+    workers: int | None = Field(
+        None, ge=1, le=64, description="client processes; as many as needed if left out"
+    )
+    chunks: Literal["kept", "summarised"] = Field(
+        _LOAD.chunks, description="keep every chunk time, or only summaries (smaller, not recomputable)"
+    )
+    stall_s: float = Field(_LOAD.stall_s, gt=0, description="a longer gap between two chunks is a stall")
+    api_key_env: str | None = Field(
+        None, description="environment variable with the server's key; its value is never stored"
+    )
+
+    @model_validator(mode="after")
+    def _shape_needs_gamma(self) -> LoadSpec:
+        if "burstiness" in self.model_fields_set and self.pacing != "gamma":
+            raise ValueError("`burstiness` needs `pacing: gamma`")
+        if self.ramp_s and self.pacing == "trace":
+            raise ValueError("`ramp_s` bends the times of a trace; leave it out")
         return self
 
 
@@ -282,6 +330,7 @@ class SweepFile(_Strict):
     hardware: str = Field(description="a name of the hardware constants, such as gb200-nvl72")
     engine: EngineSpec
     workload: WorkloadSpec
+    load: LoadSpec = LoadSpec()
     measurement: MeasurementSpec = MeasurementSpec()
     arms: dict[str, Annotated[ArmSpec, BeforeValidator(lambda v: {} if v is None else v)]] = Field(
         min_length=1
@@ -311,6 +360,18 @@ class SweepFile(_Strict):
         if "off" in arms and arms["off"].draft_tokens is not None:
             raise ValueError("the arm `off` drafts tokens; give the arm with speculation another name")
         return arms
+
+    @model_validator(mode="after")
+    def _rates_fit_the_pacing(self) -> SweepFile:
+        wanted = self.load.pacing in ("poisson", "gamma", "constant")
+        for i, topology in enumerate(self.topologies):
+            if wanted and topology.rate_rps is None:
+                raise ValueError(f"`pacing: {self.load.pacing}` needs topologies[{i}].rate_rps")
+            if not wanted and topology.rate_rps is not None:
+                raise ValueError(f"topologies[{i}].rate_rps needs `pacing: poisson`, `gamma` or `constant`")
+        if self.load.pacing == "trace" and self.workload.prompts != "dataset":
+            raise ValueError("`pacing: trace` needs `prompts: dataset` with a timestamp in every line")
+        return self
 
     @model_validator(mode="after")
     def _arms_exist(self) -> SweepFile:

@@ -156,7 +156,7 @@ def test_results_of_an_unknown_schema_are_refused(cli, write_sweep) -> None:
     for command in (("run", path, "--simulate"), ("compare", "results/tiny.simulated"), ("status", path)):
         code, _, err = cli(*command)
         assert code == 2
-        assert "written under schema version 7; this version of mtpbench reads 1" in err
+        assert "written under schema version 7; this version of mtpbench reads 2" in err
 
 
 def test_internal_faults_say_that_they_are_ours(cli, write_sweep, monkeypatch: pytest.MonkeyPatch) -> None:
