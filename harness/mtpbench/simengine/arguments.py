@@ -11,6 +11,7 @@ from mtpbench.records import EngineLimits, Fault, WorkerGroup
 from mtpbench.simengine.faults import parse_faults
 
 MAX_SPEED = 10.0
+_LOOPS = ("auto", "asyncio", "uvloop")
 _ROLES = ("aggregated", "prefill", "decode", "router")
 
 
@@ -26,6 +27,7 @@ class Options:
     profile: str
     speed: float
     seed: int
+    loop: str = "auto"
     rates: tuple[float, ...] = ()
     group: WorkerGroup | None = None
     limits: EngineLimits | None = None
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--profile", default="dsv4-gb200", help="a shipped profile or a JSON file")
     add("--speed", type=float, default=1.0, help=f"engine seconds per real second, at most {MAX_SPEED:g}")
     add("--seed", type=int, default=0)
+    add("--loop", choices=_LOOPS, default="auto", help="the event loop; uvloop where installed if not given")
     add("--tp", type=int, default=8)
     add("--dp", type=int, default=1)
     add("--ep", type=int, default=1)
@@ -108,6 +111,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
         profile=given.profile,
         speed=given.speed,
         seed=given.seed,
+        loop=given.loop,
         rates=rates,
         group=None
         if router

@@ -12,13 +12,19 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+import orjson
 
 FINGERPRINT = "mtpbench-simulated"
 HEADERS = {"X-Simulated": FINGERPRINT}
 _DEFAULT_MAX_TOKENS = 16
 _WORDS = ("at", "hest", "le", "sein", "or", "era", "thest", "on")
 _FILLER = tuple("".join(" " + w for w in itertools.islice(itertools.cycle(_WORDS), n)) for n in range(65))
+_TEXT = (',"choices":[{"index":0,"text":"', '",')
+_CHAT_TEXT = (',"choices":[{"index":0,"delta":{"content":"', '"},')
+_TAIL = f',"system_fingerprint":"{FINGERPRINT}"}}\n\n'
 _IDS = itertools.count()
 _RUN = secrets.token_hex(4)
 
@@ -61,7 +67,7 @@ def parse_ask(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> Ask:
         RequestError: the JSON, the model, a field or the length is wrong.
     """
     try:
-        body = json.loads(raw)
+        body = orjson.loads(raw)
     except ValueError as error:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
@@ -146,52 +152,63 @@ class EventWriter:
         done: False leaves [DONE] out (a fault).
     """
 
+    __slots__ = (
+        "_after_text",
+        "_ask",
+        "_close",
+        "_continuous",
+        "_done",
+        "_include",
+        "_open",
+        "_sent",
+        "_start",
+    )
+
     def __init__(self, ask: Ask, model: str, *, usage: bool = True, done: bool = True) -> None:
         self._ask, self._done = ask, done
         self._continuous = ask.continuous_usage and usage
         self._include = ask.include_usage and usage
         kind, prefix = ("chat.completion.chunk", "chatcmpl") if ask.chat else ("text_completion", "cmpl")
-        head = {"id": f"{prefix}-{_RUN}{next(_IDS):08x}", "object": kind, "created": int(time.time())}
-        self._start = "data: " + json.dumps({**head, "model": model}, separators=(",", ":"))[:-1]
-        self._open = self._start + (
-            ',"choices":[{"index":0,"delta":{"content":"' if ask.chat else ',"choices":[{"index":0,"text":"'
+        self._start = (
+            f'data: {{"id":"{prefix}-{_RUN}{next(_IDS):08x}","object":"{kind}",'
+            f'"created":{int(time.time())},"model":{_quote(model)}'
         )
-        self._close = '"},' if ask.chat else '",'
+        opening, self._close = _CHAT_TEXT if ask.chat else _TEXT
+        self._open = self._start + opening
+        self._after_text = self._close + '"logprobs":null,"finish_reason":null}]'
         self._sent = 0
 
     def tokens(self, cumulative: int, *, last: bool) -> bytes:
         """The event that brings the request to `cumulative` tokens, with all that ends the stream if last."""
         first = self._ask.chat and not self._sent
         text, self._sent = filler(cumulative - self._sent), cumulative
+        usage = self._usage(cumulative) if self._continuous else ""
+        if not last and not first:
+            return f"{self._open}{text}{self._after_text}{usage}{_TAIL}".encode()
         finish = '"length"' if last else "null"
-        body = f'{self._open}{text}{self._close}"logprobs":null,"finish_reason":{finish}}}]'
-        event = (
-            f'{body}{self._usage(cumulative, self._continuous)},"system_fingerprint":"{FINGERPRINT}"}}\n\n'
-        )
+        event = f'{self._open}{text}{self._close}"logprobs":null,"finish_reason":{finish}}}]{usage}{_TAIL}'
         if first:
             event = self._role_event() + event
         return (event + self._end(cumulative)).encode() if last else event.encode()
 
-    def _usage(self, tokens: int, wanted: bool) -> str:
-        if not wanted:
-            return ""
+    def _usage(self, tokens: int) -> str:
         prompt = self._ask.prompt_tokens
         total = prompt + tokens
         return f',"usage":{{"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{tokens}}}'
 
     def _role_event(self) -> str:
         choices = ',"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,'
-        usage = self._usage(0, self._continuous)
-        return (
-            f'{self._start}{choices}"finish_reason":null}}]{usage},"system_fingerprint":"{FINGERPRINT}"}}\n\n'
-        )
+        usage = self._usage(0) if self._continuous else ""
+        return f'{self._start}{choices}"finish_reason":null}}]{usage}{_TAIL}'
 
     def _end(self, tokens: int) -> str:
-        usage = self._usage(tokens, self._include)
-        tail = (
-            f'{self._start},"choices":[]{usage},"system_fingerprint":"{FINGERPRINT}"}}\n\n' if usage else ""
-        )
+        tail = f'{self._start},"choices":[]{self._usage(tokens)}{_TAIL}' if self._include else ""
         return tail + ("data: [DONE]\n\n" if self._done else "")
+
+
+@cache
+def _quote(text: str) -> str:
+    return json.dumps(text)
 
 
 def whole_body(ask: Ask, model: str, *, usage: bool = True) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 from mtpbench.simengine.job import Job
@@ -12,7 +13,8 @@ from mtpbench.simengine.worker import Worker
 
 _CATCH_UP_S = 1.0
 """Real seconds behind schedule after which the pump gives up catching up."""
-
+_SLICE = 64
+"""Events sent in one turn of the event loop, under a millisecond: arrivals are stamped in between."""
 
 _MIN_MEAN_S, _MAX_MEAN_S = 0.05, 5.0
 """Engine seconds over which a power reading is averaged."""
@@ -40,6 +42,37 @@ class Sink(Protocol):
         """Its prompt was prefilled on a prefill worker."""
 
 
+class Lateness:
+    """How far a pump was behind its own schedule, in real seconds: whether this process was the bottleneck.
+
+    `late_s` is from the moment a step was due to end to when its end was played; `delivery_s` is how long
+    the events of a step took into their sockets.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.late_s = self.delivery_s = self.late_max_s = self.delivery_max_s = 0.0
+
+    def add(self, late_s: float, delivery_s: float) -> None:
+        """Count a step."""
+        late_s = max(0.0, late_s)
+        self.steps += 1
+        self.late_s += late_s
+        self.delivery_s += delivery_s
+        self.late_max_s = max(self.late_max_s, late_s)
+        self.delivery_max_s = max(self.delivery_max_s, delivery_s)
+
+    def as_json(self) -> Mapping[str, float]:
+        """All of it."""
+        return {
+            "steps": self.steps,
+            "late_s": self.late_s,
+            "late_max_s": self.late_max_s,
+            "delivery_s": self.delivery_s,
+            "delivery_max_s": self.delivery_max_s,
+        }
+
+
 class Pump:
     """The step loop of a worker.
 
@@ -49,6 +82,8 @@ class Pump:
 
     def __init__(self, worker: Worker, clock: Clock) -> None:
         self.worker, self.clock = worker, clock
+        self.lateness, self.recent = Lateness(), Lateness()
+        """Since the start, and since the timings were reset."""
         self._sinks: dict[int, Sink] = {}
         self._keys = itertools.count()
         self._work = asyncio.Event()
@@ -86,21 +121,37 @@ class Pump:
         clock, worker = self.clock, self.worker
         now_s = clock.now_s()
         while True:
+            self._work.clear()
             end_s = worker.begin(now_s)
-            self._deliver()
+            await self._deliver()
             if end_s is None:
-                self._work.clear()
                 await self._work.wait()
                 now_s = clock.now_s()
                 continue
-            late_s = (clock.now_s() - end_s) / clock.speed
-            await asyncio.sleep(max(0.0, -late_s))
+            late_s = await self._until(end_s)
             worker.finish()
-            self._deliver()
+            began = time.monotonic()
+            await self._deliver()
+            delivery_s = time.monotonic() - began
+            self.lateness.add(late_s, delivery_s)
+            self.recent.add(late_s, delivery_s)
             now_s = clock.now_s() if late_s > _CATCH_UP_S else end_s
 
-    def _deliver(self) -> None:
-        sinks = self._sinks
+    async def _until(self, due_s: float) -> float:
+        """Wait for an engine second; answers how many real seconds late it is then.
+
+        Timers of uvloop are in whole milliseconds and can be early, hence the loop. It sleeps once at
+        least, so that a pump that is behind does not keep everything else out.
+        """
+        clock = self.clock
+        late_s = (clock.now_s() - due_s) / clock.speed
+        await asyncio.sleep(max(0.0, -late_s))
+        while (late_s := (clock.now_s() - due_s) / clock.speed) < 0:
+            await asyncio.sleep(-late_s)
+        return late_s
+
+    async def _deliver(self) -> None:
+        sinks, sent = self._sinks, 0
         for emission in self.worker.take_emissions():
             done = set(emission.done)
             for key, tokens in zip(emission.keys.tolist(), emission.tokens.tolist(), strict=True):
@@ -108,6 +159,9 @@ class Pump:
                 sink = sinks.pop(key, None) if last else sinks.get(key)
                 if sink is not None:
                     sink.tokens(tokens, last=last)
+                sent += 1
+                if not sent % _SLICE:
+                    await asyncio.sleep(0)
         for job in self.worker.take_prefilled():
             if sink := sinks.pop(job.key, None):
                 sink.prefilled()

@@ -14,17 +14,14 @@ from aiohttp import web
 
 from mtpbench.records import Fault, to_json
 from mtpbench.simengine.arguments import Options
+from mtpbench.simengine.connection import Connection, Handler
+from mtpbench.simengine.exposition import render_histograms
 from mtpbench.simengine.faults import FaultPlan
 from mtpbench.simengine.openai import HEADERS, Ask, RequestError, parse_ask
 from mtpbench.simengine.pump import Clock
-from mtpbench.simengine.service import (
-    MAX_BODY_BYTES,
-    Health,
-    error_response,
-    json_response,
-    models_route,
-    play_early,
-)
+from mtpbench.simengine.relay import Relay
+from mtpbench.simengine.service import Health, models_route, plain_app, play_early, timings_routes
+from mtpbench.simengine.timings import Timings
 
 _MAX_MODEL_LEN = 2**31
 """The workers know their own limit and answer for it."""
@@ -54,19 +51,31 @@ class RouterApp:
         self._options, self._plan, self._clock, self._health = options, plan, clock, health
         self._prefill = _Fleet(options.prefill)
         self._generate = _Fleet(options.decode or options.aggregated)
+        self._timings = Timings(options.name, clock.speed)
         self._client: aiohttp.ClientSession
 
-    def routes(self) -> list[web.RouteDef]:
-        """Every route of the router."""
-        return [
-            models_route(self._options.model, _MAX_MODEL_LEN),
-            web.get("/health", self._answer_health),
-            web.post("/reset_prefix_cache", self._answer_reset),
-            web.post("/v1/completions", partial(self._complete, chat=False)),
-            web.post("/v1/chat/completions", partial(self._complete, chat=True)),
-        ]
+    def handlers(self) -> dict[bytes, Handler]:
+        """The hot calls."""
+        return {
+            b"/v1/completions": partial(self._complete, chat=False),
+            b"/v1/chat/completions": partial(self._complete, chat=True),
+        }
 
-    async def run(self, app: web.Application) -> AsyncIterator[None]:
+    def app(self) -> web.Application:
+        """All other calls."""
+        app = plain_app(
+            [
+                models_route(self._options.model, _MAX_MODEL_LEN),
+                web.get("/health", self._answer_health),
+                web.get("/metrics", self._answer_metrics),
+                web.post("/reset_prefix_cache", self._answer_reset),
+                *timings_routes(self._timings, dict, lambda: None),
+            ]
+        )
+        app.cleanup_ctx.append(self._run)
+        return app
+
+    async def _run(self, app: web.Application) -> AsyncIterator[None]:
         """Keeps one client open while the application is."""
         del app
         self._client = aiohttp.ClientSession(
@@ -101,23 +110,39 @@ class RouterApp:
         except (aiohttp.ClientError, OSError):
             return 503
 
-    async def _complete(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+    async def _answer_metrics(self, request: web.Request) -> web.Response:
+        del request
+        sums = self._timings.sums
+        values = {f"{name}_{part}": sums[name][i] for name in sums for i, part in enumerate(("count", "sum"))}
+        lines = render_histograms(values.__getitem__, self._options.model)
+        return web.Response(text="\n".join(lines) + "\n", headers=HEADERS)
+
+    def _complete(self, connection: Connection, body: bytes, received_ns: int, *, chat: bool) -> None:
         struck = self._plan.strike(self._clock.now_s())
-        if (early := play_early(request, struck)) is not None:
-            return early
+        if play_early(connection, struck):
+            return
         try:
-            raw = await request.read()
-            ask = parse_ask(raw, chat=chat, model=self._options.model, max_model_len=_MAX_MODEL_LEN)
+            ask = parse_ask(body, chat=chat, model=self._options.model, max_model_len=_MAX_MODEL_LEN)
+        except RequestError as error:
+            connection.fail(error)
+            return
+        relay = Relay(connection, ask, partial(self._timings.add, received_ns))
+        connection.reply = relay
+        relay.task = asyncio.get_running_loop().create_task(self._serve(relay, list(struck.values())))
+
+    async def _serve(self, relay: Relay, faults: list[Fault]) -> None:
+        try:
             if self._prefill.load:
                 with self._prefill.least_loaded() as url:
-                    await self._run_prefill(url, ask)
+                    await self._run_prefill(url, relay.ask)
             with self._generate.least_loaded() as url:
-                return await self._relay(request, url, ask, list(struck.values()))
+                await self._generate_at(url, relay, faults)
         except RequestError as error:
-            return error_response(error)
+            relay.break_off(error, hang_up=False)
         except (aiohttp.ClientError, OSError) as error:
             message = f"a worker is gone: {error or type(error).__name__}"
-            return error_response(RequestError(500, "InternalServerError", message))
+            wanted = any(fault.kind == "disconnect_mid_stream" for fault in faults)
+            relay.break_off(RequestError(500, "InternalServerError", message), hang_up=wanted)
 
     async def _run_prefill(self, url: str, ask: Ask) -> None:
         body = {"prompt_tokens": ask.prompt_tokens, "max_tokens": ask.max_tokens}
@@ -126,56 +151,16 @@ class RouterApp:
                 error = (await response.json())["error"]
                 raise RequestError(error["code"], error["type"], error["message"], error["param"])
 
-    async def _relay(
-        self, request: web.Request, url: str, ask: Ask, faults: list[Fault]
-    ) -> web.StreamResponse:
+    async def _generate_at(self, url: str, relay: Relay, faults: list[Fault]) -> None:
         body = {
-            "ask": dataclasses.asdict(ask),
+            "ask": dataclasses.asdict(relay.ask),
             "faults": to_json(faults),
             "prefilled": bool(self._prefill.load),
         }
         async with self._client.post(f"{url}/internal/generate", data=json.dumps(body)) as answer:
-            if not ask.stream or answer.status != 200:
-                return json_response(await answer.read(), answer.status)
-            response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream"})
-            started = False
-            try:
-                async for chunk in answer.content.iter_any():
-                    if not started:
-                        await response.prepare(request)
-                        started = True
-                    await response.write(chunk)
-            except aiohttp.ClientPayloadError as error:
-                await self._break_off(request, response, error, faults, started=started)
-            if not started:
-                await response.prepare(request)
-            await response.write_eof()
-            return response
-
-    async def _break_off(
-        self,
-        request: web.Request,
-        response: web.StreamResponse,
-        error: Exception,
-        faults: list[Fault],
-        *,
-        started: bool,
-    ) -> None:
-        """Tell the client that its worker died: an error event and [DONE], as vLLM does in mid-stream."""
-        if any(fault.kind == "disconnect_mid_stream" for fault in faults):
-            if request.transport is not None:
-                request.transport.close()
-            return
-        if not started:
-            raise error
-        gone = RequestError(500, "InternalServerError", f"a worker is gone: {error}")
-        await response.write(b"data: " + gone.body + b"\n\ndata: [DONE]\n\n")
-
-
-def router_app(options: Options, plan: FaultPlan, clock: Clock, health: Health) -> web.Application:
-    """The application of the router."""
-    handlers = RouterApp(options, plan, clock, health)
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.add_routes(handlers.routes())
-    app.cleanup_ctx.append(handlers.run)
-    return app
+            if not relay.ask.stream or answer.status != 200:
+                relay.answer(answer.status, await answer.read())
+                return
+            async for chunk in answer.content.iter_any():
+                relay.pass_on(chunk)
+            relay.close(complete=True)

@@ -9,36 +9,64 @@ SIGTERM and SIGINT end it at once.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from mtpbench.errors import InputError, MtpbenchError
 from mtpbench.simengine.arguments import Options, parse_arguments
+from mtpbench.simengine.connection import Intake
 from mtpbench.simengine.faults import FaultPlan
 from mtpbench.simengine.pump import Clock
-from mtpbench.simengine.router import router_app
-from mtpbench.simengine.service import Health
-from mtpbench.simengine.worker_app import worker_app
+from mtpbench.simengine.router import RouterApp
+from mtpbench.simengine.service import MAX_BODY_BYTES, Health
+from mtpbench.simengine.worker_app import WorkerApp
 
 _SHUTDOWN_S = 0.01
 """Streams in flight get no time to end; 0 would mean to wait for them for ever."""
+_BACKLOG = 16_384
+"""Connections that may wait to be accepted; the system's net.core.somaxconn can cut it."""
+_FILES = 65_536
+"""Open files wanted, one per connection."""
+_GC = (100_000, 50, 1_000)
+"""Collections are rare: streams free themselves, and a pause makes steps late."""
 
 
-def make_app(options: Options, clock: Clock) -> web.Application:
-    """The application of a worker or of the router.
+@asynccontextmanager
+async def listening(options: Options, clock: Clock) -> AsyncIterator[int]:
+    """Serve while the context lasts; answers the port, which the system chooses where 0 is asked for.
 
     Raises:
         InputError: the options don't fit together.
+        OSError: the port can't be bound.
     """
     plan = FaultPlan(options.faults, options.seed)
     health = Health(plan, clock)
-    if options.role == "router":
-        return router_app(options, plan, clock, health)
-    return worker_app(options, plan, clock, health)
+    make_front = RouterApp if options.role == "router" else WorkerApp
+    front = make_front(options, plan, clock, health)
+    runner = web.AppRunner(
+        front.app(), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
+    )
+    await runner.setup()
+    others = runner.server
+    assert others is not None, "set up just now"
+    intake = Intake(front.handlers(), others, MAX_BODY_BYTES)
+    try:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(intake.connect, options.host, options.port, backlog=_BACKLOG)
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+            intake.close()
+    finally:
+        await runner.cleanup()
 
 
 async def serve(options: Options) -> None:
@@ -56,17 +84,34 @@ async def serve(options: Options) -> None:
     ignored = plan.find("sigterm_ignored") is not None
     loop.add_signal_handler(signal.SIGINT, stop.set)
     loop.add_signal_handler(signal.SIGTERM, (lambda: None) if ignored else stop.set)
-    app = make_app(options, clock)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, options.host, options.port, backlog=4096).start()
+    async with listening(options, clock):
         _log(f"{options.name}: simulated {options.role} on {options.host}:{options.port}")
         if (fault := plan.find("exit_after_bind")) and fault.at_request is None:
             loop.call_later((fault.at_s or 0.0) / options.speed, os._exit, int(fault.value or 1))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC)
         await stop.wait()
-    finally:
-        await runner.cleanup()
+
+
+def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    """uvloop where it is installed and not refused."""
+    if kind != "asyncio":
+        try:
+            import uvloop
+
+            return uvloop.new_event_loop()
+        except ImportError:
+            if kind == "uvloop":
+                raise InputError("--loop uvloop: uvloop is not installed; leave the option out") from None
+    return asyncio.new_event_loop()
+
+
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log(line: str) -> None:
@@ -78,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; the exit status is 0 after a signal, 2 for wrong options, 3 for a port in use."""
     try:
         options = parse_arguments(arguments)
-        asyncio.run(serve(options))
+        _allow_files()
+        with asyncio.Runner(loop_factory=lambda: _new_loop(options.loop)) as runner:
+            runner.run(serve(options))
     except InputError as error:
         _log(f"error: {error}")
         return error.exit_code

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
+from mtpbench.errors import InputError
 from mtpbench.records import Fault
+from mtpbench.simengine.connection import Connection
 from mtpbench.simengine.faults import STATUSES, FaultPlan
-from mtpbench.simengine.openai import HEADERS, RequestError, models_body
+from mtpbench.simengine.openai import HEADERS, RequestError, bad_request, models_body
 from mtpbench.simengine.pump import Clock
+from mtpbench.simengine.timings import Timings, parse_since
 
 MAX_BODY_BYTES = 256 * 2**20
 
@@ -52,16 +56,62 @@ def models_route(model: str, max_model_len: int) -> web.RouteDef:
     return web.get("/v1/models", models)
 
 
-def play_early(request: web.Request, struck: Mapping[str, Fault]) -> web.Response | None:
-    """Play what strikes before anything is computed: exits, error statuses, a closed connection."""
+def plain_app(routes: Sequence[web.AbstractRouteDef]) -> web.Application:
+    """An application for all but the hot calls.
+
+    Each of its answers closes the connection: aiohttp keeps what it was handed, and knows no hot call.
+    """
+
+    async def close(request: web.Request, response: web.StreamResponse) -> None:
+        del request
+        response.headers["Connection"] = "close"
+        response.force_close()
+
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app.add_routes(routes)
+    app.on_response_prepare.append(close)
+    return app
+
+
+def timings_routes(
+    timings: Timings, more: Callable[[], Mapping[str, Any]], reset: Callable[[], None]
+) -> list[web.RouteDef]:
+    """GET /internal/timings?since=N and POST /internal/timings/reset.
+
+    Args:
+        timings: the process's own.
+        more: what else to say there.
+        reset: called besides.
+    """
+
+    async def answer(request: web.Request) -> web.Response:
+        try:
+            return json_response(timings.render(parse_since(request.query.get("since", "0")), more()))
+        except InputError as error:
+            return error_response(bad_request(str(error), "since"))
+
+    async def forget(request: web.Request) -> web.Response:
+        del request
+        timings.reset()
+        reset()
+        return web.Response(headers=HEADERS)
+
+    return [web.get("/internal/timings", answer), web.post("/internal/timings/reset", forget)]
+
+
+def play_early(connection: Connection, struck: Mapping[str, Fault]) -> bool:
+    """Play what strikes before anything is computed: exits, error statuses, a closed connection.
+
+    Answers whether the request ended with it.
+    """
     if fault := struck.get("exit_after_bind"):
         os._exit(int(fault.value or 1))
     for kind, status in STATUSES.items():
         if kind in struck:
             names = {429: "RateLimitError", 500: "InternalServerError", 503: "ServiceUnavailableError"}
-            return error_response(RequestError(status, names[status], f"{kind}: a fault that was asked for"))
+            connection.fail(RequestError(status, names[status], f"{kind}: a fault that was asked for"))
+            return True
     if "disconnect_before_stream" in struck:
-        if request.transport is not None:
-            request.transport.close()
-        return web.Response(status=500)
-    return None
+        connection.hang_up()
+        return True
+    return False

@@ -1,23 +1,26 @@
 """The HTTP application of one worker: completions, metrics, and the calls that its router makes.
 
+Completions and the router's calls are answered on bare connections, all else by aiohttp.
 Internal calls, JSON: `POST /internal/prefill` {prompt_tokens, max_tokens} answers when the prompt is
 prefilled; `POST /internal/generate` {ask, faults, prefilled} answers like the public one.
+`GET /internal/timings?since=N` gives what `timings` says; `POST /internal/timings/reset` starts it anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from mtpbench.errors import InputError
 from mtpbench.records import Fault, from_json
 from mtpbench.simengine.arguments import Options
 from mtpbench.simengine.cluster import make_worker
+from mtpbench.simengine.connection import Connection, Handler
 from mtpbench.simengine.exposition import Counters, read_counters, render
 from mtpbench.simengine.faults import SILENTLY_OFF, FaultPlan
 from mtpbench.simengine.openai import (
@@ -30,16 +33,10 @@ from mtpbench.simengine.openai import (
     whole_body,
 )
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.pump import Clock, Pump
-from mtpbench.simengine.service import (
-    MAX_BODY_BYTES,
-    Health,
-    error_response,
-    json_response,
-    models_route,
-    play_early,
-)
-from mtpbench.simengine.streams import EventStream, Whole
+from mtpbench.simengine.pump import Clock, Lateness, Pump
+from mtpbench.simengine.service import Health, models_route, plain_app, play_early, timings_routes
+from mtpbench.simengine.streams import EventStream, FaultyStream, Whole
+from mtpbench.simengine.timings import Timings
 
 
 class WorkerApp:
@@ -54,28 +51,36 @@ class WorkerApp:
         rates = () if plan.find(SILENTLY_OFF) else options.rates
         worker = make_worker(options.group, self._profile, options.limits, rates, [options.seed, 3, 0])
         self.pump = Pump(worker, clock)
+        self._timings = Timings(options.name, clock.speed)
         self._max_model_len = worker.costs.kv_tokens_per_rank - len(rates) - 1
         self._baseline: Counters = {}
 
-    def routes(self) -> list[web.RouteDef]:
-        """Every route of the worker."""
-        options = self._options
-        routes = [
-            models_route(options.model, self._max_model_len),
-            web.get("/health", self._answer_health),
-            web.get("/metrics", self._answer_metrics),
-            web.post("/reset_prefix_cache", self._answer_reset),
-            web.post("/internal/prefill", self._prefill),
-            web.post("/internal/generate", self._generate),
-        ]
-        if options.role == "aggregated":
-            routes += [
-                web.post("/v1/completions", partial(self._complete, chat=False)),
-                web.post("/v1/chat/completions", partial(self._complete, chat=True)),
-            ]
-        return routes
+    def handlers(self) -> dict[bytes, Handler]:
+        """The hot calls."""
+        found: dict[bytes, Handler] = {
+            b"/internal/prefill": self._prefill,
+            b"/internal/generate": self._generate,
+        }
+        if self._options.role == "aggregated":
+            found[b"/v1/completions"] = partial(self._complete, chat=False)
+            found[b"/v1/chat/completions"] = partial(self._complete, chat=True)
+        return found
 
-    async def run(self, app: web.Application) -> AsyncIterator[None]:
+    def app(self) -> web.Application:
+        """All other calls."""
+        app = plain_app(
+            [
+                models_route(self._options.model, self._max_model_len),
+                web.get("/health", self._answer_health),
+                web.get("/metrics", self._answer_metrics),
+                web.post("/reset_prefix_cache", self._answer_reset),
+                *timings_routes(self._timings, self._schedule, self._reset_recent),
+            ]
+        )
+        app.cleanup_ctx.append(self._run)
+        return app
+
+    async def _run(self, app: web.Application) -> AsyncIterator[None]:
         """Keeps the step loop alive while the application is."""
         del app
         loop = asyncio.get_running_loop()
@@ -87,8 +92,16 @@ class WorkerApp:
         stepping.cancel()
         await asyncio.gather(stepping, return_exceptions=True)
 
+    # ------------------------------------------------------------------------------------ aiohttp's calls
+
+    def _schedule(self) -> Mapping[str, Any]:
+        return {"schedule": self.pump.recent.as_json()}
+
+    def _reset_recent(self) -> None:
+        self.pump.recent = Lateness()
+
     def _reset_counters(self) -> None:
-        self._baseline = read_counters(self.pump, self._gpus)
+        self._baseline = read_counters(self.pump, self._gpus, self._timings)
 
     async def _answer_health(self, request: web.Request) -> web.Response:
         del request
@@ -102,79 +115,85 @@ class WorkerApp:
         del request
         if self._plan.holds("metrics_missing", self._clock.now_s()):
             return web.Response(status=404, text="metrics are missing, as planned")
-        text = render(self.pump, self._gpus, self._options.model, self._baseline)
+        text = render(self.pump, self._gpus, self._timings, self._options.model, self._baseline)
         return web.Response(text=text, headers=HEADERS)
 
-    async def _complete(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
-        struck = self._plan.strike(self._clock.now_s())
-        if (early := play_early(request, struck)) is not None:
-            return early
-        try:
-            ask = parse_ask(
-                await request.read(), chat=chat, model=self._options.model, max_model_len=self._max_model_len
-            )
-            return await self._answer(request, ask, struck, kv_ready=False)
-        except RequestError as error:
-            return error_response(error)
+    # ------------------------------------------------------------------------------------ hot calls
 
-    async def _generate(self, request: web.Request) -> web.StreamResponse:
-        body = json.loads(await request.read())
-        ask, struck = Ask(**body["ask"]), {f["kind"]: from_json(Fault, f) for f in body["faults"]}
+    def _complete(self, connection: Connection, body: bytes, received_ns: int, *, chat: bool) -> None:
+        struck = self._plan.strike(self._clock.now_s())
+        if play_early(connection, struck):
+            return
+        try:
+            ask = parse_ask(body, chat=chat, model=self._options.model, max_model_len=self._max_model_len)
+            self._answer(connection, ask, struck, received_ns, False)
+        except RequestError as error:
+            connection.fail(error)
+
+    def _generate(self, connection: Connection, body: bytes, received_ns: int) -> None:
+        call = orjson.loads(body)
+        ask, struck = Ask(**call["ask"]), {f["kind"]: from_json(Fault, f) for f in call["faults"]}
         struck |= self._plan.strike(self._clock.now_s())
-        if (early := play_early(request, struck)) is not None:
-            return early
-        if body["prefilled"]:
-            await asyncio.sleep(self._profile.transfer_s(ask.prompt_tokens) / self._clock.speed)
-        try:
-            return await self._answer(request, ask, struck, kv_ready=body["prefilled"])
-        except RequestError as error:
-            return error_response(error)
+        if play_early(connection, struck):
+            return
+        delay_s = self._profile.transfer_s(ask.prompt_tokens) if call["prefilled"] else 0.0
 
-    async def _prefill(self, request: web.Request) -> web.Response:
-        body: dict[str, Any] = json.loads(await request.read())
-        struck = self._plan.strike(self._clock.now_s())
-        if (early := play_early(request, struck)) is not None:
-            return early
-        waiting = Whole()
-        try:
-            key = self.pump.submit(body["prompt_tokens"], body["max_tokens"], waiting)
-        except InputError as error:
-            return error_response(bad_request(str(error)))
-        try:
-            await waiting.ended
-        finally:
-            self.pump.cancel(key)
-        return json_response(b"{}")
+        def answer() -> None:
+            if connection.gone:
+                return
+            try:
+                self._answer(connection, ask, struck, received_ns, call["prefilled"])
+            except RequestError as error:
+                connection.fail(error)
 
-    async def _answer(
-        self, request: web.Request, ask: Ask, struck: Mapping[str, Fault], *, kv_ready: bool
-    ) -> web.StreamResponse:
-        usage = "no_usage" not in struck
-        stream: Whole
-        if ask.stream:
-            writer = EventWriter(ask, self._options.model, usage=usage, done="no_done" not in struck)
-            stream = EventStream(request, writer, struck, self._clock.speed)
+        if delay_s:
+            asyncio.get_running_loop().call_later(delay_s / self._clock.speed, answer)
         else:
-            stream = Whole()
+            answer()
+
+    def _prefill(self, connection: Connection, body: bytes, received_ns: int) -> None:
+        del received_ns
+        call: dict[str, Any] = orjson.loads(body)
+        if play_early(connection, self._plan.strike(self._clock.now_s())):
+            return
+        waiting = Whole(connection, lambda: b"{}", self.pump.cancel)
         try:
-            key = self.pump.submit(ask.prompt_tokens, ask.max_tokens, stream, kv_ready=kv_ready)
+            self._submit(connection, waiting, call["prompt_tokens"], call["max_tokens"])
+        except RequestError as error:
+            connection.fail(error)
+
+    def _answer(
+        self, connection: Connection, ask: Ask, struck: Mapping[str, Fault], received_ns: int, kv_ready: bool
+    ) -> None:
+        """Queue a request whose answer goes to the connection.
+
+        Raises:
+            RequestError: it can never fit.
+        """
+        model, usage, cancel = self._options.model, "no_usage" not in struck, self.pump.cancel
+        reply: Whole | EventStream
+        if ask.stream:
+            writer = EventWriter(ask, model, usage=usage, done="no_done" not in struck)
+            note = partial(self._timings.add, received_ns)
+            if struck:
+                reply = FaultyStream(connection, writer, cancel, note, struck, self._clock.speed)
+            else:
+                reply = EventStream(connection, writer, cancel, note)
+        else:
+            reply = Whole(connection, partial(whole_body, ask, model, usage=usage), cancel)
+        self._submit(connection, reply, ask.prompt_tokens, ask.max_tokens, kv_ready=kv_ready)
+
+    def _submit(
+        self,
+        connection: Connection,
+        reply: Whole | EventStream,
+        prompt: int,
+        total: int,
+        *,
+        kv_ready: bool = False,
+    ) -> None:
+        try:
+            reply.key = self.pump.submit(prompt, total, reply, kv_ready=kv_ready)
         except InputError as error:
             raise bad_request(str(error), "max_tokens") from error
-        try:
-            if isinstance(stream, EventStream):
-                response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream"})
-                await stream.serve(response)
-                return response
-            await stream.ended
-            return json_response(whole_body(ask, self._options.model, usage=usage))
-        finally:
-            self.pump.cancel(key)
-
-
-def worker_app(options: Options, plan: FaultPlan, clock: Clock, health: Health) -> web.Application:
-    """The application of one worker."""
-    handlers = WorkerApp(options, plan, clock, health)
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.add_routes(handlers.routes())
-    app.cleanup_ctx.append(handlers.run)
-    return app
+        connection.reply = reply

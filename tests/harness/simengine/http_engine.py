@@ -9,24 +9,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
-from aiohttp.test_utils import TestServer
+import uvloop
 
 from mtpbench.records import Fault, to_json
 from mtpbench.simengine.arguments import parse_arguments
 from mtpbench.simengine.pump import Clock
-from mtpbench.simengine.server import make_app
+from mtpbench.simengine.server import listening
 
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 RATES = "0.79,0.48,0.22"
 
 
 async def start(stack: AsyncExitStack, *words: str, faults: tuple[Fault, ...] = (), speed: float = 10) -> str:
     """A server of the given options; its address."""
-    base = ["--port", "1", "--model", "m", "--speed", str(speed), "--faults", json.dumps(to_json(faults))]
+    base = ["--port", "0", "--model", "m", "--speed", str(speed), "--faults", json.dumps(to_json(faults))]
     options = parse_arguments([*base, *words])
-    server = TestServer(make_app(options, Clock(options.speed)))
-    await server.start_server(shutdown_timeout=0.01)
-    stack.push_async_callback(server.close)
-    return str(server.make_url("")).rstrip("/")
+    port = await stack.enter_async_context(listening(options, Clock(options.speed)))
+    return f"http://127.0.0.1:{port}"
 
 
 @asynccontextmanager
@@ -44,14 +43,15 @@ async def engine(*words: str, faults: tuple[Fault, ...] = (), split: bool = Fals
         yield session, url
 
 
-def run(test: Callable[..., Awaitable[Any]], *words: str, **settings: Any) -> Any:
-    """Runs `test(session, url)` against an engine."""
+def run(test: Callable[..., Awaitable[Any]], *words: str, loop: str = "uvloop", **settings: Any) -> Any:
+    """Runs `test(session, url)` against an engine, on the loop that servers have where nothing is said."""
 
     async def inside() -> Any:
         async with asyncio.timeout(30), engine(*words, **settings) as (session, url):
             return await test(session, url)
 
-    return asyncio.run(inside())
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        return runner.run(inside())
 
 
 def ask(tokens: int = 12, prompt: Any = 20, **more: Any) -> dict[str, Any]:
