@@ -6,7 +6,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-real test check bench wheel schema lock clean test-slurm test-engines test-dynamo test-gpu test-browser
+.PHONY: help demo demo-real test check bench bench-client wheel schema lock clean test-slurm test-engines test-dynamo test-gpu test-browser
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,8 +25,15 @@ check: $(DEV_READY) ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(DEV_READY) ## how fast the virtual clock is, and what else is benchmarked
+bench: $(DEV_READY) ## virtual clock, prompts, chunk times on disk, embedded server, client against engine
 	$(BIN)/python benchmarks/virtual_clock.py
+	$(BIN)/python benchmarks/prompts.py
+	$(BIN)/python benchmarks/chunk_store.py
+	$(BIN)/python benchmarks/embedded_server.py
+	$(BIN)/python benchmarks/agreement.py
+
+bench-client: $(DEV_READY) ## the load client beside vLLM's, AIPerf, GuideLLM and aiohttp (installs them outside the tree)
+	$(BIN)/python benchmarks/client/run.py --markdown benchmarks/client/.build/table.md --json benchmarks/client/.build/runs.json --plot benchmarks/client/.build/plot.svg
 
 wheel: $(DEV_READY) ## build the wheel into dist/
 	rm -rf dist

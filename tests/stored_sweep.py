@@ -98,7 +98,7 @@ def store_result(point: Point, speed: float, tput: float, **changes: Any) -> Poi
             source="test",
         ),
         client=ClientHealth(
-            loop_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None
+            reader_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None
         ),
     )
     return replace(result, **changes)
@@ -165,7 +165,7 @@ def _write(
         counters=(),
         power=(),
         client=ClientHealth(
-            loop_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None
+            reader_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None
         ),
         facts=RunFacts(),
     )

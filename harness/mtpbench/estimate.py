@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtpbench import golden
+from mtpbench.errors import UnsupportedError
 from mtpbench.load.pacer import ClosedLoop
 from mtpbench.records import Point, WorkerGroup
 from mtpbench.requests import Floats
@@ -35,6 +36,13 @@ class Estimate:
 def estimate_point(point: Point, profile: Profile) -> Estimate:
     """The estimate of one point from a profile's step costs."""
     loop = ClosedLoop.of(point.concurrency, point.measurement)
+    if point.load.pacing == "trace":
+        raise UnsupportedError("a trace takes the time that its own timestamps say")
+    if point.load.rate_rps is not None:
+        rate = point.load.rate_rps
+        return Estimate(
+            requests=loop.total, load_s=loop.total / rate + point.load.ramp_s / 2, requests_per_s=rate
+        )
     mean = (1 + point.workload.range_ratio) / 2
     isl, osl = mean * point.workload.isl, mean * point.workload.osl
     rate = _requests_per_s(point, profile, isl, osl)

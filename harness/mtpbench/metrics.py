@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mtpbench.acceptance import measure_acceptance
+from mtpbench.gaps import ChunkGaps, summarise
 from mtpbench.power.energy import MAX_GAP_S, measure_energy, unknown
 from mtpbench.records import (
     ClientHealth,
     CounterSample,
-    Distribution,
     Energy,
     Point,
     PointResult,
@@ -27,11 +27,10 @@ from mtpbench.records import (
 )
 from mtpbench.requests import UNKNOWN, Floats, RequestTable
 from mtpbench.validity import check, time_scale
-from mtpbench.window import Window, inside, mean_in_flight, steady_window, whole_window
+from mtpbench.window import Window, inside, mean_in_flight, point_window, whole_window
 
 TpotBasis = Literal["known_first_chunk", "assumed_one_token"]
 Mask = npt.NDArray[np.bool_]
-_NO_CLIENT = ClientHealth(loop_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +41,7 @@ class Latencies:
     e2el_s: Floats
     tpot_s: Floats
     icl_s: Floats
+    send_lag_s: Floats
     tpot_basis: TpotBasis | None
 
 
@@ -63,12 +63,15 @@ def measure(
         client: how the load client did; None on the virtual clock.
         notes: what the records can't tell (a dead server, a cut-off).
     """
-    steady, whole = steady_window(table, point.concurrency), whole_window(table)
+    steady = point_window(table, point.concurrency, open_loop=point.load.open)
+    whole = whole_window(table)
     gpus = point.topology.gpus
     steady_rates = rates(table, steady, gpus) if steady else None
     measured = ~table.warmup
     errors = Counter(error for error in table.error[measured] if error is not None)
-    figures = latencies(table, _counted(table, steady))
+    # In an open loop every measured request was due inside the window, whenever it ended.
+    counted = _counted(table, None if point.load.open else steady)
+    figures, gaps = latencies(table, counted), ChunkGaps.of(table, counted)
     tpot = summarise(figures.tpot_s)
     result = PointResult(
         point_id=point.id,
@@ -81,6 +84,10 @@ def measure(
         tpot_s=tpot,
         e2el_s=summarise(figures.e2el_s),
         icl_s=summarise(figures.icl_s),
+        token_gap_s=gaps.per_token(),
+        ttft_from_schedule_s=summarise(figures.ttft_s + figures.send_lag_s),
+        e2el_from_schedule_s=summarise(figures.e2el_s + figures.send_lag_s),
+        stalls=gaps.stalls(point.load.stall_s, steady),
         interactivity_tps=1.0 / tpot.p50 if tpot and tpot.p50 > 0 else None,
         interactivity_p99_tps=1.0 / tpot.p99 if tpot and tpot.p99 > 0 else None,
         tpot_basis=figures.tpot_basis,
@@ -88,7 +95,7 @@ def measure(
         whole=rates(table, whole, gpus) if whole else None,
         acceptance=measure_acceptance(point, counters, steady, notes.counter_processes, notes.counter_source),
         energy=_energy(point, power, steady_rates, notes),
-        client=client or _NO_CLIENT,
+        client=client or ClientHealth(),
         answers=notes.answers,
         evaluation=notes.evaluation,
     )
@@ -117,23 +124,6 @@ def _max_gap_s(point: Point) -> float:
     if point.simulation and point.simulation.clock == "virtual":
         return math.inf  # the model is asked, not sampled: its counter misses nothing between two readings
     return max(MAX_GAP_S, 3 * point.measurement.sample_interval_s) * time_scale(point)
-
-
-def summarise(values: Floats) -> Distribution | None:
-    """The summary of a sample, percentiles interpolated linearly; None for an empty one."""
-    if not len(values):
-        return None
-    p10, p50, p90, p99 = np.percentile(values, (10, 50, 90, 99))
-    return Distribution(
-        count=len(values),
-        mean=float(values.mean()),
-        min=float(values.min()),
-        p10=float(p10),
-        p50=float(p50),
-        p90=float(p90),
-        p99=float(p99),
-        max=float(values.max()),
-    )
 
 
 def rates(table: RequestTable, window: Window, gpus: int) -> Rates:
@@ -202,6 +192,7 @@ def latencies(table: RequestTable, counted: Mask) -> Latencies:
         e2el_s=last - sent,
         tpot_s=tpot,
         icl_s=np.diff(table.chunk_times_s)[within],
+        send_lag_s=sent - table.scheduled_s[counted],
         tpot_basis=basis,
     )
 

@@ -47,7 +47,7 @@ def plan_sweep(sweep: Sweep) -> tuple[PlannedLadder, ...]:
 def _plan_ladder(ladder: tuple[Point, ...]) -> PlannedLadder:
     first = ladder[0]
     deployment = engine_of(first).deploy(first, hardware.lookup(first.hardware))
-    name = first.simulation.profile if first.simulation else PLANNING_PROFILE.get(first.hardware)
+    name = planning_profile(first)
     if name is None:
         reason = f"no step costs for {first.hardware} to estimate with"
         return PlannedLadder(points=ladder, deployment=deployment, requests=None, hours=None, reason=reason)
@@ -64,6 +64,27 @@ def _plan_ladder(ladder: tuple[Point, ...]) -> PlannedLadder:
         requests=sum(estimate.requests for estimate in estimates),
         hours=(load_s + start_s(first)) / 3600,
     )
+
+
+def expected_events_per_s(point: Point, time_scale: float = 1.0) -> float | None:
+    """Events per wall second that a point's clients will see, one for each output token at most.
+
+    None where no step costs are known to estimate with.
+    """
+    name = planning_profile(point)
+    if name is None:
+        return None
+    try:
+        estimate = estimate_point(point, load_profile(name))
+    except InputError:
+        return None
+    mean_osl = (1 + point.workload.range_ratio) / 2 * point.workload.osl
+    return estimate.requests_per_s * mean_osl * time_scale
+
+
+def planning_profile(point: Point) -> str | None:
+    """The step costs that estimates of a point use; None where there are none for its hardware."""
+    return point.simulation.profile if point.simulation else PLANNING_PROFILE.get(point.hardware)
 
 
 def command_line(process: Process) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,16 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 UNKNOWN = -1
 """Stands for None in the integer columns, inside this table only (Parquet and records hold null)."""
+
+
+def whole_us(times_s: Floats) -> Ints:
+    """Times in whole microseconds."""
+    return np.rint(times_s * 1e6).astype(np.int64)
+
+
+def seconds(times_us: Ints) -> Floats:
+    """Whole microseconds in seconds; `whole_us` gives them back exactly."""
+    return np.asarray(times_us * 1e-6, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +98,29 @@ class RequestTable:
         some = self.chunk_counts > 0
         times[some] = self.chunk_times_s[at[some]]
         return times
+
+    def rounded(self) -> RequestTable:
+        """The same with every time in whole microseconds, as it is stored."""
+        return dataclasses.replace(
+            self,
+            scheduled_s=seconds(whole_us(self.scheduled_s)),
+            sent_s=seconds(whole_us(self.sent_s)),
+            end_s=seconds(whole_us(self.end_s)),
+            chunk_times_s=seconds(whole_us(self.chunk_times_s)),
+        )
+
+    def summarised(self) -> RequestTable:
+        """The same with only the first and the last chunk of each request."""
+        counts = self.chunk_counts
+        first, last = self.chunk_offsets[:-1], self.chunk_offsets[1:] - 1
+        kept = np.unique(np.concatenate([first[counts > 0], last[counts > 0]]))
+        offsets = np.concatenate(([0], np.cumsum(np.minimum(counts, 2)))).astype(np.int64)
+        return dataclasses.replace(
+            self,
+            chunk_offsets=offsets,
+            chunk_times_s=self.chunk_times_s[kept],
+            chunk_tokens=self.chunk_tokens[kept],
+        )
 
     @classmethod
     def from_records(cls, records: Iterable[RequestRecord]) -> RequestTable:

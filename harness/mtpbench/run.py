@@ -9,21 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
 from mtpbench.engines.registry import engine_of
-from mtpbench.errors import StartError, UnsupportedError
+from mtpbench.errors import InputError, StartError, UnsupportedError
 from mtpbench.executors.local import LocalExecutor, missing_program
-from mtpbench.load.client import DriveResult, Progress, drive
-from mtpbench.load.pacer import ClosedLoop
-from mtpbench.load.transport import AiohttpTransport
+from mtpbench.load.client import Progress, drive
+from mtpbench.load.harvest import DriveResult
+from mtpbench.load.job import Job
 from mtpbench.metrics import measure
+from mtpbench.plan import expected_events_per_s
 from mtpbench.power import simulated as simulated_power
 from mtpbench.power.meter import Meter
 from mtpbench.power.sampler import Sampler
@@ -38,13 +39,15 @@ from mtpbench.records import (
 )
 from mtpbench.requests import RequestTable
 from mtpbench.store import RawPoint, SweepStore, read_point, read_raw, rewrite_result
-from mtpbench.workload import Prompts, draw_lengths
 
-NO_CLIENT = ClientHealth(loop_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None)
 RESTARTS = 1
+STOPPED = "the run was stopped"
 LOG_LIMIT_BYTES = 1_000_000
 WATCH_INTERVAL_S = 0.5
 DEATH_GRACE_S = 3.0
+
+
+T = TypeVar("T")
 
 
 class Observer(Protocol):
@@ -119,7 +122,8 @@ async def run_live(
     """Measure every ladder of a plan on servers of its own, under the local executor.
 
     A point that fails is stored as invalid, and the ladder goes on. When `stop` is set, the running point is
-    given up (it stays missing) and everything is taken down.
+    cut off, what it recorded is stored (invalid, so that the next run measures it again), and everything is
+    taken down.
 
     Raises:
         RunError: an address asked for by number is taken.
@@ -169,8 +173,12 @@ class _Ladder:
         directory = self.store.directory / "servers" / f"{self.deployment.key}@{_stamp()}"
         executor = LocalExecutor(directory, self.front_port)
         timeout_s = self.waiting[0].measurement.ready_timeout_s
-        async with LiveDeployment(self.deployment, executor, timeout_s) as live:
-            quality = await check_quality(live, self.waiting[0])
+        async with contextlib.AsyncExitStack() as stack:
+            starting = stack.enter_async_context(LiveDeployment(self.deployment, executor, timeout_s))
+            live = await self._unless_stopped(starting)
+            quality = await self._unless_stopped(check_quality(live, self.waiting[0])) if live else None
+            if live is None or quality is None:
+                return STOPPED
             while self.waiting and not self.stop.is_set():
                 point = self.waiting[0]
                 notes = await self._between_points(live, point)
@@ -179,6 +187,19 @@ class _Ladder:
                 self.observer.point_started(point)
                 await self._serve_point(live, point, (notes, quality))
         return "the server died"
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work gives; None where the run was stopped first: the work is cancelled then."""
+        task, stopping = asyncio.create_task(work), asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                return None
+            return task.result()
+        finally:
+            for left in (task, stopping):
+                left.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
 
     async def _between_points(self, live: LiveDeployment, point: Point) -> tuple[str, ...]:
         path = engine_of(point).RESET_PATH
@@ -193,19 +214,20 @@ class _Ladder:
         started = now_utc()
         offsets = {h.process.name: _size(h.log) for h in live.handles}
         driven, sampler = await self._drive(live, point)
-        if self.stop.is_set():
+        if self.stop.is_set() and not len(driven.table):
             return
         died = live.dead()
         cut_off = None if died else driven.cut_off
         if died is None and driven.server_unreachable:
             died = f"{live.deployment.front} stopped answering"
         raw = RawPoint(
-            requests=RequestTable.from_records(driven.requests),
+            requests=driven.table,
             counters=tuple(sampler.counters),
             power=(*sampler.power, *self.meter.samples(driven.origin)),
             client=driven.client,
             facts=dataclasses.replace(
                 self._facts(point, died, cut_off),
+                client_failed=driven.client_failed,
                 answers=known[1].answers,
                 evaluation=known[1].evaluation,
                 notes=(*known[0], *driven.notes),
@@ -215,6 +237,8 @@ class _Ladder:
         result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
         origin = Started(executor="local", deployment=live.deployment, placement=live.placement)
         provenance = collect(point, origin, (started, now_utc()), raw.facts.notes)
+        if point.load.chunks == "summarised":
+            raw = dataclasses.replace(raw, requests=raw.requests.summarised())
         self.store.write(point, result, provenance, raw, logs)
         self.waiting.remove(point)
         self.observer.point_finished(point, result)
@@ -222,8 +246,6 @@ class _Ladder:
             self.observer.trouble(died)
 
     async def _drive(self, live: LiveDeployment, point: Point) -> tuple[DriveResult, Sampler]:
-        loop = ClosedLoop.of(point.concurrency, point.measurement)
-        prompts = Prompts(point.workload, draw_lengths(point.workload, loop.total, point.seed), point.seed)
         scale = live.deployment.time_scale
         sampler = Sampler(
             live.metrics_urls,
@@ -238,13 +260,14 @@ class _Ladder:
             self.meter.start(live.deployment, point)
             try:
                 driven = await drive(
-                    live.base_url,
-                    live.deployment.model_name,
-                    prompts,
-                    loop,
-                    point.measurement,
-                    transport=AiohttpTransport(keeps_connections=live.deployment.keeps_connections),
-                    time_scale=scale,
+                    Job.of(
+                        point,
+                        live.base_url,
+                        live.deployment.model_name,
+                        scale,
+                        live.deployment.keeps_connections,
+                    ),
+                    events_per_s=expected_events_per_s(point, scale),
                     progress=lambda progress: self.observer.point_progress(point, progress),
                     stop=halt,
                 )
@@ -284,7 +307,7 @@ class _Ladder:
         """A point that never ran is a record too: invalid, with the reason and the servers' last words."""
         facts = RunFacts(start_failed=why, power_reason="nothing ran", counter_source="none")
         raw = RawPoint(
-            requests=RequestTable.from_records([]), counters=(), power=(), client=NO_CLIENT, facts=facts
+            requests=RequestTable.from_records([]), counters=(), power=(), client=ClientHealth(), facts=facts
         )
         result = measure(point, raw.requests, (), (), raw.client, facts)
         now = now_utc()
@@ -297,8 +320,17 @@ class _Ladder:
 
 
 def recompute(directory: Path) -> tuple[PointResult, PointResult]:
-    """A stored point's result as it was and as its raw records give it now, which takes its place."""
+    """A stored point's result as it was and as its raw records give it now, which takes its place.
+
+    Raises:
+        InputError: the point's chunks were stored summarised.
+    """
     stored = read_point(directory)
+    if stored.point.load.chunks == "summarised":
+        raise InputError(
+            f"{directory.name}: its chunks were stored summarised, so its result can't be computed again; "
+            "measure with `load: {chunks: kept}` for that"
+        )
     raw = read_raw(directory)
     result = measure(stored.point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
     if result != stored.result:

@@ -17,6 +17,9 @@ MAX_LAG_OF_GAP = 0.5
 TIMER_RESOLUTION_S = 0.005
 """Wall seconds: a lag below this is the operating system's timer and scheduler, not the client."""
 MIN_CONCURRENCY_SHARE = 0.98
+MAX_COALESCED_SHARE = 0.01
+MAX_SEND_LAG_S = 0.05
+"""Wall seconds that a request of an open loop may start late."""
 FREE_SLOTS = 0.1
 """So much of one slot may always be idle: at concurrency 1 the 2% are shorter than one reconnect."""
 CLIENT_LIMIT = "client_limit"
@@ -26,6 +29,7 @@ CUT_OFF = "cut_off"
 CODES: Mapping[str, str] = {
     "start_failed": "the deployment never became ready, so nothing was sent",
     "server_died": "a process of the deployment ended, or stopped answering, while the point ran",
+    "client_failed": "a process of the load client died, and what it had not written with it",
     "cut_off": "the point was stopped before its last request had ended",
     "no_requests": "no measured request was sent",
     "no_tokens": "no measured request brought a token",
@@ -73,6 +77,8 @@ def time_scale(point: Point) -> float:
 def _check_run(table: RequestTable, facts: RunFacts) -> Iterable[Reason]:
     if facts.server_died is not None:
         yield Reason(code="server_died", detail=facts.server_died)
+    if facts.client_failed is not None:
+        yield Reason(code="client_failed", detail=facts.client_failed)
     cut = int((table.error == CUT_OFF).sum())
     if facts.cut_off is not None or cut:
         why = facts.cut_off or "unknown"
@@ -123,7 +129,7 @@ def _check_lengths(point: Point, table: RequestTable) -> Iterable[Reason]:
 def _prompt_slack(point: Point, asked: Ints) -> Floats:
     if point.workload.prompts == "dataset":
         return np.full(len(asked), np.inf)
-    if point.workload.chat_template:
+    if point.workload.chat_template and point.workload.tokenizer is None:
         # Words are not tokens, and the template adds its own.
         return np.asarray(64 + 0.25 * asked, np.float64)
     return np.ones(len(asked))  # a begin-of-sequence token
@@ -155,25 +161,41 @@ def _check_window(point: Point, result: PointResult) -> Iterable[Reason]:
 
 
 def _check_client(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:
+    client = result.client
     found: list[str] = []
     limited = int((table.error == CLIENT_LIMIT).sum())
     if limited:
         found.append(f"{limited} requests hit a limit of the client's machine (descriptors or ports)")
-    lag, gaps = result.client.loop_lag_p99_s, result.icl_s
+    lag, gaps = client.reader_lag_p99_s, result.icl_s
     if lag is not None and gaps is not None:
         # Engines that send the tokens of one step one by one have a median gap near 0: the mean then tells.
         gap = max(gaps.p50, gaps.mean)
         if lag > max(MAX_LAG_OF_GAP * gap, TIMER_RESOLUTION_S * time_scale(point)):
-            found.append(
-                f"its event loop lagged {lag * 1e3:.3g} ms (p99) at chunk gaps of {gap * 1e3:.3g} ms"
-            )
-    achieved = result.client.achieved_concurrency
-    if achieved is not None:
-        idle = point.concurrency - achieved
-        if idle > max((1 - MIN_CONCURRENCY_SHARE) * point.concurrency, FREE_SLOTS):
-            found.append(f"it kept {achieved:.4g} of {point.concurrency} requests in flight")
+            found.append(f"it read {lag * 1e3:.3g} ms late (p99) at chunk gaps of {gap * 1e3:.3g} ms")
+    if (
+        client.coalesced_reads
+        and client.reads
+        and client.coalesced_reads > MAX_COALESCED_SHARE * client.reads
+    ):
+        share = client.coalesced_reads / client.reads
+        found.append(f"{share:.1%} of its reads held events of several moments, which share one stamp")
+    found += _check_pace(point, result)
     if found:
         yield Reason(code="client_saturated", detail="; ".join(found))
+
+
+def _check_pace(point: Point, result: PointResult) -> Iterable[str]:
+    """Did the client ask for as much as it was told to?"""
+    client = result.client
+    if point.load.open:
+        lag = client.send_lag_p99_s
+        # Requests that waited for one in flight are late because of the server, or of the ceiling.
+        if lag is not None and not client.late_starts and lag > MAX_SEND_LAG_S * time_scale(point):
+            yield f"it sent requests {lag * 1e3:.3g} ms after their time (p99)"
+    elif client.achieved_concurrency is not None:
+        idle = point.concurrency - client.achieved_concurrency
+        if idle > max((1 - MIN_CONCURRENCY_SHARE) * point.concurrency, FREE_SLOTS):
+            yield f"it kept {client.achieved_concurrency:.4g} of {point.concurrency} requests in flight"
 
 
 def _check_acceptance(point: Point, result: PointResult) -> Iterable[Reason]:

@@ -12,8 +12,8 @@ from mtpbench.engines.registry import engine_of
 from mtpbench.load.pacer import ClosedLoop
 from mtpbench.metrics import measure
 from mtpbench.provenance import Started, collect
-from mtpbench.records import Point, PointResult, RunFacts
-from mtpbench.run import NO_CLIENT, Observer, RunPlan, now_utc
+from mtpbench.records import ClientHealth, Point, PointResult, RunFacts
+from mtpbench.run import Observer, RunPlan, now_utc
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.store import RawPoint, SweepStore
 from mtpbench.workload import draw_lengths
@@ -69,10 +69,10 @@ def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
     lengths = draw_lengths(point.workload, loop.total, point.seed)
     run = simulate_point(point, engine_of(point).limits(point), lengths, loop)
     raw = RawPoint(
-        requests=run.requests,
+        requests=run.requests.rounded(),
         counters=run.counters,
         power=run.power,
-        client=NO_CLIENT,
+        client=ClientHealth(),
         facts=RunFacts(
             counter_processes=tuple(sorted({sample.process for sample in run.counters})),
             counter_source="embedded engine, in process",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,24 @@ def steady_window(table: RequestTable, concurrency: int) -> Window | None:
     return Window(start_s=start, end_s=end) if np.isfinite(start) and end > start else None
 
 
+def open_window(table: RequestTable) -> Window | None:
+    """The time in which an open loop sent its measured requests; None where it sent fewer than two.
+
+    From the moment the first of them was due to the moment the last one was: the warm-up's requests are still
+    running at its start, and its own at its end.
+    """
+    due = table.scheduled_s[~table.warmup]
+    if not len(due):
+        return None
+    start, end = float(due.min()), float(due.max())
+    return Window(start_s=start, end_s=end) if end > start else None
+
+
+def point_window(table: RequestTable, concurrency: int, *, open_loop: bool) -> Window | None:
+    """The steady-state window of a point: of its open loop, or of its slots."""
+    return open_window(table) if open_loop else steady_window(table, concurrency)
+
+
 def whole_window(table: RequestTable) -> Window | None:
     """From the first send to the last end; None where nothing was sent."""
     if not len(table):
@@ -67,6 +86,13 @@ def mean_in_flight(table: RequestTable, window: Window) -> float:
     begun = np.maximum(table.sent_s, window.start_s)
     ended = np.minimum(table.end_s, window.end_s)
     return float(np.clip(ended - begun, 0.0, None).sum() / window.duration_s)
+
+
+def in_flight_over_time(table: RequestTable, window: Window, parts: int) -> tuple[float, ...]:
+    """Requests in flight, averaged over each of so many equal parts of the window."""
+    edges = np.linspace(window.start_s, window.end_s, parts + 1)
+    pieces = (Window(start_s=float(a), end_s=float(b)) for a, b in itertools.pairwise(edges))
+    return tuple(mean_in_flight(table, piece) for piece in pieces)
 
 
 def inside(times_s: Floats, window: Window) -> npt.NDArray[np.bool_]:

@@ -25,7 +25,7 @@ from mtpbench.requests import RequestTable
 from mtpbench.window import Window, whole_window
 
 FACTS = RunFacts(power_source="simulated", counter_processes=("worker",), counter_source="test")
-CLIENT = ClientHealth(loop_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
+CLIENT = ClientHealth(reader_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
 
 
 def table(records):

@@ -19,7 +19,9 @@ import pytest
 from mtpbench.errors import InputError, SchemaError, StoreError
 from mtpbench.provenance import Started, collect
 from mtpbench.records import (
+    ClientHealth,
     CounterSample,
+    Load,
     Point,
     PowerSample,
     RequestRecord,
@@ -28,7 +30,7 @@ from mtpbench.records import (
     SweepInfo,
 )
 from mtpbench.requests import RequestTable
-from mtpbench.run import NO_CLIENT, measure, recompute
+from mtpbench.run import measure, recompute
 from mtpbench.store import RawPoint, SweepStore, exclusive, read_point, read_raw, read_sweep
 from mtpbench.sweep import Sweep, load_sweep
 
@@ -68,13 +70,13 @@ def raw_point(requests: int = 8) -> RawPoint:
         drafts=10.0, draft_tokens=30.0, accepted_tokens=15.0, per_position=(8.0, 5.0, 2.0)
     )
     return RawPoint(
-        requests=RequestTable.from_records(records),
+        requests=RequestTable.from_records(records).rounded(),
         counters=(
             CounterSample(time_s=0.0, process="decode-0", counters=counters),
             CounterSample(time_s=1.0, process="decode-0", counters=None, reason="timeout"),
         ),
         power=(PowerSample(time_s=0.5, process="decode-0", gpu=0, power_w=700.0, energy_j=None),),
-        client=NO_CLIENT,
+        client=ClientHealth(),
         facts=RunFacts(notes=("a note",)),
     )
 
@@ -98,12 +100,24 @@ def test_a_point_comes_back_as_it_was(tmp_path: Path, sweep: Sweep) -> None:
     assert (directory / "logs" / "decode-0.log").read_bytes() == b"hello\n"
 
 
+def test_summarised_chunks_keep_the_first_and_the_last(tmp_path: Path, sweep: Sweep) -> None:
+    table = raw_point().requests
+    short = table.summarised()
+    assert short.chunk_counts.max() == 2
+    np.testing.assert_array_equal(short.first_chunk_s, table.first_chunk_s)
+    np.testing.assert_array_equal(short.last_chunk_s, table.last_chunk_s)
+    point = dataclasses.replace(sweep.points[0], load=Load(chunks="summarised"))
+    directory = write(store_at(tmp_path, sweep.info), point)
+    with pytest.raises(InputError, match="stored summarised, so its result can't be computed again"):
+        recompute(directory)
+
+
 def test_an_empty_point_can_be_stored(tmp_path: Path, sweep: Sweep) -> None:
     empty = RawPoint(
         requests=RequestTable.from_records([]),
         counters=(),
         power=(),
-        client=NO_CLIENT,
+        client=ClientHealth(),
         facts=RunFacts(start_failed="it died"),
     )
     directory = write(store_at(tmp_path, sweep.info), sweep.points[0], empty)

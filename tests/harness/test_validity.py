@@ -9,12 +9,12 @@ import pytest
 
 from measured import MTP, counter_samples, make_point, make_request, power_samples, steady_load
 from mtpbench.metrics import measure
-from mtpbench.records import ClientHealth, Measurement, RunFacts, Simulation, Workload
+from mtpbench.records import ClientHealth, Load, Measurement, RunFacts, Simulation, Workload
 from mtpbench.requests import RequestTable
 from mtpbench.validity import CODES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validity.md"
-CLIENT = ClientHealth(loop_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
+CLIENT = ClientHealth(reader_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
 FACTS = RunFacts(power_source="simulated", counter_processes=("worker",))
 
 
@@ -40,10 +40,12 @@ def with_client(**changes):
     return {"client": dataclasses.replace(CLIENT, **changes)}
 
 
+OPEN = make_point(arm=MTP, load=Load(pacing="poisson", rate_rps=2.0))
 LONG = steady_load(rounds=100)
 CASES = {
     "start_failed": [{"facts": RunFacts(start_failed="router: exited with code 1"), "records": []}],
     "server_died": [{"facts": dataclasses.replace(FACTS, server_died="decode-0: killed by signal 9")}],
+    "client_failed": [{"facts": dataclasses.replace(FACTS, client_failed="load client 1 was killed")}],
     "cut_off": [
         {"facts": dataclasses.replace(FACTS, cut_off="point_timeout")},
         {"records": some(LONG, 1, error="cut_off", output_tokens=None)},
@@ -72,8 +74,10 @@ CASES = {
         {"point": make_point(arm=MTP, concurrency=3)},
     ],
     "client_saturated": [
-        with_client(loop_lag_p99_s=0.126),
+        with_client(reader_lag_p99_s=0.126),
         with_client(achieved_concurrency=1.89),
+        with_client(reads=1000, coalesced_reads=11),
+        {"point": OPEN, **with_client(send_lag_p99_s=0.051, late_starts=0)},
         {"records": some(LONG, 1, error="client_limit")},
     ],
     "mtp_not_accepting": [
@@ -117,9 +121,12 @@ def test_every_code_has_a_case_here_and_a_row_in_the_document():
         {"records": some(LONG, 1, error="http_500"), "counters": counter_samples(seconds=100)},
         {"records": some(steady_load(), 1, prompt_tokens=101)},
         {"point": make_point(arm=MTP, measurement=Measurement(min_window_s=3.0))},
-        with_client(loop_lag_p99_s=0.124),
+        with_client(reader_lag_p99_s=0.124),
         with_client(achieved_concurrency=1.91),
-        with_client(loop_lag_p99_s=None, achieved_concurrency=None),
+        with_client(reader_lag_p99_s=None, achieved_concurrency=None),
+        with_client(reads=1000, coalesced_reads=10),
+        {"point": OPEN, **with_client(send_lag_p99_s=0.049, achieved_concurrency=0.1)},
+        {"point": OPEN, **with_client(send_lag_p99_s=5.0, late_starts=3)},
         {"counters": counter_samples(accepted=(0.6, 0, 0))},
         {"counters": [], "point": make_point()},
     ],
@@ -130,6 +137,9 @@ def test_every_code_has_a_case_here_and_a_row_in_the_document():
         "lag",
         "concurrency",
         "no client",
+        "coalesced",
+        "open loop",
+        "open loop at its ceiling",
         "acceptance",
         "off needs none",
     ],
@@ -180,7 +190,7 @@ def test_bursts_of_single_tokens_do_not_make_the_client_look_slow():
         make_request(i, i % 2, i // 2, [i // 2 + t for t in (0.5, 0.5001, 0.5002, 1.0)], warmup=i < 2)
         for i in range(8)
     ]
-    assert judge(records=records, **with_client(loop_lag_p99_s=0.02)) == {}
+    assert judge(records=records, **with_client(reader_lag_p99_s=0.02)) == {}
 
 
 def test_the_timers_own_resolution_is_no_lag_and_grows_with_the_scaled_clock():
@@ -190,10 +200,10 @@ def test_the_timers_own_resolution_is_no_lag_and_grows_with_the_scaled_clock():
         )
         for i in range(8)
     ]
-    assert judge(records=records, **with_client(loop_lag_p99_s=0.004)) == {}
-    assert list(judge(records=records, **with_client(loop_lag_p99_s=0.006))) == ["client_saturated"]
+    assert judge(records=records, **with_client(reader_lag_p99_s=0.004)) == {}
+    assert list(judge(records=records, **with_client(reader_lag_p99_s=0.006))) == ["client_saturated"]
     scaled = make_point(arm=MTP, simulation=Simulation(profile="p", clock="scaled", speed=10))
-    assert judge(point=scaled, records=records, **with_client(loop_lag_p99_s=0.04)) == {}
+    assert judge(point=scaled, records=records, **with_client(reader_lag_p99_s=0.04)) == {}
 
 
 def test_details_name_the_figures():

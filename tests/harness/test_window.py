@@ -6,7 +6,15 @@ import pytest
 
 from measured import make_request, steady_load
 from mtpbench.requests import RequestTable
-from mtpbench.window import Window, mean_in_flight, steady_window, whole_window
+from mtpbench.window import (
+    Window,
+    in_flight_over_time,
+    mean_in_flight,
+    open_window,
+    point_window,
+    steady_window,
+    whole_window,
+)
 
 
 def table(records):
@@ -64,3 +72,18 @@ def test_requests_in_flight_are_averaged_over_the_window():
     records = [make_request(0, 0, 0.0, [1.0]), make_request(1, 1, 0.0, [2.0])]
     assert mean_in_flight(table(records), Window(start_s=0.0, end_s=2.0)) == pytest.approx(1.5)
     assert mean_in_flight(table(records), Window(start_s=1.5, end_s=2.0)) == pytest.approx(1.0)
+
+
+def test_an_open_loop_is_steady_while_its_measured_requests_start():
+    records = [make_request(i, i % 3, float(i), [i + 0.5, i + 9.0], warmup=i < 2) for i in range(6)]
+    assert open_window(table(records)) == Window(start_s=2.0, end_s=5.0)
+    assert point_window(table(records), 3, open_loop=True) == Window(start_s=2.0, end_s=5.0)
+    assert open_window(table(records[:3])) is None
+    assert open_window(table(records[:2])) is None
+
+
+def test_concurrency_over_time_averages_to_the_mean():
+    records = [make_request(0, 0, 0.0, [1.0]), make_request(1, 1, 0.5, [2.0])]
+    window = Window(start_s=0.0, end_s=2.0)
+    assert in_flight_over_time(table(records), window, 4) == pytest.approx((1, 2, 1, 1))
+    assert mean_in_flight(table(records), window) == pytest.approx(1.25)

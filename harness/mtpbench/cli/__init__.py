@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import mtpbench
-from mtpbench.cli import plan, run, simulate
+from mtpbench.cli import doctor, plan, run, simulate
 from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError
 from mtpbench_analysis import cli as analysis
 
@@ -29,6 +29,7 @@ app.command("plan")(plan.plan)
 app.command("schema")(plan.schema)
 app.command("run")(run.run)
 app.command("status")(run.status)
+app.command("doctor")(doctor.doctor)
 app.command("recompute")(run.recompute)
 app.add_typer(simulate.app, name="simulate", help="The embedded engine: serve it, calibrate it.")
 analysis.register(app)

@@ -14,6 +14,7 @@ from rich.text import Text
 from mtpbench import plan as planning
 from mtpbench.estimate import START_S
 from mtpbench.executors.local import missing_program
+from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, known, workers_for
 from mtpbench.plan import PlannedLadder
 from mtpbench.records import SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
@@ -31,6 +32,7 @@ def plan(
     console.print(f"[bold]{loaded.info.name}[/]: {loaded.info.question}", highlight=False)
     console.print(_ladder_table(ladders, loaded))
     _print_totals(console, ladders, loaded.info)
+    _print_client(console, ladders)
     _print_confounds(console, loaded.info)
     _print_missing(console, ladders)
     if commands:
@@ -92,6 +94,28 @@ def _print_totals(console: Console, ladders: tuple[PlannedLadder, ...], info: Sw
         f"estimated: {gpu_hours:,.1f} GPU-hours ({hours:.1f} hours one after the other) = {prices}\n"
         f"from the embedded engine's step costs and {START_S / 60:.0f} minutes to start each deployment; "
         f"prices of {info.hardware.constants_date} ({info.hardware.source})",
+        highlight=False,
+    )
+
+
+def _print_client(console: Console, ladders: tuple[PlannedLadder, ...]) -> None:
+    """How many processes the load client will need on a machine like this one."""
+    expected = [
+        events
+        for ladder in ladders
+        for point in ladder.points
+        if (events := planning.expected_events_per_s(point, ladder.deployment.time_scale)) is not None
+    ]
+    if not expected:
+        return
+    ceiling = known()
+    needs = workers_for(max(expected), ceiling)
+    if ceiling is not None:
+        basis = f"one takes {ceiling.events_per_s:,.0f} on this machine, measured {ceiling.measured_utc[:10]}"
+    else:
+        basis = f"one is assumed to take {ASSUMED_EVENTS_PER_S:,.0f}; `mtpbench doctor --client` measures it"
+    console.print(
+        f"load client: {needs} process{'es' * (needs > 1)} for up to {max(expected):,.0f} events/s ({basis})",
         highlight=False,
     )
 

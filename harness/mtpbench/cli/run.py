@@ -26,6 +26,7 @@ from mtpbench_analysis.cli import render_results, write_report
 RESULTS = Path("results")
 INVALID_POINTS = 3
 INTERRUPTED = 130
+STOP_PATIENCE_S = 60.0
 
 SweepArgument = Annotated[Path, typer.Argument(help="a sweep file")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="the results folder")]
@@ -137,9 +138,9 @@ async def _run_live(
             # Asked twice: go at once. The reaper ends what the local executor started.
             os._exit(INTERRUPTED)
         stop.set()
-        progress.trouble("interrupted: stopping the servers; finished points are kept")
-        # While servers start, nothing looks at `stop`: cancelling takes them down too.
-        loop.call_later(2.0, task.cancel)
+        progress.trouble("interrupted: stopping the servers; what was recorded is kept")
+        # Everything looks at `stop`; what hangs all the same is cancelled.
+        loop.call_later(STOP_PATIENCE_S, task.cancel)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)

@@ -1,55 +1,111 @@
-"""The client watching itself: is it the server that is slow, or the one who asks?"""
+"""Pure: what the processes noted of themselves -> how the load client did, over the steady-state window."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mtpbench.load.clock import PointClock
-from mtpbench.records import ClientHealth, RequestRecord
-from mtpbench.requests import Floats, RequestTable
-from mtpbench.window import inside, mean_in_flight, steady_window
+from mtpbench.records import ClientHealth
+from mtpbench.requests import Floats, Ints, RequestTable
+from mtpbench.window import Window, in_flight_over_time, inside, mean_in_flight, point_window
 
-TICK_S = 0.01
-
-
-class SelfWatch:
-    """Measures the event loop's lag with a 10 ms ticker, and the process's CPU share."""
-
-    def __init__(self, clock: PointClock) -> None:
-        self._clock = clock
-        self._ticks: list[tuple[float, float]] = []
-        self._started, self._cpu_started = time.perf_counter(), time.process_time()
-
-    async def tick(self) -> None:
-        """Run until cancelled: sleep, and note how much later than asked the loop came back."""
-        while True:
-            due = time.perf_counter() + TICK_S
-            await asyncio.sleep(TICK_S)
-            now = time.perf_counter()
-            self._ticks.append((now, max(now - due, 0.0)))
-
-    def health(self, requests: Sequence[RequestRecord], concurrency: int) -> ClientHealth:
-        """How the client did, over the steady-state window where there is one; times in engine seconds."""
-        table = RequestTable.from_records(requests)
-        window = steady_window(table, concurrency)
-        stamps, lags = np.array(self._ticks, np.float64).reshape(-1, 2).T
-        during = inside((stamps - self._clock.origin) * self._clock.time_scale, window) if window else None
-        if during is not None and during.any():
-            lags = lags[during]
-        # The slots' first requests have no schedule: they start together, as fast as the client can.
-        later = table.scheduled_s > 0
-        wall_s = time.perf_counter() - self._started
-        return ClientHealth(
-            loop_lag_p99_s=_p99(lags * self._clock.time_scale),
-            send_lag_p99_s=_p99((table.sent_s - table.scheduled_s)[later]),
-            cpu_share=(time.process_time() - self._cpu_started) / wall_s if wall_s > 0 else None,
-            achieved_concurrency=mean_in_flight(table, window) if window else None,
-        )
+PARTS = 20
+"""How many stretches of the window the concurrency is told for."""
 
 
-def _p99(values: Floats) -> float | None:
-    return float(np.percentile(values, 99)) if len(values) else None
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Notes:
+    """What one process noted: ticks (at_us, reads, coalesced, cpu_us, in_flight) and lags (at_us, lag_us)."""
+
+    ticks: Ints
+    lags: Ints
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientFacts:
+    """What is known of the client besides: its transport, stamps, counts and limits."""
+
+    transport: str
+    stamps: str | None
+    late_starts: int
+    unsent: int
+    clock_drift_s: float | None
+    clock_step_s: float | None
+    descriptor_limit: int | None
+    local_ports: int | None
+    peak_rss_bytes: int | None
+
+
+def judge_client(
+    notes: Sequence[Notes],
+    facts: ClientFacts,
+    table: RequestTable,
+    concurrency: int,
+    scale: float,
+    *,
+    open_loop: bool,
+) -> ClientHealth:
+    """How the client did.
+
+    Args:
+        notes: one for each process.
+        facts: what else is known.
+        table: the requests, in engine seconds.
+        concurrency: slots asked for.
+        scale: engine seconds per wall second.
+        open_loop: whether requests started by the clock.
+    """
+    window = point_window(table, concurrency, open_loop=open_loop)
+    lags = np.concatenate([_lags_s(note, window, scale) for note in notes]) if notes else np.empty(0)
+    reads, coalesced, cpu = (_sums(notes, column, window, scale) for column in (1, 2, 3))
+    wall_s = (window.duration_s / scale) if window else None
+    # The slots' first requests have no schedule: they start together, as fast as the client can.
+    later = (table.scheduled_s > 0) if not open_loop else np.ones(len(table), np.bool_)
+    send_lags = (table.sent_s - table.scheduled_s)[later & ~table.warmup]
+    return ClientHealth(
+        transport=facts.transport,
+        stamps=facts.stamps,
+        workers=len(notes),
+        reader_lag_p50_s=_percentile(lags, 50),
+        reader_lag_p99_s=_percentile(lags, 99),
+        send_lag_p50_s=_percentile(send_lags, 50),
+        send_lag_p99_s=_percentile(send_lags, 99),
+        reads=round(sum(reads)) if reads else None,
+        coalesced_reads=round(sum(coalesced)) if coalesced else None,
+        cpu_share=max(cpu) * 1e-6 / wall_s if cpu and wall_s else None,
+        achieved_concurrency=mean_in_flight(table, window) if window else None,
+        concurrency_over_time=in_flight_over_time(table, window, PARTS) if window else (),
+        late_starts=facts.late_starts,
+        unsent=facts.unsent,
+        clock_drift_s=facts.clock_drift_s,
+        clock_step_s=facts.clock_step_s,
+        descriptor_limit=facts.descriptor_limit,
+        local_ports=facts.local_ports,
+        peak_rss_bytes=facts.peak_rss_bytes,
+    )
+
+
+def _lags_s(note: Notes, window: Window | None, scale: float) -> Floats:
+    """Lags inside the window, in engine seconds; all where none lies inside."""
+    at_s, lag_s = np.asarray(note.lags * (1e-6 * scale), np.float64).T
+    during = inside(at_s, window) if window else np.ones(len(at_s), np.bool_)
+    return np.asarray(lag_s[during] if during.any() else lag_s)
+
+
+def _sums(notes: Sequence[Notes], column: int, window: Window | None, scale: float) -> list[float]:
+    """By how much a cumulative column rose over the window, by process."""
+    if window is None:
+        return []
+    rises = []
+    for note in notes:
+        if len(note.ticks) > 1:
+            at_s, values = note.ticks[:, 0] * (1e-6 * scale), note.ticks[:, column]
+            first, last = np.interp([window.start_s, window.end_s], at_s, values)
+            rises.append(float(last - first))
+    return rises
+
+
+def _percentile(values: Floats, percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if len(values) else None

@@ -1,19 +1,20 @@
-"""Pure: which request a free slot sends next. No clock, no network."""
+"""Pure: which request starts next, in which slot, and when. No clock, no network.
+
+`Schedule` is the whole run, equal in every client process; `Pacer` hands out one process's share of it.
+"""
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mtpbench.records import Measurement
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
-    """The request that a slot sends next: its 0-based index in the run, and whether it is warm-up."""
-
-    index: int
-    warmup: bool
+from mtpbench.requests import Floats, Ints
 
 
 class ClosedLoop:
@@ -44,3 +45,186 @@ class ClosedLoop:
         turn = Turn(index=self._next, warmup=self._next < self.warmup)
         self._next += 1
         return turn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A request that starts: its 0-based index in the run, and whether it is warm-up.
+
+    `slot` and `due_ns` (wall nanoseconds since the run's second 0) say where and since when; `waited`, that
+    its time had come before a slot was free.
+    """
+
+    index: int
+    warmup: bool
+    slot: int = 0
+    due_ns: int = 0
+    waited: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Schedule:
+    """Every request of a run, in the order in which they may start.
+
+    Args:
+        concurrency: slots; in an open loop the most requests in flight.
+        warmup: indices below this are warm-up.
+        heads: (h,) int64, indices that wait for no other request, rising.
+        arrivals_s: (h,) engine seconds at which each head starts in an open loop; None in a closed loop.
+        following: (n,) int64, the request that a request's end lets start (a session's next turn), or -1.
+        delay_s: (n,) engine seconds between that end and that start, by the index of the one that starts.
+        not_before_s: (n,) engine seconds before which a following turn does not start, a trace's timestamps.
+        ramp_s: engine seconds over which the slots of a closed loop begin.
+        time_scale: engine seconds per wall second.
+    """
+
+    concurrency: int
+    warmup: int
+    heads: Ints
+    arrivals_s: Floats | None
+    following: Ints
+    delay_s: Floats
+    not_before_s: Floats | None = None
+    ramp_s: float = 0.0
+    time_scale: float = 1.0
+
+    @classmethod
+    def chained(cls, after: Ints) -> tuple[Ints, Ints]:
+        """`heads` and `following` of requests that each wait for `after[i]`, or for none (-1)."""
+        following = np.full(len(after), -1, np.int64)
+        waits = after >= 0
+        following[after[waits]] = np.flatnonzero(waits)
+        return np.flatnonzero(~waits), following
+
+    @property
+    def total(self) -> int:
+        """Requests of the run."""
+        return len(self.following)
+
+    def share(self, worker: int, workers: int) -> Pacer:
+        """What one of several client processes sends: every `workers`-th slot, and the heads of those slots.
+
+        The shares are fixed beforehand, so that no process waits for another; together they keep exactly
+        `concurrency` requests in flight.
+        """
+        return Pacer(self, range(worker, self.concurrency, workers), self.positions(worker, workers))
+
+    def positions(self, worker: int, workers: int) -> Ints:
+        """Positions in `heads` that a worker hands out: as many for each of its slots as for any other."""
+        return np.flatnonzero(np.arange(len(self.heads)) % self.concurrency % workers == worker)
+
+
+class Pacer:
+    """Hands out the turns of some slots and heads of a schedule.
+
+    Ask `take` whenever time has passed or a request has ended; tell `ended` of each end. A session stays in
+    its slot in a closed loop (which is idle through its pauses); in an open loop its turns wait like others.
+
+    Args:
+        schedule: the whole run.
+        slots: the slots that this pacer fills.
+        heads: positions in `schedule.heads` that it hands out.
+    """
+
+    def __init__(self, schedule: Schedule, slots: Sequence[int], heads: Sequence[int] | Ints) -> None:
+        self._schedule = schedule
+        self._per_s = 1e9 / schedule.time_scale
+        chosen = np.asarray(heads, np.int64)
+        self._heads: list[int] = schedule.heads[chosen].tolist()
+        self._position = 0
+        self.in_flight = 0
+        self.waited = 0
+        self._free: deque[tuple[int, int]] = deque()
+        """Slots without a request, and since when."""
+        self._queue: deque[tuple[int, int, bool]] = deque()
+        """Requests of an open loop whose time has come: due, index, whether no slot was free then."""
+        self._later: list[tuple[int, int, int]] = []
+        """Heap of what is due at a time: due, slot (-1: any), index (-1: the slot itself opens)."""
+        self._arrivals: list[int] | None = None
+        if schedule.arrivals_s is not None:
+            self._arrivals = (schedule.arrivals_s[chosen] * self._per_s).astype(np.int64).tolist()
+        for slot in slots:
+            opens = 0
+            if self._arrivals is None:
+                opens = int(schedule.ramp_s * self._per_s * slot / schedule.concurrency)
+            self._later.append((opens, slot, -1))
+        heapq.heapify(self._later)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs and nothing is left to start."""
+        return not self.in_flight and self.unsent == 0
+
+    @property
+    def unsent(self) -> int:
+        """Requests that have not started, sessions' later turns left out until their turn comes."""
+        waiting = sum(index >= 0 for _, _, index in self._later)
+        return len(self._heads) - self._position + len(self._queue) + waiting
+
+    @property
+    def started(self) -> int:
+        """Heads of the share that have been handed out or wait for a slot."""
+        return self._position
+
+    def upcoming(self, count: int) -> list[int]:
+        """The indices that start next, so many at most."""
+        return self._heads[self._position : self._position + count]
+
+    def take(self, now_ns: int) -> Turn | None:
+        """A request that starts now; None where none is due or no slot is free."""
+        later = self._later
+        while later and later[0][0] <= now_ns:
+            due, slot, index = heapq.heappop(later)
+            if index < 0:
+                self._free.append((slot, due))
+            elif slot >= 0:
+                return self._start(index, slot, due)
+            else:
+                self._queue.append((due, index, not self._free))
+        if self._arrivals is not None:
+            return self._take_arrived(now_ns)
+        if self._free and self._position < len(self._heads):
+            slot, since = self._free.popleft()
+            self._position += 1
+            return self._start(self._heads[self._position - 1], slot, since)
+        return None
+
+    def _take_arrived(self, now_ns: int) -> Turn | None:
+        assert self._arrivals is not None
+        while self._position < len(self._heads) and self._arrivals[self._position] <= now_ns:
+            due, index = self._arrivals[self._position], self._heads[self._position]
+            self._queue.append((due, index, len(self._free) <= len(self._queue)))
+            self._position += 1
+        if not self._queue or not self._free:
+            return None
+        due, index, waited = self._queue.popleft()
+        slot, _ = self._free.popleft()
+        return self._start(index, slot, due, waited)
+
+    def _start(self, index: int, slot: int, due: int, waited: bool = False) -> Turn:
+        self.in_flight += 1
+        self.waited += waited
+        return Turn(index=index, warmup=index < self._schedule.warmup, slot=slot, due_ns=due, waited=waited)
+
+    def ended(self, turn: Turn, at_ns: int) -> None:
+        """The request of a turn has ended: its slot is free, and its session's next turn may start."""
+        self.in_flight -= 1
+        follower = int(self._schedule.following[turn.index])
+        closed = self._arrivals is None
+        if follower >= 0:
+            due = at_ns + int(self._schedule.delay_s[follower] * self._per_s)
+            if self._schedule.not_before_s is not None:
+                due = max(due, int(self._schedule.not_before_s[follower] * self._per_s))
+            heapq.heappush(self._later, (due, turn.slot if closed else -1, follower))
+        if follower < 0 or not closed:
+            self._free.append((turn.slot, at_ns))
+
+    def next_due_ns(self) -> int | None:
+        """When `take` may next give something although nothing ends; None where only an end can help."""
+        due = [self._later[0][0]] if self._later else []
+        if self._position < len(self._heads):
+            if self._arrivals is not None:
+                due.append(self._arrivals[self._position])
+            elif self._free:
+                due.append(0)
+        return min(due, default=None)

@@ -22,6 +22,11 @@ class SseParser:
         self._after_cr = False
         self._at_start = True
 
+    @property
+    def clean(self) -> bool:
+        """Whether the last byte ended an event: what comes next begins one."""
+        return not (self._parts or self._data or self._after_cr or self._at_start)
+
     def feed(self, piece: bytes) -> list[bytes]:
         """The data of every event that `piece` completes, in order."""
         if self._after_cr and piece.startswith(b"\n"):

@@ -1,4 +1,4 @@
-"""Pure: the events of one streamed answer -> what its RequestRecord says. No clock, no network.
+"""Pure: the events of one streamed answer -> what its record says. No clock, no network.
 
 The rules, each from a real engine's stream (tests/fixtures/captures):
     - An event with text (or reasoning, or a tool call) is a chunk; a role-only first event is none.
@@ -14,20 +14,29 @@ The rules, each from a real engine's stream (tests/fixtures/captures):
 from __future__ import annotations
 
 import json
+import zlib
+from array import array
 from dataclasses import dataclass
 from typing import Any
+
+from orjson import loads
 
 from mtpbench.load.sse import SseParser
 
 DETAIL_LENGTH = 300
+TOKEN_BITS = 24
+UNCOUNTED = (1 << TOKEN_BITS) - 1
+"""Stands for "the server does not say" in the token part of a packed chunk."""
+_NEVER = object()
+"""Equal to no count that a server may give."""
+_AUTOMATIC = 47
+"""zlib's window size that takes gzip and zlib streams alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One answer as it came: the fields of a RequestRecord that the stream decides, times as stamped."""
+    """One answer as it came: what its stream decides of a request's record."""
 
-    chunk_times: tuple[float, ...]
-    chunk_tokens: tuple[int, ...] | None
     prompt_tokens: int | None
     output_tokens: int | None
     finish_reason: str | None
@@ -37,33 +46,41 @@ class Answer:
 
 
 class Stream:
-    """Accumulates one answer: `feed` for every read, `answer` at the end."""
+    """Accumulates one answer: `feed` for every read, `answer` at the end.
+
+    `chunks` holds one number for each chunk: microseconds on the run's clock << `TOKEN_BITS`, and below them
+    the cumulative output tokens, or `UNCOUNTED`. 8 bytes a chunk, whatever the stream's length.
+    """
 
     __slots__ = (
-        "_counts",
+        "_checked_prompt",
+        "_ended_us",
         "_error",
         "_finish_reason",
         "_has_text",
+        "_inflate",
         "_known",
         "_output_tokens",
-        "_parser",
         "_prompt_tokens",
-        "_times",
+        "chunks",
         "done",
-        "last_s",
+        "events",
+        "parser",
     )
 
     def __init__(self) -> None:
         self.done = False
         """Whether `[DONE]` or an error has been read: nothing that follows matters."""
-        self.last_s: float | None = None
-        """Stamp of the last read that held a whole event."""
-        self._parser = SseParser()
-        self._times: list[float] = []
-        self._counts: list[int] = []
+        self.events = 0
+        """Events that `feed` has taken; those that `take` was given directly are not among them."""
+        self.chunks: array[int] = array("q")
+        self.parser = SseParser()
+        self._inflate: Any = None
+        self._ended_us: int | None = None
         self._has_text = False
         self._known = True
         self._prompt_tokens: int | None = None
+        self._checked_prompt: object = _NEVER
         self._output_tokens: int | None = None
         self._finish_reason: str | None = None
         self._error: tuple[str, str] | None = None
@@ -71,12 +88,73 @@ class Stream:
     @property
     def tokens(self) -> int:
         """Output tokens known so far; chunks where the server does not count along."""
-        return self._output_tokens if self._output_tokens is not None else len(self._times)
+        return self._output_tokens if self._output_tokens is not None else len(self.chunks)
 
-    def feed(self, stamp: float, piece: bytes) -> bool:
-        """Take the bytes of one read, stamped right after it; True once nothing that follows matters."""
-        self._take_events(stamp, self._parser.feed(piece))
+    @property
+    def last_us(self) -> int | None:
+        """Stamp of the last event; None before the first."""
+        latest = self.chunks[-1] >> TOKEN_BITS if self.chunks else None
+        return max((us for us in (latest, self._ended_us) if us is not None), default=None)
+
+    @property
+    def at_event(self) -> bool:
+        """Whether what comes next begins an event, as it stands: nothing to decompress, nothing half read."""
+        return self.parser.clean and not self.done and self._inflate is None
+
+    def decode(self, content_encoding: str) -> bool:
+        """Get ready for a body in this encoding; False where it can't be read."""
+        if content_encoding in ("gzip", "x-gzip", "deflate"):
+            self._inflate = zlib.decompressobj(_AUTOMATIC)
+        return self._inflate is not None or content_encoding in ("", "identity")
+
+    def feed(self, at_us: int, piece: bytes) -> bool:
+        """Take a piece of the body, stamped when it came; True once nothing that follows matters."""
+        if self._inflate is not None:
+            try:
+                piece = self._inflate.decompress(piece)
+            except zlib.error as error:
+                return self._fail(
+                    at_us, "bad_response", f"the body is not compressed as its header says: {error}"
+                )
+        for event in self.parser.feed(piece):
+            self.events += 1
+            if self.take(at_us, event):
+                return True
         return self.done
+
+    def take(self, at_us: int, event: bytes) -> bool:
+        """Take the data of one event; True once nothing that follows matters.
+
+        The commonest event comes first (one choice with text and no end): at 100,000 events a second every
+        look-up counts. Whatever else there is takes the long way, which alone decides.
+        """
+        try:
+            body = loads(event)
+        except ValueError:
+            return self._take_odd(at_us, event)
+        try:
+            (choice,) = body["choices"]
+            delta = choice.get("delta")
+            text = choice["text"] if delta is None else delta["content"]
+            if text and choice["finish_reason"] is None and "error" not in body:
+                usage = body.get("usage")
+                if not usage:
+                    self._known = False
+                    self._has_text = True
+                    self.chunks.append(at_us << TOKEN_BITS | UNCOUNTED)
+                    return False
+                if (
+                    self._known
+                    and usage["prompt_tokens"] == self._checked_prompt
+                    and (self._output_tokens or 0) < (tokens := usage["completion_tokens"]) < UNCOUNTED
+                ):
+                    self.chunks.append(at_us << TOKEN_BITS | tokens)
+                    self._has_text = True
+                    self._output_tokens = tokens
+                    return False
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass  # not the commonest event
+        return self._take_any(at_us, body, event)
 
     def answer(self, ended: bool, failure: tuple[str, str] | None = None) -> Answer:
         """What came.
@@ -86,12 +164,10 @@ class Stream:
             failure: code and detail of what the transport saw go wrong, or None.
         """
         if ended and not self.done:
-            self._take_events(self.last_s or 0.0, self._parser.finish())
-        known = self._known and bool(self._times)
+            for event in self.parser.finish():
+                self.take(self.last_us or 0, event)
         code, detail = self._error or (None if self.done else failure) or self._judge() or (None, None)
         return Answer(
-            chunk_times=tuple(self._times),
-            chunk_tokens=tuple(self._counts) if known else None,
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
             finish_reason=self._finish_reason,
@@ -103,55 +179,57 @@ class Stream:
     def _judge(self) -> tuple[str, str] | None:
         """Why a stream that the transport saw end in order is no whole answer, or None."""
         if not self.done and (self._finish_reason is None or self._output_tokens is None):
-            return "no_done", f"the stream ended without [DONE] after {len(self._times)} chunks"
+            return "no_done", f"the stream ended without [DONE] after {len(self.chunks)} chunks"
         if self._output_tokens is None or self._prompt_tokens is None:
-            return "no_usage", f"no event of {len(self._times)} chunks carried usage"
-        if self._output_tokens and not self._times:
+            return "no_usage", f"no event of {len(self.chunks)} chunks carried usage"
+        if self._output_tokens and not self.chunks:
             return "empty_stream", f"usage says {self._output_tokens} output tokens, but no event held any"
         return None
 
-    def _take_events(self, stamp: float, events: list[bytes]) -> None:
-        for event in events:
-            if self.done:
-                return
-            self.last_s = stamp
-            if event.startswith(b"[DONE]"):
+    def _take_odd(self, at_us: int, event: bytes) -> bool:
+        """An event that is no JSON to the quick parser: the end, or what only the thorough one takes."""
+        if event.startswith(b"[DONE]"):
+            if not self.done:
+                self._ended_us = at_us
                 self.done = True
-                return
-            try:
-                body = json.loads(event)
-            except ValueError:
-                self._fail("bad_event", f"not JSON: {event[:DETAIL_LENGTH].decode('utf-8', 'replace')}")
-                return
-            self._take_body(stamp, body, event)
+            return True
+        try:
+            body = json.loads(event)  # lone surrogates, huge numbers
+        except ValueError:
+            return self._fail(at_us, "bad_event", f"not JSON: {_shown(event)}")
+        return self._take_any(at_us, body, event)
 
-    def _take_body(self, stamp: float, body: Any, event: bytes) -> None:
+    def _take_any(self, at_us: int, body: Any, event: bytes) -> bool:
+        if self.done:
+            return True
+        self._ended_us = at_us
         try:
             if body.get("error"):
-                self._fail("stream_error", _error_text(body["error"]))
-                return
+                return self._fail(at_us, "stream_error", _error_text(body["error"]))
             usage = body.get("usage")
             risen = self._take_usage(usage) if usage else False
             counted = bool(usage) and usage.get("completion_tokens") is not None
             for choice in body.get("choices") or ():
-                self._take_choice(stamp, choice, counted, risen)
+                self._take_choice(at_us, choice, counted, risen)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            text = event[:DETAIL_LENGTH].decode("utf-8", "replace")
-            self._fail("bad_event", f"unexpected shape ({error}): {text}")
+            return self._fail(at_us, "bad_event", f"unexpected shape ({error}): {_shown(event)}")
+        return False
 
     def _take_usage(self, usage: dict[str, Any]) -> bool:
         """Keep the counts; whether output tokens rose. A missing count of output is unknown, not 0."""
         before = self._output_tokens or 0
-        self._prompt_tokens = int(usage["prompt_tokens"])
+        self._prompt_tokens = self._checked_prompt = _count(usage["prompt_tokens"])
         if (output := usage.get("completion_tokens")) is None:
             return False
-        self._output_tokens = int(output)
+        self._output_tokens = _count(output)
         return self._output_tokens > before
 
-    def _take_choice(self, stamp: float, choice: dict[str, Any], counted: bool, risen: bool) -> None:
+    def _take_choice(self, at_us: int, choice: dict[str, Any], counted: bool, risen: bool) -> None:
         delta = choice.get("delta") or {}
         text = bool(choice.get("text") or delta.get("content") or _other_output(delta))
         finish = choice.get("finish_reason")
+        if finish is not None and not isinstance(finish, str):
+            raise TypeError(f"a finish reason is a text, not {finish!r}")
         self._finish_reason = finish or self._finish_reason
         if counted and self._known:
             # The server counts along; usage that only the last choice carries is no such count.
@@ -164,17 +242,34 @@ class Stream:
             return
         self._has_text = True
         self._known = self._known and counted
-        self._times.append(stamp)
-        if counted and self._output_tokens is not None:
-            self._counts.append(self._output_tokens)
+        tokens = self._output_tokens if counted else None
+        self.chunks.append(at_us << TOKEN_BITS | (UNCOUNTED if tokens is None else tokens))
 
-    def _fail(self, code: str, detail: str) -> None:
-        self._error = (code, detail)
-        self.done = True
+    def _fail(self, at_us: int, code: str, detail: str) -> bool:
+        if not self.done:
+            self._error = (code, detail)
+            self._ended_us = at_us
+            self.done = True
+        return True
+
+
+def _count(value: Any) -> int:
+    """A number of tokens.
+
+    Raises:
+        ValueError: it is none, or none that fits into a packed chunk.
+    """
+    if isinstance(value, (int, float)) and 0 <= value < UNCOUNTED and value == int(value):
+        return int(value)
+    raise ValueError(f"{value!r} is no number of tokens")
 
 
 def _other_output(delta: dict[str, Any]) -> bool:
     return bool(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("tool_calls"))
+
+
+def _shown(event: bytes) -> str:
+    return event[:DETAIL_LENGTH].decode("utf-8", "replace")
 
 
 def _error_text(error: Any) -> str:

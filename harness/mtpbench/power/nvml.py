@@ -27,6 +27,26 @@ class NvmlUnavailable(Exception):
     """NVML can't be read here; the message is the reason that the result carries."""
 
 
+def list_gpus(library: Any = None) -> list[str]:
+    """The names of this node's GPUs.
+
+    Raises:
+        NvmlUnavailable: NVML can't be read here.
+    """
+    library = library or _load()
+    try:
+        library.nvmlInit()
+    except library.NVMLError as error:
+        raise NvmlUnavailable(f"nvmlInit: {error}") from error
+    try:
+        handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
+        return [str(library.nvmlDeviceGetName(handle)) for handle in handles]
+    except library.NVMLError as error:
+        raise NvmlUnavailable(str(error)) from error
+    finally:
+        library.nvmlShutdown()
+
+
 class NvmlSampler:
     """A context: a thread reads every GPU at an interval, and once more at the end.
 

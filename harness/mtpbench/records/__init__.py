@@ -47,6 +47,7 @@ from mtpbench.records.result import (
     Provenance,
     Rates,
     Reason,
+    Stalls,
 )
 from mtpbench.records.sweepinfo import Hardware, Reference, ReferenceRow, SweepInfo
 from mtpbench.records.types import SCHEMA_VERSION, Clock, Flags, Json, Role, WorkerRole
@@ -92,6 +93,7 @@ __all__ = [
     "SpecCounters",
     "SpecGauge",
     "Speculation",
+    "Stalls",
     "SweepInfo",
     "Topology",
     "WorkerGroup",

@@ -103,6 +103,7 @@ class RunFacts:
     Args:
         start_failed: why the deployment never became ready, or None.
         server_died: which process ended while the point ran, and how, or None.
+        client_failed: how a process of the load client died, or None.
         cut_off: why the point was ended before its last request (`point_timeout`, `interrupted`, …), or None.
         counter_processes: the processes whose speculation counters make the acceptance.
         counter_source: where they come from, such as `vllm:spec_decode_*`.
@@ -115,6 +116,7 @@ class RunFacts:
 
     start_failed: str | None = None
     server_died: str | None = None
+    client_failed: str | None = None
     cut_off: str | None = None
     counter_processes: tuple[str, ...] = ()
     counter_source: str = "none"

@@ -83,13 +83,72 @@ class Energy:
 class ClientHealth:
     """How the load client itself did; a client that is the bottleneck makes the point invalid.
 
-    NULL where a figure does not exist (the virtual clock has no client).
+    Figures are over the steady-state window and over all client processes; NULL where a figure does not exist
+    (the virtual clock has no client, user-space stamps no drift).
+
+    Args:
+        transport: `fast` or `aiohttp`.
+        stamps: who stamped the reads: the `kernel`, or the client in `user` space.
+        workers: client processes.
+        reader_lag_p50_s, reader_lag_p99_s: from the arrival of bytes (kernel stamps), or from a due wake-up
+            (user stamps), to the reader.
+        send_lag_p50_s, send_lag_p99_s: from the moment a request was due to its first byte.
+        reads: reads from the network.
+        coalesced_reads: those that held several events which may have come more than 1 ms apart.
+        cpu_share: CPU seconds per second of the busiest process.
+        achieved_concurrency: requests in flight, averaged.
+        concurrency_over_time: the same over equal parts of the window.
+        late_starts: requests of an open loop whose time came before one in flight had ended.
+        unsent: requests that were never sent.
+        clock_drift_s: how far the wall clock that stamps moved against the monotonic one.
+        clock_step_s: its largest jump.
+        descriptor_limit: open files that each process may have.
+        local_ports: connections that this machine can have to one address.
+        peak_rss_bytes: peak memory of all processes.
     """
 
-    loop_lag_p99_s: float | None
-    send_lag_p99_s: float | None
-    cpu_share: float | None
-    achieved_concurrency: float | None
+    transport: str | None = None
+    stamps: str | None = None
+    workers: int | None = None
+    reader_lag_p50_s: float | None = None
+    reader_lag_p99_s: float | None = None
+    send_lag_p50_s: float | None = None
+    send_lag_p99_s: float | None = None
+    reads: int | None = None
+    coalesced_reads: int | None = None
+    cpu_share: float | None = None
+    achieved_concurrency: float | None = None
+    concurrency_over_time: tuple[float, ...] = ()
+    late_starts: int | None = None
+    unsent: int | None = None
+    clock_drift_s: float | None = None
+    clock_step_s: float | None = None
+    descriptor_limit: int | None = None
+    local_ports: int | None = None
+    peak_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stalls:
+    """Gaps between two chunks of one request that are longer than a threshold.
+
+    Args:
+        threshold_s: what counts as a stall.
+        count: stalls of the counted requests.
+        requests: how many of them had one.
+        longest_s: the longest gap, stall or not.
+        share: time in stalls / time between first and last chunks.
+        over_time: stalls by equal parts of the window, at the moment they ended.
+        worst: request index and longest gap of the worst few, worst first.
+    """
+
+    threshold_s: float
+    count: int
+    requests: int
+    longest_s: float
+    share: float
+    over_time: tuple[int, ...]
+    worst: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +165,8 @@ class PointResult:
 
     `steady` covers the steady-state window and is NULL where there was none; `whole` covers the whole
     run, from the first send to the last end. Distributions are over measured requests that ended in the
-    steady-state window (over all measured requests where there is none). NULL where nothing was measured.
+    steady-state window (over all measured requests where there is none, and in an open loop). NULL where
+    nothing was measured.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -120,6 +180,12 @@ class PointResult:
     tpot_s: Distribution | None
     e2el_s: Distribution | None
     icl_s: Distribution | None
+    token_gap_s: Distribution | None = None
+    """Time per token within a chunk's gap, each token counting once; NULL where their number is unknown."""
+    ttft_from_schedule_s: Distribution | None = None
+    """TTFT from the moment the request was due; with an open loop, what a user would have waited."""
+    e2el_from_schedule_s: Distribution | None = None
+    stalls: Stalls | None = None
     interactivity_tps: float | None
     interactivity_p99_tps: float | None
     tpot_basis: Literal["known_first_chunk", "assumed_one_token"] | None

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 
 from mtpbench.errors import StoreError
 from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json
-from mtpbench.requests import UNKNOWN, Ints, RequestTable
+from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable, seconds, whole_us
 
 _INTS = ("index", "slot", "asked_prompt_tokens", "asked_output_tokens")
 _KNOWN_OR_NULL = ("prompt_tokens", "output_tokens")
 _FLOATS = ("scheduled_s", "sent_s", "end_s")
 _GAUGE = pa.struct([("rank", pa.string()), ("length", pa.float64()), ("verify_calls", pa.float64())])
+_GAPS, _BROUGHT = "chunk_gaps_us", "chunk_tokens_brought"
 _TEXTS = ("finish_reason", "error", "error_detail")
 
 
@@ -29,9 +30,17 @@ def write_requests(table: RequestTable, path: Path) -> None:
     for name in _TEXTS:
         columns[name] = pa.array(getattr(table, name).tolist(), pa.string())
     offsets = pa.array(table.chunk_offsets, pa.int64())
-    columns["chunk_times_s"] = pa.LargeListArray.from_arrays(offsets, pa.array(table.chunk_times_s))
-    columns["chunk_tokens"] = pa.LargeListArray.from_arrays(offsets, _nullable(table.chunk_tokens))
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    gaps, brought = _encode_chunks(table)
+    columns[_GAPS] = pa.LargeListArray.from_arrays(offsets, pa.array(gaps))
+    columns[_BROUGHT] = pa.LargeListArray.from_arrays(offsets, brought)
+    # The bytes of the gaps apart from each other: the high ones are nearly constant, the low ones noise.
+    pq.write_table(
+        pa.table(columns),
+        path,
+        compression="zstd",
+        use_dictionary=[f"{_BROUGHT}.list.element", *_TEXTS],
+        column_encoding={f"{_GAPS}.list.element": "BYTE_STREAM_SPLIT"},
+    )
 
 
 def read_requests(path: Path) -> RequestTable:
@@ -40,22 +49,51 @@ def read_requests(path: Path) -> RequestTable:
     Raises:
         StoreError: the file is damaged or lacks a column.
     """
-    data = _read(
-        path, (*_INTS, "warmup", *_FLOATS, *_KNOWN_OR_NULL, *_TEXTS, "chunk_times_s", "chunk_tokens")
-    )
+    data = _read(path, (*_INTS, "warmup", *_FLOATS, *_KNOWN_OR_NULL, *_TEXTS, _GAPS, _BROUGHT))
     plain: dict[str, Any] = {name: data[name].to_numpy() for name in (*_INTS, "warmup", *_FLOATS)}
     known: dict[str, Any] = {name: _ints(data[name]) for name in _KNOWN_OR_NULL}
     texts: dict[str, Any] = {name: _objects(data[name].to_pylist()) for name in _TEXTS}
-    times = data["chunk_times_s"].combine_chunks()
-    offsets = times.offsets.to_numpy().astype(np.int64)
+    gaps = data[_GAPS].combine_chunks()
+    offsets = gaps.offsets.to_numpy().astype(np.int64)
+    offsets = offsets - offsets[0]
+    brought = data[_BROUGHT].combine_chunks().flatten()
     return RequestTable(
         **plain,
         **known,
         **texts,
-        chunk_offsets=offsets - offsets[0],
-        chunk_times_s=times.flatten().to_numpy(zero_copy_only=False).astype(np.float64),
-        chunk_tokens=_ints(data["chunk_tokens"].combine_chunks().flatten()),
+        chunk_offsets=offsets,
+        chunk_times_s=_decode_times(gaps.flatten().to_numpy(), offsets, plain["sent_s"]),
+        chunk_tokens=_decode_tokens(_ints(brought), offsets),
     )
+
+
+def _encode_chunks(table: RequestTable) -> tuple[Ints, Any]:
+    """(m,) microseconds since the chunk before (a request's first: since the send), and tokens brought."""
+    firsts = table.chunk_offsets[:-1][table.chunk_counts > 0]
+    times = whole_us(table.chunk_times_s)
+    gaps = np.diff(times, prepend=0)
+    gaps[firsts] = times[firsts] - whole_us(table.sent_s)[table.chunk_counts > 0]
+    brought = np.diff(table.chunk_tokens, prepend=0)
+    brought[firsts] = table.chunk_tokens[firsts]
+    return gaps, pa.array(brought, mask=table.chunk_tokens == UNKNOWN)
+
+
+def _decode_times(gaps: Ints, offsets: Ints, sent_s: Floats) -> Floats:
+    return seconds(_cumulate(gaps, offsets) + np.repeat(whole_us(sent_s), np.diff(offsets)))
+
+
+def _decode_tokens(brought: Ints, offsets: Ints) -> Ints:
+    unknown = brought == UNKNOWN
+    tokens = _cumulate(np.where(unknown, 0, brought), offsets)
+    tokens[unknown] = UNKNOWN
+    return tokens
+
+
+def _cumulate(steps: Ints, offsets: Ints) -> Ints:
+    """(m,) running sums that begin anew at every offset."""
+    sums = np.cumsum(steps, dtype=np.int64)
+    before = np.concatenate(([0], sums))[offsets[:-1]]
+    return np.asarray(sums - np.repeat(before, np.diff(offsets)), np.int64)
 
 
 def write_counters(samples: Sequence[CounterSample], path: Path) -> None:

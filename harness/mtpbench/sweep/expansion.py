@@ -78,7 +78,17 @@ def simulate(sweep: Sweep) -> Sweep:
     """The same sweep on the embedded engine's virtual clock, under a name of its own.
 
     Simulated points never share a results folder with measured ones.
+
+    Raises:
+        SweepError: the sweep's load is one that the virtual clock does not play.
     """
+    for load in {point.load for point in sweep.points if point.load.open or point.load.ramp_s}:
+        raise SweepError(
+            f"the virtual clock plays closed loops that start at once, not pacing {load.pacing} with a ramp "
+            f"of {load.ramp_s:g} s; run the sweep on the embedded engine's servers (engine: simulated)",
+            path=sweep.path,
+            key="load",
+        )
     points = tuple(_simulated(point) for point in sweep.points)
     info = dataclasses.replace(
         sweep.info, name=f"{sweep.info.name}.simulated", planned=tuple(point.id for point in points)

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from answers import CAPTURES, chat, event, last_usage, text, usage
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from mtpbench.load.stream import Stream
+from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Stream
 
-CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
-USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+
+def times(stream):
+    """The stamps of the chunks."""
+    return [packed >> TOKEN_BITS for packed in stream.chunks]
+
+
+def counts(stream):
+    """The cumulative tokens of the chunks; None where the server did not say."""
+    found = [packed & UNCOUNTED for packed in stream.chunks]
+    return [None if tokens == UNCOUNTED else tokens for tokens in found]
 
 
 def read(*events, ended=True, failure=None):
-    """The answer to events that arrive one per second; text stands for itself, the rest is JSON."""
+    """(the stream, its answer) after events that arrive one per µs from 0; text stands for itself."""
     stream = Stream()
-    for second, event in enumerate(events):
-        data = event if isinstance(event, str) else json.dumps(event)
-        stream.feed(float(second), f"data: {data}\n\n".encode())
-    return stream.answer(ended, failure)
+    for at_us, data in enumerate(events):
+        stream.feed(at_us, event(data))
+    return stream, stream.answer(ended, failure)
 
 
-def text(content, finish=None, **more):
-    return {"choices": [{"index": 0, "text": content, "finish_reason": finish}], **more}
-
-
-def chat(finish=None, usage=None, **delta):
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "usage": usage}
-
-
-def last_usage(**changes):
-    return {"choices": [], "usage": {**USAGE, **changes}}
+def replay(name):
+    stream = Stream()
+    stream.feed(7, (CAPTURES / f"{name}.sse").read_bytes())
+    return stream, stream.answer(True)
 
 
 @pytest.mark.parametrize(
@@ -45,82 +48,77 @@ def last_usage(**changes):
     ],
 )
 def test_real_streams_give_their_chunks_and_their_64_tokens(name, chunks, prompt_tokens):
-    stream = Stream()
-    stream.feed(1.0, (CAPTURES / f"{name}.sse").read_bytes())
-    answer = stream.answer(True)
+    stream, answer = replay(name)
     assert answer.error is None
-    assert len(answer.chunk_times) == chunks
+    assert times(stream) == [7] * chunks
     assert (answer.prompt_tokens, answer.output_tokens, answer.finish_reason) == (prompt_tokens, 64, "length")
     assert not answer.missed_done
-    assert (answer.chunk_tokens is not None) == name.endswith("continuous_usage")
+    assert (None not in counts(stream)) == name.endswith("continuous_usage")
 
 
 def test_continuous_usage_gives_the_tokens_after_every_chunk():
-    stream = Stream()
-    stream.feed(1.0, (CAPTURES / "vllm_crafted_mtp3_chat_continuous_usage.sse").read_bytes())
-    tokens = stream.answer(True).chunk_tokens
-    assert tokens is not None
-    assert tokens[:4] == (1, 3, 4, 8)
+    stream, _ = replay("vllm_crafted_mtp3_chat_continuous_usage")
+    tokens = counts(stream)
+    assert tokens[:4] == [1, 3, 4, 8]
     assert tokens[-1] == 64
-    assert list(tokens) == sorted(set(tokens))
+    assert tokens == sorted(set(tokens))
 
 
 def test_an_engine_that_dies_in_mid_stream_is_a_stream_error():
     stream = Stream()
-    assert stream.feed(1.0, (CAPTURES / "crash_midstream.sse").read_bytes())
+    assert stream.feed(1, (CAPTURES / "crash_midstream.sse").read_bytes())
     answer = stream.answer(True)
     assert answer.error == "stream_error"
-    assert answer.error_detail is not None
     assert answer.error_detail.startswith("EngineCore encountered an issue")
 
 
 def test_the_first_token_is_the_first_event_with_text_not_the_role():
     events = [chat(role="assistant", content=""), chat(content="a"), chat(content="b", finish="stop")]
-    assert read(*events, last_usage(), "[DONE]").chunk_times == (1.0, 2.0)
+    assert times(read(*events, last_usage(), "[DONE]")[0]) == [1, 2]
 
 
 def test_reasoning_and_tool_calls_are_output():
     events = [chat(reasoning_content="hm"), chat(reasoning="hm"), chat(tool_calls=[{"id": "1"}])]
-    assert read(*events, last_usage(), "[DONE]").chunk_times == (0.0, 1.0, 2.0)
+    assert times(read(*events, last_usage(), "[DONE]")[0]) == [0, 1, 2]
 
 
 def test_an_event_without_text_is_a_chunk_after_the_first_one_only():
     """Half a character is output, an empty opening or a bare finish reason is not."""
     events = [text(""), text("a"), text(""), text("b"), text("", "length")]
-    assert read(*events, last_usage(), "[DONE]").chunk_times == (1.0, 2.0, 3.0)
+    assert times(read(*events, last_usage(), "[DONE]")[0]) == [1, 2, 3]
 
 
 def test_with_continuous_usage_an_event_is_a_chunk_if_the_count_rose():
     def at(n, content):
-        return text(content, usage={"prompt_tokens": 5, "completion_tokens": n})
+        return text(content, usage=usage(n))
 
-    answer = read(at(0, ""), at(2, ""), at(3, "ab"), at(3, ""), last_usage(), "[DONE]")
-    assert answer.chunk_times == (1.0, 2.0)
-    assert answer.chunk_tokens == (2, 3)
+    stream, _ = read(at(0, ""), at(2, ""), at(3, "ab"), at(3, ""), last_usage(), "[DONE]")
+    assert (times(stream), counts(stream)) == ([1, 2], [2, 3])
 
 
 def test_usage_that_only_the_last_choice_carries_counts_the_whole_answer_not_its_chunks():
-    answer = read(text("a"), text("b"), text("c", "length", usage=USAGE), "[DONE]")
-    assert (answer.error, answer.output_tokens, answer.chunk_tokens) == (None, 3, None)
-    assert answer.chunk_times == (0.0, 1.0, 2.0)
+    stream, answer = read(text("a"), text("b"), text("c", "length", usage=usage()), "[DONE]")
+    assert (answer.error, answer.output_tokens) == (None, 3)
+    assert times(stream) == [0, 1, 2]
+    assert None in counts(stream)
 
 
 def test_an_answer_in_a_single_event_is_known_to_hold_all_its_tokens():
-    assert read(text("abc", "length", usage=USAGE), "[DONE]").chunk_tokens == (3,)
+    assert counts(read(text("abc", "length", usage=usage()), "[DONE]")[0]) == [3]
 
 
 def test_usage_without_a_count_of_output_tokens_is_unknown_not_zero():
-    answer = read(text("a", "stop"), last_usage(completion_tokens=None), "[DONE]")
+    _, answer = read(text("a", "stop"), last_usage(None), "[DONE]")
     assert (answer.error, answer.output_tokens) == ("no_usage", None)
 
 
 def test_null_usage_is_no_usage():
-    answer = read(text("a", usage=None), text("b", "stop", usage=None), last_usage(), "[DONE]")
-    assert (answer.error, answer.chunk_tokens, answer.output_tokens) == (None, None, 3)
+    stream, answer = read(text("a", usage=None), text("b", "stop", usage=None), last_usage(), "[DONE]")
+    assert (answer.error, counts(stream), answer.output_tokens) == (None, [None, None], 3)
 
 
 def test_a_missing_done_is_noted_where_finish_reason_and_usage_came():
-    answer = read(text("a", "length"), last_usage())
+    _, answer = read(text("a", "length"), last_usage())
     assert (answer.error, answer.missed_done) == (None, True)
 
 
@@ -138,34 +136,167 @@ def test_a_missing_done_is_noted_where_finish_reason_and_usage_came():
         ("bad_event", [[1, 2], "[DONE]"]),
         ("bad_event", [{"choices": 7}, "[DONE]"]),
         ("bad_event", [text("a"), {"choices": [], "usage": {"tokens": 3}}, "[DONE]"]),
+        ("bad_event", [text("a", usage=usage(prompt=None)), "[DONE]"]),
         ("stream_error", [text("a"), {"error": {"message": "boom", "code": 500}}, "[DONE]"]),
         ("stream_error", [{"error": "boom"}]),
     ],
 )
 def test_what_is_wrong_with_a_stream_is_its_code(code, events):
-    answer = read(*events)
+    _, answer = read(*events)
     assert answer.error == code
     assert answer.error_detail
     assert not answer.missed_done
 
 
+BAD_COUNTS = [1e300, -1, 2**70, "many", [3], 2.5, float("inf"), float("nan")]
+
+
+@pytest.mark.parametrize(
+    ("key", "count"),
+    [(key, count) for key in ("prompt_tokens", "completion_tokens") for count in BAD_COUNTS]
+    + [("completion_tokens", UNCOUNTED), ("completion_tokens", UNCOUNTED + 1)],
+)
+@pytest.mark.parametrize("where", ["with text", "at the end"])
+def test_counts_that_are_none_are_a_bad_event(count, key, where):
+    """They must neither end the client nor spoil the stamp that they are packed with."""
+    said = {**usage(), key: count}
+    last = text("a", usage=said) if where == "with text" else {"choices": [], "usage": said}
+    stream, answer = read(text("a", usage=usage(1)), last, text("b", "stop", usage=usage()), "[DONE]")
+    assert (answer.error, times(stream), counts(stream)) == ("bad_event", [0], [1])
+    assert (answer.prompt_tokens, answer.output_tokens) == (5, 1)
+
+
 def test_a_broken_connection_keeps_what_had_come():
-    answer = read(text("a"), text("b"), ended=False, failure=("disconnected", "reset"))
-    assert (answer.error, answer.error_detail, answer.chunk_times) == ("disconnected", "reset", (0.0, 1.0))
+    stream, answer = read(text("a"), text("b"), ended=False, failure=("disconnected", "reset"))
+    assert (answer.error, answer.error_detail, times(stream)) == ("disconnected", "reset", [0, 1])
 
 
 def test_what_happens_to_the_connection_after_done_does_not_matter():
-    answer = read(text("a", "stop"), last_usage(), "[DONE]", ended=False, failure=("disconnected", "reset"))
-    assert answer.error is None
+    events = [text("a", "stop"), last_usage(), "[DONE]"]
+    assert read(*events, ended=False, failure=("disconnected", "reset"))[1].error is None
 
 
 def test_nothing_counts_after_done():
     stream = Stream()
-    assert stream.feed(0.0, b'data: [DONE]\n\ndata: {"choices":[{"text":"late"}]}\n\n')
-    assert stream.answer(True).chunk_times == ()
+    assert stream.feed(0, b'data: [DONE]\n\ndata: {"choices":[{"text":"late"}]}\n\n')
+    assert times(stream) == []
 
 
 def test_several_events_of_one_read_share_its_stamp():
     stream = Stream()
-    stream.feed(2.5, f"data: {json.dumps(text('a'))}\n\ndata: {json.dumps(text('b'))}\n\n".encode())
-    assert stream.answer(True).chunk_times == (2.5, 2.5)
+    stream.feed(2_500_000, event(text("a")) + event(text("b")))
+    assert times(stream) == [2_500_000] * 2
+    assert (stream.events, stream.last_us) == (2, 2_500_000)
+
+
+def test_tokens_so_far_are_counted_by_the_server_or_by_chunks():
+    assert read(text("a"), text("b"))[0].tokens == 2
+    assert read(text("a", usage=usage(1)), text("b", usage=usage(6)))[0].tokens == 6
+    assert Stream().tokens == 0
+
+
+def test_whether_the_next_byte_begins_an_event():
+    stream = Stream()
+    assert not stream.at_event  # a byte order mark may come
+    stream.feed(0, event(text("a")))
+    assert stream.at_event
+    stream.feed(0, b"data: {")
+    assert not stream.at_event
+    compressed = Stream()
+    assert compressed.decode("gzip")
+    assert not compressed.at_event
+    assert [Stream().decode(name) for name in ("", "identity", "deflate", "br")] == [True, True, True, False]
+
+
+rare = st.sampled_from([None, True, 0, -3, 2.0, 2.5, 1e300, 2**24, 2**40, "3", "x", [], [1], {}, {"a": 1}])
+tokens_said = st.integers(0, 9) | rare
+texts = st.sampled_from(["a", "b", "", "\u00fc"]) | rare
+finishes = st.sampled_from([None, None, None, "length", "stop", ""])
+usages = (
+    st.none()
+    | st.fixed_dictionaries({"prompt_tokens": st.just(5), "completion_tokens": st.integers(0, 9)})
+    | st.fixed_dictionaries({}, optional={"prompt_tokens": tokens_said, "completion_tokens": tokens_said})
+    | rare
+)
+completions = st.fixed_dictionaries(
+    {"text": texts}, optional={"finish_reason": finishes, "index": st.just(0)}
+)
+chats = st.fixed_dictionaries(
+    {},
+    optional={
+        "delta": st.fixed_dictionaries(
+            {}, optional={"content": texts, "role": st.just("assistant"), "reasoning": texts}
+        )
+        | rare,
+        "finish_reason": finishes,
+        "text": texts,
+    },
+)
+choice_lists = st.lists(completions | chats, min_size=1, max_size=1) | st.lists(
+    completions | chats | rare, max_size=3
+)
+bodies = st.fixed_dictionaries(
+    {"choices": choice_lists}, optional={"usage": usages, "error": st.sampled_from([None, "", "boom", {}])}
+)
+events_said = st.lists(
+    bodies.map(json.dumps)
+    | rare.map(json.dumps)
+    | st.sampled_from(["[DONE]", "", "{broken", '{"choices": [{"text": "\\ud800"}]}', "NaN"]),
+    max_size=8,
+)
+
+
+def take_long(stream, at_us, data):
+    """The long way alone, whatever the event."""
+    try:
+        body = json.loads(data)
+    except ValueError:
+        return stream._take_odd(at_us, data)
+    return stream._take_any(at_us, body, data)
+
+
+def state(stream):
+    """All that an answer and its record depend on."""
+    return (
+        stream.chunks.tolist(),
+        stream.done,
+        stream.tokens,
+        stream.answer(True),
+        stream.answer(False, ("x", "y")),
+    )
+
+
+@settings(max_examples=400)
+@given(events_said)
+@example([json.dumps(text("a", usage={"prompt_tokens": None, "completion_tokens": 3}))])
+@example([json.dumps(text("a", usage=usage(3))), json.dumps(text("b", usage=usage(3.0)))])
+@example([json.dumps(text("a")), json.dumps(text("b", usage=usage())), json.dumps(text("", usage=usage()))])
+def test_the_quick_way_gives_what_the_long_way_gives(said):
+    quick, long = Stream(), Stream()
+    for at_us, data in enumerate(said):
+        over = quick.take(at_us, data.encode())
+        assert over == take_long(long, at_us, data.encode())
+        if over:
+            break
+    assert state(quick) == state(long)
+
+
+@settings(max_examples=200)
+@given(events_said)
+def test_whatever_comes_an_answer_holds_what_its_types_say(said):
+    stream = Stream()
+    for at_us, data in enumerate(said):
+        if stream.take(at_us, data.encode()):
+            break
+    answer = stream.answer(True)
+    for count in (answer.prompt_tokens, answer.output_tokens):
+        assert count is None or (isinstance(count, int) and 0 <= count < UNCOUNTED)
+    for words in (answer.finish_reason, answer.error, answer.error_detail):
+        assert words is None or isinstance(words, str)
+    assert all(0 <= at < len(said) for at in times(stream))
+
+
+@pytest.mark.parametrize("finish", [7, ["length"], {"type": "stop"}])
+def test_a_finish_reason_that_is_no_text_is_a_bad_event(finish):
+    _, answer = read(text("a", finish), last_usage(), "[DONE]")
+    assert answer.error == "bad_event"

@@ -1,0 +1,118 @@
+"""`mtpbench doctor`: what this machine has, and what its load client can take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mtpbench import plan as planning
+from mtpbench.load import capacity
+from mtpbench.load.capacity import Ceiling, Rung, usable_cores, workers_for
+from mtpbench.load.ceiling import measure_ceiling
+from mtpbench.load.limits import local_ports, most_descriptors
+from mtpbench.power.nvml import NvmlUnavailable, list_gpus
+from mtpbench.sweep import load_sweep
+
+ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm", "dynamo": "dynamo"}
+
+
+def doctor(
+    sweep: Annotated[Path | None, typer.Argument(help="say what this sweep needs of the load client")] = None,
+    client: Annotated[
+        bool, typer.Option("--client", help="measure what the load client can take, about half a minute")
+    ] = False,
+) -> None:
+    """Show what this machine has: engines, GPUs, Slurm, power sources, and what its load client can take."""
+    console = Console()
+    loaded = load_sweep(sweep) if sweep is not None else None
+    if not client and loaded is None:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)
+        for name, what in _inventory():
+            table.add_row(name, Text(what))
+        console.print(table)
+    if client:
+        console.print("events/s that one client process takes, against the built-in mock (20 ms steps):")
+        measured = asyncio.run(measure_ceiling(lambda rung: _print_rung(console, rung)))
+        path = capacity.keep(measured)
+        console.print(f"{_said(measured)}; kept in {path}", highlight=False, soft_wrap=True)
+    if loaded is not None:
+        _print_needs(console, planning.plan_sweep(loaded))
+
+
+def _inventory() -> Iterator[tuple[str, str]]:
+    yield (
+        "machine",
+        f"{platform.machine()}, {usable_cores()} cores, {_memory()}, Python {platform.python_version()}",
+    )
+    for name, module in ENGINES.items():
+        yield (
+            name,
+            "installed" if find_spec(module) is not None else f"not here (pip install 'mtpbench[{name}]')",
+        )
+    llama = shutil.which("llama-server")
+    yield "llama.cpp", llama or "not here (llama-server is not on the path)"
+    try:
+        gpus = list_gpus()
+        yield "GPUs, power", f"{len(gpus)} through NVML: {', '.join(sorted(set(gpus)))}" if gpus else "none"
+    except NvmlUnavailable as reason:
+        yield "GPUs, power", f"none through NVML ({reason})"
+    sbatch = shutil.which("sbatch")
+    yield "Slurm", sbatch or "not here (sbatch is not on the path)"
+    descriptors, ports = most_descriptors(), local_ports()
+    files = "any number of" if descriptors is None else f"{descriptors:,}"
+    reach = "an unknown number of" if ports is None else f"{ports:,}"
+    yield "load client", f"{files} open files, {reach} local ports; {_said(capacity.known())}"
+
+
+def _memory() -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return f"{pages * size / 2**30:.0f} GiB"
+
+
+def _said(ceiling: Ceiling | None) -> str:
+    if ceiling is None:
+        return "its ceiling was not measured here yet (mtpbench doctor --client)"
+    least = "at least " if ceiling.at_least else ""
+    when = ceiling.measured_utc[:10]
+    return f"one process takes {least}{ceiling.events_per_s:,.0f} events/s (measured {when})"
+
+
+def _print_rung(console: Console, rung: Rung) -> None:
+    lag = "–" if rung.lag_p99_s is None else f"{rung.lag_p99_s * 1e3:.1f} ms"
+    cpu = "–" if rung.cpu_share is None else f"{rung.cpu_share:.0%}"
+    verdict = "in time" if rung.kept_up else "late"
+    if rung.mock_was_the_limit:
+        verdict += f"; the mock was late itself in {rung.mock_late:.0%} of its steps"
+    rate = f"  {rung.streams:>5} streams  {rung.events_per_s:>9,.0f} events/s"
+    console.print(
+        f"{rate}  reader lag p99 {lag}, CPU {cpu}: {verdict}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_needs(console: Console, ladders: tuple[planning.PlannedLadder, ...]) -> None:
+    ceiling = capacity.known()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("point", "events/s expected", "client processes"):
+        table.add_column(heading, justify="left" if heading == "point" else "right")
+    for ladder in ladders:
+        for point in ladder.points:
+            events = planning.expected_events_per_s(point, ladder.deployment.time_scale)
+            needs = "–" if events is None else str(workers_for(events, ceiling))
+            table.add_row(point.id, "unknown" if events is None else f"{events:,.0f}", needs)
+    console.print(table)
+    cores = usable_cores()
+    console.print(f"{_said(ceiling)}; {cores} cores here", highlight=False, soft_wrap=True)

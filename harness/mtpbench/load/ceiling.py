@@ -1,0 +1,121 @@
+"""Measures what this machine's load client can take, against the built-in mock.
+
+One client process is given ever more streams at a fixed step. The ceiling is the most events per second at
+which its reader was less than one step late (p99) and hardly any read held two steps' events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+
+import aiohttp
+
+from mtpbench.errors import RunError
+from mtpbench.load.capacity import STEP_S, Ceiling, Rung, usable_cores
+from mtpbench.load.client import drive
+from mtpbench.load.harvest import DriveResult
+from mtpbench.load.job import Job
+from mtpbench.load.limits import SPARE_DESCRIPTORS, most_descriptors
+from mtpbench.records import Load, Measurement, Workload
+from mtpbench.window import point_window
+
+STREAMS = (128, 512, 1024, 1536, 2048, 3072)
+OUTPUT_TOKENS = 128
+
+
+async def measure_ceiling(told: Callable[[Rung], None]) -> Ceiling:
+    """Measure it, in about half a minute.
+
+    Args:
+        told: called with each rung as it is known.
+
+    Raises:
+        RunError: the mock can't be started, or the client kept up with nothing.
+    """
+    limit = most_descriptors()
+    rungs: list[Rung] = []
+    async with _mock() as url:
+        for streams in STREAMS:
+            if limit is not None and streams > limit - SPARE_DESCRIPTORS:
+                break
+            rungs.append(await _climb(url, streams))
+            told(rungs[-1])
+            if not rungs[-1].kept_up or rungs[-1].mock_was_the_limit:
+                break
+    good = [rung for rung in rungs if rung.kept_up]
+    if not good:
+        raise RunError(
+            f"the load client was late already at {STREAMS[0]} streams: this machine is too busy for it"
+        )
+    return Ceiling(
+        events_per_s=max(rung.events_per_s for rung in good),
+        at_least=rungs[-1].kept_up or rungs[-1].mock_was_the_limit,
+        rungs=tuple(rungs),
+        measured_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        cores=usable_cores(),
+    )
+
+
+async def _climb(url: str, streams: int) -> Rung:
+    job = Job(
+        base_url=url,
+        model_name="mock",
+        workload=Workload(isl=16, osl=OUTPUT_TOKENS),
+        load=Load(workers=1),
+        rules=Measurement(warmup_per_slot=0.25, requests_per_slot=1.5, point_timeout_s=60.0),
+        concurrency=streams,
+    )
+    await _stats(url)
+    driven = await drive(job)
+    stats = await _stats(url)
+    client = driven.client
+    coalesced = None
+    if client.reads and client.coalesced_reads is not None:
+        coalesced = client.coalesced_reads / client.reads
+    return Rung(
+        streams=streams,
+        events_per_s=_events_per_s(driven, streams),
+        cpu_share=client.cpu_share,
+        lag_p50_s=client.reader_lag_p50_s,
+        lag_p99_s=client.reader_lag_p99_s,
+        coalesced_share=coalesced,
+        mock_late=stats["late_steps"] / max(stats["steps"], 1),
+        stamps=client.stamps,
+    )
+
+
+def _events_per_s(driven: DriveResult, streams: int) -> float:
+    window = point_window(driven.table, streams, open_loop=False)
+    if window is None:
+        return 0.0
+    times = driven.table.chunk_times_s
+    return float(((times > window.start_s) & (times <= window.end_s)).sum() / window.duration_s)
+
+
+@contextlib.asynccontextmanager
+async def _mock() -> AsyncIterator[str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mtpbench.load.mock", "--step-ms", str(STEP_S * 1e3)),
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        port = (await process.stdout.readline()).decode().strip()
+        if not port:
+            raise RunError("the built-in mock server did not start")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _stats(url: str) -> Mapping[str, int]:
+    """What the mock counted since it was last asked."""
+    async with aiohttp.ClientSession(trust_env=False) as session, session.get(f"{url}/stats") as answer:
+        return await answer.json()  # type: ignore[no-any-return]

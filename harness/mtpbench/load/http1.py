@@ -1,0 +1,180 @@
+"""Pure: one HTTP/1.1 response out of bytes that arrive cut anywhere.
+
+Source: RFC 9112 (messages, chunked transfer coding), RFC 9110 (interim responses).
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_HEAD_BYTES = 65_536
+_HTTP2_SETTINGS = b"\x00\x00"
+_NO_BODY = (204, 304)
+_HEX = b"0123456789abcdefABCDEF"
+
+_WANTED = re.compile(
+    rb"^(content-(?:length|type|encoding)|transfer-encoding|connection|location)[ \t]*:([^\r\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+HEAD, SIZE, DATA, AFTER_DATA, TRAILERS, LENGTH, UNTIL_CLOSE, DONE = range(8)
+"""States: what the next byte belongs to."""
+
+
+class BadResponse(Exception):
+    """The bytes are no HTTP/1.1 response; the message says why."""
+
+
+class Response:
+    """Takes the bytes of one response in pieces; `feed` gives the body's.
+
+    `status` and those `headers` that matter here (lower-case names) are there once the head has ended;
+    `state` is `DONE` when the response has ended by its own framing. Interim responses are skipped.
+    """
+
+    __slots__ = ("_buffer", "_left", "headers", "keeps_alive", "state", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.state = HEAD
+        self.keeps_alive = True
+        self._buffer = b""
+        self._left = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the response has ended by its own framing."""
+        return self.state == DONE
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether no byte waits for its fellows."""
+        return not self._buffer
+
+    @property
+    def started(self) -> bool:
+        """Whether any byte has come."""
+        return self.state != HEAD or bool(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pieces of the body that `data` holds, in order.
+
+        Raises:
+            BadResponse: the bytes are no HTTP/1.1 response.
+        """
+        pieces: list[bytes] = []
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        while data and self.state != DONE:
+            if self.state in (DATA, LENGTH):
+                data = self._take_counted(data, pieces)
+            elif self.state == UNTIL_CLOSE:
+                pieces.append(data)
+                return pieces
+            else:
+                rest = self._take_head(data) if self.state == HEAD else self._take_line(data)
+                if rest is None:
+                    self._buffer = data
+                    return pieces
+                data = rest
+        if data:
+            raise BadResponse(f"{len(data)} bytes after the end of the response: {data[:60]!r}")
+        return pieces
+
+    def close(self) -> bool:
+        """The connection has ended; whether the response ended with it in order."""
+        if self.state == UNTIL_CLOSE:
+            self.state = DONE
+        return self.state == DONE
+
+    def _take_counted(self, data: bytes, pieces: list[bytes]) -> bytes:
+        piece, rest = data[: self._left], data[self._left :]
+        pieces.append(piece)
+        self._left -= len(piece)
+        if not self._left:
+            self.state = AFTER_DATA if self.state == DATA else DONE
+        return rest
+
+    def _take_line(self, data: bytes) -> bytes | None:
+        """One line of the chunked framing: a size, the end of a chunk's data, or a trailer."""
+        line, newline, rest = data.partition(b"\n")
+        if not newline:
+            if len(data) > MAX_HEAD_BYTES:
+                raise BadResponse(f"a line of the chunked framing is longer than {MAX_HEAD_BYTES} bytes")
+            return None
+        line = line.removesuffix(b"\r")
+        if self.state == AFTER_DATA:
+            if line:
+                raise BadResponse(f"a chunk is longer than its size says: {line[:60]!r}")
+            self.state = SIZE
+        elif self.state == SIZE:
+            self._left = _chunk_size(line)
+            self.state = DATA if self._left else TRAILERS
+        elif not line:
+            self.state = DONE
+        return rest
+
+    def _take_head(self, data: bytes) -> bytes | None:
+        if not b"HTTP/1.1 ".startswith(data[:9]) and not data.startswith(b"HTTP/1."):
+            raise BadResponse(_describe(data))
+        end, width = data.find(b"\r\n\r\n"), 4
+        bare = data.find(b"\n\n", 0, end if end >= 0 else len(data))
+        if bare >= 0:
+            end, width = bare, 2
+        if end < 0:
+            if len(data) > MAX_HEAD_BYTES:
+                raise BadResponse(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
+            return None
+        self._read_head(data[:end])
+        return data[end + width :]
+
+    def _read_head(self, head: bytes) -> None:
+        first, _, rest = head.partition(b"\n")
+        words = first.split(None, 2)
+        if len(words) < 2 or not words[1].isdigit() or len(words[1]) != 3:
+            raise BadResponse(f"no status line: {first[:60]!r}")
+        status = int(words[1])
+        if status < 200 and status != 101:
+            return  # an interim response; the real one follows
+        self.status = status
+        self.headers = {name.lower(): value.strip() for name, value in _WANTED.findall(rest)}
+        connection = self.headers.get(b"connection", b"").lower()
+        self.keeps_alive = b"close" not in connection and (
+            not words[0].endswith(b"/1.0") or b"keep-alive" in connection
+        )
+        self._choose_framing()
+
+    def _choose_framing(self) -> None:
+        coding = self.headers.get(b"transfer-encoding", b"").lower()
+        length = self.headers.get(b"content-length")
+        if self.status in _NO_BODY:
+            self.state = DONE
+        elif coding == b"chunked":
+            self.state = SIZE
+        elif coding not in (b"", b"identity"):
+            raise BadResponse(
+                f"transfer coding {coding.decode('latin-1')!r} is not understood; only chunked is"
+            )
+        elif length is None:
+            self.state, self.keeps_alive = UNTIL_CLOSE, False
+        elif not length.isdigit():
+            raise BadResponse(f"content-length {length[:40]!r} is no number")
+        else:
+            self._left = int(length)
+            self.state = LENGTH if self._left else DONE
+
+
+def _chunk_size(line: bytes) -> int:
+    digits = line.partition(b";")[0].strip()
+    if not digits or digits.strip(_HEX):  # int() would take signs, prefixes and underscores
+        raise BadResponse(f"no chunk size: {line[:60]!r}")
+    return int(digits, 16)
+
+
+def _describe(data: bytes) -> str:
+    if data.startswith(_HTTP2_SETTINGS):
+        return "the server speaks HTTP/2 only; HTTP/1.1 is needed (a proxy in front can translate)"
+    if data[:1] in (b"\x15", b"\x16"):
+        return "the server speaks TLS on this port: use an https:// address"
+    return f"no HTTP/1.1 response: {data[:60]!r}"

@@ -1,0 +1,93 @@
+"""What a client process needs to know to send its share of a point's requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mtpbench.load.arrivals import draw_arrivals_s
+from mtpbench.load.pacer import ClosedLoop, Schedule
+from mtpbench.records import Load, Measurement, Point, Workload
+from mtpbench.workload import Prompts, count_lines, draw_lengths
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One point's load against one address; JSON to every client process.
+
+    Args:
+        base_url: such as `http://127.0.0.1:8000`.
+        model_name: the name that requests use.
+        workload, load, rules, seed, concurrency: the point's own.
+        time_scale: engine seconds per wall second.
+        keeps_connections: reuse connections; else each request opens one of its own, and says so.
+        handicap_s: wall seconds that a reader sleeps after each round: only to test what a slow client shows.
+    """
+
+    base_url: str
+    model_name: str
+    workload: Workload
+    load: Load = field(default_factory=Load)
+    rules: Measurement = field(default_factory=Measurement)
+    seed: int = 0
+    concurrency: int
+    time_scale: float = 1.0
+    keeps_connections: bool = True
+    handicap_s: float = 0.0
+
+    @classmethod
+    def of(cls, point: Point, base_url: str, model_name: str, time_scale: float, keeps: bool) -> Job:
+        """The job of a point against a live deployment."""
+        return cls(
+            base_url=base_url,
+            model_name=model_name,
+            workload=point.workload,
+            load=point.load,
+            rules=point.measurement,
+            seed=point.seed,
+            concurrency=point.concurrency,
+            time_scale=time_scale,
+            keeps_connections=keeps,
+        )
+
+    def counts(self) -> ClosedLoop:
+        """How many requests are warm-up and how many there are; a trace is played once, whole."""
+        loop = ClosedLoop.of(self.concurrency, self.rules)
+        if self.load.pacing != "trace":
+            return loop
+        lines = count_lines(self.workload)
+        warmup = min(loop.warmup, lines // 4)
+        return ClosedLoop(self.concurrency, warmup, lines - warmup)
+
+    def prepare(self) -> tuple[Prompts, Schedule]:
+        """The requests and their schedule; equal in every process that asks.
+
+        Raises:
+            SweepError: the dataset can't be used, or a trace has no timestamps.
+        """
+        loop = self.counts()
+        prompts = Prompts(
+            self.workload,
+            draw_lengths(self.workload, loop.total, self.seed),
+            self.seed,
+            model_name=self.model_name,
+            continuous_usage=self.rules.continuous_usage,
+        )
+        heads, following = Schedule.chained(prompts.after)
+        arrivals = stamped = None
+        if self.load.pacing == "trace":
+            stamped = prompts.trace_arrivals_s()
+            arrivals = stamped[heads]
+        elif self.load.open:
+            arrivals = draw_arrivals_s(self.load, len(heads), self.seed)
+        schedule = Schedule(
+            concurrency=self.concurrency,
+            warmup=loop.warmup,
+            heads=heads,
+            arrivals_s=arrivals,
+            following=following,
+            delay_s=prompts.delay_s,
+            not_before_s=stamped,
+            ramp_s=self.load.ramp_s,
+            time_scale=self.time_scale,
+        )
+        return prompts, schedule

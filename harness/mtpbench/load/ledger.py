@@ -1,0 +1,231 @@
+"""What the processes of a load client write while they run, and how it becomes one request table.
+
+Each process appends to three files of its own: rows (one for each request that ended), chunks (8 bytes each),
+and texts (finish reasons and errors that are not the usual ones). What has ended leaves memory within a
+second, and survives the process.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtpbench.load.pacer import Schedule, Turn
+from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Answer, Stream
+from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable
+from mtpbench.workload import Lengths
+
+ROW = np.dtype(
+    [
+        ("index", "<i8"),
+        ("slot", "<i8"),
+        ("warmup", "<i8"),
+        ("scheduled_us", "<i8"),
+        ("sent_us", "<i8"),
+        ("end_us", "<i8"),
+        ("asked_prompt_tokens", "<i8"),
+        ("asked_output_tokens", "<i8"),
+        ("prompt_tokens", "<i8"),
+        ("output_tokens", "<i8"),
+        ("chunks", "<i8"),
+    ]
+)
+USUAL_FINISH = "length"
+FLUSH_BYTES = 1 << 20
+_PACK = struct.Struct(f"<{len(ROW.names or ())}q").pack
+WORKER_DIED = "worker_died"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """When a request was due, sent and over, in microseconds on the run's clock, and what was asked of it."""
+
+    scheduled_us: int
+    sent_us: int
+    end_us: int
+    asked_prompt_tokens: int
+    asked_output_tokens: int
+
+
+class Ledger:
+    """Writes one process's requests, in the order in which they end.
+
+    Args:
+        directory: where the files go.
+        worker: the process's number, which names them.
+    """
+
+    def __init__(self, directory: Path, worker: int) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        *files, started = (os.open(path, flags, 0o600) for path in _paths(directory, worker))
+        os.write(started, bytes(8))
+        self._files = files
+        self._rows, self._chunks, self._texts = bytearray(), bytearray(), bytearray()
+        self.ended = 0
+        self._started = memoryview(mmap.mmap(started, 8)).cast("q")
+        os.close(started)
+
+    def start(self, heads: int) -> None:
+        """Note how many heads of the share have started; outlives the process, whatever kills it."""
+        self._started[0] = heads
+
+    def add(self, turn: Turn, ended: Ended, stream: Stream, answer: Answer) -> None:
+        """Note a request that ended, well or not."""
+        self._rows += _PACK(
+            turn.index,
+            turn.slot,
+            turn.warmup,
+            ended.scheduled_us,
+            ended.sent_us,
+            ended.end_us,
+            ended.asked_prompt_tokens,
+            ended.asked_output_tokens,
+            UNKNOWN if answer.prompt_tokens is None else answer.prompt_tokens,
+            UNKNOWN if answer.output_tokens is None else answer.output_tokens,
+            len(stream.chunks),
+        )
+        self._chunks += stream.chunks.tobytes()
+        if answer.error is not None or answer.finish_reason != USUAL_FINISH:
+            text = [self.ended, answer.finish_reason, answer.error, answer.error_detail]
+            self._texts += json.dumps(text).encode() + b"\n"
+        self.ended += 1
+        if len(self._chunks) + len(self._rows) > FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the operating system: chunks first, so that no row lacks its own."""
+        rows, chunks, texts = self._files
+        for file, buffer in ((texts, self._texts), (chunks, self._chunks), (rows, self._rows)):
+            while buffer:
+                del buffer[: os.write(file, buffer)]
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        for file in self._files:
+            os.close(file)
+
+
+def _paths(directory: Path, worker: int) -> tuple[Path, ...]:
+    return tuple(directory / f"{worker}.{kind}" for kind in ("rows", "chunks", "texts", "started"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Death:
+    """The end of a client process that did not end by itself: which, when, and its last words."""
+
+    worker: int
+    at_us: int
+    detail: str
+
+
+def read_table(
+    directory: Path, schedule: Schedule, workers: int, deaths: Sequence[Death], lengths: Lengths
+) -> RequestTable:
+    """The requests that all processes wrote, as one table in engine seconds, ordered by index.
+
+    What a dead process had started and not written is there too, failed as `worker_died`.
+
+    Args:
+        directory: where the processes wrote.
+        schedule: what they shared.
+        workers: how many there were.
+        deaths: those that did not end by themselves.
+        lengths: what was asked of every request.
+    """
+    parts = [_read(directory, worker) for worker in range(workers)]
+    for death in deaths:
+        parts.append(_lost(directory, schedule, workers, death, (parts[death.worker][0]["index"], lengths)))
+    rows, chunks, texts = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    return _table(rows, chunks, texts, schedule.time_scale)
+
+
+def _read(directory: Path, worker: int) -> tuple[Any, Ints, Any]:
+    paths = _paths(directory, worker)
+    empty = np.empty(0, ROW), np.empty(0, np.int64), np.empty((0, 3), object)
+    if not paths[0].exists():
+        return empty
+    whole = paths[0].stat().st_size // ROW.itemsize
+    rows = np.fromfile(paths[0], ROW, count=whole)
+    chunks = np.fromfile(paths[1], np.int64)[: int(rows["chunks"].sum())]
+    texts = np.empty((len(rows), 3), object)
+    texts[:] = (USUAL_FINISH, None, None)
+    for line in paths[2].read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            position, *text = json.loads(line)
+            if position < len(rows):
+                texts[position] = text
+    return rows, chunks, texts
+
+
+def _lost(
+    directory: Path, schedule: Schedule, workers: int, death: Death, known: tuple[Ints, Lengths]
+) -> tuple[Any, Ints, Any]:
+    """What a dead process had started and not written; when each was sent has died with it."""
+    path = _paths(directory, death.worker)[3]
+    started = int.from_bytes(path.read_bytes()[:8], "little") if path.exists() else 0
+    heads = schedule.heads[schedule.positions(death.worker, workers)][:started]
+    written, lengths = known
+    # A session's next turn was on its way, or would have been, once the turn before had ended.
+    next_turns = schedule.following[written]
+    begun = np.union1d(heads, next_turns[next_turns >= 0])
+    lost = begun[~np.isin(begun, written)]
+    rows = np.zeros(len(lost), ROW)
+    rows["index"], rows["warmup"] = lost, lost < schedule.warmup
+    rows["slot"] = death.worker
+    for name in ("scheduled_us", "sent_us", "end_us"):
+        rows[name] = death.at_us
+    rows["asked_prompt_tokens"] = lengths.prompt_tokens[lost]
+    rows["asked_output_tokens"] = lengths.output_tokens[lost]
+    rows["prompt_tokens"] = rows["output_tokens"] = UNKNOWN
+    texts = np.empty((len(lost), 3), object)
+    texts[:] = (None, WORKER_DIED, death.detail)
+    return rows, np.empty(0, np.int64), texts
+
+
+def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTable:
+    order = np.argsort(rows["index"], kind="stable")
+    counts = rows["chunks"]
+    begins = np.concatenate(([0], np.cumsum(counts)))[:-1]
+    rows, counts, begins, texts = rows[order], counts[order], begins[order], texts[order]
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    # Where each chunk of the ordered table stands in what was written.
+    gather = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], counts)
+    packed = packed[gather]
+    tokens = packed & UNCOUNTED
+    unknown = np.zeros(len(rows), np.bool_)
+    unknown[np.repeat(np.arange(len(rows)), counts)[tokens == UNCOUNTED]] = True
+    tokens[np.repeat(unknown, counts)] = UNKNOWN
+
+    def in_engine_s(wall_us: Ints) -> Floats:
+        return np.asarray(wall_us * (time_scale * 1e-6), np.float64)
+
+    def ints(name: str) -> Ints:
+        return np.ascontiguousarray(rows[name])
+
+    return RequestTable(
+        index=ints("index"),
+        slot=ints("slot"),
+        warmup=ints("warmup").astype(np.bool_),
+        scheduled_s=in_engine_s(rows["scheduled_us"]),
+        sent_s=in_engine_s(rows["sent_us"]),
+        end_s=in_engine_s(rows["end_us"]),
+        asked_prompt_tokens=ints("asked_prompt_tokens"),
+        asked_output_tokens=ints("asked_output_tokens"),
+        prompt_tokens=ints("prompt_tokens"),
+        output_tokens=ints("output_tokens"),
+        finish_reason=texts[:, 0],
+        error=texts[:, 1],
+        error_detail=texts[:, 2],
+        chunk_offsets=offsets,
+        chunk_times_s=in_engine_s(packed >> TOKEN_BITS),
+        chunk_tokens=tokens,
+    ).rounded()

@@ -1,0 +1,208 @@
+"""The built-in mock server: as many streams as a rack has, one event for each at every step, no engine.
+
+    python -m mtpbench.load.mock --port 8000 --ttft-ms 50 --step-ms 20
+
+It is there to find out what this machine's load client can take (`mtpbench doctor --client`), so it does next
+to nothing itself: events are rendered once, a step is one `send` for each stream. `GET /stats` says how many
+steps it ran and how many of them late, for then it was the limit, not the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+_MODEL = "mtpbench-mock"
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+_MOST_TOKENS = 65_536
+_READ_BYTES = 1 << 18
+_BACKLOG = 16_384
+
+
+def chunk(data: bytes) -> bytes:
+    """Bytes as one chunk of an HTTP body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(body: dict[str, Any]) -> bytes:
+    """A server-sent event with a JSON body."""
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+class _Stream:
+    """One request's answer on its way."""
+
+    __slots__ = ("asked", "due_ns", "sent", "socket")
+
+    def __init__(self, connection: socket.socket, asked: int, due_ns: int) -> None:
+        self.socket, self.asked, self.due_ns, self.sent = connection, asked, due_ns, 0
+
+
+class Mock:
+    """The server.
+
+    Args:
+        port: on 127.0.0.1; 0 for any.
+        ttft_s: from a request to the first step that serves it.
+        step_s: from one step to the next.
+    """
+
+    def __init__(self, port: int, ttft_s: float, step_s: float) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
+        self._listener.setblocking(False)
+        self.port = int(self._listener.getsockname()[1])
+        self._ttft_ns, self._step_ns = int(ttft_s * 1e9), int(step_s * 1e9)
+        self._poller = select.epoll()
+        self._poller.register(self._listener.fileno(), select.EPOLLIN)
+        self._connections: dict[int, socket.socket] = {}
+        self._pending: dict[int, bytes] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._events: list[bytes] = []
+        self.steps = self.late_steps = self.events = 0
+
+    def serve(self) -> NoReturn:
+        """Serve for ever."""
+        step_ns = time.monotonic_ns()
+        while True:
+            left_s = (step_ns - time.monotonic_ns()) * 1e-9
+            if left_s > 0:
+                for descriptor, _ in self._poller.poll(max(left_s - 0.001, 0.0)):
+                    self._read(descriptor)
+                continue
+            self._step(step_ns)
+            step_ns += self._step_ns
+            if (now_ns := time.monotonic_ns()) > step_ns:
+                self.late_steps += bool(self._streams)
+                step_ns = now_ns
+
+    def _step(self, now_ns: int) -> None:
+        self.steps += bool(self._streams)
+        rendered, ended = self._events, []
+        for descriptor, stream in self._streams.items():
+            if stream.due_ns > now_ns:
+                continue
+            try:
+                stream.socket.send(rendered[stream.sent])
+            except BlockingIOError:
+                continue  # the reader's buffer is full: its event comes late, as with any server
+            except OSError:
+                ended.append(descriptor)
+                continue
+            stream.sent += 1
+            self.events += 1
+            if stream.sent == stream.asked:
+                self._finish(stream)
+                ended.append(descriptor)
+        for descriptor in ended:
+            del self._streams[descriptor]
+
+    def _finish(self, stream: _Stream) -> None:
+        choice = {"index": 0, "text": "", "finish_reason": "length"}
+        usage = {"prompt_tokens": 1, "completion_tokens": stream.asked, "total_tokens": stream.asked + 1}
+        last = event({"choices": [choice], "usage": usage}) + b"data: [DONE]\n\n"
+        stream.socket.send(chunk(last) + b"0\r\n\r\n")
+
+    def _render(self, tokens: int) -> None:
+        """Events up to a request's length: like vLLM's, with continuous usage."""
+        for n in range(len(self._events) + 1, tokens + 1):
+            choice = {
+                "index": 0,
+                "text": " word",
+                "logprobs": None,
+                "finish_reason": None,
+                "stop_reason": None,
+            }
+            usage = {"prompt_tokens": 1, "total_tokens": n + 1, "completion_tokens": n}
+            head = {"id": "cmpl-00000000", "object": "text_completion", "created": 1, "model": _MODEL}
+            self._events.append(chunk(event({**head, "choices": [choice], "usage": usage})))
+
+    def _read(self, descriptor: int) -> None:
+        if descriptor == self._listener.fileno():
+            self._accept()
+            return
+        connection = self._connections[descriptor]
+        try:
+            data = connection.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._poller.unregister(descriptor)
+            self._streams.pop(descriptor, None)
+            self._pending.pop(descriptor, None)
+            self._connections.pop(descriptor).close()
+            return
+        request = self._pending.pop(descriptor, b"") + data
+        head, found, body = request.partition(b"\r\n\r\n")
+        if not found or len(body) < _content_length(head):
+            self._pending[descriptor] = request
+        elif head.startswith(b"POST "):
+            asked = min(int(json.loads(body).get("max_tokens", 16)), _MOST_TOKENS)
+            self._render(asked)
+            connection.send(_HEAD)
+            self._streams[descriptor] = _Stream(connection, asked, time.monotonic_ns() + self._ttft_ns)
+        else:
+            self._tell(connection)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections[connection.fileno()] = connection
+            self._poller.register(connection.fileno(), select.EPOLLIN)
+
+    def _tell(self, connection: socket.socket) -> None:
+        said = json.dumps(
+            {"steps": self.steps, "late_steps": self.late_steps, "events": self.events}
+        ).encode()
+        self.steps = self.late_steps = self.events = 0
+        connection.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(said), said)
+        )
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal; the first line of standard output is the port."""
+    parser = argparse.ArgumentParser(prog="mtpbench.load.mock", description="the built-in mock server")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--ttft-ms", type=float, default=50.0)
+    parser.add_argument("--step-ms", type=float, default=20.0)
+    options = parser.parse_args(arguments)
+    from mtpbench.load.limits import most_descriptors, raise_descriptor_limit
+
+    raise_descriptor_limit(most_descriptors() or 1 << 20)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    mock = Mock(options.port, options.ttft_ms * 1e-3, options.step_ms * 1e-3)
+    sys.stdout.write(f"{mock.port}\n")
+    sys.stdout.flush()
+    try:
+        mock.serve()
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

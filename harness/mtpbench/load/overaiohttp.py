@@ -1,0 +1,259 @@
+"""The other transport: aiohttp, for TLS, proxies and servers that the fast one does not understand.
+
+The same conductor, the same streams, the same records; stamps are taken in user space, right after each read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+
+from mtpbench.load.conductor import CUT_OFF, Conductor, Failure, Flight, authorization
+from mtpbench.load.connection import LIMITS
+from mtpbench.load.http1 import MAX_HEAD_BYTES
+from mtpbench.load.selfwatch import SelfWatch
+from mtpbench.load.verdict import Verdict
+
+READ_BUFFER_BYTES = 1 << 20
+DRAIN_S = 1.0
+TICK_S = 0.01
+
+
+class AiohttpTransport:
+    """Drives one process's share of a load through one aiohttp session.
+
+    Args:
+        conductor: what to send, and where its ends are recorded.
+        watch: what this process notes of itself.
+        path: the path of every request.
+        control: a descriptor that becomes readable when `hear` has something to do, or None.
+        hear: reads it.
+    """
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        watch: SelfWatch,
+        path: str,
+        control: int | None = None,
+        hear: Callable[[], None] | None = None,
+    ) -> None:
+        self._conductor, self._watch, self._path = conductor, watch, path
+        self._control, self._hear = control, hear
+        self._session: aiohttp.ClientSession
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._freed: asyncio.Event
+        self._fault: BaseException | None = None
+        self._sent: dict[int, int] = {}
+
+    async def open(self, connections: int) -> None:
+        """Open the session; connections are made when they are needed."""
+        del connections
+        job = self._conductor.job
+        headers = {
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": "mtpbench",
+        }
+        if (key := authorization(job)) is not None:
+            headers["Authorization"] = key
+        connector = aiohttp.TCPConnector(
+            limit=0, **({"keepalive_timeout": 60} if job.keeps_connections else {"force_close": True})
+        )
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(self._note_sent)
+        trace.on_connection_reuseconn.append(self._note_reused)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=False,
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
+            trace_configs=[trace],
+        )
+        self._freed = asyncio.Event()
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self._session.close()
+
+    async def run(self) -> None:
+        """Send and receive until the share is done or cut off."""
+        conductor = self._conductor
+        loop = asyncio.get_running_loop()
+        if self._control is not None and self._hear is not None:
+            loop.add_reader(self._control, self._heard)
+        ticking = loop.create_task(self._tick())
+        try:
+            while not conductor.over:
+                while (flight := conductor.next()) is not None:
+                    task = loop.create_task(self._fly(flight))
+                    self._tasks.add(task)
+                    task.add_done_callback(partial(self._landed, flight))
+                await self._sleep()
+                self._raise_faults(ticking)
+                if self._fault is not None:
+                    raise self._fault
+        finally:
+            ticking.cancel()
+            if self._control is not None:
+                loop.remove_reader(self._control)
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(ticking, *self._tasks, return_exceptions=True)
+
+    def _heard(self) -> None:
+        assert self._control is not None
+        assert self._hear is not None
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._hear()
+
+    def _landed(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """A task has ended; one that was cancelled before it began has recorded nothing."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._conductor.end(flight, (CUT_OFF, self._conductor.cut_off or "stopped"))
+        elif (fault := task.exception()) is not None:
+            self._fault = fault
+        self._freed.set()
+
+    @staticmethod
+    def _raise_faults(task: asyncio.Task[None]) -> None:
+        if task.done():
+            task.result()
+
+    async def _sleep(self) -> None:
+        """Until a slot is free or something is due."""
+        due_ns = self._conductor.next_due_ns()
+        left_s = TICK_S if due_ns is None else min((due_ns - time.perf_counter_ns()) * 1e-9, TICK_S)
+        self._freed.clear()
+        try:
+            async with asyncio.timeout(max(left_s, 0.0)):
+                await self._freed.wait()
+        except TimeoutError:
+            return
+
+    async def _fly(self, flight: Flight) -> None:
+        conductor = self._conductor
+        timeout_s = conductor.timeout_us * 1e-6
+        failure: Failure | None
+        try:
+            async with asyncio.timeout(timeout_s):
+                failure = await self._stream(flight)
+        except TimeoutError:
+            failure = ("timeout", conductor.timeout_detail)
+        except asyncio.CancelledError:
+            failure = (CUT_OFF, conductor.cut_off or "stopped")
+        if flight.stream.done:
+            failure = None
+        conductor.end(flight, failure)
+        self._freed.set()
+
+    async def _stream(self, flight: Flight) -> Failure | None:
+        body = b"".join(self._conductor.pieces(flight))
+        while True:
+            way = SimpleNamespace(flight=flight, reused=False, answered=False)
+            failure = await self._try(way, body)
+            if failure is None or failure[0] != "disconnected" or way.answered or not way.reused:
+                return failure
+            self._conductor.retried += 1  # a kept connection was closed before it took the request
+
+    async def _try(self, way: SimpleNamespace, body: bytes) -> Failure | None:
+        url = self._conductor.job.base_url.rstrip("/") + self._path
+        try:
+            async with self._session.post(
+                url, data=BytesIO(body), allow_redirects=False, trace_request_ctx=way
+            ) as response:
+                way.answered = True
+                return await self._read(response, way.flight)
+        except aiohttp.ClientConnectorError as error:
+            limited = error.errno in LIMITS
+            return "client_limit" if limited else "connect_failed", str(error)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
+            way.answered |= not isinstance(getattr(error, "message", ""), str)
+            return "disconnected", str(error) or type(error).__name__
+        except OSError as error:
+            limited = error.errno in LIMITS or error.errno == errno.EMFILE
+            return "client_limit" if limited else "disconnected", str(error) or type(error).__name__
+        except (aiohttp.ClientError, ValueError) as error:
+            return "bad_response", f"{type(error).__name__}: {error}"
+
+    async def _read(self, response: aiohttp.ClientResponse, flight: Flight) -> Failure | None:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        stream, content, watch = flight.stream, response.content, self._watch
+        verdict = Verdict(response.status, headers, stream)
+        if not verdict.wanted:
+            await _hear(content, verdict)
+            return verdict.failure
+        while piece := await content.readany():
+            at_us = self._conductor.now_us()
+            watch.reads += 1
+            before = stream.events
+            done = stream.feed(at_us, piece)
+            watch.note_events(stream.events - before, at_us)
+            if done:
+                await _drain(content)
+                break
+        return verdict.failure
+
+    async def _note_sent(
+        self, session: aiohttp.ClientSession, context: SimpleNamespace, parameters: Any
+    ) -> None:
+        """The request leaves: what came before was waiting for a connection."""
+        del session, parameters
+        context.trace_request_ctx.flight.sent_us = self._conductor.now_us()
+
+    @staticmethod
+    async def _note_reused(session: aiohttp.ClientSession, context: SimpleNamespace, parameters: Any) -> None:
+        del session, parameters
+        context.trace_request_ctx.reused = True
+
+    async def _tick(self) -> None:
+        """The event loop's lag, and the point's timeout."""
+        conductor, watch = self._conductor, self._watch
+        while True:
+            due_us = conductor.now_us() + int(TICK_S * 1e6)
+            await asyncio.sleep(TICK_S)
+            now_us = conductor.now_us()
+            watch.begin_round(due_us, now_us)
+            watch.note_lag(now_us, max(now_us - due_us, 0))
+            if conductor.cut_off is None and now_us > conductor.ends_us:
+                conductor.cut_off = "point_timeout"
+            if conductor.cut_off is not None:
+                for task in list(self._tasks):
+                    task.cancel()
+            watch.tick(now_us, conductor)
+
+
+async def _hear(content: aiohttp.StreamReader, verdict: Verdict) -> None:
+    """Keep what an unwanted answer says, also where it breaks off."""
+    try:
+        while not verdict.heard_enough and (piece := await content.readany()):
+            verdict.hear(piece)
+    except (aiohttp.ClientError, OSError):
+        return
+
+
+async def _drain(content: aiohttp.StreamReader) -> None:
+    """Read up to the end, so that the connection can serve the next request; not for long."""
+    if content.at_eof():
+        return
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while await content.readany():
+                pass
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return  # the answer was whole; only the connection is lost

@@ -1,0 +1,71 @@
+"""When bytes arrived, as the kernel saw it: receive stamps of sockets, on the run's clock.
+
+A reader that falls behind still learns when each segment came in. The kernel stamps with the wall clock,
+which may be slewed; its offset to the monotonic clock is measured again and again, and steps are reported.
+
+Source: socket(7), SO_TIMESTAMPNS; Linux, net/ipv4/tcp.c: a read gives the stamp of the last segment it took.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+
+CONTROL_BYTES = 32
+"""Room for the one control message: a header of 16 bytes and a timespec of 16."""
+unpack_timespec = struct.Struct("qq").unpack
+_SO_TIMESTAMPNS = 35
+_SAMPLES = 3
+STEP_US = 1000
+"""A change of the wall clock's offset by more than this between two looks is a step."""
+
+
+def stamp_receives(connection: socket.socket) -> bool:
+    """Ask the kernel to stamp what this socket receives; False where the platform can't."""
+    if sys.platform != "linux":
+        return False
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
+    return True
+
+
+class WallClock:
+    """The wall clock's reading at the run's second 0, followed through slews and steps.
+
+    Args:
+        origin_ns: the `time.perf_counter_ns()` value of the run's second 0.
+    """
+
+    def __init__(self, origin_ns: int) -> None:
+        self._origin_ns = origin_ns
+        self._first_ns = self.zero_ns = self._read()
+        self.largest_step_us = 0
+
+    @property
+    def drift_us(self) -> int:
+        """How far the offset has moved since the run began."""
+        return (self.zero_ns - self._first_ns) // 1000
+
+    def follow(self) -> int:
+        """Measure the offset again; `CLOCK_REALTIME` nanoseconds at the run's second 0."""
+        before, self.zero_ns = self.zero_ns, self._read()
+        moved_us = abs(self.zero_ns - before) // 1000
+        if moved_us > STEP_US:
+            self.largest_step_us = max(self.largest_step_us, moved_us)
+        return self.zero_ns
+
+    def _read(self) -> int:
+        """The offset from the tightest of a few pairs of readings: an interruption only widens a pair."""
+        best: tuple[int, int] | None = None
+        for _ in range(_SAMPLES):
+            before = time.perf_counter_ns()
+            wall = time.time_ns()
+            after = time.perf_counter_ns()
+            pair = (after - before, wall - (before + after) // 2)
+            best = pair if best is None or pair < best else best
+        assert best is not None
+        return best[1] + self._origin_ns

@@ -1,0 +1,198 @@
+"""One process of the load client.
+
+    python -m mtpbench.load.worker DIRECTORY NUMBER OF
+
+It reads DIRECTORY/job.json, prepares its share, says `ready` on standard output, starts at the moment that
+standard input names (`go NANOSECONDS`, a `time.perf_counter_ns()` value), says how far it is, and writes what
+happened into DIRECTORY. `stop` on standard input, or its end, cuts the load off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mtpbench.errors import InputError, MtpbenchError
+from mtpbench.load.conductor import Conductor
+from mtpbench.load.fast import FastTransport
+from mtpbench.load.job import Job
+from mtpbench.load.ledger import Ledger
+from mtpbench.load.limits import SPARE_DESCRIPTORS, raise_descriptor_limit
+from mtpbench.load.selfwatch import SelfWatch
+from mtpbench.records import from_json
+
+STOPPED = "stopped"
+_STDIN, _STDOUT = 0, 1
+
+
+class Voice(Protocol):
+    """How a worker is spoken to, and speaks."""
+
+    control: int | None
+    """A descriptor that becomes readable when the load is to be cut off."""
+
+    def await_start(self) -> int | None:
+        """Say that all is prepared; the `time.perf_counter_ns()` value to start at, None for not at all."""
+
+    def say(self, message: dict[str, int]) -> None:
+        """Tell how far things are."""
+
+
+class Worker:
+    """One process's part of a job.
+
+    Args:
+        job: the load.
+        directory: where it writes.
+        number, of: which of how many shares.
+        voice: who says when to start and stop.
+    """
+
+    def __init__(self, job: Job, directory: Path, number: int, of: int, voice: Voice) -> None:
+        self._directory, self._number, self._voice, self.job = directory, number, voice, job
+        prompts, schedule = job.prepare()
+        self._slots = len(range(number, job.concurrency, of))
+        self._descriptors = raise_descriptor_limit(self._slots + SPARE_DESCRIPTORS)
+        self._path = prompts.path
+        ledger = Ledger(directory, number)
+        self.conductor = Conductor(job, prompts, schedule.share(number, of), ledger, 2 * self._slots)
+        self.watch = SelfWatch(self._report, self._slots)
+
+    def run(self) -> None:
+        """Wait for the start, send the share, write everything down."""
+        if self.job.load.transport == "aiohttp":
+            self._run_loop()
+        else:
+            transport = FastTransport(self.conductor, self.watch, self._path, self._voice.control, self._hear)
+            transport.open(self._slots)
+            try:
+                if self._await_start():
+                    transport.run()
+            finally:
+                transport.close()
+        self._finish()
+
+    def _run_loop(self) -> None:
+        import uvloop
+
+        from mtpbench.load.overaiohttp import AiohttpTransport
+
+        async def run() -> None:
+            transport = AiohttpTransport(
+                self.conductor, self.watch, self._path, self._voice.control, self._hear
+            )
+            await transport.open(self._slots)
+            try:
+                if self._await_start():
+                    await transport.run()
+            finally:
+                await transport.close()
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run())
+
+    def _await_start(self) -> bool:
+        moment = self._voice.await_start()
+        if moment is None:
+            return False
+        self.conductor.origin_ns = moment
+        while (left_ns := moment - time.perf_counter_ns()) > 0:
+            if left_ns > 2_000_000:
+                time.sleep((left_ns - 1_000_000) * 1e-9)
+        return True
+
+    def _hear(self) -> None:
+        self.conductor.cut_off = STOPPED
+
+    def _report(self, conductor: Conductor) -> None:
+        self._voice.say(
+            {
+                "ended": conductor.ledger.ended,
+                "failed": conductor.failed,
+                "in_flight": len(conductor.flights),
+                "output_tokens": conductor.tokens(),
+            }
+        )
+
+    def _finish(self) -> None:
+        conductor, watch = self.conductor, self.watch
+        self._report(conductor)
+        watch.save(self._directory / f"{self._number}.watch.npz")
+        conductor.ledger.close()
+        summary = {
+            "cut_off": conductor.cut_off,
+            "unreachable": conductor.unreachable,
+            "refused": conductor.refused,
+            "missed_done": conductor.missed_done,
+            "retried": conductor.retried,
+            "waited": conductor.pacer.waited,
+            "unsent": conductor.pacer.unsent,
+            "stamps": watch.stamps,
+            "clock_drift_us": watch.clock_drift_us,
+            "clock_step_us": watch.clock_step_us,
+            "descriptors": self._descriptors,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        (self._directory / f"{self._number}.summary.json").write_text(json.dumps(summary), "utf-8")
+
+
+class Pipes:
+    """Standard input and output: `go NANOSECONDS` starts; `stop`, or the end of input, cuts off."""
+
+    control: int | None = _STDIN
+
+    def await_start(self) -> int | None:
+        """See `Voice.await_start`."""
+        self._write({"ready": True})
+        word, _, moment = self._read_line().partition(" ")
+        return int(moment) if word == "go" else None
+
+    def say(self, message: dict[str, int]) -> None:
+        """See `Voice.say`."""
+        self._write(message)
+
+    @staticmethod
+    def _read_line() -> str:
+        """One line of standard input and not a byte more: what follows is for the control."""
+        line = bytearray()
+        while (byte := os.read(_STDIN, 1)) and byte != b"\n":
+            line += byte
+        return line.decode("ascii")
+
+    @staticmethod
+    def _write(message: Mapping[str, object]) -> None:
+        try:
+            os.write(_STDOUT, json.dumps(message).encode() + b"\n")
+        except (BrokenPipeError, BlockingIOError):
+            return  # nobody listens; the end of standard input will tell
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one worker; the exit status is 0, or that of the error whose message stands in standard error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which says `stop`
+    directory, number, of = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    try:
+        job = from_json(Job, json.loads((directory / "job.json").read_text("utf-8")))
+        worker = Worker(job, directory, number, of, Pipes())
+        # What is there now stays; what comes is freed by count alone.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        worker.run()
+    except (MtpbenchError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code if isinstance(error, InputError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

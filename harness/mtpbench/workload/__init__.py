@@ -1,0 +1,24 @@
+"""What is asked of the server: lengths, prompts and their timing, exact, seeded and equal in both arms.
+
+`Lengths` and `draw_lengths` are pure arrays; `Prompts` makes the bodies of requests, from random symbols or
+from a dataset. Everything depends on the point's seed and the request's index alone.
+"""
+
+from mtpbench.workload.alphabet import DEFAULT_VOCABULARY
+from mtpbench.workload.content import Piece
+from mtpbench.workload.dataset import count_lines
+from mtpbench.workload.lengths import Lengths, draw_lengths
+from mtpbench.workload.prompts import CHAT, COMPLETIONS, Prompts
+from mtpbench.workload.words import WORDS
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "DEFAULT_VOCABULARY",
+    "WORDS",
+    "Lengths",
+    "Piece",
+    "Prompts",
+    "count_lines",
+    "draw_lengths",
+]

@@ -1,0 +1,203 @@
+"""A dataset file as columns: read once, in file order, each line checked, only what is needed kept."""
+
+from __future__ import annotations
+
+import reprlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtpbench.errors import SweepError
+from mtpbench.records import Workload
+from mtpbench.requests import UNKNOWN, Floats, Ints
+from mtpbench.workload.line import Line, parse_line
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """The rows of a file, one for each line that is not blank.
+
+    Args:
+        path: the file.
+        line_numbers: (n,) 1-based.
+        payloads: the prompts as members of a request's JSON, of the first rows only; None for trace rows.
+        prompt_tokens, output_tokens: (n,) `UNKNOWN` where the line does not say.
+        times_s: (n,) seconds from the first row, not falling; None where lines have no timestamps.
+        previous: (n,) the row of the same session's turn before; -1 for none.
+        delay_s: (n,) pause after the end of that turn.
+        block_offsets: (n + 1,) blocks of row i are [block_offsets[i], block_offsets[i + 1]) of `blocks`.
+        blocks: hash ids, numbered from 0 in the order in which they first appear.
+        distinct_blocks: how many different ones there are.
+        longest_trace: tokens of the longest trace row; 0 where there is none.
+    """
+
+    path: Path
+    line_numbers: Ints
+    payloads: tuple[bytes | None, ...]
+    prompt_tokens: Ints
+    output_tokens: Ints
+    times_s: Floats | None
+    previous: Ints
+    delay_s: Floats
+    block_offsets: Ints
+    blocks: Ints
+    distinct_blocks: int
+    longest_trace: int
+
+    def __len__(self) -> int:
+        return len(self.line_numbers)
+
+    def blocks_of(self, row: int) -> Ints:
+        """The numbers of a row's blocks; empty where it has none."""
+        return self.blocks[self.block_offsets[row] : self.block_offsets[row + 1]]
+
+    def traced(self, count: int) -> Ints:
+        """Which of the first rows, up to `count`, are trace rows."""
+        return np.array([row for row, text in enumerate(self.payloads[:count]) if text is None], np.int64)
+
+    def error(self, row: int, message: str) -> SweepError:
+        """An error about the line of a row."""
+        return SweepError(message, path=self.path, line=int(self.line_numbers[row]))
+
+
+def read_dataset(workload: Workload, count: int) -> Dataset:
+    """The workload's JSONL file; of rows after the first `count` only the numbers are kept.
+
+    Raises:
+        SweepError: the file can't be read, or a line of it is no request; names file and line.
+    """
+    path = _path(workload)
+    reader = _Reader(path, count)
+    for number, raw in _lines(path):
+        try:
+            line = parse_line(raw, chat=workload.chat_template, vocabulary=workload.vocabulary)
+            reader.add(number, line)
+        except ValueError as error:
+            raise SweepError(str(error), path=path, line=number) from error
+    return reader.dataset()
+
+
+def count_lines(workload: Workload) -> int:
+    """How many requests the workload's JSONL file holds, without a look at them.
+
+    Raises:
+        SweepError: the file can't be read, or there are none.
+    """
+    path = _path(workload)
+    return sum(1 for _ in _lines(path)) or _refuse_empty(path)
+
+
+def _path(workload: Workload) -> Path:
+    if not workload.dataset_path:
+        raise SweepError("prompts: dataset needs the path of a JSONL file", key="workload.dataset")
+    return Path(workload.dataset_path)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if text := raw.removeprefix(b"\xef\xbb\xbf").strip():
+                    yield number, text
+    except OSError as error:
+        raise SweepError(f"the dataset can't be read: {error.strerror}", path=path) from error
+
+
+def _refuse_empty(path: Path) -> int:
+    raise SweepError("the dataset is empty; one JSON object per line was expected", path=path)
+
+
+class _Reader:
+    """Gathers columns and holds each line against those before it."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._count = path, count
+        self._payloads: list[bytes | None] = []
+        self._numbers, self._prompt_tokens, self._output_tokens, self._previous, self._blocks = (
+            array("q") for _ in range(5)
+        )
+        self._offsets = array("q", [0])
+        self._times_ms, self._delays_ms = array("d"), array("d")
+        self._timed: bool | None = None
+        self._longest_trace = 0
+        self._last_turns: dict[str | int, int] = {}
+        self._block_numbers: dict[int, int] = {}
+
+    def add(self, number: int, line: Line) -> None:
+        """Takes a line in.
+
+        Raises:
+            ValueError: it does not fit the lines before it.
+        """
+        row = len(self._numbers)
+        previous = -1 if line.session is None else self._last_turns.get(line.session, -1)
+        self._check_time(line, previous)
+        if previous < 0 and line.delay_ms:
+            raise ValueError(
+                f'"delay" counts from the end of the turn before, and this is the first turn of '
+                f'{reprlib.repr(line.session)}: leave it out (a "timestamp" says when a session starts)'
+            )
+        if line.session is not None:
+            self._last_turns[line.session] = row
+        self._numbers.append(number)
+        if row < self._count:
+            self._payloads.append(line.payload)
+        self._prompt_tokens.append(UNKNOWN if line.prompt_tokens is None else line.prompt_tokens)
+        self._output_tokens.append(UNKNOWN if line.output_tokens is None else line.output_tokens)
+        if line.payload is None:
+            self._longest_trace = max(self._longest_trace, line.prompt_tokens or 0)
+        self._previous.append(previous)
+        self._delays_ms.append(line.delay_ms)
+        numbers = self._block_numbers
+        self._blocks.extend(numbers.setdefault(block, len(numbers)) for block in line.hash_ids)
+        self._offsets.append(len(self._blocks))
+
+    def dataset(self) -> Dataset:
+        """What was taken in.
+
+        Raises:
+            SweepError: nothing was.
+        """
+        if not self._numbers:
+            _refuse_empty(self._path)
+        times_ms = np.array(self._times_ms)
+        return Dataset(
+            path=self._path,
+            line_numbers=np.array(self._numbers, np.int64),
+            payloads=tuple(self._payloads),
+            prompt_tokens=np.array(self._prompt_tokens, np.int64),
+            output_tokens=np.array(self._output_tokens, np.int64),
+            times_s=(times_ms - times_ms[0]) / 1000 if self._timed else None,
+            previous=np.array(self._previous, np.int64),
+            delay_s=np.array(self._delays_ms) / 1000,
+            block_offsets=np.array(self._offsets, np.int64),
+            blocks=np.array(self._blocks, np.int64),
+            distinct_blocks=len(self._block_numbers),
+            longest_trace=self._longest_trace,
+        )
+
+    def _check_time(self, line: Line, previous: int) -> None:
+        """All lines have timestamps or none; a later turn may do without, since it follows the one before."""
+        time_ms = line.timestamp_ms
+        if self._timed is None:
+            self._timed = time_ms is not None
+        if time_ms is None:
+            if self._timed and previous < 0:
+                raise ValueError(
+                    'this line has no "timestamp" and those before have: give all lines one, or none '
+                    "(only a later turn of a session may do without)"
+                )
+            time_ms = self._times_ms[-1] if self._times_ms else 0.0
+        elif not self._timed:
+            raise ValueError(
+                'this line has a "timestamp" and the first one has none: give all lines one, or none'
+            )
+        if self._times_ms and time_ms < self._times_ms[-1]:
+            raise ValueError(
+                f"the timestamps go backwards, from {self._times_ms[-1]:g} to {time_ms:g} ms: "
+                "sort the lines by time"
+            )
+        self._times_ms.append(time_ms)

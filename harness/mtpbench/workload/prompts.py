@@ -1,0 +1,233 @@
+"""The requests of a run, as buffers that are ready to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import orjson
+
+from mtpbench.errors import SweepError
+from mtpbench.records import Workload
+from mtpbench.requests import UNKNOWN, Floats, Ints
+from mtpbench.workload.alphabet import token_ids, words
+from mtpbench.workload.content import Piece, RandomContent
+from mtpbench.workload.dataset import Dataset, read_dataset
+from mtpbench.workload.lengths import Lengths, shortest_of
+from mtpbench.workload.timing import time_rows, untimed
+from mtpbench.workload.tokenizer import ChatTokenizer, load_tokenizer
+from mtpbench.workload.words import WORDS
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+_CLOSING = b"}"
+_SHORT_TOKENS = 20_000
+"""Prompts up to this length are counted in milliseconds."""
+
+
+class Prompts:
+    """The requests of a run; request i has the same bytes in every arm and however many there are.
+
+    Random prompts without a chat template are lists of token ids, so their length is exact. With one they
+    are one user message of words: exact in tokens with the model's tokenizer, else in words only. A dataset
+    is used in file order, from the start again where it is shorter than the run, which `notes` then says.
+
+    Args:
+        workload: what is asked of the server.
+        lengths: token lengths by request index; those that a dataset says itself win over them.
+        seed: the point's seed.
+        model_name: the name that requests use.
+        continuous_usage: ask for the token count in every event.
+
+    Attributes:
+        path: where the requests are posted.
+        lengths: the lengths that are asked for. The prompt tokens of a dataset's texts are those passed in
+            (no one knows them) unless the tokenizer counts them.
+        notes: what a reader of the results must know.
+        exact: whether `lengths.prompt_tokens` are the server's tokens, and no estimate.
+        arrivals_s: (n,) seconds from the first request by a dataset's timestamps, not falling, or None. A
+            later turn that has no timestamp has that of the line before it.
+        after: (n,) the request that must have ended before this one may start: the turn before; -1 for none.
+        delay_s: (n,) pause after that end.
+
+    Raises:
+        SweepError: the dataset, a line of it, the tokenizer or a length can't be used; says where and why.
+    """
+
+    path: str
+    lengths: Lengths
+    notes: tuple[str, ...]
+    exact: bool
+    arrivals_s: Floats | None
+    after: Ints
+    delay_s: Floats
+
+    def __init__(
+        self, workload: Workload, lengths: Lengths, seed: int, *, model_name: str, continuous_usage: bool
+    ) -> None:
+        count = len(lengths.prompt_tokens)
+        self._workload = workload
+        self._front = _front(workload, model_name, continuous_usage)
+        self.path = CHAT if workload.chat_template else COMPLETIONS
+        self._tokenizer = _tokenizer(workload)
+        self._dataset = read_dataset(workload, count) if workload.prompts == "dataset" else None
+        timing = untimed(count) if self._dataset is None else time_rows(self._dataset, count)
+        self.arrivals_s, self.after, self.delay_s = timing.arrivals_s, timing.after, timing.delay_s
+        self.notes = timing.notes
+        self.lengths = lengths if self._dataset is None else self._dataset_lengths(self._dataset, lengths)
+        texts = self._dataset is not None and bool((self._dataset.prompt_tokens[:count] == UNKNOWN).any())
+        self.exact = self._tokenizer is not None or not (workload.chat_template or texts)
+        self._content = self._make_content(seed)
+        if self._tokenizer is not None:
+            self._check_counts(self._tokenizer)
+
+    def __len__(self) -> int:
+        return len(self.lengths.prompt_tokens)
+
+    def pieces(self, index: int) -> tuple[Piece, ...]:
+        """The JSON body of request `index` (0-based): at most 1000 buffers, to be sent in this order."""
+        front = b"%s%d," % (self._front, self.lengths.output_tokens[index])
+        row, numbers = index, None
+        if self._dataset is not None:
+            row = index % len(self._dataset)
+            if (payload := self._dataset.payloads[row]) is not None:
+                return front, payload, _CLOSING
+            numbers = self._dataset.blocks_of(row)
+        return _joined([front, *self._random(index, numbers), _CLOSING])
+
+    def body(self, index: int) -> bytes:
+        """The same in one piece."""
+        return b"".join(self.pieces(index))
+
+    def trace_arrivals_s(self) -> Floats:
+        """`arrivals_s` of a dataset that must have them.
+
+        Raises:
+            SweepError: it has none.
+        """
+        if self.arrivals_s is None:
+            path = None if self._dataset is None else self._dataset.path
+            raise SweepError('`pacing: trace` needs a "timestamp" (ms) in every line', path=path)
+        return self.arrivals_s
+
+    def _random(self, index: int, blocks: Ints | None) -> list[Piece]:
+        assert self._content is not None
+        tokens = int(self.lengths.prompt_tokens[index])
+        symbols = tokens - self._overhead
+        if blocks is not None and len(blocks):
+            return self._content.blocks(blocks.tolist(), symbols)
+        opening = 0 if self._tokenizer is None else self._tokenizer.opening
+        shared = round(self._workload.prefix_share * tokens) - opening
+        return self._content.prompt(index, symbols, min(max(shared, 0), symbols))
+
+    @property
+    def _overhead(self) -> int:
+        return 0 if self._tokenizer is None else self._tokenizer.overhead
+
+    def _dataset_lengths(self, dataset: Dataset, passed: Lengths) -> Lengths:
+        row = np.arange(len(passed.prompt_tokens)) % len(dataset)
+        known = dataset.prompt_tokens.copy()
+        if self._tokenizer is not None:
+            for i, payload in enumerate(dataset.payloads):
+                if payload is not None:
+                    known[i] = _count(dataset, i, payload, self._tokenizer)
+
+        def win(own: Ints, given: Ints) -> Ints:
+            return np.where(own == UNKNOWN, given, own)
+
+        return Lengths(
+            prompt_tokens=win(known[row], passed.prompt_tokens),
+            output_tokens=win(dataset.output_tokens[row], passed.output_tokens),
+        )
+
+    def _make_content(self, seed: int) -> RandomContent | None:
+        """What random prompts come from; as large for a short run as for a long one, for the same bytes."""
+        dataset, blocks = self._dataset, 0
+        if dataset is None:
+            tokens = self.lengths.prompt_tokens
+            longest = max(self._workload.isl, int(tokens.max(initial=0)))
+            shortest = min(shortest_of(self._workload, self._workload.isl), int(tokens.min(initial=longest)))
+            self._refuse_short(shortest)
+        elif dataset.longest_trace:
+            longest, blocks = dataset.longest_trace, dataset.distinct_blocks
+            for row, payload in enumerate(dataset.payloads):
+                if payload is None:
+                    self._refuse_short(int(dataset.prompt_tokens[row]), row)
+        else:
+            return None
+        if not self._workload.chat_template:
+            alphabet = token_ids(self._workload.vocabulary)
+        else:
+            alphabet = words(WORDS if self._tokenizer is None else self._tokenizer.words)
+        return RandomContent(alphabet, longest, seed, blocks)
+
+    def _refuse_short(self, tokens: int, row: int | None = None) -> None:
+        if tokens > self._overhead:
+            return
+        message = (
+            f"a prompt of {tokens} tokens is too short for the chat template, which takes {self._overhead} "
+            f"and one for a word: at least {self._overhead + 1} were expected"
+        )
+        if self._dataset is not None and row is not None:
+            raise self._dataset.error(row, message)
+        raise SweepError(message, key="workload.isl")
+
+    def _check_counts(self, tokenizer: ChatTokenizer) -> None:
+        """Holds the shortest and the longest random prompt, and some others, against the tokenizer."""
+        rows = np.arange(len(self)) if self._dataset is None else self._dataset.traced(len(self))
+        if not len(rows):
+            return
+        tokens = self.lengths.prompt_tokens
+        chosen = {int(rows[tokens[rows].argmin()]), int(rows[tokens[rows].argmax()])}
+        if tokens[rows].max() <= _SHORT_TOKENS:
+            chosen |= {int(rows[0]), int(rows[len(rows) // 2]), int(rows[-1])}
+        for index in sorted(chosen):
+            (message,) = orjson.loads(self.body(index))["messages"]
+            got = tokenizer.count_prompt(message["content"])
+            if got != tokens[index]:
+                raise SweepError(
+                    f"request {index} was to have {tokens[index]} tokens and has {got} by the tokenizer: its "
+                    "words are not one token each everywhere; leave `tokenizer` out for prompts that are "
+                    "exact in words",
+                    key="workload.tokenizer",
+                )
+
+
+def _front(workload: Workload, model_name: str, continuous_usage: bool) -> bytes:
+    """All of a body up to the number of output tokens."""
+    options: dict[str, Any] = {
+        "model": model_name,
+        "temperature": workload.temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if continuous_usage:
+        options["stream_options"]["continuous_usage_stats"] = True
+    if workload.ignore_eos:
+        options["ignore_eos"] = True
+    return orjson.dumps(options)[:-1] + b',"max_tokens":'
+
+
+def _tokenizer(workload: Workload) -> ChatTokenizer | None:
+    if workload.tokenizer is None or not workload.chat_template:
+        return None
+    return load_tokenizer(workload.tokenizer)
+
+
+def _count(dataset: Dataset, row: int, payload: bytes, tokenizer: ChatTokenizer) -> int:
+    try:
+        return tokenizer.count(orjson.loads(b"{%s}" % payload)["messages"])
+    except SweepError as error:
+        raise dataset.error(row, str(error)) from error
+
+
+def _joined(parts: Iterable[Piece]) -> tuple[Piece, ...]:
+    """The same bytes in fewer buffers: neighbours that were written for this request become one."""
+    joined: list[Piece] = []
+    for part in parts:
+        if joined and isinstance(part, bytes) and isinstance(joined[-1], bytes):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return tuple(joined)

@@ -1,0 +1,190 @@
+"""Loads for tests: jobs, and one client process's part of them run in a thread of the test's own process."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripted import Script, Server
+
+from mtpbench.load.job import Job
+from mtpbench.load.ledger import read_table
+from mtpbench.load.pacer import Schedule
+from mtpbench.load.worker import Worker
+from mtpbench.records import Load, Measurement, Workload
+from mtpbench.requests import RequestTable
+from mtpbench.workload import Prompts
+
+RULES = Measurement(request_timeout_s=5.0, point_timeout_s=20.0)
+SHORT_RULES = Measurement(request_timeout_s=2.0, point_timeout_s=20.0)
+TRANSPORTS = ("fast", "aiohttp")
+MOST_S = 15.0
+"""No share of a test takes longer than this, unless it hangs."""
+
+
+def job_for(
+    port: int,
+    *,
+    transport: str = "fast",
+    concurrency: int = 2,
+    warmup: int = 2,
+    measured: int = 6,
+    rules: Measurement = RULES,
+    workload: Workload | None = None,
+    load: Load | None = None,
+    host: str = "127.0.0.1",
+    **more: Any,
+) -> Job:
+    """A job of so many requests against a port of this machine."""
+    rules = dataclasses.replace(
+        rules,
+        warmup_per_slot=warmup / concurrency,
+        requests_per_slot=measured / concurrency,
+        min_requests=1,
+    )
+    load = dataclasses.replace(load or Load(), transport=transport)  # type: ignore[arg-type]
+    return PreparedJob(
+        base_url=f"http://{host}:{port}",
+        model_name="tiny",
+        workload=workload or Workload(isl=8, osl=4),
+        load=load,
+        rules=rules,
+        seed=1,
+        concurrency=concurrency,
+        **more,
+    )
+
+
+class PreparedJob(Job):
+    """A job whose requests are made once for all that differ in their server only: half a test's time."""
+
+    __slots__ = ()
+
+    def prepare(self) -> tuple[Prompts, Schedule]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Job)}
+        return _prepare(
+            Job(**{**fields, "base_url": "", "load": dataclasses.replace(self.load, transport="auto")})
+        )
+
+
+@functools.lru_cache(maxsize=32)
+def _prepare(job: Job) -> tuple[Prompts, Schedule]:
+    return job.prepare()
+
+
+class Thread:
+    """A voice that starts at once and can be told to stop."""
+
+    def __init__(self) -> None:
+        self.control, self._stop = os.pipe()
+        self.said: list[dict[str, int]] = []
+        self.prepared = threading.Event()
+
+    def await_start(self) -> int | None:
+        self.prepared.set()
+        return time.perf_counter_ns()
+
+    def say(self, message: dict[str, int]) -> None:
+        self.said.append(message)
+
+    def stop(self) -> None:
+        os.write(self._stop, b"stop\n")
+
+    def close(self) -> None:
+        os.close(self.control)
+        os.close(self._stop)
+
+
+class Outcome:
+    """What a share left behind."""
+
+    def __init__(self, worker: Worker, table: RequestTable, voice: Thread) -> None:
+        self.worker, self.table, self.said = worker, table, voice.said
+        self.requests = list(table.records())
+        self.conductor, self.watch = worker.conductor, worker.watch
+
+    @property
+    def errors(self) -> list[str | None]:
+        return [record.error for record in self.requests]
+
+    @property
+    def fields(self) -> list[tuple[Any, ...]]:
+        """What two transports must agree on, for each request."""
+        return [
+            (r.error, r.finish_reason, r.prompt_tokens, r.output_tokens, len(r.chunk_times_s), r.chunk_tokens)
+            for r in self.requests
+        ]
+
+
+def run_share(
+    job: Job,
+    *,
+    meanwhile: Callable[[Thread], None] | None = None,
+    number: int = 0,
+    of: int = 1,
+    folder: Path | None = None,
+) -> Outcome:
+    """Run one share of a job to its end, in a thread; `meanwhile` runs beside it and may stop it.
+
+    What the share writes lies in `folder` afterwards, where one is given.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as new:
+            return run_share(job, meanwhile=meanwhile, number=number, of=of, folder=Path(new))
+    voice = Thread()
+    worker = Worker(job, folder, number, of, voice)
+    faults: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            worker.run()
+        except BaseException as fault:  # noqa: BLE001
+            faults.append(fault)
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    if meanwhile is not None:
+        voice.prepared.wait(10)
+        meanwhile(voice)
+    thread.join(MOST_S)
+    assert not thread.is_alive(), "the load did not end"
+    voice.close()
+    if faults:
+        raise faults[0]
+    prompts, schedule = job.prepare()
+    return Outcome(worker, read_table(folder, schedule, of, [], prompts.lengths), voice)
+
+
+def serve(script: Script, **options: Any) -> tuple[Outcome, Server]:
+    """Run a share against a scripted server; see `job_for` for the options."""
+    with Server(script) as server:
+        return run_share(job_for(server.port, **options)), server
+
+
+def serve_both(script: Script, **options: Any) -> tuple[list[tuple[Any, ...]], dict[str, Outcome]]:
+    """Run the same share through both transports, which must agree; their `fields`, and each outcome.
+
+    One request by default.
+    """
+    options = {"concurrency": 1, "warmup": 0, "measured": 1, "rules": SHORT_RULES, **options}
+    found = {transport: serve(script, transport=transport, **options)[0] for transport in TRANSPORTS}
+    told = {name: (outcome.fields, details({name: outcome})) for name, outcome in found.items()}
+    assert told["fast"][0] == told["aiohttp"][0], told
+    return found["fast"].fields, found
+
+
+def details(outcomes: dict[str, Outcome]) -> list[str | None]:
+    """Every request's error detail, of all transports."""
+    return [record.error_detail for outcome in outcomes.values() for record in outcome.requests]
+
+
+def nothing(code: str) -> tuple[Any, ...]:
+    """The `fields` of a request that got no chunk."""
+    return (code, None, None, None, 0, ())

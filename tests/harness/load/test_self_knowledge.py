@@ -1,0 +1,237 @@
+"""What the client knows of itself: its notes, its health, its limits; and its verdict on a head."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from loads import job_for
+
+from mtpbench.load.conductor import Conductor
+from mtpbench.load.health import PARTS, ClientFacts, Notes, judge_client
+from mtpbench.load.ledger import Ledger
+from mtpbench.load.limits import local_ports, most_descriptors, raise_descriptor_limit
+from mtpbench.load.selfwatch import COALESCED_US, FEW_SLOTS, MOST_LAGS, SLEPT_US, TICK_COLUMNS, SelfWatch
+from mtpbench.load.stream import Stream
+from mtpbench.load.verdict import DETAIL_BYTES, Verdict
+from mtpbench.records import RequestRecord
+from mtpbench.requests import RequestTable
+
+
+@pytest.fixture
+def conductor(tmp_path):
+    job = job_for(1, concurrency=2)
+    prompts, schedule = job.prepare()
+    return Conductor(job, prompts, schedule.share(0, 1), Ledger(tmp_path, 0), 4)
+
+
+def saved(watch, path):
+    watch.save(path)
+    with np.load(path) as found:
+        return found["ticks"], found["lags"]
+
+
+def test_lags_and_ticks_are_saved(conductor, tmp_path):
+    told = []
+    watch = SelfWatch(told.append, 1)
+    watch.reads = 3
+    watch.note_lag(1_000, 20)
+    watch.note_lag(2_000, 30)
+    conductor.next()
+    watch.tick(300_000, conductor)
+    watch.tick(310_000, conductor)
+    watch.tick(600_000, conductor)
+    ticks, lags = saved(watch, tmp_path / "notes.npz")
+    assert lags.tolist() == [[1_000, 20], [2_000, 30]]
+    columns = dict(zip(TICK_COLUMNS, ticks.T.tolist(), strict=True))
+    assert columns["at_us"] == [300_000, 310_000, 600_000]
+    assert columns["reads"] == [3] * 3
+    assert columns["in_flight"] == [1] * 3
+    assert columns["cpu_us"] == sorted(columns["cpu_us"])
+    assert told == [conductor, conductor]
+
+
+def test_lags_are_sampled_ever_more_rarely(tmp_path):
+    watch = SelfWatch(lambda _: None, 1)
+    sampled = 0
+    for read in range(1, 4 * MOST_LAGS):
+        if not read & watch.every:
+            watch.note_lag(read, read)
+            sampled += 1
+    assert watch.every == 3
+    assert sampled < 2 * MOST_LAGS
+    _, lags = saved(watch, tmp_path / "notes.npz")
+    assert MOST_LAGS // 2 <= len(lags) <= MOST_LAGS
+    assert lags[:, 0].tolist() == sorted(set(lags[:, 0].tolist()))
+    assert lags[-1, 0] > 4 * MOST_LAGS - 5
+    assert (lags[:, 0] == lags[:, 1]).all()
+
+
+def test_only_events_that_may_have_come_apart_count_as_coalesced():
+    watch = SelfWatch(lambda _: None, 1)
+    watch.begin_round(0, 100)
+    watch.begin_round(200, 200 + SLEPT_US)  # it did not sleep: bytes may have waited since the last poll
+    watch.note_events(5, 100 + COALESCED_US)
+    watch.note_events(1, 9_000)
+    assert watch.coalesced == 0
+    watch.note_events(2, 100 + COALESCED_US + 1)
+    assert watch.coalesced == 1
+    watch.begin_round(200, 50_000)  # it slept: nothing had come before it woke
+    watch.note_events(2, 50_000 + COALESCED_US)
+    assert watch.coalesced == 1
+
+
+FACTS = ClientFacts(
+    transport="fast",
+    stamps="kernel",
+    late_starts=3,
+    unsent=4,
+    clock_drift_s=0.1,
+    clock_step_s=0.2,
+    descriptor_limit=1024,
+    local_ports=28232,
+    peak_rss_bytes=7,
+)
+
+
+def record(index, slot, due_s, end_s, **changes):
+    made = RequestRecord(
+        index=index,
+        slot=slot,
+        warmup=False,
+        scheduled_s=due_s,
+        sent_s=due_s,
+        end_s=end_s,
+        chunk_times_s=(due_s + 0.1, end_s),
+        chunk_tokens=(1, 2),
+        asked_prompt_tokens=5,
+        asked_output_tokens=2,
+        prompt_tokens=5,
+        output_tokens=2,
+        finish_reason="length",
+        error=None,
+        error_detail=None,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def closed_table(scale=1.0):
+    """Two slots, five requests of a second each; the window is (0.1, 5]."""
+    records = [record(2 * n + slot, slot, n * 1.0, n + 1.0) for n in range(5) for slot in range(2)]
+    late = dataclasses.replace(records[4], sent_s=records[4].sent_s + 0.25)
+    return RequestTable.from_records([*records[:4], late, *records[5:]])
+
+
+def notes(scale=1.0, cpu=0.5):
+    """Ticks every 0.1 engine seconds for 10 s: 1,000 reads a second; lags of 1 ms, outside 1 s."""
+    at_s = np.arange(0, 10, 0.1)
+    us = at_s / scale * 1e6
+    ticks = np.stack([us, 1000 * at_s, 10 * at_s, cpu * us, 2 + 0 * us], axis=1)
+    lags = np.stack([us, np.where((at_s > 0.1) & (at_s <= 5.0), 1e3, 1e6)], axis=1)
+    return Notes(ticks=np.rint(ticks).astype(np.int64), lags=lags.astype(np.int64))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_health_is_judged_over_the_window_in_engine_seconds(scale):
+    health = judge_client(
+        [notes(scale, 0.5), notes(scale, 0.8)], FACTS, closed_table(), 2, scale, open_loop=False
+    )
+    assert (health.transport, health.stamps, health.workers) == ("fast", "kernel", 2)
+    assert health.reader_lag_p50_s == health.reader_lag_p99_s == pytest.approx(1e-3 * scale)
+    assert health.reads == pytest.approx(2 * 4900, abs=2)
+    assert health.coalesced_reads == pytest.approx(2 * 49, abs=2)
+    assert health.cpu_share == pytest.approx(0.8, rel=1e-3)
+    assert health.achieved_concurrency == pytest.approx(2 - 0.25 / 4.9)
+    assert len(health.concurrency_over_time) == PARTS
+    assert max(health.concurrency_over_time) == pytest.approx(2.0)
+    assert min(health.concurrency_over_time) < 1.9
+    assert (health.late_starts, health.unsent, health.descriptor_limit) == (3, 4, 1024)
+    assert (health.clock_drift_s, health.clock_step_s) == (0.1, 0.2)
+
+
+def test_send_lag_leaves_out_warm_up_and_the_slots_first_requests():
+    table = RequestTable.from_records(
+        [
+            record(0, 0, 0.0, 1.0, sent_s=0.9),
+            record(1, 0, 1.0, 2.0, sent_s=1.8, warmup=True),
+            record(2, 0, 2.0, 3.0, sent_s=2.1),
+            record(3, 0, 3.0, 4.0, sent_s=3.1),
+        ]
+    )
+    health = judge_client([notes()], FACTS, table, 1, 1.0, open_loop=False)
+    assert health.send_lag_p50_s == health.send_lag_p99_s == pytest.approx(0.1)
+    health = judge_client([notes()], FACTS, table, 1, 1.0, open_loop=True)
+    assert health.send_lag_p99_s == pytest.approx(0.9, rel=0.05)
+
+
+def test_what_no_process_noted_is_unknown():
+    health = judge_client([], FACTS, RequestTable.from_records([]), 2, 1.0, open_loop=False)
+    unknown = (health.reader_lag_p50_s, health.send_lag_p99_s, health.reads, health.coalesced_reads)
+    assert unknown == (None,) * 4
+    assert (health.cpu_share, health.achieved_concurrency) == (None, None)
+    assert (health.workers, health.concurrency_over_time) == (0, ())
+    quiet = Notes(ticks=np.empty((0, 5), np.int64), lags=np.empty((0, 2), np.int64))
+    health = judge_client([quiet], FACTS, closed_table(), 2, 1.0, open_loop=False)
+    assert (health.reads, health.cpu_share, health.reader_lag_p99_s) == (None, None, None)
+    assert health.achieved_concurrency is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "failure"),
+    [
+        (200, {"content-type": "text/event-stream"}, None),
+        (200, {"content-type": "Text/Event-Stream; charset=utf-8", "content-encoding": " GZIP"}, None),
+        (200, {}, ("wrong_content_type", "no content type instead of text/event-stream: said")),
+        (
+            200,
+            {"content-type": "text/html"},
+            ("wrong_content_type", "text/html instead of text/event-stream: said"),
+        ),
+        (500, {"content-type": "text/event-stream"}, ("http_500", "said")),
+        (302, {}, ("http_302", "redirected to nowhere; give the final address, none is followed: said")),
+    ],
+)
+def test_a_head_is_judged(status, headers, failure):
+    verdict = Verdict(status, headers, Stream())
+    assert verdict.wanted == (failure is None)
+    if failure is not None:
+        verdict.hear(b"  said ")
+    assert verdict.failure == failure
+    assert not verdict.heard_enough
+
+
+def test_only_the_beginning_of_an_unwanted_body_is_kept():
+    verdict = Verdict(500, {}, Stream())
+    for _ in range(3):
+        verdict.hear(b"x" * (DETAIL_BYTES // 2))
+    assert verdict.heard_enough
+    assert verdict.failure == ("http_500", "x" * DETAIL_BYTES)
+
+
+def test_the_descriptor_limit_is_raised_only_as_far_as_needed(monkeypatch):
+    limits = [100, 1000]
+    monkeypatch.setattr("resource.getrlimit", lambda kind: tuple(limits))
+    monkeypatch.setattr("resource.setrlimit", lambda kind, both: limits.__setitem__(slice(None), both))
+    assert raise_descriptor_limit(50) == 100
+    assert raise_descriptor_limit(500) == 500
+    assert raise_descriptor_limit(5000) == 1000
+    assert limits == [1000, 1000]
+    assert most_descriptors() == 1000
+
+
+def test_local_ports_are_counted_where_the_machine_says(monkeypatch, tmp_path):
+    told = tmp_path / "range"
+    monkeypatch.setattr("mtpbench.load.limits._PORT_RANGE", told)
+    assert local_ports() is None
+    told.write_text("32768\t60999\n")
+    assert local_ports() == 28232
+    told.write_text("nonsense")
+    assert local_ports() is None
+
+
+def test_with_many_slots_not_every_read_is_sampled():
+    assert SelfWatch(lambda _: None, FEW_SLOTS - 1).every == 0
+    every = SelfWatch(lambda _: None, FEW_SLOTS).every
+    assert every > 0
+    assert every & (every + 1) == 0, "it must be a mask of low bits"

@@ -1,0 +1,71 @@
+"""Gaps between chunks: by chunk, by token, and those that are stalls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measured import make_request, steady_load
+from mtpbench.gaps import ChunkGaps, summarise, summarise_weighted
+from mtpbench.requests import RequestTable
+from mtpbench.window import Window
+
+
+def gaps(*records):
+    table = RequestTable.from_records(records)
+    return ChunkGaps.of(table, np.ones(len(table), np.bool_))
+
+
+def test_no_gap_spans_two_requests():
+    found = gaps(make_request(0, 0, 0.0, [1, 2, 4]), make_request(1, 1, 0.0, [10, 11]))
+    assert found.gap_s.tolist() == [1, 2, 1]
+    assert found.index.tolist() == [0, 0, 1]
+    assert found.tokens.tolist() == [1, 1, 1]
+
+
+def test_a_token_waits_its_share_of_the_gap_that_brought_it():
+    """A gap of 4 s that brings 4 tokens is four tokens of 1 s each, not one of 4 s."""
+    record = make_request(0, 0, 0.0, [1, 2, 6], chunk_tokens=(1, 2, 6), output_tokens=6)
+    per_token = gaps(record).per_token()
+    assert per_token is not None
+    assert (per_token.count, per_token.mean, per_token.max) == (5, 1.0, 1.0)
+
+
+def test_time_per_token_is_unknown_where_the_tokens_of_a_chunk_are():
+    known, unknown = make_request(0, 0, 0.0, [1, 2]), make_request(1, 1, 0.0, [1, 2], chunk_tokens=None)
+    assert gaps(known).per_token() is not None
+    assert gaps(known, unknown).per_token() is None
+    assert gaps().per_token() is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e3), st.integers(1, 9)), min_size=1, max_size=40))
+def test_a_weighted_summary_is_that_of_the_values_repeated(pairs):
+    values, weights = np.array([v for v, _ in pairs]), np.array([w for _, w in pairs])
+    weighted, plain = summarise_weighted(values, weights), summarise(np.repeat(values, weights))
+    assert weighted is not None
+    assert plain is not None
+    for name in ("count", "mean", "min", "p10", "p50", "p90", "p99", "max"):
+        assert getattr(weighted, name) == pytest.approx(getattr(plain, name), rel=1e-9, abs=1e-9)
+
+
+def test_stalls_are_counted_by_request_and_over_time():
+    stalled = make_request(1, 1, 0.0, [1, 3, 3.5, 9.5])
+    found = gaps(make_request(0, 0, 0.0, [1, 1.5, 2]), stalled).stalls(1.0, Window(start_s=0, end_s=20))
+    assert found is not None
+    assert (found.count, found.requests, found.longest_s) == (2, 1, 6.0)
+    assert found.share == pytest.approx(8 / 9.5)
+    assert found.over_time == (0, 0, 0, 1, 0, 0, 0, 0, 0, 1, *[0] * 10)
+    assert found.worst == ((1, 6.0),)
+
+
+def test_a_gap_as_long_as_the_threshold_is_no_stall():
+    found = gaps(*steady_load()).stalls(0.25, None)
+    assert found is not None
+    assert (found.count, found.requests, found.share, found.over_time, found.worst) == (0, 0, 0.0, (), ())
+    assert found.longest_s == 0.25
+
+
+def test_no_gap_no_stalls():
+    assert gaps(make_request(0, 0, 0.0, [1])).stalls(1.0, None) is None

@@ -1,0 +1,135 @@
+"""Dataset files: every kind of line, what is reused, and what is refused with file and line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from workload_files import dataset, ids, make, parse, said
+
+from mtpbench.errors import SweepError
+from mtpbench.records import Workload
+from mtpbench.workload import count_lines
+
+TALK = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+
+
+def test_lines_are_sent_in_order_with_their_own_output_lengths(tmp_path):
+    lines = ({"prompt": "one"}, "", {"prompt": "zwei ü \n", "output_tokens": 3}, "  ", {"prompt": "\u2028"})
+    workload = dataset(tmp_path, *lines)
+    prompts = make(workload, 4)
+    assert [(parse(prompts, i)["prompt"], parse(prompts, i)["max_tokens"]) for i in range(4)] == [
+        ("one", 8),
+        ("zwei ü \n", 3),
+        ("\u2028", 8),
+        ("one", 8),
+    ]
+    assert prompts.path == "/v1/completions"
+    assert prompts.lengths.output_tokens.tolist() == [8, 3, 8, 8]
+    assert not prompts.exact
+    (note,) = prompts.notes
+    assert "3 lines were reused for 4 requests" in note
+    assert count_lines(workload) == 3
+
+
+def test_a_dataset_that_is_long_enough_needs_no_note(tmp_path):
+    assert make(dataset(tmp_path, {"prompt": "a"}, {"prompt": "b"}), 2).notes == ()
+
+
+def test_token_ids_are_sent_as_they_are_and_their_length_is_exact(tmp_path):
+    prompts = make(dataset(tmp_path, {"prompt_token_ids": [5, 0, 7]}, {"input_length": 600}), 2)
+    assert ids(prompts, 0) == [5, 0, 7]
+    assert len(ids(prompts, 1)) == 600
+    assert prompts.lengths.prompt_tokens.tolist() == [3, 600]
+    assert prompts.exact
+
+
+def test_all_kinds_mix_in_a_chat_dataset(tmp_path):
+    lines = ({"prompt": "a", "id": 9}, {"messages": TALK, "delay": None}, {"input_length": 5})
+    prompts = make(dataset(tmp_path, *lines, chat_template=True), 3)
+    assert prompts.path == "/v1/chat/completions"
+    assert parse(prompts, 0)["messages"] == [{"role": "user", "content": "a"}]
+    assert parse(prompts, 1)["messages"] == TALK
+    assert len(said(prompts, 2)) == 5
+    assert not prompts.exact
+
+
+def test_a_request_has_the_same_bytes_however_many_there_are(tmp_path):
+    lines = ({"input_length": 900, "hash_ids": [7, 8]}, {"input_length": 30}, {"prompt": "x"})
+    workload = dataset(tmp_path, *lines, {"input_length": 3_000_000})
+    few, many = make(workload, 1), make(workload, 9)
+    assert few.body(0) == many.body(0)
+    assert many.body(1) == make(workload, 2).body(1)
+    assert ids(many, 1) != ids(many, 5)  # the same line again, without hash ids: a prompt of its own
+    assert ids(many, 0) == ids(many, 4)
+
+
+def test_of_a_long_file_only_the_rows_in_use_keep_their_prompts(tmp_path):
+    prompts = make(dataset(tmp_path, *({"prompt": f"p{i}"} for i in range(50))), 3)
+    assert len(prompts._dataset.payloads) == 3
+    assert len(prompts._dataset) == 50
+
+
+BAD = [
+    ("{broken", "not JSON"),
+    (b"\xff", "not JSON"),
+    ("[1]", "a JSON object was expected"),
+    ({}, "exactly one of .* not none of them"),
+    ({"prompt": "a", "messages": TALK}, "exactly one of .* not 'prompt' and 'messages'"),
+    ({"prompt": ""}, '"prompt" is a non-empty text'),
+    ({"prompt": 3}, '"prompt" is a non-empty text, not 3'),
+    ({"prompt_token_ids": []}, "non-empty list of whole numbers"),
+    ({"prompt_token_ids": [1, True]}, "non-empty list of whole numbers"),
+    ({"prompt_token_ids": [1, -1]}, "non-empty list of whole numbers"),
+    ({"prompt_token_ids": "12"}, "non-empty list of whole numbers"),
+    ({"prompt_token_ids": [999]}, "token id 999 is not below the workload's vocabulary of 500"),
+    ({"messages": TALK}, "set chat_template: true"),
+    ({"prompt": "a", "output_tokens": 0}, '"output_tokens" is a whole number of at least 1, not 0'),
+    ({"prompt": "a", "output_length": True}, '"output_length" is a whole number of at least 1, not True'),
+    ({"prompt": "a", "output_length": 1, "output_tokens": 2}, "two names of one number"),
+    ({"input_length": 0}, '"input_length" is a whole number'),
+    ({"input_length": 2.5}, '"input_length" is a whole number'),
+    ({"input_length": 513, "hash_ids": [1]}, "too few hash_ids: .* 513 is 2 blocks of 512 .* there are 1"),
+    ({"input_length": 512, "hash_ids": [1, 2]}, "too many hash_ids"),
+    ({"input_length": 5, "hash_ids": ["a"]}, '"hash_ids" is a list of whole numbers'),
+    ({"prompt": "a", "hash_ids": [1]}, '"hash_ids" are for a trace line'),
+    ({"prompt": "a", "timestamp": -1}, '"timestamp" is a number of milliseconds, at least 0, not -1'),
+    ({"prompt": "a", "timestamp": "0"}, '"timestamp" is a number of milliseconds'),
+    ({"prompt": "a", "timestamp": 5}, "the first one has none"),
+    ({"prompt": "a", "delay": 5}, 'give the line a "session_id" too'),
+    ({"prompt": "a", "delay": -5, "session_id": "s"}, '"delay" is a number of milliseconds'),
+    ({"prompt": "a", "delay": 5, "session_id": "s"}, "this is the first turn of 's'"),
+    ({"prompt": "a", "session_id": [1]}, '"session_id" is a text or a whole number'),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD)
+def test_a_bad_line_is_refused_with_its_file_and_number(tmp_path, line, message):
+    raw = line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(b'{"prompt":"fine"}\n\n' + raw + b"\n")
+    workload = Workload(isl=8, osl=8, prompts="dataset", dataset_path=str(path), vocabulary=500)
+    with pytest.raises(SweepError, match=message) as caught:
+        make(workload, 1)
+    assert (caught.value.path, caught.value.line) == (path, 3)
+
+
+@pytest.mark.parametrize("messages", [[], "hello", [{"role": "user"}], [7], [{"content": "x"}]])
+def test_messages_of_another_shape_are_refused(tmp_path, messages):
+    with pytest.raises(SweepError, match="non-empty list of"):
+        make(dataset(tmp_path, {"messages": messages}, chat_template=True))
+
+
+def test_token_ids_go_through_no_chat_template(tmp_path):
+    with pytest.raises(SweepError, match="leave chat_template out"):
+        make(dataset(tmp_path, {"prompt_token_ids": [1]}, chat_template=True))
+
+
+@pytest.mark.parametrize("use", [make, count_lines])
+def test_a_dataset_that_is_missing_or_empty_is_refused(tmp_path, use):
+    with pytest.raises(SweepError, match="can't be read"):
+        use(Workload(isl=1, osl=1, prompts="dataset", dataset_path=str(tmp_path / "none.jsonl")))
+    with pytest.raises(SweepError, match="empty"):
+        use(dataset(tmp_path, ""))
+    with pytest.raises(SweepError, match="needs the path"):
+        use(Workload(isl=1, osl=1, prompts="dataset"))
