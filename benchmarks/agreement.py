@@ -2,8 +2,8 @@
 
     python benchmarks/agreement.py [CONCURRENCY]
 
-Three runs on the same engine: the fast transport, the fast transport with a reader that sleeps a quarter of a
-second after every round, and aiohttp. Printed: mean TTFT and TPOT of the client beside the engine's own (from
+Three runs on the same engine: the fast transport, the fast transport with a reader that sleeps 0.45 s
+after every round, and aiohttp. Printed: mean TTFT and TPOT of the client beside the engine's own (from
 `GET /internal/timings`), their difference, and what the point's validity says. SIMULATED: the engine is a
 model; what is measured here is the client.
 """
@@ -34,7 +34,7 @@ from mtpbench.records import Load, Point, PointResult, RunFacts
 from mtpbench.sweep import load_sweep
 
 SWEEP = Path(__file__).with_name("agreement.yaml")
-SLOWED_S = 0.25
+SLOWED_S = 0.45
 WAYS = (
     ("fast", Load(workers=1, transport="fast"), 0.0),
     (f"fast, slowed by {SLOWED_S:g} s", Load(workers=1, transport="fast"), SLOWED_S),

@@ -27,6 +27,8 @@ DRAIN_US = 1_000_000
 OPENING = 64
 """Connections that are being opened at once: a listening socket's backlog is short."""
 OPENING_TIMEOUT_US = 10_000_000
+MOST_READY = 8192
+"""Connections that one poll may give: a step of a whole rack comes in a few rounds."""
 SPIN_NS = 60_000
 """A moment nearer than this is waited for without sleeping."""
 _READABLE, _OUT = select.POLLIN, select.POLLOUT
@@ -391,7 +393,9 @@ class FastTransport:
         self._watch.tick(now_us, conductor)
 
     def _poll(self, seconds: float) -> list[tuple[int, int]]:
-        return self._poller.poll(int(seconds * 1000 + 0.999) if self._milliseconds else seconds)  # type: ignore[no-any-return]
+        if self._milliseconds:
+            return self._poller.poll(int(seconds * 1000 + 0.999))  # type: ignore[no-any-return]
+        return self._poller.poll(seconds, MOST_READY)  # type: ignore[no-any-return]
 
     def _add(self, connection: Connection) -> None:
         self._connections[connection.descriptor] = connection
