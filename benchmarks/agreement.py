@@ -95,6 +95,7 @@ async def run(point: Point) -> None:
                 ttft, tpot = client_means_s(driven)
                 own_ttft, own_tpot, late = await engine_means_s(live.base_url)
                 result = measure(measured, driven.table, (), (), driven.client, RunFacts(notes=driven.notes))
+                lag = driven.client.reader_lag_p99_s
                 table.add_row(
                     name,
                     f"{ttft:.3f}",
@@ -103,7 +104,7 @@ async def run(point: Point) -> None:
                     f"{tpot * 1e3:.2f}",
                     f"{own_tpot * 1e3:.2f}",
                     f"{tpot / own_tpot - 1:+.2%}",
-                    f"{(driven.client.reader_lag_p99_s or 0) * 1e3:.1f} ms",
+                    "–" if lag is None else f"{lag * 1e3:.1f} ms",
                     str(driven.client.stamps),
                 )
                 said.append(

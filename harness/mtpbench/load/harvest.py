@@ -66,7 +66,7 @@ def collect(pool: Pool, job: Job, plan: tuple[Prompts, Schedule], origin_ns: int
     said = tuple(summaries.values())
     client = judge_client(
         [_notes(pool, number) for number in summaries],
-        _facts(job, said),
+        _facts(job, said, pool.count),
         table,
         job.concurrency,
         job.time_scale,
@@ -83,7 +83,7 @@ def collect(pool: Pool, job: Job, plan: tuple[Prompts, Schedule], origin_ns: int
     )
 
 
-def _facts(job: Job, said: Sequence[dict[str, Any]]) -> ClientFacts:
+def _facts(job: Job, said: Sequence[dict[str, Any]], workers: int) -> ClientFacts:
     stamps = {summary["stamps"] for summary in said}
     kernel = stamps == {"kernel"}
 
@@ -94,13 +94,15 @@ def _facts(job: Job, said: Sequence[dict[str, Any]]) -> ClientFacts:
     return ClientFacts(
         transport=job.load.transport,
         stamps="kernel" if kernel else "user" if stamps else None,
-        late_starts=_total(said, "waited"),
-        unsent=_total(said, "unsent"),
+        workers=workers,
+        # A process that died took its counts with it: what is left of them is no count of the whole.
+        late_starts=_total(said, "waited") if len(said) == workers else None,
+        unsent=_total(said, "unsent") if len(said) == workers else None,
         clock_drift_s=furthest_s("clock_drift_us"),
         clock_step_s=furthest_s("clock_step_us"),
         descriptor_limit=min((int(summary["descriptors"]) for summary in said), default=None),
         local_ports=local_ports(),
-        peak_rss_bytes=_total(said, "peak_rss_bytes") if said else None,
+        peak_rss_bytes=_total(said, "peak_rss_bytes") if len(said) == workers else None,
     )
 
 

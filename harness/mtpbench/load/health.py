@@ -29,8 +29,9 @@ class ClientFacts:
 
     transport: str
     stamps: str | None
-    late_starts: int
-    unsent: int
+    workers: int
+    late_starts: int | None
+    unsent: int | None
     clock_drift_s: float | None
     clock_step_s: float | None
     descriptor_limit: int | None
@@ -50,7 +51,7 @@ def judge_client(
     """How the client did.
 
     Args:
-        notes: one for each process.
+        notes: one for each process that ended in order.
         facts: what else is known.
         table: the requests, in engine seconds.
         concurrency: slots asked for.
@@ -67,7 +68,7 @@ def judge_client(
     return ClientHealth(
         transport=facts.transport,
         stamps=facts.stamps,
-        workers=len(notes),
+        workers=facts.workers,
         reader_lag_p50_s=_percentile(lags, 50),
         reader_lag_p99_s=_percentile(lags, 99),
         send_lag_p50_s=_percentile(send_lags, 50),

@@ -102,6 +102,7 @@ def test_a_worker_that_is_killed_fails_its_requests_visibly_and_the_others_are_k
         assert "killed by signal 9" in record.error_detail
         assert record.end_s > 0
     assert (result.cut_off, result.server_unreachable) == (None, False)
+    assert (result.client.workers, result.client.late_starts, result.client.unsent) == (2, None, None)
 
 
 def test_all_workers_killed_is_a_result_too():
@@ -119,7 +120,9 @@ def test_all_workers_killed_is_a_result_too():
         result = asyncio.run(main(job_for(server.port, warmup=0)))
     assert list(result.table.error) == ["worker_died"] * 2
     assert result.client_failed is not None
-    assert (result.client.workers, result.client.stamps, result.client.reads) == (0, None, None)
+    client = result.client
+    assert (client.workers, client.stamps, client.reads) == (2, None, None)
+    assert (client.late_starts, client.unsent, client.peak_rss_bytes) == (None, None, None)  # died with them
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -83,6 +83,7 @@ def test_only_events_that_may_have_come_apart_count_as_coalesced():
 
 
 FACTS = ClientFacts(
+    workers=2,
     transport="fast",
     stamps="kernel",
     late_starts=3,
@@ -170,7 +171,7 @@ def test_what_no_process_noted_is_unknown():
     unknown = (health.reader_lag_p50_s, health.send_lag_p99_s, health.reads, health.coalesced_reads)
     assert unknown == (None,) * 4
     assert (health.cpu_share, health.achieved_concurrency) == (None, None)
-    assert (health.workers, health.concurrency_over_time) == (0, ())
+    assert (health.workers, health.concurrency_over_time) == (2, ())
     quiet = Notes(ticks=np.empty((0, 5), np.int64), lags=np.empty((0, 2), np.int64))
     health = judge_client([quiet], FACTS, closed_table(), 2, 1.0, open_loop=False)
     assert (health.reads, health.cpu_share, health.reader_lag_p99_s) == (None, None, None)
