@@ -2,92 +2,110 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
 
 import numpy as np
 import numpy.typing as npt
 
+from mtpbench.chunks import ChunkBatch
 from mtpbench.records import Distribution, Stalls
-from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable
+from mtpbench.requests import UNKNOWN, Floats, Ints, seconds
+from mtpbench.tally import Tally
 from mtpbench.window import Window
 
 PARTS = 20
 """How many stretches of the window stalls are told for."""
 WORST = 5
 _PERCENTS = (10, 50, 90, 99)
+_NO_GAP = np.iinfo(np.int64).min
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class ChunkGaps:
     """Every gap between two neighbouring chunks of one of the counted requests.
 
+    It takes the chunks batch by batch and keeps how often each gap, in whole microseconds, brought how many
+    tokens: every figure is exact, and none depends on where a batch ends.
+
     Args:
-        gap_s: (g,) seconds.
-        end_s: (g,) when the later chunk came.
-        tokens: (g,) output tokens that it brought, `UNKNOWN` where the server does not say.
-        index: (g,) the request's index.
+        index: (n,) of the requests.
+        counted: (n,) which of them count.
+        threshold_s: a longer gap is a stall.
+        window: stalls are told by equal parts of it; None where there is none.
     """
 
-    gap_s: Floats
-    end_s: Floats
-    tokens: Ints
-    index: Ints
+    def __init__(
+        self, index: Ints, counted: npt.NDArray[np.bool_], threshold_s: float, window: Window | None
+    ) -> None:
+        self._index, self._counted = index, counted
+        self._threshold_s, self._window = threshold_s, window
+        self._threshold_us = round(threshold_s * 1e6)
+        self._by_tokens: defaultdict[int, Tally] = defaultdict(Tally)
+        self._longest_us = np.full(len(index), _NO_GAP)
+        self._stalls = self._stalled_us = self._total_us = 0
+        self._over_time = np.zeros(PARTS, np.int64)
 
-    @classmethod
-    def of(cls, table: RequestTable, counted: npt.NDArray[np.bool_]) -> ChunkGaps:
-        """The gaps of the counted rows of a table."""
-        rows = table.chunk_rows
-        within = (rows[1:] == rows[:-1]) & counted[rows[1:]]
-        later = np.flatnonzero(within) + 1
-        brought = table.chunk_tokens[later] - table.chunk_tokens[later - 1]
-        return cls(
-            gap_s=table.chunk_times_s[later] - table.chunk_times_s[later - 1],
-            end_s=table.chunk_times_s[later],
-            tokens=np.where(table.chunk_tokens[later] == UNKNOWN, UNKNOWN, brought),
-            index=table.index[rows[later]],
-        )
+    def add(self, batch: ChunkBatch) -> None:
+        """Take the gaps of some more requests."""
+        filled = batch.counts > 0
+        firsts = batch.offsets[:-1][filled]
+        counted = np.repeat(self._counted[batch.rows], batch.counts)
+        counted[firsts] = False
+        gaps = batch.gaps_us[counted].astype(np.int64)
+        if not len(gaps):
+            return
+        brought = batch.brought[counted]
+        for tokens in np.unique(brought).tolist():
+            self._by_tokens[tokens].add(gaps[brought == tokens])
+        longest = np.maximum.reduceat(np.where(counted, batch.gaps_us, _NO_GAP), firsts)
+        self._longest_us[batch.rows][filled] = longest
+        self._total_us += int(gaps.sum())
+        if longest.max() > self._threshold_us:
+            self._add_stalls(batch, counted & (batch.gaps_us > self._threshold_us))
+
+    def _add_stalls(self, batch: ChunkBatch, stalled: npt.NDArray[np.bool_]) -> None:
+        self._stalls += int(stalled.sum())
+        self._stalled_us += int(batch.gaps_us[stalled].sum(dtype=np.int64))
+        if self._window is not None:
+            edges = np.linspace(self._window.start_s, self._window.end_s, PARTS + 1)
+            self._over_time += np.histogram(seconds(batch.times_us()[stalled]), edges)[0]
+
+    def per_chunk(self) -> Distribution | None:
+        """The gaps themselves; None where there is none."""
+        found = [tally.distinct() for _, tally in sorted(self._by_tokens.items())]
+        if not found:
+            return None
+        gaps, counts = (np.concatenate([pair[i] for pair in found]) for i in range(2))
+        return summarise_weighted(seconds(gaps), counts)
 
     def per_token(self) -> Distribution | None:
         """Time per token, each token counting once: the gap shared by the tokens that ended it.
 
         None where the tokens of a chunk are unknown: counting chunks instead would say another thing.
         """
-        if not len(self.gap_s) or (self.tokens == UNKNOWN).any():
+        if UNKNOWN in self._by_tokens:
             return None
-        brought = self.tokens > 0
-        return summarise_weighted(self.gap_s[brought] / self.tokens[brought], self.tokens[brought])
+        found = [(n, *tally.distinct()) for n, tally in sorted(self._by_tokens.items()) if n > 0]
+        if not found:
+            return None
+        gap_s = np.concatenate([seconds(gaps) / tokens for tokens, gaps, _ in found])
+        return summarise_weighted(gap_s, np.concatenate([counts * tokens for tokens, _, counts in found]))
 
-    def stalls(self, threshold_s: float, window: Window | None) -> Stalls | None:
-        """The gaps above a threshold; None where there is no gap at all."""
-        if not len(self.gap_s):
+    def stalls(self) -> Stalls | None:
+        """The gaps above the threshold; None where there is no gap at all."""
+        if not self._by_tokens:
             return None
-        stalled = self.gap_s > threshold_s
-        over_time: tuple[int, ...] = ()
-        if window is not None:
-            edges = np.linspace(window.start_s, window.end_s, PARTS + 1)
-            over_time = tuple(np.histogram(self.end_s[stalled], edges)[0].tolist())
-        requests = np.unique(self.index[stalled])
-        longest = [(int(i), float(self.gap_s[self.index == i].max())) for i in _worst(self.index, self.gap_s)]
+        longest_s = seconds(self._longest_us)
+        had_one = self._longest_us > self._threshold_us
+        worst = np.argsort(-longest_s, kind="stable")[:WORST]
         return Stalls(
-            threshold_s=threshold_s,
-            count=int(stalled.sum()),
-            requests=len(requests),
-            longest_s=float(self.gap_s.max()),
-            share=float(self.gap_s[stalled].sum() / max(self.gap_s.sum(), 1e-12)),
-            over_time=over_time,
-            worst=tuple(pair for pair in longest if pair[1] > threshold_s),
+            threshold_s=self._threshold_s,
+            count=self._stalls,
+            requests=int(had_one.sum()),
+            longest_s=float(longest_s.max()),
+            share=self._stalled_us / max(self._total_us, 1e-6),
+            over_time=tuple(self._over_time.tolist()) if self._window else (),
+            worst=tuple((int(self._index[i]), float(longest_s[i])) for i in worst if had_one[i]),
         )
-
-
-def _worst(index: Ints, gap_s: Floats) -> list[int]:
-    """The requests with the longest gaps, worst first."""
-    found: list[int] = []
-    for position in np.argsort(gap_s)[::-1][: 50 * WORST]:
-        if (request := int(index[position])) not in found:
-            found.append(request)
-        if len(found) == WORST:
-            break
-    return found
 
 
 def summarise(values: Floats) -> Distribution | None:

@@ -1,51 +1,220 @@
-"""The dated hardware constants: `data/hardware.yaml` as `Hardware` records."""
+"""The dated hardware constants, `data/hardware.yaml` or a file of the same form, as `Hardware` records.
+
+Wherever `constants` is asked for it is None (the newest built-in ones), a date of the built-in ones
+(`2026-05`), or the path of a file. A file stands alone: hardware that it lacks has no constants.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
 from mtpbench.errors import InputError
 from mtpbench.records import Hardware
 
-
-@cache
-def _constants() -> Mapping[str, Any]:
-    text = resources.files("mtpbench").joinpath("data/hardware.yaml").read_text("utf-8")
-    loaded: Mapping[str, Any] = yaml.safe_load(text)
-    return loaded
+_DATE = re.compile(r"\d{4}-\d{2}(-\d{2})?")
+_BUILT_IN = "mtpbench/data/hardware.yaml"
+_KINDS = ("gpu", "gpus_per_node", "nodes_per_domain", "constants", "source")
 
 
-def names() -> tuple[str, ...]:
-    """The hardware that constants exist for."""
-    return tuple(_constants()["hardware"])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Priced:
+    power_kw_per_gpu: float | None
+    usd_per_gpu_h: Mapping[str, float]
 
 
-def lookup(name: str, date: str | None = None) -> Hardware:
-    """The constants of one kind of hardware, the newest or those of `date` (`2026-05`).
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kind:
+    gpu: str
+    gpus_per_node: int
+    nodes_per_domain: int
+    source: str
+    dated: Mapping[str, _Priced]
+
+
+def names(constants: str | None = None) -> tuple[str, ...]:
+    """The hardware that constants exist for.
 
     Raises:
-        InputError: the name or the date is unknown; the message lists the known ones.
+        InputError: `constants` is a file that can't be used.
     """
-    entries = _constants()["hardware"]
-    if name not in entries:
-        raise InputError(f"unknown hardware {name!r}; known: {', '.join(entries)}")
-    entry = entries[name]
-    dated = {str(key): value for key, value in entry["constants"].items()}
-    chosen = date or max(dated)
-    if chosen not in dated:
-        raise InputError(f"{name} has no constants of {chosen!r}; known dates: {', '.join(sorted(dated))}")
+    return tuple(_kinds(constants))
+
+
+def lookup(name: str, constants: str | None = None) -> Hardware:
+    """The constants of one kind of hardware: the newest, those of a date, or the newest in a file.
+
+    Raises:
+        InputError: the name or the date is unknown, the message lists the known ones; or the file can't be
+            used, the message names its line and key.
+    """
+    kinds, file = _kinds(constants), constants_file(constants)
+    where = f"{file} has no constants of" if file else "unknown hardware"
+    if name not in kinds:
+        raise InputError(f"{where} {name!r}; known: {', '.join(kinds)}")
+    kind = kinds[name]
+    chosen = max(kind.dated) if file or constants is None else constants
+    if chosen not in kind.dated:
+        raise InputError(
+            f"{name} has no constants of {chosen!r}; known dates: {', '.join(sorted(kind.dated))}"
+        )
     return Hardware(
         name=name,
-        gpu=entry["gpu"],
-        gpus_per_node=entry["gpus_per_node"],
-        nodes_per_domain=entry["nodes_per_domain"],
-        power_kw_per_gpu=dated[chosen]["power_kw_per_gpu"],
-        usd_per_gpu_h=dated[chosen]["usd_per_gpu_h"],
+        gpu=kind.gpu,
+        gpus_per_node=kind.gpus_per_node,
+        nodes_per_domain=kind.nodes_per_domain,
+        power_kw_per_gpu=kind.dated[chosen].power_kw_per_gpu,
+        usd_per_gpu_h=kind.dated[chosen].usd_per_gpu_h,
         constants_date=chosen,
-        source=entry.get("source", _constants()["source"]),
+        source=f"{kind.source} ({file})" if file else kind.source,
     )
+
+
+def constants_file(constants: str | None) -> str | None:
+    """The file that `constants` names, or None where it is a date or nothing.
+
+    Raises:
+        InputError: it is neither a date nor a file that is there.
+    """
+    if constants is None or _DATE.fullmatch(constants):
+        return None
+    if not Path(constants).is_file():
+        raise InputError(
+            f"hardware constants {constants!r}: neither a date such as 2026-05 nor a file that is there; a "
+            "YAML file of the form of mtpbench's data/hardware.yaml is needed"
+        )
+    return constants
+
+
+def _kinds(constants: str | None) -> Mapping[str, _Kind]:
+    file = constants_file(constants)
+    if file is None:
+        return _built_in()
+    try:
+        return _read(Path(file).read_text("utf-8"), file)
+    except OSError as error:
+        raise InputError(f"{file}: can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from error
+
+
+@cache
+def _built_in() -> Mapping[str, _Kind]:
+    return _read(resources.files("mtpbench").joinpath("data/hardware.yaml").read_text("utf-8"), _BUILT_IN)
+
+
+@cache
+def _read(text: str, file: str) -> Mapping[str, _Kind]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{file}{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not YAML: {error}") from error
+    if node is None:
+        raise InputError(f"{file}: empty; `source:` and `hardware:` are needed")
+    top = _Place(node, file).mapping(("source", "hardware"))
+    source = top["source"].text()
+    return {
+        name: _kind(place, source) for name, place in top["hardware"].entries("a name such as b200").items()
+    }
+
+
+def _kind(place: _Place, source: str) -> _Kind:
+    found = place.mapping(_KINDS, optional=("source",))
+    dated = found["constants"].entries("a date such as 2026-05")
+    for date, one in dated.items():
+        if not _DATE.fullmatch(date):
+            one.refuse("is not a date such as 2026-05")
+    return _Kind(
+        gpu=found["gpu"].text(),
+        gpus_per_node=found["gpus_per_node"].count(),
+        nodes_per_domain=found["nodes_per_domain"].count(),
+        source=found["source"].text() if "source" in found else source,
+        dated={date: _priced(one) for date, one in dated.items()},
+    )
+
+
+def _priced(place: _Place) -> _Priced:
+    found = place.mapping(("power_kw_per_gpu", "usd_per_gpu_h"))
+    power, prices = found["power_kw_per_gpu"], found["usd_per_gpu_h"]
+    return _Priced(
+        power_kw_per_gpu=None if power.is_null else power.number(),
+        usd_per_gpu_h={tier: one.number() for tier, one in prices.entries("a tier", empty=True).items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A node of a constants file that knows where it stands, so that what is wrong names line and key."""
+
+    node: yaml.Node
+    file: str
+    key: str = ""
+    line: int = 1
+
+    def refuse(self, message: str) -> NoReturn:
+        key = f"{self.key}: " if self.key else ""
+        raise InputError(f"{self.file}:{self.line}: {key}{message}")
+
+    @property
+    def is_null(self) -> bool:
+        return self.node.tag == "tag:yaml.org,2002:null"
+
+    def entries(self, of: str, empty: bool = False) -> dict[str, _Place]:
+        """The values of a mapping by key, whatever the keys are."""
+        if not isinstance(self.node, yaml.MappingNode):
+            self.refuse(f"a mapping by {of} is needed")
+        found: dict[str, _Place] = {}
+        for key_node, value in self.node.value:
+            name = str(key_node.value)
+            key = f"{self.key}.{name}" if self.key else name
+            place = _Place(value, self.file, key, key_node.start_mark.line + 1)
+            if name in found:
+                place.refuse("is given twice")
+            found[name] = place
+        if not found and not empty:
+            self.refuse(f"is empty; at least {of} is needed")
+        return found
+
+    def mapping(self, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, _Place]:
+        """The values of a mapping that has these keys and no others."""
+        found = self.entries(f"{', '.join(keys)}")
+        for name, place in found.items():
+            if name not in keys:
+                place.refuse(f"unknown key; valid: {', '.join(keys)}")
+        if missing := [name for name in keys if name not in found and name not in optional]:
+            self.refuse(f"{' and '.join(missing)} missing; needed: {', '.join(keys)}")
+        return found
+
+    def text(self) -> str:
+        """A scalar as it is written."""
+        if not isinstance(self.node, yaml.ScalarNode) or self.is_null or not self.node.value.strip():
+            self.refuse("a text is needed")
+        return str(self.node.value)
+
+    def number(self) -> float:
+        """A number above 0."""
+        try:
+            value = float(self.text())
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value <= 0:
+            self.refuse(f"{self.text()} is not a number above 0")
+        return value
+
+    def count(self) -> int:
+        """A whole number above 0."""
+        value = self.number()
+        if value != int(value):
+            self.refuse(f"{self.text()} is not a whole number above 0")
+        return int(value)

@@ -1,4 +1,8 @@
-"""Pure: everything derived from one point's raw records. `run` and `recompute` both call `measure`."""
+"""Pure: everything derived from one point's raw records. `run` and `recompute` both call `measure`.
+
+What requests have one of each stands in memory whole; chunks, of which there may be a thousand times as many,
+are folded over once, batch by batch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtpbench import blocks as time_blocks
 from mtpbench.acceptance import measure_acceptance
+from mtpbench.chunks import Requests
 from mtpbench.gaps import ChunkGaps, summarise
 from mtpbench.power.energy import MAX_GAP_S, measure_energy, unknown
 from mtpbench.records import (
@@ -25,7 +31,8 @@ from mtpbench.records import (
     Rates,
     RunFacts,
 )
-from mtpbench.requests import UNKNOWN, Floats, RequestTable
+from mtpbench.requests import UNKNOWN, Floats, RequestRows, RequestTable
+from mtpbench.tokens import TokenCounts, count_tokens
 from mtpbench.validity import check, time_scale
 from mtpbench.window import Window, inside, mean_in_flight, point_window, whole_window
 
@@ -35,19 +42,22 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Latencies:
-    """Per-request latencies in seconds; `tpot_s` and `icl_s` leave out requests without them."""
+    """Per-request latencies in seconds; `tpot_s` leaves out requests without one.
+
+    `tpot_ended_s` is when the requests of `tpot_s` ended.
+    """
 
     ttft_s: Floats
     e2el_s: Floats
     tpot_s: Floats
-    icl_s: Floats
+    tpot_ended_s: Floats
     send_lag_s: Floats
     tpot_basis: TpotBasis | None
 
 
 def measure(
     point: Point,
-    table: RequestTable,
+    table: Requests,
     counters: Sequence[CounterSample],
     power: Sequence[PowerSample],
     client: ClientHealth | None,
@@ -63,43 +73,50 @@ def measure(
         client: how the load client did; None on the virtual clock.
         notes: what the records can't tell (a dead server, a cut-off).
     """
-    steady = point_window(table, point.concurrency, open_loop=point.load.open)
-    whole = whole_window(table)
-    gpus = point.topology.gpus
-    steady_rates = rates(table, steady, gpus) if steady else None
-    measured = ~table.warmup
-    errors = Counter(error for error in table.error[measured] if error is not None)
+    rows = table.summarised()
+    steady, whole = point_window(rows, point.concurrency, open_loop=point.load.open), whole_window(rows)
     # In an open loop every measured request was due inside the window, whenever it ended.
-    counted = _counted(table, None if point.load.open else steady)
-    figures, gaps = latencies(table, counted), ChunkGaps.of(table, counted)
-    tpot = summarise(figures.tpot_s)
+    counted = _counted(rows, None if point.load.open else steady)
+    figures = latencies(rows, counted)
+    blocks = time_blocks.cut(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
+    gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady)
+    edges = [edge for window in (steady, whole, *blocks) if window for edge in (window.start_s, window.end_s)]
+    counts = count_tokens(table, edges, gaps.add)
+
+    def rates_over(window: Window) -> Rates:
+        return _rates(rows, window, counts, point.topology.gpus)
+
+    errors = Counter(error for error in rows.error[~rows.warmup] if error is not None)
+    tpot, steady_rates = summarise(figures.tpot_s), rates_over(steady) if steady else None
+    block_rates = tuple(rates_over(block).tput_tps_per_gpu for block in blocks)
     result = PointResult(
         point_id=point.id,
         simulated=point.simulated,
         clock=point.simulation.clock if point.simulation else "real",
-        requests=int(measured.sum()),
+        requests=int((~rows.warmup).sum()),
         failed_requests=errors.total(),
         errors=dict(sorted(errors.items())),
         ttft_s=summarise(figures.ttft_s),
         tpot_s=tpot,
         e2el_s=summarise(figures.e2el_s),
-        icl_s=summarise(figures.icl_s),
+        icl_s=gaps.per_chunk(),
         token_gap_s=gaps.per_token(),
         ttft_from_schedule_s=summarise(figures.ttft_s + figures.send_lag_s),
         e2el_from_schedule_s=summarise(figures.e2el_s + figures.send_lag_s),
-        stalls=gaps.stalls(point.load.stall_s, steady),
+        stalls=gaps.stalls(),
         interactivity_tps=1.0 / tpot.p50 if tpot and tpot.p50 > 0 else None,
         interactivity_p99_tps=1.0 / tpot.p99 if tpot and tpot.p99 > 0 else None,
         tpot_basis=figures.tpot_basis,
         steady=steady_rates,
-        whole=rates(table, whole, gpus) if whole else None,
+        whole=rates_over(whole) if whole else None,
+        blocks=time_blocks.describe(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
         acceptance=measure_acceptance(point, counters, steady, notes.counter_processes, notes.counter_source),
         energy=_energy(point, power, steady_rates, notes),
         client=client or ClientHealth(),
         answers=notes.answers,
         evaluation=notes.evaluation,
     )
-    return dataclasses.replace(result, reasons=check(point, table, result, notes))
+    return dataclasses.replace(result, reasons=check(point, rows, result, notes))
 
 
 def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, notes: RunFacts) -> Energy:
@@ -126,47 +143,48 @@ def _max_gap_s(point: Point) -> float:
     return max(MAX_GAP_S, 3 * point.measurement.sample_interval_s) * time_scale(point)
 
 
-def rates(table: RequestTable, window: Window, gpus: int) -> Rates:
+def rates(table: Requests, window: Window, gpus: int) -> Rates:
     """Token rates over a window, of requests that ended well (a failed request serves nobody).
 
-    Output tokens count at the chunk that carried them: by the server's cumulative counts, or spread evenly
-    over the request's chunks where it gives none. A prompt counts as its output does: the share of its
-    request's output tokens that lie in the window. Counted whole at the first chunk it would tie the input
-    rate to where the window's edges, which are starts and ends of requests, happen to lie: up to 6% in a
-    short run, differently in each arm.
+    Output tokens count at the chunk that carried them (`tokens_by`). A prompt counts as its output does: the
+    share of its request's output tokens that lie in the window. Counted whole at the first chunk it would tie
+    the input rate to where the window's edges, which are starts and ends of requests, happen to lie: up to 6%
+    in a short run, differently in each arm.
 
     Args:
         table: every request, warm-up included: they load the server too.
         window: counted are moments in (start, end].
         gpus: all GPUs of the deployment.
     """
-    ok = table.ok
+    return _rates(table, window, count_tokens(table, (window.start_s, window.end_s)), gpus)
+
+
+def _rates(rows: RequestRows, window: Window, counts: TokenCounts, gpus: int) -> Rates:
+    ok = rows.ok
     prompt_tokens = np.where(
-        table.prompt_tokens == UNKNOWN, table.asked_prompt_tokens, table.prompt_tokens
+        rows.prompt_tokens == UNKNOWN, rows.asked_prompt_tokens, rows.prompt_tokens
     ).astype(np.float64)
-    rows = table.chunk_rows
-    counted = np.where(inside(table.chunk_times_s, window), _tokens_by_chunk(table), 0.0)
-    within = np.where(ok, np.bincount(rows, weights=counted, minlength=len(table)), 0.0)
-    made = np.where(table.output_tokens > 0, table.output_tokens, np.inf)
+    within = np.where(ok, counts.within(window), 0.0)
+    made = np.where(rows.output_tokens > 0, rows.output_tokens, np.inf)
     input_tokens = float((prompt_tokens * within / made).sum())
     output_tokens = float(within.sum())
     seconds = window.duration_s
     return Rates(
         start_s=window.start_s,
         end_s=window.end_s,
-        requests_completed=int((ok & inside(table.end_s, window)).sum()),
+        requests_completed=int((ok & inside(rows.end_s, window)).sum()),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         input_tps=input_tokens / seconds,
         output_tps=output_tokens / seconds,
         tput_tps_per_gpu=(input_tokens + output_tokens) / seconds / gpus,
         output_tps_per_gpu=output_tokens / seconds / gpus,
-        mean_in_flight=mean_in_flight(table, window),
+        mean_in_flight=mean_in_flight(rows, window),
     )
 
 
 def latencies(table: RequestTable, counted: Mask) -> Latencies:
-    """TTFT, E2EL, TPOT and chunk gaps of the counted requests, all of which must have chunks.
+    """TTFT, E2EL and TPOT of the counted requests, all of which must have chunks.
 
     TPOT is (last − first chunk) / (output tokens − tokens of the first chunk), or − 1 where the server
     does not say what the first chunk held; undefined where nothing comes after the first chunk.
@@ -185,13 +203,11 @@ def latencies(table: RequestTable, counted: Mask) -> Latencies:
     basis: TpotBasis | None = None
     if len(tpot):
         basis = "known_first_chunk" if known else "assumed_one_token"
-    rows = table.chunk_rows
-    within = (rows[1:] == rows[:-1]) & counted[rows[1:]]
     return Latencies(
         ttft_s=first - sent,
         e2el_s=last - sent,
         tpot_s=tpot,
-        icl_s=np.diff(table.chunk_times_s)[within],
+        tpot_ended_s=table.end_s[counted][several],
         send_lag_s=sent - table.scheduled_s[counted],
         tpot_basis=basis,
     )
@@ -201,19 +217,3 @@ def _counted(table: RequestTable, steady: Window | None) -> Mask:
     """Measured requests that ended well in the steady-state window (anywhere where there is none)."""
     counted = table.ok & ~table.warmup & (table.chunk_counts > 0)
     return counted & inside(table.end_s, steady) if steady else counted
-
-
-def _tokens_by_chunk(table: RequestTable) -> Floats:
-    """(m,) output tokens that each chunk carried; the chunks of a request add up to its output tokens."""
-    counts, rows = table.chunk_counts, table.chunk_rows
-    outputs = np.where(table.output_tokens == UNKNOWN, 0, table.output_tokens).astype(np.float64)
-    evenly = outputs[rows] / counts[rows]
-    cumulative = table.chunk_tokens.astype(np.float64)
-    counted = np.diff(cumulative, prepend=0.0)
-    filled = counts > 0
-    firsts, lasts = table.chunk_offsets[:-1][filled], table.chunk_offsets[1:][filled] - 1
-    counted[firsts] = cumulative[firsts]
-    said = (table.output_tokens != UNKNOWN)[filled]
-    # The final usage is the truth: what the running count missed came with the last chunk.
-    counted[lasts[said]] += outputs[filled][said] - cumulative[lasts[said]]
-    return np.where(table.chunk_tokens == UNKNOWN, evenly, counted)

@@ -1,6 +1,7 @@
 """The raw truth of a point as columns: one row per request, chunk data flattened with offsets.
 
-`RequestRecord` is one row; pure statistics work on the table, so that 200,000 requests stay cheap.
+`RequestRecord` is one row; pure statistics work on the table, so that 200,000 requests stay cheap. Where the
+chunks are too many to stand here in full, `mtpbench.chunks` has the same table with small ones.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def seconds(times_us: Ints) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RequestTable:
-    """Requests as columns, ordered by index.
+class RequestRows:
+    """Requests as columns, ordered by index, and how many chunks each of them has.
 
     Args:
         index, slot: (n,) int64.
@@ -43,9 +44,6 @@ class RequestTable:
         prompt_tokens, output_tokens: (n,) int64 as the server counted, `UNKNOWN` where it did not say.
         finish_reason, error, error_detail: (n,) object arrays of str or None.
         chunk_offsets: (n + 1,) int64; chunks of row i are [chunk_offsets[i], chunk_offsets[i + 1]).
-        chunk_times_s: (m,) engine seconds, rising within a row.
-        chunk_tokens: (m,) int64 cumulative output tokens after each chunk, `UNKNOWN` for every chunk of
-            a row whose server does not say.
     """
 
     index: Ints
@@ -62,8 +60,6 @@ class RequestTable:
     error: npt.NDArray[np.object_]
     error_detail: npt.NDArray[np.object_]
     chunk_offsets: Ints
-    chunk_times_s: Floats
-    chunk_tokens: Ints
 
     def __len__(self) -> int:
         return len(self.index)
@@ -82,6 +78,25 @@ class RequestTable:
     def chunk_rows(self) -> Ints:
         """(m,) the row that each chunk belongs to."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.chunk_counts)
+
+    def row_columns(self) -> dict[str, Any]:
+        """Every column with one value for each request, by name."""
+        names = [field.name for field in dataclasses.fields(RequestRows) if field.name != "chunk_offsets"]
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RequestTable(RequestRows):
+    """Requests with their chunks in full.
+
+    Args:
+        chunk_times_s: (m,) engine seconds, rising within a row.
+        chunk_tokens: (m,) int64 cumulative output tokens after each chunk, `UNKNOWN` for every chunk of
+            a row whose server does not say.
+    """
+
+    chunk_times_s: Floats
+    chunk_tokens: Ints
 
     @property
     def first_chunk_s(self) -> Floats:

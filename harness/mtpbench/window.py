@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench.requests import Floats, RequestTable
+from mtpbench.requests import Floats, RequestRows, RequestTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ def steady_window(table: RequestTable, concurrency: int) -> Window | None:
     return Window(start_s=start, end_s=end) if np.isfinite(start) and end > start else None
 
 
-def open_window(table: RequestTable) -> Window | None:
+def open_window(table: RequestRows) -> Window | None:
     """The time in which an open loop sent its measured requests; None where it sent fewer than two.
 
     From the moment the first of them was due to the moment the last one was: the warm-up's requests are still
@@ -73,7 +73,7 @@ def point_window(table: RequestTable, concurrency: int, *, open_loop: bool) -> W
     return open_window(table) if open_loop else steady_window(table, concurrency)
 
 
-def whole_window(table: RequestTable) -> Window | None:
+def whole_window(table: RequestRows) -> Window | None:
     """From the first send to the last end; None where nothing was sent."""
     if not len(table):
         return None
@@ -81,14 +81,14 @@ def whole_window(table: RequestTable) -> Window | None:
     return Window(start_s=start, end_s=end) if end > start else None
 
 
-def mean_in_flight(table: RequestTable, window: Window) -> float:
+def mean_in_flight(table: RequestRows, window: Window) -> float:
     """Requests sent and not yet ended, averaged over the window."""
     begun = np.maximum(table.sent_s, window.start_s)
     ended = np.minimum(table.end_s, window.end_s)
     return float(np.clip(ended - begun, 0.0, None).sum() / window.duration_s)
 
 
-def in_flight_over_time(table: RequestTable, window: Window, parts: int) -> tuple[float, ...]:
+def in_flight_over_time(table: RequestRows, window: Window, parts: int) -> tuple[float, ...]:
     """Requests in flight, averaged over each of so many equal parts of the window."""
     edges = np.linspace(window.start_s, window.end_s, parts + 1)
     pieces = (Window(start_s=float(a), end_s=float(b)) for a, b in itertools.pairwise(edges))

@@ -6,18 +6,23 @@ import dataclasses
 import itertools
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measured import make_request
+from measured import make_request, steady_load
+from mtpbench.errors import StoreError
 from mtpbench.requests import RequestTable
-from mtpbench.store.columns import read_requests, write_requests
+from mtpbench.store import columns
+from mtpbench.store.columns import read_packed, read_requests, write_requests
 
 
-@given(st.data())
-def test_any_table_of_whole_microseconds_comes_back_to_the_bit(data) -> None:
+@given(st.data(), st.sampled_from([1, 3, 1 << 22]), st.sampled_from([1, 4, 1 << 18]))
+def test_any_table_of_whole_microseconds_comes_back_to_the_bit(data, group: int, piece: int) -> None:
+    """Whatever the row groups it was written in and the pieces it is read in."""
     records = []
     for index in range(data.draw(st.integers(0, 6))):
         sent = data.draw(st.floats(0, 1e5))
@@ -27,8 +32,29 @@ def test_any_table_of_whole_microseconds_comes_back_to_the_bit(data) -> None:
         more = {"chunk_tokens": counts if counted else None}
         records.append(make_request(index, index, sent, times, **more))
     table = RequestTable.from_records(records).rounded()
-    with tempfile.TemporaryDirectory() as folder:
-        write_requests(table, Path(folder) / "requests.parquet")
-        again = read_requests(Path(folder) / "requests.parquet")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.multiple(columns, _GROUP_CHUNKS=group, BATCH_CHUNKS=piece),
+    ):
+        path = Path(folder) / "requests.parquet"
+        write_requests(table, path)
+        again, packed = read_requests(path), read_packed(path)
+        write_requests(packed, path)
+        np.testing.assert_array_equal(read_requests(path).chunk_times_s, table.chunk_times_s)
     for field in dataclasses.fields(RequestTable):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(table, field.name))
+
+
+def test_chunks_are_packed_into_few_bytes(tmp_path: Path) -> None:
+    write_requests(RequestTable.from_records(steady_load(rounds=50)).rounded(), tmp_path / "requests.parquet")
+    (batch,) = read_packed(tmp_path / "requests.parquet").chunks
+    assert (batch.gaps_us.dtype, batch.brought.dtype) == (np.int32, np.int8)
+
+
+def test_a_file_that_ends_early_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    write_requests(RequestTable.from_records(steady_load(rounds=50)).rounded(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes(200) + whole[300:])
+    with pytest.raises(StoreError, match=r"requests\.parquet: can't be read"):
+        read_packed(path)

@@ -8,21 +8,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measured import make_request, steady_load
+from mtpbench.chunks import batches
 from mtpbench.gaps import ChunkGaps, summarise, summarise_weighted
 from mtpbench.requests import RequestTable
 from mtpbench.window import Window
 
 
-def gaps(*records):
+def gaps(*records, threshold_s=1.0, window=None, counted=None):
     table = RequestTable.from_records(records)
-    return ChunkGaps.of(table, np.ones(len(table), np.bool_))
+    found = ChunkGaps(table.index, np.array(counted or [True] * len(table), np.bool_), threshold_s, window)
+    for batch in batches(table):
+        found.add(batch)
+    return found
 
 
 def test_no_gap_spans_two_requests():
-    found = gaps(make_request(0, 0, 0.0, [1, 2, 4]), make_request(1, 1, 0.0, [10, 11]))
-    assert found.gap_s.tolist() == [1, 2, 1]
-    assert found.index.tolist() == [0, 0, 1]
-    assert found.tokens.tolist() == [1, 1, 1]
+    found = gaps(make_request(0, 0, 0.0, [1, 2, 4]), make_request(1, 1, 0.0, [10, 11])).per_chunk()
+    assert found is not None
+    assert (found.count, found.mean, found.min, found.max) == (3, pytest.approx(4 / 3), 1.0, 2.0)
+    assert gaps(make_request(0, 0, 0.0, [1])).per_chunk() is None
+
+
+def test_only_the_gaps_of_counted_requests_count():
+    records = [make_request(0, 0, 0.0, [1, 3]), make_request(1, 0, 3.0, [10, 14, 15])]
+    found = gaps(*records, counted=[False, True]).per_chunk()
+    assert found is not None
+    assert (found.count, found.min, found.max) == (2, 1.0, 4.0)
 
 
 def test_a_token_waits_its_share_of_the_gap_that_brought_it():
@@ -52,7 +63,7 @@ def test_a_weighted_summary_is_that_of_the_values_repeated(pairs):
 
 def test_stalls_are_counted_by_request_and_over_time():
     stalled = make_request(1, 1, 0.0, [1, 3, 3.5, 9.5])
-    found = gaps(make_request(0, 0, 0.0, [1, 1.5, 2]), stalled).stalls(1.0, Window(start_s=0, end_s=20))
+    found = gaps(make_request(0, 0, 0.0, [1, 1.5, 2]), stalled, window=Window(start_s=0, end_s=20)).stalls()
     assert found is not None
     assert (found.count, found.requests, found.longest_s) == (2, 1, 6.0)
     assert found.share == pytest.approx(8 / 9.5)
@@ -61,11 +72,11 @@ def test_stalls_are_counted_by_request_and_over_time():
 
 
 def test_a_gap_as_long_as_the_threshold_is_no_stall():
-    found = gaps(*steady_load()).stalls(0.25, None)
+    found = gaps(*steady_load(), threshold_s=0.25).stalls()
     assert found is not None
     assert (found.count, found.requests, found.share, found.over_time, found.worst) == (0, 0, 0.0, (), ())
     assert found.longest_s == 0.25
 
 
 def test_no_gap_no_stalls():
-    assert gaps(make_request(0, 0, 0.0, [1])).stalls(1.0, None) is None
+    assert gaps(make_request(0, 0, 0.0, [1])).stalls() is None

@@ -142,12 +142,6 @@ def test_tpot_is_undefined_for_one_output_token():
     assert got.ttft_s.tolist() == [1.0]
 
 
-def test_chunk_gaps_never_cross_requests():
-    records = [make_request(0, 0, 0.0, [1, 3]), make_request(1, 0, 3.0, [10, 14, 15])]
-    assert latencies(table(records), np.array([True, True])).icl_s.tolist() == [2, 4, 1]
-    assert latencies(table(records), np.array([False, True])).icl_s.tolist() == [4, 1]
-
-
 def test_a_summary_interpolates_percentiles_and_is_none_for_nothing():
     got = summarise(np.arange(101.0))
     assert got is not None

@@ -8,6 +8,7 @@ import pytest
 from mtpbench.records import (
     Distribution,
     Point,
+    Stalls,
     Topology,
     WorkerGroup,
     digest,
@@ -80,3 +81,32 @@ def test_the_id_changes_with_what_is_measured_and_the_deployment_does_not(point:
 
 def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def test_stalls_survive_json_with_their_worst_requests() -> None:
+    """A pair of an index and seconds is no list of indices: points with stalls were unreadable once."""
+    stalls = Stalls(
+        threshold_s=1.0,
+        count=2,
+        requests=2,
+        longest_s=1.39,
+        share=0.1,
+        over_time=(0, 2),
+        worst=((7, 1.39), (3, 1.2)),
+    )
+    assert from_json(Stalls, json.loads(json.dumps(to_json(stalls)))) == stalls
+
+
+@pytest.mark.parametrize("worst", [[[7]], [[7, 1.0, 2.0]], [[1.5, 1.0]], [7]])
+def test_a_pair_of_another_shape_is_named(worst: object) -> None:
+    data = {
+        "threshold_s": 1.0,
+        "count": 1,
+        "requests": 1,
+        "longest_s": 1.0,
+        "share": 0.1,
+        "over_time": [1],
+        "worst": worst,
+    }
+    with pytest.raises(ValueError, match=r"Stalls\.worst\[0\]"):
+        from_json(Stalls, data)

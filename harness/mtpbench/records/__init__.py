@@ -4,10 +4,12 @@ Standard library only. In the order of the flow: `point` (what is measured), `pr
 `raw` (what is recorded), `result` (what is derived), `sweepinfo` (what tables need besides); `codec` turns
 them into JSON and back.
 
-Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what it can't read)
+Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what is not
+among `READABLE_VERSIONS`)
     1   2026-11   first version
     2   2026-11   how load is sent (`Load`), what the client saw of itself, token gaps, stalls, latency from
                   the schedule
+    3   2026-11   time blocks of the window
 """
 
 from mtpbench.records.codec import digest, from_json, to_json
@@ -40,6 +42,7 @@ from mtpbench.records.raw import (
 )
 from mtpbench.records.result import (
     Acceptance,
+    Blocks,
     ClientHealth,
     Distribution,
     Energy,
@@ -50,14 +53,16 @@ from mtpbench.records.result import (
     Stalls,
 )
 from mtpbench.records.sweepinfo import Hardware, Reference, ReferenceRow, SweepInfo
-from mtpbench.records.types import SCHEMA_VERSION, Clock, Flags, Json, Role, WorkerRole
+from mtpbench.records.types import READABLE_VERSIONS, SCHEMA_VERSION, Clock, Flags, Json, Role, WorkerRole
 
 __all__ = [
+    "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "Acceptance",
     "AcceptancePolicy",
     "Answers",
     "Arm",
+    "Blocks",
     "ClientHealth",
     "Clock",
     "Container",

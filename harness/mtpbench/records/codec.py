@@ -8,13 +8,15 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar
 
 from mtpbench.records.types import Json
 
 T = TypeVar("T")
+Decoder = Callable[[Json], Any]
+_AS_THEY_ARE = frozenset((str, int, bool, type(None)))
 
 
 def to_json(value: Json) -> Json:
@@ -23,8 +25,11 @@ def to_json(value: Json) -> Json:
     Raises:
         ValueError: a float is not finite (unknown is None, never NaN).
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    kind: Any = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if (names := _field_names(kind)) is not None:
+        return {name: to_json(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -34,13 +39,22 @@ def to_json(value: Json) -> Json:
     return value
 
 
+@cache
+def _field_names(kind: Any) -> tuple[str, ...] | None:
+    """The fields of a record, or None for what is none."""
+    return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
+
+
 def from_json(kind: type[T], data: Json) -> T:
     """The record of type `kind` that `to_json` wrote.
 
     Raises:
         ValueError: a key is unknown or missing, or a value has the wrong type; the message names it.
     """
-    return typing.cast(T, _decode(kind, data, kind.__name__))
+    try:
+        return typing.cast(T, _decoder(typing.cast(Any, kind))(data))
+    except _Misfit as misfit:
+        raise ValueError(f"{kind.__name__}{misfit.where}: {misfit}") from None
 
 
 def digest(value: Json) -> str:
@@ -49,63 +63,140 @@ def digest(value: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class _Misfit(Exception):
+    """A value that does not fit; `where` grows from the inside out as it passes what holds it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.where = ""
+
+    def inside(self, holder: str) -> _Misfit:
+        self.where = holder + self.where
+        return self
+
+
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _decode(kind: Any, data: Json, where: str) -> Any:
+def _decoder(kind: Any) -> Decoder:
+    """What decodes values of a type; made once for each type, so that thousands of records are cheap."""
     if kind is Any:
-        return data
+        return lambda data: data
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decode_record(kind, data, where)
-    origin = typing.get_origin(kind)
+        return _record_decoder(kind)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
-        if data not in typing.get_args(kind):
-            raise ValueError(f"{where}: {data!r} is none of {', '.join(map(repr, typing.get_args(kind)))}")
-        return data
+        return _literal_decoder(arguments)
     if origin in (typing.Union, types.UnionType):
-        return _decode_optional(kind, data, where)
+        (inner,) = [argument for argument in arguments if argument is not type(None)]
+        decode = _decoder(inner)
+        return lambda data: None if data is None else decode(data)
     if origin is tuple:
-        if not isinstance(data, list):
-            raise ValueError(f"{where}: a list was expected, not {data!r}")
-        item = typing.get_args(kind)[0]
-        return tuple(_decode(item, value, f"{where}[{i}]") for i, value in enumerate(data))
+        return _tuple_decoder(arguments[0]) if arguments[-1] is Ellipsis else _pair_decoder(arguments)
     if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(data, dict):
-            raise ValueError(f"{where}: a mapping was expected, not {data!r}")
-        item = typing.get_args(kind)[1]
-        return {key: _decode(item, value, f"{where}.{key}") for key, value in data.items()}
-    return _decode_scalar(kind, data, where)
+        return _mapping_decoder(arguments[1])
+    return _scalar_decoder(kind)
 
 
-def _decode_optional(kind: Any, data: Json, where: str) -> Any:
-    if data is None:
-        return None
-    (inner,) = [arg for arg in typing.get_args(kind) if arg is not type(None)]
-    return _decode(inner, data, where)
-
-
-def _decode_record(kind: type, data: Json, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise ValueError(f"{where}: a mapping was expected, not {data!r}")
+def _record_decoder(kind: type) -> Decoder:
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(data) - set(fields)):
-        raise ValueError(f"{where}: unknown {', '.join(unknown)}; valid: {', '.join(fields)}")
-    hints = _hints(kind)
-    missing = [
+    required = {
         name
         for name, f in fields.items()
-        if name not in data and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ValueError(f"{where}: missing {', '.join(missing)}")
-    return kind(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    decoders = {name: _decoder(hint) for name, hint in typing.get_type_hints(kind).items() if name in fields}
+
+    def decode(data: Json) -> Any:
+        if not isinstance(data, dict):
+            raise _Misfit(f"a mapping was expected, not {data!r}")
+        if not data.keys() <= decoders.keys():
+            unknown = sorted(data.keys() - decoders.keys())
+            raise _Misfit(f"unknown {', '.join(unknown)}; valid: {', '.join(fields)}")
+        if not required <= data.keys():
+            raise _Misfit(f"missing {', '.join(name for name in fields if name in required - data.keys())}")
+        values, name = {}, ""
+        try:
+            for name, value in data.items():
+                values[name] = decoders[name](value)
+        except _Misfit as misfit:
+            raise misfit.inside(f".{name}") from None
+        return kind(**values)
+
+    return decode
 
 
-def _decode_scalar(kind: Any, data: Json, where: str) -> Any:
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
-        raise ValueError(f"{where}: {kind.__name__} was expected, not {data!r}")
-    return data
+def _literal_decoder(allowed: tuple[Any, ...]) -> Decoder:
+    def decode(data: Json) -> Any:
+        if data not in allowed:
+            raise _Misfit(f"{data!r} is none of {', '.join(map(repr, allowed))}")
+        return data
+
+    return decode
+
+
+def _tuple_decoder(item: Any) -> Decoder:
+    decode_item = _decoder(item)
+
+    def decode(data: Json) -> Any:
+        if not isinstance(data, list):
+            raise _Misfit(f"a list was expected, not {data!r}")
+        if {*map(type, data)} <= {item}:
+            return tuple(data)
+        values: list[Any] = []
+        try:
+            for value in data:
+                values.append(decode_item(value))  # noqa: PERF401 (how far it came says where)
+        except _Misfit as misfit:
+            raise misfit.inside(f"[{len(values)}]") from None
+        return tuple(values)
+
+    return decode
+
+
+def _pair_decoder(kinds: tuple[Any, ...]) -> Decoder:
+    """A tuple of so many values, each of a type of its own."""
+    decoders = [_decoder(kind) for kind in kinds]
+
+    def decode(data: Json) -> Any:
+        if not isinstance(data, list) or len(data) != len(decoders):
+            raise _Misfit(f"a list of {len(decoders)} was expected, not {data!r}")
+        values: list[Any] = []
+        try:
+            for decode_item, value in zip(decoders, data, strict=True):
+                values.append(decode_item(value))
+        except _Misfit as misfit:
+            raise misfit.inside(f"[{len(values)}]") from None
+        return tuple(values)
+
+    return decode
+
+
+def _mapping_decoder(item: Any) -> Decoder:
+    decode_item = _decoder(item)
+
+    def decode(data: Json) -> Any:
+        if not isinstance(data, dict):
+            raise _Misfit(f"a mapping was expected, not {data!r}")
+        if {*map(type, data.values())} <= {item}:
+            return dict(data)
+        values, key = {}, ""
+        try:
+            for key, value in data.items():
+                values[key] = decode_item(value)
+        except _Misfit as misfit:
+            raise misfit.inside(f".{key}") from None
+        return values
+
+    return decode
+
+
+def _scalar_decoder(kind: type) -> Decoder:
+    def decode(data: Json) -> Any:
+        if type(data) is kind:
+            return data
+        if kind is float and isinstance(data, int) and not isinstance(data, bool):
+            return float(data)
+        if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
+            raise _Misfit(f"{kind.__name__} was expected, not {data!r}")
+        return data
+
+    return decode

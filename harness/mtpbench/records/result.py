@@ -51,6 +51,24 @@ class Rates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Blocks:
+    """The steady-state window in equal time blocks: how far they scatter tells the error of this one run.
+
+    A block is at least as long as the median request lives: a shorter one sees the waves of a closed loop,
+    and neighbours that share most of their requests. At most 20 of them; with fewer than 5 there are none.
+
+    Args:
+        duration_s: of one block.
+        tput_tps_per_gpu: by block, counted as `Rates` are.
+        interactivity_tps: by block, 1 / median TPOT of the counted requests that ended in it.
+    """
+
+    duration_s: float
+    tput_tps_per_gpu: tuple[float, ...]
+    interactivity_tps: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Acceptance:
     """What became of the drafts over the window, summed over all decode workers and ranks.
 
@@ -191,6 +209,8 @@ class PointResult:
     tpot_basis: Literal["known_first_chunk", "assumed_one_token"] | None
     steady: Rates | None
     whole: Rates | None
+    blocks: Blocks | None = None
+    """NULL where the window holds fewer than 5 blocks, and in what was written before schema version 3."""
     acceptance: Acceptance
     energy: Energy
     client: ClientHealth

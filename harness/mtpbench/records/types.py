@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Written into every stored record; the history stands in the package's docstring."""
+READABLE_VERSIONS = (2, 3)
+"""What the store reads; fields that an older version lacked are NULL."""
 
 Json = Any
 Role = Literal["router", "prefill", "decode", "aggregated", "sampler", "client"]

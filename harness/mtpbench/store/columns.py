@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtpbench.chunks import BATCH_CHUNKS, ChunkBatch, PackedTable, Requests, batches, smallest
 from mtpbench.errors import StoreError
 from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json
-from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable, seconds, whole_us
+from mtpbench.requests import UNKNOWN, Ints, RequestTable, whole_us
 
 _INTS = ("index", "slot", "asked_prompt_tokens", "asked_output_tokens")
 _KNOWN_OR_NULL = ("prompt_tokens", "output_tokens")
@@ -20,80 +21,105 @@ _FLOATS = ("scheduled_s", "sent_s", "end_s")
 _GAUGE = pa.struct([("rank", pa.string()), ("length", pa.float64()), ("verify_calls", pa.float64())])
 _GAPS, _BROUGHT = "chunk_gaps_us", "chunk_tokens_brought"
 _TEXTS = ("finish_reason", "error", "error_detail")
+_ROW_COLUMNS = (*_INTS, "warmup", *_FLOATS, *_KNOWN_OR_NULL, *_TEXTS)
+_REQUESTS = pa.schema(
+    [
+        *((name, pa.int64()) for name in _INTS),
+        ("warmup", pa.bool_()),
+        *((name, pa.float64()) for name in _FLOATS),
+        *((name, pa.int64()) for name in _KNOWN_OR_NULL),
+        *((name, pa.string()) for name in _TEXTS),
+        (_GAPS, pa.large_list(pa.int64())),
+        (_BROUGHT, pa.large_list(pa.int64())),
+    ]
+)
+_GROUP_CHUNKS = 1 << 22
+"""About so many chunks make a row group, so that neither writer nor reader holds them all as they decode."""
+_BUFFER_BYTES = 1 << 20
+T = TypeVar("T")
 
 
-def write_requests(table: RequestTable, path: Path) -> None:
+def write_requests(table: Requests, path: Path) -> None:
     """Write the request table: null where the server did not say."""
-    columns: dict[str, Any] = {name: pa.array(getattr(table, name)) for name in (*_INTS, "warmup", *_FLOATS)}
-    for name in _KNOWN_OR_NULL:
-        columns[name] = _nullable(getattr(table, name))
-    for name in _TEXTS:
-        columns[name] = pa.array(getattr(table, name).tolist(), pa.string())
-    offsets = pa.array(table.chunk_offsets, pa.int64())
-    gaps, brought = _encode_chunks(table)
-    columns[_GAPS] = pa.LargeListArray.from_arrays(offsets, pa.array(gaps))
-    columns[_BROUGHT] = pa.LargeListArray.from_arrays(offsets, brought)
     # The bytes of the gaps apart from each other: the high ones are nearly constant, the low ones noise.
-    pq.write_table(
-        pa.table(columns),
+    with pq.ParquetWriter(
         path,
+        _REQUESTS,
         compression="zstd",
         use_dictionary=[f"{_BROUGHT}.list.element", *_TEXTS],
         column_encoding={f"{_GAPS}.list.element": "BYTE_STREAM_SPLIT"},
-    )
+    ) as writer:
+        for batch in batches(table, _GROUP_CHUNKS):
+            writer.write_table(pa.table(_columns(table, batch), _REQUESTS))
+
+
+def _columns(table: Requests, batch: ChunkBatch) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        name: pa.array(getattr(table, name)[batch.rows]) for name in (*_INTS, "warmup", *_FLOATS)
+    }
+    for name in _KNOWN_OR_NULL:
+        columns[name] = _nullable(getattr(table, name)[batch.rows])
+    for name in _TEXTS:
+        columns[name] = pa.array(getattr(table, name)[batch.rows].tolist(), pa.string())
+    offsets = pa.array(batch.offsets, pa.int64())
+    columns[_GAPS] = pa.LargeListArray.from_arrays(offsets, pa.array(batch.gaps_us, pa.int64()))
+    columns[_BROUGHT] = pa.LargeListArray.from_arrays(offsets, _nullable(batch.brought.astype(np.int64)))
+    return columns
 
 
 def read_requests(path: Path) -> RequestTable:
-    """The request table that `write_requests` wrote.
+    """The request table that `write_requests` wrote, its chunks in full.
 
     Raises:
         StoreError: the file is damaged or lacks a column.
     """
-    data = _read(path, (*_INTS, "warmup", *_FLOATS, *_KNOWN_OR_NULL, *_TEXTS, _GAPS, _BROUGHT))
-    plain: dict[str, Any] = {name: data[name].to_numpy() for name in (*_INTS, "warmup", *_FLOATS)}
-    known: dict[str, Any] = {name: _ints(data[name]) for name in _KNOWN_OR_NULL}
-    texts: dict[str, Any] = {name: _objects(data[name].to_pylist()) for name in _TEXTS}
-    gaps = data[_GAPS].combine_chunks()
-    offsets = gaps.offsets.to_numpy().astype(np.int64)
-    offsets = offsets - offsets[0]
-    brought = data[_BROUGHT].combine_chunks().flatten()
-    return RequestTable(
-        **plain,
-        **known,
-        **texts,
-        chunk_offsets=offsets,
-        chunk_times_s=_decode_times(gaps.flatten().to_numpy(), offsets, plain["sent_s"]),
-        chunk_tokens=_decode_tokens(_ints(brought), offsets),
-    )
+    return read_packed(path).unpacked()
 
 
-def _encode_chunks(table: RequestTable) -> tuple[Ints, Any]:
-    """(m,) microseconds since the chunk before (a request's first: since the send), and tokens brought."""
-    firsts = table.chunk_offsets[:-1][table.chunk_counts > 0]
-    times = whole_us(table.chunk_times_s)
-    gaps = np.diff(times, prepend=0)
-    gaps[firsts] = times[firsts] - whole_us(table.sent_s)[table.chunk_counts > 0]
-    brought = np.diff(table.chunk_tokens, prepend=0)
-    brought[firsts] = table.chunk_tokens[firsts]
-    return gaps, pa.array(brought, mask=table.chunk_tokens == UNKNOWN)
+def read_packed(path: Path) -> PackedTable:
+    """The request table that `write_requests` wrote, its chunks as small as they can be.
+
+    The file is decoded piece by piece, whether it has one row group or many.
+
+    Raises:
+        StoreError: the file is damaged or lacks a column.
+    """
+    return _guarded(path, (*_ROW_COLUMNS, _GAPS, _BROUGHT), _packed)
 
 
-def _decode_times(gaps: Ints, offsets: Ints, sent_s: Floats) -> Floats:
-    return seconds(_cumulate(gaps, offsets) + np.repeat(whole_us(sent_s), np.diff(offsets)))
+def _packed(file: pq.ParquetFile) -> PackedTable:
+    data = file.read(columns=list(_ROW_COLUMNS))
+    columns: dict[str, Any] = {name: data[name].to_numpy() for name in (*_INTS, "warmup", *_FLOATS)}
+    columns |= {name: _ints(data[name]) for name in _KNOWN_OR_NULL}
+    columns |= {name: _objects(data[name].to_pylist()) for name in _TEXTS}
+    chunks = tuple(_read_chunks(file, whole_us(columns["sent_s"])))
+    counts = np.concatenate([np.empty(0, np.int64), *(batch.counts for batch in chunks)])
+    return PackedTable(**columns, chunk_offsets=np.concatenate(([0], np.cumsum(counts))), chunks=chunks)
 
 
-def _decode_tokens(brought: Ints, offsets: Ints) -> Ints:
-    unknown = brought == UNKNOWN
-    tokens = _cumulate(np.where(unknown, 0, brought), offsets)
-    tokens[unknown] = UNKNOWN
-    return tokens
+def _read_chunks(file: pq.ParquetFile, sent_us: Ints) -> Iterator[ChunkBatch]:
+    whole = sum(group.num_rows for group in map(file.metadata.row_group, range(file.num_row_groups)))
+    chunks = sum(_values(file, group) for group in range(file.num_row_groups))
+    first = 0
+    for piece in file.iter_batches(
+        batch_size=max(1, int(BATCH_CHUNKS * whole / max(chunks, 1))), columns=[_GAPS, _BROUGHT]
+    ):
+        rows = slice(first, first := first + len(piece))
+        offsets = piece[_GAPS].offsets.to_numpy().astype(np.int64)
+        yield ChunkBatch(
+            rows=rows,
+            offsets=offsets - offsets[0],
+            sent_us=sent_us[rows],
+            gaps_us=smallest(_ints(piece[_GAPS].flatten())),
+            brought=smallest(_ints(piece[_BROUGHT].flatten())),
+        )
 
 
-def _cumulate(steps: Ints, offsets: Ints) -> Ints:
-    """(m,) running sums that begin anew at every offset."""
-    sums = np.cumsum(steps, dtype=np.int64)
-    before = np.concatenate(([0], sums))[offsets[:-1]]
-    return np.asarray(sums - np.repeat(before, np.diff(offsets)), np.int64)
+def _values(file: pq.ParquetFile, group: int) -> int:
+    """Chunks in a row group (a request without any counts as one)."""
+    found = file.metadata.row_group(group)
+    columns = (found.column(i) for i in range(found.num_columns))
+    return int(next(column.num_values for column in columns if column.path_in_schema.startswith(_GAPS)))
 
 
 def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
@@ -155,13 +181,22 @@ def read_power(path: Path) -> tuple[PowerSample, ...]:
 
 
 def _read(path: Path, names: Sequence[str]) -> Any:
+    return _guarded(path, names, lambda file: file.read(columns=list(names)))
+
+
+def _guarded(path: Path, names: Sequence[str], read: Callable[[pq.ParquetFile], T]) -> T:
+    """What `read` makes of a file.
+
+    Raises:
+        StoreError: the file is damaged or lacks one of the named columns.
+    """
     try:
-        data = pq.read_table(path)
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+            if missing := [name for name in names if name not in file.schema_arrow.names]:
+                raise StoreError(f"{path}: lacks the columns {', '.join(missing)}")
+            return read(file)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"{path}: can't be read ({error})") from error
-    if missing := [name for name in names if name not in data.column_names]:
-        raise StoreError(f"{path}: lacks the columns {', '.join(missing)}")
-    return data.select(list(names))
 
 
 def _nullable(values: Ints) -> Any:

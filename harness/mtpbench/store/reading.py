@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
+
+from mtpbench.chunks import Requests
 from mtpbench.errors import InputError, SchemaError, StoreError
 from mtpbench.records import (
-    SCHEMA_VERSION,
+    READABLE_VERSIONS,
     ClientHealth,
     CounterSample,
     Point,
@@ -21,12 +23,7 @@ from mtpbench.records import (
     SweepInfo,
     from_json,
 )
-from mtpbench.requests import RequestTable
-from mtpbench.store.columns import (
-    read_counters,
-    read_power,
-    read_requests,
-)
+from mtpbench.store.columns import read_counters, read_packed, read_power
 
 SWEEP_FILE = "sweep.json"
 T = TypeVar("T")
@@ -36,7 +33,7 @@ T = TypeVar("T")
 class RawPoint:
     """Everything recorded of one point; every statistic can be rebuilt from it."""
 
-    requests: RequestTable
+    requests: Requests
     counters: tuple[CounterSample, ...]
     power: tuple[PowerSample, ...]
     client: ClientHealth
@@ -120,7 +117,7 @@ def read_raw(directory: Path) -> RawPoint:
     raw = read_json(directory / "raw.json")
     check_schema(raw, directory / "raw.json")
     return RawPoint(
-        requests=read_requests(directory / "requests.parquet"),
+        requests=read_packed(directory / "requests.parquet"),
         counters=read_counters(directory / "counters.parquet"),
         power=read_power(directory / "power.parquet"),
         client=_decode(ClientHealth, raw.get("client"), directory / "raw.json"),
@@ -135,10 +132,10 @@ def read_json(path: Path) -> Any:
         StoreError: it can't be read, or is damaged.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return orjson.loads(path.read_bytes())
+    except OSError as error:
         raise StoreError(f"{path}: can't be read ({error})") from error
-    except json.JSONDecodeError as error:
+    except orjson.JSONDecodeError as error:
         raise StoreError(f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged") from error
 
 
@@ -149,10 +146,11 @@ def check_schema(data: Any, path: Path) -> None:
         SchemaError: says which version wrote it, and what can be done.
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
+        readable = " and ".join(map(str, READABLE_VERSIONS))
         raise SchemaError(
-            f"{path}: written under schema version {version!r}; this version of mtpbench reads "
-            f"{SCHEMA_VERSION}. Use the version that wrote it, or measure again into another --results folder"
+            f"{path}: written under schema version {version!r}; this version of mtpbench reads {readable}. "
+            "Use the version that wrote it, or measure again into another --results folder"
         )
 
 

@@ -13,14 +13,14 @@ from mtpbench.sweep.lines import KeyPath, LinedYaml, dotted
 from mtpbench.sweep.schema import SweepFile
 
 
-def explain(error: ValidationError, document: LinedYaml) -> SweepError:
+def explain(error: ValidationError, document: LinedYaml, model: type[BaseModel] = SweepFile) -> SweepError:
     """The first complaint, in the words of the file's owner; the rest are counted."""
     complaints = error.errors(include_url=False)
     # An unknown key often causes a second complaint about the key it should have been: name the typo first.
     complaints.sort(key=lambda item: item["type"] != "extra_forbidden")
     first = complaints[0]
     where = _real_path(first["loc"], document.data)
-    message = _message(first, where)
+    message = _message(first, where, model)
     if len(complaints) > 1:
         message += f" ({len(complaints) - 1} more in this file)"
     return SweepError(message, path=document.path, line=document.line(where), key=dotted(where))
@@ -39,10 +39,10 @@ def _real_path(location: Sequence[str | int], data: Any) -> KeyPath:
     return tuple(where)
 
 
-def _message(complaint: Any, where: KeyPath) -> str:
+def _message(complaint: Any, where: KeyPath, model: type[BaseModel]) -> str:
     kind = complaint["type"]
     if kind == "extra_forbidden":
-        valid = _valid_keys(complaint["loc"][:-1])
+        valid = _valid_keys(complaint["loc"][:-1], model)
         close = difflib.get_close_matches(str(where[-1]), valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"unknown key; {hint}valid: {', '.join(valid)}"
@@ -54,14 +54,14 @@ def _message(complaint: Any, where: KeyPath) -> str:
     return f"{text[0].lower()}{text[1:]}, not {complaint['input']!r}"
 
 
-def _valid_keys(location: Sequence[str | int]) -> list[str]:
-    model: Any = SweepFile
+def _valid_keys(location: Sequence[str | int], root: type[BaseModel]) -> list[str]:
+    model: Any = root
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             model = model.model_fields[str(part)].annotation
         model = _inner_model(model)
     model = _inner_model(model)
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _inner_model(annotation: Any) -> Any:

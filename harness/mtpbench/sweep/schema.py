@@ -338,7 +338,7 @@ class SweepFile(_Strict):
     baseline: str | None = Field(None, description="the arm others are compared with; the one without drafts")
     topologies: list[TopologySpec] = Field(min_length=1)
     repeats: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     targets: list[Annotated[float, Field(gt=0)]] = Field(
         default_factory=list, description="target interactivities of the tables, tok/s/user"
     )
