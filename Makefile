@@ -25,10 +25,13 @@ check: $(DEV_READY) ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(DEV_READY) ## virtual clock, prompts, chunk times on disk, embedded server, client against engine
+bench: $(DEV_READY) ## what must be fast, each beside the straightforward way (bench-client: the load client)
 	$(BIN)/python benchmarks/virtual_clock.py
 	$(BIN)/python benchmarks/prompts.py
 	$(BIN)/python benchmarks/chunk_store.py
+	$(BIN)/python benchmarks/recompute.py
+	$(BIN)/python benchmarks/load_points.py
+	$(BIN)/python benchmarks/compare_points.py
 	$(BIN)/python benchmarks/embedded_server.py
 	$(BIN)/python benchmarks/agreement.py
 

@@ -1,21 +1,32 @@
-"""Pure: one curve read at one target interactivity, with what the number rests on."""
+"""Pure: what one curve serves at one target interactivity, and everything derived from that."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mtpbench_analysis.cost import Economics, joules_per_token, tps_per_mw, usd_per_mtok
-from mtpbench_analysis.curves import Curve, Measured
-from mtpbench_analysis.interpolate import interpolate
+from mtpbench_analysis.curves import Measured
 
+TokenKind = Literal["total", "output", "input"]
 State = Literal["measured", "interpolated", "at_least", "not_reached"]
 
 DEFAULT_MAX_GAP = 5.0
 """A ratio over two knots whose throughputs differ by more than this factor is withheld."""
 
-_SAME_TPS = 1e-9
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """Where a value lies with a stated confidence, as far as repeats or time blocks can tell."""
+
+    low: float
+    high: float
+    confidence: float
+
+    @property
+    def half_share(self) -> float:
+        """Half its width as a share of its middle: 0.02 reads ±2%."""
+        return (self.high - self.low) / (self.high + self.low)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +39,10 @@ class Cell:
             `not_reached` (the target lies above the front, which ends at `lower`: no number).
         runs_at_tps: the interactivity that the number really belongs to; None where not reached.
         wide_gap: the two knots' throughputs differ by more than the comparison's factor.
-        joules_per_token: from the provisioned power, not from a meter.
+        interval: of the throughput; what lies between two knots is not in it, only the knots' noise.
+        interval_basis: `repeats`, or `blocks` (time blocks of a single run), or None.
+        no_interval_because: the reason where there is none.
+        economics: the constants that cost and megawatts are derived with, None where there are none.
     """
 
     target_tps: float
@@ -38,9 +52,10 @@ class Cell:
     lower: Measured | None
     upper: Measured | None
     wide_gap: bool = False
-    usd_per_mtok: float | None = None
-    tps_per_mw: float | None = None
-    joules_per_token: float | None = None
+    interval: Interval | None = None
+    interval_basis: str | None = None
+    no_interval_because: str | None = None
+    economics: Economics | None = None
 
     @property
     def knots(self) -> tuple[Measured, ...]:
@@ -62,55 +77,76 @@ class Cell:
             return None
         return self.lower.y / self.upper.y
 
+    @property
+    def envelope(self) -> tuple[float, float] | None:
+        """The throughputs that a falling curve can have here: its knots'; None where not reached."""
+        if self.tput_tps_per_gpu is None:
+            return None
+        if self.state != "interpolated" or self.lower is None or self.upper is None:
+            return self.tput_tps_per_gpu, self.tput_tps_per_gpu
+        return self.upper.y, self.lower.y
 
-def read_cells(
-    curve: Curve, targets: Sequence[float], economics: Economics | None, max_gap: float = DEFAULT_MAX_GAP
-) -> tuple[Cell, ...]:
-    """The curve at each target; throughput is interpolated, everything else derived from it."""
-    return tuple(_read(curve, target, economics, max_gap) for target in targets)
+    @property
+    def output_share(self) -> float | None:
+        """Output tokens / all tokens here, between the knots' by distance; None where a knot has none."""
+        shares = [
+            None if knot.mean.output_tps_per_gpu is None else knot.mean.output_tps_per_gpu / knot.y
+            for knot in self.knots
+        ]
+        if not shares or None in shares or self.tput_tps_per_gpu is None:
+            return None
+        if len(shares) == 1 or self.gap_tps is None or self.lower is None:
+            return shares[0]
+        way = (self.target_tps - self.lower.x) / self.gap_tps
+        low, high = (share for share in shares if share is not None)
+        return low + (high - low) * way
+
+    @property
+    def output_tps_per_gpu(self) -> float | None:
+        """Output tokens/s over all GPUs."""
+        return _times(self.tput_tps_per_gpu, self.output_share)
+
+    @property
+    def input_tps_per_gpu(self) -> float | None:
+        """Input tokens/s over all GPUs."""
+        share = self.output_share
+        return None if share is None else _times(self.tput_tps_per_gpu, 1 - share)
+
+    def usd_per_m(self, kind: TokenKind, tier: str | None = None) -> float | None:
+        """Dollars for a million tokens of one kind, all of the deployment's cost put on them.
+
+        Args:
+            kind: `total`, `output` or `input`.
+            tier: whose price; None for the comparison's.
+        """
+        rates = {
+            "total": self.tput_tps_per_gpu,
+            "output": self.output_tps_per_gpu,
+            "input": self.input_tps_per_gpu,
+        }
+        price = None if self.economics is None else self.economics.price(tier)
+        rate = rates[kind]
+        return None if price is None or not rate else usd_per_mtok(rate, price)
+
+    @property
+    def usd_per_mtok(self) -> float | None:
+        """Dollars for a million tokens, input and output together, at the comparison's price."""
+        return self.usd_per_m("total")
+
+    @property
+    def tps_per_mw(self) -> float | None:
+        """Tokens/s of a provisioned megawatt."""
+        kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
+        tput = self.tput_tps_per_gpu
+        return None if kw is None or tput is None else tps_per_mw(tput, kw)
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Joules for a token, from the provisioned power, not from a meter."""
+        kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
+        tput = self.tput_tps_per_gpu
+        return None if kw is None or tput is None else joules_per_token(tput, kw * 1000)
 
 
-def _read(curve: Curve, target: float, economics: Economics | None, max_gap: float) -> Cell:
-    front = curve.front
-    for knot in front:
-        if abs(knot.x - target) <= _SAME_TPS * target:
-            return _cell("measured", target, (knot.y, knot.x), (knot, knot), economics)
-    if target < front[0].x:
-        best = front[0]
-        return _cell("at_least", target, (best.y, best.x), (None, best), economics)
-    if target > front[-1].x:
-        return _cell("not_reached", target, (None, None), (front[-1], None), economics)
-    tput = float(interpolate([k.x for k in front], [k.y for k in front], [target])[0])
-    lower = max((knot for knot in front if knot.x < target), key=lambda knot: knot.x)
-    upper = min((knot for knot in front if knot.x > target), key=lambda knot: knot.x)
-    wide = lower.y / upper.y > max_gap
-    return _cell("interpolated", target, (tput, target), (lower, upper), economics, wide)
-
-
-def _cell(
-    state: State,
-    target: float,
-    value: tuple[float | None, float | None],
-    knots: tuple[Measured | None, Measured | None],
-    economics: Economics | None,
-    wide: bool = False,
-) -> Cell:
-    tput, runs_at = value
-    usd = mw = joules = None
-    if economics is not None and tput is not None:
-        price, kw = economics.usd_per_gpu_h, economics.hardware.power_kw_per_gpu
-        usd = None if price is None else usd_per_mtok(tput, price)
-        if kw is not None:
-            mw, joules = tps_per_mw(tput, kw), joules_per_token(tput, kw * 1000)
-    return Cell(
-        target_tps=target,
-        state=state,
-        tput_tps_per_gpu=tput,
-        runs_at_tps=runs_at,
-        lower=knots[0],
-        upper=knots[1],
-        wide_gap=wide,
-        usd_per_mtok=usd,
-        tps_per_mw=mw,
-        joules_per_token=joules,
-    )
+def _times(value: float | None, share: float | None) -> float | None:
+    return None if value is None or share is None else value * share

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench.records import Reference
 from mtpbench_analysis.agreement import Agreement
-from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, read_cells
-from mtpbench_analysis.confounds import acceptance_warnings, find_confounds, find_pooling, speculates
+from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, Interval
+from mtpbench_analysis.confounds import (
+    Confound,
+    acceptance_warnings,
+    find_confounds,
+    find_pooling,
+    speculates,
+)
 from mtpbench_analysis.cost import Economics
+from mtpbench_analysis.crossings import Crossing, Lead, find_crossings, find_leads
 from mtpbench_analysis.curves import WORKLOAD_FIELDS, Curve, relabel
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.reading import DEFAULT_CONFIDENCE, Reading, interval_of
 
 Bound = Literal["exact", "at_least", "at_most", "best_points"]
 TargetRule = Literal["given", "overlap", "union"]
@@ -29,11 +38,15 @@ class Ratio:
             baseline, is only known by its best point, which does better than the target), `best_points`
             (both are).
         reason: why `value` is None.
+        interval: of the value; None where one side's is unknown.
+        envelope: lowest and highest ratio that falling curves through the same knots allow.
     """
 
     value: float | None
     bound: Bound = "exact"
     reason: str | None = None
+    interval: Interval | None = None
+    envelope: tuple[float, float] | None = None
 
     @property
     def lower_cost(self) -> float | None:
@@ -61,6 +74,8 @@ class Settings:
         targets_tps: interactivities to read the curves at; empty for the default targets.
         max_gap: withhold a ratio across a gap whose knots' throughputs differ by more than this factor.
         economics: the constants for cost and megawatts, or None where the hardware has none.
+        confidence: of every interval.
+        strict: refuse curves that differ in more than speculation.
         known_confounds: what the sweep's plan says differs beyond speculation.
         reference: published numbers to print beside.
         agreements: whether the arms of the sweep answer the same, as far as that was asked.
@@ -69,12 +84,14 @@ class Settings:
     targets_tps: tuple[float, ...] = ()
     max_gap: float = DEFAULT_MAX_GAP
     economics: Economics | None = None
+    confidence: float = DEFAULT_CONFIDENCE
+    strict: bool = False
     known_confounds: tuple[str, ...] = ()
     reference: Reference | None = None
     agreements: tuple[Agreement, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A baseline and other curves of one workload, read at the same targets.
 
@@ -83,6 +100,7 @@ class Comparison:
         confounds: by the label of a curve, what it differs in from the baseline beyond speculation.
         warnings: what is true of the acceptance and should make a reader careful.
         pooling: what a single curve mixes (several images, say), one sentence each.
+        readings: the curves with their noise, the baseline first.
         invalid: points of this workload that entered no curve, each with its reasons.
     """
 
@@ -94,12 +112,24 @@ class Comparison:
     confounds: Mapping[str, tuple[str, ...]]
     warnings: tuple[str, ...]
     pooling: tuple[str, ...] = ()
+    readings: tuple[Reading, ...] = ()
     invalid: tuple[CurvePoint, ...] = ()
 
     @property
     def curves(self) -> tuple[Curve, ...]:
         """All curves, the baseline first."""
         return (self.baseline, *self.others)
+
+    @cached_property
+    def crossings(self) -> Mapping[str, tuple[Crossing, ...]]:
+        """By the label of a curve, where it and the baseline serve the same."""
+        base, *others = self.readings
+        return {reading.curve.label: find_crossings(base, reading) for reading in others}
+
+    @cached_property
+    def leads(self) -> tuple[Lead, ...]:
+        """Which curve serves the most, by ranges of interactivity; winners are indices into `curves`."""
+        return find_leads(self.readings)
 
     @property
     def simulated(self) -> bool:
@@ -129,28 +159,67 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
     _check(baseline, others, settings)
     labelled = relabel([baseline, *others])
     baseline, others = labelled[0], labelled[1:]
+    confounds = {other.label: find_confounds(baseline, other) for other in others}
+    if settings.strict:
+        _refuse_confounds(baseline, confounds)
     targets, rule = _targets(settings, labelled)
-    columns = [read_cells(c, targets, settings.economics, settings.max_gap) for c in (baseline, *others)]
-    rows = tuple(
-        Row(
-            target_tps=target,
-            cells=tuple(cells),
-            ratios=tuple(_ratio(cell, cells[0], settings.max_gap) for cell in cells[1:]),
-        )
-        for target, *cells in zip(targets, *columns, strict=True)
-    )
+    readings = read_curves(labelled, settings)
     return Comparison(
         baseline=baseline,
         others=tuple(others),
-        rows=rows,
+        rows=_rows(readings, targets, settings),
         target_rule=rule,
         settings=settings,
         confounds={
-            other.label: (*find_confounds(baseline, other), *settings.known_confounds) for other in others
+            label: (*dict.fromkeys(one.text for one in found), *settings.known_confounds)
+            for label, found in confounds.items()
         },
         warnings=acceptance_warnings(baseline, others),
-        pooling=tuple(sentence for curve in (baseline, *others) for sentence in find_pooling(curve)),
+        pooling=tuple(sentence for curve in labelled for sentence in find_pooling(curve)),
+        readings=readings,
     )
+
+
+def read_curves(curves: Sequence[Curve], settings: Settings) -> tuple[Reading, ...]:
+    """The curves of one comparison, ready to be read; each draws its own noise."""
+    return tuple(
+        Reading(
+            curve=curve,
+            economics=settings.economics,
+            max_gap=settings.max_gap,
+            confidence=settings.confidence,
+            stream=stream,
+        )
+        for stream, curve in enumerate(curves)
+    )
+
+
+def _rows(readings: Sequence[Reading], targets: Sequence[float], settings: Settings) -> tuple[Row, ...]:
+    drawn = [reading.drawn(targets) for reading in readings]
+    columns = [reading.cells(targets, draws) for reading, draws in zip(readings, drawn, strict=True)]
+    rows = []
+    for at, (target, *cells) in enumerate(zip(targets, *columns, strict=True)):
+        ratios = []
+        for cell, draws in zip(cells[1:], drawn[1:], strict=True):
+            ratio = _ratio(cell, cells[0], settings.max_gap)
+            if ratio.value is not None and cell.interval and cells[0].interval:
+                quotient = draws[:, at] / drawn[0][:, at]
+                ratio = replace(ratio, interval=interval_of(quotient, settings.confidence))
+            ratios.append(ratio)
+        rows.append(Row(target_tps=target, cells=tuple(cells), ratios=tuple(ratios)))
+    return tuple(rows)
+
+
+def _refuse_confounds(baseline: Curve, confounds: Mapping[str, tuple[Confound, ...]]) -> None:
+    """Another day alone is no other recipe; what a sweep's plan declares as forced is the arm itself."""
+    found = dict.fromkeys(
+        f"{label}: {one.text}" for label, ones in confounds.items() for one in ones if one.field != "date"
+    )
+    if found:
+        listed = "".join(f"\n  - {text}" for text in found)
+        raise NotComparable(
+            f"--strict: {baseline.label} and what is set against it differ in more than speculation:{listed}"
+        )
 
 
 def _targets(settings: Settings, curves: Sequence[Curve]) -> tuple[tuple[float, ...], TargetRule]:
@@ -199,6 +268,8 @@ def _check(baseline: Curve, others: Sequence[Curve], settings: Settings) -> None
     for target in settings.targets_tps:
         if not (math.isfinite(target) and target > 0):
             raise InputError(f"target {target:g}: an interactivity above 0 tok/s/user is needed")
+    if not 0.5 <= settings.confidence < 1:
+        raise InputError(f"confidence {settings.confidence:g}: a share such as 0.95 is needed")
     if not (math.isfinite(settings.max_gap) and settings.max_gap >= 1):
         raise InputError(f"the largest gap {settings.max_gap:g} must be a factor of at least 1")
     for other in others:
@@ -216,11 +287,13 @@ def _check(baseline: Curve, others: Sequence[Curve], settings: Settings) -> None
 def _ratio(cell: Cell, base: Cell, max_gap: float) -> Ratio:
     if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
         return Ratio(value=None, reason="not reached")
+    envelope = _envelope(cell, base)
     for one in (cell, base):
         if one.wide_gap and one.knot_ratio is not None:
             return Ratio(
                 value=None,
                 reason=f"withheld: knots {one.knot_ratio:.1f}× apart in throughput (limit {max_gap:g}×)",
+                envelope=envelope,
             )
     bounds: dict[tuple[bool, bool], Bound] = {
         (False, False): "exact",
@@ -229,4 +302,10 @@ def _ratio(cell: Cell, base: Cell, max_gap: float) -> Ratio:
         (True, True): "best_points",
     }
     bound = bounds[cell.state == "at_least", base.state == "at_least"]
-    return Ratio(value=cell.tput_tps_per_gpu / base.tput_tps_per_gpu, bound=bound)
+    return Ratio(value=cell.tput_tps_per_gpu / base.tput_tps_per_gpu, bound=bound, envelope=envelope)
+
+
+def _envelope(cell: Cell, base: Cell) -> tuple[float, float] | None:
+    if cell.envelope is None or base.envelope is None:
+        return None
+    return cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from rich.console import RenderableType
 
 from mtpbench import hardware
 from mtpbench.errors import InputError
@@ -14,13 +12,12 @@ from mtpbench_analysis.agreement import find_agreements
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.compare import Settings
 from mtpbench_analysis.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
-from mtpbench_analysis.curves import POOLABLE, Curve
-from mtpbench_analysis.document import list_unused, write_document
+from mtpbench_analysis.curves import Curve, Grouping
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.markdown import to_markdown
+from mtpbench_analysis.page import Explanation, Method, explain_points
 from mtpbench_analysis.pairing import Outcome, compare_all
-from mtpbench_analysis.terminal import to_terminal
+from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,16 +27,24 @@ class Question:
     Args:
         targets_tps: empty for the sweep's own, or the default targets.
         baseline: None for the sweep's own, or `off`.
-        constants_date: None for the sweep's own constants, or the newest.
-        pool: fields in which one curve's points may differ; the tables say so.
+        constants: a date or a file; None for the sweep's own constants, or the newest.
+        usd_per_gpu_h: a price of the reader's own, in place of the tier's.
+        kw_per_gpu: a provisioned power of the reader's own.
+        grouping: what makes one curve, where it is not the usual; the tables say so.
+        strict: refuse curves that differ in more than speculation.
+        confidence: of every interval.
     """
 
     targets_tps: tuple[float, ...] = ()
     baseline: str | None = None
-    constants_date: str | None = None
+    constants: str | None = None
+    usd_per_gpu_h: float | None = None
+    kw_per_gpu: float | None = None
     tier: str = DEFAULT_TIER
     max_gap: float = DEFAULT_MAX_GAP
-    pool: tuple[str, ...] = ()
+    grouping: Grouping = field(default_factory=Grouping)
+    strict: bool = False
+    confidence: float = DEFAULT_CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,23 +90,49 @@ def compare_points(points: PointSet, question: Question, kept: Filter | None = N
         InputError: no point is left, the baseline has none, or a name or number is wrong.
         NotComparable: both sides exist, but never for the same hardware, model, precision and workload.
     """
-    kept = kept or Filter()
+    chosen = choose(points, kept or Filter())
+    baseline = _baseline(points, question)
+    agreements = find_agreements(points.answers, baseline)
+
+    def settings_of(curve: Curve) -> Settings:
+        return replace(settings_for(curve, question, points.info), agreements=agreements)
+
+    return compare_all(chosen, baseline, settings_of, question.grouping)
+
+
+def explain_page(
+    points: PointSet, question: Question, kept: Filter, method: Method
+) -> tuple[Explanation, ...]:
+    """What a public page says of the points, and where and why that is not what they show.
+
+    Raises:
+        InputError: no point is left, or a name or number is wrong.
+    """
+
+    def settings_of(curve: Curve) -> Settings:
+        return settings_for(curve, question, points.info)
+
+    chosen = choose(points, kept).points
+    return explain_points(chosen, settings_of, method, _baseline(points, question), question.grouping)
+
+
+def _baseline(points: PointSet, question: Question) -> str:
+    return question.baseline or (points.info.baseline if points.info else "off")
+
+
+def choose(points: PointSet, kept: Filter) -> PointSet:
+    """The points that are meant.
+
+    Raises:
+        InputError: none is, or the hardware's name is unknown; the message lists what there is.
+    """
     _check_hardware(points, kept)
     chosen = narrow(points, kept)
     if points.points and not chosen.points:
         known = sorted({f"{p.hardware} {p.precision} {p.isl}/{p.osl} {p.engine}" for p in points.points})
         more = f" and {len(known) - 12} more" if len(known) > 12 else ""
         raise InputError(f"no point of {kept}; there are: {'; '.join(known[:12])}{more}")
-    if unknown := [name for name in question.pool if name not in POOLABLE]:
-        raise InputError(f"can't pool {', '.join(unknown)}; one of {', '.join(POOLABLE)} is needed")
-    info = points.info
-    baseline = question.baseline or (info.baseline if info else "off")
-    agreements = find_agreements(points.answers, baseline)
-
-    def settings_of(curve: Curve) -> Settings:
-        return replace(_settings(curve, question, info), agreements=agreements)
-
-    return compare_all(chosen, baseline, settings_of, question.pool)
+    return chosen
 
 
 def _check_hardware(points: PointSet, kept: Filter) -> None:
@@ -123,22 +154,13 @@ def compare_results(directory: Path, question: Question | None = None) -> Outcom
     return compare_points(read_source(directory), question or Question())
 
 
-def render_results(directory: Path) -> tuple[RenderableType, str]:
-    """The comparison of a results folder, for the terminal and as Markdown.
-
-    Raises:
-        InputError, SchemaError, StoreError: as `compare_results` says.
-    """
-    outcome = compare_results(directory)
-    documents = [write_document(comparison) for comparison in outcome.comparisons]
-    left_out = list_unused(outcome.left_out)
-    return to_terminal(documents, left_out), to_markdown(documents, left_out)
-
-
-def _settings(curve: Curve, question: Question, info: SweepInfo | None) -> Settings:
+def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Settings:
+    """How to read a curve and its rivals: what the question wishes, else the sweep's own wishes."""
     return Settings(
         targets_tps=question.targets_tps or (info.targets_tps if info else ()),
         max_gap=question.max_gap,
+        confidence=question.confidence,
+        strict=question.strict,
         economics=_economics(curve, question, info),
         known_confounds=info.confounds if info else (),
         reference=info.reference if info else None,
@@ -146,10 +168,14 @@ def _settings(curve: Curve, question: Question, info: SweepInfo | None) -> Setti
 
 
 def _economics(curve: Curve, question: Question, info: SweepInfo | None) -> Economics | None:
-    """A sweep's stored constants unless a date asks for others; no constants where hardware is unknown."""
-    name = curve.shared("hardware")
-    if info is not None and question.constants_date is None and name in (None, info.hardware.name):
-        return Economics(hardware=info.hardware, tier=question.tier)
-    if name is None or not has_constants(name):
+    """A sweep's stored constants unless others are asked for; none where the hardware is unknown."""
+    name, constants = curve.shared("hardware"), question.constants
+    if info is not None and constants is None and name in (None, info.hardware.name):
+        economics = Economics(hardware=info.hardware, tier=question.tier)
+    elif name is None or not has_constants(name, constants):
         return None
-    return find_economics(name, question.constants_date, question.tier)
+    else:
+        economics = find_economics(name, constants, question.tier)
+    if question.usd_per_gpu_h is not None:
+        economics = economics.with_price(question.usd_per_gpu_h)
+    return economics if question.kw_per_gpu is None else economics.with_power(question.kw_per_gpu)

@@ -3,35 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mtpbench_analysis.curves import Curve
 
-_COMPARED = ("engine", "serving", "version", "image", "topology", "date")
-_ONE_RECIPE = ("engine", "serving", "acceptance_mode", "version", "image", "date", "draft_tokens")
-_ASSUMED = ("hardware", "model", "precision", "isl", "osl", "workload")
-_WORDS = {"isl": "ISL", "osl": "OSL", "workload": "prompts"}
+_COMPARED = ("engine", "serving", "version", "image", "workload", "topology", "date")
+_ONE_RECIPE = (
+    "engine",
+    "serving",
+    "acceptance_mode",
+    "version",
+    "image",
+    "workload",
+    "date",
+    "draft_tokens",
+)
+_ASSUMED = ("hardware", "model", "precision", "isl", "osl")
+_WORDS = {"isl": "ISL", "osl": "OSL", "workload": "prompts", "settings": "engine options"}
 _LISTED = 4
 
 
-def find_confounds(baseline: Curve, other: Curve) -> tuple[str, ...]:
-    """One sentence for each field in which `other` differs from `baseline`, speculation left out.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Confound:
+    """Something besides speculation that two curves differ in, or may differ in.
 
-    What neither side recorded is one sentence too: nobody knows whether it differs.
+    Args:
+        field: of `CurvePoint`.
+        text: one sentence for a reader.
+        known: False where it was not recorded, so that nobody knows whether it differs.
     """
+
+    field: str
+    text: str
+    known: bool = True
+
+
+def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
+    """What `other` differs in from `baseline`, speculation left out, and what nobody recorded."""
     found, unknown = [], []
     for name in _COMPARED:
         ours, theirs = other.values(name), baseline.values(name)
         if ours == theirs == (None,):
             unknown.append(name)
         elif ours != theirs:
-            found.append(f"{name.capitalize()}: {_difference(baseline, other, name)}")
+            text = f"{_word(name).capitalize()}: {_difference(baseline, other, name)}"
+            found.append(Confound(field=name, text=text))
+    mine, its = _options(other), _options(baseline)
+    if mine is None or its is None:
+        unknown.append("settings")
+    elif mine != its:
+        text = f"Engine options: {_only(baseline, its - mine, other, mine - its)}"
+        found.append(Confound(field="settings", text=text))
     if unknown:
-        found.append(f"Not recorded, so possibly different: {', '.join(unknown)}")
-    assumed = [_WORDS.get(name, name) for name in _ASSUMED if baseline.shared(name) is None]
+        text = f"Not recorded, so possibly different: {', '.join(_word(name) for name in unknown)}"
+        found += [Confound(field=name, text=text, known=False) for name in unknown]
+    assumed = [name for name in _ASSUMED if baseline.shared(name) is None]
     if assumed:
-        found.append(f"Not recorded, taken to be equal: {', '.join(assumed)}")
+        text = f"Not recorded, taken to be equal: {', '.join(_word(name) for name in assumed)}"
+        found += [Confound(field=name, text=text, known=False) for name in assumed]
     return tuple(found)
+
+
+def _word(name: str) -> str:
+    return _WORDS.get(name, name)
+
+
+def _options(curve: Curve) -> set[str] | None:
+    """The options that any point of the curve ran with; None where one does not say."""
+    values = curve.values("settings")
+    return None if None in values else {text for settings in values for text in settings}
+
+
+def _only(one: Curve, of_one: set[str], other: Curve, of_other: set[str]) -> str:
+    pairs = ((one, of_one), (other, of_other))
+    return "; ".join(f"{curve.label} only {_listed(sorted(texts))}" for curve, texts in pairs if texts)
 
 
 def find_pooling(curve: Curve) -> tuple[str, ...]:

@@ -5,13 +5,17 @@ Nothing here is interpolated on its own: a cost that is, contradicts the through
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mtpbench import hardware
 from mtpbench.errors import InputError
 from mtpbench.records import Hardware
 
 DEFAULT_TIER = "hyperscaler"
+YOUR_PRICE = "your price"
+"""The tier of a price that the reader asked for."""
 
 
 def usd_per_mtok(tput_tps_per_gpu: float, usd_per_gpu_h: float) -> float:
@@ -35,57 +39,147 @@ class Economics:
 
     Hardware without any price has an unknown one, whatever the tier.
 
+    Args:
+        hardware: the constants, with what the reader asked for in place.
+        tier: whose price.
+        constants_file: the reader's own file that they come from; None for the built-in ones.
+        power_asked: whether the reader named the power.
+
     Raises:
         InputError: the hardware has prices, but none of that tier; the message lists its tiers.
     """
 
     hardware: Hardware
     tier: str = DEFAULT_TIER
+    constants_file: str | None = None
+    power_asked: bool = False
 
     def __post_init__(self) -> None:
-        if self.hardware.usd_per_gpu_h and self.tier not in self.hardware.usd_per_gpu_h:
-            known = ", ".join(self.hardware.usd_per_gpu_h)
-            raise InputError(f"{self.hardware.name} has no price of tier {self.tier!r}; tiers: {known}")
+        if self.tiers and self.tier not in self.tiers:
+            known = ", ".join(self.tiers)
+            raise InputError(
+                f"{self.hardware.name} has no price of tier {self.tier!r}; tiers: {known} (--tier)"
+            )
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Whose prices there are, the reader's own included; empty where there is none."""
+        return tuple(self.hardware.usd_per_gpu_h)
 
     @property
     def usd_per_gpu_h(self) -> float | None:
         """The price of one GPU for one hour; None where it is unknown."""
         return self.hardware.usd_per_gpu_h.get(self.tier)
 
+    def price(self, tier: str | None = None) -> float | None:
+        """The price of one GPU-hour of a tier, the comparison's own where none is named."""
+        return self.hardware.usd_per_gpu_h.get(tier or self.tier)
+
+    def with_price(self, usd_per_gpu_h: float) -> Economics:
+        """These constants at the reader's price, which becomes the tier `your price`; the others stay.
+
+        Raises:
+            InputError: it is not a number above 0.
+        """
+        _check_positive("--usd-per-gpu-h", usd_per_gpu_h, "dollars for a GPU-hour")
+        prices = {**self.hardware.usd_per_gpu_h, YOUR_PRICE: float(usd_per_gpu_h)}
+        return replace(self, hardware=replace(self.hardware, usd_per_gpu_h=prices), tier=YOUR_PRICE)
+
+    def with_power(self, power_kw_per_gpu: float) -> Economics:
+        """These constants at the reader's provisioned power per GPU.
+
+        Raises:
+            InputError: it is not a number above 0.
+        """
+        _check_positive("--kw-per-gpu", power_kw_per_gpu, "kilowatts of a GPU, all-in,")
+        return replace(
+            self, hardware=replace(self.hardware, power_kw_per_gpu=float(power_kw_per_gpu)), power_asked=True
+        )
+
     @property
     def label(self) -> str:
         """What the figures rest on, in one line; what is unknown, with the reason."""
         usd, kw = self.usd_per_gpu_h, self.hardware.power_kw_per_gpu
-        price = "at an unknown price" if usd is None else f"at ${usd:g} per GPU-hour ({self.tier})"
+        whose = "your price, asked for with --usd-per-gpu-h" if self.tier == YOUR_PRICE else self.tier
+        price = "at an unknown price" if usd is None else f"at {price_text(usd)} per GPU-hour ({whose})"
         power = "unknown power" if kw is None else f"{kw:g} kW"
+        asked = " (asked for with --kw-per-gpu)" if self.power_asked else ""
         label = (
-            f"{self.hardware.gpu} {price}, {power} provisioned per GPU, constants of "
+            f"{self.hardware.gpu} {price}, {power} provisioned per GPU{asked}, constants of "
             f"{self.hardware.constants_date}"
         )
-        return label if usd is not None and kw is not None else f"{label} ({self.hardware.source})"
+        if usd is None or kw is None:
+            return f"{label} ({self.hardware.source})"
+        return f"{label} from {self.constants_file}" if self.constants_file else label
 
 
-def resolve_name(name: str) -> str:
+def price_text(usd: float) -> str:
+    """A price with its cents: `$3.30`, `$2.652`."""
+    return f"${usd:.2f}" if math.isclose(round(usd, 2), usd) else f"${usd:g}"
+
+
+def list_prices(
+    economics: Economics, asked_usd_per_gpu_h: Sequence[float] = ()
+) -> tuple[tuple[str, float], ...]:
+    """The prices of a GPU-hour to read the same throughput at: each tier's, then those that were asked for.
+
+    Args:
+        economics: the comparison's constants.
+        asked_usd_per_gpu_h: what-if prices.
+
+    Raises:
+        InputError: a price is not a number above 0.
+    """
+    for usd in asked_usd_per_gpu_h:
+        _check_positive("--usd-per-gpu-h", usd, "dollars for a GPU-hour")
+    tiers = [(tier, economics.hardware.usd_per_gpu_h[tier]) for tier in economics.tiers if tier != YOUR_PRICE]
+    own = economics.price(YOUR_PRICE)
+    yours = dict.fromkeys([*([] if own is None else [own]), *asked_usd_per_gpu_h])
+    return (*tiers, *((YOUR_PRICE, usd) for usd in yours))
+
+
+def resolve_name(name: str, constants: str | None = None) -> str:
     """The constants' name for what a source calls the hardware: `gb200` is `gb200-nvl72`.
 
     A name without constants comes back unchanged.
+
+    Args:
+        name: as the source has it.
+        constants: None, a date or a file, as in `mtpbench.hardware`.
     """
     lowered = name.lower()
-    if lowered in hardware.names():
+    known_names = hardware.names(constants)
+    if lowered in known_names:
         return lowered
-    longer = [known for known in hardware.names() if known.split("-")[0] == lowered]
+    longer = [known for known in known_names if known.split("-")[0] == lowered]
     return longer[0] if len(longer) == 1 else lowered
 
 
-def has_constants(name: str) -> bool:
-    """Whether there are constants for what a source calls the hardware (MI325X has none)."""
-    return resolve_name(name) in hardware.names()
+def has_constants(name: str, constants: str | None = None) -> bool:
+    """Whether there are constants for what a source calls the hardware (MI325X has none built in)."""
+    return resolve_name(name, constants) in hardware.names(constants)
 
 
-def find_economics(name: str, date: str | None = None, tier: str = DEFAULT_TIER) -> Economics:
-    """The constants of a hardware name (short or long), the newest or those of `date`.
+def find_economics(name: str, constants: str | None = None, tier: str = DEFAULT_TIER) -> Economics:
+    """The constants of a hardware name (short or long).
+
+    Args:
+        name: such as `gb200` or `gb200-nvl72`.
+        constants: None for the newest, a date (`2026-05`), or the path of a YAML file of the same form as
+            the built-in one.
+        tier: whose price.
 
     Raises:
-        InputError: the name, the date or the tier is unknown; the message lists the known ones.
+        InputError: the name, the date or the tier is unknown, the message lists the known ones; or the file
+            can't be used.
     """
-    return Economics(hardware=hardware.lookup(resolve_name(name), date), tier=tier)
+    return Economics(
+        hardware=hardware.lookup(resolve_name(name, constants), constants),
+        tier=tier,
+        constants_file=hardware.constants_file(constants),
+    )
+
+
+def _check_positive(option: str, value: float, what: str) -> None:
+    if not math.isfinite(value) or value <= 0:
+        raise InputError(f"{option} {value:g}: {what} above 0 are needed")

@@ -1,31 +1,64 @@
-"""Pure: measured points become curves, one per arm, engine, serving and acceptance mode; a curve's front."""
+"""Pure: measured points become curves that a reader may compare, each with its front."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
+from mtpbench.errors import InputError
 from mtpbench_analysis.frame import CurvePoint
 
-WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "workload", "simulated")
+WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "simulated")
 """Curves that differ in one of these answer different questions and are never compared."""
 
-POOLABLE = ("engine", "serving", "acceptance_mode")
-"""Fields that split an arm into several curves, unless a reader asks to pool them."""
+CURVE_FIELDS = ("engine", "version", "image", "serving", "workload", "acceptance_mode")
+"""Fields that split an arm into several curves, unless a reader pools them by name."""
 
-_CURVE_FIELDS = ("arm", *POOLABLE, *WORKLOAD_FIELDS)
-_RECIPE_FIELDS = ("topology", "concurrency", "gpus", "version", "image", "draft_tokens", *POOLABLE)
+SPLITTABLE = ("topology", "draft_tokens", "date")
+"""Fields in which one curve's points may differ, unless a reader splits by them."""
+
+_RECIPE_FIELDS = ("topology", "concurrency", "rate_rps", "gpus", "draft_tokens", *CURVE_FIELDS)
 _MEANS = (
     "interactivity_tps",
     "tput_tps_per_gpu",
     "output_tps_per_gpu",
+    "input_tps_per_gpu",
     "acceptance_length",
     "power_w_per_gpu",
     "ttft_p50_s",
+    "ttft_p99_s",
     "e2el_p50_s",
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grouping:
+    """What makes one curve, where a reader wants it otherwise.
+
+    Args:
+        pool: fields of `CURVE_FIELDS` in which the points of one curve may differ.
+        split: fields of `SPLITTABLE` in which they may not.
+    """
+
+    pool: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Topologies are pooled anyway; naming one that is, is no mistake.
+        for names, known in ((self.pool, (*CURVE_FIELDS, *SPLITTABLE)), (self.split, SPLITTABLE)):
+            if wrong := [name for name in names if name not in known]:
+                verb = "pool" if names is self.pool else "split by"
+                raise InputError(f"can't {verb} {', '.join(wrong)}; one of {', '.join(known)} is needed")
+        if both := set(self.pool) & set(self.split):
+            raise InputError(f"{', '.join(sorted(both))}: both pooled and split by; choose one")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that the points of one curve share, besides arm and workload."""
+        return (*(name for name in CURVE_FIELDS if name not in self.pool), *self.split)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +81,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """The valid points of one arm on one engine, serving mode, acceptance mode, hardware and workload.
+    """The valid points of one arm that share hardware, workload and all of `CURVE_FIELDS` not pooled.
 
     `measured` is sorted by interactivity; `front` is its upper-left Pareto front, the knots of the curve.
     Neither is ever empty.
@@ -58,6 +91,7 @@ class Curve:
     arm: str
     measured: tuple[Measured, ...]
     front: tuple[Measured, ...]
+    grouping: Grouping = field(default_factory=Grouping)
 
     def shared(self, name: str) -> Any:
         """A field that tells curves apart: what all points share, or, where pooled, `a + b`."""
@@ -105,37 +139,61 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def build_curves(points: Iterable[CurvePoint], pool: Collection[str] = ()) -> tuple[Curve, ...]:
+def build_curves(points: Iterable[CurvePoint], grouping: Grouping | None = None) -> tuple[Curve, ...]:
     """The curves of the valid points, in the order in which they first appear; invalid points are left out.
 
     Repeats of a recipe are averaged. A point whose concurrency nobody recorded can't be told from its
     neighbours, so it stays on its own.
-
-    Args:
-        points: the points of any number of curves.
-        pool: fields of `POOLABLE` in which the points of one curve may differ.
     """
+    grouping = grouping or Grouping()
+    names = ("arm", *grouping.fields, *WORKLOAD_FIELDS)
+    key_of = attrgetter(*names)
     grouped: dict[tuple[Any, ...], list[CurvePoint]] = {}
     for point in points:
         if point.valid:
-            key = tuple(getattr(point, name) for name in _CURVE_FIELDS if name not in pool)
-            grouped.setdefault(key, []).append(point)
-    return relabel([_curve(group) for group in grouped.values()])
+            grouped.setdefault(key_of(point), []).append(point)
+    return relabel([_curve(group, grouping) for group in grouped.values()])
 
 
 def relabel(curves: Sequence[Curve]) -> tuple[Curve, ...]:
     """The curves with labels as short as tell them apart: the arm, and only what differs within it."""
-    labelled = []
+    families: dict[tuple[Any, ...], list[Curve]] = {}
     for curve in curves:
-        rivals = [c for c in curves if c.arm == curve.arm and c.workload_key == curve.workload_key]
+        families.setdefault((curve.arm, curve.workload_key), []).append(curve)
+    labels: dict[int, str] = {}
+    for family in families.values():
         telling = [
-            str(curve.shared(name) or f"{name.replace('_', ' ')} unknown")
-            for name in POOLABLE
-            if len({rival.shared(name) for rival in rivals}) > 1
+            name for name in (*CURVE_FIELDS, *SPLITTABLE) if len({curve.shared(name) for curve in family}) > 1
         ]
-        label = display_name(curve.arm) + (f" ({', '.join(telling)})" if telling else "")
-        labelled.append(replace(curve, label=label))
-    return tuple(labelled)
+        for curve in family:
+            said = [short(curve.shared(name), name) for name in _enough(family, telling)]
+            labels[id(curve)] = display_name(curve.arm) + (f" ({', '.join(said)})" if said else "")
+    return tuple(replace(curve, label=labels[id(curve)]) for curve in curves)
+
+
+def _enough(family: Sequence[Curve], telling: Sequence[str]) -> list[str]:
+    """The first of the telling fields that together tell all curves apart (an image often says all)."""
+    chosen: list[str] = []
+    for name in telling:
+        chosen.append(name)
+        if len({tuple(curve.shared(n) for n in chosen) for curve in family}) == len(family):
+            break
+    return [name for name in chosen if _needed(family, chosen, name)]
+
+
+def _needed(family: Sequence[Curve], chosen: Sequence[str], name: str) -> bool:
+    rest = [other for other in chosen if other != name]
+    return len({tuple(curve.shared(n) for n in rest) for curve in family}) < len(
+        {tuple(curve.shared(n) for n in chosen) for curve in family}
+    )
+
+
+def short(value: object, name: str) -> str:
+    """A field's value as a label can carry it: an image without its registry, a date's day."""
+    if value is None:
+        return f"{name.replace('_', ' ')} unknown"
+    text = str(value)
+    return text.rsplit("/", 1)[-1] if name == "image" else text
 
 
 def display_name(arm: str) -> str:
@@ -145,12 +203,11 @@ def display_name(arm: str) -> str:
     return "MTP" + arm[3:] if arm.startswith("mtp") else arm
 
 
-def _curve(points: Sequence[CurvePoint]) -> Curve:
+def _curve(points: Sequence[CurvePoint], grouping: Grouping) -> Curve:
     recipes: dict[tuple[Any, ...], list[CurvePoint]] = {}
     for i, point in enumerate(points):
         alone = i if point.concurrency is None else -1
-        key = (alone, *(getattr(point, name) for name in _RECIPE_FIELDS))
-        recipes.setdefault(key, []).append(point)
+        recipes.setdefault((alone, *_recipe_of(point)), []).append(point)
     measured = sorted(
         (Measured(mean=_mean(runs), runs=tuple(runs)) for runs in recipes.values()), key=lambda m: m.x
     )
@@ -161,7 +218,11 @@ def _curve(points: Sequence[CurvePoint]) -> Curve:
         arm=arm,
         measured=tuple(measured),
         front=tuple(measured[i] for i in front),
+        grouping=grouping,
     )
+
+
+_recipe_of = attrgetter(*_RECIPE_FIELDS)
 
 
 def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
@@ -174,6 +235,11 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
     sources = [run.source for run in runs if run.source]
     means["source"] = "; ".join(sources) or None
     means["repeat"] = None
+    # The errors of single runs stay with the runs; `noise` says what the mean's is.
+    means |= dict.fromkeys(("tput_rel_se", "interactivity_rel_se", "rel_se_correlation", "se_df"))
+    positions = [run.acceptance_per_position for run in runs if run.acceptance_per_position is not None]
+    if len({len(rates) for rates in positions}) == 1:
+        means["acceptance_per_position"] = tuple(fmean(rates) for rates in zip(*positions, strict=True))
     for name in ("date", "simulated"):
         values = {getattr(run, name) for run in runs}
         means[name] = values.pop() if len(values) == 1 else getattr(runs[-1], name)

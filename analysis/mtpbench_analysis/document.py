@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import Curve, display_name
+from mtpbench_analysis.details import leads_table, metrics_table, twins_table
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.pairing import describe_invalid
 from mtpbench_analysis.sentences import (
     write_agreements,
     write_caveats,
+    write_crossings,
     write_overview,
     write_sentences,
 )
@@ -31,6 +33,9 @@ class Document:
         caveats: what to be careful about.
         answers: whether speculation changed the answers.
         differences: what differs between the sides beyond speculation, and what one curve mixes.
+        metrics: every metric at the targets.
+        leads: who wins where; None where two curves never cross and the sentences say all.
+        twins: recipes of both arms; None where there are none.
         left_out: points that entered no curve, and why.
     """
 
@@ -43,8 +48,17 @@ class Document:
     answers: tuple[str, ...]
     differences: tuple[str, ...]
     points: Table
+    metrics: Table
+    leads: Table | None
+    twins: Table | None
     reference: Table | None
     left_out: tuple[str, ...]
+
+    @property
+    def details(self) -> tuple[Table, ...]:
+        """The tables after the words, in the order in which a reader may want them."""
+        tables = (self.leads, self.twins, self.metrics, self.reference, self.points)
+        return tuple(table for table in tables if table is not None)
 
     @property
     def lists(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -66,14 +80,23 @@ def write_document(comparison: Comparison) -> Document:
         banner=SIMULATED_BANNER if comparison.simulated else None,
         overview=write_overview(comparison),
         matched=matched_table(comparison),
-        sentences=write_sentences(comparison),
+        sentences=(*write_sentences(comparison), *write_crossings(comparison)),
         caveats=write_caveats(comparison),
         answers=write_agreements(comparison),
         differences=_differences(comparison),
         points=points_table(comparison),
+        metrics=metrics_table(comparison),
+        leads=_leads(comparison),
+        twins=twins_table(comparison),
         reference=reference_table(comparison, reference) if reference else None,
         left_out=list_unused([describe_invalid(point) for point in comparison.invalid]),
     )
+
+
+def _leads(comparison: Comparison) -> Table | None:
+    if len(comparison.leads) < 2:
+        return None
+    return leads_table(comparison.curves, comparison.leads, comparison.simulated)
 
 
 def list_unused(unused: Sequence[Unused]) -> tuple[str, ...]:
@@ -81,12 +104,13 @@ def list_unused(unused: Sequence[Unused]) -> tuple[str, ...]:
     return tuple(f"{item.what}: {item.reason}" for item in unused)
 
 
-def describe_workload(curve: Curve) -> str:
-    """The hardware, model and workload of a curve, as far as recorded."""
+def describe_workload(curve: Curve, *, served_by: bool = True) -> str:
+    """The hardware, model and workload of a curve, as far as recorded, and what serves it."""
     parts = [curve.shared(name) for name in ("hardware", "model", "precision")]
     if curve.shared("isl") is not None:
         parts.append(f"ISL {curve.shared('isl')} / OSL {curve.shared('osl')}")
-    parts += [curve.shared("engine"), curve.shared("serving")]
+    if served_by:
+        parts += [curve.shared("engine"), curve.shared("serving")]
     return ", ".join(str(part) for part in parts if part is not None)
 
 

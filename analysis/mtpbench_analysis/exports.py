@@ -1,7 +1,8 @@
-"""Pure: comparisons as JSON and CSV for programs; docs/comparison.md documents both.
+"""Pure: comparisons as JSON, CSV and Parquet for programs; docs/comparison.md documents them.
 
 Schema history of the JSON (`schema_version`)
     1   first version
+    2   intervals, envelopes, crossings, leads, twins, costs by tier and kind of token
 """
 
 from __future__ import annotations
@@ -9,24 +10,34 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from mtpbench.records import to_json as record_to_json
-from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.cells import Cell, Interval, TokenKind
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.curves import Curve, Measured
+from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured
 from mtpbench_analysis.document import describe_workload
 from mtpbench_analysis.frame import Unused
-from mtpbench_analysis.sentences import write_caveats, write_overview, write_sentences
+from mtpbench_analysis.sentences import (
+    write_caveats,
+    write_crossings,
+    write_overview,
+    write_sentences,
+)
+from mtpbench_analysis.twins import find_twins
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_WORKLOAD = ("hardware", "model", "precision", "isl", "osl", "workload", "simulated")
-_CURVE = ("arm", "engine", "serving", "acceptance_mode")
+_CURVE = ("arm", *CURVE_FIELDS)
 _CELL = (
     "state",
     "tput_tps_per_gpu",
+    "output_tps_per_gpu",
+    "input_tps_per_gpu",
     "runs_at_tps",
     "wide_gap",
     "usd_per_mtok",
@@ -48,7 +59,16 @@ def to_json(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
     """One line per comparison, target and curve; unknown is empty."""
-    lines = [line for number, c in enumerate(comparisons) for line in _lines(number, c)]
+    return lines_to_csv(to_lines(comparisons))
+
+
+def to_parquet(comparisons: Sequence[Comparison]) -> bytes:
+    """The lines of the CSV with their types; unknown is null."""
+    return lines_to_parquet(to_lines(comparisons))
+
+
+def lines_to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Flat records of the same keys as CSV; None is empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
@@ -56,16 +76,37 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
     return buffer.getvalue()
 
 
+def lines_to_parquet(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    """Flat records of the same keys as Parquet; a column that is None throughout has the null type."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(lines)), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def flat(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose lists of `{text}` are joined by `; `."""
+    return {
+        key: "; ".join(item["text"] for item in value) or None if isinstance(value, list) else value
+        for key, value in line.items()
+    }
+
+
+def to_lines(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """One flat record per comparison, target and curve."""
+    return [line for number, c in enumerate(comparisons) for line in _lines(number, c)]
+
+
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     settings = comparison.settings
     baseline = comparison.baseline
     return {
         "title": describe_workload(baseline),
-        **{name: baseline.shared(name) for name in _WORKLOAD},
+        **{name: baseline.shared(name) for name in WORKLOAD_FIELDS},
         "baseline": baseline.label,
         "curves": [_curve(curve) for curve in comparison.curves],
         "target_rule": comparison.target_rule,
         "max_gap": settings.max_gap,
+        "confidence": settings.confidence,
         "economics": None
         if settings.economics is None
         else {
@@ -75,11 +116,30 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         },
         "targets": [_row(comparison, row) for row in comparison.rows],
         "overview": list(write_overview(comparison)),
-        "sentences": list(write_sentences(comparison)),
+        "sentences": [*write_sentences(comparison), *write_crossings(comparison)],
         "caveats": list(write_caveats(comparison)),
         "agreements": [record_to_json(item) for item in comparison.agreements],
         "confounds": {label: list(texts) for label, texts in comparison.confounds.items()},
         "pooling": list(comparison.pooling),
+        "crossings": {
+            label: [record_to_json(crossing) for crossing in crossings]
+            for label, crossings in comparison.crossings.items()
+        },
+        "leads": [
+            {**record_to_json(lead), "winner": comparison.curves[lead.winner].label}
+            for lead in comparison.leads
+        ],
+        "twins": [
+            {
+                "curve": pair.label,
+                "recipe": pair.recipe,
+                "interactivity_ratio": pair.interactivity_ratio,
+                "tput_ratio": pair.tput_ratio,
+                "acceptance_length": pair.other.mean.acceptance_length,
+                "gain_per_accepted": pair.gain_per_accepted,
+            }
+            for pair in find_twins(comparison.baseline, comparison.others)
+        ],
         "invalid_points": [record_to_json(point) for point in comparison.invalid],
         "reference": record_to_json(settings.reference) if settings.reference else None,
     }
@@ -109,10 +169,18 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
                 "tput_tps_per_gpu": knot.y,
                 "runs": len(knot.runs),
                 "recipe": knot.mean.recipe,
+                **{name: getattr(knot.mean, name) for name in _KNOT},
+                "acceptance_per_position": knot.mean.acceptance_per_position,
             }
             for knot in cell.knots
         ]
         values = {name: getattr(cell, name) for name in _CELL}
+        values |= {
+            "interval": _interval(cell.interval),
+            "interval_basis": cell.interval_basis,
+            "no_interval_because": cell.no_interval_because,
+            "usd_per_m_by_tier": _costs(cell),
+        }
         extra = {"gap_tps": cell.gap_tps, "knot_tput_ratio": cell.knot_ratio, "knots": knots}
         cells.append({"curve": curve.label, **values, **extra})
     ratios = [
@@ -122,6 +190,8 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
             "bound": ratio.bound,
             "lower_cost_share": ratio.lower_cost,
             "reason": ratio.reason,
+            "interval": _interval(ratio.interval),
+            "envelope": ratio.envelope,
         }
         for other, ratio in zip(comparison.others, row.ratios, strict=True)
     ]
@@ -137,17 +207,25 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
             lines.append(
                 {
                     "comparison": number,
-                    **{name: curve.shared(name) for name in (*_WORKLOAD, *_CURVE)},
+                    **{name: curve.shared(name) for name in (*WORKLOAD_FIELDS, *_CURVE)},
                     "curve": curve.label,
                     "baseline": comparison.baseline.label,
                     "target_tps": row.target_tps,
                     **{name: getattr(cell, name) for name in _CELL},
-                    **_knot("lower", cell, cell.lower),
-                    **_knot("upper", cell, cell.upper),
+                    **_knot("lower", cell.lower),
+                    **_knot("upper", cell.upper),
+                    "interval_low": cell.interval.low if cell.interval else None,
+                    "interval_high": cell.interval.high if cell.interval else None,
+                    "interval_basis": cell.interval_basis,
                     "tput_ratio": ratio.value if ratio else None,
+                    "ratio_low": ratio.interval.low if ratio and ratio.interval else None,
+                    "ratio_high": ratio.interval.high if ratio and ratio.interval else None,
+                    "envelope_low": ratio.envelope[0] if ratio and ratio.envelope else None,
+                    "envelope_high": ratio.envelope[1] if ratio and ratio.envelope else None,
                     "ratio_bound": ratio.bound if ratio and ratio.value is not None else None,
                     "no_ratio_because": ratio.reason if ratio else None,
                     "lower_cost_share": ratio.lower_cost if ratio else None,
+                    "confounds": "; ".join(comparison.confounds.get(curve.label, ())) or None,
                     "constants_date": economics.hardware.constants_date if economics else None,
                     "price_tier": economics.tier if economics and economics.usd_per_gpu_h else None,
                 }
@@ -155,7 +233,33 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
     return lines
 
 
-def _knot(side: str, cell: Cell, knot: Measured | None) -> dict[str, Any]:
-    fields = ("interactivity_tps", "tput_tps_per_gpu", "concurrency", "gpus", "topology", "acceptance_length")
+_KNOT = (
+    "concurrency",
+    "gpus",
+    "topology",
+    "acceptance_length",
+    "power_w_per_gpu",
+    "ttft_p50_s",
+    "e2el_p50_s",
+    "version",
+    "image",
+    "date",
+)
+
+
+def _knot(side: str, knot: Measured | None) -> dict[str, Any]:
+    fields = ("interactivity_tps", "tput_tps_per_gpu", *_KNOT)
     values = {f"{side}_{name}": getattr(knot.mean, name) if knot else None for name in fields}
     return {**values, f"{side}_runs": len(knot.runs) if knot else None}
+
+
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else record_to_json(interval)
+
+
+def _costs(cell: Cell) -> dict[str, dict[str, float | None]]:
+    """Dollars for a million tokens, by owner tier and kind of token."""
+    if cell.economics is None:
+        return {}
+    kinds: tuple[TokenKind, ...] = ("total", "output", "input")
+    return {tier: {kind: cell.usd_per_m(kind, tier) for kind in kinds} for tier in cell.economics.tiers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
 
 MISSING = "–"
@@ -52,6 +53,11 @@ def seconds(value: float | None) -> str:
 def energy(value: float | None) -> str:
     """Joules for a token: `0.222`, `3.16`."""
     return MISSING if value is None else fixed(value, 3 if value < 1 else 2)
+
+
+def spread(low: float, high: float, show: Callable[[float], str]) -> str:
+    """An interval behind its value: `(1,230–1,290)`."""
+    return f"({show(low)}–{show(high)})"
 
 
 def times(value: float) -> str:

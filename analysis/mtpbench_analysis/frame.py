@@ -27,13 +27,24 @@ class CurvePoint:
         arm: the side of the comparison, such as `off` or `mtp`.
         interactivity_tps: output tokens/s that one user sees: 1 / median TPOT.
         tput_tps_per_gpu: (input + output tokens/s) / all GPUs of the deployment.
-        output_tps_per_gpu: output tokens/s over the same GPUs.
+        output_tps_per_gpu, input_tps_per_gpu: output and input tokens/s over the same GPUs.
+        concurrency: requests in flight; the most of them in an open loop.
+        rate_rps: requests per second of an open loop; None in a closed one.
         gpus: all GPUs of the deployment, prefill and decode alike.
+        prefill_gpus, decode_gpus: those of each role; None where one pool does both.
         engine: what serves, router included where there is one (`dynamo-trt`).
         serving: `aggregated` or `disaggregated`.
         acceptance_mode: `off` (no speculation), `measured`, `golden`, or None where nobody said.
+        settings: the engine's options and environment beside those that speculation forces, one text each,
+            the role first (`decode: max_num_seqs 512`); None where nobody said.
         workload: what the requests were beyond ISL and OSL (prompts, template, lengths).
+        acceptance_length: tokens per verification step, the bonus token included.
+        acceptance_per_position: accepted at position i / verification steps.
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
+        tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
+            time blocks of its window; what other runs would do is not in them.
+        rel_se_correlation: of the errors of interactivity and throughput, −1 … 1.
+        se_df: their degrees of freedom (blocks − 1).
         source: file and row, or the stored point's id.
         valid: False where a validity rule was broken; such a point never enters a curve.
         reasons: why it is invalid.
@@ -43,12 +54,17 @@ class CurvePoint:
     interactivity_tps: float
     tput_tps_per_gpu: float
     output_tps_per_gpu: float | None = None
+    input_tps_per_gpu: float | None = None
     concurrency: int | None = None
+    rate_rps: float | None = None
     gpus: int | None = None
+    prefill_gpus: int | None = None
+    decode_gpus: int | None = None
     topology: str | None = None
     engine: str | None = None
     version: str | None = None
     image: str | None = None
+    settings: tuple[str, ...] | None = None
     serving: str | None = None
     hardware: str | None = None
     precision: str | None = None
@@ -59,10 +75,16 @@ class CurvePoint:
     date: str | None = None
     draft_tokens: int | None = None
     acceptance_length: float | None = None
+    acceptance_per_position: tuple[float, ...] | None = None
     acceptance_mode: str | None = None
     power_w_per_gpu: float | None = None
     ttft_p50_s: float | None = None
+    ttft_p99_s: float | None = None
     e2el_p50_s: float | None = None
+    tput_rel_se: float | None = None
+    interactivity_rel_se: float | None = None
+    rel_se_correlation: float | None = None
+    se_df: int | None = None
     simulated: bool = False
     repeat: int | None = None
     source: str | None = None
@@ -73,6 +95,8 @@ class CurvePoint:
     def recipe(self) -> str:
         """The recipe in a few characters: `concurrency 16384, 6xDEP8-1xDEP16, 64 GPUs`."""
         parts = []
+        if self.rate_rps is not None:
+            parts.append(f"{self.rate_rps:g} requests/s")
         if self.concurrency is not None:
             parts.append(f"concurrency {self.concurrency}")
         if self.topology is not None:
@@ -124,21 +148,38 @@ def columns() -> tuple[str, ...]:
 
 @cache
 def field_types() -> dict[str, type]:
-    """The plain type of each field (str, int, float, bool; tuple for `reasons`), None left out."""
+    """The plain type of each field (str, int, float, bool, tuple), None left out."""
     plain: dict[str, type] = {}
     for name, hint in typing.get_type_hints(CurvePoint).items():
         kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-        plain[name] = tuple if typing.get_origin(hint) is tuple else kinds[0]
+        is_list = tuple in (typing.get_origin(hint), *(typing.get_origin(kind) for kind in kinds))
+        plain[name] = tuple if is_list else kinds[0]
     return plain
 
 
+def join_list(values: Sequence[object]) -> str:
+    """A field that holds several values as one text, `; ` between them."""
+    return "; ".join(str(value) for value in values)
+
+
+def split_list(name: str, text: str) -> tuple[Any, ...]:
+    """The values that `join_list` joined; numbers where the field holds numbers.
+
+    Raises:
+        ValueError: a number was needed.
+    """
+    parts = text.split("; ") if text else []
+    return tuple(float(part) for part in parts) if name == "acceptance_per_position" else tuple(parts)
+
+
 def to_frame(points: Iterable[CurvePoint]) -> pd.DataFrame:
-    """One row per point, one column per field; a missing value is None, `reasons` is joined by `; `."""
+    """One row per point, one column per field; a missing value is None, lists are joined by `; `."""
+    kinds = field_types()
     rows = []
     for point in points:
         row = {name: getattr(point, name) for name in columns()}
-        row["reasons"] = "; ".join(point.reasons) or None
-        rows.append(row)
+        row |= {name: join_list(row[name]) or None for name in row if kinds[name] is tuple and row[name]}
+        rows.append({name: value if value != () else None for name, value in row.items()})
     return pd.DataFrame(rows, columns=list(columns()), dtype=object)
 
 
@@ -153,8 +194,5 @@ def _from_row(row: dict[Any, Any]) -> CurvePoint:
         value = row.get(name)
         if value is None or pd.isna(value):
             continue
-        if name == "reasons":
-            values[name] = tuple(str(value).split("; "))
-        else:
-            values[name] = kind(value)
+        values[name] = split_list(name, str(value)) if kind is tuple else kind(value)
     return CurvePoint(**values)

@@ -35,8 +35,8 @@ def slopes(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
     return slope
 
 
-def interpolate(xs: Sequence[float], ys: Sequence[float], at: Sequence[float]) -> FloatArray:
-    """The curve through the knots at the places `at`, all at once.
+class Spline:
+    """The curve through the knots, ready to be read at many places.
 
     One knot is a constant; two are joined by a straight line, because d3's end slopes bend a curve that
     nothing but its two ends is known of (593.75 at the middle of (0, 0)-(100, 1000)). A value never leaves
@@ -45,24 +45,39 @@ def interpolate(xs: Sequence[float], ys: Sequence[float], at: Sequence[float]) -
     Args:
         xs: strictly rising interactivities (tok/s/user).
         ys: their throughputs.
-        at: places within [xs[0], xs[-1]].
 
     Raises:
-        ValueError: no knots, xs that do not rise, or a place outside the knots (nothing is extrapolated).
+        ValueError: no knots, or xs that do not rise.
     """
-    x, y, where = (np.asarray(values, dtype=np.float64) for values in (xs, ys, at))
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"{len(x)} interactivities and {len(y)} throughputs make no curve")
-    if np.any(np.diff(x) <= 0):
-        raise ValueError("the knots' interactivities must rise strictly")
-    if where.size and (where.min() < x[0] or where.max() > x[-1]):
-        raise ValueError(f"nothing is known outside {x[0]:g} … {x[-1]:g}")
-    if len(x) < 3:
-        line: FloatArray = np.interp(where, x, y)
-        return line
-    slope = slopes(x.tolist(), y.tolist())
-    left = np.clip(np.searchsorted(x, where, side="right") - 1, 0, len(x) - 2)
-    return _hermite(x, y, slope, left, where)
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
+        x, y = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
+        if len(x) == 0 or len(x) != len(y):
+            raise ValueError(f"{len(x)} interactivities and {len(y)} throughputs make no curve")
+        if np.any(np.diff(x) <= 0):
+            raise ValueError("the knots' interactivities must rise strictly")
+        self._x, self._y = x, y
+        self._slope = slopes(xs, ys) if len(x) > 2 else None
+
+    def at(self, places: Sequence[float] | FloatArray) -> FloatArray:
+        """The curve at places within its knots.
+
+        Raises:
+            ValueError: a place outside them (nothing is extrapolated).
+        """
+        where, x = np.asarray(places, np.float64), self._x
+        if where.size and (where.min() < x[0] or where.max() > x[-1]):
+            raise ValueError(f"nothing is known outside {x[0]:g} … {x[-1]:g}")
+        if self._slope is None:
+            line: FloatArray = np.interp(where, x, self._y)
+            return line
+        left = np.clip(np.searchsorted(x, where, side="right") - 1, 0, len(x) - 2)
+        return _hermite(x, self._y, self._slope, left, where)
+
+
+def interpolate(xs: Sequence[float], ys: Sequence[float], at: Sequence[float]) -> FloatArray:
+    """The curve through the knots at the places `at`, all at once; see `Spline`."""
+    return Spline(xs, ys).at(at)
 
 
 def _hermite(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtpbench_analysis.document import Document
+from mtpbench_analysis.sheets import Sheet
 from mtpbench_analysis.tables import Table
 
 
@@ -13,6 +14,20 @@ def to_markdown(documents: Sequence[Document], left_out: Sequence[str] = ()) -> 
     parts = [_document(document) for document in documents]
     if left_out:
         parts.append("## Not used\n\n" + _bullets(left_out))
+    return "\n\n".join(parts) + "\n"
+
+
+def sheets_to_markdown(sheets: Sequence[Sheet]) -> str:
+    """The sheets one after the other."""
+    parts = []
+    for one in sheets:
+        parts.append(f"## {_escape(one.title)}")
+        if one.banner:
+            parts.append(f"> **{one.banner}**")
+        if one.sentences:
+            parts.append(_bullets(one.sentences))
+        for table in one.tables:
+            parts += _table(table)
     return "\n\n".join(parts) + "\n"
 
 
@@ -31,9 +46,8 @@ def _document(document: Document) -> str:
     parts += _table(document.matched)
     for title, items in document.lists:
         parts.append(f"### {title}\n\n{_bullets(items)}")
-    if document.reference is not None:
-        parts += _table(document.reference)
-    parts += _table(document.points)
+    for table in document.details:
+        parts += _table(table)
     if document.left_out:
         parts.append("### Points that entered no curve\n\n" + _bullets(document.left_out))
     return "\n\n".join(parts)

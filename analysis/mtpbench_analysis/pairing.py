@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.compare import Comparison, Settings, compare
-from mtpbench_analysis.curves import WORKLOAD_FIELDS, Curve, build_curves, display_name
+from mtpbench_analysis.curves import (
+    CURVE_FIELDS,
+    SPLITTABLE,
+    WORKLOAD_FIELDS,
+    Curve,
+    Grouping,
+    build_curves,
+    display_name,
+    short,
+)
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 
 
@@ -23,7 +33,7 @@ def compare_all(
     points: PointSet,
     baseline_arm: str,
     settings_of: Callable[[Curve], Settings],
-    pool: Collection[str] = (),
+    grouping: Grouping | None = None,
 ) -> Outcome:
     """Compares each group of curves of one workload with the baseline of their own engine.
 
@@ -31,13 +41,13 @@ def compare_all(
         points: everything read from the sources.
         baseline_arm: the arm to compare with, such as `off`.
         settings_of: the settings for a baseline curve (its hardware's constants, say).
-        pool: fields in which the points of one curve may differ, such as `serving`.
+        grouping: what makes one curve, where it is not the usual.
 
     Raises:
         InputError: no valid point, or none of the baseline's arm.
         NotComparable: both sides exist, but never for the same hardware, model, precision and workload.
     """
-    curves = build_curves(points.points, pool)
+    curves = build_curves(points.points, grouping)
     _check_arms(points, curves, baseline_arm)
     groups: dict[tuple[object, ...], list[Curve]] = {}
     for curve in curves:
@@ -62,7 +72,9 @@ def pair(
     """Baselines with the curves to set against them, and the curves of `group` that stay alone.
 
     A curve goes with the baseline of its own engine and serving mode, else of its own engine, else with
-    the only baseline there is; where that leaves a choice, the choice is the reader's.
+    the only baseline there is; where that leaves a choice of engines, the choice is the reader's. Among
+    several of one engine (other images, versions or prompts) it goes with the one it has most in common
+    with, then with the nearest in date; what differs is a confound that the comparison lists.
     """
     baselines = [curve for curve in group if curve.arm == baseline_arm]
     pairs: list[tuple[Curve, list[Curve]]] = [(base, []) for base in baselines]
@@ -85,21 +97,44 @@ def describe(curve: Curve) -> str:
     """A curve in one line: `Off, gb200-nvl72, fp4, 8192/1024, dynamo-trt, disaggregated`."""
     lengths = f"{curve.shared('isl')}/{curve.shared('osl')}" if curve.shared("isl") else None
     parts = [curve.shared(name) for name in ("hardware", "model", "precision")]
-    parts += [lengths, curve.shared("engine"), curve.shared("serving")]
+    image = curve.shared("image")
+    parts += [lengths, curve.shared("engine"), curve.shared("serving"), image and short(image, "image")]
     return ", ".join([display_name(curve.arm), *(str(part) for part in parts if part is not None)])
 
 
 def _closest(curve: Curve, baselines: Sequence[Curve]) -> int | None:
-    def same(names: Iterable[str]) -> list[int]:
-        return [i for i, b in enumerate(baselines) if all(b.shared(n) == curve.shared(n) for n in names)]
-
     for names in (("engine", "serving"), ("engine",), ()):
-        found = same(names)
-        if len(found) == 1:
-            return found[0]
-        if found:
+        found = [
+            i
+            for i, base in enumerate(baselines)
+            if all(base.shared(name) == curve.shared(name) for name in names)
+        ]
+        if not found:
+            continue
+        if len({baselines[i].shared("engine") for i in found}) > 1:
             return None
+        return min(found, key=lambda i: _distance(curve, baselines[i]))
     return None
+
+
+def _distance(curve: Curve, baseline: Curve) -> tuple[int, int, int]:
+    """Fewer is closer: differing fields, days between the newest points, points missing."""
+    names = [name for name in (*CURVE_FIELDS, *SPLITTABLE) if name not in _OWN]
+    differing = sum(baseline.shared(name) != curve.shared(name) for name in names)
+    return differing, _days(curve, baseline), -len(baseline.measured)
+
+
+_OWN = ("acceptance_mode", "draft_tokens", "topology", "date")
+"""Fields in which an arm differs from its baseline by its nature, or that say nothing of closeness."""
+
+
+def _days(curve: Curve, baseline: Curve) -> int:
+    newest = [max((day for day in side.values("date") if day), default=None) for side in (curve, baseline)]
+    try:
+        one, other = (date.fromisoformat(str(day)[:10]) for day in newest)
+    except ValueError:
+        return 1_000_000
+    return abs((one - other).days)
 
 
 def _alone(curve: Curve, reason: str) -> Unused:

@@ -17,6 +17,29 @@ def write_sentences(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
+def write_crossings(comparison: Comparison) -> tuple[str, ...]:
+    """Where each curve and the baseline serve the same: the interactivity from which speculation pays."""
+    base = comparison.baseline.label
+    sentences = []
+    for label, crossings in comparison.crossings.items():
+        for crossing in crossings:
+            at, tput = speed(crossing.interactivity_tps), rate(crossing.tput_tps_per_gpu)
+            better, worse = ("above", "below") if crossing.wins_above else ("below", "above")
+            text = (
+                f"{label} and {base} serve the same at {at} tok/s/user ({tput} tok/s/GPU): {label} wins "
+                f"{better} that interactivity and loses {worse} it"
+            )
+            if crossing.interval is not None:
+                low, high = speed(crossing.interval.low), speed(crossing.interval.high)
+                text += f"; {crossing.interval.confidence:.0%} interval {low} to {high}"
+            else:
+                text += f"; no interval: {crossing.no_interval_because or 'several crossings'}"
+            if crossing.wide_gap:
+                text += "; it lies between points far apart in throughput, so it is hardly known"
+            sentences.append(f"{text}.")
+    return tuple(sentences)
+
+
 def write_overview(comparison: Comparison) -> tuple[str, ...]:
     """What was measured on each side, and where the two can be compared at all."""
     base = comparison.baseline

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mtpbench.records import Reference
-from mtpbench_analysis.cells import Cell, read_cells
-from mtpbench_analysis.compare import Comparison, Ratio
+from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.compare import Comparison, Ratio, read_curves
 from mtpbench_analysis.curves import display_name
-from mtpbench_analysis.figures import MISSING, dollars, energy, rate, seconds, speed, target, times
+from mtpbench_analysis.figures import MISSING, dollars, energy, rate, seconds, speed, spread, target, times
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.sentences import describe_cost
 
@@ -42,7 +42,7 @@ def matched_table(comparison: Comparison) -> Table:
         sections.append(len(rows))
         rows.extend(((metric if i == 0 else ""), who, *cells) for i, (who, cells) in enumerate(body))
 
-    add("tok/s/GPU", _per_curve(comparison, _throughput) + _per_ratio(comparison))
+    add("tok/s/GPU", _per_curve(comparison, show_throughput) + _per_ratio(comparison))
     if comparison.settings.economics is not None:
         add(
             "cost, $/M tok",
@@ -57,10 +57,10 @@ def matched_table(comparison: Comparison) -> Table:
         add("acceptance length at the knots", _per_curve(comparison, _acceptance))
     add("recipes at the knots", _per_curve(comparison, _recipes))
     return Table(
-        title=_simulated("At equal interactivity", comparison),
+        title=mark_simulated("At equal interactivity", comparison.simulated),
         headers=("tok/s/user", "", *(target(row.target_tps) for row in comparison.rows)),
         rows=tuple(rows),
-        caption=_constants_note(comparison) + _target_note(comparison),
+        caption=_constants_note(comparison) + _target_note(comparison) + _interval_note(comparison),
         sections=tuple(sections),
         text_columns=2,
     )
@@ -89,7 +89,7 @@ def points_table(comparison: Comparison) -> Table:
     notes += ["Every point is a single run."] if single else []
     notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
     return Table(
-        title=_simulated("All points", comparison),
+        title=mark_simulated("All points", comparison.simulated),
         headers=tuple(name for name, _ in kept),
         rows=tuple(zip(*(cells for _, cells in kept), strict=True)),
         caption=" ".join(notes),
@@ -100,18 +100,21 @@ def points_table(comparison: Comparison) -> Table:
 def reference_table(comparison: Comparison, reference: Reference) -> Table:
     """One's own throughput beside a published row, with the residual; a cell not reached has no residual."""
     rows: list[Texts] = []
-    for curve in (*comparison.others, comparison.baseline):
-        targets = [row.interactivity_tps for row in reference.rows]
-        cells = read_cells(curve, targets, comparison.settings.economics, comparison.settings.max_gap)
+    targets = [row.interactivity_tps for row in reference.rows]
+    readings = read_curves((*comparison.others, comparison.baseline), comparison.settings)
+    for reading in readings:
+        curve, cells = reading.curve, reading.cells(targets)
         for cell, published_row in zip(cells, reference.rows, strict=True):
             published = published_row.tput_tps_per_gpu.get(curve.arm)
             own = cell.tput_tps_per_gpu
             residual = MISSING
             if own is not None and published:
                 residual = f"{(own / published - 1) * 100:+.1f}%"
-            rows.append((curve.label, target(cell.target_tps), rate(published), _throughput(cell), residual))
+            rows.append(
+                (curve.label, target(cell.target_tps), rate(published), show_throughput(cell), residual)
+            )
     return Table(
-        title=_simulated("Beside the published row", comparison),
+        title=mark_simulated("Beside the published row", comparison.simulated),
         headers=("", "tok/s/user", "published tok/s/GPU", "here", "residual"),
         rows=tuple(rows),
         caption=f"Published: {reference.source}. The page clamps a target outside a curve to its nearest "
@@ -162,16 +165,25 @@ def _per_ratio(comparison: Comparison) -> list[tuple[str, Texts]]:
 def show_ratio(ratio: Ratio) -> str:
     """`2.42×, 58.6% lower cost`; with ≥ or ≤ where a side is only known by its best point; or why not."""
     if ratio.value is None:
-        return MISSING if ratio.reason == "not reached" else str(ratio.reason).replace(": ", ":\n")
+        if ratio.reason == "not reached" or ratio.envelope is None:
+            return MISSING
+        low, high = ratio.envelope
+        return f"{str(ratio.reason).replace(': ', ':' + chr(10))}, so {times(low)}× to {times(high)}×"
     sign = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}[ratio.bound]
     note = " (best points)" if ratio.bound == "best_points" else ""
-    return f"{sign}{times(ratio.value)}×,\n{describe_cost(ratio)}{note}"
+    value = f"{sign}{times(ratio.value)}×"
+    if ratio.interval is not None:
+        value += f" {spread(ratio.interval.low, ratio.interval.high, times)}"
+    return f"{value},\n{describe_cost(ratio)}{note}"
 
 
-def _throughput(cell: Cell) -> str:
+def show_throughput(cell: Cell) -> str:
+    """A cell's throughput with what it rests on in a second line."""
     if cell.state == "not_reached":
         return f"not reached:\nends at {speed(cell.knots[0].x)}"
     value = rate(cell.tput_tps_per_gpu)
+    if cell.interval is not None:
+        value += f" {spread(cell.interval.low, cell.interval.high, rate)}"
     if cell.state == "measured":
         return f"{value}\nmeasured"
     if cell.state == "at_least":
@@ -228,6 +240,22 @@ def _constants_note(comparison: Comparison) -> str:
     return f"There are no price and power constants for {hardware}: no cost and no megawatts."
 
 
+def _interval_note(comparison: Comparison) -> str:
+    """What the intervals are made of; what they leave out is said as well."""
+    cells = [cell for row in comparison.rows for cell in row.cells]
+    bases = {cell.interval_basis for cell in cells if cell.interval is not None}
+    if not bases:
+        return " Single runs: no interval."
+    level = f"{comparison.settings.confidence:.0%}"
+    if bases == {"repeats"}:
+        return f" In brackets: {level} intervals from repeats."
+    some = "" if bases == {"blocks"} else "some of them "
+    return (
+        f" In brackets: {level} intervals, {some}from time blocks of a single run: what another run would "
+        "do is not in them."
+    )
+
+
 def _target_note(comparison: Comparison) -> str:
     notes = {
         "given": "",
@@ -237,5 +265,6 @@ def _target_note(comparison: Comparison) -> str:
     return notes[comparison.target_rule]
 
 
-def _simulated(title: str, comparison: Comparison) -> str:
-    return f"{title} (SIMULATED)" if comparison.simulated else title
+def mark_simulated(title: str, simulated: bool) -> str:
+    """A title that says so where anything was simulated."""
+    return f"{title} (SIMULATED)" if simulated else title

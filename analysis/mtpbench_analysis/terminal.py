@@ -12,23 +12,45 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from mtpbench_analysis.document import Document
+from mtpbench_analysis.sheets import Sheet
 from mtpbench_analysis.tables import Table
 
 _LISTED = 12
 _WIDE = 6
 
 
-def to_terminal(documents: Sequence[Document], left_out: Sequence[str] = ()) -> RenderableType:
-    """The comparisons one after the other, then what entered none of them; readable at 100 columns."""
+def to_terminal(
+    documents: Sequence[Document], left_out: Sequence[str] = (), *, full: bool = False
+) -> RenderableType:
+    """The comparisons one after the other, then what entered none of them; readable at 100 columns.
+
+    Args:
+        documents: one for each comparison.
+        left_out: what entered none of them.
+        full: with the table of every metric, which is long.
+    """
     parts: list[RenderableType] = []
     for document in documents:
-        parts += _document(document)
+        parts += _document(document, full)
     if left_out:
         parts += _list("Not used", left_out, _LISTED)
     return Group(*parts)
 
 
-def _document(document: Document) -> list[RenderableType]:
+def sheets_to_terminal(sheets: Sequence[Sheet]) -> RenderableType:
+    """The sheets one after the other."""
+    parts: list[RenderableType] = []
+    for one in sheets:
+        parts += [Text(one.title, style="bold"), Text("")]
+        if one.banner:
+            parts += [Text(one.banner, style="bold yellow"), Text("")]
+        parts += [Text(line) for line in one.sentences]
+        for table in one.tables:
+            parts += _table(table)
+    return Group(*parts)
+
+
+def _document(document: Document, full: bool) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(document.title, style="bold"), Text("")]
     if document.banner:
         parts += [Text(document.banner, style="bold yellow"), Text("")]
@@ -36,9 +58,9 @@ def _document(document: Document) -> list[RenderableType]:
     parts += _table(document.matched)
     for title, items in document.lists:
         parts += _list(title, items, len(items))
-    if document.reference is not None:
-        parts += _table(document.reference)
-    parts += _table(document.points)
+    for table in document.details:
+        if full or table is not document.metrics:
+            parts += _table(table)
     if document.left_out:
         parts += _list("Points that entered no curve", document.left_out, _LISTED)
     return parts

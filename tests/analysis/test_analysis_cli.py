@@ -115,9 +115,10 @@ def test_import_says_what_became_of_every_row_and_writes_what_compare_reads(tmp_
     path = tmp_path / "points.csv"
     result = run("import", "inferencex", INFERENCEX, "--list", "-o", path)
     assert result.exit_code == 0
-    assert result.output.startswith("11 rows: 10 points in 6 curves, 1 invalid, 0 unusable\n")
+    assert result.output.startswith("11 rows: 10 points in 8 curves, 1 invalid, 0 unusable\n")
     assert "rate contradicts latency" in result.output
-    assert "MTP, gb200, dsr1, fp4, 8192/1024, dynamo-trt, disaggregated: 1 point\n" in result.output
+    image = "tensorrtllm-runtime:0.8.1.post2"
+    assert f"MTP, gb200, dsr1, fp4, 8192/1024, dynamo-trt, disaggregated, {image}: 1 point\n" in result.output
     direct = run("compare", INFERENCEX, "--hardware", "gb200", "--format", "csv")
     assert run("compare", path, "--hardware", "gb200", "--format", "csv").output == direct.output
 
@@ -126,7 +127,44 @@ def test_import_narrows() -> None:
     result = run(
         "import", "inferencex", INFERENCEX, "--hardware", "gb200-nvl72", "--precision", "FP4", "--isl", "8192"
     )
-    assert result.output.startswith("5 rows: 5 points in 2 curves")
+    assert result.output.startswith("5 rows: 5 points in 3 curves")
     assert "no row left by precision int3" in str(
         refused("import", "inferencex", INFERENCEX, "--precision", "int3")
     )
+
+
+@pytest.mark.parametrize("method", ["page-2026-05", "page"])
+def test_the_pages_method_stands_beside_the_honest_one(method: str) -> None:
+    options = ("--hardware", "b200", "--hardware-constants", "2026-05", "--targets", "40")
+    text = run("compare", GLM5, *options, "--method", method, "--format", "md").output
+    assert "MTP is 140% cheaper per token" in text if method == "page-2026-05" else "142% cheaper" in text
+    assert "58.6% lower cost" in text
+    cells = json.loads(run("compare", GLM5, *options, "--method", method, "--format", "json").output)["cells"]
+    assert {cell["method"] for cell in cells} == {method}
+    lines = run("compare", GLM5, *options, "--method", method, "--format", "csv").output.splitlines()
+    assert len(lines) == len(cells) + 1
+
+
+def test_an_unknown_method_lists_the_known_ones() -> None:
+    error = run("compare", GLM5, "--method", "guess").exception
+    assert isinstance(error, InputError)
+    assert "page-2026-05" in str(error)
+
+
+def test_what_if_a_gpu_hour_had_another_price() -> None:
+    text = run("compare", GLM5, "--hardware", "b200", "--usd-per-gpu-h", "3.30", "--format", "md").output
+    assert "\\$3.30 per GPU-hour (your price, asked for with --usd-per-gpu-h)" in text
+    more = run("compare", GLM5, "--hardware", "b200", "--kw-per-gpu", "1", "--format", "md").output
+    assert "1 kW provisioned per GPU (asked for with --kw-per-gpu)" in more
+
+
+def test_strict_refuses_what_was_not_recorded() -> None:
+    error = run("compare", GLM5, "--hardware", "b200", "--strict").exception
+    assert isinstance(error, InputError)
+    assert "possibly different: engine" in str(error)
+
+
+def test_a_binary_format_goes_to_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "cells.parquet"
+    assert run("compare", GLM5, "--format", "parquet", "-o", path).exit_code == 0
+    assert path.read_bytes()[:4] == b"PAR1"

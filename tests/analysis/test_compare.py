@@ -160,7 +160,7 @@ def test_the_ratio_of_costs_is_the_inverse_ratio_of_throughputs() -> None:
 
 
 def test_the_real_pair_gives_the_published_example() -> None:
-    question = Question(targets_tps=(12, 40, 60), constants_date="2026-05")
+    question = Question(targets_tps=(12, 40, 60), constants="2026-05")
     (comparison,) = compare_points(glm5(), question, Filter(hardware="b200")).comparisons
     mtp, off = cells(comparison, 1), cells(comparison, 0)
     assert [round(c.tput_tps_per_gpu or 0) for c in mtp] == [1946, 1260, 903]
@@ -184,7 +184,7 @@ def test_more_than_two_arms_are_each_set_against_the_baseline() -> None:
 # ------------------------------------------------------------------------- what may be compared, and what not
 
 
-@pytest.mark.parametrize("field", ["hardware", "model", "precision", "isl", "osl", "workload", "simulated"])
+@pytest.mark.parametrize("field", ["hardware", "model", "precision", "isl", "osl", "simulated"])
 def test_curves_of_another_question_are_not_comparable(field: str) -> None:
     off = make_curve("off", *OFF)
     (point,) = make_points("mtp", (10.0, 1.0))
@@ -214,7 +214,63 @@ def test_what_differs_beyond_speculation_is_listed() -> None:
     (lines,) = compare(off, [mtp]).confounds.values()
     assert "Image: Off a; MTP b" in lines
     assert not any("Topology" in line or "Date" in line or "Engine" in line for line in lines)
-    assert "Not recorded, so possibly different: serving, version" in lines
+    assert "Not recorded, so possibly different: serving, version, prompts, engine options" in lines
+
+
+def test_engine_options_of_one_side_only_are_listed() -> None:
+    """Batch limits and memory shares differ between public recipes; what speculation forces is no option."""
+    off = make_curve("off", *OFF, settings=("decode: max_num_seqs 512", "prefill: a 1"))
+    mtp = make_curve("mtp", *OFF, settings=("decode: max_num_seqs 256", "prefill: a 1"))
+    (lines,) = compare(off, [mtp]).confounds.values()
+    assert "Engine options: Off only decode: max_num_seqs 512; MTP only decode: max_num_seqs 256" in lines
+
+
+def test_prompts_that_differ_are_a_confound() -> None:
+    off = make_curve("off", *OFF, workload="random prompts, no chat template")
+    mtp = make_curve("mtp", *OFF, workload="random prompts, chat template")
+    (lines,) = compare(off, [mtp]).confounds.values()
+    assert "Prompts: Off random prompts, no chat template; MTP random prompts, chat template" in lines
+
+
+def test_strict_refuses_what_differs_and_what_nobody_recorded() -> None:
+    known = {
+        "image": "a",
+        "engine": "vllm",
+        "version": "1",
+        "serving": "aggregated",
+        "workload": "w",
+        "topology": "1xTP8",
+        "date": "2026-01-01",
+        "settings": (),
+        "model": "m",
+        "precision": "fp4",
+        "isl": 1,
+        "osl": 1,
+    }
+    off = make_curve("off", *OFF, **known)
+    strict = Settings(strict=True, known_confounds=("what MTP forces",))
+    assert compare(off, [make_curve("mtp", *OFF, **{**known, "date": "2026-01-02"})], strict)
+    with pytest.raises(NotComparable, match=r"(?s)--strict: Off and what .* - MTP: Image: Off a"):
+        compare(off, [make_curve("mtp", *OFF, **{**known, "image": "b"})], strict)
+    unrecorded = [make_curve(arm, *OFF, **{**known, "image": None}) for arm in ("off", "mtp")]
+    with pytest.raises(NotComparable, match="Not recorded, so possibly different: image"):
+        compare(unrecorded[0], unrecorded[1:], strict)
+
+
+def test_a_curve_goes_with_the_baseline_it_has_most_in_common_with() -> None:
+    points = [
+        *make_points("off", *OFF, engine="trt", image="1.1", date="2025-12-15"),
+        *make_points("off", *OFF, engine="trt", image="1.3", date="2026-05-18"),
+        *make_points("mtp", *OFF, engine="trt", image="1.3", date="2026-05-19"),
+        *make_points("mtp", *OFF, engine="trt", image="1.2", date="2026-01-14"),
+    ]
+    outcome = ask(points[:2], points[2:])  # type: ignore[arg-type]
+    pairs = {
+        (comparison.baseline.shared("image"), other.shared("image"))
+        for comparison in outcome.comparisons
+        for other in comparison.others
+    }
+    assert pairs == {("1.3", "1.3"), ("1.1", "1.2")}
 
 
 def test_the_plans_confounds_are_kept() -> None:

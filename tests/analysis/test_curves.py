@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from curve_points import glm5, make_curve, make_points
-from mtpbench_analysis.curves import build_curves, display_name
+from mtpbench.errors import InputError
+from mtpbench_analysis.curves import Grouping, build_curves, display_name
 from mtpbench_analysis.frame import CurvePoint, from_frame, to_frame
 
 
@@ -17,6 +18,8 @@ from mtpbench_analysis.frame import CurvePoint, from_frame, to_frame
     [
         "arm",
         "engine",
+        "version",
+        "image",
         "serving",
         "acceptance_mode",
         "hardware",
@@ -43,7 +46,7 @@ def test_pooling_is_a_choice() -> None:
     (first,) = make_points("mtp", (10.0, 100.0), serving="aggregated")
     (second,) = make_points("mtp", (20.0, 50.0), serving="disaggregated")
     assert len(build_curves([first, second])) == 2
-    (pooled,) = build_curves([first, second], pool=("serving",))
+    (pooled,) = build_curves([first, second], Grouping(pool=("serving",)))
     assert len(pooled.front) == 2
     assert pooled.shared("serving") == "aggregated + disaggregated"
 
@@ -61,11 +64,50 @@ def test_repeats_of_a_recipe_are_averaged_and_counted() -> None:
     assert not curve.single_run
 
 
-def test_another_topology_or_image_is_not_a_repeat() -> None:
+def test_another_topology_or_pooled_image_is_not_a_repeat() -> None:
     (first,) = make_points("mtp", (10.0, 100.0))
-    (curve,) = build_curves([first, replace(first, topology="1xTP8"), replace(first, image="x")])
+    points = [first, replace(first, topology="1xTP8"), replace(first, image="x")]
+    (curve,) = build_curves(points, Grouping(pool=("image",)))
     assert [len(item.runs) for item in curve.measured] == [1, 1, 1]
     assert curve.single_run
+
+
+def test_splitting_is_a_choice() -> None:
+    points = make_points("mtp", (10.0, 100.0)) + make_points("mtp", (20.0, 50.0), topology="1xTP8")
+    assert len(build_curves(points)) == 1
+    labels = [curve.label for curve in build_curves(points, Grouping(split=("topology",)))]
+    assert labels == ["MTP (topology unknown)", "MTP (1xTP8)"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "split", "said"),
+    [
+        (("colour",), (), "can't pool colour; one of engine, version"),
+        ((), ("engine",), "can't split by engine; one of topology, draft_tokens, date"),
+        (("topology",), ("topology",), "both pooled and split"),
+    ],
+)
+def test_a_wrong_name_lists_the_right_ones(pool: tuple[str, ...], split: tuple[str, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Grouping(pool=pool, split=split)
+
+
+def test_a_label_says_an_image_without_its_registry() -> None:
+    points = [
+        *make_points("mtp", (10.0, 100.0), image="nvcr.io/nvidia/trt:1.2"),
+        *make_points("mtp", (10.0, 100.0), image="nvcr.io/nvidia/trt:1.3"),
+    ]
+    assert [curve.label for curve in build_curves(points)] == ["MTP (trt:1.2)", "MTP (trt:1.3)"]
+
+
+def test_repeats_average_acceptance_by_position() -> None:
+    points = [
+        *make_points("mtp", (10.0, 100.0), acceptance_per_position=(0.8, 0.4), tput_rel_se=0.1),
+        *make_points("mtp", (10.0, 100.0), acceptance_per_position=(0.6, 0.2), tput_rel_se=0.1),
+    ]
+    (curve,) = build_curves(points)
+    assert curve.measured[0].mean.acceptance_per_position == pytest.approx((0.7, 0.3))
+    assert curve.measured[0].mean.tput_rel_se is None
 
 
 def test_points_without_a_recipe_are_not_taken_for_repeats() -> None:

@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from curve_points import INFERENCEX, glm5, make_points, point_set
+from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.comparisons import Filter, Question, compare_points, compare_results, render_results
+from mtpbench_analysis.comparisons import Filter, Question, compare_points, compare_results
+from mtpbench_analysis.curves import Grouping
 from mtpbench_analysis.document import write_document
 from mtpbench_analysis.exports import SCHEMA_VERSION, to_csv, to_json
 from mtpbench_analysis.figures import dollars, fixed, money, rate
@@ -30,7 +32,7 @@ from stored_sweep import write_sweep
 
 
 def example() -> Comparison:
-    question = Question(targets_tps=(12, 40, 60), constants_date="2026-05")
+    question = Question(targets_tps=(12, 40, 60), constants="2026-05")
     (comparison,) = compare_points(glm5(), question, Filter(hardware="b200")).comparisons
     return comparison
 
@@ -42,7 +44,8 @@ def sides(*points: CurvePoint, targets: tuple[float, ...]) -> Comparison:
 
 def gb200_rows() -> Comparison:
     kept = Filter(hardware="gb200", precision="fp4", isl=8192, osl=1024, engine="dynamo-trt")
-    (comparison,) = compare_points(read_source(INFERENCEX), Question(), kept).comparisons
+    pooled = Question(grouping=Grouping(pool=("image",)))
+    (comparison,) = compare_points(read_source(INFERENCEX), pooled, kept).comparisons
     return comparison
 
 
@@ -167,8 +170,10 @@ def test_simulated_stands_on_every_output(tmp_path: Path) -> None:
     for text in (terminal, markdown, write_report(directory).read_text("utf-8")):
         assert "SIMULATED: MTP versus Off" in text
         assert "SIMULATED: these figures come from a model" in text
-        assert text.count("(SIMULATED)") == 3
+        assert text.count("(SIMULATED)") >= 3
     outcome = compare_results(directory)
+    document = write_document(outcome.comparisons[0])
+    assert all("(SIMULATED)" in table.title for table in (document.matched, *document.details))
     assert all(
         line["simulated"] == "True" for line in csv.DictReader(io.StringIO(to_csv(outcome.comparisons)))
     )
@@ -196,7 +201,7 @@ def test_markdown_has_a_row_for_everything_and_equal_columns() -> None:
     markdown = to_markdown([write_document(example())])
     assert "| tok/s/GPU | MTP | 1,946 interpolated, knots 11.9 and 13.8 |" in markdown
     tables = re.findall(r"(?:^\|.*\n?)+", markdown, re.MULTILINE)
-    assert len(tables) == 2
+    assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.strip().splitlines()}) == 1
 
@@ -254,7 +259,7 @@ def test_a_sweeps_own_constants_baseline_and_confounds_are_used(tmp_path: Path) 
     assert comparison.settings.economics is not None
     assert comparison.settings.economics.hardware.constants_date == "2026-05"
     assert comparison.confounds["MTP"][-1] == "MTP forces max_num_tokens"
-    (newer,) = compare_results(tmp_path / "small", Question(constants_date="2026-07")).comparisons
+    (newer,) = compare_results(tmp_path / "small", Question(constants="2026-07")).comparisons
     assert newer.settings.economics is not None
     assert newer.settings.economics.hardware.power_kw_per_gpu == 1.87
 
@@ -307,7 +312,7 @@ def test_the_report_writes_every_format(tmp_path: Path) -> None:
     names = {"comparison.md", "comparison.csv", "comparison.json", "points.csv", "report.html"}
     assert names <= {path.name for path in directory.iterdir()}
     assert not list(directory.glob(".*.new"))
-    again = compare_points(read_source(directory / "points.csv"), Question(constants_date="2026-05"))
+    again = compare_points(read_source(directory / "points.csv"), Question(constants="2026-05"))
     assert write_sentences(again.comparisons[0]) == write_sentences(compare_results(directory).comparisons[0])
 
 

@@ -51,8 +51,23 @@ def test_an_unknown_field_is_none(tmp_path: Path) -> None:
             HEADER + "# note\noff,fast,20,8\n",
             r"points\.csv:3: column interactivity_tps: 'fast' is not a number",
         ),
-        (HEADER + "off,10,-20,8\n", r"points\.csv:2: column tput_tps_per_gpu: -20 is negative"),
-        (HEADER + "off,10,nan,8\n", r"points\.csv:2: column tput_tps_per_gpu: 'nan' is not a finite number"),
+        (HEADER + "off,10,20,-8\n", r"points\.csv:2: column gpus: -8 is negative"),
+        (HEADER + "off,10,20,nan\n", r"points\.csv:2: column gpus: 'nan' is not a finite number"),
+        (HEADER + "off,10,20,1e99\n", r"points\.csv:2: column gpus: '1e99' is not a whole number"),
+        (HEADER, r"points\.csv: has a header, but no row"),
+        (
+            "arm,interactivity_tps,tput_tps_per_gpu,acceptance_per_position\nmtp,1,2,0.9; fast\n",
+            r"points\.csv:2: column acceptance_per_position: 'fast' is not a number",
+        ),
+        (
+            "arm,interactivity_tps,tput_tps_per_gpu,acceptance_per_position\nmtp,1,2,0.9; 1.5\n",
+            r"points\.csv:2: column acceptance_per_position: '1.5' is no share from 0 to 1",
+        ),
+        (
+            "arm,interactivity_tps,tput_tps_per_gpu,rel_se_correlation\nmtp,1,2,-3\n",
+            r"points\.csv:2: column rel_se_correlation: -3 is no correlation",
+        ),
+        (HEADER + 'off,10,"20,8\n', r"points\.csv:2: unexpected end of data"),
         (HEADER + "off,10,20,8.5\n", r"points\.csv:2: column gpus: '8.5' is not a whole number"),
         (HEADER + ",10,20,8\n", r"points\.csv:2: column arm is empty"),
         (HEADER + "off,10,20\n", r"points\.csv:2: 3 cells where the header has 4"),
@@ -71,7 +86,14 @@ def test_a_bad_csv_names_file_line_and_column(tmp_path: Path, text: str, message
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"), [("off,,20,8", "interactivity_tps is empty"), ("off,3,0,8", "tput_tps_per_gpu is 0")]
+    ("row", "reason"),
+    [
+        ("off,,20,8", "interactivity_tps is empty"),
+        ("off,3,0,8", "tput_tps_per_gpu is 0"),
+        ("off,3,-20,8", "tput_tps_per_gpu is -20: negative"),
+        ("off,nan,20,8", "interactivity_tps is nan: no finite number"),
+        ("off,inf,20,8", "interactivity_tps is inf: no finite number"),
+    ],
 )
 def test_a_row_that_measured_nothing_is_listed(tmp_path: Path, row: str, reason: str) -> None:
     points = read_points(csv_file(tmp_path, HEADER + "off,10,20,8\n" + row + "\n"))
@@ -85,6 +107,18 @@ def test_written_points_are_read_back(tmp_path: Path) -> None:
     points = (
         *read_rows(INFERENCEX).points,
         CurvePoint(arm="mtp", interactivity_tps=1.0, tput_tps_per_gpu=2.0, source="x, y", simulated=True),
+        CurvePoint(
+            arm="mtp",
+            interactivity_tps=1.5,
+            tput_tps_per_gpu=2.0,
+            source='two\nlines, "quoted"',
+            settings=("decode: max_num_seqs 512", "prefill: TOKENIZERS_PARALLELISM=false"),
+            acceptance_per_position=(0.9, 0.75, 0.5),
+            rate_rps=0.25,
+            rel_se_correlation=-0.4,
+            valid=False,
+            reasons=("one: thing", "another"),
+        ),
     )
     path = csv_file(tmp_path, write_points(points, ["a comment"]))
     assert read_points(path).points == points
@@ -94,9 +128,29 @@ def test_a_byte_order_mark_and_binary_are_met(tmp_path: Path) -> None:
     path = tmp_path / "points.csv"
     path.write_bytes(b"\xef\xbb\xbf" + (HEADER + "off,10,20,8\n").encode())
     assert len(read_points(path).points) == 1
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ImportFileError, match="not UTF-8"):
+    path.write_bytes(HEADER.encode("utf-16"))
+    with pytest.raises(ImportFileError, match=r"points\.csv: not UTF-8 text but UTF-16; save it as UTF-8"):
         read_points(path)
+    path.write_bytes(b"arm\xc3(")
+    with pytest.raises(ImportFileError, match=r"not UTF-8 text \(byte 3\)"):
+        read_points(path)
+
+
+def test_a_row_that_comes_again_is_kept_once_and_a_repeat_stays(tmp_path: Path) -> None:
+    rows = "off,10,20,8\n# again\noff,10,20,8\noff,10,20.5,8\n"
+    points = read_points(csv_file(tmp_path, HEADER + rows))
+    assert [point.tput_tps_per_gpu for point in points.points] == [20, 20.5]
+    assert [(item.what, item.reason) for item in points.unused] == [
+        ("points.csv:4", "the same as line 2; kept once")
+    ]
+
+
+def test_lines_are_counted_past_quoted_cells_comments_and_empty_lines(tmp_path: Path) -> None:
+    text = 'arm,interactivity_tps,tput_tps_per_gpu,workload\n\noff,1,2,"a\n\n# b"\n# c "\noff,1,2,"d",9\n'
+    with pytest.raises(ImportFileError, match=r"points\.csv:7: 5 cells where the header has 4"):
+        read_points(csv_file(tmp_path, text))
+    (point,) = read_points(csv_file(tmp_path, text.rsplit("off", 1)[0])).points
+    assert (point.workload, point.source) == ("a\n\n# b", "points.csv:3")
 
 
 # ------------------------------------------------------------------------------------------- InferenceX
@@ -180,7 +234,10 @@ def test_a_row_without_a_field_is_listed_with_the_field(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", r"rows\.json:1: not JSON"),
-        ("{}", "a list of InferenceX rows"),
+        ("{}", r"not an InferenceX row: an empty object"),
+        ("", r"rows\.json: is empty"),
+        ("[]", "none of its 0 rows"),
+        ("1", "not an InferenceX row: a number"),
         ('[{"a": 1}]', "none of its 1 rows"),
     ],
 )
@@ -227,16 +284,35 @@ def test_invalid_empty_and_unmeasured_points_are_all_accounted_for(tmp_path: Pat
 def test_results_of_an_unknown_schema_are_refused(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
     path = next(directory.glob("off*/result.json"))
-    path.write_text(path.read_text("utf-8").replace('"schema_version": 2', '"schema_version": 99'), "utf-8")
+    path.write_text(path.read_text("utf-8").replace('"schema_version": 3', '"schema_version": 99'), "utf-8")
     with pytest.raises(SchemaError, match="99"):
         read_source(directory)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("gone", "no such file"), ("notes.txt", "is needed"), ("", "no results here")]
+    ("name", "message"),
+    [
+        ("gone", "no such file"),
+        ("notes.txt", "is needed"),
+        ("", "no results here"),
+        ("folder.csv", "no results here"),
+        (
+            "other.json",
+            r"other\.json: JSON of no known kind; looked for InferenceX rows, .*AIPerf's summary of a run; "
+            "found an object with 'name', 'seed'",
+        ),
+        ("list.json", "found 2 values, the first a number"),
+        ("none.json", "found an empty list"),
+        ("half.json", r"half\.json:1: not JSON"),
+    ],
 )
 def test_a_source_that_is_none_says_what_would_be_one(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "notes.txt").write_text("", "utf-8")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "other.json").write_text('{"name": "x", "seed": 1}', "utf-8")
+    (tmp_path / "list.json").write_text("[1, 2]", "utf-8")
+    (tmp_path / "none.json").write_text("[]", "utf-8")
+    (tmp_path / "half.json").write_text('{"name": "x", "se', "utf-8")
     with pytest.raises(InputError, match=message):
         read_source(tmp_path / name)
 

@@ -1,209 +1,210 @@
-"""The public InferenceX rows (JSON) as points.
+"""The public InferenceX rows (JSON) as points, in every form they have had.
 
-GPU counts, the trap of these rows. Every rate is per GPU, so the counts are checked against them:
-    aggregated        `num_prefill_gpu` and `num_decode_gpu` describe the same GPUs, and hold tp × ep where
-                      both are set (64 on one 8-GPU node); the GPUs are `prefill_tp`.
-                      Little's law (concurrency × tokens / latency) confirms it.
-    disaggregated     with worker counts: the GPUs are num_prefill_gpu + num_decode_gpu; and
-                      (input × prefill + output × decode) / (prefill + decode) = tput_per_gpu.
-    disaggregated,    with worker counts of 0 (first schema): both fields hold the total, and the split
-    first schema      that is not recorded follows from the same equation.
-Rows whose rates contradict their counts or latencies are kept as invalid points, with the reason.
+    the site's rows       `hardware`, `spec_method`, `prefill_*`, `decode_*`, and the figures in `metrics`
+    second generation     `agg_*.json` since December 2025: `hw`, `spec_decoding`, the figures beside them;
+                          `tp`/`ep` on one node, `prefill_*`/`decode_*` over several
+    first generation      before: `tp`/`ep` for all, `mtp` on or off (of some), no ISL, OSL, image
+A file is a list of rows (agg_bmk.json), or one of them. AgentX rows (`scenario_type`) have no fixed lengths
+and are listed. Rows whose figures contradict each other are kept as invalid points, with the reason.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.importers.declared import Declared
+from mtpbench_analysis.importers.documents import describe, join_reasons, read_document
+from mtpbench_analysis.importers.fields import Fields, Note, UnusableError, check_finite, show
+from mtpbench_analysis.importers.inferencex_gpus import Gpus, count_gpus, find_contradictions, total_rate
 
-_RATE_TOLERANCE = 0.01
-"""How far a row's three rates can contradict its GPU counts (they agree to 1e-3 where they agree)."""
+__all__ = ["count_gpus", "is_row", "read_rows", "to_curve_point", "total_rate"]
 
-_LITTLE_FACTOR = 2.0
-"""How far concurrency and latency can contradict the output rate (0.99 to 1.14 in sound rows)."""
+_RUNNER = re.compile(r"(gb|b|h|a|mi)\d+[a-z]*(?=[-_]|$)", re.IGNORECASE)
+"""The GPU at the head of a runner's name: `gb200` of `gb200-nv_1`."""
 
-_MEAN_LENGTH = 0.9
-"""The rows' request lengths are uniform in [0.8 L, L]."""
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Gpus:
-    """GPUs of a row: prefill and decode are the same ones where it is aggregated."""
-
-    prefill: int
-    decode: int
-    total: int
-    recorded_split: bool
+_ENGINES = {"dynamo-trtllm": "dynamo-trt", "sglang-disagg": "mori-sglang"}
+_PRECISIONS = {"nvfp4": "fp4", "mxfp4": "fp4"}
 
 
-def read_rows(path: Path) -> PointSet:
-    """The points of a JSON list of InferenceX rows; a row that can't become one is in `unused`.
+def is_row(value: object) -> bool:
+    """Whether a JSON value looks like an InferenceX row of any generation."""
+    if not isinstance(value, dict):
+        return False
+    nested = isinstance(value.get("metrics"), dict) and {"spec_method", "framework", "conc"} & value.keys()
+    flat = "tput_per_gpu" in value and {"hw", "conc"} <= value.keys()
+    return bool(nested) or flat or is_agentic(value)
+
+
+def is_agentic(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of AgentX traces, whose requests have no fixed lengths."""
+    return "scenario_type" in row and ("request_metrics" in row or "hw" in row)
+
+
+def read_rows(path: Path, declared: Declared | None = None) -> PointSet:
+    """The points of InferenceX rows; a row that can't become one is in `unused`.
+
+    Args:
+        path: a JSON list of rows, or a single row.
+        declared: what rows that do not say it are taken to be (arm, ISL and OSL of the first generation).
 
     Raises:
-        ImportFileError: the file is not JSON, not a list of rows, or no row of it can be used.
+        ImportFileError: the file is not JSON, not InferenceX rows, or no row of it can be used.
     """
-    rows = _load(path)
+    document = read_document(path)
     points: list[CurvePoint] = []
-    unused: list[Unused] = []
-    for number, row in enumerate(rows):
-        what = f"{path.name}[{number}]"
+    unused = list(document.unused)
+    for row in document.rows:
+        notes: list[Note] = []
         try:
-            points.append(to_curve_point(row, what))
-        except KeyError as error:
-            unused.append(Unused(what=what, reason=f"{error.args[0]} is missing"))
-        except (TypeError, ValueError) as error:
-            unused.append(Unused(what=what, reason=str(error)))
+            if not is_row(row.value):
+                raise UnusableError(f"not an InferenceX row: {describe(row.value)}")
+            points.append(to_curve_point(row.value, row.what, declared or Declared(), notes))
+        except UnusableError as error:
+            unused.append(Unused(what=row.what, reason=str(error)))
+        else:
+            unused += dict.fromkeys(notes)
     if not points:
-        why = f" ({unused[0].what}: {unused[0].reason})" if unused else ""
-        raise ImportFileError(f"{path}: none of its {len(rows)} rows can be used{why}")
+        why = f" ({join_reasons(unused)})" if unused else ""
+        raise ImportFileError(f"{path}: none of its {len(document.rows)} rows can be used{why}")
     return PointSet(sources=(str(path),), points=tuple(points), unused=tuple(unused))
 
 
-def to_curve_point(row: Row, source: str) -> CurvePoint:
+def to_curve_point(
+    row: Mapping[str, Any], source: str, declared: Declared, notes: list[Note] | None = None
+) -> CurvePoint:
     """One row as a point.
 
+    Args:
+        row: of any generation.
+        source: the file and the row.
+        declared: for what the row does not say.
+        notes: takes what was left empty.
+
     Raises:
-        KeyError: a field is missing.
-        TypeError: a field has another type.
-        ValueError: a rate is not positive, or the GPU split can't be told.
+        UnusableError: a field is missing or something else, a rate is not above 0, or the GPU split can't be
+            told.
     """
-    metrics: Row = row["metrics"]
-    interactivity, tput = float(metrics["median_intvty"]), float(metrics["tput_per_gpu"])
-    if interactivity <= 0 or tput <= 0:
-        raise ValueError(f"median_intvty {interactivity:g} and tput_per_gpu {tput:g} must be above 0")
-    gpus = count_gpus(row)
-    output = metrics.get("output_tput_per_gpu")
-    reasons = tuple(reason for reason in (_rates(row, gpus), _little(row, gpus)) if reason)
-    speculates = row["spec_method"] != "none"
-    return CurvePoint(
-        arm=row["spec_method"] if speculates else "off",
+    if is_agentic(row):
+        raise UnusableError(f"{show(row['scenario_type'])} traces: requests without a fixed ISL and OSL")
+    fields = Fields(row, source)
+    nested = row.get("metrics")
+    metrics = Fields(nested if isinstance(nested, dict) else row, source)
+    tput, interactivity = metrics.positive("tput_per_gpu"), _read_interactivity(metrics)
+    arm = _read_arm(fields, declared)
+    gpus, conc = count_gpus(row), fields.count("conc")
+    osl = fields.whole("osl") or declared.osl
+    reasons = find_contradictions(metrics, gpus, conc, osl)
+    per_input, per_output = metrics.known("input_tput_per_gpu"), metrics.known("output_tput_per_gpu")
+    run_url = fields.text("run_url")
+    point = CurvePoint(
+        arm=arm,
         interactivity_tps=interactivity,
         tput_tps_per_gpu=tput,
-        output_tps_per_gpu=None if output is None else output * gpus.decode / gpus.total,
-        concurrency=int(row["conc"]),
+        output_tps_per_gpu=None if per_output is None else per_output * gpus.decode / gpus.total,
+        input_tps_per_gpu=None if per_input is None else per_input * gpus.prefill / gpus.total,
+        concurrency=conc,
         gpus=gpus.total,
-        topology=_topology(row, gpus),
-        engine=row["framework"],
-        image=row["image"],
-        serving="disaggregated" if row["disagg"] else "aggregated",
-        hardware=row["hardware"],
-        precision=row["precision"],
-        model=row["model"],
-        isl=int(row["isl"]),
-        osl=int(row["osl"]),
-        date=row["date"],
-        acceptance_mode=None if speculates else "off",
-        power_w_per_gpu=metrics.get("avg_power_w"),
-        ttft_p50_s=metrics.get("median_ttft"),
-        e2el_p50_s=metrics.get("median_e2el"),
-        source=f"{source} {row['run_url']}" if row.get("run_url") else source,
+        prefill_gpus=gpus.prefill if gpus.disaggregated else None,
+        decode_gpus=gpus.decode if gpus.disaggregated else None,
+        topology=_name_topology(fields, gpus),
+        engine=_read_engine(fields) or declared.engine,
+        version=declared.version,
+        image=_read_image(fields) or declared.image,
+        serving=_SERVING[gpus.disaggregated] or declared.serving_mode,
+        hardware=_read_hardware(fields) or declared.hardware,
+        precision=_read_precision(fields) or declared.precision,
+        model=fields.text("infmax_model_prefix") or fields.text("model") or declared.model,
+        isl=fields.whole("isl") or declared.isl,
+        osl=osl,
+        date=fields.text("date"),
+        acceptance_mode="off" if arm == "off" else declared.acceptance_mode,
+        power_w_per_gpu=None if row.get("power_valid") == 0 else metrics.known("avg_power_w"),
+        ttft_p50_s=metrics.known("median_ttft"),
+        ttft_p99_s=metrics.known("p99_ttft"),
+        e2el_p50_s=metrics.known("median_e2el"),
+        source=f"{source} {run_url}" if run_url else source,
         valid=not reasons,
         reasons=reasons,
     )
+    if notes is not None:
+        notes += [*fields.notes, *metrics.notes]
+    return check_finite(point)
 
 
-def count_gpus(row: Row) -> _Gpus:
-    """The GPUs of a row by the rule at the head of this module.
+_SERVING = {True: "disaggregated", False: "aggregated", None: None}
 
-    Raises:
-        ValueError: a first-schema disaggregated row whose rates give no whole split.
-    """
-    prefill, decode = int(row["num_prefill_gpu"]), int(row["num_decode_gpu"])
-    if not row["disagg"]:
-        total = int(row["prefill_tp"])
-        return _Gpus(prefill=total, decode=total, total=total, recorded_split=True)
-    if row["prefill_num_workers"] or row["decode_num_workers"]:
-        return _Gpus(prefill=prefill, decode=decode, total=prefill + decode, recorded_split=True)
-    metrics = row["metrics"]
-    per_prefill, per_decode = metrics["input_tput_per_gpu"], metrics["output_tput_per_gpu"]
-    if per_prefill == per_decode:
-        raise ValueError(
-            "the split of prefill and decode GPUs is not recorded and can't be told from the rates"
+
+def _read_interactivity(metrics: Fields) -> float:
+    if metrics.values.get("median_intvty") is None and metrics.values.get("median_tpot") is not None:
+        return 1 / metrics.positive("median_tpot")
+    return metrics.positive("median_intvty")
+
+
+def _read_arm(fields: Fields, declared: Declared) -> str:
+    for name, off in (("spec_method", "none"), ("spec_decoding", "none"), ("mtp", "off")):
+        said = fields.text(name)
+        if said is not None:
+            speculation = "mtp" if name == "mtp" and said.lower() == "on" else said.lower()
+            return "off" if speculation == off else speculation
+    if declared.arm is None:
+        raise UnusableError(
+            "spec_method, spec_decoding and mtp are missing: --arm names the side it belongs to"
         )
-    split = prefill * (metrics["tput_per_gpu"] - per_decode) / (per_prefill - per_decode)
-    if abs(split - round(split)) > 0.05 or not 0 < round(split) < prefill:
-        raise ValueError(f"{prefill} GPUs, of which the rates say {split:.2f} prefill: no whole split")
-    return _Gpus(prefill=round(split), decode=prefill - round(split), total=prefill, recorded_split=False)
+    return declared.arm
 
 
-def total_rate(prefill: tuple[float, int], decode: tuple[float, int], gpus: int) -> float:
-    """Throughput over all GPUs of a deployment, from the rates that each role states over its own.
-
-    Args:
-        prefill: (input tok/s per prefill GPU, prefill GPUs).
-        decode: (output tok/s per decode GPU, decode GPUs).
-        gpus: GPUs of the deployment: the sum, or the same GPUs where one pool does both.
-    """
-    return (prefill[0] * prefill[1] + decode[0] * decode[1]) / gpus
+def _read_engine(fields: Fields) -> str | None:
+    said = fields.text("framework")
+    return None if said is None else _ENGINES.get(said.lower(), said.lower())
 
 
-def _rates(row: Row, gpus: _Gpus) -> str | None:
-    metrics = row["metrics"]
-    per_input, per_output = metrics.get("input_tput_per_gpu"), metrics.get("output_tput_per_gpu")
-    if per_input is None or per_output is None:
-        return None
-    expected = total_rate((per_input, gpus.prefill), (per_output, gpus.decode), gpus.total)
-    stated = metrics["tput_per_gpu"]
-    if abs(expected - stated) <= _RATE_TOLERANCE * stated:
-        return None
-    return (
-        f"rates contradict GPU counts: {stated:.1f} tok/s/GPU stated, {expected:.1f} from input and output "
-        f"rates over {gpus.prefill} prefill and {gpus.decode} decode GPUs"
-    )
+def _read_precision(fields: Fields) -> str | None:
+    said = fields.text("precision")
+    return None if said is None else _PRECISIONS.get(said.lower(), said.lower())
 
 
-def _little(row: Row, gpus: _Gpus) -> str | None:
-    """Little's law: the output rate that concurrency and mean latency imply, against the stated one."""
-    metrics = row["metrics"]
-    output, latency = metrics.get("output_tput_per_gpu"), metrics.get("mean_e2el")
-    if output is None or not latency:
-        return None
-    implied = row["conc"] * _MEAN_LENGTH * row["osl"] / latency / gpus.decode
-    if 1 / _LITTLE_FACTOR < implied / output < _LITTLE_FACTOR:
-        return None
-    return (
-        f"rate contradicts latency: {output:.1f} output tok/s per decode GPU stated, {implied:.1f} from "
-        f"{row['conc']} requests in flight at {latency:.1f} s each (Little's law)"
-    )
+def _read_image(fields: Fields) -> str | None:
+    """The image; file names hold `#` for `/`."""
+    said = fields.text("image")
+    return None if said is None else said.replace("#", "/")
 
 
-def _topology(row: Row, gpus: _Gpus) -> str:
-    if row["disagg"] and not gpus.recorded_split:
+def _read_hardware(fields: Fields) -> str | None:
+    """`hardware`, or the GPU in the runner's name; both of a mixed deployment."""
+    roles = [_find_gpu(fields.text(name)) for name in ("prefill_hw", "decode_hw")]
+    if all(roles) and roles[0] != roles[1]:
+        return f"{roles[0]}+{roles[1]}"
+    return fields.text("hardware") or _find_gpu(fields.text("hw"))
+
+
+def _find_gpu(runner: str | None) -> str | None:
+    found = _RUNNER.match(runner) if runner else None
+    return found[0].lower() if found else runner
+
+
+def _name_topology(fields: Fields, gpus: Gpus) -> str:
+    if gpus.disaggregated and (not gpus.recorded_split or "prefill_tp" not in fields.values):
         return f"{gpus.prefill}P+{gpus.decode}D"
-    if not row["disagg"]:
-        return f"1x{_layout(row, 'prefill', gpus.total)}"
+    if not gpus.disaggregated:
+        role = "prefill_" if "prefill_tp" in fields.values else ""
+        workers = fields.whole("prefill_num_workers", zero=True) if fields.flag("is_multinode") else 1
+        count = workers if workers and gpus.total % workers == 0 else 1
+        return f"{count}x{_name_worker(fields, role, gpus.total // count)}"
     sides = []
-    for role, count in (("prefill", gpus.prefill), ("decode", gpus.decode)):
-        workers = int(row[f"{role}_num_workers"]) or 1
-        sides.append(f"{workers}x{_layout(row, role, count // workers)}")
+    for role, gpu_count in (("prefill_", gpus.prefill), ("decode_", gpus.decode)):
+        workers = fields.whole(f"{role}num_workers", zero=True) or 1
+        sides.append(f"{workers}x{_name_worker(fields, role, gpu_count // workers)}")
     return "-".join(sides)
 
 
-def _layout(row: Row, role: str, worker_gpus: int) -> str:
+def _name_worker(fields: Fields, role: str, gpus: int) -> str:
     """The short name of one worker; the rows write an attention-DP width as tp, as ep or as neither."""
-    if row[f"{role}_dp_attention"]:
-        ep = int(row[f"{role}_ep"])
-        return f"DEP{worker_gpus}" if ep > 1 else f"DP{worker_gpus}"
-    return f"TEP{worker_gpus}" if int(row[f"{role}_ep"]) > 1 else f"TP{worker_gpus}"
-
-
-def _load(path: Path) -> list[Row]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ImportFileError(f"{path}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise ImportFileError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
-    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise ImportFileError(f"{path}: a list of InferenceX rows (objects with `metrics`) is needed")
-    return data
+    experts = (fields.whole(f"{role}ep", zero=True) or 1) > 1
+    if fields.flag(f"{role}dp_attention"):
+        return f"DEP{gpus}" if experts else f"DP{gpus}"
+    return f"TEP{gpus}" if experts else f"TP{gpus}"

@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
-from mtpbench_analysis.frame import CurvePoint, PointSet, Unused, columns, field_types, to_frame
+from mtpbench_analysis.frame import (
+    CurvePoint,
+    PointSet,
+    Unused,
+    columns,
+    field_types,
+    join_list,
+    split_list,
+    to_frame,
+)
+from mtpbench_analysis.importers.documents import read_text
+from mtpbench_analysis.importers.fields import Note
 
 REQUIRED = ("arm", "interactivity_tps", "tput_tps_per_gpu")
 
+_RATES = REQUIRED[1:]
+_SIGNED = ("rel_se_correlation",)
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+_LARGEST_WHOLE = 10**15
+"""No count of tokens, requests or GPUs is larger."""
+
+Cells = tuple[int, list[str]]
+"""The 1-based line that a row begins at, and its cells."""
 
 
 def read_points(path: Path) -> PointSet:
     """The points of a CSV; lines that begin with `#` are comments, empty cells are unknown.
 
-    A row without a throughput or an interactivity (empty or 0: nothing was served) is listed in `unused`,
-    and so is a column that no field is named like.
+    A row whose throughput or interactivity is empty, 0, negative or no finite number is listed in `unused`,
+    and so are a row that was there before, the same in every cell, and a column that no field is named like.
 
     Raises:
         ImportFileError: a required column is missing, or a cell is not what its column needs; the message
             names file, line and column.
     """
-    rows = _rows(path)
+    rows = _read_rows(path)
     _, header = next(rows, (1, []))
     header = [name.strip() for name in header]
     _check_header(path, header)
     points: list[CurvePoint] = []
     unused: list[Unused] = []
+    first: dict[tuple[str, ...], int] = {}
     for line, cells in rows:
         if len(cells) != len(header):
             raise ImportFileError(f"{path}:{line}: {len(cells)} cells where the header has {len(header)}")
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-        values = {name: _value(path, line, name, text) for name, text in row.items() if name in columns()}
-        if reason := _why_unusable(values):
-            unused.append(Unused(what=f"{path.name}:{line}", reason=reason, arm=values["arm"]))
-            continue
-        known = {name: value for name, value in values.items() if value is not None}
-        points.append(CurvePoint(**{"source": f"{path.name}:{line}", **known}))
+        texts = tuple(cell.strip() for cell in cells)
+        made = _read_point(path, line, dict(zip(header, texts, strict=True)))
+        if texts in first:
+            made = Unused(what=f"{path.name}:{line}", reason=f"the same as line {first[texts]}; kept once")
+        first.setdefault(texts, line)
+        if isinstance(made, CurvePoint):
+            points.append(made)
+        else:
+            unused.append(made)
+    if not first:
+        raise ImportFileError(f"{path}: has a header, but no row")
     extra = [name for name in header if name not in columns()]
     if extra:
         unused.append(
-            Unused(what=f"{path.name}: column {', '.join(extra)}", reason="no field of that name; ignored")
+            Note(what=f"{path.name}: column {', '.join(extra)}", reason="no field of that name; ignored")
         )
     return PointSet(sources=(str(path),), points=tuple(points), unused=tuple(unused))
 
@@ -55,30 +78,43 @@ def write_points(points: Iterable[CurvePoint], comments: Iterable[str] = ()) -> 
     """The text of a points CSV that `read_points` reads back; columns without any value are left out."""
     frame = to_frame(points)
     kept = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
-    head = "".join(f"# {line}\n" for line in comments)
+    # A comment is one line, whatever a file is named like.
+    head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
     return head + str(frame[kept].to_csv(index=False, lineterminator="\n"))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(1-based line, cells) of every line that is neither empty nor a comment."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise ImportFileError(f"{path}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    lines = [
-        (number, line)
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    reader = csv.reader(io.StringIO("\n".join(line for _, line in lines)))
-    # A quoted cell that spans lines would shift the numbers; line_num keeps them right.
+def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unused:
+    values = {name: _read_cell(path, line, name, text) for name, text in row.items() if name in columns()}
+    for name in _RATES:
+        if reason := _why_unusable(name, values[name]):
+            return Unused(what=f"{path.name}:{line}", reason=reason, arm=values["arm"])
+    known = {name: value for name, value in values.items() if value is not None}
+    return CurvePoint(**{"source": f"{path.name}:{line}", **known})
+
+
+def _read_rows(path: Path) -> Iterator[Cells]:
+    """Every row that is neither empty nor a comment; a quoted cell may span lines."""
+    lines = enumerate(read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
+    at = 0
+    begins_row = True
+
+    def feed() -> Iterator[str]:
+        nonlocal at, begins_row
+        for number, line in lines:
+            # Inside a quoted cell a line may be empty, or begin with `#`.
+            if begins_row and (not line.strip() or line.lstrip().startswith("#")):
+                continue
+            if begins_row:
+                at, begins_row = number, False
+            yield line + "\n"
+
+    reader = csv.reader(feed(), strict=True)
     try:
         for cells in reader:
-            yield lines[reader.line_num - 1][0], cells
+            yield at, cells
+            begins_row = True
     except csv.Error as error:
-        raise ImportFileError(f"{path}:{lines[reader.line_num - 1][0]}: {error}") from error
+        raise ImportFileError(f"{path}:{at}: {error}") from error
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -88,7 +124,7 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise ImportFileError(
                 f"{path}: is empty; a header with {', '.join(REQUIRED)} and rows are needed"
             )
-        found = ", ".join(header)
+        found = ", ".join(header)[:200]
         for mark, said in ((";", "semicolons"), ("\t", "tabs")):
             if len(header) == 1 and mark in header[0]:
                 raise ImportFileError(f"{path}: the columns are separated by {said}; commas are needed")
@@ -102,41 +138,66 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise ImportFileError(f"{path}: column {', '.join(twice)} appears twice")
 
 
-def _value(path: Path, line: int, name: str, text: str) -> Any:
+def _read_cell(path: Path, line: int, name: str, text: str) -> Any:
     kind = field_types()[name]
-    if name == "reasons":
-        return tuple(text.split("; ")) if text else ()
+    where = f"{path}:{line}: column {name}"
     if not text:
         if name == "arm":
-            raise ImportFileError(f"{path}:{line}: column arm is empty; an arm such as off or mtp is needed")
-        return None
+            raise ImportFileError(f"{where} is empty; an arm such as off or mtp is needed")
+        return () if name == "reasons" else None
+    if kind is tuple:
+        return _read_list(where, name, text)
     if kind is str:
         return text
     if kind is bool:
         if text.lower() not in _TRUE + _FALSE:
-            raise ImportFileError(f"{path}:{line}: column {name}: {text!r} is neither true nor false")
+            raise ImportFileError(f"{where}: {text!r} is neither true nor false")
         return text.lower() in _TRUE
-    return _number(f"{path}:{line}: column {name}", text, kind)
+    number = _read_number(where, text)
+    return number if name in _RATES else _check_number(where, name, text, number)
 
 
-def _number(where: str, text: str, kind: type) -> float | int:
+def _read_list(where: str, name: str, text: str) -> tuple[Any, ...]:
+    """The values of a cell that holds several, `; ` between them; each number checked."""
+    if name != "acceptance_per_position":
+        return split_list(name, text)
+    shares = []
+    for part in text.split(";"):
+        number = _read_number(where, part.strip())
+        if not 0 <= number <= 1:
+            raise ImportFileError(f"{where}: {part.strip()!r} is no share from 0 to 1")
+        shares.append(number)
+    return split_list(name, join_list(shares))
+
+
+def _read_number(where: str, text: str) -> float:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
         raise ImportFileError(f"{where}: {text!r} is not a number") from None
+
+
+def _check_number(where: str, name: str, text: str, number: float) -> float | int:
     if not math.isfinite(number):
         raise ImportFileError(f"{where}: {text!r} is not a finite number; leave the cell empty if unknown")
+    if name in _SIGNED:
+        if abs(number) > 1:
+            raise ImportFileError(f"{where}: {text} is no correlation from -1 to 1")
+        return number
     if number < 0:
         raise ImportFileError(f"{where}: {text} is negative")
-    if kind is int and number != int(number):
+    if field_types()[name] is not int:
+        return number
+    if not number.is_integer() or number > _LARGEST_WHOLE:
         raise ImportFileError(f"{where}: {text!r} is not a whole number")
-    return int(number) if kind is int else number
+    return int(number)
 
 
-def _why_unusable(values: dict[str, Any]) -> str | None:
-    for name in ("interactivity_tps", "tput_tps_per_gpu"):
-        if values[name] is None:
-            return f"{name} is empty"
-        if values[name] == 0:
-            return f"{name} is 0: nothing was served, or it is not known"
-    return None
+def _why_unusable(name: str, value: float | None) -> str | None:
+    if value is None:
+        return f"{name} is empty"
+    if value == 0:
+        return f"{name} is 0: nothing was served, or it is not known"
+    if not math.isfinite(value):
+        return f"{name} is {value}: no finite number"
+    return f"{name} is {value:g}: negative" if value < 0 else None

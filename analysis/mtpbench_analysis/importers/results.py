@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mtpbench.records import Point, Workload
+from mtpbench.records import Engine, Json, Load, Point, PointResult, Topology, WorkerRole, Workload
 from mtpbench.store import StoredPoint, read_sweep
 from mtpbench_analysis.agreement import ArmAnswers
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.noise import block_errors
 
 
 def read_results(directory: Path) -> PointSet:
@@ -72,17 +75,24 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
     rates = result.steady or result.whole
     reasons = tuple(f"{reason.code}: {reason.detail}" for reason in result.reasons)
     if not result.interactivity_tps or rates is None or not rates.tput_tps_per_gpu:
-        return Unused(what=point.id, reason="; ".join(reasons) or "no rate was measured", arm=point.arm.name)
+        return Unused(
+            what=result.point_id, reason="; ".join(reasons) or "no rate was measured", arm=point.arm.name
+        )
     if result.steady is None and not reasons:
         reasons = ("no_steady_window: only the rates of the whole run exist",)
     speculation = point.arm.speculation
     return CurvePoint(
+        **_errors(result),
         arm=point.arm.name,
         interactivity_tps=result.interactivity_tps,
         tput_tps_per_gpu=rates.tput_tps_per_gpu,
         output_tps_per_gpu=rates.output_tps_per_gpu,
+        input_tps_per_gpu=rates.input_tps / point.topology.gpus,
         concurrency=point.concurrency,
+        rate_rps=point.load.rate_rps,
         gpus=point.topology.gpus,
+        prefill_gpus=_gpus(point.topology, "prefill"),
+        decode_gpus=_gpus(point.topology, "decode"),
         topology=point.topology.name,
         engine=_engine(point),
         version=stored.provenance.engine_version or point.engine.version,
@@ -93,17 +103,20 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         model=point.model.served_name,
         isl=point.workload.isl,
         osl=point.workload.osl,
-        workload=_workload(point.workload),
+        workload=_workload(point.workload, point.load),
+        settings=_settings(point.engine),
         date=stored.provenance.started_utc[:10],
         draft_tokens=point.draft_tokens,
         acceptance_length=result.acceptance.length,
+        acceptance_per_position=result.acceptance.per_position,
         acceptance_mode=speculation.acceptance.mode if speculation else "off",
         power_w_per_gpu=result.energy.mean_power_w_per_gpu,
         ttft_p50_s=result.ttft_s.p50 if result.ttft_s else None,
+        ttft_p99_s=result.ttft_s.p99 if result.ttft_s else None,
         e2el_p50_s=result.e2el_s.p50 if result.e2el_s else None,
         simulated=result.simulated,
         repeat=point.repeat,
-        source=point.id,
+        source=result.point_id,
         valid=not reasons,
         reasons=reasons,
     )
@@ -118,9 +131,62 @@ def _engine(point: Point) -> str:
     return f"{router}-{point.engine.name}" if router and router != point.engine.name else point.engine.name
 
 
-def _workload(workload: Workload) -> str:
+def _errors(result: PointResult) -> dict[str, Any]:
+    """The errors of this one run, from its time blocks; nothing where it has too few."""
+    blocks = result.blocks
+    found = blocks and block_errors(blocks.interactivity_tps, blocks.tput_tps_per_gpu)
+    if not found:
+        return {}
+    return {
+        "interactivity_rel_se": found.interactivity_rel_se,
+        "tput_rel_se": found.tput_rel_se,
+        "rel_se_correlation": found.correlation,
+        "se_df": found.df,
+    }
+
+
+def _gpus(topology: Topology, role: WorkerRole) -> int | None:
+    """GPUs of one role; None where one pool does all."""
+    group = topology.group(role)
+    return group.gpus if group else None
+
+
+def _settings(engine: Engine) -> tuple[str, ...]:
+    """The base's engine options and environment, one text each; what an arm forces is not among them."""
+    flags = [
+        f"{role}: {_option(name, value)}"
+        for role, given in engine.flags.items()
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+    env = [
+        f"{role}: env {name}={value}" for role, given in engine.env.items() for name, value in given.items()
+    ]
+    return tuple(sorted((*flags, *env)))
+
+
+def _option(name: str, value: Json) -> str:
+    """`max_num_seqs 512`; a bare flag is its name alone, a mapping is JSON."""
+    if value is True:
+        return name
+    return f"{name} {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
+
+
+def _workload(workload: Workload, load: Load) -> str:
     lengths = (
         "exact lengths" if workload.range_ratio == 1 else f"lengths from {workload.range_ratio:g} L to L"
     )
     template = "chat template" if workload.chat_template else "no chat template"
-    return f"{workload.prompts} prompts, {template}, {lengths}, temperature {workload.temperature:g}"
+    said = [f"{workload.prompts} prompts", template, lengths, f"temperature {workload.temperature:g}"]
+    if workload.prefix_share:
+        said.append(f"{workload.prefix_share:.0%} of every prompt shared")
+    if load.open:
+        said.append(f"open loop, {_pacing(load)}")
+    return ", ".join(said)
+
+
+def _pacing(load: Load) -> str:
+    """`poisson arrivals`, or gamma's with their shape."""
+    return f"{load.pacing} arrivals" + (
+        f" of burstiness {load.burstiness:g}" if load.pacing == "gamma" else ""
+    )

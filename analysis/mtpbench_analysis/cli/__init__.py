@@ -1,0 +1,22 @@
+"""The commands of the reading half; the only modules here that print."""
+
+from __future__ import annotations
+
+import typer
+
+from mtpbench_analysis.cli.best import best_command
+from mtpbench_analysis.cli.compare import compare_command, parse_targets
+from mtpbench_analysis.cli.imports import import_app
+from mtpbench_analysis.cli.regress import regress_command
+from mtpbench_analysis.cli.results import render_results
+from mtpbench_analysis.report import write_report
+
+__all__ = ["compare_command", "import_app", "parse_targets", "register", "render_results", "write_report"]
+
+
+def register(app: typer.Typer) -> None:
+    """Mounts `compare` and `import` on the main command."""
+    app.command("compare")(compare_command)
+    app.command("best")(best_command)
+    app.command("regress")(regress_command)
+    app.add_typer(import_app, name="import")

@@ -1,0 +1,97 @@
+"""`mtpbench best`: the questions of somebody who buys or tunes a rack."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import typer
+
+from mtpbench.errors import InputError
+from mtpbench_analysis.best import Asked, answer
+from mtpbench_analysis.cli.delivery import Writers, deliver
+from mtpbench_analysis.cli.options import (
+    ConstantsOption,
+    EngineOption,
+    HardwareOption,
+    IslOption,
+    OslOption,
+    OutputOption,
+    PoolOption,
+    PowerOption,
+    PrecisionOption,
+    PriceOption,
+    SourcesArgument,
+    SplitOption,
+    TierOption,
+    grouping_of,
+)
+from mtpbench_analysis.comparisons import Filter, Question, choose
+from mtpbench_analysis.cost import DEFAULT_TIER
+from mtpbench_analysis.frame import merge
+from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.inverse import Wanted
+from mtpbench_analysis.markdown import sheets_to_markdown
+from mtpbench_analysis.sheets import Sheet
+from mtpbench_analysis.terminal import sheets_to_terminal
+
+Format = Literal["terminal", "md", "json"]
+
+
+def best_command(
+    sources: SourcesArgument,
+    cost: Annotated[
+        float | None, typer.Option(help="How fast can it be at so many $ per million tokens?")
+    ] = None,
+    interactivity: Annotated[
+        float | None, typer.Option(help="Which recipe is the cheapest with so many tok/s/user …")
+    ] = None,
+    ttft: Annotated[
+        float | None, typer.Option(help="… and a median TTFT of at most so many seconds?")
+    ] = None,
+    output_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = "terminal",
+    hardware: HardwareOption = None,
+    precision: PrecisionOption = None,
+    isl: IslOption = None,
+    osl: OslOption = None,
+    engine: EngineOption = None,
+    hardware_constants: ConstantsOption = None,
+    tier: TierOption = DEFAULT_TIER,
+    usd_per_gpu_h: PriceOption = None,
+    kw_per_gpu: PowerOption = None,
+    pool: PoolOption = "",
+    split: SplitOption = "",
+    output: OutputOption = None,
+) -> None:
+    """Who wins at each interactivity; how fast at a given cost; the cheapest recipe for a given speed."""
+    for name, value in (("--cost", cost), ("--interactivity", interactivity), ("--ttft", ttft)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} {value:g}: a number above 0 is needed")
+    if ttft is not None and interactivity is None:
+        raise InputError("--ttft goes with --interactivity: the cheapest recipe that meets both")
+    wanted = None
+    if interactivity is not None:
+        wanted = Wanted(min_interactivity_tps=interactivity, max_ttft_s=ttft)
+    question = Question(
+        constants=hardware_constants,
+        usd_per_gpu_h=usd_per_gpu_h,
+        kw_per_gpu=kw_per_gpu,
+        tier=tier,
+        grouping=grouping_of(pool, split),
+    )
+    kept = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
+    points = choose(merge([read_source(path) for path in sources]), kept)
+    sheets = answer(points, question, Asked(max_usd_per_mtok=cost, wanted=wanted))
+    writers: Writers = {
+        "terminal": lambda: sheets_to_terminal(sheets),
+        "md": lambda: sheets_to_markdown(sheets),
+        "json": lambda: _to_json(sheets),
+    }
+    deliver(writers, output_format, output)
+
+
+def _to_json(sheets: Sequence[Sheet]) -> str:
+    body = [{"title": one.title, **one.data, "sentences": list(one.sentences)} for one in sheets]
+    return json.dumps({"schema_version": 1, "answers": body}, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,300 @@
+"""AIPerf's summary of a run: `profile_export_aiperf.json`, or the `.csv` beside it.
+
+`inter_token_latency` is TPOT by request, (latency − TTFT) / (output tokens − 1), and its p50 is what is
+wanted; the gap between chunks is AIPerf's `inter_chunk_latency`. (With `--per-chunk-usage` it subtracts the
+tokens of the first chunk instead of 1.) Every metric names its unit, which is read, not assumed.
+Its rates are over the window of its load phase, which is a little longer than `benchmark_duration` (first
+request to last response; 11 ms in one run, 48 ms in another with failures), so a short run is allowed more.
+`request_count` is of the requests that succeeded, `error_request_count` (missing where 0) of the others.
+The CSV rounds to two decimals and says nothing of the load: not concurrency, nor rate, model or date.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mtpbench.errors import ImportFileError
+from mtpbench_analysis.frame import PointSet, Unused
+from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, collect, require
+from mtpbench_analysis.importers.declared import Declared
+from mtpbench_analysis.importers.documents import Row, describe, read_document, read_text
+from mtpbench_analysis.importers.fields import Fields, UnusableError, as_count, as_number, show
+
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0}
+
+_ROUNDING = 0.005
+"""Of the CSV's two decimals."""
+
+_WINDOW_S = 0.1
+"""How much longer than the duration AIPerf's own window may be."""
+
+_TAGS = {
+    "Benchmark Duration": "benchmark_duration",
+    "Error Request Count": "error_request_count",
+    "Input Sequence Length": "input_sequence_length",
+    "Inter Token Latency": "inter_token_latency",
+    "Output Sequence Length": "output_sequence_length",
+    "Output Token Throughput": "output_token_throughput",
+    "Request Count": "request_count",
+    "Request Latency": "request_latency",
+    "Time to First Token": "time_to_first_token",
+    "Token-Weighted Acceptance Length": "spec_decode_token_weighted_acceptance_length",
+    "Total Input Sequence Length": "total_isl",
+    "Total Output Sequence Length": "total_osl",
+    "Total Token Throughput": "total_token_throughput",
+}
+"""The names of the CSV, and the keys of the JSON."""
+
+
+def is_result(value: object) -> bool:
+    """Whether a JSON value looks like AIPerf's summary of one run."""
+    if not isinstance(value, dict):
+        return False
+    metrics = ("request_throughput", "request_latency", "request_count", "inter_token_latency")
+    return any(isinstance(value.get(name), dict) and "unit" in value[name] for name in metrics)
+
+
+def is_table(text: str) -> bool:
+    """Whether the text of a CSV looks like AIPerf's summary of one run."""
+    return re.match(r"\s*Metric,(avg|Value)\b", text) is not None
+
+
+def read_aiperf(path: Path, declared: Declared) -> PointSet:
+    """The point of an AIPerf summary, JSON or CSV; what can't be one is in `unused`.
+
+    Raises:
+        ImportFileError: the file is neither.
+        InputError: no arm or no GPUs were said.
+    """
+    if path.suffix.lower() == ".csv":
+        text = read_text(path)
+        if not is_table(text):
+            raise ImportFileError(f"{path}: not AIPerf's table: it begins with {text.lstrip()[:40]!r}")
+        rows: tuple[Row, ...] = (Row(what=path.name, value=_read_table(path, text)),)
+        unused: list[Unused] = []
+    else:
+        document = read_document(path)
+        rows, unused = document.rows, list(document.unused)
+    require(str(path), declared)
+    # One file per concurrency is how AIPerf writes, all of one name: the folder tells them apart.
+    rows = tuple(Row(what=f"{path.parent.name}/{row.what}", value=row.value) for row in rows)
+    runs: list[Run] = []
+    for row in rows:
+        try:
+            runs.append(to_run(row, rounded=path.suffix.lower() == ".csv"))
+        except UnusableError as error:
+            unused.append(Unused(what=row.what, reason=str(error), arm=declared.arm))
+    return collect(str(path), runs, unused, declared)
+
+
+def to_run(row: Row, *, rounded: bool = False) -> Run:
+    """One summary as a run.
+
+    Raises:
+        UnusableError: it is something else, or lacks a number that a point needs.
+    """
+    if not is_result(row.value):
+        raise UnusableError(f"not AIPerf's summary of a run: {describe(row.value)}")
+    fields = Fields(row.value, row.what)
+    tpot = _need_time(fields, "inter_token_latency", "p50")
+    duration = _need_time(fields, "benchmark_duration", "avg")
+    completed = as_count(requests := _need(fields, "request_count", "avg"))
+    if completed is None:
+        raise UnusableError(f"request_count avg is {requests:g}: a whole number of requests is needed")
+    tokens_in = _need_tokens(fields, "total_isl", "input_sequence_length", completed)
+    tokens_out = _need_tokens(fields, "total_osl", "output_sequence_length", completed)
+    ttft, e2el = _time(fields, "time_to_first_token", "p50"), _time(fields, "request_latency", "p50")
+    p99 = _time(fields, "time_to_first_token", "p99")
+    per_request = {"output_token_throughput": tokens_out, "total_token_throughput": tokens_in + tokens_out}
+    load = read_load(fields)
+    return Run(
+        what=row.what,
+        duration_s=duration.seconds,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        completed=completed,
+        failed=_count_failed(fields),
+        tpot=tpot,
+        typical_tpot=_time(fields, "inter_token_latency", "avg") or tpot,
+        ttft=ttft,
+        typical_ttft=_time(fields, "time_to_first_token", "avg") or ttft,
+        typical_e2el=_time(fields, "request_latency", "avg") or e2el,
+        ttft_p99_s=p99.seconds if p99 else None,
+        e2el_p50_s=e2el.seconds if e2el else None,
+        rates=tuple(
+            StatedRate(name=name, stated_tps=stated, expected_tps=tokens / duration.seconds)
+            for name, tokens in per_request.items()
+            if (stated := _number(fields, name, "avg"))
+        ),
+        tolerance=RATE_TOLERANCE + (_WINDOW_S + (_ROUNDING if rounded else 0)) / duration.seconds,
+        acceptance_length=_number(fields, "spec_decode_token_weighted_acceptance_length", "avg"),
+        drafted=True if "spec_decode_token_weighted_acceptance_length" in fields.values else None,
+        **load,
+        date=_read_date(fields.text("start_time")),
+        problems=_find_problems(fields, tpot.seconds, rounded),
+        notes=fields.notes,
+    )
+
+
+def _count_failed(fields: Fields) -> int | None:
+    """The requests that failed; AIPerf leaves the metric out where none did."""
+    if "error_request_count" not in fields.values:
+        return 0
+    failed = _number(fields, "error_request_count", "avg")
+    if failed is None or failed < 0:
+        fields.note("failed requests", "error_request_count is no number of 0 or more")
+        return None
+    return 0 if failed == 0 else as_count(failed)
+
+
+def read_load(fields: Fields) -> dict[str, Any]:
+    """Concurrency, rate, model and lengths of `input_config`, which older versions wrote in another form."""
+    config = fields.section("input_config").values
+    phases = [phase for phase in _objects(config.get("phases")) if phase.get("kind") != "warmup"]
+    old = _object(config.get("loadgen"))
+    phase = Fields(phases[-1] if phases else old, fields.what)
+    rate = phase.known("rate") or phase.known("request_rate")
+    names = [item.get("name") for item in _objects(_object(config.get("models")).get("items"))]
+    listed = _object(config.get("endpoint")).get("model_names")
+    names += listed if isinstance(listed, list) else []
+    lengths = _read_lengths(config)
+    load = {
+        # The old form of the configuration has a default of 1 beside a rate, and means no cap by it.
+        "concurrency": phase.whole("concurrency") if phases or rate is None else None,
+        "rate_rps": rate,
+        "model": names[0] if names and isinstance(names[0], str) else None,
+        "isl": lengths[0] or _find_length(fields, "input_sequence_length"),
+        "osl": lengths[1] or _find_length(fields, "output_sequence_length"),
+    }
+    fields.notes += phase.notes
+    return load
+
+
+def _read_lengths(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    prompts = [_object(item.get("prompts")) for item in _objects(config.get("datasets"))]
+    old = _object(_object(config.get("input")).get("prompt"))
+    sides = (
+        [_object(item.get("isl")) for item in prompts] or [_object(old.get("input_tokens"))],
+        [_object(item.get("osl")) for item in prompts] or [_object(old.get("output_tokens"))],
+    )
+    means = [as_number(side[0].get("mean")) for side in sides]
+    return as_count(means[0]), as_count(means[1])
+
+
+def _find_length(fields: Fields, name: str) -> int | None:
+    """The length that all requests had, if they had one."""
+    low, high = _number(fields, name, "min"), _number(fields, name, "max")
+    return as_count(low) if low == high else None
+
+
+def _find_problems(fields: Fields, tpot_s: float, rounded: bool) -> tuple[str, ...]:
+    problems = []
+    if fields.values.get("was_cancelled") is True:
+        problems.append("the run was cancelled (was_cancelled)")
+    if fields.values.get("is_complete") is False:
+        why = fields.text("incomplete_reason") or "is_complete is false"
+        problems.append(f"the run is not complete: {why}")
+    if rounded and tpot_s * 1000 * RATE_TOLERANCE < _ROUNDING:
+        problems.append(
+            f"inter_token_latency p50 {tpot_s * 1000:.2f} ms is rounded by more than {RATE_TOLERANCE:.0%}; "
+            "take the JSON beside this CSV"
+        )
+    return tuple(problems)
+
+
+def _metric(fields: Fields, name: str) -> Fields | None:
+    value = fields.values.get(name)
+    return Fields(value, fields.what) if isinstance(value, dict) else None
+
+
+def _number(fields: Fields, name: str, stat: str) -> float | None:
+    metric = _metric(fields, name)
+    return None if metric is None else as_number(metric.values.get(stat))
+
+
+def _need(fields: Fields, name: str, stat: str) -> float:
+    metric = _metric(fields, name)
+    if metric is None:
+        hint = "; without --streaming there is none" if name == "inter_token_latency" else ""
+        raise UnusableError(f"{name} is missing{hint}")
+    try:
+        return metric.positive(stat)
+    except UnusableError as error:
+        raise UnusableError(f"{name}: {error}") from None
+
+
+def _need_time(fields: Fields, name: str, stat: str) -> Timing:
+    value = _need(fields, name, stat)
+    return Timing(name=f"{name} {stat}", seconds=value * _unit(fields, name))
+
+
+def _time(fields: Fields, name: str, stat: str) -> Timing | None:
+    value = _number(fields, name, stat)
+    if value is None or value <= 0:
+        return None
+    return Timing(name=f"{name} {stat}", seconds=value * _unit(fields, name))
+
+
+def _unit(fields: Fields, name: str) -> float:
+    metric = _metric(fields, name)
+    unit = metric.values.get("unit") if metric else None
+    if not isinstance(unit, str) or unit not in _SECONDS:
+        raise UnusableError(f"{name} has the unit {show(unit)}; one of {', '.join(_SECONDS)} is needed")
+    return _SECONDS[unit]
+
+
+def _need_tokens(fields: Fields, total: str, by_request: str, completed: int) -> float:
+    """The total; versions before it was exported give the mean by request."""
+    if _metric(fields, total) is not None:
+        return _need(fields, total, "avg")
+    return _need(fields, by_request, "avg") * completed
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _read_date(text: str | None) -> str | None:
+    return text[:10] if text and re.match(r"\d{4}-\d{2}-\d{2}", text) else None
+
+
+def _read_table(path: Path, text: str) -> dict[str, Any]:
+    """The CSV in the form of the JSON; its two tables have a header of their own each.
+
+    Raises:
+        ImportFileError: it is no CSV.
+    """
+    found: dict[str, Any] = {}
+    header: list[str] = []
+    try:
+        for cells in csv.reader(io.StringIO(text, newline="")):
+            if not cells or cells[0] == "Endpoint":
+                header = []
+            elif cells[0] == "Metric":
+                header = ["avg" if name == "Value" else name for name in cells[1:]]
+            elif header and (named := re.fullmatch(r"(.*?)(?: \(([^()]*)\))?", cells[0])):
+                tag = _TAGS.get(named[1])
+                if tag is not None and (named[2] or "") not in ("Success + Error",):
+                    found[tag] = {"unit": named[2], **_read_cells(header, cells[1:])}
+    except csv.Error as error:
+        raise ImportFileError(f"{path}: {error}") from error
+    return found
+
+
+def _read_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, cell in zip(header, cells, strict=False):
+        try:
+            values[name] = float(cell) if cell else None
+        except ValueError:
+            values[name] = cell
+    return values

@@ -1,0 +1,144 @@
+"""Text and JSON that others wrote; whatever is wrong with it is said with the file's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtpbench.errors import ImportFileError
+from mtpbench_analysis.frame import Unused
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One value of a file, and where in it: `runs.json[3]`, `runs.jsonl:4`, `run.json`."""
+
+    what: str
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """The rows of a file, and the lines of it that can't be read."""
+
+    rows: tuple[Row, ...]
+    unused: tuple[Unused, ...] = ()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, a byte order mark taken off.
+
+    Raises:
+        ImportFileError: it can't be read, or is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ImportFileError(f"{path}: can't be read ({why})") from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ImportFileError(f"{path}: not UTF-8 text but UTF-16; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImportFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def read_document(path: Path) -> Document:
+    """The rows of a JSON or JSONL file: the objects of a list, the lines, or the one value.
+
+    A list's items and a file's lines are rows; a row that comes again, the same in everything, is kept once.
+    A line that is not JSON is listed, as long as another one is.
+
+    Raises:
+        ImportFileError: it can't be read, is empty, or holds no JSON.
+    """
+    text = read_text(path)
+    if not text.strip():
+        raise ImportFileError(f"{path}: is empty; JSON is needed")
+    try:
+        value = _parse(text)
+    except json.JSONDecodeError as error:
+        lines = _read_lines(path, text)
+        if lines is None:
+            raise ImportFileError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+        return _without_repeated(lines)
+    except (RecursionError, ValueError) as error:
+        raise ImportFileError(f"{path}: JSON that can't be read ({_why(error)})") from error
+    if isinstance(value, list):
+        rows = tuple(Row(what=f"{path.name}[{number}]", value=item) for number, item in enumerate(value))
+        return _without_repeated(Document(rows=rows))
+    return Document(rows=(Row(what=path.name, value=value),))
+
+
+def describe(value: object) -> str:
+    """What a JSON value is, in a few words: its type and, of an object, its first keys."""
+    if isinstance(value, dict):
+        keys = ", ".join(repr(key)[:40] for key in list(value)[:8])
+        more = f" and {len(value) - 8} more" if len(value) > 8 else ""
+        return f"an object with {keys}{more}" if value else "an empty object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, str):
+        return "a text"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return "a number"
+
+
+def fingerprint(value: object) -> str | None:
+    """The same text for the same JSON value; None for one too deep to tell."""
+    try:
+        return json.dumps(value, sort_keys=True)
+    except RecursionError:
+        return None
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text)
+
+
+def _why(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _read_lines(path: Path, text: str) -> Document | None:
+    """The file as one JSON value a line; None if no line is one, or there is only one line."""
+    rows: list[Row] = []
+    unused: list[Unused] = []
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for number, line in lines:
+        what = f"{path.name}:{number}"
+        try:
+            rows.append(Row(what=what, value=_parse(line)))
+        except (RecursionError, ValueError) as error:
+            unused.append(Unused(what=what, reason=f"not JSON ({_why(error)})"))
+    # A pretty-printed object cut short has lines that are JSON by accident (`},` is not, `1` is).
+    if len(lines) < 2 or not any(isinstance(row.value, dict) for row in rows):
+        return None
+    return Document(rows=tuple(rows), unused=tuple(unused))
+
+
+def _without_repeated(document: Document) -> Document:
+    first: dict[str, str] = {}
+    kept: list[Row] = []
+    unused = list(document.unused)
+    for row in document.rows:
+        mark = fingerprint(row.value) if isinstance(row.value, dict) else None
+        if mark is not None and mark in first:
+            unused.append(Unused(what=row.what, reason=f"the same as {first[mark]}; kept once"))
+            continue
+        if mark is not None:
+            first[mark] = row.what
+        kept.append(row)
+    return Document(rows=tuple(kept), unused=tuple(unused))
+
+
+def join_reasons(unused: Iterable[Unused], most: int = 3) -> str:
+    """The first reasons as one text, for an error about a file of which nothing can be used."""
+    listed = list(unused)
+    more = f"; and {len(listed) - most} more" if len(listed) > most else ""
+    return "; ".join(f"{item.what}: {item.reason}" for item in listed[:most]) + more

@@ -1,0 +1,164 @@
+"""The fields of a JSON object that another tool wrote, by type, and what is wrong with those that are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mtpbench_analysis.frame import CurvePoint, Unused, field_types
+
+_MOST_SHOWN = 40
+
+_LARGEST = 10**15
+"""No count of tokens, requests or GPUs is larger; an ID that slipped into a field may be."""
+
+
+class UnusableError(Exception):
+    """Why a row can't become a point."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note(Unused):
+    """What a point lacks, or what was set aside for it; the point itself is used."""
+
+
+class Fields:
+    """One object of a file, read field by field; `notes` says which fields were left empty, and why.
+
+    Args:
+        values: the object.
+        what: the file and the row, for the notes.
+    """
+
+    def __init__(self, values: Mapping[str, Any], what: str) -> None:
+        self.values = values
+        self.what = what
+        self.notes: list[Note] = []
+
+    def positive(self, name: str) -> float:
+        """A number above 0 that the row can't do without.
+
+        Raises:
+            UnusableError: it is missing, something else, not finite, or not above 0.
+        """
+        value = self.values.get(name)
+        if value is None:
+            raise UnusableError(f"{name} is {'null' if name in self.values else 'missing'}")
+        number = as_number(value)
+        if number is None:
+            raise UnusableError(f"{name} is {show(value)}: a number above 0 is needed")
+        if not number > 0:
+            raise UnusableError(f"{name} is {show(value)}: it must be above 0")
+        return number
+
+    def count(self, name: str) -> int:
+        """A whole number of 1 or more that the row can't do without.
+
+        Raises:
+            UnusableError: it is missing or something else.
+        """
+        number = self.positive(name)
+        if not number.is_integer() or number > _LARGEST:
+            raise UnusableError(f"{name} is {show(self.values[name])}: a whole number of things is needed")
+        return int(number)
+
+    def known(self, name: str, *, zero: bool = False) -> float | None:
+        """A number above 0 (or 0 where that can be) that may be missing; anything else is noted, and None."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        number = as_number(value)
+        if number is None or number < 0 or (number == 0 and not zero):
+            self.note(name, f"{show(value)} is not a number {'of 0 or more' if zero else 'above 0'}")
+            return None
+        return number
+
+    def whole(self, name: str, *, zero: bool = False) -> int | None:
+        """A whole number above 0 (or 0 where that can be) that may be missing; anything else is noted."""
+        number = self.known(name, zero=zero)
+        if number is None:
+            return None
+        if not number.is_integer() or number > _LARGEST:
+            self.note(name, f"{show(self.values[name])} is not a whole number of things")
+            return None
+        return int(number)
+
+    def text(self, name: str) -> str | None:
+        """A text that may be missing or empty; anything else is noted, and None."""
+        value = self.values.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str) or not value.strip():
+            self.note(name, f"{show(value)} is not a text")
+            return None
+        # A lone surrogate (JSON can hold one) can't be written to any file.
+        return " ".join(value.encode("utf-8", "replace").decode("utf-8").split())
+
+    def flag(self, name: str) -> bool | None:
+        """True or false, or their names as text; None where missing.
+
+        Raises:
+            UnusableError: it is something else.
+        """
+        value = self.values.get(name)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        raise UnusableError(f"{name} is {show(value)}: true or false is needed")
+
+    def section(self, name: str) -> Fields:
+        """The object in a field; an empty one where there is none."""
+        value = self.values.get(name)
+        return Fields(value if isinstance(value, dict) else {}, self.what)
+
+    def note(self, name: str, reason: str) -> None:
+        """List a field that was left empty."""
+        self.notes.append(Note(what=f"{self.what}: {name}", reason=f"{reason}; left empty"))
+
+
+def check_finite(point: CurvePoint) -> CurvePoint:
+    """The point, if its rates are numbers above 0: figures near the ends of the number range make others.
+
+    Raises:
+        UnusableError: one is not.
+    """
+    for name in ("interactivity_tps", "tput_tps_per_gpu"):
+        value = getattr(point, name)
+        if not (math.isfinite(value) and value > 0):
+            raise UnusableError(f"its figures make {name} {show(value)}")
+    for name, kind in field_types().items():
+        value = getattr(point, name)
+        if kind is float and value is not None and not math.isfinite(value):
+            raise UnusableError(f"its figures make {name} {show(value)}")
+    return point
+
+
+def as_number(value: object) -> float | None:
+    """A finite number, else None; true and a text are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_count(number: float | None) -> int | None:
+    """A number that counts things (1 or more, whole), else None."""
+    return int(number) if number and 1 <= number <= _LARGEST and number.is_integer() else None
+
+
+def show(value: object) -> str:
+    """A value as a message can show it: short, and NaN by its name."""
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else f"{value:g}".replace("inf", "Infinity")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_MOST_SHOWN:
+        return "a number too large to use"
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "an object"
+    shown = repr(value)
+    return shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + "…"

@@ -1,0 +1,183 @@
+"""What `python -m sglang.bench_serving --output-file runs.jsonl` appends: one JSON object a line.
+
+Times are in milliseconds, `duration` in seconds. What is peculiar:
+    failed requests    only `--output-details` tells them (`errors`); else they are not known
+    input tokens       0 in multi-turn runs, which are not counted: no tok/s/GPU can be made
+    accept_length      the server's mean since its start, of its first data-parallel rank; all ranks are in
+                       `server_info`, and their plain mean is taken
+    request_rate       NaN's cousin `Infinity` for a burst; `trace` for a replay
+    random_input_len   said in every run, but means something for `random` prompts only
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtpbench_analysis.frame import PointSet, Unused
+from mtpbench_analysis.importers.bench_run import Run, StatedRate, Timing, collect, require
+from mtpbench_analysis.importers.declared import Declared
+from mtpbench_analysis.importers.documents import Row, describe, read_document
+from mtpbench_analysis.importers.fields import Fields, UnusableError, as_number
+from mtpbench_analysis.importers.vllm_bench import find_length, read_rate, read_timing
+
+_MS = 1e-3
+
+
+def is_result(value: object) -> bool:
+    """Whether a JSON value looks like a line of SGLang's benchmark."""
+    return (
+        isinstance(value, dict)
+        and "completed" in value
+        and ("mean_e2e_latency_ms" in value or "total_output_tokens_retokenized" in value)
+    )
+
+
+def read_sglang(path: Path, declared: Declared) -> PointSet:
+    """The points of a JSONL of SGLang's benchmark; what can't be one is in `unused`.
+
+    Raises:
+        ImportFileError: the file holds no JSON.
+        InputError: no arm or no GPUs were said.
+    """
+    document = read_document(path)
+    require(str(path), declared)
+    runs: list[Run] = []
+    unused = list(document.unused)
+    for row in document.rows:
+        try:
+            runs.append(to_run(row))
+        except UnusableError as error:
+            unused.append(Unused(what=row.what, reason=str(error), arm=declared.arm))
+    return collect(str(path), runs, unused, declared)
+
+
+def to_run(row: Row) -> Run:
+    """One line as a run.
+
+    Raises:
+        UnusableError: it is something else, or lacks a number that a point needs.
+    """
+    if not is_result(row.value):
+        raise UnusableError(f"not a line of sglang.bench_serving: {describe(row.value)}")
+    fields = Fields(row.value, row.what)
+    duration = fields.positive("duration")
+    completed = fields.count("completed")
+    tokens_in, tokens_out = _read_input(fields), fields.positive("total_output_tokens")
+    rate = read_rate(fields)
+    failed = _count_failed(fields)
+    median_tpot = Timing(name="median_tpot_ms", seconds=fields.positive("median_tpot_ms") * _MS)
+    ttft, p99 = read_timing(fields, "median_ttft_ms"), read_timing(fields, "p99_ttft_ms")
+    e2el = read_timing(fields, "median_e2e_latency_ms")
+    info = fields.section("server_info")
+    length = _read_acceptance(fields, info)
+    return Run(
+        what=row.what,
+        duration_s=duration,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        completed=completed,
+        failed=failed,
+        tpot=median_tpot,
+        typical_tpot=read_timing(fields, "mean_tpot_ms") or median_tpot,
+        ttft=ttft,
+        typical_ttft=read_timing(fields, "mean_ttft_ms") or ttft,
+        typical_e2el=read_timing(fields, "mean_e2e_latency_ms") or e2el,
+        ttft_p99_s=p99.seconds if p99 else None,
+        e2el_p50_s=e2el.seconds if e2el else None,
+        rates=_read_rates(fields, tokens_in / duration, tokens_out / duration),
+        concurrency=_read_concurrency(fields, rate, completed + (failed or 0)),
+        rate_rps=rate,
+        drafted=_speculates(info, length),
+        draft_tokens=_count_drafts(info),
+        acceptance_length=length,
+        model=info.text("model_path"),
+        version=info.text("version"),
+        isl=_read_length(fields, "input", tokens_in, completed),
+        osl=_read_length(fields, "output", tokens_out, completed),
+        workload=_describe_workload(fields),
+        notes=[*fields.notes, *info.notes],
+    )
+
+
+def _read_input(fields: Fields) -> float:
+    if as_number(fields.values.get("total_input_tokens")) == 0:
+        raise UnusableError(
+            "total_input_tokens is 0: SGLang's benchmark does not count the input of multi-turn runs, so "
+            "there is no tok/s/GPU over input and output"
+        )
+    return fields.positive("total_input_tokens")
+
+
+def _count_failed(fields: Fields) -> int | None:
+    errors = fields.values.get("errors")
+    if isinstance(errors, list):
+        return sum(1 for error in errors if error)
+    fields.note("failed requests", "not in the file (`--output-details` writes them)")
+    return None
+
+
+def _read_rates(fields: Fields, input_tps: float, output_tps: float) -> tuple[StatedRate, ...]:
+    """The file's rates beside its totals; `total_throughput` and `input_throughput` are of newer versions."""
+    expected = {
+        "input_throughput": input_tps,
+        "output_throughput": output_tps,
+        "total_throughput": input_tps + output_tps,
+    }
+    stated = {name: fields.known(name) for name in expected}
+    return tuple(
+        StatedRate(name=name, stated_tps=value, expected_tps=expected[name])
+        for name, value in stated.items()
+        if value is not None
+    )
+
+
+def _read_concurrency(fields: Fields, rate: float | None, requests: int) -> int | None:
+    """`max_concurrency`; a burst without one has all its requests in flight. `concurrency` is the mean."""
+    most = fields.whole("max_concurrency")
+    return requests if most is None and rate is None else most
+
+
+def _read_acceptance(fields: Fields, info: Fields) -> float | None:
+    states = info.values.get("internal_states")
+    listed = states if isinstance(states, list) else []
+    lengths = [
+        length
+        for state in listed
+        if isinstance(state, dict)
+        and (length := as_number(state.get("avg_spec_accept_length"))) is not None
+        and length >= 1
+    ]
+    return sum(lengths) / len(lengths) if lengths else fields.known("accept_length")
+
+
+def _speculates(info: Fields, acceptance_length: float | None) -> bool | None:
+    if acceptance_length is not None:
+        return True
+    if "speculative_algorithm" not in info.values:
+        return None
+    return info.values["speculative_algorithm"] is not None
+
+
+def _count_drafts(info: Fields) -> int | None:
+    """`speculative_num_steps` of a chain; a tree (top-k above 1) drafts more than one token a step."""
+    chain = info.values.get("speculative_eagle_topk") in (None, 1)
+    if info.text("speculative_algorithm") is None or not chain:
+        return None
+    return info.whole("speculative_num_steps")
+
+
+def _read_length(fields: Fields, side: str, tokens: float, completed: int) -> int | None:
+    if (fields.text("dataset_name") or "").startswith("random"):
+        return fields.whole(f"random_{side}_len")
+    return find_length(fields, f"{side}_lens", tokens, completed)
+
+
+def _describe_workload(fields: Fields) -> str | None:
+    dataset = fields.text("dataset_name")
+    if dataset is None:
+        return None
+    ratio = fields.known("random_range_ratio", zero=True) if dataset.startswith("random") else None
+    if ratio is None:
+        return f"{dataset} prompts"
+    lengths = "exact lengths" if ratio == 1 else f"lengths from {ratio:g} L to L"
+    return f"{dataset} prompts, {lengths}"

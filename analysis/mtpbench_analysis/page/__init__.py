@@ -1,0 +1,29 @@
+"""The page's own method, reproduced with its faults and explained beside the honest one."""
+
+from __future__ import annotations
+
+from mtpbench_analysis.page.explain import Explained, Explanation, explain_points
+from mtpbench_analysis.page.method import METHODS, Method, check_method
+from mtpbench_analysis.page.sheet import to_sheet
+from mtpbench_analysis.page.texts import (
+    explanation_table,
+    page_table,
+    to_records,
+    write_differences,
+    write_page_sentences,
+)
+
+__all__ = [
+    "METHODS",
+    "Explained",
+    "Explanation",
+    "Method",
+    "check_method",
+    "explain_points",
+    "explanation_table",
+    "page_table",
+    "to_records",
+    "to_sheet",
+    "write_differences",
+    "write_page_sentences",
+]

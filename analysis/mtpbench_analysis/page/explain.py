@@ -1,0 +1,285 @@
+"""Pure: the page's numbers beside the honest ones, cell by cell, with the reasons why they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.compare import Ratio, Settings, compare, read_curves
+from mtpbench_analysis.cost import Economics
+from mtpbench_analysis.curves import Curve, Grouping, build_curves
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.page.method import (
+    Method,
+    PageCell,
+    PageSide,
+    build_sides,
+    default_targets,
+    read_side,
+)
+from mtpbench_analysis.page.reasons import (
+    AGREES,
+    Reason,
+    carried,
+    concurrency_reasons,
+    cost_reasons,
+    percent_reason,
+    same,
+    throughput_reasons,
+    withheld_reason,
+)
+from mtpbench_analysis.pairing import pair
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explained:
+    """One number of the page beside the honest one.
+
+    Args:
+        metric: `tput_tps_per_gpu`, `usd_per_mtok`, `tps_per_mw`, `concurrency`, or, for both sides together,
+            `throughput_claim` (page: percent more; honest: ratio) and `cost_claim` (page: percent cheaper;
+            honest: share of the cost that is saved). A claim's percentage is of whichever side wins.
+        side: the page's side (`Off`), or both (`MTP / Off`).
+        curve: the honest curve, or both, where one side of the page is several curves.
+        page_value, honest_value: None where there is no number.
+        honest_state: a cell's state; `recipes` for a concurrency, which is never interpolated;
+            `no_valid_point`; `exact`,
+            `at_least`, `at_most`, `best_points`, `withheld` or `not_reached` for a claim.
+        cell, ratio: what the honest value is of; one of them.
+        page_cells: what the page's value is of; two for a claim.
+    """
+
+    target_tps: float
+    metric: str
+    side: str
+    curve: str
+    page_value: float | None
+    honest_value: float | None
+    honest_state: str
+    reasons: tuple[Reason, ...]
+    page_cells: tuple[PageCell, ...]
+    cell: Cell | None = None
+    ratio: Ratio | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both say the same number and nothing is to be added."""
+        return self.reasons == (AGREES,)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation:
+    """One page table (two sides, or the only one there is) with everything that is honest to say beside it.
+
+    Args:
+        sides: the other side first, then the baseline's, as in `MTP / Off`.
+        page: the page's cells, by side and target.
+        own_targets: whether the targets are the page's default ones.
+        explained: by target, metric, side and curve.
+    """
+
+    method: Method
+    sides: tuple[PageSide, ...]
+    targets_tps: tuple[float, ...]
+    own_targets: bool
+    page: tuple[tuple[PageCell, ...], ...]
+    explained: tuple[Explained, ...]
+    economics: Economics | None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any point was simulated."""
+        return any(point.simulated for side in self.sides for point in side.points)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Honest:
+    """The honest reading of one page table: by side its curves with their cells, and the paired ratios."""
+
+    curves: tuple[tuple[tuple[Curve, tuple[Cell, ...]], ...], ...]
+    ratios: tuple[tuple[Curve, Curve, tuple[Ratio, ...]], ...]
+
+
+def explain_points(
+    points: Sequence[CurvePoint],
+    settings_of: Callable[[Curve], Settings],
+    method: Method,
+    baseline_arm: str = "off",
+    grouping: Grouping | None = None,
+) -> tuple[Explanation, ...]:
+    """The page's numbers of each workload and arm, explained; one side alone is explained without ratios.
+
+    Args:
+        points: everything that is meant, invalid points too (the page has them).
+        settings_of: the settings for a curve, as for the honest comparison; their targets are used, or the
+            page's default ones where they are empty.
+        method: which form of the page.
+        baseline_arm: the arm to compare with.
+        grouping: what makes one honest curve.
+    """
+    sides = build_sides(points)
+    groups: dict[tuple[Any, ...], list[PageSide]] = {}
+    for side in sides:
+        groups.setdefault(side.workload_key, []).append(side)
+    explanations: list[Explanation] = []
+    for group in groups.values():
+        base = [side for side in group if side.arm == baseline_arm]
+        others = [side for side in group if side.arm != baseline_arm]
+        explanations += [
+            _explain(shown, settings_of, method, baseline_arm, grouping)
+            for shown in [(other, *base) for other in others] or [tuple(base)]
+        ]
+    return tuple(explanations)
+
+
+def _explain(
+    sides: tuple[PageSide, ...],
+    settings_of: Callable[[Curve], Settings],
+    method: Method,
+    baseline_arm: str,
+    grouping: Grouping | None,
+) -> Explanation:
+    curves = build_curves([point for side in sides for point in side.points], grouping)
+    settings = settings_of(curves[0]) if curves else Settings()
+    own_targets = not settings.targets_tps
+    targets = default_targets(sides) if own_targets else settings.targets_tps
+    settings = replace(settings, targets_tps=targets, strict=False)
+    page = tuple(
+        tuple(read_side(side, target, settings.economics, method) for target in targets) for side in sides
+    )
+    honest = _read_honestly(sides, curves, settings, baseline_arm)
+    return Explanation(
+        method=method,
+        sides=sides,
+        targets_tps=targets,
+        own_targets=own_targets,
+        page=page,
+        explained=tuple(
+            one for index in range(len(targets)) for one in _at_target(sides, page, honest, index)
+        ),
+        economics=settings.economics,
+    )
+
+
+def _read_honestly(
+    sides: Sequence[PageSide], curves: Sequence[Curve], settings: Settings, baseline_arm: str
+) -> _Honest:
+    readings = [
+        (reading.curve, reading.cells(settings.targets_tps)) for reading in read_curves(curves, settings)
+    ]
+    by_side = tuple(tuple(item for item in readings if item[0].arm == side.arm) for side in sides)
+    labels = {id(curve.measured): curve for curve in curves}
+    ratios = []
+    for base, others in pair(list(curves), baseline_arm)[0]:
+        comparison = compare(base, others, settings)
+        for i, other in enumerate(others):
+            column = tuple(row.ratios[i] for row in comparison.rows)
+            ratios.append((labels[id(other.measured)], labels[id(base.measured)], column))
+    return _Honest(curves=by_side, ratios=tuple(ratios))
+
+
+def _at_target(
+    sides: Sequence[PageSide], page: Sequence[Sequence[PageCell]], honest: _Honest, index: int
+) -> Iterator[Explained]:
+    why: dict[tuple[str, str], tuple[Reason, ...]] = {}
+    found: list[Explained] = []
+    for side, column, curves in zip(sides, page, honest.curves, strict=True):
+        said = column[index]
+        for curve, cells in curves:
+            cell = cells[index]
+            reasons = throughput_reasons(side, said, curve, cell)
+            costs = cost_reasons(said, reasons, cell)
+            why["throughput", curve.label], why["cost", curve.label] = reasons, costs
+            found += _of_one_side(side, said, (curve.label, cell), {"tput": reasons, "cost": costs})
+        if not curves:
+            none = (Reason(code="invalid_knot", text="the honest method has no valid point of this side"),)
+            found += _of_one_side(side, said, (side.label, None), {"tput": none, "cost": none})
+    # All of one metric together, both sides below each other, as on the page.
+    yield from sorted(found, key=lambda one: _METRICS.index(one.metric))
+    if len(sides) == 2:
+        for other, base, ratios in honest.ratios:
+            yield from _claims(sides, (page[0][index], page[1][index]), (other, base), ratios[index], why)
+
+
+_METRICS = ("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "concurrency")
+
+
+def _of_one_side(
+    side: PageSide, said: PageCell, honest: tuple[str, Cell | None], why: dict[str, tuple[Reason, ...]]
+) -> list[Explained]:
+    label, cell = honest
+    values: list[tuple[str, float | None, float | None, tuple[Reason, ...]]] = [
+        ("tput_tps_per_gpu", said.tput_tps_per_gpu, cell.tput_tps_per_gpu if cell else None, why["tput"]),
+        ("usd_per_mtok", said.usd_per_mtok, cell.usd_per_mtok if cell else None, why["cost"]),
+        ("tps_per_mw", said.tps_per_mw, cell.tps_per_mw if cell else None, why["tput"]),
+        ("concurrency", said.concurrency, None, ()),
+    ]
+    found = []
+    for metric, page_value, honest_value, reasons in values:
+        if page_value is None:
+            continue
+        state: str = cell.state if cell else "no_valid_point"
+        if metric == "concurrency":
+            state, reasons = "recipes" if cell else state, concurrency_reasons(side, said, why["tput"])
+            if cell and cell.state == "measured" and len(cell.knots[0].runs) == 1:
+                honest_value = cell.knots[0].mean.concurrency
+        found.append(
+            Explained(
+                target_tps=said.target_tps,
+                metric=metric,
+                side=side.label,
+                curve=label,
+                page_value=page_value,
+                honest_value=honest_value,
+                honest_state=state,
+                reasons=reasons,
+                page_cells=(said,),
+                cell=cell,
+            )
+        )
+    return found
+
+
+def _claims(
+    sides: Sequence[PageSide],
+    said: tuple[PageCell, PageCell],
+    curves: tuple[Curve, Curve],
+    ratio: Ratio,
+    why: dict[tuple[str, str], tuple[Reason, ...]],
+) -> Iterator[Explained]:
+    labels = sides[0].label, sides[1].label
+    state: str = ratio.bound if ratio.value is not None else "not_reached"
+    if ratio.value is None and ratio.reason != "not reached":
+        state = "withheld"
+    tputs = said[0].tput_tps_per_gpu, said[1].tput_tps_per_gpu
+    claims: list[tuple[str, float | None, float | None, list[Reason | None]]] = [
+        ("throughput_claim", max(tputs) / min(tputs), ratio.value, [])
+    ]
+    costs = said[0].usd_per_mtok, said[1].usd_per_mtok
+    if costs[0] is not None and costs[1] is not None:
+        both = costs[0], costs[1]
+        claims.append(("cost_claim", max(both) / min(both), ratio.lower_cost, [percent_reason(both, labels)]))
+    for metric, high_over_low, honest_value, reasons in claims:
+        kind = metric.removesuffix("_claim")
+        reasons.append(
+            carried([(label, why[kind, c.label]) for label, c in zip(labels, curves, strict=True)])
+        )
+        if state == "withheld":
+            reasons.append(withheld_reason(ratio))
+        kept = tuple(reason for reason in reasons if reason is not None)
+        if not kept and same(tputs[0] / tputs[1], ratio.value):
+            kept = (AGREES,)
+        yield Explained(
+            target_tps=said[0].target_tps,
+            metric=metric,
+            side=" / ".join(labels),
+            curve=" / ".join(curve.label for curve in curves),
+            page_value=None if high_over_low is None else (high_over_low - 1) * 100,
+            honest_value=honest_value,
+            honest_state=state,
+            reasons=kept,
+            page_cells=said,
+            ratio=ratio,
+        )

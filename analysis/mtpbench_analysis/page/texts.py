@@ -1,0 +1,224 @@
+"""Pure: the page's table, its sentences and the table that explains them, as text before any format."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.compare import Ratio
+from mtpbench_analysis.figures import MISSING, dollars, fixed, rate, speed, target, times
+from mtpbench_analysis.page.explain import Explained, Explanation
+from mtpbench_analysis.page.method import PageCell, claim_cheaper, claim_faster
+from mtpbench_analysis.page.reasons import AGREES
+from mtpbench_analysis.sentences import describe_cost
+from mtpbench_analysis.tables import Table, Texts
+
+_WORDS = {
+    "tput_tps_per_gpu": "tok/s/GPU",
+    "usd_per_mtok": "$/M tok",
+    "tps_per_mw": "tok/s/MW",
+    "concurrency": "concurrency",
+    "throughput_claim": "throughput",
+    "cost_claim": "cost",
+}
+_WHAT = {
+    "page-2026-05": "cost and every other metric splined on its own",
+    "page": "cost derived from the interpolated throughput, every other metric splined on its own",
+}
+
+
+def page_table(explanation: Explanation) -> Table:
+    """What the page shows, in its own layout and its own rounding."""
+    rows: list[Texts] = []
+    sections = []
+    for metric in ("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "concurrency"):
+        body = [
+            (side.label, tuple(show_page(metric, getattr(cell, metric)) for cell in cells))
+            for side, cells in zip(explanation.sides, explanation.page, strict=True)
+        ]
+        if all(text == MISSING for _, texts in body for text in texts):
+            continue
+        sections.append(len(rows))
+        rows += [((_WORDS[metric] if i == 0 else ""), who, *texts) for i, (who, texts) in enumerate(body)]
+    return Table(
+        title=_simulated(f"As the page says it ({explanation.method})", explanation),
+        headers=("tok/s/user", "", *(target(value) for value in explanation.targets_tps)),
+        rows=tuple(rows),
+        caption=_caption(explanation),
+        sections=tuple(sections),
+        text_columns=2,
+    )
+
+
+def explanation_table(explanation: Explanation) -> Table:
+    """Each number of the page beside the honest one of every curve that it pools, and why they differ."""
+    rows: list[Texts] = []
+    sections = []
+    last: tuple[float, str] | None = None
+    reasons: dict[str, tuple[str, ...]] = {}
+    for one in explanation.explained:
+        new_target = last is None or last[0] != one.target_tps
+        new_metric = new_target or last is None or last[1] != one.metric
+        last = one.target_tps, one.metric
+        if new_target:
+            sections.append(len(rows))
+        if one.metric == "tput_tps_per_gpu":
+            reasons[one.curve] = tuple(reason.text for reason in one.reasons)
+        head = (target(one.target_tps) if new_target else "", _WORDS[one.metric] if new_metric else "")
+        rows.append((*head, one.curve, _page_text(one), show_honest(one), _why(one, reasons)))
+    return Table(
+        title=_simulated("Where the page and the honest numbers part", explanation),
+        headers=("tok/s/user", "metric", "curve", "page", "honest", "why"),
+        rows=tuple(rows),
+        caption=_caption(explanation),
+        sections=tuple(sections),
+        text_columns=6,
+    )
+
+
+def write_page_sentences(explanation: Explanation) -> tuple[str, ...]:
+    """The page's claim at each target, labelled as its own; none where there is one side only."""
+    if len(explanation.sides) < 2:
+        return ()
+    names = explanation.sides[0].label, explanation.sides[1].label
+    sentences = []
+    for one, other in zip(*explanation.page, strict=True):
+        serves = "; ".join(_serves(name, cell) for name, cell in zip(names, (one, other), strict=True))
+        claims = [claim_faster(one.tput_tps_per_gpu, other.tput_tps_per_gpu, names)]
+        if one.usd_per_mtok is not None and other.usd_per_mtok is not None:
+            claims.insert(0, claim_cheaper(one.usd_per_mtok, other.usd_per_mtok, names))
+        sentences.append(
+            f"The page ({explanation.method}) would say: at {target(one.target_tps)} tok/s/user {serves}. "
+            f"{'; '.join(claims)}."
+        )
+    return tuple(sentences)
+
+
+def write_differences(explanation: Explanation) -> tuple[str, ...]:
+    """One sentence for each number of the page that the honest method does not say the same way."""
+    return tuple(
+        f"At {target(one.target_tps)} tok/s/user, {one.curve}, {_WORDS[one.metric]}: the page says "
+        f"{_page_text(one)}, honest is {show_honest(one)} ({'; '.join(r.text for r in one.reasons)})."
+        for one in explanation.explained
+        if not one.agrees
+    )
+
+
+def to_records(explanation: Explanation) -> list[dict[str, Any]]:
+    """The explanation as plain data, one dict for each number, for JSON."""
+    return [
+        {
+            "method": explanation.method,
+            "target_tps": one.target_tps,
+            "metric": one.metric,
+            "arm": one.side,
+            "curve": one.curve,
+            "page_value": one.page_value,
+            "page_text": _page_text(one),
+            "honest_value": one.honest_value,
+            "honest_state": one.honest_state,
+            "honest_text": show_honest(one),
+            "reasons": [{"code": reason.code, "text": reason.text} for reason in one.reasons],
+        }
+        for one in explanation.explained
+    ]
+
+
+def show_page(metric: str, value: float | None) -> str:
+    """A number as the page prints it: `9478.9`, `0.065`, `4513744`, `~16384`."""
+    if value is None:
+        return MISSING
+    if metric == "concurrency":
+        return f"~{value:.0f}"
+    return to_fixed(value, {"tput_tps_per_gpu": 1, "usd_per_mtok": 3, "tps_per_mw": 0}[metric])
+
+
+def to_fixed(value: float, decimals: int) -> str:
+    """JavaScript's toFixed: the exact binary value, halves up, no commas."""
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def show_honest(one: Explained) -> str:
+    """The honest number with what it rests on, or why there is none, in one line."""
+    if one.ratio is not None:
+        return _show_claim(one, one.ratio)
+    cell = one.cell
+    if cell is None:
+        return "no valid point"
+    if one.metric == "concurrency":
+        if cell.state == "not_reached":
+            return f"not reached: ends at {speed(cell.knots[0].x)}"
+        return " and ".join(dict.fromkeys(knot.mean.recipe for knot in cell.knots))
+    if cell.state == "not_reached":
+        return f"not reached: ends at {speed(cell.knots[0].x)}"
+    return _bounded(one, cell)
+
+
+def _show_claim(one: Explained, ratio: Ratio) -> str:
+    if ratio.value is None:
+        return "no ratio: not reached" if one.honest_state == "not_reached" else str(ratio.reason)
+    note = " (best points)" if ratio.bound == "best_points" else ""
+    if one.metric == "cost_claim":
+        return describe_cost(ratio) + note
+    return {"at_least": "≥ ", "at_most": "≤ "}.get(ratio.bound, "") + f"{times(ratio.value)}×{note}"
+
+
+def _bounded(one: Explained, cell: Cell) -> str:
+    value = one.honest_value
+    if value is None:
+        return "unknown"
+    figure = dollars(value) if one.metric == "usd_per_mtok" else rate(value)
+    if one.metric == "tps_per_mw":
+        figure = fixed(value, 0)
+    if cell.state == "at_least":
+        sign = "≤" if one.metric == "usd_per_mtok" else "≥"
+        return f"{sign} {figure}, runs at {speed(cell.runs_at_tps)}"
+    if one.metric != "tput_tps_per_gpu":
+        return figure
+    if cell.state == "measured":
+        return f"{figure} measured"
+    lower, upper = cell.knots
+    return f"{figure} interpolated, knots {speed(lower.x)} and {speed(upper.x)}"
+
+
+def _page_text(one: Explained) -> str:
+    if one.metric not in ("throughput_claim", "cost_claim"):
+        return show_page(one.metric, one.page_value)
+    first, second = one.page_cells
+    names = one.side.split(" / ", 1)
+    if one.metric == "throughput_claim":
+        return claim_faster(first.tput_tps_per_gpu, second.tput_tps_per_gpu, (names[0], names[1]))
+    if first.usd_per_mtok is None or second.usd_per_mtok is None:
+        return MISSING
+    return claim_cheaper(first.usd_per_mtok, second.usd_per_mtok, (names[0], names[1]))
+
+
+def _why(one: Explained, throughput: dict[str, tuple[str, ...]]) -> str:
+    """The reasons; those that stand in the same curve's throughput row already are pointed to."""
+    texts = [reason.text for reason in one.reasons]
+    shared = [text for text in throughput.get(one.curve, ()) if text != AGREES.text]
+    if one.metric in ("usd_per_mtok", "tps_per_mw") and shared:
+        texts = ["as tok/s/GPU", *(text for text in texts if text not in (*shared, AGREES.text))]
+    return "; ".join(texts)
+
+
+def _serves(name: str, cell: PageCell) -> str:
+    text = f"{name} delivers {to_fixed(cell.tput_tps_per_gpu, 0)} tok/s/GPU"
+    if cell.usd_per_mtok is None:
+        return text
+    return f"{text} at ${to_fixed(cell.usd_per_mtok, 1 if cell.usd_per_mtok >= 10 else 2)} per million tokens"
+
+
+def _caption(explanation: Explanation) -> str:
+    economics = explanation.economics
+    constants = "" if economics is None else f" {economics.label}."
+    targets = " Targets: the page's default ones." if explanation.own_targets else ""
+    return (
+        f"{explanation.method}: all engines, images, serving modes, dates and runs of an arm in one curve, "
+        f"targets clamped to its ends, {_WHAT[explanation.method]}.{constants}{targets}"
+    )
+
+
+def _simulated(title: str, explanation: Explanation) -> str:
+    return f"{title} (SIMULATED)" if explanation.simulated else title

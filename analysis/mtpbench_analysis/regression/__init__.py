@@ -1,0 +1,15 @@
+"""Is the new sweep slower than the old one? A test that says so only where it could have seen otherwise.
+
+    sources ─ matching ─► Matched ─ panel ─► Panel ─ estimates ─► Estimate ─ verdicts ─► Regression
+                                                                    tables, JSON ◄─ report, layout ─┘
+
+`power` holds the t distributions (the only module here that needs SciPy). docs/howto/regression.md says which
+errors are in an interval and which are not.
+"""
+
+from __future__ import annotations
+
+from mtpbench_analysis.regression.matching import Matched, match
+from mtpbench_analysis.regression.verdicts import Criteria, Finding, Regression, find_regression
+
+__all__ = ["Criteria", "Finding", "Matched", "Regression", "find_regression", "match"]

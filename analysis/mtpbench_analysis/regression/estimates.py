@@ -1,0 +1,199 @@
+"""Pure: how large a change is and how well it is known, from whatever tells the noise best.
+
+From the soundest to the weakest, the first that a group of recipes allows (`Basis`):
+
+    sweeps        several sweeps of a side: t over the means of the sweeps. Server starts are in the error.
+    deployments   one sweep of each side, at least 4 deployments: t over the deployments' mean log ratios,
+                  each of which has the luck of its own two server starts.
+    rounds        repeats inside the sweeps: t over the means of the rounds, so that recipes of one round may
+                  err together. One server start serves all rounds: its luck is not seen, but allowed for.
+    recipes       single runs: the scatter of the log ratios within the arms (at least 3 degrees of freedom).
+                  What moves all recipes of a server start is not seen, but allowed for.
+
+The allowance is `start_noise`: how far two starts of one server are taken to differ. Its variance is taken as
+known, so it adds no doubt to the degrees of freedom (Welch-Satterthwaite).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mtpbench_analysis.regression.panel import FloatArray, IntArray, Panel, per_sweep
+
+Basis = Literal["sweeps", "deployments", "rounds", "recipes"]
+
+MIN_DEPLOYMENTS = 4
+MIN_UNIT_DF = 2
+MIN_RECIPE_DF = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """The mean log ratio new / old of some recipes.
+
+    Args:
+        effect: of the logarithm.
+        se: its standard error, the allowance included.
+        df: degrees of freedom; infinite where only the allowance is left.
+        unit_variance: of the mean logarithm that one sweep of one side gives, for planning.
+        recipes: how many there are.
+    """
+
+    effect: float
+    se: float
+    df: float
+    basis: Basis
+    unit_variance: float
+    recipes: int
+
+
+def estimate_group(panel: Panel, members: IntArray, start_noise: float) -> Estimate | None:
+    """The mean change of some recipes; None where nothing tells its error.
+
+    Args:
+        panel: one metric of the matched recipes.
+        members: columns of the panel.
+        start_noise: how far two starts of one server are taken to differ, as a share.
+    """
+    effect = float(panel.ratios[members].mean())
+    floor = float(panel.block_variance[members].sum()) / len(members) ** 2
+    allowance = _allowance(panel, members, start_noise)
+    sides = [
+        per_sweep(values, sweeps)[:, members].mean(axis=1)
+        for values, sweeps in ((panel.old, panel.old_sweeps), (panel.new, panel.new_sweeps))
+    ]
+    basis: Basis
+    if sum(map(len, sides)) - 2 >= MIN_UNIT_DF:
+        basis, (single, variance, df), allowance = "sweeps", _two_samples(sides), 0.0
+    elif len(set(panel.deployments[members])) >= MIN_DEPLOYMENTS:
+        variance, df = _clusters(panel.ratios[members], panel.deployments[members])
+        basis, single, allowance = "deployments", variance / 2, 0.0
+    elif len(panel.old) + len(panel.new) - 2 >= MIN_UNIT_DF:
+        single, variance, df = _two_samples(
+            [side[:, members].mean(axis=1) for side in (panel.old, panel.new)]
+        )
+        basis = "rounds"
+    else:
+        scatter, df = _within_arms(panel)
+        if df < MIN_RECIPE_DF:
+            return None
+        basis, variance = "recipes", scatter / len(members)
+        single = variance / 2
+    variance = max(variance, floor)
+    starts = _allowance_per_sweep(panel, members, start_noise) if allowance else 0.0
+    return Estimate(
+        effect=effect,
+        se=math.sqrt(variance + allowance),
+        df=_satterthwaite(variance, df, allowance),
+        basis=basis,
+        unit_variance=max(single, floor / 2) + starts,
+        recipes=len(members),
+    )
+
+
+def estimate_recipes(panel: Panel, start_noise: float) -> tuple[Estimate | None, ...]:
+    """The change of each recipe of the panel, alone.
+
+    Its noise is pooled over all recipes, as `noise.find_noise` does. Recipes that err together pool to less
+    than their number: the degrees of freedom are those of a sum of correlated variances, as estimated.
+    """
+    count = len(panel.recipes)
+    basis: Basis
+    per_side = [per_sweep(panel.old, panel.old_sweeps), per_sweep(panel.new, panel.new_sweeps)]
+    if sum(map(len, per_side)) - 2 >= MIN_UNIT_DF:
+        basis, rows, allowed = "sweeps", per_side, False
+    elif len(panel.old) + len(panel.new) - 2 >= MIN_UNIT_DF:
+        basis, rows, allowed = "rounds", [panel.old, panel.new], True
+    else:
+        scatter, df = _within_arms(panel)
+        if df < MIN_RECIPE_DF:
+            return (None,) * count
+        return tuple(
+            _alone(panel, i, "recipes", (scatter / 2, scatter, df), start_noise) for i in range(count)
+        )
+    single, df = _pooled(rows)
+    variance = single * sum(1 / len(side) for side in rows)
+    noise = start_noise if allowed else 0.0
+    return tuple(_alone(panel, i, basis, (single, variance, df), noise) for i in range(count))
+
+
+def _alone(
+    panel: Panel, column: int, basis: Basis, spread: tuple[float, float, float], start_noise: float
+) -> Estimate:
+    single, variance, df = spread
+    member = np.array([column])
+    floor = float(panel.block_variance[column])
+    variance = max(variance, floor)
+    allowance = _allowance(panel, member, start_noise)
+    return Estimate(
+        effect=float(panel.ratios[column]),
+        se=math.sqrt(variance + allowance),
+        df=_satterthwaite(variance, df, allowance),
+        basis=basis,
+        unit_variance=max(single, floor / 2) + start_noise**2,
+        recipes=1,
+    )
+
+
+def _two_samples(sides: Sequence[FloatArray]) -> tuple[float, float, float]:
+    """Variance of one unit, of the difference of the means, and their degrees of freedom (Student's)."""
+    df = sum(len(side) - 1 for side in sides)
+    single = float(sum(((side - side.mean()) ** 2).sum() for side in sides)) / df
+    return single, single * sum(1 / len(side) for side in sides), df
+
+
+def _clusters(ratios: FloatArray, deployments: IntArray) -> tuple[float, float]:
+    """Variance of the mean over recipes when those of one deployment may err in any way together.
+
+    Equal to the paired t over the deployments' means where each has as many recipes.
+    """
+    residuals = ratios - ratios.mean()
+    sums = np.array([residuals[deployments == number].sum() for number in np.unique(deployments)])
+    count = len(sums)
+    return float((sums**2).sum()) / len(ratios) ** 2 * count / (count - 1), count - 1
+
+
+def _within_arms(panel: Panel) -> tuple[float, float]:
+    """Variance of one log ratio around its arm's mean, and its degrees of freedom."""
+    arms = np.unique(panel.arms)
+    df = len(panel.arms) - len(arms)
+    if df < 1:
+        return math.nan, 0
+    groups = [panel.ratios[panel.arms == arm] for arm in arms]
+    return float(sum(((group - group.mean()) ** 2).sum() for group in groups)) / df, df
+
+
+def _pooled(sides: Sequence[FloatArray]) -> tuple[float, float]:
+    """Variance of one unit of one recipe, pooled over recipes, and its degrees of freedom.
+
+    With S the recipes' covariance, tr(S)² / tr(S²) of the recipes are independent (Satterthwaite); with few
+    units the estimate of it is too low, which widens the intervals.
+    """
+    residuals = np.concatenate([side - side.mean(axis=0) for side in sides])
+    units = sum(len(side) - 1 for side in sides)
+    covariance = residuals.T @ residuals / units
+    trace, square = float(np.trace(covariance)), float((covariance**2).sum())
+    if square == 0:
+        return 0.0, units
+    return trace / covariance.shape[0], units * trace**2 / square
+
+
+def _allowance(panel: Panel, members: IntArray, start_noise: float) -> float:
+    """Variance that server starts add to the mean change: each deployment started once in each sweep."""
+    sweeps = sum(1 / len(np.unique(one)) for one in (panel.old_sweeps, panel.new_sweeps))
+    return _allowance_per_sweep(panel, members, start_noise) * sweeps
+
+
+def _allowance_per_sweep(panel: Panel, members: IntArray, start_noise: float) -> float:
+    shares = np.bincount(panel.deployments[members]) / len(members)
+    return start_noise**2 * float((shares**2).sum())
+
+
+def _satterthwaite(variance: float, df: float, known: float) -> float:
+    """Degrees of freedom of an estimated variance plus a known one."""
+    return math.inf if variance == 0 else df * ((variance + known) / variance) ** 2

@@ -1,0 +1,178 @@
+"""Pure: one metric of all matched recipes as two arrays of logarithms, one row for each round of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.regression.matching import Recipe
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+MetricName = Literal["throughput", "interactivity", "ttft_p50", "acceptance_length"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One figure of a point.
+
+    Args:
+        better: 1 where more is better, -1 where less is.
+        explains: a change of it is a reason for the others, not a result.
+        rel_se: the field that holds the error of a single run from its time blocks, or None.
+    """
+
+    name: MetricName
+    title: str
+    field: str
+    better: int
+    explains: bool = False
+    rel_se: str | None = None
+
+
+METRICS = (
+    Metric(name="throughput", title="tok/s/GPU", field="tput_tps_per_gpu", better=1, rel_se="tput_rel_se"),
+    Metric(
+        name="interactivity",
+        title="tok/s/user",
+        field="interactivity_tps",
+        better=1,
+        rel_se="interactivity_rel_se",
+    ),
+    Metric(name="ttft_p50", title="TTFT p50", field="ttft_p50_s", better=-1),
+    Metric(
+        name="acceptance_length",
+        title="acceptance length",
+        field="acceptance_length",
+        better=1,
+        explains=True,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Panel:
+    """One metric of the recipes whose runs are complete on both sides.
+
+    A round is one pass over the recipes: one repeat of one sweep. Rows of one round may err together.
+
+    Args:
+        recipes: indices into the matched recipes, one for each column.
+        old, new: (rounds, recipes) logarithms.
+        old_sweeps, new_sweeps: (rounds,) which sweep of its side each round belongs to.
+        arms, deployments: (recipes,) numbers that are equal within an arm, within a server start.
+        block_variance: (recipes,) of a new/old log ratio as far as time blocks tell it; 0 where they do not.
+    """
+
+    recipes: tuple[int, ...]
+    old: FloatArray
+    new: FloatArray
+    old_sweeps: IntArray
+    new_sweeps: IntArray
+    arms: IntArray
+    deployments: IntArray
+    block_variance: FloatArray
+
+    @property
+    def ratios(self) -> FloatArray:
+        """(recipes,) mean log of the new runs minus that of the old ones; every sweep weighs the same."""
+        new, old = per_sweep(self.new, self.new_sweeps), per_sweep(self.old, self.old_sweeps)
+        found: FloatArray = new.mean(axis=0) - old.mean(axis=0)
+        return found
+
+
+def per_sweep(values: FloatArray, sweeps: IntArray) -> FloatArray:
+    """(sweeps, recipes) means of the rounds of each sweep."""
+    return np.stack([values[sweeps == number].mean(axis=0) for number in np.unique(sweeps)])
+
+
+def build_panel(recipes: Sequence[Recipe], metric: Metric) -> tuple[Panel | None, tuple[int, ...]]:
+    """The panel of one metric, and the recipes that it leaves out because runs of theirs are missing.
+
+    Where no recipe has all rounds, rounds are given up: each sweep becomes the mean of its runs. A recipe
+    that lacks a whole sweep has no place in either. None where no recipe knows the metric.
+    """
+    known = [i for i, recipe in enumerate(recipes) if _values(recipe, metric)]
+    if not known:
+        return None, ()
+    rounds = [_rounds([recipes[i] for i in known], side) for side in ("old", "new")]
+    full = [
+        i
+        for i in known
+        if all(
+            [len(runs) for runs in lists] == most
+            for lists, most in zip(_sides(recipes[i]), rounds, strict=True)
+        )
+    ]
+    collapse = not full
+    chosen = full or [i for i in known if all(all(lists) for lists in _sides(recipes[i]))]
+    if not chosen:
+        return None, tuple(known)
+    arms, deployments = (_numbers([pick(recipes[i]) for i in chosen]) for pick in (_arm, _deployment))
+    columns = [[_column(lists, metric, collapse) for lists in _sides(recipes[i])] for i in chosen]
+    sweeps = [np.repeat(np.arange(len(most)), 1 if collapse else most).astype(np.intp) for most in rounds]
+    panel = Panel(
+        recipes=tuple(chosen),
+        old=np.array([old for old, _ in columns], np.float64).T,
+        new=np.array([new for _, new in columns], np.float64).T,
+        old_sweeps=sweeps[0],
+        new_sweeps=sweeps[1],
+        arms=arms,
+        deployments=deployments,
+        block_variance=np.array([_block_variance(recipes[i], metric) for i in chosen]),
+    )
+    return panel, tuple(i for i in known if i not in chosen)
+
+
+def _arm(recipe: Recipe) -> object:
+    return recipe.arm
+
+
+def _deployment(recipe: Recipe) -> object:
+    return recipe.deployment
+
+
+def _sides(recipe: Recipe) -> tuple[tuple[tuple[CurvePoint, ...], ...], ...]:
+    return recipe.old, recipe.new
+
+
+def _values(recipe: Recipe, metric: Metric) -> bool:
+    """Whether every run of the recipe has the metric."""
+    found = [getattr(run, metric.field) for lists in _sides(recipe) for runs in lists for run in runs]
+    return all(value is not None and value > 0 for value in found)
+
+
+def _rounds(recipes: Sequence[Recipe], side: str) -> list[int]:
+    """The most runs that any recipe has in each sweep of one side."""
+    counts = [[len(runs) for runs in getattr(recipe, side)] for recipe in recipes]
+    return [max(column) for column in zip(*counts, strict=True)]
+
+
+def _column(lists: Sequence[Sequence[CurvePoint]], metric: Metric, collapse: bool) -> list[float]:
+    logs = [[math.log(getattr(run, metric.field)) for run in runs] for runs in lists]
+    return (
+        [sum(runs) / len(runs) for runs in logs] if collapse else [value for runs in logs for value in runs]
+    )
+
+
+def _block_variance(recipe: Recipe, metric: Metric) -> float:
+    """From time blocks of the runs; 0 unless all of them tell it."""
+    total = 0.0
+    for lists in _sides(recipe):
+        runs = [run for runs in lists for run in runs]
+        errors: list[Any] = [getattr(run, metric.rel_se) if metric.rel_se else None for run in runs]
+        if None in errors:
+            return 0.0
+        total += sum(error**2 for error in errors) / len(runs) ** 2
+    return total
+
+
+def _numbers(keys: Sequence[object]) -> IntArray:
+    order: dict[object, int] = {}
+    return np.array([order.setdefault(key, len(order)) for key in keys], np.intp)

@@ -1,0 +1,80 @@
+"""`mtpbench best`: one answer for each hardware, model and workload, in words and figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from curve_points import GLM5, INFERENCEX, make_points
+from mtpbench.errors import InputError
+from mtpbench_analysis.cli import register
+from mtpbench_analysis.importers.points_csv import write_points
+
+
+def run(*words: object) -> Result:
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, ["best", *map(str, words)])
+
+
+def test_how_fast_at_a_cost() -> None:
+    result = run(GLM5, "--hardware", "b200", "--hardware-constants", "2026-05", "--cost", "0.5")
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    assert "At $0.500 per million tokens MTP is the fastest: 49.3 tok" in text
+    assert "B200 at $1.95 per GPU-hour (hyperscaler)" in text
+
+
+def test_which_recipe_is_the_cheapest() -> None:
+    result = run(GLM5, "--hardware", "b200", "--interactivity", "40", "--format", "json")
+    (answer,) = json.loads(result.output)["answers"]
+    assert [recipe["curve"] for recipe in answer["recipes"]] == ["MTP", "MTP", "MTP", "Off", "Off"]
+    assert answer["recipes"][0]["recipe"] == "concurrency 16, 8 GPUs"
+    assert answer["sentences"][0].endswith("the best of Off costs 149.1% more.")
+
+
+def test_a_ttft_that_nobody_recorded_is_met_by_no_recipe() -> None:
+    result = run(GLM5, "--hardware", "b200", "--interactivity", "40", "--ttft", "2", "--format", "md")
+    assert "5 recipes are fast enough, but nobody recorded their TTFT" in result.output
+
+
+def test_who_wins_where_with_three_depths(tmp_path: Path) -> None:
+    points = [
+        *make_points("off", (10.0, 1000.0), (50.0, 200.0), simulated=True),
+        *make_points("mtp-k1", (10.0, 900.0), (60.0, 300.0), simulated=True),
+        *make_points("mtp-k3", (10.0, 600.0), (90.0, 200.0), simulated=True),
+    ]
+    path = tmp_path / "points.csv"
+    path.write_text(write_points(points), "utf-8")
+    result = run(path, "--format", "md")
+    assert "| 0 to 22.5 | Off |" in result.output
+    assert "| 22.5 to 52.9 | MTP-k1 |" in result.output
+    assert "| 60 to 90 | MTP-k3 | – |" in result.output
+    assert "SIMULATED: these figures come from a model" in result.output
+    assert "Who serves the most (SIMULATED)" in result.output
+
+
+def test_every_workload_of_a_source_gets_its_answer() -> None:
+    result = run(INFERENCEX, "--format", "json")
+    answers = json.loads(result.output)["answers"]
+    assert len(answers) > 3
+    assert len({answer["title"] for answer in answers}) == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--cost", "0"), "--cost 0: a number above 0"),
+        (("--interactivity", "-3"), "--interactivity -3"),
+        (("--ttft", "2"), "--ttft goes with --interactivity"),
+        (("--hardware", "abacus"), "unknown hardware 'abacus'"),
+    ],
+)
+def test_wrong_wishes_are_refused(words: tuple[str, ...], said: str) -> None:
+    error = run(GLM5, *words).exception
+    assert isinstance(error, InputError)
+    assert said in str(error)

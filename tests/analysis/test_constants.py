@@ -1,0 +1,106 @@
+"""The price and the power that a table's dollars and megawatts rest on, and what a reader may change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtpbench.errors import InputError
+from mtpbench_analysis.cost import (
+    YOUR_PRICE,
+    find_economics,
+    has_constants,
+    list_prices,
+    price_text,
+    resolve_name,
+)
+
+FILE = """\
+source: our contract
+hardware:
+  gb200-nvl72:
+    gpu: GB200
+    gpus_per_node: 4
+    nodes_per_domain: 18
+    constants:
+      2026-11: {power_kw_per_gpu: 1.9, usd_per_gpu_h: {ours: 3.1}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "prices.yaml"
+    path.write_text(FILE, "utf-8")
+    return str(path)
+
+
+def test_all_tiers_are_there() -> None:
+    economics = find_economics("gb200", "2026-05")
+    assert economics.tiers == ("hyperscaler", "neocloud", "rental_3y")
+    assert [economics.price(tier) for tier in economics.tiers] == [2.21, 2.75, 3.30]
+
+
+def test_a_price_of_ones_own_says_that_it_is() -> None:
+    economics = find_economics("gb200", "2026-05").with_price(3.3)
+    assert (economics.usd_per_gpu_h, economics.tier) == (3.3, YOUR_PRICE)
+    assert economics.label == (
+        "GB200 at $3.30 per GPU-hour (your price, asked for with --usd-per-gpu-h), "
+        "2.1 kW provisioned per GPU, constants of 2026-05"
+    )
+    assert economics.price("neocloud") == 2.75
+
+
+def test_a_power_of_ones_own_says_that_it_is() -> None:
+    economics = find_economics("gb200", "2026-05").with_power(2.5)
+    assert economics.hardware.power_kw_per_gpu == 2.5
+    assert "2.5 kW provisioned per GPU (asked for with --kw-per-gpu), constants of 2026-05" in economics.label
+
+
+def test_both_can_be_given_where_neither_was_known() -> None:
+    economics = find_economics("cpu").with_price(0.05).with_power(0.4)
+    assert economics.label == (
+        "CPU at $0.05 per GPU-hour (your price, asked for with --usd-per-gpu-h), 0.4 kW provisioned per GPU "
+        "(asked for with --kw-per-gpu), constants of 2026-11"
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_prices_and_powers_are_above_0(value: float) -> None:
+    economics = find_economics("gb200")
+    with pytest.raises(InputError, match=r"--usd-per-gpu-h .* above 0 are needed"):
+        economics.with_price(value)
+    with pytest.raises(InputError, match=r"--kw-per-gpu .* above 0 are needed"):
+        economics.with_power(value)
+    with pytest.raises(InputError, match="--usd-per-gpu-h"):
+        list_prices(economics, [value])
+
+
+def test_the_prices_of_a_sensitivity_table_are_the_tiers_and_then_those_asked_for() -> None:
+    economics = find_economics("gb200", "2026-05")
+    tiers = (("hyperscaler", 2.21), ("neocloud", 2.75), ("rental_3y", 3.30))
+    assert list_prices(economics) == tiers
+    asked = ((YOUR_PRICE, 4.0), (YOUR_PRICE, 5.0))
+    assert list_prices(economics.with_price(4.0), [4.0, 5.0]) == (*tiers, *asked)
+    assert list_prices(find_economics("cpu")) == ()
+
+
+def test_a_file_is_named_in_the_label(file: str) -> None:
+    economics = find_economics("GB200", file, "ours")
+    assert economics.label == (
+        f"GB200 at $3.10 per GPU-hour (ours), 1.9 kW provisioned per GPU, constants of 2026-11 from {file}"
+    )
+    assert economics.tiers == ("ours",)
+    with pytest.raises(InputError, match="no price of tier 'hyperscaler'; tiers: ours"):
+        find_economics("gb200", file)
+
+
+def test_names_are_resolved_among_those_of_the_file(file: str) -> None:
+    assert resolve_name("GB200", file) == "gb200-nvl72"
+    assert has_constants("gb200", file)
+    assert not has_constants("b200", file)
+    assert has_constants("b200")
+
+
+def test_prices_show_their_cents() -> None:
+    assert [price_text(usd) for usd in (3.3, 2.652, 2.21, 12.0)] == ["$3.30", "$2.652", "$2.21", "$12.00"]

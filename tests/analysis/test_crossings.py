@@ -1,0 +1,107 @@
+"""Where speculation begins to pay, and who wins where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curve_points import make_curve
+from mtpbench_analysis.crossings import find_crossings, find_leads
+from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.reading import Reading
+
+
+def reading(arm: str, *pairs: tuple[float, float], stream: int = 0, **shared: Any) -> Reading:
+    return Reading(curve=make_curve(arm, *pairs, **shared), stream=stream)
+
+
+def test_two_straight_lines_cross_where_geometry_says() -> None:
+    off, mtp = reading("off", (10.0, 1000.0), (50.0, 200.0)), reading("mtp", (10.0, 800.0), (50.0, 400.0))
+    (crossing,) = find_crossings(off, mtp)
+    assert crossing.interactivity_tps == pytest.approx(30, rel=1e-8)
+    assert crossing.tput_tps_per_gpu == pytest.approx(600, rel=1e-8)
+    assert crossing.wins_above
+    assert crossing.no_interval_because == "single run"
+    (mirrored,) = find_crossings(mtp, off)
+    assert not mirrored.wins_above
+
+
+def test_curves_that_never_meet_have_no_crossing() -> None:
+    off = reading("off", (10.0, 1000.0), (50.0, 200.0))
+    assert find_crossings(off, reading("mtp", (10.0, 1100.0), (50.0, 300.0))) == ()
+    assert find_crossings(off, reading("mtp", (60.0, 100.0), (90.0, 50.0))) == ()
+    assert find_crossings(off, reading("mtp", (60.0, 100.0))) == ()
+
+
+def test_a_crossing_between_far_knots_is_marked() -> None:
+    off = reading("off", (10.0, 1000.0), (50.0, 100.0))
+    (crossing,) = find_crossings(off, reading("mtp", (10.0, 800.0), (50.0, 400.0)))
+    assert crossing.wide_gap
+
+
+def noisy(random: np.random.Generator, arm: str, pairs: list[tuple[float, float]], stream: int) -> Reading:
+    points = [
+        CurvePoint(
+            arm=arm,
+            interactivity_tps=x * float(np.exp(0.02 * random.standard_normal())),
+            tput_tps_per_gpu=y * float(np.exp(0.02 * random.standard_normal())),
+            concurrency=i,
+        )
+        for i, (x, y) in enumerate(pairs)
+        for _ in range(3)
+    ]
+    (curve,) = build_curves(points)
+    return Reading(curve=curve, stream=stream)
+
+
+def test_the_interval_of_a_crossing_holds_what_it_promises() -> None:
+    random = np.random.default_rng(11)
+    off = [(10.0, 1000.0), (30.0, 600.0), (50.0, 200.0)]
+    mtp = [(10.0, 800.0), (30.0, 620.0), (50.0, 400.0)]
+    (true,) = find_crossings(reading("off", *off), reading("mtp", *mtp))
+    covered = asked = 0
+    for _ in range(150):
+        found = find_crossings(noisy(random, "off", off, 0), noisy(random, "mtp", mtp, 1))
+        if len(found) == 1 and found[0].interval is not None:
+            asked += 1
+            covered += found[0].interval.low <= true.interactivity_tps <= found[0].interval.high
+    assert asked > 130
+    assert covered / asked >= 0.92
+
+
+def test_a_crossing_that_noise_may_undo_has_no_interval() -> None:
+    known = {"tput_rel_se": 0.2, "interactivity_rel_se": 0.01, "se_df": 20}
+    off = reading("off", (10.0, 1000.0), (50.0, 200.0), **known)
+    mtp = reading("mtp", (10.0, 990.0), (50.0, 205.0), stream=1, **known)
+    (crossing,) = find_crossings(off, mtp)
+    assert crossing.interval is None
+    assert "of the draws cross never or more than once" in str(crossing.no_interval_because)
+
+
+def test_the_depth_that_wins_at_each_interactivity() -> None:
+    """Off at large batches, one draft in the middle, three where nobody else is fast enough."""
+    readings = [
+        reading("off", (10.0, 1000.0), (50.0, 200.0)),
+        reading("mtp-k1", (10.0, 900.0), (60.0, 300.0)),
+        reading("mtp-k3", (10.0, 600.0), (90.0, 200.0)),
+    ]
+    leads = find_leads(readings)
+    assert [lead.winner for lead in leads] == [0, 1, 2, 2]
+    assert leads[0].low_tps == 0
+    assert [lead.high_tps for lead in leads[:-1]] == [after.low_tps for after in leads[1:]]
+    # 1000 − 20 (x − 10) = 900 − 12 (x − 10); 900 − 12 (x − 10) = 600 − 5 (x − 10)
+    assert [lead.high_tps for lead in leads] == pytest.approx([22.5, 10 + 300 / 7, 60, 90])
+    assert [lead.margin is None for lead in leads] == [False, False, False, True]
+
+
+def test_a_lead_says_how_often_noise_would_change_it() -> None:
+    known = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 20}
+    far = [reading("off", (10.0, 1000.0), **known), reading("mtp", (10.0, 500.0), stream=1, **known)]
+    near = [reading("off", (10.0, 1000.0), **known), reading("mtp", (10.0, 999.0), stream=1, **known)]
+    assert find_leads(far)[0].share_of_draws == 1.0
+    share = find_leads(near)[0].share_of_draws
+    assert share is not None
+    assert 0.4 < share < 0.7

@@ -1,0 +1,151 @@
+"""InferenceX rows of every generation, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curve_points import FIXTURES, INFERENCEX
+from mtpbench_analysis.importers import Declared
+from mtpbench_analysis.importers.inferencex import read_rows
+
+AGGREGATES = FIXTURES / "importers" / "inferencex"
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """A sound real row with other values; those of `metrics` by their own name."""
+    row: dict[str, Any] = json.loads(INFERENCEX.read_text("utf-8"))[8]
+    for name, value in values.items():
+        (row["metrics"] if name in row["metrics"] else row)[name] = value
+    return row
+
+
+def rows_file(folder: Path, *rows: Any) -> Path:
+    path = folder / "rows.json"
+    path.write_text(json.dumps(rows), "utf-8")
+    return path
+
+
+def test_a_disaggregated_row_keeps_rates_over_all_gpus_and_the_gpus_of_each_role() -> None:
+    metrics = json.loads(INFERENCEX.read_text("utf-8"))[8]["metrics"]
+    point = read_rows(INFERENCEX).points[8]
+    assert (point.prefill_gpus, point.decode_gpus, point.gpus) == (44, 16, 60)
+    assert point.input_tps_per_gpu == pytest.approx(metrics["input_tput_per_gpu"] * 44 / 60)
+    assert point.output_tps_per_gpu == pytest.approx(metrics["output_tput_per_gpu"] * 16 / 60)
+    both = (point.input_tps_per_gpu or 0) + (point.output_tps_per_gpu or 0)
+    assert both == pytest.approx(point.tput_tps_per_gpu, rel=0.01)
+    assert point.ttft_p99_s == metrics["p99_ttft"]
+
+
+def test_an_aggregated_row_has_no_gpus_of_a_role() -> None:
+    point = read_rows(INFERENCEX).points[2]
+    assert (point.serving, point.gpus, point.prefill_gpus, point.decode_gpus) == ("aggregated", 8, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"tput_per_gpu": float("nan")}, "tput_per_gpu is NaN: a number above 0 is needed"),
+        ({"median_intvty": float("inf")}, "median_intvty is Infinity: a number above 0 is needed"),
+        ({"median_intvty": 0}, "median_intvty is 0: it must be above 0"),
+        ({"tput_per_gpu": -5.0}, "tput_per_gpu is -5: it must be above 0"),
+        ({"tput_per_gpu": "fast"}, "tput_per_gpu is 'fast': a number above 0 is needed"),
+        ({"tput_per_gpu": True}, "tput_per_gpu is True: a number above 0 is needed"),
+        ({"tput_per_gpu": None}, "tput_per_gpu is null"),
+        ({"conc": 2.5}, "conc is 2.5: a whole number of things is needed"),
+        ({"conc": 10**400}, "conc is a number too large to use: a number above 0 is needed"),
+        ({"disagg": "maybe"}, "disagg is 'maybe': true or false is needed"),
+        ({"spec_method": None}, "--arm names the side it belongs to"),
+        ({"metrics": None}, "not an InferenceX row: an object with 'hardware', 'framework'"),
+    ],
+)
+def test_a_row_that_can_t_be_used_is_listed_with_the_field_and_its_value(
+    tmp_path: Path, values: dict[str, Any], reason: str
+) -> None:
+    points = read_rows(rows_file(tmp_path, changed(), changed(**values)))
+    assert len(points.points) == 1
+    assert [item.what for item in points.unused] == ["rows.json[1]"]
+    assert reason in points.unused[0].reason
+
+
+def test_a_field_that_a_point_can_do_without_is_left_empty_and_said(tmp_path: Path) -> None:
+    points = read_rows(rows_file(tmp_path, changed(p99_ttft=float("nan"), image=7, osl="many")))
+    (point,) = points.points
+    assert (point.ttft_p99_s, point.image, point.osl) == (None, None, None)
+    assert sorted((item.what, item.reason) for item in points.unused) == [
+        ("rows.json[0]: image", "7 is not a text; left empty"),
+        ("rows.json[0]: osl", "'many' is not a number above 0; left empty"),
+        ("rows.json[0]: p99_ttft", "NaN is not a number above 0; left empty"),
+    ]
+
+
+def test_a_time_in_another_unit_makes_a_row_invalid(tmp_path: Path) -> None:
+    ttft = changed()["metrics"]["median_ttft"]
+    (point,) = read_rows(rows_file(tmp_path, changed(median_ttft=ttft * 1e3))).points
+    assert "mixed units: median_ttft" in point.reasons[0]
+    assert "median_e2el" in point.reasons[0]
+    (point,) = read_rows(rows_file(tmp_path, changed(median_intvty=27086.0))).points
+    assert "median_intvty 2.709e+04 contradicts median_tpot" in point.reasons[0]
+
+
+def test_a_row_that_comes_again_is_kept_once_and_one_of_another_run_stays(tmp_path: Path) -> None:
+    points = read_rows(rows_file(tmp_path, changed(), changed(), changed(run_url="https://other/1")))
+    assert len(points.points) == 2
+    assert [(item.what, item.reason) for item in points.unused] == [
+        ("rows.json[1]", "the same as rows.json[0]; kept once")
+    ]
+
+
+def test_one_row_is_enough(tmp_path: Path) -> None:
+    assert len(read_rows(rows_file(tmp_path, changed())).points) == 1
+    path = tmp_path / "agg_one.json"
+    path.write_text(json.dumps(json.loads((AGGREGATES / "agg_second.json").read_text("utf-8"))[0]), "utf-8")
+    assert len(read_rows(path).points) == 1
+
+
+def test_the_first_generation_says_tp_for_all_gpus_and_mtp_on_or_off() -> None:
+    points = read_rows(AGGREGATES / "agg_first.json", Declared(isl=1024, osl=1024))
+    told = [(p.arm, p.serving, p.gpus, p.prefill_gpus, p.decode_gpus, p.topology) for p in points.points]
+    assert told == [
+        ("off", "aggregated", 8, None, None, "1xTP8"),
+        ("mtp", "disaggregated", 36, 4, 32, "4P+32D"),
+        ("off", "disaggregated", 36, 4, 32, "4P+32D"),
+    ]
+    assert (points.points[1].hardware, points.points[1].engine, points.points[1].isl) == (
+        "gb200",
+        "dynamo-trt",
+        1024,
+    )
+    assert all(point.valid for point in points.points)
+    (unused,) = points.unused
+    assert unused.what == "agg_first.json[3]"
+    assert "--arm names the side" in unused.reason
+
+
+def test_the_first_rows_of_all_do_not_say_whether_they_are_disaggregated() -> None:
+    points = read_rows(AGGREGATES / "agg_first.json", Declared(arm="off"))
+    assert (points.points[3].arm, points.points[3].serving, points.points[3].gpus) == ("off", None, 8)
+    assert (points.points[0].isl, points.points[0].osl) == (None, None)
+
+
+def test_the_second_generation_is_read_on_one_node_and_over_several() -> None:
+    points = read_rows(AGGREGATES / "agg_second.json")
+    one, split, pool = points.points
+    assert (one.arm, one.gpus, one.topology, one.serving) == ("mtp", 8, "1xTP8", "aggregated")
+    assert (one.hardware, one.model, one.power_w_per_gpu) == ("b200", "dsr1", 812.5)
+    assert (split.arm, split.gpus, split.topology) == ("off", 40, "6xDEP4-1xDEP16")
+    assert (split.prefill_gpus, split.decode_gpus, split.precision) == (24, 16, "fp4")
+    assert split.power_w_per_gpu is None
+    assert (pool.serving, pool.gpus, pool.topology) == ("aggregated", 16, "2xTP8")
+    assert all(point.valid for point in points.points)
+    (unused,) = points.unused
+    assert unused.reason == "'agentic-coding' traces: requests without a fixed ISL and OSL"
+
+
+def test_what_a_row_says_is_not_overruled() -> None:
+    said = Declared(arm="other", isl=1, hardware="x", model="y")
+    point = read_rows(AGGREGATES / "agg_second.json", said).points[0]
+    assert (point.arm, point.isl, point.hardware, point.model) == ("mtp", 8192, "b200", "dsr1")

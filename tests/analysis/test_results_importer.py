@@ -1,0 +1,104 @@
+"""What a stored point tells a curve: errors of its run, pools, settings, pacing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtpbench.records import (
+    Acceptance,
+    Blocks,
+    Engine,
+    Load,
+    Point,
+    PointResult,
+    Topology,
+    WorkerGroup,
+    Workload,
+)
+from mtpbench.store import StoredPoint
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.importers.results import to_curve_point
+from mtpbench_analysis.noise import block_errors
+from stored_sweep import MTP, provenance, store_point, store_result
+
+
+def imported(point_changes: dict[str, Any] | None = None, **result_changes: Any) -> CurvePoint:
+    point: Point = replace(store_point(MTP, 16), **(point_changes or {}))
+    result: PointResult = store_result(point, 60.0, 800.0, **result_changes)
+    made = to_curve_point(StoredPoint(point=point, result=result, provenance=provenance(), directory=Path()))
+    assert isinstance(made, CurvePoint)
+    return made
+
+
+def test_time_blocks_become_the_errors_of_the_run() -> None:
+    blocks = Blocks(
+        duration_s=2.0,
+        tput_tps_per_gpu=(800.0, 790.0, 810.0, 805.0, 795.0, 802.0),
+        interactivity_tps=(60.0, 61.0, 59.0, 59.5, 60.5, 60.2),
+    )
+    point, found = imported(blocks=blocks), block_errors(blocks.interactivity_tps, blocks.tput_tps_per_gpu)
+    assert found is not None
+    assert (point.interactivity_rel_se, point.tput_rel_se) == (
+        found.interactivity_rel_se,
+        found.tput_rel_se,
+    )
+    assert (point.rel_se_correlation, point.se_df) == (found.correlation, 5)
+
+
+def test_without_blocks_the_errors_are_unknown() -> None:
+    point = imported()
+    errors = (point.interactivity_rel_se, point.tput_rel_se, point.rel_se_correlation, point.se_df)
+    assert errors == (None,) * 4
+
+
+def test_pools_have_gpus_of_their_own() -> None:
+    groups = (
+        WorkerGroup(role="prefill", workers=6, tp=1, dp=8, ep=8),
+        WorkerGroup(role="decode", workers=1, tp=1, dp=16, ep=16),
+    )
+    split, one = imported({"topology": Topology(groups=groups)}), imported()
+    assert (split.gpus, split.prefill_gpus, split.decode_gpus) == (64, 48, 16)
+    assert (one.gpus, one.prefill_gpus, one.decode_gpus) == (8, None, None)
+    assert one.input_tps_per_gpu == pytest.approx(7 * 800.0 / 8)
+
+
+def test_settings_are_the_base_alone_by_role() -> None:
+    engine = Engine(
+        name="vllm",
+        flags={
+            "decode": {"max_num_seqs": 512, "enforce_eager": True, "swap": None, "cfg": {"b": 1, "a": [2]}},
+            "aggregated": {"dtype": "fp8", "compile": False},
+        },
+        env={"decode": {"NCCL_CUMEM_ENABLE": "1"}},
+    )
+    forcing = replace(MTP, forces={"decode": {"max_num_seqs": 64}})
+    assert imported({"engine": engine, "arm": forcing}).settings == (
+        "aggregated: dtype fp8",
+        'decode: cfg {"a": [2], "b": 1}',
+        "decode: enforce_eager",
+        "decode: env NCCL_CUMEM_ENABLE=1",
+        "decode: max_num_seqs 512",
+    )
+
+
+def test_an_open_loop_and_a_shared_prefix_stand_in_the_workload() -> None:
+    closed = imported()
+    assert closed.workload == "random prompts, no chat template, lengths from 0.8 L to L, temperature 0"
+    assert closed.rate_rps is None
+    load = Load(pacing="gamma", rate_rps=12.5, burstiness=0.5)
+    shared = Workload(isl=8192, osl=1024, prefix_share=0.25)
+    point = imported({"load": load, "workload": shared})
+    assert point.rate_rps == 12.5
+    assert point.workload is not None
+    assert point.workload.endswith("25% of every prompt shared, open loop, gamma arrivals of burstiness 0.5")
+
+
+def test_what_was_measured_of_acceptance_and_waiting_is_kept() -> None:
+    found = Acceptance(length=2.5, rate=0.5, per_position=(0.8, 0.5, 0.2), drafts=10.0, source="test")
+    point = imported(acceptance=found)
+    assert (point.acceptance_per_position, point.ttft_p99_s) == ((0.8, 0.5, 0.2), 0.9)
+    assert point.source == store_point(MTP, 16).id
