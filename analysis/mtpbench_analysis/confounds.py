@@ -49,6 +49,9 @@ def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
         elif ours != theirs:
             text = f"{_word(name).capitalize()}: {_difference(baseline, other, name)}"
             found.append(Confound(field=name, text=text))
+    if len({"version", "image"} & set(unknown)) == 1:
+        # An image holds its engine's version, and an engine that runs bare has no image: one of them will do.
+        unknown = [name for name in unknown if name not in ("version", "image")]
     mine, its = _options(other), _options(baseline)
     if mine is None or its is None:
         unknown.append("settings")

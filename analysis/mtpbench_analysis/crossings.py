@@ -128,7 +128,7 @@ def _margins(readings: Sequence[Reading], places: FloatArray) -> list[float | No
 
 
 def _shares(readings: Sequence[Reading], winners: Sequence[int], places: FloatArray) -> list[float | None]:
-    if any(reading.draws is None for reading in readings):
+    if not all(reading.is_sure for reading in readings):
         return [None] * len(places)
     drawn = np.nan_to_num(np.stack([reading.drawn(places) for reading in readings]), nan=0.0)
     return [float(share) for share in (drawn.argmax(axis=0) == np.asarray(winners)).mean(axis=0)]
@@ -177,7 +177,7 @@ def _root(baseline: Reading, other: Reading, left: float, right: float) -> float
 def _crossing_interval(
     baseline: Reading, other: Reading, grid: FloatArray
 ) -> tuple[Interval | None, str | None]:
-    if baseline.draws is None or other.draws is None:
+    if not (baseline.is_sure and other.is_sure):
         return None, "single run"
     places = np.linspace(grid[0], grid[-1], _COARSE)
     difference = other.drawn(places) - baseline.drawn(places)

@@ -133,7 +133,7 @@ def _falls_below(reading: Reading, needed: float) -> float:
 
 def _interval(reading: Reading, needed: float) -> Interval | None:
     """Of the crossing of the needed throughput, from the draws, between places of a fine grid."""
-    if reading.draws is None:
+    if reading.draws is None or not reading.is_sure:
         return None
     low, high = reading.curve.range_tps
     places = np.linspace(low, high, 2 * _STEPS)

@@ -42,6 +42,15 @@ class Reading:
         """The error of each measured point of the curve, in its order."""
         return find_noise(self.curve)
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether the error of every knot is known: only then do draws say how the whole curve might lie."""
+        return all(
+            one is not None
+            for one, item in zip(self.noise, self.curve.measured, strict=True)
+            if any(item is knot for knot in self.curve.front)
+        )
+
     @cached_property
     def draws(self) -> CurveDraws | None:
         """The curve as it might have come out; None where no error is known."""

@@ -105,3 +105,16 @@ def test_a_lead_says_how_often_noise_would_change_it() -> None:
     share = find_leads(near)[0].share_of_draws
     assert share is not None
     assert 0.4 < share < 0.7
+
+
+def test_one_knot_without_an_error_leaves_crossings_and_leads_unsure() -> None:
+    known = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 20}
+    points = [
+        CurvePoint(arm="off", interactivity_tps=10, tput_tps_per_gpu=1000, concurrency=1, **known),
+        CurvePoint(arm="off", interactivity_tps=50, tput_tps_per_gpu=200, concurrency=2),
+    ]
+    (curve,) = build_curves(points)
+    off, mtp = Reading(curve=curve), reading("mtp", (10.0, 800.0), (50.0, 400.0), stream=1, **known)
+    (crossing,) = find_crossings(off, mtp)
+    assert (crossing.interval, crossing.no_interval_because) == (None, "single run")
+    assert {lead.share_of_draws for lead in find_leads([off, mtp])} == {None}
