@@ -30,6 +30,7 @@ PURE = (
     "load/arrivals.py",
     "load/http1.py",
     "load/pacer.py",
+    "load/plain.py",
     "load/sse.py",
     "load/stream.py",
     "load/verdict.py",

@@ -23,8 +23,9 @@ from environments import BuildError
 from measurement import measure
 from mock_server import build_mock
 from scenarios import SCENARIOS, Scenario
-from summary import add_memory
+from summary import OURS, add_memory
 from tables import build_grids, build_notes, print_rich, to_markdown
+from workers import measure_workers
 
 QUICK_CLIENTS = ("ours", "aiohttp", "vllm")
 LIMIT_S, FULL_LIMIT_S = 120, 600
@@ -63,6 +64,8 @@ def set_up(clients: Sequence[Client]) -> tuple[dict[str, Path], dict[str, str], 
 
 def reason_to_skip(client: Client, scenario: Scenario, words: argparse.Namespace) -> str | None:
     """Why a client does not run a scenario at all, or None."""
+    if scenario.drained and client.name != OURS:
+        return "stops and drains our own worker processes only"
     asked = words.full or words.only or words.scenario
     too_slow = scenario.heavy if client.speed == "middling" else not scenario.slow_too
     if client.speed != "fast" and too_slow and not asked:
@@ -92,7 +95,10 @@ def measure_all(
                 if number and client.speed != "fast" and not everything:
                     continue
                 say(f"round {number + 1}, {scenario.title}: {client.label}", end=" … ")
-                run = measure(client, pythons[client.name], scenario, limit_s)
+                if scenario.drained:
+                    run = measure_workers(scenario)
+                else:
+                    run = measure(client, pythons[client.name], scenario, limit_s)
                 runs.append({"client": client.name, "scenario": scenario.name, "round": number, **run})
                 say(f"{run['wall_s']:.0f} s" + (f", FAILED: {run['failure']}" if "failure" in run else ""))
     return runs, left_out

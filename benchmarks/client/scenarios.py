@@ -11,7 +11,8 @@ HEAVY_EVENTS = 1_000_000
 class Scenario:
     """A load and the mock server's pace; closed loop with `concurrency`, open loop with `rate_per_s`.
 
-    `quick` scenarios are those of `--quick`; `slow_too` are those that slow clients run by default.
+    `quick` scenarios are those of `--quick`; `slow_too` are those that slow clients run by default;
+    `drained` is not a load but workers.py's, which only our own client can do.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Scenario:
     isl: int = 500
     quick: bool = False
     slow_too: bool = False
+    drained: bool = False
 
     @property
     def heavy(self) -> bool:
@@ -106,5 +108,15 @@ SCENARIOS = (
         ttft_ms=5000,
         requests=2048,
         osl=1,
+    ),
+    Scenario(
+        name="workers",
+        title="two workers on two cores against one",
+        concurrency=2048,
+        step_ms=40,
+        ttft_ms=1000,
+        requests=2048,
+        isl=100,
+        drained=True,
     ),
 )

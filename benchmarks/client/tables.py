@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 from scenarios import SCENARIOS
-from summary import GOALS, NOT_MEASURED, Runs, Verdict, figures, judge, median
+from summary import GOALS, Runs, Verdict, figures, judge, median
 
 NONE = "–"
 WIDTH = 170
@@ -89,8 +89,7 @@ def build_grids(runs: Runs, labels: Mapping[str, str]) -> list[Grid]:
         Grid(
             title="Goals (ratio: ours / best rival's, per round, median and min–max)",
             header=("goal", "bound", "ours", "best rival", "ratio", "verdict"),
-            rows=[_goal_row(judge(runs, goal), labels) for goal in GOALS]
-            + [[what, NONE, NONE, NONE, NONE, f"not measured: {why}"] for what, why in NOT_MEASURED.items()],
+            rows=[_goal_row(judge(runs, goal), labels) for goal in GOALS],
         ),
     ]
 

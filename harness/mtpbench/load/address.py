@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
+from mtpbench.errors import RunError
 from mtpbench.load.connection import Address
 
 CHOICE_TIMEOUT_S = 2.0
@@ -41,11 +42,19 @@ def choose(addresses: list[Address]) -> Address:
     return addresses[0]
 
 
-def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of a host.
+def resolve(base_url: str) -> list[Address]:
+    """The addresses of a server's host.
 
     Raises:
-        OSError: it has none.
+        RunError: it has none.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    url = urlsplit(base_url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        found = socket.getaddrinfo(url.hostname or "", port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise RunError(
+            f"the host {url.hostname!r} of {url.scheme}://{url.netloc.rpartition('@')[2]} has no address "
+            f"({error.strerror or error}): check the name, or give its IP address"
+        ) from error
     return [(family, where) for family, _, _, _, where in found]

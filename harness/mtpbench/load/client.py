@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from mtpbench.errors import InputError
+from mtpbench.load.address import resolve
 from mtpbench.load.capacity import EVENTS_PER_STREAM, known, workers_for
 from mtpbench.load.harvest import DriveResult, collect
 from mtpbench.load.job import Job
@@ -61,9 +62,10 @@ async def drive(
 
     Raises:
         InputError: the job's own files can't be used.
-        RunError: a client process could not be started.
+        RunError: the server's host has no address, or a client process could not be started.
     """
     job = replace(job, load=replace(job.load, transport=choose_transport(job)))
+    await asyncio.to_thread(resolve, job.base_url)
     prompts, schedule = job.prepare()
     async with Pool(job, choose_workers(job, events_per_s)) as pool:
         origin_ns = pool.start(lambda: progress(_progress(pool, schedule, origin_ns)) if progress else None)

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from mtpbench.load.conductor import Failure, Flight
-from mtpbench.load.http1 import SIZE, Response
+from mtpbench.load.http1 import HEAD, SIZE, BadResponse, Response
 from mtpbench.load.stamps import stamp_receives
 from mtpbench.load.verdict import Verdict
 from mtpbench.workload import Piece
@@ -110,35 +110,40 @@ class Connection:
         """Take what was read; True once the request on this connection is over.
 
         Raises:
-            BadResponse: the bytes are no HTTP response.
+            BadResponse: the bytes are no HTTP response; what came before them has been taken.
         """
         flight, response = self.flight, self.response
         assert flight is not None
-        stream = flight.stream
-        pieces = response.feed(data)
-        verdict = self.verdict
-        if verdict is None:
-            if not response.status:
-                return False
-            verdict = self.verdict = self._judge(flight)
-        for piece in pieces:
-            if not verdict.wanted:
-                verdict.hear(piece)
-            elif not stream.done:
-                stream.feed(at_us, piece)
+        try:
+            pieces = response.feed(data)
+        except BadResponse as fault:
+            if response.state != HEAD:
+                self._take(flight, at_us, fault.pieces)
+            raise
+        if not response.status:
+            return False
+        verdict, stream = self._take(flight, at_us, pieces), flight.stream
         if not verdict.wanted:
             return response.ended or verdict.heard_enough
         self.plain = response.state == SIZE and stream.at_event and response.at_boundary
         return response.ended
 
-    def _judge(self, flight: Flight) -> Verdict:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in self.response.headers.items()
-        }
-        return Verdict(self.response.status, headers, flight.stream)
+    def _take(self, flight: Flight, at_us: int, pieces: Sequence[bytes]) -> Verdict:
+        """Judge the response unless that is done, and take pieces of its body."""
+        verdict, stream = self.verdict, flight.stream
+        if verdict is None:
+            told = self.response.headers.items()
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told}
+            verdict = self.verdict = Verdict(self.response.status, headers, stream)
+        for piece in pieces:
+            if not verdict.wanted:
+                verdict.hear(piece)
+            elif not stream.done:
+                stream.feed(at_us, piece)
+        return verdict
 
     def failure(self) -> Failure | None:
-        """Why the response that has ended is not the wanted one, or None."""
+        """Why the response is not the wanted one, as far as it has come, or None."""
         return self.verdict.failure if self.verdict is not None else None
 
     @property

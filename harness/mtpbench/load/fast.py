@@ -6,88 +6,46 @@ inner part knows the commonest read (one chunk that holds one whole event), and 
 
 from __future__ import annotations
 
-import select
-import sys
 import time
-from collections.abc import Callable
-from typing import Any
-from urllib.parse import urlsplit
 
 from mtpbench.load.address import choose, render_head, resolve
-from mtpbench.load.conductor import CUT_OFF, Conductor, Flight, authorization
+from mtpbench.load.conductor import CUT_OFF, Failure, Flight, authorization
 from mtpbench.load.connection import Connection, connect_failure
 from mtpbench.load.http1 import BadResponse
-from mtpbench.load.selfwatch import SelfWatch
+from mtpbench.load.plain import END, READ_BYTES, STARTS, take_chunks
 from mtpbench.load.stamps import CONTROL_BYTES, WallClock, unpack_timespec
+from mtpbench.load.switchboard import HUNG_UP, READABLE, Switchboard
 from mtpbench.load.timer import Timer
+from mtpbench.load.transport import DRAIN_S, TransportOptions
 
-READ_BYTES = 16_384
 TICK_US = 50_000
-DRAIN_US = 1_000_000
-OPENING = 64
-"""Connections that are being opened at once: a listening socket's backlog is short."""
-OPENING_TIMEOUT_US = 10_000_000
-MOST_READY = 8192
-"""Connections that one poll may give: a step of a whole rack comes in a few rounds."""
+DRAIN_US = int(DRAIN_S * 1e6)
 SPIN_NS = 60_000
 """A moment nearer than this is waited for without sleeping."""
-_READABLE, _OUT = select.POLLIN, select.POLLOUT
-_HUNG_UP = 0
-_IN = _READABLE
-if sys.platform == "linux":
-    # Edge-triggered: the kernel need not look at every connection again after each read. What a full buffer
-    # or a closing server leaves unread is read again without being asked (`_again`).
-    _IN |= select.EPOLLET | select.EPOLLRDHUP
-    _HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_END = b"\n\n\r\n"
-
-
-def _chunk_start(length: int) -> bytes:
-    """How so many bytes begin if they are one HTTP chunk with one event in it; nothing begins with a NUL."""
-    for digits in range(1, 5):
-        size = length - digits - 4
-        if size > 8 and len(f"{size:x}") == digits:
-            return b"%x\r\ndata: " % size
-    return b"\0"
-
-
-_STARTS = tuple(_chunk_start(length) for length in range(READ_BYTES + 1))
+BETWEEN_SENDS = 7
+"""Of a read's number: with none of these bits set, what is due is sent before the next read."""
 
 
 class FastTransport:
     """Drives one process's share of a load over plain HTTP/1.1.
 
-    Args:
-        conductor: what to send, and where its ends are recorded.
-        watch: what this process notes of itself.
-        path: the path of every request.
-        control: a descriptor that becomes readable when `hear` has something to do, or None.
-        hear: reads it.
+    Raises:
+        RunError: the server's host has no address.
     """
 
-    def __init__(
-        self,
-        conductor: Conductor,
-        watch: SelfWatch,
-        path: str,
-        control: int | None = None,
-        hear: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, options: TransportOptions) -> None:
+        conductor = options.conductor
         job = conductor.job
-        self._conductor, self._watch = conductor, watch
-        self._control, self._hear = control, hear
-        url = urlsplit(job.base_url)
-        self._address = choose(resolve(url.hostname or "", url.port or 80))
-        self._head = render_head(job.base_url, path, authorization(job), job.keeps_connections)
+        self._conductor, self._watch = conductor, options.watch
+        self._control, self._hear = options.control, options.hear
+        self.board = Switchboard(choose(resolve(job.base_url)))
+        self._head = render_head(job.base_url, options.path, authorization(job), job.keeps_connections)
         self._keeps = job.keeps_connections
         self._handicap_s = job.handicap_s
-        self._poller: Any = select.epoll() if sys.platform == "linux" else select.poll()
-        self._milliseconds = sys.platform != "linux"
-        self._connections: dict[int, Connection] = {}
-        self._idle: list[Connection] = []
         self._draining: dict[Connection, int] = {}
         self._again: dict[int, int] = {}
         self._timer = Timer()
+        self._due_ns: int | None = None
         self._last_tick_us = 0
         self._starting = False
         self._taken = 0
@@ -95,34 +53,9 @@ class FastTransport:
 
     def open(self, connections: int) -> None:
         """Open so many connections before the clock starts; those that fail are tried again when needed."""
-        deadline = time.perf_counter_ns() // 1000 + OPENING_TIMEOUT_US
-        waiting, left = 0, connections
-        while (left or waiting) and time.perf_counter_ns() // 1000 < deadline:
-            while left and waiting < OPENING:
-                left -= 1
-                try:
-                    self._add(Connection(self._address))
-                except OSError:
-                    left = 0
-                    break
-                waiting += 1
-            for descriptor, _ in self._poll(0.1):
-                connection = self._connections[descriptor]
-                if connection.connected:  # it closes, or talks before it was asked
-                    self._drop(connection)
-                    continue
-                waiting -= 1
-                try:
-                    connection.finish_connecting()
-                except OSError:
-                    self._drop(connection)
-                    continue
-                self._poller.modify(descriptor, _IN)
-                connection.waited = True
-                self._idle.append(connection)
-        for connection in [c for c in self._connections.values() if not c.connected]:
-            self._drop(connection)
-        self._watch.stamps = "kernel" if all(c.stamped for c in self._idle) and self._idle else "user"
+        self.board.open(connections)
+        idle = self.board.idle
+        self._watch.stamps = "kernel" if idle and all(c.stamped for c in idle) else "user"
 
     def run(self) -> None:
         """Send and receive until the share is done or cut off."""
@@ -130,11 +63,11 @@ class FastTransport:
         wall = WallClock(conductor.origin_ns)
         for descriptor in (self._control, self._timer.descriptor):
             if descriptor is not None:
-                self._poller.register(descriptor, _READABLE)
+                self.board.attach(descriptor)
         self._start_due()
         while not conductor.over:
             patience_s, asked_us = self._patience_s(), conductor.now_us()
-            ready = self._poll(0.0 if self._again else patience_s)
+            ready = self.board.poll(0.0 if self._again else patience_s)
             if self._again:
                 ready = list({**self._again, **dict(ready)}.items())
                 self._again = {}
@@ -158,20 +91,18 @@ class FastTransport:
             ready: descriptors and their events.
             zero_ns: the wall clock's reading at the run's second 0.
         """
-        connection_of, watch, clock = self._connections.get, self._watch, time.perf_counter_ns
-        starts, unpack, size = _STARTS, unpack_timespec, READ_BYTES
-        origin_ns, every = self._conductor.origin_ns, watch.every
+        connection_of, watch, clock = self.board.by_descriptor.get, self._watch, time.perf_counter_ns
+        starts, unpack, size = STARTS, unpack_timespec, READ_BYTES
+        origin_ns, every, between = self._conductor.origin_ns, watch.every, BETWEEN_SENDS
         reads = watch.reads
         for descriptor, events in ready:
+            if not reads & between and self._due_ns is not None and clock() >= self._due_ns:
+                self._start_due()  # a step's burst must not make requests late
             connection = connection_of(descriptor)
             if connection is None or not connection.reading:
                 self._attend(descriptor, connection)
                 # An answer may come before all of the request has gone out.
-                if (
-                    connection is None
-                    or connection_of(descriptor) is not connection
-                    or not events & _READABLE
-                ):
+                if connection is None or connection_of(descriptor) is not connection or not events & READABLE:
                     continue
             try:
                 data, control, _, _ = connection.recvmsg(size, CONTROL_BYTES)
@@ -185,7 +116,7 @@ class FastTransport:
                 at_us = (seconds * 1_000_000_000 + nanoseconds - zero_ns) // 1000
             else:
                 at_us = (clock() - origin_ns) // 1000
-            if events & _HUNG_UP or len(data) == size:
+            if events & HUNG_UP or len(data) == size:
                 self._again[descriptor] = events
             reads += 1
             if not reads & every:
@@ -198,7 +129,7 @@ class FastTransport:
                 if (
                     data.startswith(start)
                     and data.find(b"\n", len(start)) == length - 4
-                    and data.endswith(_END)
+                    and data.endswith(END)
                     and data.find(b"\r", len(start)) == length - 2
                 ):
                     if connection.take(at_us, data[len(start) : -4]):
@@ -212,36 +143,16 @@ class FastTransport:
         watch.reads = reads
 
     def _take_plain(self, connection: Connection, at_us: int, data: bytes) -> bytes:
-        """Take the commonest bytes: HTTP chunks that are one whole event of one line each.
-
-        Returns:
-            What is left for `_receive`, from the first chunk on that is anything else.
-        """
-        at, length, events = 0, len(data), 0
-        try:
-            while at < length:
-                start = data.find(b"\r\n", at, at + 10) + 2
-                end = start + int(data[at : start - 2], 16)
-                if (
-                    data[end - 2 : end + 2] != b"\n\n\r\n"
-                    or data[start : start + 6] != b"data: "
-                    or data.find(b"\n", start + 6) != end - 2
-                    or data.find(b"\r", start + 6, end) >= 0
-                ):
-                    break
-                at = end + 2
-                events += 1
-                if connection.take(at_us, data[start + 6 : end - 2]):
-                    connection.plain = False
-                    break
-        except ValueError:
-            pass  # a chunk's extension, or no chunk: the long way tells
-        if at < length:
+        """Take the commonest bytes; what is left for `_receive`, from the first chunk on that is other."""
+        at, events, over = take_chunks(connection.take, at_us, data)
+        if over:
+            connection.plain = False
+        if at < len(data):
             self._taken = events
             return data[at:]
         if events > 1:
             self._watch.note_events(events, at_us)
-        if not connection.plain:
+        if over:
             self._draining.setdefault(connection, at_us + DRAIN_US)
         return b""
 
@@ -258,12 +169,12 @@ class FastTransport:
         try:
             over = connection.receive(at_us, data)
         except BadResponse as error:
-            self._finish(connection, ("bad_response", str(error)), broken=True)
+            self._finish(connection, _why(connection, ("bad_response", str(error))), broken=True)
             return
         self._watch.note_events(flight.stream.events - before, at_us)
         if over:
             self._finish(connection, connection.failure(), broken=False)
-        elif flight.stream.done:
+        elif flight.stream.done or connection.failure() is not None:
             self._draining.setdefault(connection, at_us + DRAIN_US)
 
     def _start_due(self) -> None:
@@ -274,22 +185,21 @@ class FastTransport:
         while (flight := self._conductor.next()) is not None:
             self._start(flight)
         self._starting = False
-        due_ns = self._conductor.next_due_ns()
-        if due_ns is not None:
-            self._timer.set(due_ns)
+        self._due_ns = self._conductor.next_due_ns()
+        if self._due_ns is not None:
+            self._timer.set(self._due_ns)
 
     def _start(self, flight: Flight, *, anew: bool = False) -> None:
         """Send a request on an idle connection, or open one for it."""
-        if self._idle and not anew:
-            self._send(self._idle.pop(), flight)
+        if self.board.idle and not anew:
+            self._send(self.board.idle.pop(), flight)
             return
         try:
-            connection = Connection(self._address)
+            connection = self.board.connect()
         except OSError as error:
             self._conductor.end(flight, connect_failure(error))
             return
         connection.begin(flight)
-        self._add(connection)
 
     def _send(self, connection: Connection, flight: Flight) -> None:
         connection.begin(flight)
@@ -298,7 +208,7 @@ class FastTransport:
         head = self._head + b"%d\r\n\r\n" % sum(map(len, body))
         try:
             if not connection.send((head, *body)):
-                self._poller.modify(connection.descriptor, _IN | _OUT)
+                self.board.expect(connection, unsent=True)
         except OSError as error:
             self._broken(connection, error)
 
@@ -308,18 +218,18 @@ class FastTransport:
             if descriptor == self._timer.descriptor:
                 self._timer.clear()
             elif descriptor == self._control and self._hear is not None:
-                self._poller.unregister(descriptor)
+                self.board.detach(descriptor)
                 self._hear()
                 self._last_tick_us = 0
             return
         try:
             if not connection.connected:
                 connection.finish_connecting()
-                self._poller.modify(descriptor, _IN)
+                self.board.expect(connection)
                 if connection.flight is not None:
                     self._send(connection, connection.flight)
             elif connection.send_more():
-                self._poller.modify(descriptor, _IN)
+                self.board.expect(connection)
         except OSError as error:
             self._broken(connection, error)
 
@@ -332,8 +242,8 @@ class FastTransport:
             self._retry(connection, flight)
         else:
             said = "in mid-answer" if connection.response.started else "without an answer"
-            failure = connection.failure() or ("disconnected", f"the server closed the connection {said}")
-            self._finish(connection, failure, broken=True)
+            failure = ("disconnected", f"the server closed the connection {said}")
+            self._finish(connection, _why(connection, failure), broken=True)
 
     def _broken(self, connection: Connection, error: OSError) -> None:
         flight = connection.flight
@@ -344,7 +254,8 @@ class FastTransport:
         elif connection.waited and not connection.response.started:
             self._retry(connection, flight)
         else:
-            self._finish(connection, ("disconnected", error.strerror or str(error)), broken=True)
+            failure = ("disconnected", error.strerror or str(error))
+            self._finish(connection, _why(connection, failure), broken=True)
 
     def _retry(self, connection: Connection, flight: Flight) -> None:
         """A kept connection was closed before it took the request: no fault of either; open another."""
@@ -352,7 +263,7 @@ class FastTransport:
         self._drop(connection)
         self._start(flight, anew=True)
 
-    def _finish(self, connection: Connection, failure: tuple[str, str] | None, *, broken: bool) -> None:
+    def _finish(self, connection: Connection, failure: Failure | None, *, broken: bool) -> None:
         flight = connection.flight
         assert flight is not None
         connection.flight = None
@@ -361,8 +272,7 @@ class FastTransport:
         if broken or not self._keeps or not connection.reusable:
             self._drop(connection)
         else:
-            connection.waited = True
-            self._idle.append(connection)
+            self.board.keep(connection)
         self._conductor.end(flight, failure)
         self._start_due()
 
@@ -382,36 +292,29 @@ class FastTransport:
         cut = conductor.cut_off or ("point_timeout" if now_us > conductor.ends_us else None)
         conductor.cut_off = cut
         if expired or cut:
-            for connection in list(self._connections.values()):
+            for connection in list(self.board.by_descriptor.values()):
                 flight = connection.flight
                 if flight is not None and (cut or id(flight) in expired):
                     failure = (CUT_OFF, cut) if cut else ("timeout", conductor.timeout_detail)
-                    self._finish(connection, None if flight.stream.done else failure, broken=True)
+                    self._finish(connection, _why(connection, failure), broken=True)
         for connection, until in list(self._draining.items()):
             if now_us > until:
-                self._finish(connection, None, broken=True)
+                self._finish(connection, connection.failure(), broken=True)
         self._watch.tick(now_us, conductor)
 
-    def _poll(self, seconds: float) -> list[tuple[int, int]]:
-        if self._milliseconds:
-            return self._poller.poll(int(seconds * 1000 + 0.999))  # type: ignore[no-any-return]
-        return self._poller.poll(seconds, MOST_READY)  # type: ignore[no-any-return]
-
-    def _add(self, connection: Connection) -> None:
-        self._connections[connection.descriptor] = connection
-        self._poller.register(connection.descriptor, _OUT)
-
     def _drop(self, connection: Connection) -> None:
-        if self._connections.pop(connection.descriptor, None) is not None:
-            self._poller.unregister(connection.descriptor)
         self._again.pop(connection.descriptor, None)
-        if connection in self._idle:
-            self._idle.remove(connection)
-        connection.close()
+        self.board.drop(connection)
 
     def close(self) -> None:
         """Close every connection."""
-        for connection in list(self._connections.values()):
-            connection.close()
-        self._connections.clear()
+        self.board.close()
         self._timer.close()
+
+
+def _why(connection: Connection, failure: Failure) -> Failure | None:
+    """Why a request ends now that this has happened to its connection: what its answer said goes first."""
+    flight = connection.flight
+    if flight is not None and flight.stream.done:
+        return None
+    return connection.failure() or failure

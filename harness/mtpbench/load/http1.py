@@ -22,7 +22,16 @@ HEAD, SIZE, DATA, AFTER_DATA, TRAILERS, LENGTH, UNTIL_CLOSE, DONE = range(8)
 
 
 class BadResponse(Exception):
-    """The bytes are no HTTP/1.1 response; the message says why."""
+    """The bytes are no HTTP/1.1 response; the message says why.
+
+    `pieces` are those of the body that the same read held before the fault: they have come, and count.
+    """
+
+    pieces: list[bytes]
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.pieces = []
 
 
 class Response:
@@ -61,9 +70,17 @@ class Response:
         """The pieces of the body that `data` holds, in order.
 
         Raises:
-            BadResponse: the bytes are no HTTP/1.1 response.
+            BadResponse: the bytes are no HTTP/1.1 response; it has the pieces that came before.
         """
         pieces: list[bytes] = []
+        try:
+            self._feed(data, pieces)
+        except BadResponse as fault:
+            fault.pieces = pieces
+            raise
+        return pieces
+
+    def _feed(self, data: bytes, pieces: list[bytes]) -> None:
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         while data and self.state != DONE:
@@ -71,16 +88,15 @@ class Response:
                 data = self._take_counted(data, pieces)
             elif self.state == UNTIL_CLOSE:
                 pieces.append(data)
-                return pieces
+                return
             else:
                 rest = self._take_head(data) if self.state == HEAD else self._take_line(data)
                 if rest is None:
                     self._buffer = data
-                    return pieces
+                    return
                 data = rest
         if data:
             raise BadResponse(f"{len(data)} bytes after the end of the response: {data[:60]!r}")
-        return pieces
 
     def close(self) -> bool:
         """The connection has ended; whether the response ended with it in order."""

@@ -6,58 +6,76 @@ The same conductor, the same streams, the same records; stamps are taken in user
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
-from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from io import BytesIO
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 
-from mtpbench.load.conductor import CUT_OFF, Conductor, Failure, Flight, authorization
+from mtpbench.load.address import resolve
+from mtpbench.load.conductor import CUT_OFF, Failure, Flight, authorization
 from mtpbench.load.connection import LIMITS
 from mtpbench.load.http1 import MAX_HEAD_BYTES
-from mtpbench.load.selfwatch import SelfWatch
+from mtpbench.load.transport import DRAIN_S, TransportOptions
 from mtpbench.load.verdict import Verdict
 
 READ_BUFFER_BYTES = 1 << 20
-DRAIN_S = 1.0
 TICK_S = 0.01
 
 
+class _Way:
+    """One attempt at a request: what is known of it, for whoever has to end it."""
+
+    __slots__ = ("answered", "flight", "reused", "transport", "verdict")
+
+    def __init__(self, flight: Flight) -> None:
+        self.flight = flight
+        self.reused = self.answered = False
+        self.verdict: Verdict | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def why(self, failure: Failure) -> Failure | None:
+        """Why the request ends now that this has happened: what its answer said goes first."""
+        if self.flight.stream.done:
+            return None
+        return (self.verdict and self.verdict.failure) or failure
+
+
+_on_the_way: ContextVar[_Way] = ContextVar("_on_the_way")
+"""The attempt that the current task makes."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells each attempt its connection: one whose request did not go out whole can only be aborted."""
+
+    async def connect(self, *arguments: Any, **named: Any) -> Any:
+        connection = await super().connect(*arguments, **named)
+        _on_the_way.get().transport = connection.transport
+        return connection
+
+
 class AiohttpTransport:
-    """Drives one process's share of a load through one aiohttp session.
+    """Drives one process's share of a load through one aiohttp session."""
 
-    Args:
-        conductor: what to send, and where its ends are recorded.
-        watch: what this process notes of itself.
-        path: the path of every request.
-        control: a descriptor that becomes readable when `hear` has something to do, or None.
-        hear: reads it.
-    """
-
-    def __init__(
-        self,
-        conductor: Conductor,
-        watch: SelfWatch,
-        path: str,
-        control: int | None = None,
-        hear: Callable[[], None] | None = None,
-    ) -> None:
-        self._conductor, self._watch, self._path = conductor, watch, path
-        self._control, self._hear = control, hear
+    def __init__(self, options: TransportOptions) -> None:
+        self._conductor, self._watch, self._path = options.conductor, options.watch, options.path
+        self._control, self._hear = options.control, options.hear
         self._session: aiohttp.ClientSession
         self._tasks: set[asyncio.Task[None]] = set()
         self._freed: asyncio.Event
         self._fault: BaseException | None = None
-        self._sent: dict[int, int] = {}
 
     async def open(self, connections: int) -> None:
-        """Open the session; connections are made when they are needed."""
+        """Open the session; connections are made when they are needed.
+
+        Raises:
+            RunError: the server's host has no address.
+        """
         del connections
         job = self._conductor.job
+        resolve(job.base_url)
         headers = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
@@ -66,7 +84,7 @@ class AiohttpTransport:
         }
         if (key := authorization(job)) is not None:
             headers["Authorization"] = key
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=0, **({"keepalive_timeout": 60} if job.keeps_connections else {"force_close": True})
         )
         trace = aiohttp.TraceConfig()
@@ -148,55 +166,60 @@ class AiohttpTransport:
 
     async def _fly(self, flight: Flight) -> None:
         conductor = self._conductor
-        timeout_s = conductor.timeout_us * 1e-6
+        way = _Way(flight)
         failure: Failure | None
         try:
-            async with asyncio.timeout(timeout_s):
-                failure = await self._stream(flight)
+            async with asyncio.timeout(conductor.timeout_us * 1e-6):
+                failure = await self._stream(way)
         except TimeoutError:
-            failure = ("timeout", conductor.timeout_detail)
+            failure = self._give_up(way, ("timeout", conductor.timeout_detail))
         except asyncio.CancelledError:
-            failure = (CUT_OFF, conductor.cut_off or "stopped")
-        if flight.stream.done:
-            failure = None
-        conductor.end(flight, failure)
+            failure = self._give_up(way, (CUT_OFF, conductor.cut_off or "stopped"))
+        conductor.end(flight, None if flight.stream.done else failure)
         self._freed.set()
 
-    async def _stream(self, flight: Flight) -> Failure | None:
-        body = b"".join(self._conductor.pieces(flight))
+    @staticmethod
+    def _give_up(way: _Way, failure: Failure) -> Failure | None:
+        """Leave a request; closing its connection would wait until the server has read the rest of it."""
+        if way.transport is not None:
+            way.transport.abort()
+        return way.why(failure)
+
+    async def _stream(self, way: _Way) -> Failure | None:
+        body = b"".join(self._conductor.pieces(way.flight))
+        _on_the_way.set(way)
         while True:
-            way = SimpleNamespace(flight=flight, reused=False, answered=False)
+            way.reused = way.answered = False
             failure = await self._try(way, body)
             if failure is None or failure[0] != "disconnected" or way.answered or not way.reused:
                 return failure
             self._conductor.retried += 1  # a kept connection was closed before it took the request
 
-    async def _try(self, way: SimpleNamespace, body: bytes) -> Failure | None:
+    async def _try(self, way: _Way, body: bytes) -> Failure | None:
         url = self._conductor.job.base_url.rstrip("/") + self._path
         try:
-            async with self._session.post(
-                url, data=BytesIO(body), allow_redirects=False, trace_request_ctx=way
-            ) as response:
+            async with self._session.post(url, data=BytesIO(body), allow_redirects=False) as response:
                 way.answered = True
-                return await self._read(response, way.flight)
+                return await self._read(response, way)
         except aiohttp.ClientConnectorError as error:
-            limited = error.errno in LIMITS
-            return "client_limit" if limited else "connect_failed", str(error)
+            return "client_limit" if error.errno in LIMITS else "connect_failed", str(error)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
             way.answered |= not isinstance(getattr(error, "message", ""), str)
             return "disconnected", str(error) or type(error).__name__
         except OSError as error:
-            limited = error.errno in LIMITS or error.errno == errno.EMFILE
-            return "client_limit" if limited else "disconnected", str(error) or type(error).__name__
+            code = "client_limit" if error.errno in LIMITS else "disconnected"
+            return code, str(error) or type(error).__name__
         except (aiohttp.ClientError, ValueError) as error:
             return "bad_response", f"{type(error).__name__}: {error}"
 
-    async def _read(self, response: aiohttp.ClientResponse, flight: Flight) -> Failure | None:
+    async def _read(self, response: aiohttp.ClientResponse, way: _Way) -> Failure | None:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        stream, content, watch = flight.stream, response.content, self._watch
-        verdict = Verdict(response.status, headers, stream)
+        stream, content, watch = way.flight.stream, response.content, self._watch
+        verdict = way.verdict = Verdict(response.status, headers, stream)
         if not verdict.wanted:
             await _hear(content, verdict)
+            if way.transport is not None and way.transport.get_write_buffer_size():
+                way.transport.abort()  # refused before it had gone out: closing would wait until it has
             return verdict.failure
         while piece := await content.readany():
             at_us = self._conductor.now_us()
@@ -209,17 +232,13 @@ class AiohttpTransport:
                 break
         return verdict.failure
 
-    async def _note_sent(
-        self, session: aiohttp.ClientSession, context: SimpleNamespace, parameters: Any
-    ) -> None:
+    async def _note_sent(self, *_: Any) -> None:
         """The request leaves: what came before was waiting for a connection."""
-        del session, parameters
-        context.trace_request_ctx.flight.sent_us = self._conductor.now_us()
+        _on_the_way.get().flight.sent_us = self._conductor.now_us()
 
     @staticmethod
-    async def _note_reused(session: aiohttp.ClientSession, context: SimpleNamespace, parameters: Any) -> None:
-        del session, parameters
-        context.trace_request_ctx.reused = True
+    async def _note_reused(*_: Any) -> None:
+        _on_the_way.get().reused = True
 
     async def _tick(self) -> None:
         """The event loop's lag, and the point's timeout."""
@@ -239,11 +258,12 @@ class AiohttpTransport:
 
 
 async def _hear(content: aiohttp.StreamReader, verdict: Verdict) -> None:
-    """Keep what an unwanted answer says, also where it breaks off."""
+    """Keep what an unwanted answer says, also where it breaks off or does not end; not for long."""
     try:
-        while not verdict.heard_enough and (piece := await content.readany()):
-            verdict.hear(piece)
-    except (aiohttp.ClientError, OSError):
+        async with asyncio.timeout(DRAIN_S):
+            while not verdict.heard_enough and (piece := await content.readany()):
+                verdict.hear(piece)
+    except (TimeoutError, aiohttp.ClientError, OSError):
         return
 
 

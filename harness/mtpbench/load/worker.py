@@ -28,6 +28,7 @@ from mtpbench.load.job import Job
 from mtpbench.load.ledger import Ledger
 from mtpbench.load.limits import SPARE_DESCRIPTORS, raise_descriptor_limit
 from mtpbench.load.selfwatch import SelfWatch
+from mtpbench.load.transport import TransportOptions
 from mtpbench.records import from_json
 
 STOPPED = "stopped"
@@ -62,17 +63,23 @@ class Worker:
         prompts, schedule = job.prepare()
         self._slots = len(range(number, job.concurrency, of))
         self._descriptors = raise_descriptor_limit(self._slots + SPARE_DESCRIPTORS)
-        self._path = prompts.path
         ledger = Ledger(directory, number)
         self.conductor = Conductor(job, prompts, schedule.share(number, of), ledger, 2 * self._slots)
         self.watch = SelfWatch(self._report, self._slots)
+        self._options = TransportOptions(
+            conductor=self.conductor,
+            watch=self.watch,
+            path=prompts.path,
+            control=voice.control,
+            hear=self._hear,
+        )
 
     def run(self) -> None:
         """Wait for the start, send the share, write everything down."""
         if self.job.load.transport == "aiohttp":
             self._run_loop()
         else:
-            transport = FastTransport(self.conductor, self.watch, self._path, self._voice.control, self._hear)
+            transport = FastTransport(self._options)
             transport.open(self._slots)
             try:
                 if self._await_start():
@@ -87,9 +94,7 @@ class Worker:
         from mtpbench.load.overaiohttp import AiohttpTransport
 
         async def run() -> None:
-            transport = AiohttpTransport(
-                self.conductor, self.watch, self._path, self._voice.control, self._hear
-            )
+            transport = AiohttpTransport(self._options)
             await transport.open(self._slots)
             try:
                 if self._await_start():

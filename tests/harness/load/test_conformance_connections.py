@@ -142,7 +142,7 @@ def test_a_server_that_talks_or_closes_while_connections_are_being_opened():
             original = FastTransport.run
 
             def run(self, seen=seen, original=original):
-                seen.extend(self._idle)
+                seen.extend(self.board.idle)
                 return original(self)
 
             with pytest.MonkeyPatch.context() as patch:

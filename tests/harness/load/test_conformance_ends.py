@@ -188,13 +188,23 @@ def test_chunks_that_are_broken(kind):
     assert record[1:] == TWO[1:]
 
 
+@pytest.mark.parametrize("kind", BROKEN_CHUNKS)
+def test_what_is_read_together_with_a_broken_chunk_counts(kind):
+    """Where the network cut the bytes decides nothing. aiohttp hands on nothing of such a read."""
+    script = reply(CHUNKED + b"".join(map(chunk, tokens()[:2])) + BROKEN_CHUNKS[kind])
+    (record,) = serve(script, concurrency=1, warmup=0, measured=1, rules=SOON)[0].fields
+    assert record == ("bad_response", *TWO[1:])
+
+
 def test_bytes_after_the_end_of_an_answer_do_not_get_into_the_next():
-    """They may spoil the answer that they are read with, but nothing else."""
+    """With aiohttp they spoil the answer that they are read with, but nothing else."""
     response = measured(BODY, Connection="close")
     records, _ = serve_both(reply(response, b"garbage", pause_s=0.02, closes=True), measured=3)
     assert records == [GOOD] * 3
-    outcomes = serve_both(reply(response + b"garbage", closes=True), measured=3)[1].values()
-    assert {error for outcome in outcomes for error in outcome.errors} <= {None, "bad_response"}
+    together = reply(response + b"garbage", closes=True)
+    job = {"concurrency": 1, "warmup": 0, "measured": 3}
+    assert serve(together, transport="fast", **job)[0].fields == [GOOD] * 3
+    assert set(serve(together, transport="aiohttp", **job)[0].errors) <= {None, "bad_response"}
 
 
 STATUSES = {
@@ -240,6 +250,46 @@ def test_a_huge_error_page_is_not_read_to_its_end(framing):
     records, outcomes = serve_both(reply(bodies[framing], closes=framing == "close"), measured=2)
     assert records == [nothing("http_502")] * 2
     assert all(detail.startswith("xxx") and len(detail) <= 2000 for detail in details(outcomes))
+
+
+UNENDING = {
+    "http_500": head("500 Oops", "text/plain", Content_Length=99),
+    "http_503": head("503 Busy", "text/plain", Transfer_Encoding="chunked"),
+    "http_502": head("502 Bad Gateway", "text/plain"),
+    "wrong_content_type": head(kind="text/html", Content_Length=99),
+}
+
+
+@pytest.mark.parametrize("code", UNENDING)
+def test_an_unwanted_answer_that_never_ends_is_named_after_a_second(code):
+    """Not after the request's timeout: its head has said what it is."""
+    said = chunk(b"boom") if code == "http_503" else b"boom"
+
+    def script(peer):
+        peer.read()
+        peer.send(UNENDING[code], said)
+        peer.await_close()
+
+    records, outcomes = serve_both(script, rules=Measurement(request_timeout_s=8.0, point_timeout_s=20.0))
+    assert records == [nothing(code)]
+    for outcome in outcomes.values():
+        (record,) = outcome.requests
+        assert record.error_detail.endswith("boom")
+        assert record.end_s - record.sent_s < 5.0
+
+
+@pytest.mark.parametrize("rules", [SOON, Measurement(request_timeout_s=9.0, point_timeout_s=0.4)])
+def test_an_unwanted_answer_keeps_its_name_when_time_is_up(rules):
+    """Be it the request's or the point's."""
+
+    def script(peer):
+        peer.read()
+        peer.send(UNENDING["http_500"], b"boom")
+        peer.await_close()
+
+    records, outcomes = serve_both(script, rules=rules)
+    assert records == [nothing("http_500")]
+    assert details(outcomes) == ["boom"] * 2
 
 
 def test_a_200_that_is_no_stream():

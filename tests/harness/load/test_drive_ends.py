@@ -16,6 +16,7 @@ from loads import TRANSPORTS, job_for
 from scripted import Server
 
 from mtpbench.errors import InputError, RunError, SweepError
+from mtpbench.load import client
 from mtpbench.load.client import drive
 from mtpbench.records import Load, Measurement, Workload
 
@@ -141,9 +142,21 @@ def test_a_dataset_that_is_not_there_is_the_users_error(tmp_path):
         run(job_for(1, workload=workload))
 
 
-def test_a_worker_that_dies_before_it_is_ready_is_a_failed_run(monkeypatch):
-    with pytest.raises(RunError, match=r"load client 0 .*before it was ready"):
-        run(dataclasses.replace(job_for(1), base_url="http://no such host:1"))
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_host_without_an_address_is_named_before_any_process_starts(transport, monkeypatch):
+    monkeypatch.setattr(client, "Pool", None)
+    job = dataclasses.replace(job_for(1, transport=transport), base_url="http://me:pw@no such host:1/v9")
+    with pytest.raises(RunError, match="the host 'no such host' of http://no such host:1 has no address"):
+        run(job)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_worker_that_dies_before_it_is_ready_is_a_failed_run(transport, monkeypatch):
+    """Its host's name has become unknown since the parent asked."""
+    monkeypatch.setattr(client, "resolve", lambda base_url: [])
+    job = dataclasses.replace(job_for(1, transport=transport), base_url="http://no such host:1")
+    with pytest.raises(RunError, match=r"load client 0 .*before it was ready.*the host 'no such host'"):
+        run(job)
 
 
 @pytest.mark.parametrize("early", [True, False])

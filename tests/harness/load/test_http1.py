@@ -170,6 +170,14 @@ def test_what_is_no_response(data):
         read(*cut(data, 1 + len(data) // 500))
 
 
+def test_the_body_that_came_before_a_fault_is_handed_on_with_it():
+    response = Response()
+    response.feed(CHUNKED)
+    with pytest.raises(BadResponse) as caught:
+        response.feed(chunk(b"ab") + chunk(b"cd") + b"2\r\nefg\r\n")
+    assert caught.value.pieces == [b"ab", b"cd", b"ef"]
+
+
 def test_a_head_of_bare_newlines_ends_where_it_ends():
     """Also if the body holds what would end another head."""
     body, response = read(b"HTTP/1.1 200 OK\nContent-Length: 12\n\n1234\r\n\r\n5678")

@@ -1,0 +1,81 @@
+"""One worker process of our client that drains a stopped load: what workers.py starts one or two of.
+
+    python benchmarks/client/drain.py --url URL --concurrency N --osl N --isl N --event-bytes N
+        --worker I --of N
+
+Its reads take one event each: a socket that holds a whole answer would otherwise give it in one read, and a
+read is much of what an event costs. Prints one JSON line: when its last request had ended (CLOCK_MONOTONIC),
+the CPU that it had used by then, its events and its reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from mtpbench.load import fast
+from mtpbench.load.job import Job
+from mtpbench.load.worker import Worker
+from mtpbench.records import Measurement, Workload
+
+START_DELAY_NS = 100_000_000
+
+
+class Voice:
+    """Starts the worker by itself, and notes when it last spoke: at its end, before it writes files."""
+
+    control: int | None = None
+    ended_ns = 0
+    cpu_s = 0.0
+
+    def await_start(self) -> int:
+        """See `mtpbench.load.worker.Voice`."""
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        return time.perf_counter_ns() + START_DELAY_NS
+
+    def say(self, message: dict[str, int]) -> None:
+        """See `mtpbench.load.worker.Voice`."""
+        del message
+        self.ended_ns, self.cpu_s = time.monotonic_ns(), time.process_time()
+
+
+def main() -> None:
+    """Read the words, drain, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--url", required=True)
+    for name in ("concurrency", "osl", "isl", "worker", "of", "event-bytes"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    words = parser.parse_args()
+    job = Job(
+        base_url=words.url,
+        model_name="mock",
+        workload=Workload(isl=words.isl, osl=words.osl),
+        rules=Measurement(warmup_per_slot=0.0, requests_per_slot=1.0, min_requests=1, continuous_usage=False),
+        concurrency=words.concurrency,
+    )
+    fast.READ_BYTES = words.event_bytes
+    voice = Voice()
+    with tempfile.TemporaryDirectory() as folder:
+        worker = Worker(job, Path(folder), words.worker, words.of, voice)
+        worker.run()
+    print(
+        json.dumps(
+            {
+                "ended_ns": voice.ended_ns,
+                "cpu_s": voice.cpu_s,
+                "events": worker.conductor.ended_tokens,
+                "reads": worker.watch.reads,
+                "failed": worker.conductor.failed,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

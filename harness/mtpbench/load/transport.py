@@ -1,0 +1,31 @@
+"""What every transport is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mtpbench.load.conductor import Conductor
+from mtpbench.load.selfwatch import SelfWatch
+
+DRAIN_S = 1.0
+"""How long an answer that has said all may take to end: its connection can be kept then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TransportOptions:
+    """One process's share of a load, and who is told of it.
+
+    Args:
+        conductor: what to send, and where its ends are recorded.
+        watch: what this process notes of itself.
+        path: the path of every request.
+        control: a descriptor that becomes readable when `hear` has something to do, or None.
+        hear: reads it.
+    """
+
+    conductor: Conductor
+    watch: SelfWatch
+    path: str
+    control: int | None = None
+    hear: Callable[[], None] | None = None
