@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from mtpbench.load.harvest import DriveResult, collect
 from mtpbench.load.job import Job
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.pool import Pool
+from mtpbench.load.station import Station
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,7 @@ async def drive(
     progress: Callable[[Progress], None] | None = None,
     stop: asyncio.Event | None = None,
     on_origin: Callable[[float], None] | None = None,
+    stations: Sequence[Station] = (),
 ) -> DriveResult:
     """Send a job's requests and record every one of them.
 
@@ -58,6 +60,7 @@ async def drive(
             are where the job does not say. None for a guess from the concurrency.
         progress: called about four times a second, and once at the end.
         stop: when set, the run is cut off like at the point's timeout.
+        stations: other hosts that the client processes run on, dealt in turn; none for this host.
         on_origin: told the `time.perf_counter()` value of the point's second 0, for others who stamp on it.
 
     Raises:
@@ -67,7 +70,7 @@ async def drive(
     job = replace(job, load=replace(job.load, transport=choose_transport(job)))
     await asyncio.to_thread(resolve, job.base_url)
     prompts, schedule = job.prepare()
-    async with Pool(job, choose_workers(job, events_per_s)) as pool:
+    async with Pool(job, choose_workers(job, events_per_s), stations) as pool:
         origin_ns = pool.start(lambda: progress(_progress(pool, schedule, origin_ns)) if progress else None)
         if on_origin is not None:
             on_origin(origin_ns * 1e-9)

@@ -66,7 +66,7 @@ def collect(pool: Pool, job: Job, plan: tuple[Prompts, Schedule], origin_ns: int
     said = tuple(summaries.values())
     client = judge_client(
         [_notes(pool, number) for number in summaries],
-        _facts(job, said, pool.count),
+        _facts(job, said, pool),
         table,
         job.concurrency,
         job.time_scale,
@@ -83,7 +83,8 @@ def collect(pool: Pool, job: Job, plan: tuple[Prompts, Schedule], origin_ns: int
     )
 
 
-def _facts(job: Job, said: Sequence[dict[str, Any]], workers: int) -> ClientFacts:
+def _facts(job: Job, said: Sequence[dict[str, Any]], pool: Pool) -> ClientFacts:
+    workers = pool.count
     stamps = {summary["stamps"] for summary in said}
     kernel = stamps == {"kernel"}
 
@@ -95,6 +96,8 @@ def _facts(job: Job, said: Sequence[dict[str, Any]], workers: int) -> ClientFact
         transport=job.load.transport,
         stamps="kernel" if kernel else "user" if stamps else None,
         workers=workers,
+        hosts=pool.hosts,
+        host_clock_error_s=pool.clock_error_s,
         # A process that died took its counts with it: what is left of them is no count of the whole.
         late_starts=_total(said, "waited") if len(said) == workers else None,
         unsent=_total(said, "unsent") if len(said) == workers else None,

@@ -30,6 +30,8 @@ class ClientFacts:
     transport: str
     stamps: str | None
     workers: int
+    hosts: tuple[str, ...]
+    host_clock_error_s: float | None
     late_starts: int | None
     unsent: int | None
     clock_drift_s: float | None
@@ -69,6 +71,8 @@ def judge_client(
         transport=facts.transport,
         stamps=facts.stamps,
         workers=facts.workers,
+        hosts=facts.hosts,
+        host_clock_error_s=facts.host_clock_error_s,
         reader_lag_p50_s=_percentile(lags, 50),
         reader_lag_p99_s=_percentile(lags, 99),
         send_lag_p50_s=_percentile(send_lags, 50),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Any
 
 from mtpbench.errors import InputError, RunError
 from mtpbench.load.job import Job
+from mtpbench.load.station import ClockOffset, Station, ask_clock
 from mtpbench.records import to_json
 
 READY_TIMEOUT_S = 300.0
@@ -36,6 +38,8 @@ class WorkerProcess:
 
     number: int
     process: asyncio.subprocess.Process
+    station: Station
+    offset: ClockOffset = field(default_factory=lambda: ClockOffset(offset_ns=0, error_ns=0))
     said: dict[str, int] = field(default_factory=dict)
     ended_at: float | None = None
 
@@ -46,15 +50,18 @@ class Pool:
     Args:
         job: the load.
         workers: how many processes.
+        stations: hosts that they are dealt to in turn; none for this host.
 
     Raises:
         InputError: a process found the job's own files wrong (a dataset, a missing key).
-        RunError: a process died before it was ready.
+        RunError: a process died before it was ready, or does not tell its clock.
     """
 
-    def __init__(self, job: Job, workers: int) -> None:
+    def __init__(self, job: Job, workers: int, stations: Sequence[Station] = ()) -> None:
         self._job, self.count = job, workers
-        self._folder = tempfile.TemporaryDirectory(prefix="mtpbench-load-")
+        self._stations = tuple(stations) or (Station(host=socket.gethostname()),)
+        shared = self._stations[0].directory
+        self._folder = tempfile.TemporaryDirectory(prefix="mtpbench-load-", dir=shared)
         self.directory = Path(self._folder.name)
         self.members: list[WorkerProcess] = []
         self._readers: list[asyncio.Task[None]] = []
@@ -66,6 +73,9 @@ class Pool:
                 self.members.append(await self._start(number))
             self._readers = [asyncio.create_task(self._await_ready(member)) for member in self.members]
             await asyncio.gather(*self._readers)
+            for member in self.members:
+                if member.station.launch:
+                    member.offset = await ask_clock(member.process, member.station.host)
         except BaseException:
             await self._end()
             raise
@@ -78,8 +88,10 @@ class Pool:
         await self._end()
 
     async def _start(self, number: int) -> WorkerProcess:
+        station = self._stations[number % len(self._stations)]
         with self.words_file(number).open("wb") as words:
             process = await asyncio.create_subprocess_exec(
+                *station.launch,
                 sys.executable,
                 "-m",
                 "mtpbench.load.worker",
@@ -91,7 +103,7 @@ class Pool:
                 stderr=words,
                 start_new_session=True,
             )
-        return WorkerProcess(number=number, process=process)
+        return WorkerProcess(number=number, process=process, station=station)
 
     async def _await_ready(self, member: WorkerProcess) -> None:
         assert member.process.stdout is not None
@@ -117,7 +129,7 @@ class Pool:
         delay_s = START_DELAY_S + ACCEPT_S * self._job.concurrency
         origin_ns = time.perf_counter_ns() + int(delay_s * 1e9)
         for member in self.members:
-            self._tell(member, f"go {origin_ns}")
+            self._tell(member, f"go {origin_ns + member.offset.offset_ns}")
             self._readers.append(asyncio.create_task(self._listen(member, heard)))
         return origin_ns
 
@@ -129,6 +141,17 @@ class Pool:
     async def wait(self) -> None:
         """Until every process has ended, by itself or not."""
         await asyncio.gather(*self._readers)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that the processes run on."""
+        return tuple(dict.fromkeys(member.station.host for member in self.members))
+
+    @property
+    def clock_error_s(self) -> float | None:
+        """How far the clock of any other host may be off; None where all run on this one."""
+        errors = [member.offset.error_ns for member in self.members if member.station.launch]
+        return max(errors) * 1e-9 if errors else None
 
     def total(self, name: str) -> int:
         """The sum of what the processes last said of a count."""

@@ -2,9 +2,10 @@
 
     python -m mtpbench.load.worker DIRECTORY NUMBER OF
 
-It reads DIRECTORY/job.json, prepares its share, says `ready` on standard output, starts at the moment that
-standard input names (`go NANOSECONDS`, a `time.perf_counter_ns()` value), says how far it is, and writes what
-happened into DIRECTORY. `stop` on standard input, or its end, cuts the load off.
+It reads DIRECTORY/job.json, prepares its share, says `ready` on standard output, tells its clock as often as
+standard input asks for it (`clock`), starts at the moment that it names (`go NANOSECONDS`, a value of this
+host's `time.perf_counter_ns()`), says how far it is, and writes what happened into DIRECTORY. `stop` on
+standard input, or its end, cuts the load off.
 """
 
 from __future__ import annotations
@@ -151,14 +152,16 @@ class Worker:
 
 
 class Pipes:
-    """Standard input and output: `go NANOSECONDS` starts; `stop`, or the end of input, cuts off."""
+    """Standard input and output: `clock`, then `go NANOSECONDS`; `stop`, or the end of input, cuts off."""
 
     control: int | None = _STDIN
 
     def await_start(self) -> int | None:
         """See `Voice.await_start`."""
         self._write({"ready": True})
-        word, _, moment = self._read_line().partition(" ")
+        while (line := self._read_line()) == "clock":
+            self._write({"clock": time.perf_counter_ns()})
+        word, _, moment = line.partition(" ")
         return int(moment) if word == "go" else None
 
     def say(self, message: dict[str, int]) -> None:

@@ -108,6 +108,8 @@ class ClientHealth:
         transport: `fast` or `aiohttp`.
         stamps: who stamped the reads: the `kernel`, or the client in `user` space.
         workers: client processes.
+        hosts: where they ran.
+        host_clock_error_s: how far the clocks of several hosts may disagree; NULL on one host.
         reader_lag_p50_s, reader_lag_p99_s: from the arrival of bytes (kernel stamps), or from a due wake-up
             (user stamps), to the reader.
         send_lag_p50_s, send_lag_p99_s: from the moment a request was due to its first byte.
@@ -128,6 +130,8 @@ class ClientHealth:
     transport: str | None = None
     stamps: str | None = None
     workers: int | None = None
+    hosts: tuple[str, ...] = ()
+    host_clock_error_s: float | None = None
     reader_lag_p50_s: float | None = None
     reader_lag_p99_s: float | None = None
     send_lag_p50_s: float | None = None

@@ -83,6 +83,8 @@ def test_only_events_that_may_have_come_apart_count_as_coalesced():
 
 
 FACTS = ClientFacts(
+    hosts=("n0",),
+    host_clock_error_s=None,
     workers=2,
     transport="fast",
     stamps="kernel",
