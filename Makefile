@@ -64,8 +64,11 @@ test-dynamo: $(DEV_READY) ## tests on Dynamo's frontend with its mocker, set up 
 test-gpu: $(DEV_READY) ## measure vLLM on this machine's NVIDIA GPU; says NOT RUN where there is none
 	$(BIN)/python tests/gpu/measure_vllm.py
 
-test-slurm test-browser:
-	@echo "$@: this tier has no tests yet"; exit 1
+test-slurm: $(DEV_READY) ## tests on a private real Slurm; installs Debian's packages, says NOT RUN where it cannot
+	$(BIN)/python tests/slurm/prepare.py -- $(BIN)/python -m pytest tests/slurm
+
+test-browser: $(DEV_READY) ## tests of the report in Debian's Chromium; installs it, says NOT RUN where it cannot
+	$(BIN)/python tests/browser/prepare.py -- $(BIN)/python -m pytest tests/browser
 
 $(RUN_READY): requirements/run.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'

@@ -13,7 +13,7 @@ import aiohttp
 from mtpbench.errors import StartError
 from mtpbench.failures import explain
 from mtpbench.placeholders import Placement
-from mtpbench.records import Deployment, Process
+from mtpbench.records import Deployment, Point, Process
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
@@ -52,6 +52,24 @@ class Executor(Protocol):
         """End every process started."""
 
 
+class Site(Protocol):
+    """A place where deployments run, one after the other: this machine, or a Slurm allocation."""
+
+    name: str
+
+    def executor(self, directory: Path) -> Executor:
+        """What runs one start of a deployment, with its files and logs in a directory of its own."""
+
+    def obstacle(self, deployment: Deployment, point: Point) -> str | None:
+        """Why a deployment can't run here, and what can be done instead; None where it can."""
+
+    def unmetered(self, deployment: Deployment) -> str | None:
+        """Why the power of a deployment's GPUs can't be read by this process; None where it can."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Where this is, for the record; nothing where the host's name says it all."""
+
+
 class LiveDeployment:
     """A deployment whose processes run while the `async with` block does.
 
@@ -72,7 +90,8 @@ class LiveDeployment:
 
     async def __aenter__(self) -> Self:
         try:
-            placement = self.executor.place(self.deployment)
+            # In a thread: an executor may have to ask every node first.
+            placement = await asyncio.to_thread(self.executor.place, self.deployment)
             self._placement = placement
             # Workers first: a router that starts before them may give up on them.
             for process in sorted(self.deployment.processes, key=lambda p: p.role == "router"):

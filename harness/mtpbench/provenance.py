@@ -35,11 +35,15 @@ _PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """How a point was run: the executor's name, and what was started where (None on the virtual clock)."""
+    """How a point was run: the executor's name, and what was started where (None on the virtual clock).
+
+    `where` says in words what the host's name does not: the Slurm job and its nodes.
+    """
 
     executor: str
     deployment: Deployment | None = None
     placement: Placement | None = None
+    where: tuple[str, ...] = ()
 
 
 def collect(
@@ -70,13 +74,18 @@ def collect(
         gpus=(),
         command_lines={p.name: p.argv for p in processes},
         environment=redact({**outside, **own}),
-        notes=notes,
+        notes=(*started.where, *notes),
     )
 
 
 def redact(environment: Mapping[str, str]) -> Mapping[str, str]:
     """The environment with every value whose name looks secret replaced."""
-    return {name: REDACTED if _SECRET.search(name) else value for name, value in environment.items()}
+    return {name: REDACTED if looks_secret(name) else value for name, value in environment.items()}
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a variable's name looks as if its value were a secret."""
+    return _SECRET.search(name) is not None
 
 
 @cache

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mtpbench import hardware
-from mtpbench.deployment import LiveDeployment
+from mtpbench.deployment import LiveDeployment, Site
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import InputError, StartError, UnsupportedError
-from mtpbench.executors.local import LocalExecutor, missing_program
+from mtpbench.executors.local import LocalSite
 from mtpbench.load.client import Progress, drive
 from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job
@@ -97,29 +97,37 @@ def plan_run(points: Sequence[Point], store: SweepStore, *, again: bool = False)
     return RunPlan(ladders=ordered, done=done)
 
 
-def refuse_impossible(plan: RunPlan) -> None:
-    """Refuse, before anything starts, what this machine can't run: more nodes than one, a missing engine.
+def refuse_impossible(plan: RunPlan, site: Site | None = None) -> None:
+    """Refuse, before anything starts, what can't run at a site (this machine where none is given).
 
     Raises:
         UnsupportedError: names the first such deployment, and what can be done instead.
     """
+    site = site or LocalSite()
     for ladder in plan.ladders:
         first = ladder[0]
         deployment = engine_of(first).deploy(first, hardware.lookup(first.hardware))
-        if deployment.nodes > 1 and first.simulation is None:
-            raise UnsupportedError(
-                f"{first.arm.name} on {first.topology.name} needs {deployment.nodes} nodes of "
-                f"{first.hardware}; the local executor has this one. Choose smaller points with --only, or "
-                "play the sweep with --simulate"
-            )
-        if missing := missing_program(deployment):
-            raise UnsupportedError(missing)
+        if why_not := site.obstacle(deployment, first):
+            raise UnsupportedError(why_not)
 
 
 async def run_live(
-    plan: RunPlan, store: SweepStore, observer: Observer, stop: asyncio.Event, front_port: int | None = None
+    plan: RunPlan,
+    store: SweepStore,
+    observer: Observer,
+    stop: asyncio.Event,
+    site: Site | None = None,
+    servers: Path | None = None,
 ) -> None:
-    """Measure every ladder of a plan on servers of its own, under the local executor.
+    """Measure every ladder of a plan on servers of its own.
+
+    Args:
+        plan: what to measure.
+        store: where results go.
+        observer: told what happens.
+        stop: ends the run when set.
+        site: where servers run; None for this machine.
+        servers: where their files and logs go; None for the folder `servers` of the results.
 
     A point that fails is stored as invalid, and the ladder goes on. When `stop` is set, the running point is
     cut off, what it recorded is stored (invalid, so that the next run measures it again), and everything is
@@ -129,10 +137,11 @@ async def run_live(
         RunError: an address asked for by number is taken.
         StoreError: results can't be written.
     """
+    place = (site or LocalSite(), servers or store.directory / "servers")
     for ladder in plan.ladders:
         if stop.is_set():
             return
-        await _Ladder(ladder, store, observer, stop, front_port).run()
+        await _Ladder(ladder, store, observer, stop, place).run()
 
 
 class _Ladder:
@@ -144,9 +153,10 @@ class _Ladder:
         store: SweepStore,
         observer: Observer,
         stop: asyncio.Event,
-        front_port: int | None,
+        place: tuple[Site, Path],
     ) -> None:
-        self.store, self.observer, self.stop, self.front_port = store, observer, stop, front_port
+        self.store, self.observer, self.stop = store, observer, stop
+        self.site, self.servers = place
         self.waiting = list(points)
         self.deployment = engine_of(points[0]).deploy(points[0], hardware.lookup(points[0].hardware))
         self.starts = 0
@@ -170,8 +180,7 @@ class _Ladder:
 
     async def _serve(self) -> str:
         """Start the deployment and serve what waits, until it is done or dead; says how it died."""
-        directory = self.store.directory / "servers" / f"{self.deployment.key}@{_stamp()}"
-        executor = LocalExecutor(directory, self.front_port)
+        executor = self.site.executor(self.servers / f"{self.deployment.key}@{_stamp()}")
         timeout_s = self.waiting[0].measurement.ready_timeout_s
         async with contextlib.AsyncExitStack() as stack:
             starting = stack.enter_async_context(LiveDeployment(self.deployment, executor, timeout_s))
@@ -235,7 +244,12 @@ class _Ladder:
         )
         logs = {h.process.name: _since(h.log, offsets[h.process.name]) for h in live.handles}
         result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
-        origin = Started(executor="local", deployment=live.deployment, placement=live.placement)
+        origin = Started(
+            executor=self.site.name,
+            deployment=live.deployment,
+            placement=live.placement,
+            where=self.site.notes(),
+        )
         provenance = collect(point, origin, (started, now_utc()), raw.facts.notes)
         if point.load.chunks == "summarised":
             raw = dataclasses.replace(raw, requests=raw.requests.summarised())
@@ -257,7 +271,7 @@ class _Ladder:
         halt = asyncio.Event()
         watching = asyncio.create_task(self._watch(live, halt))
         async with sampler:
-            self.meter.start(live.deployment, point)
+            self._start_meter(live.deployment, point)
             try:
                 driven = await drive(
                     Job.of(
@@ -276,6 +290,14 @@ class _Ladder:
         watching.cancel()
         sampler.start_clock(driven.origin)
         return driven, sampler
+
+    def _start_meter(self, deployment: Deployment, point: Point) -> None:
+        """Meter the GPUs, where all of them can be read from here; a part would pass for the whole."""
+        why_not = None if point.simulation else self.site.unmetered(deployment)
+        if why_not is None:
+            self.meter.start(deployment, point)
+        else:
+            self.meter.source, self.meter.reason = "none", why_not
 
     def _facts(self, point: Point, died: str | None, cut_off: str | None) -> RunFacts:
         deciding = [p.name for p in self.deployment.processes if p.role in ("decode", "aggregated")]
@@ -311,7 +333,8 @@ class _Ladder:
         )
         result = measure(point, raw.requests, (), (), raw.client, facts)
         now = now_utc()
-        provenance = collect(point, Started(executor="local"), (now, now))
+        origin = Started(executor=self.site.name, where=self.site.notes())
+        provenance = collect(point, origin, (now, now))
         self.store.write(point, result, provenance, raw, {"failure": why.encode()})
         self.observer.point_finished(point, result)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mtpbench.executors.local import LocalSite
 from mtpbench.executors.sockets import choose_port
 from mtpbench.load.client import Progress
 from mtpbench.records import Deployment, Point, PointResult
@@ -105,7 +106,7 @@ def measure(sweep: Sweep, points: Sequence[Point], root: Path, *, kill: bool = F
     for _ in range(1 if kill else ATTEMPTS):
         measured = {point.arm.name for point in points if store.state(point.id) == "valid"}
         left = [point for point in points if point.arm.name not in measured]
-        asyncio.run(run_live(plan_run(left, store), store, watcher, asyncio.Event(), watcher.port))
+        asyncio.run(run_live(plan_run(left, store), store, watcher, asyncio.Event(), LocalSite(watcher.port)))
     return Run(sweep=sweep, watcher=watcher, directory=store.directory)
 
 

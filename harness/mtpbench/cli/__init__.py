@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import mtpbench
-from mtpbench.cli import doctor, plan, run, simulate
+from mtpbench.cli import doctor, job, plan, run, simulate, status, submit
 from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError
 from mtpbench_analysis import cli as analysis
 
@@ -28,10 +28,14 @@ app = typer.Typer(
 app.command("plan")(plan.plan)
 app.command("schema")(plan.schema)
 app.command("run")(run.run)
-app.command("status")(run.status)
+app.command("submit")(submit.submit)
+app.command("status")(status.status)
+app.command("cancel")(submit.cancel)
 app.command("doctor")(doctor.doctor)
 app.command("recompute")(run.recompute)
 app.add_typer(simulate.app, name="simulate", help="The embedded engine: serve it, calibrate it.")
+app.command("job", hidden=True)(job.job)
+app.command("tables", hidden=True)(submit.tables)
 analysis.register(app)
 
 

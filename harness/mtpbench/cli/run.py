@@ -1,4 +1,4 @@
-"""`mtpbench run`, `status` and `recompute`."""
+"""`mtpbench run` and `recompute`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mtpbench import run as running
-from mtpbench.cli.progress import RunProgress, summary
+from mtpbench.cli.progress import RunProgress
+from mtpbench.deployment import Site
 from mtpbench.errors import InputError, RunError, SchemaError, StoreError
+from mtpbench.executors.local import LocalSite
+from mtpbench.executors.slurm import SlurmSite
 from mtpbench.executors.sockets import choose_port
 from mtpbench.records import Point
+from mtpbench.slurm.cluster import load_cluster
+from mtpbench.slurm.job import allocation_here, step_options
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench.virtualrun import run_virtual
@@ -43,17 +47,19 @@ def run(
         bool, typer.Option("--simulate", help="run on the embedded engine's virtual clock instead")
     ] = False,
     again: Annotated[bool, typer.Option(help="measure points that are valid already again")] = False,
-    executor: Annotated[str, typer.Option(help="where servers run: local")] = "local",
+    executor: Annotated[
+        str, typer.Option(help="where servers run: local, or slurm inside an allocation")
+    ] = "local",
+    cluster: Annotated[
+        str | None, typer.Option(help="for --executor slurm: a profile, as for submit")
+    ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="number of the port that takes requests")
     ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Measure a sweep's missing and invalid points; ends with the comparison table and the report's path."""
-    if executor != "local":
-        raise InputError(f"unknown executor {executor!r}; known: local")
-    if port is not None:
-        choose_port(port)
+    site = _site(executor, cluster, port)
     loaded = simulate(load_sweep(sweep)) if on_virtual_clock else load_sweep(sweep)
     chosen = select(loaded.points, only or ())
     store = SweepStore(results, loaded.info)
@@ -62,7 +68,7 @@ def run(
         store.open()
         plan = running.plan_run(chosen, store, again=again)
         if not on_virtual_clock:
-            running.refuse_impossible(plan)
+            running.refuse_impossible(plan, site)
         left = sum(len(ladder) for ladder in plan.ladders)
         _announce(console, loaded, len(plan.done), left)
         with RunProgress(console, left) as progress:
@@ -70,19 +76,8 @@ def run(
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
                 interrupted = run_virtual(plan, store, progress)
             else:
-                interrupted = asyncio.run(_run_live(plan, store, progress, port))
+                interrupted = asyncio.run(_run_live(plan, store, progress, site))
     _finish(console, store.directory, interrupted=interrupted)
-
-
-def status(sweep: SweepArgument, results: ResultsOption = RESULTS) -> None:
-    """Show which points of a sweep are measured, invalid (and why) or missing."""
-    loaded = load_sweep(sweep)
-    console = Console()
-    for plan in (loaded, simulate(loaded)):
-        if (results / plan.info.name / "sweep.json").is_file():
-            _print_status(console, plan, results / plan.info.name)
-            return
-    console.print(f"{loaded.info.name}: nothing in {results} yet; {len(loaded.points)} points are missing")
 
 
 def recompute(
@@ -125,12 +120,29 @@ def _matches(point_id: str, pattern: str) -> bool:
     )
 
 
-async def _run_live(
-    plan: running.RunPlan, store: SweepStore, progress: RunProgress, port: int | None
-) -> bool:
+def _site(executor: str, cluster: str | None, port: int | None) -> Site:
+    """Where servers are to run.
+
+    Raises:
+        InputError: the executor is unknown, or this is no allocation.
+        PortInUse: the port is taken.
+    """
+    if executor == "local":
+        if cluster is not None:
+            raise InputError("--cluster is for --executor slurm; the local executor needs none")
+        if port is not None:
+            choose_port(port)
+        return LocalSite(port)
+    if executor == "slurm":
+        profile = load_cluster(cluster) if cluster is not None else None
+        return SlurmSite(allocation_here(os.environ), step_options(profile), port)
+    raise InputError(f"unknown executor {executor!r}; known: local, slurm")
+
+
+async def _run_live(plan: running.RunPlan, store: SweepStore, progress: RunProgress, site: Site) -> bool:
     """Run, and take everything down in order on Ctrl-C or SIGTERM; returns whether that happened."""
     stop = asyncio.Event()
-    task = asyncio.ensure_future(running.run_live(plan, store, progress, stop, port))
+    task = asyncio.ensure_future(running.run_live(plan, store, progress, stop, site))
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -193,28 +205,3 @@ def _show_comparison(console: Console, directory: Path) -> None:
         return
     console.print(table)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-
-
-def _print_status(console: Console, sweep: Sweep, directory: Path) -> None:
-    table = Table(title=f"{sweep.info.name} in {directory}", title_justify="left")
-    for heading in ("point", "state", "figures"):
-        table.add_column(heading, overflow="fold")
-    sweep_read = read_sweep(directory)
-    stored = {point.point.id: point for point in sweep_read.points}
-    counts = {"valid": 0, "invalid": 0, "missing": 0, "damaged": 0}
-    for point in sweep.points:
-        found = stored.get(point.id)
-        if point.id in sweep_read.damaged:
-            state, figures = "damaged", f"{sweep_read.damaged[point.id]}; running again measures it anew"
-        elif found is None:
-            state, figures = "missing", ""
-        elif found.result.valid:
-            state, figures = "valid", summary(found.result)
-        else:
-            state = "invalid"
-            figures = "; ".join(f"{reason.code}: {reason.detail}" for reason in found.result.reasons)
-        counts[state] += 1
-        table.add_row(point.id, state, figures)
-    console.print(table)
-    said = [f"{count} {state}" for state, count in counts.items() if count or state != "damaged"]
-    console.print(", ".join(said), highlight=False)

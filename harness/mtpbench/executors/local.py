@@ -15,7 +15,7 @@ from mtpbench.errors import StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.sockets import HOST, choose_port, listens_in_group
 from mtpbench.placeholders import Placement, resolve
-from mtpbench.records import Deployment, Process
+from mtpbench.records import Deployment, Point, Process
 
 STOP_GRACE_S = 10.0
 
@@ -45,9 +45,7 @@ class LocalHandle:
 
     def log_tail(self, lines: int = 15) -> str:
         """The last lines of its log."""
-        if not self.log.exists():
-            return ""
-        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
+        return last_lines(self.log, lines)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group."""
@@ -58,6 +56,42 @@ class LocalHandle:
         """Collect the process's status, so that it does not stay a zombie."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout=STOP_GRACE_S)
+
+
+class LocalSite:
+    """This machine, one node of whatever it has.
+
+    Args:
+        front_port: the number of the front's port, or None for a free one.
+    """
+
+    name = "local"
+
+    def __init__(self, front_port: int | None = None) -> None:
+        self._front_port = front_port
+
+    def executor(self, directory: Path) -> LocalExecutor:
+        """What runs one start of a deployment."""
+        return LocalExecutor(directory, self._front_port)
+
+    def obstacle(self, deployment: Deployment, point: Point) -> str | None:
+        """More nodes than one, or a missing engine; None where the deployment can run."""
+        if deployment.nodes > 1 and point.simulation is None:
+            return (
+                f"{point.arm.name} on {point.topology.name} needs {deployment.nodes} nodes of "
+                f"{point.hardware}; the local executor has this one. Choose smaller points with --only, or "
+                "play the sweep with --simulate"
+            )
+        return missing_program(deployment)
+
+    def unmetered(self, deployment: Deployment) -> str | None:
+        """Nothing: all GPUs are this machine's."""
+        del deployment
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: the host's name says it all."""
+        return ()
 
 
 class LocalExecutor:
@@ -73,7 +107,7 @@ class LocalExecutor:
     def __init__(self, directory: Path, front_port: int | None = None) -> None:
         self.directory, self._front_port = directory, front_port
         self._handles: list[LocalHandle] = []
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaper = Reaper()
 
     def place(self, deployment: Deployment) -> Placement:
         """Hosts and free ports for every process of a deployment.
@@ -104,10 +138,7 @@ class LocalExecutor:
             StartError: the program does not exist or can't be run.
         """
         ready = resolve(process, placement)
-        for file in ready.files:
-            Path(file.path).parent.mkdir(parents=True, exist_ok=True)
-            Path(file.path).write_text(file.text, "utf-8")
-        self.directory.mkdir(parents=True, exist_ok=True)
+        lay_down(ready, self.directory)
         log = self.directory / f"{process.name}.log"
         with log.open("ab") as output:
             try:
@@ -126,7 +157,7 @@ class LocalExecutor:
                 ) from error
         handle = LocalHandle(process, popen, log)
         self._handles.append(handle)
-        self._tell_reaper(f"+{handle.group}")
+        self._reaper.add(handle.group)
         return handle
 
     def stop(self) -> None:
@@ -140,26 +171,60 @@ class LocalExecutor:
         for handle in self._handles:
             handle.signal(signal.SIGKILL)
             handle.reap()
-            self._tell_reaper(f"-{handle.group}")
+            self._reaper.forget(handle.group)
         self._handles.clear()
         reaper.reap({group for group in groups if reaper.is_alive(group)}, grace_s=0.5)
-        if self._reaper and self._reaper.stdin:
-            self._reaper.stdin.close()
-            self._reaper.wait()
-            self._reaper = None
+        self._reaper.close()
 
-    def _tell_reaper(self, line: str) -> None:
-        if self._reaper is None:
-            self._reaper = subprocess.Popen(
+
+class Reaper:
+    """The process that ends what is still running when this one is killed; started with the first group."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def add(self, group: int) -> None:
+        """A process group that must not outlive this process."""
+        self._tell(f"+{group}")
+
+    def forget(self, group: int) -> None:
+        """One that has ended."""
+        self._tell(f"-{group}")
+
+    def close(self) -> None:
+        """Let it end; it ends what it was not told to forget."""
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+            self._process.wait()
+            self._process = None
+
+    def _tell(self, line: str) -> None:
+        if self._process is None:
+            self._process = subprocess.Popen(
                 (sys.executable, "-I", reaper.__file__),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        assert self._reaper.stdin
-        self._reaper.stdin.write(f"{line}\n".encode())
-        self._reaper.stdin.flush()
+        assert self._process.stdin
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+
+def lay_down(process: Process, directory: Path) -> None:
+    """Write a resolved process's files, and make the directory of its log."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for file in process.files:
+        Path(file.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(file.path).write_text(file.text, "utf-8")
+
+
+def last_lines(log: Path, lines: int) -> str:
+    """The last lines of a log; empty where there is none."""
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-lines:])
 
 
 def missing_program(deployment: Deployment) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mtpbench.errors import StoreError
+from mtpbench.errors import SchemaError, StoreError
 from mtpbench.records import (
     SCHEMA_VERSION,
     Point,
@@ -30,6 +31,10 @@ from mtpbench.store.reading import SWEEP_FILE, RawPoint, check_schema, is_comple
 
 _REPLACING = ".replacing"
 """Ends the name of an attempt whose successor is just taking its place."""
+_RENAMES = 100
+"""Tries to find a free name or a place that stays put while other writers rename the same point."""
+_OVERTAKEN = frozenset((errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST))
+"""What a rename answers when another writer was first; ESTALE and the like are real trouble."""
 
 
 class SweepStore:
@@ -57,6 +62,22 @@ class SweepStore:
             self._restore_superseded()
             self._refuse_foreign()
             _write_atomically(self.directory / SWEEP_FILE, to_json(self.info))
+        except OSError as error:
+            raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
+
+    def attach(self) -> None:
+        """Join others that write the same sweep from other machines: make what is missing, change nothing.
+
+        Raises:
+            SchemaError: another version of mtpbench wrote sweep.json.
+            StoreError: the folder can't be written.
+        """
+        try:
+            for name in (".attempts", ".superseded"):
+                (self.directory / name).mkdir(parents=True, exist_ok=True)
+            self._refuse_foreign()
+            if not (self.directory / SWEEP_FILE).exists():
+                _write_atomically(self.directory / SWEEP_FILE, to_json(self.info))
         except OSError as error:
             raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
 
@@ -91,11 +112,23 @@ class SweepStore:
         provenance: Provenance,
         raw: RawPoint,
         logs: Mapping[str, bytes],
+        *,
+        superseded: bool = False,
     ) -> Path:
         """Write one point whole and take its place; an older attempt moves to .superseded/.
 
+        Several processes may write, on one machine or on many.
+
+        Args:
+            point: what was measured.
+            result: everything derived.
+            provenance: where it came from.
+            raw: what it was derived from.
+            logs: what each process printed while the point ran.
+            superseded: put it into .superseded/ and leave the point's place as it is.
+
         Returns:
-            The point's directory.
+            The directory that holds the point now; of its place, where a valid point stayed there.
 
         Raises:
             StoreError: the disk refused; nothing half-written is left in the point's place.
@@ -113,26 +146,57 @@ class SweepStore:
             for name, text in logs.items():
                 (attempt / "logs" / f"{name}.log").write_bytes(text)
             _write_json(attempt / "result.json", to_json(result))
+            _sync_all(attempt)
+            if superseded:
+                return self._set_aside(attempt, point.id)
             return self._take_over(attempt, self.directory / point.id)
         except OSError as error:
             raise StoreError(f"{attempt}: can't be written ({error.strerror})") from error
 
     def _take_over(self, attempt: Path, place: Path) -> Path:
-        for path in (*attempt.rglob("*"), attempt):
-            _sync(path)
-        if not place.exists():
-            attempt.rename(place)
-        elif self.state(place.name) == "valid" and not is_valid(attempt):
-            # A valid point is worth more than a newer invalid one, which is kept beside it.
-            attempt.rename(self._superseded(place.name))
-        else:
+        """Rename an attempt into its place; again where another writer renames the same point meanwhile."""
+        valid = is_valid(attempt)
+        for _ in range(_RENAMES):
+            if not valid and self.state(place.name) == "valid":
+                # A valid point is worth more than a newer invalid one, which is kept beside it.
+                self._set_aside(attempt, place.name)
+                return place
+            leaving = self._move_out(place)
+            if leaving is not None and not valid and _holds_valid(leaving):
+                # It arrived since we looked.
+                if not _renamed(leaving, place):
+                    self._set_aside(leaving, place.name)
+                continue
+            arrived = _renamed(attempt, place)
+            if leaving is not None:
+                self._set_aside(leaving, place.name)
+            if arrived:
+                _sync(self.directory)
+                return place
+        raise StoreError(f"{place}: other writers keep taking this place; is the same point run twice?")
+
+    def _move_out(self, place: Path) -> Path | None:
+        """Move what is in a point's place out of it, marked as being replaced; None where nothing is."""
+        for _ in range(_RENAMES):
+            if not place.exists():
+                return None
             older = self._superseded(place.name)
             leaving = older.with_name(f"{older.name}{_REPLACING}")
-            place.rename(leaving)
-            attempt.rename(place)
-            leaving.rename(older)
-        _sync(self.directory)
-        return place
+            if _renamed(place, leaving):
+                return leaving
+        raise StoreError(f"{place}: other writers keep taking this place; is the same point run twice?")
+
+    def _set_aside(self, attempt: Path, name: str) -> Path:
+        """Keep an attempt of a point that is not in its place, under a name of its own."""
+        if attempt.name.endswith(_REPLACING):
+            aside = attempt.with_name(attempt.name.removesuffix(_REPLACING))
+            if _renamed(attempt, aside):
+                return aside
+        for _ in range(_RENAMES):
+            aside = self._superseded(name)
+            if _renamed(attempt, aside) or not attempt.exists():
+                return aside
+        raise StoreError(f"{attempt}: no free name for it in {self.directory / '.superseded'}")
 
     def _superseded(self, name: str) -> Path:
         """A free name for an attempt of a point that is not, or no longer, in its place."""
@@ -151,7 +215,8 @@ class SweepStore:
         for leaving in (self.directory / ".superseded").glob(f"*{_REPLACING}"):
             older = leaving.with_name(leaving.name.removesuffix(_REPLACING))
             place = self.directory / older.name.rpartition("~")[0]
-            leaving.rename(older if place.exists() else place)
+            if not _renamed(leaving, place):
+                _renamed(leaving, older)
 
 
 def rewrite_result(directory: Path, result: PointResult) -> None:
@@ -201,6 +266,24 @@ def exclusive(directory: Path) -> Iterator[None]:
         yield
 
 
+def _holds_valid(directory: Path) -> bool:
+    try:
+        return is_complete(directory) and is_valid(directory)
+    except (StoreError, SchemaError):
+        return False
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Rename a folder; False where the target is taken, or another writer has moved the source."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in _OVERTAKEN:
+            return False
+        raise
+    return True
+
+
 def _raw_json(raw: RawPoint) -> Mapping[str, Any]:
     return {"schema_version": SCHEMA_VERSION, "client": to_json(raw.client), "facts": to_json(raw.facts)}
 
@@ -210,11 +293,16 @@ def _write_json(path: Path, data: Any) -> None:
 
 
 def _write_atomically(path: Path, data: Any) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     _write_json(beside, data)
     _sync(beside)
     beside.rename(path)
     _sync(path.parent)
+
+
+def _sync_all(directory: Path) -> None:
+    for path in (*directory.rglob("*"), directory):
+        _sync(path)
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,185 @@
+"""`mtpbench status`: what is measured, running, missing, and why; from files, and from what Slurm says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mtpbench.cli.progress import summary
+from mtpbench.cli.run import RESULTS, ResultsOption, SweepArgument
+from mtpbench.errors import RunError
+from mtpbench.records import Point
+from mtpbench.slurm.commands import Slurm
+from mtpbench.slurm.fate import Fate, JobFiles, tell
+from mtpbench.slurm.journal import Journal
+from mtpbench.slurm.states import JobSight
+from mtpbench.slurm.submission import look_again
+from mtpbench.store import StoredSweep, read_sweep
+from mtpbench.sweep import Sweep, load_sweep, simulate
+
+FILES_EVERY_S = 2.0
+SLURM_EVERY_S = 20.0
+"""Slurm's controller serves everybody: it is asked once for all jobs, three times a minute."""
+LOG_LINES = 6
+
+
+def status(
+    sweep: SweepArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="go on until nothing runs any more")] = False,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Show which points of a sweep are measured, running, invalid (and why) or missing, and their jobs."""
+    loaded = load_sweep(sweep)
+    console = Console()
+    for plan in (loaded, simulate(loaded)):
+        directory = results / plan.info.name
+        if (directory / "sweep.json").is_file():
+            _show(console, plan, directory, watch)
+            return
+    console.print(f"{loaded.info.name}: nothing in {results} yet; {len(loaded.points)} points are missing")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A sweep at one moment.
+
+    Args:
+        jobs: the fate of each deployment that was ever submitted, by key.
+        trouble: why Slurm could not be asked; None where it was, or where nothing was submitted.
+    """
+
+    sweep: Sweep
+    stored: StoredSweep
+    jobs: Mapping[str, Fate]
+    journal: Journal
+    trouble: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job may still measure something."""
+        return any(fate.state in ("pending", "running", "unknown") for fate in self.jobs.values())
+
+
+def _show(console: Console, sweep: Sweep, directory: Path, watch: bool) -> None:
+    view = _View(sweep, directory)
+    picture = view.look()
+    if not watch or not picture.busy:
+        console.print(render(picture))
+        return
+    with Live(render(picture), console=console, auto_refresh=False, transient=False) as live:
+        while picture.busy:
+            time.sleep(FILES_EVERY_S)
+            picture = view.look()
+            live.update(render(picture), refresh=True)
+
+
+class _View:
+    """Looks again and again: at the files every time, at Slurm only now and then."""
+
+    def __init__(self, sweep: Sweep, directory: Path) -> None:
+        self.sweep, self.directory = sweep, directory
+        self.journal, self.slurm = Journal(directory), Slurm()
+        self._asked_at = -SLURM_EVERY_S
+        self._sights: Mapping[str, JobSight] | None = None
+        self._trouble: str | None = None
+
+    def look(self) -> Picture:
+        submissions = self.journal.submissions()
+        if submissions and time.monotonic() - self._asked_at >= SLURM_EVERY_S:
+            self._ask()
+            submissions = self.journal.submissions()
+        newest = {key: one for one in submissions for key in one.keys}
+        now = datetime.now(UTC)
+        return Picture(
+            sweep=self.sweep,
+            stored=read_sweep(self.directory),
+            jobs={key: tell(key, one, self._files(key), self._sights, now) for key, one in newest.items()},
+            journal=self.journal,
+            trouble=self._trouble,
+        )
+
+    def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        self._sights, self._trouble = None, self.slurm.available()
+        if self._trouble is None:
+            try:
+                _, self._sights = look_again(self.journal, self.slurm)
+            except RunError as error:
+                self._trouble = str(error)
+
+    def _files(self, key: str) -> JobFiles | None:
+        attempts = self.journal.attempts(key)
+        if not attempts:
+            return None
+        last = attempts[-1]
+        return JobFiles(
+            attempt=last, progress=self.journal.progress(last), finished=self.journal.finished(last)
+        )
+
+
+def render(picture: Picture) -> RenderableType:
+    """The picture as tables: the points, then the jobs, then the words of those that failed."""
+    parts: list[RenderableType] = [_points(picture)]
+    if picture.jobs:
+        parts.append(_jobs(picture))
+        parts += _logs(picture)
+    if picture.trouble:
+        parts.append(Text(f"Slurm could not be asked: {picture.trouble}", style="yellow"))
+    return Group(*parts, Text(_counts(picture)))
+
+
+def _points(picture: Picture) -> Table:
+    table = Table(title=f"{picture.stored.info.name}: points", title_justify="left")
+    for heading in ("point", "state", "figures"):
+        table.add_column(heading, overflow="fold")
+    for point in picture.sweep.points:
+        table.add_row(point.id, *_state(picture, point))
+    return table
+
+
+def _state(picture: Picture, point: Point) -> tuple[str, str]:
+    stored = {item.point.id: item for item in picture.stored.points}.get(point.id)
+    if point.id in picture.stored.damaged:
+        return "damaged", f"{picture.stored.damaged[point.id]}; running again measures it anew"
+    if stored is None:
+        fate = picture.jobs.get(point.deployment_key)
+        return ("missing", "") if fate is None or fate.state in ("done", "failed") else (fate.state, "")
+    if stored.result.valid:
+        return "valid", summary(stored.result)
+    return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in stored.result.reasons)
+
+
+def _jobs(picture: Picture) -> Table:
+    table = Table(title=f"{picture.stored.info.name}: jobs", title_justify="left")
+    for heading in ("deployment", "job", "state"):
+        table.add_column(heading, overflow="fold")
+    for key, fate in picture.jobs.items():
+        style = {"failed": "red", "lost": "red", "unknown": "yellow", "stopped": "yellow"}.get(fate.state)
+        table.add_row(key, fate.job or "", Text(fate.words, style=style or ""))
+    return table
+
+
+def _logs(picture: Picture) -> Sequence[RenderableType]:
+    """The last lines of what failed: most causes stand there."""
+    parts = []
+    for key, fate in picture.jobs.items():
+        lines = picture.journal.log_tail(fate.job, LOG_LINES) if fate.look_at_log and fate.job else ()
+        if lines:
+            parts.append(Text("\n".join([f"{key}, job {fate.job}:", *(f"  | {line}" for line in lines)])))
+    return parts
+
+
+def _counts(picture: Picture) -> str:
+    states = [_state(picture, point)[0] for point in picture.sweep.points]
+    names = ("valid", "invalid", "missing", *sorted({*states} - {"valid", "invalid", "missing"}))
+    return ", ".join(f"{states.count(name)} {name}" for name in names)

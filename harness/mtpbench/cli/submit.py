@@ -1,0 +1,199 @@
+"""`mtpbench submit`, `cancel`, and the hidden `tables` that jobs call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mtpbench.cli.run import RESULTS, OnlyOption, ResultsOption, SweepArgument, select
+from mtpbench.errors import InputError, RunError
+from mtpbench.plan import plan_sweep
+from mtpbench.run import now_utc
+from mtpbench.slurm.cluster import ClusterProfile, load_cluster
+from mtpbench.slurm.commands import Slurm
+from mtpbench.slurm.journal import Journal
+from mtpbench.slurm.submission import (
+    Batch,
+    Need,
+    Request,
+    analysis_batch,
+    find_needs,
+    live_jobs,
+    live_keys,
+    look_again,
+    make_batches,
+    submit_batch,
+)
+from mtpbench.store import SweepStore
+from mtpbench.sweep import Sweep, load_sweep
+from mtpbench_analysis.cli import render_results, write_report
+
+ClusterOption = Annotated[
+    str, typer.Option("--cluster", help="a name in slurm/clusters, or the path of a profile")
+]
+
+
+def submit(
+    sweep: SweepArgument,
+    cluster: ClusterOption,
+    only: OnlyOption = None,
+    after: Annotated[
+        list[str] | None, typer.Option(help="ids of jobs that must have ended first; repeatable")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="measure valid points again too")] = False,
+    separate: Annotated[
+        bool, typer.Option("--separate", help="a job for each deployment instead of arrays")
+    ] = False,
+    analysis: Annotated[bool, typer.Option(help="a last job that makes the tables and the report")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the scripts, submit nothing")] = False,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Submit a sweep's missing and invalid points to Slurm: one job for each deployment."""
+    console = Console()
+    loaded = load_sweep(sweep)
+    chosen = select(loaded.points, only or ())
+    request = Request(
+        cluster=cluster,
+        profile=load_cluster(cluster),
+        results=results,
+        after=tuple(_job_ids(after or ())),
+        again=again,
+        separate=separate,
+        analysis=analysis,
+    )
+    store = SweepStore(results, loaded.info)
+    states = {point.id: store.state(point.id) for point in chosen}
+    needs = find_needs(chosen, lambda point: states[point.id] == "valid" and not again, request.profile)
+    journal = Journal(store.directory)
+    if dry_run:
+        _print_scripts(console, make_batches(loaded.info, needs, request, journal))
+        return
+    slurm = Slurm()
+    if why_not := slurm.available():
+        raise InputError(why_not)
+    _check_cluster(slurm, request.profile)
+    _check_image(request.profile)
+    store.open()
+    live = live_keys(*look_again(journal, slurm))
+    for need in needs:
+        if need.key in live:
+            console.print(f"{need.key}: job {live[need.key]} has it already", highlight=False)
+    waiting = tuple(need for need in needs if need.key not in live)
+    if not waiting:
+        console.print(_nothing_to_do(needs, states), highlight=False)
+        return
+    _warn_of_limit(console, loaded, waiting, request.profile)
+    batches = make_batches(loaded.info, waiting, request, journal)
+    _submit_all(console, loaded, batches, request, (journal, slurm))
+
+
+def cancel(
+    sweep: SweepArgument,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Cancel a sweep's pending and running jobs; what is measured stays, and `submit` goes on from there."""
+    loaded = load_sweep(sweep)
+    journal, slurm = Journal(results / loaded.info.name), Slurm()
+    if why_not := slurm.available():
+        raise InputError(why_not)
+    submissions, sights = look_again(journal, slurm)
+    live = live_jobs(submissions, sights)
+    if not live:
+        typer.echo(f"{loaded.info.name}: no job is pending or running")
+        return
+    if error := slurm.cancel(sorted(live)):
+        raise RunError(f"scancel failed: {error}")
+    typer.echo(f"cancelled: {', '.join(sorted(live))}")
+
+
+def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<sweep>")]) -> None:
+    """Make the tables and the report of a results folder; what the last job of a submission runs."""
+    _, markdown = render_results(directory)
+    (directory / "comparison.md").write_text(markdown, "utf-8")
+    typer.echo(f"{directory / 'comparison.md'}\n{write_report(directory)}")
+
+
+def _submit_all(
+    console: Console, sweep: Sweep, batches: Sequence[Batch], request: Request, through: tuple[Journal, Slurm]
+) -> None:
+    journal, slurm = through
+    table = Table(title=f"{sweep.info.name} on {request.cluster}", title_justify="left")
+    for heading in ("job", "nodes", "deployments", "points"):
+        table.add_column(heading)
+    done: list[str] = []
+    failed: list[str] = []
+    for batch in batches:
+        made = submit_batch(sweep.info, batch, request, journal, slurm, now_utc())
+        if made.job_id is None:
+            failed.append(f"{', '.join(made.keys)}: {made.error}")
+            continue
+        done.append(made.job_id)
+        points = sum(len(need.points) for need in batch.needs)
+        table.add_row(made.job_id, str(batch.needs[0].nodes), "\n".join(made.keys), str(points))
+    if done:
+        console.print(table)
+    if done and request.analysis:
+        last = analysis_batch(sweep.info, request, journal, journal.next_number(), tuple(done))
+        made = submit_batch(sweep.info, last, request, journal, slurm, now_utc())
+        said = f"job {made.job_id}" if made.job_id else f"not submitted ({made.error})"
+        console.print(f"tables and report after them: {said}", highlight=False)
+    if failed:
+        raise RunError("sbatch refused:\n" + "\n".join(f"  {line}" for line in failed))
+    console.print(f"mtpbench status {sweep.path} shows how they fare", highlight=False)
+
+
+def _job_ids(ids: Sequence[str]) -> Sequence[str]:
+    for one in ids:
+        if not one.replace("_", "").isdigit():
+            raise InputError(f"--after {one}: the number of a job such as 1234 or 1234_5 is needed")
+    return ids
+
+
+def _print_scripts(console: Console, batches: Sequence[Batch]) -> None:
+    for batch in batches:
+        keys = ", ".join(need.key for need in batch.needs)
+        console.print(f"# {batch.number}: {keys}", markup=False, highlight=False, soft_wrap=True)
+        console.print(batch.text, markup=False, highlight=False, soft_wrap=True)
+    if not batches:
+        console.print("# nothing to submit", highlight=False)
+
+
+def _nothing_to_do(needs: Sequence[Need], states: Mapping[str, str]) -> str:
+    if needs:
+        return "nothing to submit: every deployment with points left has a job"
+    return f"nothing to submit: all {len(states)} points are valid"
+
+
+def _check_cluster(slurm: Slurm, profile: ClusterProfile) -> None:
+    if profile.partition is None:
+        return
+    known = slurm.partitions()
+    missing = [name for name in profile.partition.split(",") if name not in known]
+    if known and missing:
+        raise InputError(f"partition {missing[0]!r} is unknown to this Slurm; it has: {', '.join(known)}")
+
+
+def _check_image(profile: ClusterProfile) -> None:
+    """An image file that can't be seen from here is most likely not there on the nodes either."""
+    image = profile.container.image if profile.container else None
+    if image is not None and image.startswith("/") and not Path(image).exists():
+        raise InputError(f"container.image {image} is not there; the path of a .sqsh on a shared filesystem")
+
+
+def _warn_of_limit(console: Console, sweep: Sweep, needs: Sequence[Need], profile: ClusterProfile) -> None:
+    """Say so where the planner thinks that a ladder will not end in time; the rest stays for `submit`."""
+    wanted = {need.key for need in needs}
+    for ladder in plan_sweep(sweep):
+        key = ladder.points[0].deployment_key
+        if key in wanted and ladder.hours is not None and ladder.hours * 3600 > profile.time_limit_s:
+            console.print(
+                f"{key} is expected to take {ladder.hours:.1f} h, the limit is "
+                f"{profile.time_limit_s / 3600:.1f} h: what is left then can be submitted again",
+                style="yellow",
+                highlight=False,
+            )

@@ -1,0 +1,304 @@
+"""The Slurm executor: each process a step of the job that the harness runs in, every one gone at the end.
+
+Node i of a deployment is node i of the allocation; the router is on the first one, where a batch job's load
+client runs too. What a step prints comes back through its `srun` into the process's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mtpbench.errors import RunError, StartError
+from mtpbench.executors import reaper
+from mtpbench.executors.local import Reaper, last_lines, lay_down
+from mtpbench.executors.nodes import Node, call_roll, refuse_loopback
+from mtpbench.executors.ports import choose_ports, port_block
+from mtpbench.executors.steps import Step, StepOptions, Steps, in_container, srun_words, step_environment
+from mtpbench.placeholders import Placement, resolve
+from mtpbench.records import Deployment, Point, Process
+from mtpbench.slurm.allocation import Allocation
+
+STOP_GRACE_S = 10.0
+KILL_GRACE_S = 8.0
+USR1_GRACE_S = 2.0
+
+
+class SlurmSite:
+    """An allocation: where deployments run, one after the other.
+
+    Args:
+        allocation: the job, its nodes, their addresses.
+        options: what the cluster's owner says.
+        front_port: the number of the front's port, or None for a free one.
+    """
+
+    name = "slurm"
+
+    def __init__(self, allocation: Allocation, options: StepOptions, front_port: int | None = None) -> None:
+        self.allocation, self.options, self.front_port = allocation, options, front_port
+        self._nodes: tuple[Node, ...] | None = None
+
+    def executor(self, directory: Path) -> SlurmExecutor:
+        """What runs one start of a deployment."""
+        return SlurmExecutor(directory.resolve(), self)
+
+    def obstacle(self, deployment: Deployment, point: Point) -> str | None:
+        """Fewer nodes or GPUs than are needed; None where the deployment fits."""
+        has = len(self.allocation.nodes)
+        what = f"{point.arm.name} on {point.topology.name}"
+        if deployment.nodes > has:
+            return (
+                f"{what} needs {deployment.nodes} nodes; job {self.allocation.job_id} has {has}. "
+                "Choose smaller points with --only, or get a larger allocation"
+            )
+        needed = 1 + max((gpu for process in deployment.processes for gpu in process.gpus), default=-1)
+        gpus = self.allocation.gpus_per_node or 0
+        if needed > gpus and point.simulation is None and self.options.gres is not None:
+            return (
+                f"{what} needs {needed} GPUs on a node; job {self.allocation.job_id} has {gpus} on each. "
+                f"Ask for them with --gres={self.options.gres}:{needed}"
+            )
+        return None
+
+    def unmetered(self, deployment: Deployment) -> str | None:
+        """GPUs of other nodes than this one can't be read from here."""
+        if deployment.nodes > 1:
+            return f"GPUs of {deployment.nodes} nodes: those of other nodes can't be read from this one"
+        if self.allocation.here != self.allocation.nodes[0]:
+            return f"the GPUs are on {self.allocation.nodes[0]}, and this process is not"
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """The job, its nodes, and where the load came from."""
+        job = self.allocation
+        restarted = f", started again {job.restart} times" if job.restart else ""
+        here = f"node {job.here}" if job.here else f"{socket.gethostname()}, which is no node of the job"
+        return (f"Slurm job {job.job_id}{restarted} on {', '.join(job.nodes)}; load from {here}",)
+
+    def environment(self) -> dict[str, str]:
+        """What `srun` and Slurm's other programs start with."""
+        return step_environment(os.environ, self.allocation.raw_id)
+
+    def roll_call(self, directory: Path) -> tuple[Node, ...]:
+        """Every node, asked once by a step on all of them: its address, its GPUs, whether it sees our files.
+
+        Raises:
+            InputError: a node does not see `directory`, or lacks the network interface.
+            RunError: a node does not answer.
+        """
+        if self._nodes is None:
+            self._nodes = call_roll(self.allocation, self.options, self.environment(), directory)
+        return self._nodes
+
+
+class SlurmHandle:
+    """One running step: alive or not, its log, and its end."""
+
+    def __init__(self, process: Process, step: Step, popen: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.step, self.log = process, step, log
+        self.popen = popen
+
+    @property
+    def group(self) -> int:
+        """The process group of its srun."""
+        return self.popen.pid
+
+    def ended(self) -> str | None:
+        """How it ended (`exit code 1`, `killed by SIGKILL`), or None while it runs."""
+        code = self.popen.poll()
+        if code is None:
+            return None
+        # srun ends as its task did, as shells tell it: 128 and the signal's number.
+        number = -code if code < 0 else code - 128
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(number).name}"
+        return f"exit code {code}"
+
+    def owns_port(self, port: int) -> bool | None:
+        """Unknown: the process is another machine's."""
+        del port
+        return None
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        return last_lines(self.log, lines)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to its srun: SIGINT and SIGUSR1 go on to the tasks, SIGTERM ends the step by force."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if number == signal.SIGKILL:
+                os.killpg(self.group, number)
+            else:
+                os.kill(self.popen.pid, number)
+
+
+class SlurmRank(SlurmHandle):
+    """A further node of an MPI program that another handle's step runs: its log is that one's."""
+
+    def __init__(self, process: Process, head: SlurmHandle) -> None:
+        super().__init__(process, head.step, head.popen, head.log.with_name(f"{process.name}.log"))
+        self._head = head
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of the whole program's log."""
+        return self._head.log_tail(lines)
+
+
+class SlurmExecutor:
+    """Starts the processes of a deployment as steps of a job and ends every one of them.
+
+    Args:
+        directory: where files are laid down and logs written, on a filesystem that all nodes share.
+        site: the allocation.
+    """
+
+    name = "slurm"
+
+    def __init__(self, directory: Path, site: SlurmSite) -> None:
+        self.directory, self._site = directory, site
+        self._tag = secrets.token_hex(3)
+        self._nodes: tuple[Node, ...] = ()
+        self._programs: Mapping[str, tuple[Process, ...]] = {}
+        self._handles: list[SlurmHandle] = []
+        self._reaper = Reaper()
+
+    def place(self, deployment: Deployment) -> Placement:
+        """Addresses and ports for every process of a deployment.
+
+        Raises:
+            InputError: a node does not see the directory.
+            PortInUse: the front's port was asked for by number and is taken.
+            StartError: a node does not answer.
+        """
+        try:
+            self._nodes = self._site.roll_call(self.directory)
+        except RunError as error:
+            raise StartError(f"a step on every node failed: {error}", process="roll call") from error
+        hosts = {p.name: self._nodes[p.node].address for p in deployment.processes}
+        refuse_loopback(self._nodes[: deployment.nodes])
+        self._programs = mpi_programs(deployment)
+        ports = choose_ports(
+            deployment, hosts, port_block(self._site.allocation.raw_id), self._site.front_port
+        )
+        return Placement(
+            hosts=hosts,
+            ports=ports,
+            directory=str(self.directory),
+            python=self._site.options.python,
+            environment=os.environ,
+        )
+
+    def start(self, process: Process, placement: Placement) -> SlurmHandle:
+        """Lay down a process's files and start its step.
+
+        Raises:
+            StartError: srun can't be run.
+        """
+        ready = resolve(process, placement)
+        lay_down(ready, self.directory)
+        head = next((h for h in self._handles if process in self._programs.get(h.process.name, ())), None)
+        if head is not None:
+            handle: SlurmHandle = SlurmRank(process, head)
+            self._handles.append(handle)
+            return handle
+        step = self._step(process, ready)
+        log = self.directory / f"{process.name}.log"
+        with log.open("ab") as output:
+            try:
+                popen = subprocess.Popen(
+                    srun_words(step, self._site.options),
+                    env={**self._site.environment(), **ready.env},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise StartError(f"srun can't be run ({error.strerror})", process=process.name) from error
+        handle = SlurmHandle(process, step, popen, log)
+        self._handles.append(handle)
+        self._reaper.add(handle.group)
+        return handle
+
+    def stop(self) -> None:
+        """End every step: asked, given a grace, then killed.
+
+        SIGTERM goes through Slurm. Where its controller does not answer, srun takes SIGINT to the nodes by
+        itself, and then a signal that kills whoever does not handle it: what Slurm kills, it kills later.
+        """
+        running = [h for h in self._handles if not isinstance(h, SlurmRank)]
+        steps = Steps(self._site.allocation.raw_id, self._site.environment())
+        names = {handle.step.name for handle in running}
+        alive: tuple[str, ...] | None = ()
+        if any(h.ended() is None for h in running):
+            alive = steps.alive(names)
+        if alive:
+            steps.signal(alive, "TERM")
+            _await(running, STOP_GRACE_S)
+        plan = [(signal.SIGTERM, KILL_GRACE_S), (signal.SIGKILL, KILL_GRACE_S)]
+        if alive is None:
+            plan = [(signal.SIGINT, STOP_GRACE_S), (signal.SIGUSR1, USR1_GRACE_S), *plan]
+        for number, grace_s in plan:
+            for handle in running:
+                if handle.ended() is None:
+                    handle.signal(number)
+            _await(running, grace_s)
+        self._end_left_overs(steps, names)
+        for handle in running:
+            self._reaper.forget(handle.group)
+        groups = {handle.group for handle in running}
+        reaper.reap({group for group in groups if reaper.is_alive(group)}, grace_s=0.5)
+        self._handles.clear()
+        self._reaper.close()
+
+    def _end_left_overs(self, steps: Steps, names: set[str]) -> None:
+        """A step whose srun was killed goes on without it."""
+        deadline = time.monotonic() + KILL_GRACE_S
+        while names and (left := steps.alive(names)) and time.monotonic() < deadline:
+            steps.signal(left, "KILL")
+            time.sleep(0.3)
+
+    def _step(self, process: Process, ready: Process) -> Step:
+        program = self._programs.get(process.name, (process,))
+        nodes = tuple(self._nodes[part.node].name for part in program)
+        seen = self._nodes[process.node].visible_gpus
+        gpus = self._site.allocation.gpus_per_node
+        chosen = [seen[gpu] for gpu in process.gpus if gpu < len(seen)]
+        return Step(
+            name=f"{process.name}.{self._tag}",
+            nodes=nodes,
+            process=ready,
+            tasks_per_node=process.mpi_tasks,
+            # All that the job has: steps of one node would be given the same first ones otherwise.
+            gpus=(gpus if process.gpus else 0) if gpus else None,
+            visible=",".join(chosen) if chosen and len(chosen) < len(seen) else None,
+            mounts=(str(self.directory),) if in_container(ready, self._site.options) else (),
+        )
+
+
+def mpi_programs(deployment: Deployment) -> Mapping[str, tuple[Process, ...]]:
+    """By the first process's name, the processes that are one MPI program over several nodes.
+
+    Engines describe such a worker as one process for each node (`decode-0.r0`, `decode-0.r1`); its ranks find
+    each other only when one `srun` starts them all.
+    """
+    found: dict[str, list[Process]] = {}
+    for process in deployment.processes:
+        worker, dot, rank = process.name.rpartition(".r")
+        if process.mpi_tasks > 1 and dot and rank.isdigit():
+            found.setdefault(worker, []).append(process)
+    return {parts[0].name: tuple(parts) for parts in found.values() if len(parts) > 1}
+
+
+def _await(handles: Sequence[SlurmHandle], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(handle.ended() is None for handle in handles) and time.monotonic() < deadline:
+        time.sleep(0.02)

@@ -1,0 +1,200 @@
+"""Steps of a Slurm job: the words of `srun`, and the few questions that are asked of Slurm about them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mtpbench.errors import InputError, RunError
+from mtpbench.provenance import looks_secret
+from mtpbench.records import Process
+from mtpbench.slurm.commands import clean
+
+ASK_TIMEOUT_S = 30.0
+CONTROL_TIMEOUT_S = 10.0
+"""For what is only asked while a deployment is taken down, where signals to srun do as well."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepOptions:
+    """What a cluster's owner says of how processes start.
+
+    Args:
+        python: Python with mtpbench on the nodes.
+        gres: what GPUs are to Slurm, such as `gpu` or `gpu:gb200`; None where they are nothing to it.
+        mpi: Slurm's MPI plugin, for processes that are several MPI tasks.
+        interface: the network interface whose addresses are used; None for Slurm's own addresses.
+        container: whether engines run in their images, through pyxis.
+        image: the image, instead of the sweep's.
+        mounts: SOURCE:TARGET pairs.
+        container_flags: further flags of pyxis.
+    """
+
+    python: str
+    gres: str | None = "gpu"
+    mpi: str = "pmix"
+    interface: str | None = None
+    container: bool = False
+    image: str | None = None
+    mounts: tuple[str, ...] = ()
+    container_flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One `srun`: a process on one node, or an MPI program over several.
+
+    Args:
+        name: unique in the job.
+        nodes: where; each gets `tasks_per_node` tasks.
+        gpus: of each node that the step may use: 0 for none, None to leave it to Slurm.
+        visible: the value of CUDA_VISIBLE_DEVICES where the step must not use all of them.
+        process: what runs, its placeholders filled in.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    process: Process
+    tasks_per_node: int = 1
+    gpus: int | None = None
+    visible: str | None = None
+    mounts: tuple[str, ...] = field(default=())
+
+
+def srun_words(step: Step, options: StepOptions) -> list[str]:
+    """The whole command, as words: no shell reads any of it.
+
+    A step takes all CPUs and memory that the job has on its nodes and shares them (`--overlap`): servers, the
+    router and the load client's helpers are steps of the same nodes.
+
+    Raises:
+        InputError: a path can't be written in a list of mounts.
+    """
+    tasks = len(step.nodes) * step.tasks_per_node
+    words = [
+        "srun",
+        f"--job-name={step.name}",
+        f"--nodes={len(step.nodes)}",
+        f"--nodelist={','.join(step.nodes)}",
+        f"--ntasks={tasks}",
+        f"--ntasks-per-node={step.tasks_per_node}",
+        "--overlap",
+        "--overcommit",
+        "--mem=0",
+        "--cpu-bind=none",
+        # One dead rank of an MPI program is a dead program; of one task there is nothing else to kill.
+        f"--kill-on-bad-exit={int(tasks > 1)}",
+        f"--mpi={options.mpi if tasks > 1 else 'none'}",
+        "--input=none",
+        "--unbuffered",
+        # One SIGINT then goes on to the tasks, without the controller.
+        "--disable-status",
+        "--export=ALL",
+    ]
+    words += _gpu_words(step, options)
+    words += _container_words(step, options)
+    return [*words, *_inner_words(step, options)]
+
+
+def in_container(process: Process, options: StepOptions) -> bool:
+    """Whether a process runs in an image: what the harness's own Python runs does not."""
+    image = options.image or (process.container.image if process.container else None)
+    return options.container and image is not None and process.argv[0] != options.python
+
+
+def _gpu_words(step: Step, options: StepOptions) -> list[str]:
+    if options.gres is None or step.gpus is None:
+        return []
+    return [f"--gres={options.gres}:{step.gpus}" if step.gpus else "--gres=none"]
+
+
+def _container_words(step: Step, options: StepOptions) -> list[str]:
+    if not in_container(step.process, options):
+        return []
+    own = step.process.container
+    image = options.image or (own.image if own else "")
+    mounts = [*options.mounts, *(own.mounts if own else ()), *map(_mount, step.mounts)]
+    return [f"--container-image={image}", f"--container-mounts={','.join(mounts)}", *options.container_flags]
+
+
+def _mount(directory: str) -> str:
+    if "," in directory or ":" in directory:
+        raise InputError(
+            f"{directory}: a path with a comma or a colon can't be mounted into a container; choose another "
+            "--results folder"
+        )
+    return f"{directory}:{directory}"
+
+
+def _inner_words(step: Step, options: StepOptions) -> list[str]:
+    """The program, behind `env` where Slurm or an image would set a variable otherwise than it must be."""
+    variables: dict[str, str] = {}
+    if in_container(step.process, options):
+        # What the image sets would win over srun's environment. Secrets stay out of command lines.
+        variables |= {name: v for name, v in step.process.env.items() if not looks_secret(name)}
+    if step.visible is not None and "CUDA_VISIBLE_DEVICES" not in step.process.env:
+        variables["CUDA_VISIBLE_DEVICES"] = step.visible
+    prefix = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []
+    return [*prefix, *step.process.argv]
+
+
+def step_environment(environment: Mapping[str, str], raw_id: str) -> dict[str, str]:
+    """What `srun` starts with: the harness's environment, without what describes the batch job's own task."""
+    kept = {name: v for name, v in clean(environment).items() if not name.startswith(("PMI_", "PMIX_"))}
+    return {**kept, "SLURM_JOB_ID": raw_id, "PYTHONUNBUFFERED": "1"}
+
+
+def ask(words: Sequence[str], environment: Mapping[str, str], timeout_s: float = ASK_TIMEOUT_S) -> str:
+    """What one of Slurm's programs printed.
+
+    Raises:
+        RunError: it is not there, failed, or took too long.
+    """
+    try:
+        done = subprocess.run(
+            tuple(words),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except OSError as error:
+        raise RunError(f"{words[0]} can't be run ({error.strerror})") from error
+    except subprocess.TimeoutExpired:
+        raise RunError(f"{words[0]} did not answer within {timeout_s:g} s") from None
+    if done.returncode:
+        raise RunError(f"{words[0]} ended with {done.returncode}: {done.stderr.strip() or 'it said nothing'}")
+    return done.stdout
+
+
+class Steps:
+    """The steps of one job that are named so and so: which are alive, and signals to them.
+
+    Nothing here raises: whatever Slurm does not answer is taken for no answer, and signals to `srun` remain.
+    """
+
+    def __init__(self, raw_id: str, environment: Mapping[str, str]) -> None:
+        self._raw_id, self._environment = raw_id, environment
+
+    def alive(self, names: set[str]) -> tuple[str, ...] | None:
+        """The ids of the steps of these names; None where Slurm does not answer."""
+        words = ("squeue", "--steps", "--noheader", f"--jobs={self._raw_id}", "--format=%i|%j")
+        try:
+            text = ask(words, self._environment, CONTROL_TIMEOUT_S)
+        except RunError:
+            return None
+        rows = (line.strip().partition("|") for line in text.splitlines())
+        return tuple(step for step, _, name in rows if name in names)
+
+    def signal(self, ids: Sequence[str], name: str) -> None:
+        """Send a signal to steps. scancel of 22.05 may say that it failed although it did it: not heard."""
+        if not ids:
+            return
+        try:
+            ask(("scancel", f"--signal={name}", *ids), self._environment, CONTROL_TIMEOUT_S)
+        except RunError:
+            return

@@ -1,0 +1,1 @@
+"""Slurm: sweeps as batch jobs. Truth is files; Slurm says only whether a job lives and what ended it."""

@@ -1,0 +1,174 @@
+"""The Slurm allocation that this process runs in: its job, its nodes, their addresses and GPUs.
+
+    Allocation.from_environment(os.environ, ask)      in a batch job, a step, or the shell of salloc
+
+The environment tells the job and its nodes; `scontrol` their addresses, which is why it is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mtpbench.errors import InputError, RunError
+
+Ask = Callable[[Sequence[str]], str]
+"""Runs one of Slurm's programs and gives what it printed; RunError where it failed."""
+
+PATIENCE_S = 120.0
+RETRY_S = 3.0
+"""A controller that is busy or restarts answers again after a while; a job should not die of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allocation:
+    """What a job was given.
+
+    Args:
+        job_id: as a user sees it: `12`, or `12_3` in an array.
+        raw_id: the number that Slurm's programs take for the same job, array or not.
+        restart: how often Slurm started it before.
+        nodes: names, in Slurm's order.
+        addresses: by node; what its servers are reached at.
+        gpus_per_node: GPUs that the job holds on each node; None where Slurm does not tell.
+        here: the node that this process runs on; None in a shell of salloc on a login node.
+    """
+
+    job_id: str
+    raw_id: str
+    restart: int
+    nodes: tuple[str, ...]
+    addresses: Mapping[str, str]
+    gpus_per_node: int | None
+    here: str | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], ask: Ask) -> Allocation:
+        """The allocation that the variables of the environment name.
+
+        Args:
+            environment: this process's.
+            ask: runs `scontrol`.
+
+        Raises:
+            InputError: this is no allocation; says how to get one.
+            RunError: Slurm does not answer.
+        """
+        raw_id = environment.get("SLURM_JOB_ID") or environment.get("SLURM_JOBID")
+        listed = environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST")
+        if not raw_id or not listed:
+            raise InputError(
+                "this is no Slurm allocation (SLURM_JOB_ID is not set): get one with `salloc --nodes=N "
+                "--gres=gpu:M` and run this inside, or give the sweep to Slurm with "
+                "`mtpbench submit SWEEP --cluster NAME`"
+            )
+        nodes = expand_nodes(listed)
+        return cls(
+            job_id=job_id_of(environment),
+            raw_id=raw_id,
+            restart=_whole(environment.get("SLURM_RESTART_COUNT")) or 0,
+            nodes=nodes,
+            addresses=_addresses(nodes, listed, ask),
+            gpus_per_node=_gpus_per_node(environment, raw_id, len(nodes), ask),
+            here=environment.get("SLURMD_NODENAME"),
+        )
+
+
+def job_id_of(environment: Mapping[str, str]) -> str:
+    """The job's id as a user sees it: `12_3` for a task of an array."""
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    if array and task:
+        return f"{array}_{task}"
+    return environment.get("SLURM_JOB_ID") or environment.get("SLURM_JOBID") or ""
+
+
+def expand_nodes(text: str) -> tuple[str, ...]:
+    """`n[0-2,7],gpu-[001-002]-x` as single names, in their order.
+
+    Raises:
+        InputError: the brackets don't match, or hold no ranges.
+    """
+    return tuple(name for word in _split(text) for name in _expand(word))
+
+
+def _split(text: str) -> Iterator[str]:
+    """The words between the commas that are outside of brackets."""
+    words, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and not depth:
+            words.append("")
+        else:
+            words[-1] += character
+    if depth or not all(words):
+        raise InputError(f"{text!r} is no list of nodes as Slurm writes them, such as n[0-2],m1")
+    yield from words
+
+
+def _expand(word: str) -> Iterator[str]:
+    before, bracket, rest = word.partition("[")
+    if not bracket:
+        yield word
+        return
+    ranges, _, after = rest.partition("]")
+    for part in ranges.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise InputError(f"{word!r}: {part!r} is no range of nodes such as 001-004")
+        for number in range(int(first), int(last or first) + 1):
+            for tail in _expand(after) if after else ("",):
+                yield f"{before}{number:0{len(first)}d}{tail}"
+
+
+_NODE = re.compile(r"^NodeName=(?P<name>\S+)(?P<rest>.*)$", re.MULTILINE)
+_ADDRESS = re.compile(r"\bNodeAddr=(\S+)")
+
+
+def node_addresses(text: str) -> Mapping[str, str]:
+    """Addresses by node, from what `scontrol -o show node` printed; a node without one is its own name."""
+    found = {}
+    for node in _NODE.finditer(text):
+        address = _ADDRESS.search(node["rest"])
+        found[node["name"]] = address[1] if address else node["name"]
+    return found
+
+
+def _addresses(nodes: Sequence[str], listed: str, ask: Ask) -> Mapping[str, str]:
+    known = node_addresses(_patiently(ask, ("scontrol", "-o", "show", "node", listed)))
+    return {node: known.get(node, node) for node in nodes}
+
+
+_JOB_GPUS = re.compile(r"\bgres/gpu=(\d+)")
+_NODE_GPUS = re.compile(r"\bTresPerNode=\S*?gpu(?::[^:\s,]+)?:(\d+)(?=[\s,]|$)")
+
+
+def _gpus_per_node(environment: Mapping[str, str], raw_id: str, nodes: int, ask: Ask) -> int | None:
+    for name in ("SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE"):
+        if gpus := _whole(environment.get(name, "").rpartition(":")[2]):
+            return gpus
+    return job_gpus_per_node(_patiently(ask, ("scontrol", "-o", "show", "job", raw_id)), nodes)
+
+
+def job_gpus_per_node(text: str, nodes: int) -> int | None:
+    """GPUs on each node, from what `scontrol -o show job` printed; None where it tells of none."""
+    if found := _NODE_GPUS.search(text):
+        return int(found[1])
+    found = _JOB_GPUS.search(text)
+    return int(found[1]) // nodes if found else None
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _patiently(ask: Ask, words: Sequence[str]) -> str:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ask(words)
+        except RunError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_S)

@@ -1,0 +1,264 @@
+"""What Slurm jobs leave on disk under results/<sweep>/.slurm/: the truth, whatever Slurm remembers.
+
+    jobs/<key>.json              what one job runs: the points of one deployment, fully resolved
+    journal/<number>.json        one submission; written before sbatch is called, completed after
+    batch/<number>.sh            its script
+    logs/                        standard output of the jobs
+    attempts/<job>.<restart>/    one run of a job: started.json, progress.json, finished.json, servers/
+    current/<key>.json           the attempt that owns a deployment now; another one's points take no place
+
+Every file is written whole, by rename. The records here carry no schema version of their own: a JobFile is
+read by the mtpbench that wrote it, or refused with its points.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mtpbench.errors import StoreError
+from mtpbench.records import SCHEMA_VERSION, Point, SweepInfo, from_json, to_json
+
+FOLDER = ".slurm"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobFile:
+    """What one job runs.
+
+    Args:
+        key: the deployment's.
+        points: its ladder; those that are valid already are skipped when the job starts.
+        profile: the cluster's profile, as plain values.
+        results: the results folder, absolute.
+        again: measure valid points again too.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    key: str
+    sweep: SweepInfo
+    points: tuple[Point, ...]
+    cluster: str
+    profile: Mapping[str, Any]
+    results: str
+    again: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """One call of sbatch, or the intent to make it.
+
+    Args:
+        number: counts up in a sweep.
+        name: the job's unique name.
+        keys: the deployments that it runs, in the order of the array; empty for the analysis job.
+        time_utc: when it was intended.
+        job_id: None until sbatch answered, or the job was found by its name.
+        error: what sbatch said where it failed.
+    """
+
+    number: int
+    name: str
+    keys: tuple[str, ...]
+    time_utc: str
+    job_id: str | None = None
+    error: str | None = None
+
+    def task_id(self, key: str) -> str | None:
+        """The id of the job that runs one deployment: `12`, or `12_3` in an array."""
+        if self.job_id is None or key not in self.keys:
+            return self.job_id
+        return self.job_id if len(self.keys) == 1 else f"{self.job_id}_{self.keys.index(key)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One run of a job: Slurm's id of it and how often it was restarted before."""
+
+    key: str
+    job_id: str
+    restart: int
+    host: str
+    pid: int
+    nodes: tuple[str, ...]
+    started_utc: str
+
+    @property
+    def name(self) -> str:
+        """The attempt's directory: `12.0`, `12_3.1`."""
+        return f"{self.job_id}.{self.restart}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """How an attempt ended, by its own word; an attempt that was killed has none.
+
+    `done`: nothing is left. `stopped`: it was told to stop, and what is left stays pending. `failed`: points
+    were measured and are invalid, or servers never started. `superseded`: another attempt owns the job now.
+    """
+
+    outcome: Literal["done", "stopped", "failed", "superseded"]
+    ended_utc: str
+    points_valid: int
+    points_invalid: int
+    points_left: int
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobProgress:
+    """What an attempt is doing at a moment.
+
+    Args:
+        point_id: the point under load; None while servers start.
+        output_tps: output tokens/s of it so far, over the whole deployment.
+    """
+
+    time_utc: str
+    point_id: str | None
+    requests_ended: int = 0
+    requests_total: int = 0
+    output_tps: float | None = None
+    points_done: int = 0
+    points_left: int = 0
+    stage: str | None = None
+
+
+class Journal:
+    """Reads and writes the files of one sweep's jobs.
+
+    Args:
+        directory: results/<sweep>.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / FOLDER
+
+    # ------------------------------------------------------------------------------------- written by submit
+
+    def job_path(self, key: str) -> Path:
+        """Where the job of a deployment lies, absolute."""
+        return (self.root / "jobs" / f"{key}.json").resolve()
+
+    def write_job(self, job: JobFile) -> Path:
+        """Lay down what a job runs."""
+        return self._write(f"jobs/{job.key}.json", job)
+
+    def read_job(self, path: Path) -> JobFile:
+        """The job in a file.
+
+        Raises:
+            StoreError: it can't be read, or another version of mtpbench wrote it.
+        """
+        return self._read(JobFile, path)
+
+    def next_number(self) -> int:
+        """The number of the next submission."""
+        return 1 + max((one.number for one in self.submissions()), default=0)
+
+    def write_submission(self, submission: Submission) -> Path:
+        """Write down a submission before, and again after, it is made."""
+        return self._write(f"journal/{submission.number:05d}.json", submission)
+
+    def write_batch(self, number: int, text: str) -> Path:
+        """Lay down a submission's script."""
+        path = self.root / "batch" / f"{number:05d}.sh"
+        _replace(path, text)
+        return path
+
+    def submissions(self) -> tuple[Submission, ...]:
+        """All submissions, oldest first."""
+        return tuple(self._read(Submission, path) for path in sorted((self.root / "journal").glob("*.json")))
+
+    def log_pattern(self, number: int, *, array: bool) -> str:
+        """Where Slurm puts a submission's standard output."""
+        folder = (self.root / "logs").resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"{str(folder).replace('%', '%%')}/{number:05d}.{'%A_%a' if array else '%j'}.log"
+
+    def log_tail(self, job_id: str, lines: int) -> tuple[str, ...]:
+        """The last lines of a job's standard output; none where there is no log."""
+        found = sorted((self.root / "logs").glob(f"*.{job_id}.log"))
+        if not found:
+            return ()
+        return tuple(found[-1].read_text("utf-8", "replace").splitlines()[-lines:])
+
+    # --------------------------------------------------------------------------------------- written by jobs
+
+    def take_over(self, attempt: Attempt) -> Path:
+        """Make an attempt the owner of its deployment; its directory."""
+        directory = self.attempt_directory(attempt)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._write(f"attempts/{attempt.name}/started.json", attempt)
+        self._write(f"current/{attempt.key}.json", attempt)
+        return directory
+
+    def attempt_directory(self, attempt: Attempt) -> Path:
+        """Where an attempt keeps its own files."""
+        return self.root / "attempts" / attempt.name
+
+    def owner(self, key: str) -> Attempt | None:
+        """The attempt that owns a deployment; None before the first."""
+        path = self.root / "current" / f"{key}.json"
+        return self._read(Attempt, path) if path.exists() else None
+
+    def write_progress(self, attempt: Attempt, progress: JobProgress) -> None:
+        """Say what an attempt is doing."""
+        self._write(f"attempts/{attempt.name}/progress.json", progress)
+
+    def write_finished(self, attempt: Attempt, finished: Finished) -> None:
+        """Say how an attempt ended."""
+        self._write(f"attempts/{attempt.name}/finished.json", finished)
+
+    # ------------------------------------------------------------------------------------- read by status
+
+    def attempts(self, key: str) -> tuple[Attempt, ...]:
+        """The attempts of one deployment, oldest first."""
+        found = [self._read(Attempt, path) for path in (self.root / "attempts").glob("*/started.json")]
+        return tuple(sorted((one for one in found if one.key == key), key=lambda one: one.started_utc))
+
+    def progress(self, attempt: Attempt) -> JobProgress | None:
+        """What an attempt last said of itself."""
+        path = self.attempt_directory(attempt) / "progress.json"
+        return self._read(JobProgress, path) if path.exists() else None
+
+    def finished(self, attempt: Attempt) -> Finished | None:
+        """How an attempt ended; None while it runs, and for ever where it was killed."""
+        path = self.attempt_directory(attempt) / "finished.json"
+        return self._read(Finished, path) if path.exists() else None
+
+    def _write(self, name: str, record: object) -> Path:
+        path = self.root / name
+        _replace(path, json.dumps(to_json(record), indent=1, ensure_ascii=False) + "\n")
+        return path
+
+    def _read(self, kind: type[T], path: Path) -> T:
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            version = data.get("schema_version", SCHEMA_VERSION) if isinstance(data, dict) else None
+            if version != SCHEMA_VERSION:
+                raise StoreError(
+                    f"{path}: written under schema version {version!r}, not {SCHEMA_VERSION}; submit again"
+                )
+            return from_json(kind, data)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: can't be read ({error})") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole: beside its place, to the disk, then over it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(path)
+    except OSError as error:
+        raise StoreError(f"{path}: can't be written ({error.strerror})") from error

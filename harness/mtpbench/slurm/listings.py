@@ -1,0 +1,265 @@
+"""Pure: what squeue, scontrol and sacct print, read into one record for each job.
+
+Tested on what Slurm 22.05 and 24.11 printed. Job names may hold anything, line breaks and separators too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from mtpbench.slurm.states import NEVER, JobSight, State
+
+SQUEUE_FORMAT = (
+    "JobArrayID:|,State:|,Reason:|,RestartCnt:|,exit_code:|,NodeList:|,StartTime:|,TimeLeft:|,Name:|."
+)
+"""For `squeue -O`: a field and what follows it. The last mark shows that a record was not cut off."""
+
+SACCT_FORMAT = "JobID,State,ExitCode,Reason,NodeList,JobName,Cluster"
+"""For `sacct -P -o`: the name where a separator in it does no harm."""
+
+_STATES: dict[str, State] = {
+    "PENDING": "pending",
+    "CONFIGURING": "pending",
+    "RUNNING": "running",
+    "RESIZING": "running",
+    "SIGNALING": "running",
+    "COMPLETING": "completing",
+    "STAGE_OUT": "completing",
+    "COMPLETED": "completed",
+    "FAILED": "failed",
+    "LAUNCH_FAILED": "failed",
+    "RECONFIG_FAIL": "failed",
+    "TIMEOUT": "timeout",
+    "DEADLINE": "timeout",
+    "NODE_FAIL": "node_fail",
+    "BOOT_FAIL": "node_fail",
+    "OUT_OF_MEMORY": "out_of_memory",
+    "CANCELLED": "cancelled",
+    "REVOKED": "cancelled",
+    "PREEMPTED": "preempted",
+    "REQUEUED": "requeued",
+    "REQUEUE_FED": "requeued",
+    "REQUEUE_HOLD": "requeued",
+    "SPECIAL_EXIT": "requeued",
+    "SUSPENDED": "suspended",
+    "STOPPED": "suspended",
+}
+
+_ENDED = frozenset(("completed", "failed", "timeout", "node_fail", "out_of_memory", "cancelled", "preempted"))
+
+
+class Unreadable(ValueError):
+    """Output that is not what was asked for: cut off, or of another program."""
+
+
+_ID = r"\d+(?:[_+][^|\n]*)?"
+_SQUEUE_HEAD = (
+    rf"(?P<id>{_ID})\|(?P<state>[A-Z_]+)\|(?P<reason>[^|\n]*)\|(?P<restarts>\d+)\|(?P<status>[\d:]+)\|"
+    r"(?P<nodes>[^|\n]*)\|(?P<start>[^|\n]*)\|(?P<left>[^|\n]*)\|"
+)
+_SQUEUE = re.compile(rf"{_SQUEUE_HEAD}(?P<name>.*)\|\.", re.DOTALL)
+_SQUEUE_BEGINS = re.compile(rf"(?:\A|(?<=\|\.\n))(?={_SQUEUE_HEAD})")
+
+
+def parse_squeue(text: str) -> tuple[JobSight, ...]:
+    """Every job in the output of `squeue -h -r -O SQUEUE_FORMAT`.
+
+    Raises:
+        Unreadable: something else was printed, or the output was cut off.
+    """
+    return tuple(map(_squeue_sight, _records(text, _SQUEUE_BEGINS, "squeue")))
+
+
+def _squeue_sight(record: str) -> JobSight:
+    found = _SQUEUE.fullmatch(record)
+    if found is None:
+        raise Unreadable(f"squeue printed {_start(record)!r}, which is not what it was asked for")
+    status = found["status"]
+    # 22.05 prints the status of wait(2), 24.11 exit code and signal.
+    ending = _code_and_signal(status) if ":" in status else (int(status) >> 8, int(status) & 0x7F)
+    return _sight(
+        job_id=found["id"],
+        name=found["name"],
+        raw=found["state"],
+        reason=found["reason"],
+        nodes=found["nodes"],
+        restarts=int(found["restarts"]),
+        ending=ending,
+        start=found["start"],
+        left=found["left"],
+    )
+
+
+_SCONTROL_BEGINS = re.compile(r"^(?=JobId=\d)", re.MULTILINE)
+_SCONTROL_FIELD = re.compile(r"(?:^|\s)(?P<key>[A-Za-z][\w/:.]*)=(?P<value>\S*)")
+_SCONTROL_NAME = re.compile(r"JobName=(?P<name>.*?) (?=UserId=|JobState=)", re.DOTALL)
+
+
+def parse_scontrol_jobs(text: str) -> tuple[JobSight, ...]:
+    """Every job in the output of `scontrol -o show job`, where an array's waiting tasks share a record.
+
+    Raises:
+        Unreadable: something else was printed, or the output was cut off.
+    """
+    if text.strip() == "No jobs in the system":
+        return ()
+    return tuple(
+        sight
+        for record in _records(text, _SCONTROL_BEGINS, "scontrol")
+        for sight in _scontrol_sights(record.rstrip())
+    )
+
+
+def _scontrol_sights(record: str) -> Iterator[JobSight]:
+    named = _SCONTROL_NAME.search(record)
+    rest = record if named is None else record[: named.start()] + record[named.end() :]
+    # The first of a key counts: what follows the fields of interest may be a user's own text.
+    fields: dict[str, str] = {}
+    for found in _SCONTROL_FIELD.finditer(rest):
+        fields.setdefault(found["key"], found["value"])
+    if named is None or "JobState" not in fields or "ExitCode" not in fields:
+        raise Unreadable(f"scontrol printed {_start(record)!r}, which is not a whole job")
+    tasks = fields.get("ArrayTaskId")
+    sight = _sight(
+        job_id=fields["JobId"],
+        name=named["name"],
+        raw=fields["JobState"],
+        reason=fields.get("Reason"),
+        nodes=fields.get("NodeList"),
+        restarts=int(fields["Restarts"]) if "Restarts" in fields else None,
+        ending=_code_and_signal(fields["ExitCode"]),
+        start=fields.get("StartTime"),
+        failed_node=fields.get("FailedNode"),
+    )
+    if tasks is None:
+        yield sight
+    else:
+        yield from (replace(sight, job_id=f"{fields['ArrayJobId']}_{task}") for task in _tasks(tasks))
+
+
+def _tasks(text: str) -> Iterator[int]:
+    """`0-6:2,9%4` as 0, 2, 4, 6 and 9."""
+    for part in text.partition("%")[0].split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if found is None:
+            raise Unreadable(f"{text!r} are not tasks of an array (Slurm cuts long lists off)")
+        first, last, step = found.groups()
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+_SACCT_BEGINS = re.compile(rf"^(?={_ID}\|[A-Z_]+[^|\n]*\|\d+:\d+\|)", re.MULTILINE)
+_BY = re.compile(r"CANCELLED by (\d+)")
+
+
+def parse_sacct(text: str) -> tuple[JobSight, ...]:
+    """Every job in the output of `sacct -X -nP --duplicates -o SACCT_FORMAT`, as it stood at its end.
+
+    A requeued job has a record for each of its runs; the last counts, the others are its restarts. One
+    that the history calls running is `unknown`: only the controller can say so.
+
+    Raises:
+        Unreadable: something else was printed.
+    """
+    found: dict[str, JobSight] = {}
+    for record in _records(text, _SACCT_BEGINS, "sacct"):
+        sight = _sacct_sight(record)
+        before = found.get(sight.job_id)
+        again = before is not None and before.name == sight.name
+        found[sight.job_id] = replace(sight, restarts=(before.restarts or 0) + 1 if before and again else 0)
+    return tuple(found.values())
+
+
+def _sacct_sight(record: str) -> JobSight:
+    fields = record.split("|", 5)
+    if len(fields) < 6 or "|" not in fields[5]:
+        raise Unreadable(f"sacct printed {_start(record)!r}, which is not what it was asked for")
+    job_id, state, ending, reason, nodes, rest = fields
+    by = _BY.match(state)
+    sight = _sight(
+        job_id=job_id,
+        name=rest.rpartition("|")[0],
+        raw=state.split()[0].rstrip("+"),
+        reason=reason,
+        nodes=nodes,
+        restarts=0,
+        ending=_code_and_signal(ending),
+        cancelled_by=int(by[1]) if by else None,
+    )
+    return sight if sight.state in _ENDED else replace(sight, state="unknown")
+
+
+def _records(text: str, begins: re.Pattern[str], program: str) -> Iterator[str]:
+    """The text cut where a record begins, without the line break that ends each."""
+    if not text.strip():
+        return
+    cuts = [found.start() for found in begins.finditer(text)]
+    if before := text[: cuts[0]].strip() if cuts else text:
+        raise Unreadable(f"{program} printed {_start(before)!r}, which is not what it was asked for")
+    for first, last in pairwise([*cuts, len(text)]):
+        yield text[first:last].rstrip("\n")
+
+
+def _start(text: str) -> str:
+    return text.strip()[:80]
+
+
+def _sight(
+    *,
+    job_id: str,
+    name: str,
+    raw: str,
+    reason: str | None,
+    nodes: str | None,
+    restarts: int | None,
+    ending: tuple[int, int],
+    start: str | None = None,
+    left: str | None = None,
+    failed_node: str | None = None,
+    cancelled_by: int | None = None,
+) -> JobSight:
+    state = _STATES.get(raw, "unknown")
+    code, number = ending
+    over = state in _ENDED
+    return JobSight(
+        job_id=job_id,
+        name=name,
+        state=state,
+        raw=raw,
+        reason=_known(reason),
+        nodes=_known(nodes),
+        restarts=restarts,
+        exit_code=code if over and not number else None,
+        signal=number if over and number else None,
+        start_estimate=_known(start) if state == "pending" else None,
+        time_left_s=_seconds(left) if not over else None,
+        dependency_never=reason == NEVER,
+        failed_node=_known(failed_node),
+        cancelled_by=cancelled_by,
+    )
+
+
+def _known(text: str | None) -> str | None:
+    return None if text in (None, "", "None", "N/A", "(null)", "Unknown", "None assigned") else text
+
+
+def _code_and_signal(text: str) -> tuple[int, int]:
+    """`7:0` is exit code 7, `0:11` signal 11."""
+    code, _, number = text.partition(":")
+    if not code.isdigit() or not number.isdigit():
+        raise Unreadable(f"{text!r} is not an exit code of Slurm's")
+    return int(code), int(number)
+
+
+_CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+
+
+def _seconds(text: str | None) -> float | None:
+    """`364-23:59:59`, `1:02:03` or `9:59` in seconds; None for UNLIMITED and its like."""
+    found = _CLOCK.fullmatch(text or "")
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(group or 0) for group in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

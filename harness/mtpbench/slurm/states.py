@@ -1,0 +1,159 @@
+"""Pure: what Slurm says of one job, in words that are the same for all its versions, and what ended it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal[
+    "pending",
+    "running",
+    "completing",
+    "completed",
+    "failed",
+    "timeout",
+    "node_fail",
+    "out_of_memory",
+    "cancelled",
+    "preempted",
+    "requeued",
+    "suspended",
+    "unknown",
+]
+
+NEVER = "DependencyNeverSatisfied"
+
+_WAITING: dict[str, str] = {
+    NEVER: "waits for ever: a job that it depends on failed",
+    "JobHeldUser": "held; `scontrol release` lets it go",
+    "JobHeldAdmin": "held by an administrator",
+    "JobHoldMaxRequeue": "held: it failed to launch too often",
+    "BadConstraints": "can't run: no nodes are as it asks",
+    "PartitionNodeLimit": "can't run: it asks for more or fewer nodes than its partition allows",
+    "PartitionTimeLimit": "can't run: it asks for more time than its partition allows",
+    "PartitionConfig": "can't run: its partition does not allow what it asks for",
+    "PartitionInactive": "waits for its partition, which is inactive",
+    "PartitionDown": "waits for its partition, which is down",
+    "AccountNotAllowed": "can't run: its account may not use this partition",
+    "InvalidAccount": "can't run: its account does not exist",
+    "InvalidQOS": "can't run: its QOS does not exist",
+    "QOSNotAllowed": "can't run: its QOS is not allowed in this partition",
+    "DeadLine": "can't run: it can't end before its deadline",
+    "launch_failed_requeued_held": "held: it could not be launched",
+    "job_requeued_in_held_state": "held after it was requeued",
+}
+
+_ENDINGS: dict[str, str] = {
+    "JobLaunchFailure": "it could not be launched",
+    "Prolog": "the cluster's prolog failed",
+    "BadConstraints": "no nodes are as it asks",
+    "OutOfMemory": "out of memory",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSight:
+    """What Slurm says of one job or array task.
+
+    Args:
+        job_id: `12`, or `12_3` for a task of an array.
+        state: in our words, which are the same for every version of Slurm.
+        raw: Slurm's own word.
+        reason: why it waits or ended, in Slurm's word; None where Slurm gives none.
+        nodes: node list, such as `n[0-1]`.
+        restarts: how often it was requeued; None where the source does not tell.
+        exit_code: of the batch script; None before its end and where a signal ended it.
+        signal: the number of the signal that ended it.
+        start_estimate: local time at which Slurm means to start a waiting job.
+        time_left_s: until its time limit, where it has one.
+        dependency_never: it waits for a job that failed.
+        failed_node: the node that it lost.
+        cancelled_by: user id of whoever cancelled it.
+    """
+
+    job_id: str
+    name: str
+    state: State
+    raw: str
+    reason: str | None = None
+    nodes: str | None = None
+    restarts: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    start_estimate: str | None = None
+    time_left_s: float | None = None
+    dependency_never: bool = False
+    failed_node: str | None = None
+    cancelled_by: int | None = None
+
+    @property
+    def base_id(self) -> str:
+        """The id of the whole array for a task, its own id for any other job."""
+        return self.job_id.partition("_")[0]
+
+
+def cause(sight: JobSight) -> str | None:
+    """What ended a job, or keeps it from ever starting, in words; None where all is well.
+
+    A completed job and one that merely waits its turn have no cause.
+    """
+    match sight.state:
+        case "pending":
+            return _WAITING.get(sight.reason or "")
+        case "requeued":
+            return "requeued" if sight.reason is None else f"requeued ({sight.reason})"
+        case "out_of_memory":
+            return "out of memory"
+        case "timeout":
+            return "time limit reached" if sight.raw == "TIMEOUT" else "deadline passed"
+        case "node_fail":
+            return _lost_node(sight)
+        case "preempted":
+            return "preempted by a job of higher priority"
+        case "cancelled":
+            return _cancelled(sight)
+        case "failed":
+            return _failed(sight)
+        case "unknown":
+            return f"Slurm calls it {sight.raw}"
+        case _:
+            return None
+
+
+def _lost_node(sight: JobSight) -> str:
+    what = "did not boot" if sight.raw == "BOOT_FAIL" else "failed"
+    if sight.failed_node:
+        return f"node {sight.failed_node} {what}"
+    if sight.nodes is None:
+        return f"a node {what}"
+    several = "[" in sight.nodes or "," in sight.nodes
+    return f"one of its nodes {sight.nodes} {what}" if several else f"node {sight.nodes} {what}"
+
+
+def _cancelled(sight: JobSight) -> str:
+    if sight.dependency_never:
+        return "cancelled by Slurm: a job that it depends on failed"
+    by = sight.cancelled_by
+    who = "" if by is None else " by root" if by == 0 else f" by user {by}"
+    return f"cancelled{who}"
+
+
+def _failed(sight: JobSight) -> str:
+    # To 22.05 a script that a signal ended is a launch failure too.
+    if sight.reason in _ENDINGS and not (sight.signal and sight.reason == "JobLaunchFailure"):
+        return _ENDINGS[sight.reason]
+    if sight.signal is not None:
+        return f"killed by {_signal_name(sight.signal)}"
+    if sight.exit_code:
+        inner = sight.exit_code - 128
+        hint = f" (a process of it was killed by {_signal_name(inner)})" if 0 < inner < 65 else ""
+        return f"exit code {sight.exit_code}{hint}"
+    return "failed" if sight.reason is None else f"failed ({sight.reason})"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

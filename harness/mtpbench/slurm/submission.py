@@ -1,0 +1,262 @@
+"""From a sweep to Slurm jobs: which are needed, journalled submission, what became of them, cancelling."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mtpbench.slurm.commands import Slurm
+from mtpbench.slurm.states import JobSight
+
+from mtpbench import hardware
+from mtpbench.engines.registry import engine_of
+from mtpbench.errors import InputError, RunError
+from mtpbench.records import Deployment, Point, SweepInfo, digest
+from mtpbench.slurm.batch import BatchJob, batch_text
+from mtpbench.slurm.cluster import ClusterProfile
+from mtpbench.slurm.journal import JobFile, Journal, Submission
+
+LIVE = frozenset(("pending", "running", "completing", "requeued", "suspended"))
+"""States in which a job may still measure something."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Need:
+    """One deployment that has points to measure: they, and the nodes that they take."""
+
+    key: str
+    points: tuple[Point, ...]
+    nodes: int
+    gpus_per_node: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """One call of sbatch that is to be made: deployments that need the same nodes, and the script."""
+
+    needs: tuple[Need, ...]
+    name: str
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What a submission is made of, besides the sweep's points.
+
+    Args:
+        cluster: the profile's name, for the record.
+        results: the results folder.
+        after: job ids that must have ended first.
+        again: measure valid points again too.
+        separate: a job for each deployment, never an array.
+        analysis: an extra job, after all others, that makes the tables and the report.
+    """
+
+    cluster: str
+    profile: ClusterProfile
+    results: Path
+    after: tuple[str, ...] = ()
+    again: bool = False
+    separate: bool = False
+    analysis: bool = False
+
+    @property
+    def python(self) -> str:
+        """The Python that jobs run."""
+        return self.profile.python or sys.executable
+
+
+def find_needs(
+    points: Sequence[Point], done: Callable[[Point], bool], profile: ClusterProfile
+) -> tuple[Need, ...]:
+    """The deployments that have points left, in the order of the plan.
+
+    Raises:
+        InputError: a deployment needs more nodes than the cluster's NVLink domain has, or other GPUs per node
+            than the profile says.
+    """
+    ladders: dict[str, list[Point]] = {}
+    for point in points:
+        if not done(point):
+            ladders.setdefault(point.deployment_key, []).append(point)
+    return tuple(_need(key, tuple(ladder), profile) for key, ladder in ladders.items())
+
+
+def _need(key: str, ladder: tuple[Point, ...], profile: ClusterProfile) -> Need:
+    first = ladder[0]
+    rack = hardware.lookup(first.hardware)
+    deployment = engine_of(first).deploy(first, rack)
+    if profile.gpus_per_node not in (None, rack.gpus_per_node):
+        raise InputError(
+            f"the cluster's nodes have {profile.gpus_per_node} GPUs, those of {rack.name} have "
+            f"{rack.gpus_per_node}; the sweep is laid out for the latter"
+        )
+    domain = profile.segment_nodes
+    if domain is not None and deployment.nodes > domain:
+        raise InputError(
+            f"{first.arm.name} on {first.topology.name} needs {deployment.nodes} nodes in one NVLink domain; "
+            f"the cluster's domains have {domain}"
+        )
+    return Need(key=key, points=ladder, nodes=deployment.nodes, gpus_per_node=_gpus_per_node(deployment))
+
+
+def _gpus_per_node(deployment: Deployment) -> int:
+    """The most GPUs that its processes use on any node."""
+    nodes: dict[int, set[int]] = {}
+    for process in deployment.processes:
+        nodes.setdefault(process.node, set()).update(process.gpus)
+    return max((len(gpus) for gpus in nodes.values()), default=0)
+
+
+def make_batches(
+    sweep: SweepInfo, needs: Sequence[Need], request: Request, journal: Journal
+) -> tuple[Batch, ...]:
+    """The calls of sbatch: deployments of equal size share an array; pure but for the next free number."""
+    groups: dict[object, list[Need]] = {}
+    for need in needs:
+        size: object = need.key if request.separate else (need.nodes, need.gpus_per_node)
+        groups.setdefault(size, []).append(need)
+    first = journal.next_number()
+    return tuple(
+        _batch(sweep, tuple(group), request, journal, first + i) for i, group in enumerate(groups.values())
+    )
+
+
+def _batch(
+    sweep: SweepInfo, needs: tuple[Need, ...], request: Request, journal: Journal, number: int
+) -> Batch:
+    name = job_name(sweep.name, number, str(request.results.resolve()))
+    commands = tuple(("job", str(journal.job_path(need.key))) for need in needs)
+    text = batch_text(
+        request.profile,
+        BatchJob(
+            name=name,
+            nodes=needs[0].nodes,
+            gpus_per_node=needs[0].gpus_per_node,
+            log=journal.log_pattern(number, array=len(needs) > 1),
+            python=request.python,
+            commands=commands,
+            after=request.after,
+        ),
+    )
+    return Batch(needs=needs, name=name, number=number, text=text)
+
+
+def job_name(sweep: str, number: int, results: str) -> str:
+    """A job's name: readable, and unique to the results folder, so that a lost job can be found by it."""
+    return f"mtpbench.{sweep}.{number}.{digest([sweep, number, results])[:8]}"
+
+
+def analysis_batch(
+    sweep: SweepInfo, request: Request, journal: Journal, number: int, after: tuple[str, ...]
+) -> Batch:
+    """The job that makes tables and report when all others have ended, however they ended."""
+    name = job_name(sweep.name, number, str(request.results.resolve()))
+    job = BatchJob(
+        name=name,
+        nodes=1,
+        gpus_per_node=0,
+        log=journal.log_pattern(number, array=False),
+        python=request.python,
+        commands=(("tables", str((request.results / sweep.name).resolve())),),
+        after=after,
+        time_limit_s=min(request.profile.time_limit_s, 1800),
+    )
+    return Batch(needs=(), name=name, number=number, text=batch_text(request.profile, job))
+
+
+def submit_batch(
+    sweep: SweepInfo, batch: Batch, request: Request, journal: Journal, slurm: Slurm, now_utc: str
+) -> Submission:
+    """Write down the intent, call sbatch, write down the answer.
+
+    Where sbatch fails, the job may run all the same: it is looked for by its name before anything is said.
+
+    Returns:
+        The submission; without a job id where sbatch failed and no job of that name is there.
+    """
+    for need in batch.needs:
+        journal.write_job(
+            JobFile(
+                key=need.key,
+                sweep=sweep,
+                points=need.points,
+                cluster=request.cluster,
+                profile=request.profile.model_dump(mode="json", by_alias=True),
+                results=str(request.results.resolve()),
+                again=request.again,
+            )
+        )
+    submission = Submission(
+        number=batch.number, name=batch.name, keys=tuple(n.key for n in batch.needs), time_utc=now_utc
+    )
+    journal.write_submission(submission)
+    answer = slurm.submit(journal.write_batch(batch.number, batch.text))
+    submission = replace(submission, job_id=answer.job_id, error=answer.error)
+    if submission.job_id is None:
+        submission = find_lost(submission, slurm)
+    journal.write_submission(submission)
+    return submission
+
+
+def find_lost(submission: Submission, slurm: Slurm) -> Submission:
+    """The submission with its job's id, where Slurm has a job of that name; unchanged where it has none.
+
+    Raises:
+        RunError: Slurm does not answer, so nobody knows whether the job exists.
+    """
+    look = slurm.find_by_name(submission.name)
+    if look.answer == "failed":
+        raise RunError(
+            f"sbatch failed ({submission.error or 'no answer was recorded'}) and Slurm does not answer "
+            f"({look.error}): whether job {submission.name} exists is unknown. It is journalled; run the "
+            "same command again when Slurm answers, and it is looked for first"
+        )
+    ids = {sight.job_id.partition("_")[0] for sight in look.sights.values()}
+    return replace(submission, job_id=max(ids, key=int)) if ids else submission
+
+
+def live_keys(submissions: Sequence[Submission], sights: Mapping[str, JobSight]) -> Mapping[str, str]:
+    """By deployment key, the job that still has it: nothing may be submitted twice."""
+    found: dict[str, str] = {}
+    for submission in submissions:
+        for key in submission.keys:
+            task = submission.task_id(key)
+            if task is not None and task in sights and sights[task].state in LIVE:
+                found[key] = task
+    return found
+
+
+def live_jobs(submissions: Sequence[Submission], sights: Mapping[str, JobSight]) -> set[str]:
+    """Every job of the sweep that Slurm still has, the one that makes the tables too."""
+    return {task for task in _tasks(submissions) if task in sights and sights[task].state in LIVE}
+
+
+def _tasks(submissions: Sequence[Submission]) -> set[str]:
+    return {task for one in submissions for key in one.keys or ("",) if (task := one.task_id(key))}
+
+
+def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], Mapping[str, JobSight]]:
+    """All submissions of a sweep and what Slurm says of their jobs now, in one query.
+
+    A submission whose answer was lost is looked for by its name first, and written down if it is found.
+
+    Raises:
+        RunError: Slurm does not answer.
+    """
+    submissions = []
+    for one in journal.submissions():
+        found = find_lost(one, slurm) if one.job_id is None else one
+        if found != one:
+            journal.write_submission(found)
+        submissions.append(found)
+    ids = _tasks(submissions)
+    if not ids:
+        return tuple(submissions), {}
+    look = slurm.look([one.name for one in submissions], ids)
+    if look.answer == "failed":
+        raise RunError(f"Slurm does not answer ({look.error}), so nobody knows which jobs run; try again")
+    return tuple(submissions), look.sights
