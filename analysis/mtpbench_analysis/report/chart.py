@@ -9,22 +9,31 @@ import numpy as np
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import Curve
-from mtpbench_analysis.figures import rate, speed, target
+from mtpbench_analysis.figures import target
 from mtpbench_analysis.interpolate import interpolate
 
 WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 14, 52
 
-_SAMPLES = 160
+_SAMPLES = 40
+
+SHAPES = (
+    "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
+    "M-4,-4H4V4H-4z",
+    "M0,-5.4L5,3.8H-5z",
+    "M0,-5.8L5.2,0L0,5.8L-5.2,0z",
+    "M0,5.4L5,-3.8H-5z",
+    "M-1.7,-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7z",
+)
+"""Marks of the curves, as SVG paths around (0, 0): nobody needs their colours to tell them apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dot:
-    """A measured point in pixels, with its tooltip."""
+    """A measured point in pixels."""
 
     x: float
     y: float
-    title: str
     on_front: bool
 
 
@@ -34,6 +43,7 @@ class Series:
 
     label: str
     colour: int
+    shape: str
     path: str
     dots: tuple[Dot, ...]
 
@@ -62,10 +72,10 @@ class _Scale:
     y_max: float
 
     def x(self, value: float) -> float:
-        return round(LEFT + value / self.x_max * (WIDTH - LEFT - RIGHT), 2)
+        return round(LEFT + value / self.x_max * (WIDTH - LEFT - RIGHT), 1)
 
     def y(self, value: float) -> float:
-        return round(HEIGHT - BOTTOM - value / self.y_max * (HEIGHT - TOP - BOTTOM), 2)
+        return round(HEIGHT - BOTTOM - value / self.y_max * (HEIGHT - TOP - BOTTOM), 1)
 
 
 def draw_chart(comparison: Comparison) -> Chart:
@@ -104,10 +114,10 @@ def _series(curve: Curve, colour: int, scale: _Scale) -> Series:
         Dot(
             x=scale.x(item.x),
             y=scale.y(item.y),
-            title=f"{curve.label}: {rate(item.y)} tok/s/GPU at {speed(item.x)} tok/s/user, "
-            f"{item.mean.recipe}",
             on_front=any(item is knot for knot in curve.front),
         )
         for item in curve.measured
     )
-    return Series(label=curve.label, colour=colour % 6, path="M" + " L".join(steps), dots=dots)
+    return Series(
+        label=curve.label, colour=colour % 6, shape=SHAPES[colour % 6], path="M" + " L".join(steps), dots=dots
+    )

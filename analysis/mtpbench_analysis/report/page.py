@@ -1,18 +1,43 @@
-"""Pure: comparisons as one self-contained HTML page: no network, no script, light and dark, printable."""
+"""Pure: comparisons as one self-contained HTML page: no network, light and dark, printable.
+
+Without scripts it is a static document; a small script of our own lets a reader type targets and turn the
+chart. Its policy allows that one script and that one style sheet by their hashes, and no request at all.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import SIMULATED_BANNER, write_document
 from mtpbench_analysis.report import chart
+from mtpbench_analysis.report.data import describe_page, to_script_text
+
+SCRIPTS = ("figures", "curve", "words", "model", "table", "chart", "export", "card", "main")
+"""Parts of the page's script in the order in which they need each other."""
 
 
-def render_page(title: str, comparisons: Sequence[Comparison], left_out: Sequence[str] = ()) -> str:
-    """The page's HTML; every text is escaped."""
+def render_page(
+    title: str,
+    comparisons: Sequence[Comparison],
+    left_out: Sequence[str] = (),
+    provenance: Sequence[str] = (),
+) -> str:
+    """The page's HTML; every text is escaped.
+
+    Args:
+        title: of the page.
+        comparisons: one section each; at least one.
+        left_out: what was not used, and why.
+        provenance: where it comes from, a line each.
+    """
     environment = Environment(
         loader=PackageLoader("mtpbench_analysis", "report"),
         autoescape=True,
@@ -20,10 +45,45 @@ def render_page(title: str, comparisons: Sequence[Comparison], left_out: Sequenc
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    documents = [write_document(comparison) for comparison in comparisons]
+    style, script = read_part("page.css"), page_script()
     return environment.get_template("page.html.j2").render(
         title=title,
         banner=SIMULATED_BANNER if any(comparison.simulated for comparison in comparisons) else None,
-        parts=[(write_document(comparison), chart.draw_chart(comparison)) for comparison in comparisons],
+        parts=[
+            (document, chart.draw_chart(comparison))
+            for document, comparison in zip(documents, comparisons, strict=True)
+        ],
         left_out=left_out,
+        provenance=provenance,
         chart=chart,
+        policy=_policy(style, script),
+        # Both are files of ours; the data's own text is escaped so that it can't end its element.
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(to_script_text(describe_page(comparisons, documents))),
     )
+
+
+@cache
+def page_script() -> str:
+    """The page's script, in one scope of its own."""
+    parts = "\n".join(read_part(f"script/{name}.js") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();\n'
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def read_part(name: str) -> str:
+    """A style sheet or script of the page, by its path beside this module."""
+    return files("mtpbench_analysis.report").joinpath(*name.split("/")).read_text("utf-8")

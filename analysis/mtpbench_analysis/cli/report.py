@@ -1,0 +1,84 @@
+"""`mtpbench report`: the page that people open, share and argue over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtpbench_analysis.cells import DEFAULT_MAX_GAP
+from mtpbench_analysis.cli.compare import parse_targets
+from mtpbench_analysis.cli.delivery import write_text
+from mtpbench_analysis.cli.options import (
+    ConstantsOption,
+    EngineOption,
+    HardwareOption,
+    IslOption,
+    OslOption,
+    PoolOption,
+    PowerOption,
+    PrecisionOption,
+    PriceOption,
+    SourcesArgument,
+    SplitOption,
+    TierOption,
+    grouping_of,
+)
+from mtpbench_analysis.comparisons import Filter, Question, choose, compare_points
+from mtpbench_analysis.cost import DEFAULT_TIER
+from mtpbench_analysis.document import list_unused
+from mtpbench_analysis.frame import PointSet, merge
+from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
+from mtpbench_analysis.report import describe_provenance, render_page
+
+
+def report_command(
+    sources: SourcesArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    title: Annotated[
+        str | None, typer.Option(help="Of the page. [default: the sweep's, or the file's]")
+    ] = None,
+    targets: Annotated[str, typer.Option(help="Interactivities in tok/s/user, such as 32,46,61.")] = "",
+    baseline: Annotated[str | None, typer.Option(help="The arm to compare with. [default: off]")] = None,
+    hardware: HardwareOption = None,
+    precision: PrecisionOption = None,
+    isl: IslOption = None,
+    osl: OslOption = None,
+    engine: EngineOption = None,
+    hardware_constants: ConstantsOption = None,
+    tier: TierOption = DEFAULT_TIER,
+    usd_per_gpu_h: PriceOption = None,
+    kw_per_gpu: PowerOption = None,
+    max_gap: Annotated[
+        float, typer.Option(help="No ratio across knots whose throughputs differ by more than this factor.")
+    ] = DEFAULT_MAX_GAP,
+    pool: PoolOption = "",
+    split: SplitOption = "",
+    confidence: Annotated[float, typer.Option(help="Of every interval.")] = DEFAULT_CONFIDENCE,
+) -> None:
+    """Write one page that works offline: table with targets to edit, chart, recipes, caveats, sources."""
+    question = Question(
+        targets_tps=parse_targets(targets),
+        baseline=baseline,
+        constants=hardware_constants,
+        usd_per_gpu_h=usd_per_gpu_h,
+        kw_per_gpu=kw_per_gpu,
+        tier=tier,
+        max_gap=max_gap,
+        grouping=grouping_of(pool, split),
+        confidence=confidence,
+    )
+    kept = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
+    points = merge([read_source(path) for path in sources])
+    outcome = compare_points(points, question, kept)
+    left_out = list_unused(outcome.left_out)
+    provenance = describe_provenance(choose(points, kept))
+    write_text(output, render_page(title or _title(points), outcome.comparisons, left_out, provenance))
+
+
+def _title(points: PointSet) -> str:
+    if points.info is not None:
+        return points.info.name
+    return ", ".join(Path(source).stem for source in points.sources)

@@ -1,0 +1,209 @@
+"""Pure: what the page's script reads: points, fronts, bands and constants of every comparison, as plain JSON.
+
+Texts stand once in `words`; a point is a list in the order of `columns`, with indices where it has texts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mtpbench_analysis.cells import Interval
+from mtpbench_analysis.compare import Comparison, Row
+from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.document import Document
+from mtpbench_analysis.frame import CurvePoint, join_list
+from mtpbench_analysis.noise import FloatArray
+from mtpbench_analysis.reading import Reading, interval_of
+from mtpbench_analysis.sentences import write_crossings
+
+NUMBERS = (
+    "interactivity_tps",
+    "tput_tps_per_gpu",
+    "output_tps_per_gpu",
+    "input_tps_per_gpu",
+    "concurrency",
+    "rate_rps",
+    "gpus",
+    "prefill_gpus",
+    "decode_gpus",
+    "draft_tokens",
+    "acceptance_length",
+    "acceptance_per_position",
+    "power_w_per_gpu",
+    "ttft_p50_s",
+    "ttft_p99_s",
+    "e2el_p50_s",
+    "valid",
+)
+TEXTS = (
+    "arm",
+    "recipe",
+    "topology",
+    "engine",
+    "version",
+    "image",
+    "serving",
+    "workload",
+    "settings",
+    "date",
+    "acceptance_mode",
+    "source",
+    "reasons",
+)
+COLUMNS = (*NUMBERS, *TEXTS, "runs")
+
+_FACETS = ("hardware", "model", "precision", "engine", "serving")
+_BAND_STEPS = 32
+
+
+class Words:
+    """Texts that a page says many times, each kept once."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def index(self, text: str | None) -> int | None:
+        """The text's place; None for None."""
+        return None if text is None else self.known.setdefault(text, len(self.known))
+
+
+def describe_page(comparisons: Sequence[Comparison], documents: Sequence[Document]) -> dict[str, Any]:
+    """All that the script needs; unknown is null."""
+    words = Words()
+    described = [
+        _comparison(comparison, document, words)
+        for comparison, document in zip(comparisons, documents, strict=True)
+    ]
+    return {
+        "columns": list(COLUMNS),
+        "texts": list(TEXTS),
+        "comparisons": described,
+        "words": list(words.known),
+    }
+
+
+def to_script_text(data: Any) -> str:
+    """JSON that is safe between script tags: nothing in it can close the tag or open a comment."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _comparison(comparison: Comparison, document: Document, words: Words) -> dict[str, Any]:
+    settings, baseline = comparison.settings, comparison.baseline
+    isl, osl = baseline.shared("isl"), baseline.shared("osl")
+    return {
+        "title": document.title,
+        "mark": "SIMULATED" if comparison.simulated else None,
+        "kind": "simulated" if comparison.simulated else "measured",
+        "facets": {
+            **{name: baseline.shared(name) for name in _FACETS},
+            "sequence": None if isl is None else f"{isl}/{osl}",
+        },
+        "max_gap": settings.max_gap,
+        "confidence": settings.confidence,
+        "economics": _economics(comparison),
+        "curves": [_curve(reading, comparison, words) for reading in comparison.readings],
+        "targets": [row.target_tps for row in comparison.rows],
+        "intervals": [_intervals(row) for row in comparison.rows],
+        "caption": _caption(comparison, document),
+        "no_constants": None if settings.economics else document.matched.caption.split(".")[0] + ".",
+        "crossings": list(write_crossings(comparison)),
+        "crossed": [
+            [index, crossing.interactivity_tps, crossing.tput_tps_per_gpu]
+            for index, other in enumerate(comparison.others, 1)
+            for crossing in comparison.crossings[other.label]
+        ],
+        "invalid": [_point(point, 1, words) for point in comparison.invalid],
+    }
+
+
+def _economics(comparison: Comparison) -> dict[str, Any] | None:
+    economics = comparison.settings.economics
+    if economics is None:
+        return None
+    tiers = economics.tiers or (economics.tier,)
+    return {
+        "tier": economics.tier,
+        "prices": {tier: economics.price(tier) for tier in tiers},
+        "labels": {tier: replace(economics, tier=tier).label for tier in tiers},
+        "kw": economics.hardware.power_kw_per_gpu,
+    }
+
+
+def _caption(comparison: Comparison, document: Document) -> str:
+    """The table's caption without the constants, which follow the reader's choice of a price."""
+    economics = comparison.settings.economics
+    caption = document.matched.caption
+    return caption if economics is None else caption.removeprefix(f"{economics.label}.")
+
+
+def _curve(reading: Reading, comparison: Comparison, words: Words) -> dict[str, Any]:
+    curve = reading.curve
+    place = {id(item): i for i, item in enumerate(curve.measured)}
+    return {
+        "label": curve.label,
+        "arm": display_name(curve.arm),
+        "points": [_point(item.mean, len(item.runs), words) for item in curve.measured],
+        "front": [place[id(knot)] for knot in curve.front],
+        "sure": [noise is not None for noise in reading.noise],
+        "band": _band(reading),
+        "gain_band": _gain_band(reading, comparison.readings[0]),
+    }
+
+
+def _band(reading: Reading) -> list[list[float]] | None:
+    """Where the curve lies with the comparison's confidence, over its front; None where no noise is known."""
+    low, high = reading.curve.range_tps
+    if not reading.is_sure or low == high:
+        return None
+    places = _places([reading], low, high)
+    return _edges(places, reading.drawn(places), reading.confidence)
+
+
+def _gain_band(reading: Reading, baseline: Reading) -> list[list[float]] | None:
+    """The same for throughput over the baseline's, where both fronts reach; None for the baseline itself."""
+    low = max(reading.curve.range_tps[0], baseline.curve.range_tps[0])
+    high = min(reading.curve.range_tps[1], baseline.curve.range_tps[1])
+    if reading is baseline or low >= high or not (reading.is_sure and baseline.is_sure):
+        return None
+    places = _places([reading, baseline], low, high)
+    return _edges(places, reading.drawn(places) / baseline.drawn(places), reading.confidence)
+
+
+def _places(readings: Sequence[Reading], low: float, high: float) -> FloatArray:
+    knots = [knot.x for reading in readings for knot in reading.curve.front if low < knot.x < high]
+    return np.unique(np.concatenate([np.linspace(low, high, _BAND_STEPS), knots]))
+
+
+def _edges(places: FloatArray, drawn: FloatArray, confidence: float) -> list[list[float]] | None:
+    band = []
+    for i, x in enumerate(places):
+        interval = interval_of(drawn[:, i], confidence)
+        if interval is not None:
+            band.append([float(f"{value:.7g}") for value in (x, interval.low, interval.high)])
+    return band or None
+
+
+def _intervals(row: Row) -> dict[str, Any]:
+    return {
+        "cells": [_pair(cell.interval) for cell in row.cells],
+        "ratios": [_pair(ratio.interval) for ratio in row.ratios],
+    }
+
+
+def _pair(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def _point(point: CurvePoint, runs: int, words: Words) -> list[Any]:
+    numbers = [getattr(point, name) for name in NUMBERS]
+    texts = [getattr(point, name) for name in TEXTS]
+    said = [(join_list(text) or None) if isinstance(text, tuple) else text for text in texts]
+    return [*numbers, *(words.index(text) for text in said), runs]

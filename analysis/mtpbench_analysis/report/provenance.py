@@ -1,0 +1,28 @@
+"""Pure: where a page's points come from, in a few lines."""
+
+from __future__ import annotations
+
+import mtpbench
+from mtpbench_analysis.frame import PointSet
+
+
+def describe_provenance(points: PointSet) -> tuple[str, ...]:
+    """The sources, what they held, the images and days, and what made the page."""
+    valid = sum(point.valid for point in points.points)
+    held = f"{_count(valid, 'valid point')}, {len(points.points) - valid} invalid"
+    if points.unused:
+        held += f", {_count(len(points.unused), 'row')} that could not become a point"
+    lines = [f"Read from {', '.join(points.sources)}: {held}."]
+    days = sorted({point.date for point in points.points if point.date})
+    if days:
+        lines.append(f"Measured {days[0]}." if len(days) == 1 else f"Measured {days[0]} to {days[-1]}.")
+    for name, few in (("engine", "Engines"), ("image", "Images")):
+        known = sorted({str(getattr(point, name)) for point in points.points if getattr(point, name)})
+        if known:
+            more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+            lines.append(f"{few}: {', '.join(known[:12])}{more}.")
+    return (*lines, f"Page made by mtpbench {mtpbench.__version__}; each point's source stands with it.")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,63 @@
+// The card of a point: under the pointer, under a finger, or where the arrow keys have walked to.
+function showCard(entry) {
+  const { card, holder } = parts, { point, curve, element } = entry;
+  const list = make("dl");
+  for (const [name, value] of pointFacts(point, curve, shown, state)) {
+    list.append(make("dt", { class: name === "INVALID" ? "bad" : null }, name), make("dd", {}, value));
+  }
+  const heading = make("p", { class: curve ? `name k${curve.number % 6}` : "name" }, curve ? curve.label : `${point.arm}, invalid`);
+  card.replaceChildren(heading, list);
+  card.hidden = false;
+  const box = holder.getBoundingClientRect(), dot = element.getBoundingClientRect();
+  const x = dot.left + dot.width / 2 - box.left, y = dot.top + dot.height / 2 - box.top;
+  const small = box.width < 560;
+  card.classList.toggle("below", small);
+  if (!small) {
+    const onRight = x + 16 + card.offsetWidth <= box.width || x < box.width / 2;
+    card.style.left = `${onRight ? x + 16 : x - 16 - card.offsetWidth}px`;
+    card.style.top = `${Math.max(0, Math.min(y - 40, Math.max(0, box.height - card.offsetHeight)))}px`;
+  }
+  for (const one of parts.points) one.element.classList.toggle("on", one === entry);
+}
+
+function hideCard() {
+  parts.card.hidden = true;
+  for (const one of parts.points) one.element.classList.remove("on");
+}
+
+function focusOn(index) {
+  parts.points.forEach(({ element }, i) => element.setAttribute("tabindex", i === index ? "0" : "-1"));
+  parts.points[index].element.focus();
+}
+
+function walk(event) {
+  const at = parts.points.findIndex(({ element }) => element === document.activeElement);
+  if (event.key === "Escape") { hideCard(); return; }
+  if (at < 0) return;
+  const last = parts.points.length - 1, curve = parts.points[at].curve;
+  const other = (step) => {
+    const curves = [...new Set(parts.points.map((one) => one.curve))];
+    const next = curves[(curves.indexOf(curve) + step + curves.length) % curves.length];
+    const near = (one) => Math.abs(one.point.x - parts.points[at].point.x);
+    const those = parts.points.filter((one) => one.curve === next);
+    return parts.points.indexOf(those.reduce((best, one) => (near(one) < near(best) ? one : best)));
+  };
+  const moves = {
+    ArrowRight: () => Math.min(last, at + 1), ArrowLeft: () => Math.max(0, at - 1), Home: () => 0, End: () => last,
+    ArrowUp: () => other(-1), ArrowDown: () => other(1),
+  };
+  if (!moves[event.key]) return;
+  event.preventDefault();
+  focusOn(moves[event.key]());
+}
+
+function listen(entry) {
+  const { element } = entry;
+  element.addEventListener("pointerenter", () => showCard(entry));
+  element.addEventListener("click", () => focusOn(parts.points.indexOf(entry)));
+  element.addEventListener("focus", () => {
+    showCard(entry);
+    parts.fact.textContent = pointFacts(entry.point, entry.curve, shown, state).map(([name, value]) => `${name}: ${value}`).join("; ");
+  });
+  element.addEventListener("blur", hideCard);
+}

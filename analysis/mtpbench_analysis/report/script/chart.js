@@ -1,0 +1,261 @@
+// The chart: an SVG of our own. Colours come from classes, so that light, dark and paper need no drawing anew.
+const SVG = document.querySelector("svg").namespaceURI;
+const SHAPES = [
+  "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0z", "M-4,-4H4V4H-4z", "M0,-5.4L5,3.8H-5z", "M0,-5.8L5.2,0L0,5.8L-5.2,0z",
+  "M0,5.4L5,-3.8H-5z", "M-1.7,-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7z",
+];
+const CROSS = "M-4,-4L4,4M-4,4L4,-4";
+const STEPS = 20;
+
+function draw(tag, attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const drawText = (x, y, text, attributes = {}) => draw("text", { x, y, ...attributes }, text);
+const place = (value) => Math.round(value * 100) / 100;
+
+/** Round numbers over a range: 0 … the first that is not below the highest, or 1, 2, 5 × 10ⁿ on a log axis. */
+function makeScale(values, from, to, log) {
+  if (log) {
+    const low = Math.min(...values), high = Math.max(...values), ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+      for (const factor of [1, 2, 5]) ticks.push(Number(`${factor}e${power}`));
+    }
+    const bottom = ticks.filter((tick) => tick <= low).pop() ?? low;
+    const top = ticks.find((tick) => tick >= high && tick > bottom) ?? high;
+    const span = Math.log(top / bottom);
+    let shown = ticks.filter((tick) => tick >= bottom && tick <= top);
+    if (shown.length > 12) shown = shown.filter((tick) => /^(0\.0*)?10*$/.test(String(tick)));
+    return { ticks: shown, at: (value) => place(from + Math.log(value / bottom) / span * (to - from)) };
+  }
+  const high = Math.max(...values) || 1, rough = high / Math.max(3, Math.min(7, Math.abs(to - from) / 60));
+  const magnitude = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * magnitude).find((one) => one >= rough * (1 - 1e-9));
+  const count = Math.ceil(high / step - 1e-9);
+  const ticks = Array.from({ length: count + 1 }, (_, i) => Number((i * step).toPrecision(12)));
+  return { ticks, at: (value) => place(from + value / (count * step) * (to - from)) };
+}
+
+function tickText(value, dollar) {
+  const text = value >= 1e6 ? `${significant(value / 1e6, 6)}M` : value >= 1000 ? fixed(value, 0) : significant(value, 6);
+  return dollar ? `$${text}` : text;
+}
+
+/** Pieces of a curve between its knots: [[x, y], …] and whether the knots lie too far apart to be sure. */
+function curvePieces(curve, metric, comparison) {
+  const pieces = [];
+  for (let i = 0; i + 1 < curve.front.length; i++) {
+    const [lower, upper] = [curve.front[i], curve.front[i + 1]], points = [];
+    for (let step = 0; step <= STEPS; step++) {
+      const x = step === STEPS ? upper.x : lower.x + (upper.x - lower.x) * step / STEPS;
+      const value = metric.cell(readCell(curve, x, comparison.max_gap));
+      if (known(value)) points.push([x, value]);
+    }
+    pieces.push({ points, wide: lower.y / upper.y > comparison.max_gap });
+  }
+  return pieces;
+}
+
+function gainPieces(curve, base, comparison) {
+  const low = Math.max(curve.front[0].x, base.front[0].x);
+  const high = Math.min(curve.front[curve.front.length - 1].x, base.front[base.front.length - 1].x);
+  if (low >= high) return [];
+  const inside = [...curve.front, ...base.front].map((knot) => knot.x).filter((x) => x > low && x < high);
+  const edges = [...new Set([low, ...inside, high])].sort((a, b) => a - b);
+  return edges.slice(1).map((right, i) => {
+    const left = edges[i], middle = (left + right) / 2, points = [];
+    for (let step = 0; step <= STEPS; step++) {
+      const x = step === STEPS ? right : left + (right - left) * step / STEPS;
+      points.push([x, curve.spline(x) / base.spline(x)]);
+    }
+    const wide = [curve, base].some((one) => readCell(one, middle, comparison.max_gap).wide);
+    return { points, wide };
+  });
+}
+
+/** What the chart shows of each curve, in values; nothing about pixels. */
+function chartContent(comparison, view) {
+  const yMetric = yMetrics(comparison, view.tier).find((metric) => metric.id === view.y);
+  const xMetric = xMetrics(comparison).find((metric) => metric.id === view.x);
+  const bySpeed = view.x === "interactivity", missing = [];
+  const series = comparison.curves.filter((curve) => !view.hidden.includes(curve.number)).map((curve) => {
+    const valued = curve.points.map((point) => ({ point, x: xMetric.point(point), y: yMetric.point(point, curve) }));
+    const whole = valued.filter((one) => known(one.x) && known(one.y));
+    // An arm that drafts nothing has no acceptance to record.
+    const due = yMetric.id === "acceptance" ? valued.filter((one) => one.point.acceptance_mode !== "off") : valued;
+    if (whole.length < due.length) missing.push(`${due.length - whole.length} of ${due.length} points of ${curve.label}`);
+    const dots = whole.filter((one) => !view.front || one.point.onFront);
+    let pieces = [], guide = [];
+    if (bySpeed && yMetric.gain) pieces = curve.number ? gainPieces(curve, comparison.curves[0], comparison) : [];
+    else if (bySpeed && yMetric.cell) pieces = curvePieces(curve, yMetric, comparison);
+    else guide = whole.filter((one) => one.point.onFront).map((one) => [one.x, one.y]);
+    let band = [];
+    if (view.bands && bySpeed && yMetric.gain) band = curve.gain_band || [];
+    else if (view.bands && bySpeed && yMetric.total && curve.band) {
+      band = curve.band.map(([x, low, high]) => [x, yMetric.cell({ tput: low }), yMetric.cell({ tput: high })]);
+    }
+    return { curve, dots, pieces, guide, band };
+  });
+  const invalid = view.front ? [] : comparison.invalid
+    .map((point) => ({ point, x: xMetric.point(point), y: yMetric.gain ? null : yMetric.point(point, null) }))
+    .filter((one) => known(one.x) && known(one.y));
+  const marked = bySpeed && (yMetric.id === "tput:total" || yMetric.gain);
+  const crossed = marked ? comparison.crossed.filter(([i]) => ![0, i].some((number) => view.hidden.includes(number)))
+    .map(([i, x, y]) => ({ curve: comparison.curves[i], x, y: yMetric.gain ? 1 : y })) : [];
+  return { yMetric, xMetric, bySpeed, series, invalid, crossed, missing };
+}
+
+/** Draws into `svg`; gives the content and the points' elements, in the order in which keys walk through them. */
+function drawChart(svg, comparison, view, width) {
+  const content = chartContent(comparison, view), { series, invalid, yMetric, xMetric } = content;
+  const small = width < 560, height = Math.round(Math.min(480, Math.max(300, width * 0.52)));
+  const left = small ? 58 : 74, right = 14, top = 26, bottom = 46;
+  const all = [...series.flatMap((one) => [
+    ...one.dots.map((dot) => [dot.x, dot.y]), ...one.guide, ...one.pieces.flatMap((piece) => piece.points),
+    ...one.band.flatMap(([x, low, high]) => [[x, low], [x, high]])]), ...invalid.map((one) => [one.x, one.y])];
+  svg.replaceChildren();
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("width", width);
+  svg.setAttribute("height", height);
+  if (!all.length) {
+    svg.append(drawText(width / 2, height / 2, "nothing to show: no arm is chosen, or nothing of this was recorded", { class: "axis", "text-anchor": "middle" }));
+    return { content, points: [] };
+  }
+  const targets = content.bySpeed ? view.targets.map(parseTarget).filter((value) => value !== null) : [];
+  const reach = Math.max(...all.map((one) => one[0]));
+  const near = targets.filter((value) => value <= reach * 1.3);
+  const logX = view.scale === "logxy" && all.every((one) => one[0] > 0);
+  const logY = view.scale !== "linear" && all.every((one) => one[1] > 0);
+  const xs = makeScale([...all.map((one) => one[0]), ...near], left, width - right, logX);
+  const ys = makeScale([...all.map((one) => one[1]), ...(yMetric.gain ? [1] : [])], height - bottom, top, logY);
+  const at = ([x, y]) => `${xs.at(x)},${ys.at(y)}`, path = (points) => `M${points.map(at).join("L")}`;
+  drawAxes(svg, { xs, ys, left, right, top, bottom, width, height, xMetric, yMetric });
+  if (comparison.mark) {
+    svg.append(drawText((left + width - right) / 2, (top + height - bottom) / 2, comparison.mark,
+      { class: `mark-simulated${small ? " small" : ""}`, "text-anchor": "middle" }));
+  }
+  if (yMetric.gain) svg.append(draw("path", { class: "target", d: `M${left},${ys.at(1)}H${width - right}` }));
+  for (const target of near) {
+    const x = xs.at(target);
+    if (x < left) continue;
+    svg.append(draw("path", { class: "target", d: `M${x},${top}V${height - bottom}` }));
+    svg.append(drawText(x, top - 6, showTarget(target), { class: "axis", "text-anchor": "middle" }));
+  }
+  for (const { curve, pieces, guide, band } of series) {
+    const colour = `c${curve.number % 6}`;
+    if (band.length > 1) {
+      const back = band.map(([x, low]) => [x, low]).reverse();
+      svg.append(draw("path", { class: `band ${colour}`, d: `${path(band.map(([x, , high]) => [x, high]))}L${back.map(at).join("L")}Z` }));
+    }
+    for (const piece of pieces) {
+      if (piece.points.length > 1) svg.append(draw("path", { class: `curve ${colour}${piece.wide ? " wide" : ""}`, d: path(piece.points) }));
+    }
+    if (guide.length > 1) svg.append(draw("path", { class: `guide ${colour}`, d: path(guide) }));
+  }
+  for (const { curve, x, y } of content.crossed) {
+    svg.append(draw("path", { class: "crossing", d: SHAPES[0], transform: `translate(${xs.at(x)} ${ys.at(y)}) scale(2)` },
+      draw("title", {}, `${curve.label} and ${comparison.curves[0].label} serve the same at ${speed(x)} tok/s/user`)));
+  }
+  const points = [];
+  for (const { curve, dots } of series) {
+    for (const dot of dots) points.push(drawPoint(svg, dot, curve, `${xs.at(dot.x)} ${ys.at(dot.y)}`, content));
+  }
+  for (const dot of invalid) points.push(drawPoint(svg, dot, null, `${xs.at(dot.x)} ${ys.at(dot.y)}`, content));
+  if (view.labels) drawLabels(svg, series, xs, ys, width - right);
+  return { content, points };
+}
+
+function drawAxes(svg, { xs, ys, left, right, top, bottom, width, height, xMetric, yMetric }) {
+  const dollar = yMetric.id.startsWith("usd:");
+  for (const tick of ys.ticks) {
+    svg.append(draw("path", { class: "grid", d: `M${left},${ys.at(tick)}H${width - right}` }));
+    svg.append(drawText(left - 8, ys.at(tick) + 4, tickText(tick, dollar), { class: "axis", "text-anchor": "end" }));
+  }
+  let free = -Infinity;
+  for (const tick of xs.ticks) {
+    svg.append(draw("path", { class: "grid", d: `M${xs.at(tick)},${height - bottom}v5` }));
+    const text = tickText(tick, false), half = text.length * 3.6 + 3, x = xs.at(tick);
+    if (x - half < free) continue;
+    free = x + half;
+    svg.append(drawText(x, height - bottom + 19, text, { class: "axis", "text-anchor": x + half > width ? "end" : "middle" }));
+  }
+  svg.append(drawText((left + width - right) / 2, height - 8, xMetric.label, { class: "axis", "text-anchor": "middle" }));
+  const middle = (top + height - bottom) / 2;
+  svg.append(draw("text", { class: "axis", "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, yMetric.label));
+}
+
+/** The load of every knot beside its mark; one that finds no free place among four is left out. */
+function drawLabels(svg, series, xs, ys, edge) {
+  const taken = series.flatMap(({ dots }) => dots.map((dot) => [xs.at(dot.x) - 5, ys.at(dot.y) - 5, xs.at(dot.x) + 5, ys.at(dot.y) + 5]));
+  for (const { dots } of series) {
+    for (const { point, x, y } of dots) {
+      const text = point.concurrency !== null ? `c${point.concurrency}` : point.rate_rps !== null ? `${point.rate_rps}/s` : "";
+      if (!text || !point.onFront) continue;
+      const [px, py, wide] = [xs.at(x), ys.at(y), text.length * 7.2];
+      const places = [[px + 8, py - 7], [px + 8, py + 16], [px - 8 - wide, py + 16], [px - 8 - wide, py - 7]];
+      const free = places.map(([left, base]) => [left, base - 10, left + wide, base + 2]).find((box) => box[2] <= edge
+        && taken.every((other) => box[2] < other[0] || box[0] > other[2] || box[3] < other[1] || box[1] > other[3]));
+      if (!free) continue;
+      taken.push(free);
+      svg.append(drawText(free[0], free[3] - 2, text, { class: "axis load" }));
+    }
+  }
+}
+
+function drawPoint(svg, dot, curve, where, content) {
+  const { point } = dot;
+  const kind = curve ? `c${curve.number % 6}${point.onFront ? "" : " below"}` : "invalid";
+  const element = draw("g", { class: `point ${kind}`, transform: `translate(${where})`, tabindex: "-1", role: "img" });
+  element.append(draw("path", { class: "hit", d: "M-11,0a11,11 0 1,0 22,0a11,11 0 1,0 -22,0z" }));
+  element.append(draw("path", { class: "shape", d: curve ? SHAPES[curve.number % 6] : CROSS }));
+  const name = curve ? curve.label : `invalid, ${point.arm}`;
+  element.setAttribute("aria-label", `${name}: ${content.yMetric.show(dot.y)} ${content.yMetric.label} at `
+    + `${content.xMetric.show(dot.x)} ${content.xMetric.label}, ${point.recipe}`);
+  svg.append(element);
+  return { element, point, curve };
+}
+
+// --------------------------------------------------------------------------------------- the whole recipe
+/** Everything known of a point, as [name, text]; what nobody recorded is named in the last line. */
+function pointFacts(point, curve, comparison, view) {
+  const facts = [], absent = [];
+  const add = (name, value, show = String) => {
+    if (value === null || value === undefined || value === "") absent.push(name);
+    else facts.push([name, show(value)]);
+  };
+  const price = comparison.economics ? comparison.economics.prices[view.tier] : null;
+  if (point.valid) facts.push(["valid", curve && point.onFront ? "yes, on the front" : "yes, below the front"]);
+  else facts.push(["INVALID", point.reasons || "marked invalid"]);
+  if (comparison.mark) facts.push([comparison.mark, "a model of the engine, not hardware"]);
+  add("interactivity", point.x, (v) => `${speed(v)} tok/s/user`);
+  add("throughput", point.y, (v) => `${rate(v)} tok/s/GPU`);
+  add("output / input", known(point.output_tps_per_gpu) ? point.output_tps_per_gpu : null,
+    (v) => `${rate(v)} / ${rate(point.input_tps_per_gpu)} tok/s/GPU`);
+  if (known(price)) facts.push(["cost", `${dollars(usdPerM(asCell(point), "total", price))} per M tokens (${view.tier})`]);
+  add("engine", point.engine, (v) => (point.version ? `${v} ${point.version}` : v));
+  add("image", point.image);
+  add("serving", point.serving);
+  add("topology", point.topology);
+  add("GPUs", point.gpus, (v) => (known(point.prefill_gpus) ? `${v} (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : String(v)));
+  if (known(point.rate_rps)) facts.push(["rate", `${point.rate_rps} requests/s`]);
+  add("concurrency", point.concurrency);
+  add("draft tokens", point.draft_tokens);
+  const spec = point.acceptance_mode !== "off";
+  if (spec) {
+    add("acceptance", point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`);
+    add("by position", point.acceptance_per_position, () => positionsOf(point));
+  }
+  add("TTFT", point.ttft_p50_s, (v) => `${seconds(v)} s median${known(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`);
+  add("E2EL", point.e2el_p50_s, (v) => `${seconds(v)} s median`);
+  add("power", point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${energy(meteredJoules(point))} J/token`);
+  add("requests", point.workload);
+  add("settings", point.settings);
+  add("date", point.date);
+  facts.push(["runs", String(point.runs)]);
+  add("source", point.source);
+  if (absent.length) facts.push(["not recorded", absent.join(", ")]);
+  return facts;
+}

@@ -1,0 +1,107 @@
+// The comparison's algorithm, the same as interpolate.py, cells.py and compare.py (tests hold them together).
+const SAME = 1e-9;
+
+/** Steffen's slope at each knot, with d3's ends; two knots are joined by a straight line, one is a constant. */
+function slopes(xs, ys) {
+  const n = xs.length;
+  if (n < 2) return xs.map(() => 0);
+  const step = [], secant = [];
+  for (let i = 0; i + 1 < n; i++) {
+    step.push(xs[i + 1] - xs[i]);
+    secant.push((ys[i + 1] - ys[i]) / step[i]);
+  }
+  if (n === 2) return [secant[0], secant[0]];
+  const slope = new Array(n).fill(0);
+  const sign = (s) => (s < 0 ? -1 : 1);
+  for (let i = 1; i + 1 < n; i++) {
+    const s0 = secant[i - 1], s1 = secant[i];
+    const mean = (s0 * step[i] + s1 * step[i - 1]) / (step[i - 1] + step[i]);
+    slope[i] = (sign(s0) + sign(s1)) * Math.min(Math.abs(s0), Math.abs(s1), Math.abs(mean) / 2);
+  }
+  slope[0] = (3 * secant[0] - slope[1]) / 2;
+  slope[n - 1] = (3 * secant[n - 2] - slope[n - 2]) / 2;
+  return slope;
+}
+
+/** The curve through knots, as a function of a place within them; null outside (nothing is extrapolated). */
+function makeSpline(xs, ys) {
+  const slope = slopes(xs, ys), last = xs.length - 1;
+  return (x) => {
+    if (!(x >= xs[0] && x <= xs[last])) return null;
+    if (last === 0) return ys[0];
+    let low = 0, high = last;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (xs[middle] <= x) low = middle; else high = middle;
+    }
+    const h = xs[high] - xs[low], t = (x - xs[low]) / h, r = 1 - t;
+    if (last === 1) return ys[0] + (ys[1] - ys[0]) * t;
+    const value = ys[low] * (1 + 2 * t) * r * r + slope[low] * h * t * r * r
+      + ys[high] * t * t * (3 - 2 * t) - slope[high] * h * t * t * r;
+    return Math.min(Math.max(value, Math.min(ys[low], ys[high])), Math.max(ys[low], ys[high]));
+  };
+}
+
+/** One curve at one interactivity: state, throughput and the knots it rests on. */
+function readCell(curve, target, maxGap) {
+  const front = curve.front, first = front[0], last = front[front.length - 1];
+  const cell = { target, state: "", tput: null, runsAt: null, lower: null, upper: null, wide: false };
+  const knot = front.find((one) => Math.abs(one.x - target) <= SAME * target);
+  if (knot) {
+    Object.assign(cell, { state: "measured", tput: knot.y, runsAt: knot.x, lower: knot, upper: knot });
+  } else if (target < first.x) {
+    Object.assign(cell, { state: "at_least", tput: first.y, runsAt: first.x, upper: first });
+  } else if (target > last.x) {
+    Object.assign(cell, { state: "not_reached", lower: last });
+  } else {
+    const right = front.findIndex((one) => one.x > target);
+    Object.assign(cell, {
+      state: "interpolated", tput: curve.spline(target), runsAt: target, lower: front[right - 1], upper: front[right],
+    });
+    cell.wide = cell.lower.y / cell.upper.y > maxGap;
+  }
+  const between = cell.state === "interpolated";
+  cell.knots = [cell.lower, cell.upper].filter((one, i) => one && !(i === 1 && one === cell.lower));
+  cell.gap = between ? cell.upper.x - cell.lower.x : null;
+  cell.knotRatio = between ? cell.lower.y / cell.upper.y : null;
+  cell.envelope = cell.tput === null ? null : between ? [cell.upper.y, cell.lower.y] : [cell.tput, cell.tput];
+  const share = outputShare(cell);
+  cell.output = share === null ? null : cell.tput * share;
+  cell.input = share === null ? null : cell.tput * (1 - share);
+  return cell;
+}
+
+function outputShare(cell) {
+  if (cell.tput === null) return null;
+  const shares = cell.knots.map((knot) => (known(knot.output_tps_per_gpu) ? knot.output_tps_per_gpu / knot.y : null));
+  if (!shares.length || shares.includes(null)) return null;
+  if (shares.length === 1) return shares[0];
+  return shares[0] + (shares[1] - shares[0]) * ((cell.target - cell.lower.x) / cell.gap);
+}
+
+/** Dollars for a million tokens of one kind at a GPU-hour's price; null where something is unknown. */
+function usdPerM(cell, kind, price) {
+  const tokens = { total: cell.tput, output: cell.output, input: cell.input }[kind];
+  return known(price) && tokens ? price * 1e6 / (3600 * tokens) : null;
+}
+
+const tpsPerMw = (tput, kw) => (known(tput) && known(kw) ? tput * 1000 / kw : null);
+const wattsOf = (kw) => (known(kw) ? kw * 1000 : null);
+const joulesPerToken = (tput, watts) => (known(tput) && known(watts) ? watts / tput : null);
+
+/** Throughput of a curve over the baseline's, with its bound, or the reason there is none. */
+function readRatio(cell, base, maxGap) {
+  if (cell.tput === null || base.tput === null) return { value: null, reason: "not reached", envelope: null };
+  const envelope = [cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]];
+  for (const one of [cell, base]) {
+    if (one.wide) {
+      const reason = `withheld: knots ${one.knotRatio.toFixed(1)}× apart in throughput (limit ${significant(maxGap, 6)}×)`;
+      return { value: null, reason, envelope };
+    }
+  }
+  const least = cell.state === "at_least", most = base.state === "at_least";
+  const bound = least && most ? "best_points" : least ? "at_least" : most ? "at_most" : "exact";
+  return { value: cell.tput / base.tput, bound, envelope };
+}
+
+const lowerCost = (ratio) => 1 - 1 / ratio.value;

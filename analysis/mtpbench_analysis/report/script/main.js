@@ -1,0 +1,265 @@
+// Controls, and what follows from them: chart, table, sentences, the address.
+const sections = [...document.querySelectorAll("section[data-index]")];
+let parts = {};
+let shown = null;
+
+function labelled(text, control) {
+  return make("label", {}, make("span", {}, text), control);
+}
+
+function choice(name, options, value, change) {
+  const select = make("select", { name });
+  for (const [id, text] of options) select.append(make("option", { value: id, selected: id === value }, text));
+  select.value = value;
+  select.addEventListener("change", () => change(select.value));
+  return select;
+}
+
+function tick(name, checked, change) {
+  const box = make("input", { type: "checkbox", name });
+  box.checked = checked;
+  box.addEventListener("change", () => change(box.checked));
+  return box;
+}
+
+function button(text, action, attributes = {}) {
+  const element = make("button", { type: "button", ...attributes }, text);
+  element.addEventListener("click", action);
+  return element;
+}
+
+// ------------------------------------------------------------------------------------ several comparisons
+const FACETS = { hardware: "hardware", model: "model", precision: "precision", sequence: "ISL/OSL", engine: "engine", serving: "serving" };
+const facets = {};
+
+function buildPicker() {
+  const picker = document.getElementById("picker");
+  if (page.comparisons.length < 2) return;
+  picker.hidden = false;
+  const text = (value) => (value === null ? "not recorded" : String(value));
+  const matches = () => page.comparisons.map((_, i) => i).filter((i) =>
+    Object.entries(facets).every(([name, value]) => value === "" || text(page.comparisons[i].facets[name]) === value));
+  const render = () => {
+    const rows = [];
+    for (const [name, title] of Object.entries(FACETS)) {
+      const values = [...new Set(page.comparisons.map((one) => text(one.facets[name])))];
+      if (values.length < 2) continue;
+      const options = [["", "all"], ...values.map((value) => [value, value])];
+      rows.push(labelled(title, choice(name, options, facets[name] || "", (value) => {
+        facets[name] = value;
+        const found = matches();
+        if (found.length && !found.includes(state.c)) switchTo(found[0]);
+        render();
+        picker.querySelector(`[name="${name}"]`).focus();
+      })));
+    }
+    const found = matches();
+    const options = found.map((i) => [String(i), `${i + 1}. ${page.comparisons[i].title}`]);
+    if (!found.includes(state.c)) options.unshift([String(state.c), found.length ? page.comparisons[state.c].title : "none fits all of these"]);
+    const wide = labelled(`comparison (${found.length} of ${page.comparisons.length})`,
+      choice("comparison", options, String(state.c), (value) => { switchTo(Number(value)); }));
+    wide.className = "wide";
+    picker.replaceChildren(...rows, wide);
+  };
+  parts.renderPicker = render;
+  render();
+}
+
+function switchTo(index) {
+  const usual = defaultState(index), comparison = comparisonAt(index);
+  const keep = { y: state.y, x: state.x, scale: state.scale, front: state.front, labels: state.labels, bands: state.bands };
+  Object.assign(state, usual, keep);
+  if (!yMetrics(comparison, state.tier).some((metric) => metric.id === state.y)) state.y = usual.y;
+  if (!xMetrics(comparison).some((metric) => metric.id === state.x)) state.x = usual.x;
+  show();
+}
+
+// --------------------------------------------------------------------------------------------- the address
+function remember() {
+  const fragment = writeFragment(state);
+  if (fragment === location.hash.slice(1)) return;
+  // Replaced, not assigned: typing must not fill the history. In a sandboxed frame it may be refused.
+  try { history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search); } catch { location.hash = fragment; }
+}
+
+// --------------------------------------------------------------------------------------------------- parts
+function show() {
+  const index = state.c, comparison = comparisonAt(index);
+  sections.forEach((section, i) => { section.hidden = i !== index; });
+  const section = sections[index], live = section.querySelector(".live");
+  for (const old of document.querySelectorAll(".live")) if (old !== live) old.replaceChildren();
+  section.querySelectorAll(".static").forEach((one) => { one.hidden = true; });
+  shown = comparison;
+  const renderPicker = parts.renderPicker;
+  parts = { renderPicker };
+  live.replaceChildren(buildControls(comparison), buildChart(comparison), buildTable(comparison));
+  if (renderPicker) renderPicker();
+  update();
+}
+
+function buildControls(comparison) {
+  const set = (name) => (value) => { state[name] = value; update(); };
+  const bar = make("div", { class: "bar", role: "group", "aria-label": "What the chart shows" });
+  const metrics = yMetrics(comparison, state.tier).map((metric) => [metric.id, metric.label]);
+  bar.append(labelled("vertical", choice("y", metrics, state.y, set("y"))));
+  bar.append(labelled("horizontal", choice("x", xMetrics(comparison).map((one) => [one.id, one.label]), state.x, set("x"))));
+  bar.append(labelled("scale", choice("scale", [["linear", "linear"], ["logy", "log, vertical"], ["logxy", "log, both"]],
+    state.scale, set("scale"))));
+  const prices = comparison.economics ? Object.keys(comparison.economics.prices) : [];
+  if (prices.length > 1) bar.append(labelled("price", choice("tier", prices.map((name) => [name, name]), state.tier, set("tier"))));
+  const boxes = make("div", { class: "boxes" });
+  const box = (name, text) => boxes.append(make("label", { class: "tick" }, tick(name, state[name], set(name)), text));
+  box("front", "only the front");
+  box("labels", "labels");
+  if (comparison.curves.some((curve) => curve.band)) box("bands", "confidence bands");
+  bar.append(boxes);
+  return bar;
+}
+
+function buildChart(comparison) {
+  const svg = draw("svg", { class: "chart", role: "group", "aria-label": `Chart: ${comparison.title}. Arrow keys walk through the `
+    + "points. The same figures stand in the table All points." });
+  const holder = make("div", { class: "holder" }, svg);
+  const card = make("div", { class: "card", hidden: true });
+  holder.append(card);
+  const legend = make("div", { class: "legend", role: "group", "aria-label": "Arms to show" });
+  for (const curve of comparison.curves) {
+    const box = tick(`arm-${curve.number}`, !state.hidden.includes(curve.number), (checked) => {
+      state.hidden = checked ? state.hidden.filter((number) => number !== curve.number) : [...state.hidden, curve.number].sort();
+      update();
+    });
+    const icon = draw("svg", { viewBox: "-14 -7 28 14", width: 28, height: 14, "aria-hidden": "true" });
+    icon.append(draw("path", { class: `curve c${curve.number % 6}`, d: "M-14,0H14" }));
+    const mark = draw("g", { class: `point c${curve.number % 6}` });
+    mark.append(draw("path", { class: "shape", d: SHAPES[curve.number % 6] }));
+    icon.append(mark);
+    legend.append(make("label", { class: "tick" }, box, icon, curve.label));
+  }
+  const note = make("p", { class: "dim", "aria-live": "polite" });
+  const fact = make("p", { class: "spoken", "aria-live": "polite" });
+  const name = (ending) => `mtpbench-${state.c + 1}.${ending}`;
+  const tools = make("div", { class: "tools" },
+    button("chart as SVG", () => save(name("svg"), "image/svg+xml", chartAsSvg(comparison, state)), { name: "save-svg" }),
+    button("chart as PNG", async () => save(name("png"), "image/png", await chartAsPng(comparison, state)), { name: "save-png" }),
+    button("table as CSV", () => save(name("table.csv"), "text/csv", tableCsv(comparison, state, readTargets(comparison, state))), { name: "save-table" }),
+    button("points as CSV", () => save(name("points.csv"), "text/csv", pointsCsv(comparison)), { name: "save-points" }));
+  Object.assign(parts, { svg, holder, card, note, fact, legend });
+  svg.addEventListener("keydown", walk);
+  svg.addEventListener("pointerleave", () => { if (!svg.contains(document.activeElement)) hideCard(); });
+  card.addEventListener("pointerleave", () => { if (!svg.contains(document.activeElement)) hideCard(); });
+  return make("figure", {}, legend, holder, note, fact, tools);
+}
+
+// --------------------------------------------------------------------------------------------------- table
+function buildTable(comparison) {
+  const marked = comparison.mark ? ` (${comparison.mark})` : "";
+  const makeHead = () => make("tr", {}, make("th", { class: "word", scope: "col" }, "tok/s/user"), make("th", { class: "word" }, ""));
+  const head = makeHead(), body = make("tbody"), moreHead = makeHead(), moreBody = make("tbody");
+  const caption = make("p", { class: "dim" });
+  const notes = make("ul", { class: "notes", "aria-live": "polite" });
+  const words = make("ul", { class: "sentences" });
+  const tools = make("div", { class: "tools" },
+    button("add a target", () => {
+      const last = [...state.targets].reverse().map(parseTarget).find((value) => value !== null) || 10;
+      state.targets.push(showTarget(Math.round(last * 1.25 * 10) / 10));
+      renderHead(comparison);
+      update();
+      head.querySelector("th:last-child input").focus();
+    }, { name: "add-target" }),
+    button("the report's own targets", () => {
+      state.targets = comparison.targets.map(String);
+      renderHead(comparison);
+      update();
+    }, { name: "reset-targets" }));
+  Object.assign(parts, { head, body, moreHead, moreBody, caption, notes, words });
+  renderHead(comparison);
+  const more = make("details", {}, make("summary", {}, "Every metric at equal interactivity" + marked),
+    make("div", { class: "scroll" }, make("table", { class: "more" }, make("thead", {}, moreHead), moreBody)),
+    make("p", { class: "dim" }, "Rates are over all GPUs of the deployment. A cost per output (input) token puts the whole cost on the "
+      + "output (input) tokens. Latency, acceptance and metered energy are those of the two knots: they belong to recipes."));
+  return make("div", {}, make("h3", {}, "At equal interactivity" + marked),
+    make("p", { class: "dim screen" }, "The targets can be edited: everything below them follows as you type."),
+    make("div", { class: "scroll" }, make("table", { class: "matched" }, make("thead", {}, head), body)),
+    tools, notes, caption, make("h3", {}, "In words"), words, more);
+}
+
+function renderHead(comparison) {
+  while (parts.head.children.length > 2) parts.head.lastChild.remove();
+  state.targets.forEach((text, i) => {
+    const input = make("input", { type: "text", inputmode: "decimal", size: 6, value: text, "aria-label": `target interactivity ${i + 1}, tok/s/user`, name: `target-${i}` });
+    input.addEventListener("input", () => { state.targets[i] = input.value.trim(); update(); });
+    const cell = make("th", { scope: "col" }, input);
+    if (state.targets.length > 1) {
+      cell.append(button("×", () => {
+        state.targets.splice(i, 1);
+        renderHead(comparison);
+        update();
+      }, { class: "remove", "aria-label": `remove target ${i + 1}` }));
+    }
+    parts.head.append(cell);
+  });
+}
+
+// -------------------------------------------------------------------------------------------------- update
+/** Everything that follows from the view, after any change of it. */
+function update() {
+  const comparison = shown, read = readTargets(comparison, state);
+  const rows = tableRows(comparison, state, read);
+  fillBody(parts.body, rows.filter((row) => !row.more));
+  fillBody(parts.moreBody, rows.filter((row) => row.more));
+  while (parts.moreHead.children.length > 2) parts.moreHead.lastChild.remove();
+  read.forEach((one, i) => {
+    parts.moreHead.append(make("th", { scope: "col" }, one.target === null ? MISSING : showTarget(one.target)));
+    const input = parts.head.children[i + 2].querySelector("input");
+    if (one.target === null) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");
+  });
+  parts.caption.textContent = captionOf(comparison, state, read);
+  parts.notes.replaceChildren(...explainTargets(comparison, read).map((text) => make("li", {}, text)));
+  parts.words.replaceChildren(...sentencesOf(comparison, read).map((text) => make("li", {}, text)));
+  redraw();
+  remember();
+}
+
+function sentencesOf(comparison, read) {
+  const base = comparison.curves[0], price = comparison.economics ? comparison.economics.prices[state.tier] : null;
+  const sentences = read.filter((one) => one.cells).flatMap(({ cells, ratios }) => comparison.curves.slice(1).map((other, i) =>
+    sentenceOf(other, cells[i + 1], base, cells[0], ratios[i], comparison.kind, price)));
+  return [...sentences, ...comparison.crossings];
+}
+
+function redraw() {
+  const width = Math.max(280, Math.floor(parts.holder.clientWidth || 880));
+  const { content, points } = drawChart(parts.svg, shown, state, width);
+  parts.points = points;
+  parts.drawnWidth = width;
+  parts.card.hidden = true;
+  points.forEach(listen);
+  if (points.length) points[0].element.setAttribute("tabindex", "0");
+  const marks = ["Filled points are on the front, hollow ones below it"];
+  if (content.invalid.length) marks.push("crosses are invalid points, which enter no curve");
+  if (content.bySpeed) marks.push("dashed verticals are the targets");
+  const texts = [`${marks.join("; ")}.`];
+  if (content.series.some((one) => one.pieces.some((piece) => piece.wide))) {
+    texts.push(`Dashed curve: between knots more than ${significant(shown.max_gap, 6)}× apart in throughput, hardly known.`);
+  }
+  if (content.series.some((one) => one.guide.length > 1)) {
+    texts.push("Dotted lines only lead the eye along the front's points: this metric belongs to recipes and means nothing between them.");
+  }
+  if (content.series.some((one) => one.band.length)) texts.push(`Bands: ${percent(shown.confidence).replace(".0%", "%")} of what repeats or time blocks allow.`);
+  if (content.crossed.length) texts.push("Rings: both serve the same.");
+  if (content.yMetric.gain) texts.push("A point is a knot of the arm over the baseline's curve, within the range that both fronts span.");
+  else if (content.missing.length) texts.push(`Not shown, as it was not recorded: ${content.missing.join(", ")}.`);
+  parts.note.textContent = texts.join(" ");
+}
+
+// --------------------------------------------------------------------------------------------------- start
+Object.assign(state, readFragment(location.hash));
+document.documentElement.classList.add("scripted");
+buildPicker();
+show();
+addEventListener("hashchange", () => {
+  if (location.hash.slice(1) === writeFragment(state)) return;
+  Object.assign(state, readFragment(location.hash));
+  show();
+});
+addEventListener("resize", () => { if (Math.floor(parts.holder.clientWidth) !== parts.drawnWidth) redraw(); });

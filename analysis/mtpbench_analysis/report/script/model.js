@@ -1,0 +1,168 @@
+// The page's data and the view of it that a reader has chosen; the view lives in the address's fragment.
+const page = JSON.parse(document.getElementById("data").textContent);
+const isText = new Set(page.texts);
+
+function decodePoint(row) {
+  const point = {};
+  page.columns.forEach((name, i) => {
+    point[name] = isText.has(name) && row[i] !== null ? page.words[row[i]] : row[i];
+  });
+  point.x = point.interactivity_tps;
+  point.y = point.tput_tps_per_gpu;
+  return point;
+}
+
+const decoded = new Map();
+
+/** A comparison with its points as objects, decoded when it is first shown. */
+function comparisonAt(index) {
+  if (!decoded.has(index)) {
+    const raw = page.comparisons[index];
+    const curves = raw.curves.map((curve, number) => {
+      const points = curve.points.map(decodePoint);
+      const front = curve.front.map((i) => points[i]);
+      for (const knot of front) knot.onFront = true;
+      const spline = makeSpline(front.map((k) => k.x), front.map((k) => k.y));
+      return { ...curve, number, points, front, spline };
+    });
+    decoded.set(index, { ...raw, index, curves, invalid: raw.invalid.map(decodePoint) });
+  }
+  return decoded.get(index);
+}
+
+const SCALES = ["linear", "logy", "logxy"];
+const state = {};
+
+function defaultState(index) {
+  const economics = page.comparisons[index].economics;
+  return {
+    c: index, targets: page.comparisons[index].targets.map(String), y: "tput:total", x: "interactivity",
+    scale: "linear", front: false, labels: false, bands: true, hidden: [], tier: economics ? economics.tier : null,
+  };
+}
+
+/** The view of a fragment; what it says wrongly or not at all is as usual. */
+function readFragment(fragment) {
+  const said = new URLSearchParams(fragment.replace(/^#/, ""));
+  const wanted = Number(said.get("c") || 0);
+  const index = Number.isInteger(wanted) && wanted >= 0 && wanted < page.comparisons.length ? wanted : 0;
+  const view = defaultState(index);
+  const comparison = comparisonAt(index);
+  if (said.get("t")) view.targets = said.get("t").split(",").slice(0, 12);
+  if (comparison.economics && said.get("tier") in comparison.economics.prices) view.tier = said.get("tier");
+  view.y = said.get("y") || view.y;
+  view.x = said.get("x") || view.x;
+  if (!yMetrics(comparison, view.tier).some((metric) => metric.id === view.y)) view.y = "tput:total";
+  if (!xMetrics(comparison).some((metric) => metric.id === view.x)) view.x = "interactivity";
+  if (SCALES.includes(said.get("scale"))) view.scale = said.get("scale");
+  view.front = said.get("front") === "1";
+  view.labels = said.get("labels") === "1";
+  view.bands = said.get("bands") !== "0";
+  view.hidden = (said.get("hide") || "").split(",").filter((text) => /^\d+$/.test(text)).map(Number)
+    .filter((number) => number < comparison.curves.length);
+  return view;
+}
+
+/** The fragment of a view: only what differs from the usual. */
+function writeFragment(view) {
+  const usual = defaultState(view.c), said = new URLSearchParams();
+  if (view.c) said.set("c", view.c);
+  if (view.targets.join() !== usual.targets.join()) said.set("t", view.targets.map((text) => text.replaceAll(",", " ")).join());
+  for (const name of ["y", "x", "scale", "tier"]) if (view[name] !== usual[name]) said.set(name, view[name]);
+  if (view.front) said.set("front", "1");
+  if (view.labels) said.set("labels", "1");
+  if (!view.bands) said.set("bands", "0");
+  if (view.hidden.length) said.set("hide", view.hidden.join());
+  return said.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
+}
+
+/** A target as typed: its number, or null where it is none. */
+function parseTarget(text) {
+  const value = text.trim() === "" ? NaN : Number(text);
+  return Number.isFinite(value) && value > 0 ? value : null;
+}
+
+// ------------------------------------------------------------------------------------------------ metrics
+const KINDS = ["total", "output", "input"];
+const asCell = (point) => ({ tput: point.y, output: point.output_tps_per_gpu, input: point.input_tps_per_gpu });
+const meteredJoules = (point) => joulesPerToken(point.y, point.power_w_per_gpu);
+const meteredMw = (point) => (known(point.power_w_per_gpu) ? point.y / point.power_w_per_gpu * 1e6 : null);
+
+/** What the vertical axis can show. `cell` exists where a curve can be read between its knots; `total` where a
+ * band of throughput is a band of it. */
+function yMetrics(comparison, tier) {
+  const { economics } = comparison, found = [];
+  const add = (id, label, show, point, cell, total) => found.push({ id, label, show, point, cell, total });
+  const names = { total: "tput", output: "output", input: "input" };
+  for (const kind of KINDS) {
+    const read = (cell) => cell[names[kind]];
+    add(`tput:${kind}`, kind === "total" ? "throughput, tok/s/GPU" : `${kind} throughput, tok/s/GPU`, rate,
+      (point) => read(asCell(point)), read, kind === "total");
+  }
+  const base = comparison.curves[0];
+  add("gain", `gain over ${base.label}, ×`, times, (point, curve) => {
+    const below = curve.number && point.onFront ? base.spline(point.x) : null;
+    return below ? point.y / below : null;
+  }, null, false);
+  found[found.length - 1].gain = true;
+  if (economics) {
+    for (const [name, price] of Object.entries(economics.prices)) {
+      for (const kind of KINDS) {
+        const read = (cell) => usdPerM(cell, kind, price);
+        add(`usd:${name}:${kind}`, `cost, $/M ${kind} tokens, ${name}`, dollars, (point) => read(asCell(point)), read,
+          kind === "total");
+      }
+    }
+    const { kw } = economics;
+    add("mw", "tok/s/MW, provisioned", rate, (p) => tpsPerMw(p.y, kw), (cell) => tpsPerMw(cell.tput, kw), true);
+    add("j", "J/token, provisioned", energy, (p) => joulesPerToken(p.y, wattsOf(kw)),
+      (cell) => joulesPerToken(cell.tput, wattsOf(kw)), true);
+  }
+  add("mw:metered", "tok/s/MW, metered GPUs", rate, meteredMw);
+  add("j:metered", "J/token, metered GPUs", energy, meteredJoules);
+  add("acceptance", "acceptance length, tokens/step", (v) => fixed(v, 2), (point) => point.acceptance_length);
+  add("ttft", "TTFT, median, s", seconds, (point) => point.ttft_p50_s);
+  add("ttft:p99", "TTFT, p99, s", seconds, (point) => point.ttft_p99_s);
+  add("e2el", "E2EL, median, s", seconds, (point) => point.e2el_p50_s);
+  return found.filter((metric) =>
+    comparison.curves.some((curve) => curve.points.some((point) => known(metric.point(point, curve)))));
+}
+
+function xMetrics(comparison) {
+  const all = [
+    { id: "interactivity", label: "interactivity, tok/s/user", show: speed, point: (point) => point.x },
+    { id: "e2el", label: "E2EL, median, s", show: seconds, point: (point) => point.e2el_p50_s },
+    { id: "ttft", label: "TTFT, median, s", show: seconds, point: (point) => point.ttft_p50_s },
+    { id: "concurrency", label: "concurrency", show: (v) => fixed(v, 0), point: (point) => point.concurrency },
+  ];
+  return all.filter((metric) => comparison.curves.some((c) => c.points.some((point) => known(metric.point(point)))));
+}
+
+// ------------------------------------------------------------------------------------------- small helpers
+/** An element; children are text or elements, never markup. */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function save(name, type, content) {
+  const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+  const link = make("a", { href: address, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+function toCsv(lines) {
+  const quote = (value) => {
+    const text = value === null || value === undefined ? "" : Array.isArray(value) ? value.join("; ") : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return lines.map((line) => line.map(quote).join(",")).join("\n") + "\n";
+}

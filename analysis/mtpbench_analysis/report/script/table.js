@@ -1,0 +1,209 @@
+// The table at equal interactivity: read anew whenever a target is typed.
+
+/** Cells and ratios of every target as typed; null where the text is no interactivity. */
+function readTargets(comparison, view) {
+  return view.targets.map((text) => {
+    const target = parseTarget(text);
+    if (target === null) return { text, target, cells: null };
+    const cells = comparison.curves.map((curve) => readCell(curve, target, comparison.max_gap));
+    const ratios = cells.slice(1).map((cell) => readRatio(cell, cells[0], comparison.max_gap));
+    const exact = comparison.intervals[comparison.targets.indexOf(target)];
+    cells.forEach((cell, i) => Object.assign(cell, intervalOf(comparison.curves[i], cell, exact && exact.cells[i])));
+    ratios.forEach((ratio, i) => { ratio.interval = ratio.value === null || !exact ? null : exact.ratios[i]; });
+    return { text, target, cells, ratios };
+  });
+}
+
+/** A cell's interval: Python's own at its targets, elsewhere read off the band, which is then said. */
+function intervalOf(curve, cell, exact) {
+  if (exact) return { interval: exact, offBand: false };
+  const sure = cell.tput !== null && cell.knots.every((knot) => curve.sure[curve.points.indexOf(knot)]);
+  const at = cell.runsAt;
+  const right = sure && curve.band ? curve.band.findIndex((place) => place[0] >= at - SAME * at) : -1;
+  if (right < 0) return { interval: null, offBand: false };
+  const b = curve.band[right], a = curve.band[Math.max(0, right - 1)];
+  const way = b[0] === a[0] ? 1 : Math.min(1, Math.max(0, (at - a[0]) / (b[0] - a[0])));
+  return { interval: [a[1] + (b[1] - a[1]) * way, a[2] + (b[2] - a[2]) * way], offBand: true };
+}
+
+function showThroughput(cell) {
+  if (cell.state === "not_reached") return ["not reached:", `ends at ${speed(cell.knots[0].x)}`];
+  let value = rate(cell.tput);
+  if (cell.interval) value += ` ${cell.offBand ? "≈ " : ""}${spread(cell.interval, rate)}`;
+  if (cell.state === "measured") return [value, "measured"];
+  if (cell.state === "at_least") return [`≥ ${value}`, `runs at ${speed(cell.runsAt)}`];
+  const [lower, upper] = cell.knots;
+  if (cell.wide) {
+    return [`${value} interpolated`,
+      `over a wide gap, knots ${speed(lower.x)} (${rate(lower.y)}) and ${speed(upper.x)} (${rate(upper.y)})`];
+  }
+  return [`${value} interpolated,`, `knots ${speed(lower.x)} and ${speed(upper.x)}`];
+}
+
+function showRatio(ratio) {
+  if (ratio.value === null) {
+    if (!ratio.envelope) return [MISSING];
+    const [head, rest] = ratio.reason.split(": ");
+    return [`${head}:`, `${rest}, so ${times(ratio.envelope[0])}× to ${times(ratio.envelope[1])}×`];
+  }
+  const sign = { at_least: "≥ ", at_most: "≤ " }[ratio.bound] || "";
+  const interval = ratio.interval ? ` ${spread(ratio.interval, times)}` : "";
+  const note = ratio.bound === "best_points" ? " (best points)" : "";
+  return [`${sign}${times(ratio.value)}×${interval},`, `${describeCost(ratio)}${note}`];
+}
+
+function bounded(text, cell, sign) {
+  if (text === MISSING) return [cell.tput === null ? MISSING : "unknown"];
+  return [cell.state === "at_least" ? `${sign} ${text}` : text];
+}
+
+const layoutOf = (p) => [p.topology, p.gpus === null ? null : p.gpus === 1 ? "1 GPU" : `${p.gpus} GPUs`]
+  .filter((part) => part).join(", ");
+const concurrencyOf = (p) => (p.concurrency === null ? "unknown" : String(p.concurrency));
+
+function recipesOf(cell) {
+  if (cell.state === "not_reached") return [MISSING];
+  const { knots } = cell;
+  if (knots.length === 2 && layoutOf(knots[0]) === layoutOf(knots[1])) {
+    return [`conc. ${concurrencyOf(knots[0])} and ${concurrencyOf(knots[1])}`, layoutOf(knots[0])];
+  }
+  const texts = knots.map((p) => [`conc. ${concurrencyOf(p)}`, layoutOf(p)].filter((part) => part).join(", "));
+  return [texts[0], texts.slice(1).map((text) => `and ${text}`).join(" ")];
+}
+
+const ofKnots = (show) => (cell) =>
+  [cell.state === "not_reached" ? MISSING : [...new Set(cell.knots.map(show))].join(" and ")];
+const positionsOf = (knot) => (knot.acceptance_per_position || []).map((share) => fixed(share, 2)).join(" / ") || MISSING;
+const lengthOf = (knot) => (known(knot.acceptance_length) ? fixed(knot.acceptance_length, 2) : MISSING);
+
+/** The table's metrics: [name, cell → [line, second line], whether it stands in the short table]. */
+function tableMetrics(comparison, view) {
+  const { economics } = comparison, found = [["tok/s/GPU", showThroughput, true]];
+  if (economics) {
+    const price = economics.prices[view.tier], { kw } = economics;
+    found.push([`cost, $/M tok, ${view.tier}`, (cell) => bounded(dollars(usdPerM(cell, "total", price)), cell, "≤"), true]);
+    found.push(["tok/s/MW", (cell) => bounded(rate(tpsPerMw(cell.tput, kw)), cell, "≥"), true]);
+    found.push(["J/token, provisioned", (cell) => bounded(energy(joulesPerToken(cell.tput, wattsOf(kw))), cell, "≤"), true]);
+  }
+  const has = comparison.curves.some((curve) => curve.points.some((point) => known(point.acceptance_length)));
+  if (has) found.push(["acceptance length at the knots", ofKnots(lengthOf), true]);
+  found.push(["recipes at the knots", recipesOf, true]);
+  found.push(["output tok/s/GPU", (cell) => [rate(cell.output)], false]);
+  found.push(["input tok/s/GPU", (cell) => [rate(cell.input)], false]);
+  for (const [tier, price] of Object.entries(economics ? economics.prices : {})) {
+    for (const kind of KINDS) {
+      if (kind === "total" && tier === view.tier) continue;
+      found.push([`$/M ${kind} tokens, ${tier}`, (cell) => [dollars(usdPerM(cell, kind, price))], false]);
+    }
+  }
+  found.push(["tok/s/MW, metered GPUs", ofKnots((knot) => rate(meteredMw(knot))), false]);
+  found.push(["J/token, metered GPUs", ofKnots((knot) => energy(meteredJoules(knot))), false]);
+  found.push(["TTFT s, median", ofKnots((knot) => seconds(knot.ttft_p50_s)), false]);
+  found.push(["TTFT s, p99", ofKnots((knot) => seconds(knot.ttft_p99_s)), false]);
+  found.push(["E2EL s, median", ofKnots((knot) => seconds(knot.e2el_p50_s)), false]);
+  if (has) found.push(["accepted by position", ofKnots(positionsOf), false]);
+  return found;
+}
+
+/** The body's rows: {metric, who, texts, section, more}; the others first and the baseline last. */
+function tableRows(comparison, view, read) {
+  const order = [...comparison.curves.slice(1).map((curve) => curve.number), 0], rows = [];
+  const base = comparison.curves[0].label;
+  const push = (metric, who, texts, first, more) => rows.push({ metric: first ? metric : "", name: metric, who, texts, section: first, more });
+  for (const [metric, show, always] of tableMetrics(comparison, view)) {
+    const body = order.map((i) => read.map((one) => (one.cells ? show(one.cells[i]) : [MISSING])));
+    if (!always && body.every((texts) => texts.every((lines) => lines[0] === MISSING))) continue;
+    order.forEach((i, place) => push(metric, comparison.curves[i].label, body[place], place === 0, !always));
+    if (metric !== "tok/s/GPU") continue;
+    comparison.curves.slice(1).forEach((curve, i) =>
+      push(metric, `${curve.label} / ${base}`, read.map((one) => (one.cells ? showRatio(one.ratios[i]) : [MISSING])), false, false));
+  }
+  return rows;
+}
+
+function fillBody(body, rows) {
+  body.replaceChildren(...rows.map((row) => {
+    const line = make("tr", { class: row.section ? "section" : null });
+    line.append(make(row.metric ? "th" : "td", { class: "word", scope: row.metric ? "row" : null }, row.metric));
+    line.append(make("th", { class: "word who", scope: "row" }, row.who));
+    for (const [first, rest] of row.texts) {
+      const cell = make("td", {}, make("span", { class: first.length < 24 ? "whole" : null }, first));
+      if (rest) cell.append(make("span", { class: "rest" }, rest));
+      line.append(cell);
+    }
+    return line;
+  }));
+}
+
+/** What a reader must know of the targets as typed: texts that are no numbers, and places outside a front. */
+function explainTargets(comparison, read) {
+  const notes = [];
+  for (const { text, target, cells } of read) {
+    if (!cells) {
+      notes.push(`“${text}” is no interactivity: a number above 0 is needed, with a point for decimals.`);
+      continue;
+    }
+    cells.forEach((cell, i) => {
+      const { label } = comparison.curves[i], at = showTarget(target);
+      if (cell.state === "not_reached") {
+        const end = cell.lower;
+        notes.push(`${at} tok/s/user is above what ${label} reaches: its fastest point runs at ${speed(end.x)} `
+          + `(${end.recipe}). Nothing beyond it was measured and nothing is extrapolated, so there is no number.`);
+      } else if (cell.state === "at_least") {
+        notes.push(`${at} tok/s/user is below the front of ${label}: its best point serves ${rate(cell.tput)} tok/s/GPU `
+          + `at ${speed(cell.runsAt)} tok/s/user, faster than asked. A slower recipe may serve more: hence ≥.`);
+      }
+    });
+  }
+  return notes;
+}
+
+function captionOf(comparison, view, read) {
+  const { economics } = comparison;
+  const constants = economics ? `${economics.labels[view.tier]}.` : "";
+  if (view.targets.join() === comparison.targets.map(String).join()) return constants + comparison.caption;
+  const cells = read.flatMap((one) => one.cells || []);
+  let intervals = " Single runs: no interval.";
+  if (cells.some((cell) => cell.interval)) {
+    intervals = ` In brackets: ${percent(comparison.confidence).replace(".0%", "%")} intervals; those with ≈ are read off the `
+      + "band between the places at which it was computed.";
+  } else if (comparison.curves.some((curve) => curve.band)) {
+    intervals = " No interval is known here.";
+  }
+  return `${constants || comparison.no_constants} Targets: as typed.${intervals}`;
+}
+
+// ----------------------------------------------------------------------------------------------------- CSV
+function tableCsv(comparison, view, read) {
+  const prices = Object.entries(comparison.economics ? comparison.economics.prices : {});
+  const kw = comparison.economics ? comparison.economics.kw : null;
+  const costs = prices.flatMap(([tier]) => KINDS.map((kind) => `usd_per_m_${kind}_${tier.replaceAll(" ", "_")}`));
+  const knot = (side) => ["interactivity_tps", "tput_tps_per_gpu", "recipe", "runs"].map((name) => `${side}_${name}`);
+  const lines = [["comparison", "simulated", "target_tps", "curve", "state", "tput_tps_per_gpu", "runs_at_tps",
+    "interval_low", "interval_high", "output_tps_per_gpu", "input_tps_per_gpu", ...costs, "tps_per_mw", "joules_per_token",
+    "wide_gap", ...knot("lower"), ...knot("upper"), "tput_ratio", "ratio_bound", "no_ratio_because", "envelope_low",
+    "envelope_high"]];
+  for (const { target, cells, ratios } of read) {
+    if (!cells) continue;
+    cells.forEach((cell, i) => {
+      const ratio = i ? ratios[i - 1] : null, side = (k) => (k ? [k.x, k.y, k.recipe, k.runs] : ["", "", "", ""]);
+      lines.push([comparison.title, comparison.mark !== null, target, comparison.curves[i].label, cell.state, cell.tput,
+        cell.runsAt, ...(cell.interval || ["", ""]), cell.output, cell.input,
+        ...prices.flatMap(([, price]) => KINDS.map((kind) => usdPerM(cell, kind, price))), tpsPerMw(cell.tput, kw),
+        joulesPerToken(cell.tput, wattsOf(kw)), cell.wide, ...side(cell.lower), ...side(cell.upper),
+        ratio && ratio.value, ratio && ratio.value !== null ? ratio.bound : "", ratio && ratio.reason,
+        ...((ratio && ratio.envelope) || ["", ""])]);
+    });
+  }
+  return toCsv(lines);
+}
+
+function pointsCsv(comparison) {
+  const facets = Object.keys(comparison.facets);
+  const lines = [["curve", "on_front", "simulated", ...facets, ...page.columns]];
+  const push = (label, point) => lines.push([label, Boolean(point.onFront), comparison.mark !== null,
+    ...facets.map((name) => comparison.facets[name]), ...page.columns.map((name) => point[name])]);
+  for (const curve of comparison.curves) for (const point of curve.points) push(curve.label, point);
+  for (const point of comparison.invalid) push("", point);
+  return toCsv(lines);
+}

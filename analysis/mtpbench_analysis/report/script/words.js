@@ -1,0 +1,71 @@
+// What the table says, in words; the same as sentences.py.
+const anyLeast = (cell) => (cell.state === "at_least" ? "at least " : "");
+const figureOf = (curve, cell) => `${curve.label} ${anyLeast(cell)}${rate(cell.tput)}`;
+const servesText = (curve, cell) => `${curve.label} serves ${anyLeast(cell)}${rate(cell.tput)} tok/s/GPU`;
+const endOf = (curve, cell) => `${curve.label} ends at ${speed(cell.knots[0].x)}`;
+
+function describeCost(ratio) {
+  const saved = lowerCost(ratio);
+  const lower = { at_least: "at least ", at_most: "at most " }[ratio.bound] || "";
+  const higher = { at_least: "at most ", at_most: "at least " }[ratio.bound] || "";
+  if (percent(Math.abs(saved)) === "0.0%") return lower ? `${lower}0.0% lower cost` : "the same cost";
+  return saved > 0 ? `${lower}${percent(saved)} lower cost` : `${higher}${percent(-saved)} higher cost`;
+}
+
+function runsText(cells) {
+  const counts = cells.flatMap((cell) => cell.knots.map((knot) => knot.runs));
+  const low = Math.min(...counts), high = Math.max(...counts);
+  if (high === 1) return "each point is a single run";
+  return `each point is the mean of ${low === high ? low : `${low} to ${high}`} runs`;
+}
+
+function clauseOf(curve, cell, kind) {
+  if (cell.state === "at_least") {
+    return `The best ${curve.label} point does better than asked: it runs at ${speed(cell.runsAt)} tok/s/user`;
+  }
+  let how = `was ${kind} at that speed`;
+  if (cell.state === "interpolated") how = `lies between ${kind} points`;
+  if (cell.wide) how += ` ${fixed(cell.knotRatio, 1)} times apart in throughput, so it is hardly known`;
+  return `The ${curve.label} value ${how}`;
+}
+
+function basisOf(other, cell, base, baseCell, kind) {
+  const runs = runsText([cell, baseCell]);
+  if (cell.state === "interpolated" && baseCell.state === "interpolated") {
+    return `Both values lie between ${kind} points; ${runs}.`;
+  }
+  if (cell.state === "measured" && baseCell.state === "measured") return `Both values were ${kind} at that speed; ${runs}.`;
+  return `${clauseOf(other, cell, kind)}. ${clauseOf(base, baseCell, kind)}; ${runs}.`;
+}
+
+function verdictOf(ratio, cell, baseCell, other, base, kind, price) {
+  if (ratio.value === null) {
+    const [curve, wide] = cell.wide ? [other, cell] : [base, baseCell];
+    const [lower, upper] = wide.knots;
+    return `no ratio, because the ${curve.label} value lies between two points ${fixed(wide.knotRatio || 0, 1)} times apart `
+      + `in throughput (${rate(lower.y)} at ${speed(lower.x)} tok/s/user and ${rate(upper.y)} at ${speed(upper.x)})`;
+  }
+  const bound = { at_least: "at least ", at_most: "at most " }[ratio.bound] || "";
+  let text = `${bound}${times(ratio.value)} times the throughput, ${describeCost(ratio)} per token`;
+  const [usd, baseUsd] = [usdPerM(cell, "total", price), usdPerM(baseCell, "total", price)];
+  if (usd !== null && baseUsd !== null) text += ` (${money(usd)} against ${money(baseUsd)} per million)`;
+  if (ratio.bound === "best_points") text += `, best ${kind} point against best ${kind} point`;
+  return text;
+}
+
+/** The sentence of one target for a curve and the baseline. */
+function sentenceOf(other, cell, base, baseCell, ratio, kind, price) {
+  const at = showTarget(cell.target);
+  const short = [cell, baseCell].map((one) => one.state === "not_reached");
+  if (short[0] && short[1]) {
+    return `Neither ${other.label} nor ${base.label} reaches ${at} tok/s/user: ${endOf(other, cell)}, ${endOf(base, baseCell)}.`;
+  }
+  if (short[0] || short[1]) {
+    let [reached, ends] = [[other, cell], [base, baseCell]];
+    if (short[0]) [reached, ends] = [ends, reached];
+    return `At ${at} tok/s/user ${servesText(...reached)}; ${ends[0].label} does not reach it (${endOf(...ends)}), `
+      + `so there is no ratio. ${clauseOf(...reached, kind)}; ${runsText([reached[1]])}.`;
+  }
+  return `At ${at} tok/s/user ${servesText(other, cell)} and ${figureOf(base, baseCell)}: `
+    + `${verdictOf(ratio, cell, baseCell, other, base, kind, price)}. ${basisOf(other, cell, base, baseCell, kind)}`;
+}
