@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mtpbench.power.log import GRACE
+from mtpbench.power.series import Series, integrate
 from mtpbench.records import Energy, PowerSample
-from mtpbench.requests import Floats
 from mtpbench.window import Window
 
 MAX_GAP_S = 3.0
@@ -16,14 +17,39 @@ MAX_MISMATCH = 0.05
 MIN_CROSS_CHECK_SAMPLES = 5
 """With fewer samples inside the window the integral of power says nothing about the counter."""
 
+REASONS: Mapping[str, str] = {
+    "no_power_source": "nothing was read",
+    "no_window": "there was no steady-state window",
+    "no_power_samples": "the source gave nothing, or not the same for every GPU",
+    "missing_gpu": "fewer GPUs were read than the deployment holds",
+    "unexpected_gpu": "more GPUs were read than the deployment holds",
+    "gpu_lost": "a GPU stopped answering inside the window",
+    "gpu_swapped": "a meter was another GPU (UUID) later than it was first",
+    "power_not_covered": "the samples don't reach over both edges of the window",
+    "power_gap": "a hole between two samples was longer than a gap may be",
+    "counter_reset": "the energy counter fell",
+    "counter_frozen": "the energy counter stood still",
+    "power_frozen": "there is no counter, and power did not move by a milliwatt",
+    "power_mismatch": "counter and integral of power are more than 5% apart",
+    "power_zero": "the meters read 0 J over the whole window",
+}
+"""Why an energy is NULL; docs/validity.md explains each. A Grace rail's reasons are these behind `grace_`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Gpu:
     """What one GPU used over the window: by its counter, and by the integral of its power."""
 
+    name: str
     counted_j: float | None
     integral_j: float | None
     samples: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tokens:
+    input: float
+    output: float
 
 
 def measure_energy(
@@ -38,7 +64,8 @@ def measure_energy(
     """The energy of every GPU of the deployment over the window, idle ones too.
 
     The energy counter's difference, interpolated linearly to the window's edges, checked against the
-    integral of power; the integral itself where the source has no counter.
+    integral of power; the integral itself where the source has no counter. Rails of Grace CPUs are kept
+    apart: what is wrong with them leaves the GPUs' energy alone.
 
     Args:
         samples: readings of every GPU, in any order.
@@ -50,25 +77,27 @@ def measure_energy(
         max_gap_s: a longer hole between two readings (engine seconds) makes the energy unknown.
 
     Returns:
-        NULL with reason `no_power_samples`, `missing_gpu`, `unexpected_gpu`, `power_not_covered`,
-        `power_gap`, `counter_reset`, `counter_frozen`,
+        NULL with reason `no_power_samples`, `missing_gpu`, `unexpected_gpu`, `gpu_lost`,
+        `power_not_covered`, `power_gap`, `counter_reset`, `counter_frozen`, `power_frozen`,
         `power_mismatch` or `power_zero` where there is no figure.
     """
     series: dict[tuple[str, int], list[PowerSample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_s):
         series.setdefault((sample.process, sample.gpu), []).append(sample)
+    rails = [series.pop(key) for key in list(series) if key[0].startswith(GRACE)]
     if not series:
         return unknown("no_power_samples", expected_gpus, source)
     if len(series) != expected_gpus:
         fewer = len(series) < expected_gpus
         return unknown("missing_gpu" if fewer else "unexpected_gpu", expected_gpus, source)
     gpus: list[_Gpu] = []
-    for readings in series.values():
-        gpu = _read_gpu(readings, window, max_gap_s)
+    for (process, number), readings in series.items():
+        gpu = _read_gpu(f"{process}/{number}", readings, window, max_gap_s)
         if isinstance(gpu, str):
             return unknown(gpu, expected_gpus, source)
         gpus.append(gpu)
-    return _total(gpus, window, tokens, output_tokens, source)
+    grace = _read_grace(rails, window, max_gap_s)
+    return _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source, grace)
 
 
 def unknown(reason: str, gpus: int, source: str) -> Energy:
@@ -84,84 +113,143 @@ def unknown(reason: str, gpus: int, source: str) -> Energy:
     )
 
 
-def _read_gpu(readings: list[PowerSample], window: Window, max_gap_s: float) -> _Gpu | str:
-    counter = [(r.time_s, r.energy_j) for r in readings if r.energy_j is not None]
-    power = [(r.time_s, r.power_w) for r in readings if r.power_w is not None]
-    if not counter and not power:
+def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]) -> dict[int, float]:
+    """Energy by node.
+
+    Args:
+        energy_j_by_gpu: of an `Energy`, by `process/GPU`.
+        nodes: the node of every process of the deployment.
+
+    Raises:
+        KeyError: a GPU belongs to a process that has no node.
+    """
+    found: dict[int, float] = {}
+    for name, joules in energy_j_by_gpu.items():
+        node = nodes[name.rsplit("/", 1)[0].split("+")[0]]
+        found[node] = found.get(node, 0.0) + joules
+    return found
+
+
+def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s: float) -> _Gpu | str:
+    counter = Series.of((r.time_s, r.energy_j) for r in readings)
+    power = Series.of((r.time_s, r.power_w) for r in readings)
+    if not len(counter) and not len(power):
         return "no_power_samples"
+    if _was_lost(readings, window, max_gap_s):
+        return "gpu_lost"
     counted: float | None = None
-    if counter:
-        times, joules = _columns(counter)
-        if fault := _coverage_fault(times, window, max_gap_s) or _counter_fault(
-            times, joules, window, max_gap_s
-        ):
+    if len(counter):
+        if fault := counter.coverage_fault(window, max_gap_s) or _counter_fault(counter, window, max_gap_s):
             return fault
-        counted = float(np.interp(window.end_s, times, joules) - np.interp(window.start_s, times, joules))
+        counted = counter.at_moves().difference(window)
     integral: float | None = None
     inside = 0
-    if power:
-        times, watts = _columns(power)
-        fault = _coverage_fault(times, window, max_gap_s)
-        if fault and counted is None:
+    if len(power):
+        fault = power.coverage_fault(window, max_gap_s)
+        if counted is None and (fault := fault or _power_fault(power, window, max_gap_s)):
             return fault
         if not fault:
-            integral = _integrate(times, watts, window)
-            inside = int(((times >= window.start_s) & (times <= window.end_s)).sum())
-    return _Gpu(counted_j=counted, integral_j=integral, samples=inside)
+            integral = integrate(power, window)
+            inside = power.count(window)
+    return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside)
 
 
-def _columns(pairs: list[tuple[float, float]]) -> tuple[Floats, Floats]:
-    times, values = np.array(pairs, np.float64).T
-    return times, values
+def _was_lost(readings: list[PowerSample], window: Window, max_gap_s: float) -> bool:
+    """Whether the GPU did not answer for longer than a gap may be, or up to the window's end."""
+    silent_since: float | None = None
+    for reading in readings:
+        answered = reading.energy_j is not None or reading.power_w is not None
+        if answered:
+            silent_since = None
+        elif silent_since is None:
+            silent_since = reading.time_s
+        touches = silent_since is not None and silent_since < window.end_s
+        # A silence that began before the window is as long as what of it lies inside.
+        since = max(silent_since or 0.0, window.start_s)
+        if touches and min(reading.time_s, window.end_s) - since > max_gap_s:
+            return True
+    return silent_since is not None and silent_since < window.end_s
 
 
-def _coverage_fault(times: Floats, window: Window, max_gap_s: float) -> str | None:
-    if times[0] > window.start_s or times[-1] < window.end_s:
-        return "power_not_covered"
-    touching = (times[1:] > window.start_s) & (times[:-1] < window.end_s)
-    return "power_gap" if (np.diff(times)[touching] > max_gap_s).any() else None
-
-
-def _counter_fault(times: Floats, joules: Floats, window: Window, max_gap_s: float) -> str | None:
-    touching = np.flatnonzero((times[1:] > window.start_s) & (times[:-1] < window.end_s))
-    first, last = touching[0], touching[-1] + 1
-    times, joules = times[first : last + 1], joules[first : last + 1]
-    steps = np.diff(joules)
+def _counter_fault(counter: Series, window: Window, max_gap_s: float) -> str | None:
+    inside = counter.touching(window)
+    steps = np.diff(inside.values)
     if (steps < 0).any():
         return "counter_reset"
     # A GPU always draws power, so a counter that stands still is not being updated.
-    moves = np.concatenate((times[:1], times[1:][steps > 0], times[-1:]))
-    still_s = min(max_gap_s, float(times[-1] - times[0]))
-    return "counter_frozen" if (np.diff(moves) >= still_s).any() and not (steps > 0).all() else None
+    still_s = min(max_gap_s, inside.span_s)
+    return "counter_frozen" if inside.longest_still_s() >= still_s and not (steps > 0).all() else None
 
 
-def _integrate(times: Floats, watts: Floats, window: Window) -> float:
-    inner = times[(times > window.start_s) & (times < window.end_s)]
-    at = np.concatenate(([window.start_s], inner, [window.end_s]))
-    return float(np.trapezoid(np.interp(at, times, watts), at))
+def _power_fault(power: Series, window: Window, max_gap_s: float) -> str | None:
+    """Where there is no counter, power that never moves by a milliwatt is an old value told again."""
+    inside = power.touching(window)
+    if not inside.values.any():
+        return None  # `power_zero` says more
+    return "power_frozen" if len(inside) > 2 and inside.longest_still_s() > max_gap_s else None
 
 
-def _total(gpus: list[_Gpu], window: Window, tokens: float, output_tokens: float, source: str) -> Energy:
+def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float) -> float | str | None:
+    """The energy of all Grace rails; a reason code where one is not known, None where there are none."""
+    total = 0.0
+    for readings in rails:
+        power = Series.of((r.time_s, r.power_w) for r in readings)
+        if not len(power):
+            return "grace_no_power"
+        if fault := power.coverage_fault(window, max_gap_s) or _power_fault(power, window, max_gap_s):
+            return f"grace_{fault}"
+        total += integrate(power, window)
+    return total if rails else None
+
+
+def _total(
+    gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str, grace: float | str | None
+) -> Energy:
+    integrals = [gpu.integral_j for gpu in gpus if gpu.integral_j is not None]
+    integral = sum(integrals) if len(integrals) == len(gpus) else None
     if all(gpu.counted_j is None for gpu in gpus):
-        energy, source = sum(gpu.integral_j or 0.0 for gpu in gpus), f"{source}, integral of power"
+        by_gpu, source = {gpu.name: gpu.integral_j or 0.0 for gpu in gpus}, f"{source}, integral of power"
     elif any(gpu.counted_j is None for gpu in gpus):
         # Never mix: some GPUs by counter and some by integral would be a figure of no one kind.
         return unknown("no_power_samples", len(gpus), source)
     else:
-        energy = sum(gpu.counted_j or 0.0 for gpu in gpus)
-        checkable = all(g.integral_j is not None and g.samples >= MIN_CROSS_CHECK_SAMPLES for g in gpus)
-        if not checkable:
-            source = f"{source}, not cross-checked"
-        elif abs(energy - sum(gpu.integral_j or 0.0 for gpu in gpus)) > MAX_MISMATCH * energy:
+        by_gpu = {gpu.name: gpu.counted_j or 0.0 for gpu in gpus}
+        if integral is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
+            source, integral = f"{source}, not cross-checked", None
+        elif abs(sum(by_gpu.values()) - integral) > MAX_MISMATCH * sum(by_gpu.values()):
             return unknown("power_mismatch", len(gpus), source)
+    energy = sum(by_gpu.values())
     if energy <= 0:
         # No GPU that is on draws nothing: a meter that says so is not read, not at rest.
         return unknown("power_zero", len(gpus), source)
+    by_role: dict[str, float] = {}
+    for name, joules in by_gpu.items():
+        role = _role(name)
+        by_role[role] = by_role.get(role, 0.0) + joules
+    apart = {"prefill", "decode"} <= by_role.keys()
     return Energy(
         energy_j=energy,
         mean_power_w_per_gpu=energy / window.duration_s / len(gpus),
-        joules_per_token=energy / tokens if tokens else None,
-        joules_per_output_token=energy / output_tokens if output_tokens else None,
+        joules_per_token=_each(energy, tokens.input + tokens.output),
+        joules_per_output_token=_each(energy, tokens.output),
+        joules_per_input_token=_each(energy, tokens.input),
         gpus=len(gpus),
         source=source,
+        energy_j_by_gpu=by_gpu,
+        energy_j_by_role=by_role,
+        prefill_joules_per_input_token=_each(by_role["prefill"], tokens.input) if apart else None,
+        decode_joules_per_output_token=_each(by_role["decode"], tokens.output) if apart else None,
+        integral_j=integral,
+        grace_energy_j=None if isinstance(grace, str) else grace,
+        grace_reason=grace if isinstance(grace, str) else "no_grace" if grace is None else None,
     )
+
+
+def _each(joules: float, tokens: float) -> float | None:
+    return joules / tokens if tokens > 0 else None
+
+
+def _role(name: str) -> str:
+    """`decode` for `decode-1/3`; `prefill+decode` for a GPU that processes of both share."""
+    roles = [process.rsplit("-", 1)[0] for process in name.rsplit("/", 1)[0].split("+")]
+    return "+".join(dict.fromkeys(roles))

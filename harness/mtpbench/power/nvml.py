@@ -1,26 +1,25 @@
-"""Power and energy of NVIDIA GPUs on this node, through NVML, while a point runs.
+"""Power and energy of NVIDIA GPUs on this node, through NVML.
 
 Source: nvidia-ml-py. The energy counter (mJ since the driver was loaded) is read first and is what energy is
-made of; power is the instant reading where the driver has it, else the one-second average. A MIG slice has
-no meter of its own and is refused.
+made of; power is the instant reading where the driver has it, else the one-second average. Counter and power
+cover the same scope, or there is no power. A MIG slice has no meter of its own and is refused.
 """
 
 from __future__ import annotations
 
 import importlib
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-from mtpbench.load.clock import PointClock
-from mtpbench.records import PowerSample
+from mtpbench.power.source import MeterReading, MeterState, Probe, Scope
 
+FIELD_ENERGY = 83
 FIELD_POWER_INSTANT = 186
-SOURCE_INSTANT = "nvml energy counter, instant power"
-SOURCE_AVERAGE = "nvml energy counter, power averaged over 1 s"
-NODE = "nvml"
-"""Stands for the node in the samples: NVML knows GPUs, not the processes on them."""
+SCOPE_NUMBERS: dict[Scope, int] = {"gpu": 0, "module": 1}
+SCOPE_WORDS: dict[Scope, str] = {"gpu": "GPU scope", "module": "module scope (GPU and its Grace)"}
+ONE_GPU_PER_MODULE = ("GH200",)
+"""Names of modules whose energy counter covers Grace and GPU together; nothing is counted twice there."""
+CELSIUS_OF_GPU = 0
 
 
 class NvmlUnavailable(Exception):
@@ -34,10 +33,7 @@ def list_gpus(library: Any = None) -> list[str]:
         NvmlUnavailable: NVML can't be read here.
     """
     library = library or _load()
-    try:
-        library.nvmlInit()
-    except library.NVMLError as error:
-        raise NvmlUnavailable(f"nvmlInit: {error}") from error
+    _init(library)
     try:
         handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
         return [str(library.nvmlDeviceGetName(handle)) for handle in handles]
@@ -47,106 +43,195 @@ def list_gpus(library: Any = None) -> list[str]:
         library.nvmlShutdown()
 
 
-class NvmlSampler:
-    """A context: a thread reads every GPU at an interval, and once more at the end.
+class NvmlSource:
+    """Reads the chosen GPUs; a `Source`.
 
     Args:
-        gpus: NVML indices.
-        interval_s: seconds between two readings.
+        gpus: NVML indices, or UUIDs (`GPU-…`); none for all of them. A meter's index is its place in here.
         library: the module `pynvml`, or a stand-in.
-
-    Raises:
-        NvmlUnavailable: from entering the context; there is no driver, no such GPU, MIG is on, or a GPU has
-            no energy counter.
     """
 
-    def __init__(self, gpus: Sequence[int], interval_s: float, library: Any = None) -> None:
-        self._gpus, self._interval_s, self._library = tuple(gpus), interval_s, library
-        self._readings: list[tuple[float, int, float | None, float | None]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nvml", daemon=True)
-        self.source = SOURCE_INSTANT
+    def __init__(self, gpus: Sequence[str] = (), library: Any = None) -> None:
+        self._wanted, self._library = tuple(gpus), library
+        self._handles: list[Any] = []
+        self._fields: list[tuple[int, int]] = []
+        self._counter = self._average = False
+        self._scope: Scope = "gpu"
 
-    def __enter__(self) -> Self:
-        self._library = self._library or _load()
+    def probe(self) -> Probe:
+        """What NVML gives for these GPUs, or why it gives nothing (codes: docs/validity.md)."""
+        try:
+            self._library = self._library or _load()
+            _init(self._library)
+        except NvmlUnavailable as why:
+            return Probe(source="nvml", reason=f"no_nvml: {why}")
+        try:
+            return self._describe()
+        except NvmlUnavailable as why:
+            self.close()
+            return Probe(source="nvml", reason=str(why))
+
+    def read(self) -> list[MeterReading]:
+        """Counter and power of every GPU, in one call for each."""
+        return [self._read(meter, handle) for meter, handle in enumerate(self._handles)]
+
+    def states(self) -> list[MeterState]:
+        """UUID, temperature, cap and clock reasons of every GPU.
+
+        The UUID is asked of the index anew: a handle stays with its GPU when the order changes.
+        """
+        library = self._library
+        other: Scope = "module" if self._scope == "gpu" else "gpu"
+        found = []
+        for meter, handle in enumerate(self._handles):
+            limit = self._ask(library.nvmlDeviceGetEnforcedPowerLimit, handle)
+            found.append(
+                MeterState(
+                    meter=meter,
+                    uuid=self._uuid(meter),
+                    temperature_c=self._ask(library.nvmlDeviceGetTemperatureV, handle, CELSIUS_OF_GPU),
+                    limit_w=None if limit is None else limit / 1e3,
+                    clock_reasons=self._ask(library.nvmlDeviceGetCurrentClocksEventReasons, handle),
+                    other_scope_w=self._instant_w(handle, other),
+                )
+            )
+        return found
+
+    def close(self) -> None:
+        """Shut NVML down, as often as it was begun."""
+        self._handles = []
+        self._ask(self._library.nvmlShutdown)
+
+    def _describe(self) -> Probe:
+        library = self._library
+        wanted = self._wanted or tuple(str(i) for i in range(self._ask(library.nvmlDeviceGetCount) or 0))
+        if not wanted:
+            raise NvmlUnavailable("no_gpu: NVML sees no GPU")
+        self._wanted = wanted
+        self._handles = [self._find(gpu) for gpu in wanted]
+        self._scope = self._choose_scope()
+        first = self._handles[0]
+        fields = library.nvmlDeviceGetFieldValues
+        energy = self._ask(fields, first, [FIELD_ENERGY])
+        self._counter = energy is not None and not energy[0].nvmlReturn
+        instant = self._instant_w(first, self._scope) is not None
+        # NVML's plain power is of no stated scope on a module, so it can't be held against the counter.
+        self._average = not instant and self._scope == "gpu" and self._average_w(first) is not None
+        self._fields = [(FIELD_ENERGY, 0)] if self._counter else []
+        self._fields += [(FIELD_POWER_INSTANT, SCOPE_NUMBERS[self._scope])] if instant else []
+        if not (self._counter or instant or self._average):
+            raise NvmlUnavailable(f"no_meter: GPU {wanted[0]} has neither an energy counter nor power")
+        words = ["nvml energy counter"] if self._counter else ["nvml"]
+        words += ["instant power"] * instant + ["power averaged over 1 s"] * self._average
+        return Probe(
+            source="nvml",
+            says=", ".join([*words, SCOPE_WORDS[self._scope]]),
+            scope=self._scope,
+            meters=tuple((meter, self._uuid(meter) or "unknown") for meter in range(len(wanted))),
+        )
+
+    def _find(self, gpu: str) -> Any:
+        """The handle of a GPU that can be metered."""
+        library = self._library
+        if gpu.startswith("MIG-"):
+            raise NvmlUnavailable(f"mig: {gpu} is a MIG slice, which has no meter of its own")
+        handle = self._handle(gpu)
+        if isinstance(handle, str):
+            raise NvmlUnavailable(f"no_gpu: GPU {gpu}: {handle}")
+        mode = self._ask(library.nvmlDeviceGetMigMode, handle)  # GPUs that know no MIG say "not supported"
+        if mode and mode[0]:
+            raise NvmlUnavailable(f"mig: GPU {gpu}: MIG is on, and a slice has no meter of its own")
+        return handle
+
+    def _handle(self, gpu: str) -> Any:
         library = self._library
         try:
-            library.nvmlInit()
+            if gpu.isdigit():
+                return library.nvmlDeviceGetHandleByIndex(int(gpu))
+            return library.nvmlDeviceGetHandleByUUID(gpu)
         except library.NVMLError as error:
-            raise NvmlUnavailable(f"nvmlInit: {error}") from error
+            return str(error)
+
+    def _choose_scope(self) -> Scope:
+        """The scope of the energy counter, which NVML does not name: told by the GPU and what power it has.
+
+        Raises:
+            NvmlUnavailable: a module's reading would be counted for each of its GPUs, or GPUs differ.
+        """
+        scopes = {self._scope_of(handle) for handle in self._handles}
+        if len(scopes) > 1:
+            raise NvmlUnavailable("mixed_scopes: some GPUs are metered alone and others with their module")
+        return scopes.pop()
+
+    def _scope_of(self, handle: Any) -> Scope:
+        name = str(self._ask(self._library.nvmlDeviceGetName, handle))
+        if any(module in name for module in ONE_GPU_PER_MODULE):
+            return "module"
+        alone, module = self._instant_w(handle, "gpu"), self._instant_w(handle, "module")
+        if alone is None and module is not None:
+            raise NvmlUnavailable(
+                f"shared_module: {name} tells its module's power only; how many GPUs share one is unknown"
+            )
+        return "gpu"
+
+    def _read(self, meter: int, handle: Any) -> MeterReading:
+        joules = watts = None
+        values = self._ask(self._library.nvmlDeviceGetFieldValues, handle, self._fields) or ()
+        for value in values:
+            # Each entry carries its own return code; the value of a failed one is garbage.
+            if value.nvmlReturn:
+                continue
+            if value.fieldId == FIELD_ENERGY:
+                joules = value.value.ullVal / 1e3
+            else:
+                watts = value.value.uiVal / 1e3
+        if self._average:
+            watts = self._average_w(handle)
+        return MeterReading(meter=meter, power_w=watts, energy_j=joules)
+
+    def _average_w(self, handle: Any) -> float | None:
+        milliwatts = self._ask(self._library.nvmlDeviceGetPowerUsage, handle)
+        return None if milliwatts is None else milliwatts / 1e3
+
+    def _instant_w(self, handle: Any, scope: Scope) -> float | None:
+        values = self._ask(
+            self._library.nvmlDeviceGetFieldValues, handle, [(FIELD_POWER_INSTANT, SCOPE_NUMBERS[scope])]
+        )
+        return None if values is None or values[0].nvmlReturn else float(values[0].value.uiVal) / 1e3
+
+    def _uuid(self, meter: int) -> str | None:
+        handle = self._handle(self._wanted[meter])
+        found = None if isinstance(handle, str) else self._ask(self._library.nvmlDeviceGetUUID, handle)
+        return None if found is None else str(found)
+
+    def _ask(self, function: Any, *arguments: Any) -> Any:
+        """What NVML answers; None where it refuses."""
         try:
-            self._handles = {gpu: self._check(gpu) for gpu in self._gpus}
-        except BaseException:
-            library.nvmlShutdown()
-            raise
-        self._read_all()
-        self._thread.start()
+            return function(*arguments)
+        except self._library.NVMLError:
+            return None
+
+
+class NvmlSampler:
+    """A context that asks whether GPUs can be metered at all; `tests/gpu` enters it before it measures."""
+
+    def __init__(self, gpus: Sequence[int], _interval_s: float = 1.0) -> None:
+        self._source = NvmlSource([str(gpu) for gpu in gpus])
+
+    def __enter__(self) -> Self:
+        if reason := self._source.probe().reason:
+            raise NvmlUnavailable(reason)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._read_all()
-        self._library.nvmlShutdown()
+        self._source.close()
 
-    def samples(self, origin: float) -> list[PowerSample]:
-        """Every reading, in seconds since `origin` (a `time.perf_counter()` value)."""
-        clock = PointClock(1.0, origin)
-        return [
-            PowerSample(time_s=clock.at(stamp), process=NODE, gpu=gpu, power_w=watts, energy_j=joules)
-            for stamp, gpu, watts, joules in self._readings
-        ]
 
-    def _check(self, gpu: int) -> Any:
-        """The handle of a GPU that can be metered."""
-        library = self._library
-        try:
-            handle = library.nvmlDeviceGetHandleByIndex(gpu)
-        except library.NVMLError as error:
-            raise NvmlUnavailable(f"GPU {gpu}: {error}") from error
-        try:
-            if library.nvmlDeviceGetMigMode(handle)[0]:
-                raise NvmlUnavailable(f"GPU {gpu}: MIG is on, and a slice has no meter of its own")
-        except library.NVMLError:
-            pass  # GPUs that know no MIG answer "not supported"
-        try:
-            library.nvmlDeviceGetTotalEnergyConsumption(handle)
-        except library.NVMLError as error:
-            raise NvmlUnavailable(f"GPU {gpu}: no energy counter ({error})") from error
-        if self._instant_w(handle) is None:
-            self.source = SOURCE_AVERAGE
-        return handle
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval_s):
-            self._read_all()
-
-    def _read_all(self) -> None:
-        for gpu, handle in self._handles.items():
-            before = time.perf_counter()
-            joules = self._energy_j(handle)
-            watts = self._instant_w(handle) if self.source == SOURCE_INSTANT else self._average_w(handle)
-            self._readings.append(((before + time.perf_counter()) / 2, gpu, watts, joules))
-
-    def _energy_j(self, handle: Any) -> float | None:
-        try:
-            return float(self._library.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
-        except self._library.NVMLError:
-            return None
-
-    def _average_w(self, handle: Any) -> float | None:
-        try:
-            return float(self._library.nvmlDeviceGetPowerUsage(handle)) / 1e3
-        except self._library.NVMLError:
-            return None
-
-    def _instant_w(self, handle: Any) -> float | None:
-        try:
-            (value,) = self._library.nvmlDeviceGetFieldValues(handle, [FIELD_POWER_INSTANT])
-        except self._library.NVMLError:
-            return None
-        # Each entry carries its own return code; the value of a failed one is garbage.
-        return None if value.nvmlReturn else float(value.value.uiVal) / 1e3
+def _init(library: Any) -> None:
+    try:
+        library.nvmlInit()
+    except library.NVMLError as error:
+        raise NvmlUnavailable(f"nvmlInit: {error}") from error
 
 
 def _load() -> Any:

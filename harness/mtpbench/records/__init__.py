@@ -9,7 +9,7 @@ among `READABLE_VERSIONS`)
     1   2026-11   first version
     2   2026-11   how load is sent (`Load`), what the client saw of itself, token gaps, stalls, latency from
                   the schedule
-    3   2026-11   time blocks of the window
+    3   2026-11   time blocks of the window; energy by GPU and by role, of Grace, and the integral beside it
 """
 
 from mtpbench.records.codec import digest, from_json, to_json

@@ -86,7 +86,21 @@ class Acceptance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Energy:
-    """Energy of the deployment's GPUs over the steady-state window; NULL with a reason where unknown."""
+    """Energy of the deployment's GPUs over the steady-state window; NULL with a reason where unknown.
+
+    The figures of one kind are never mixed with those of another: `energy_j` is the GPUs' (or their modules',
+    which `source` then says), `grace_energy_j` the Grace CPUs' beside them.
+
+    Args:
+        joules_per_token, joules_per_output_token, joules_per_input_token: all GPUs' energy / those tokens.
+        energy_j_by_gpu: by `process/GPU`, idle ones too.
+        energy_j_by_role: by role of the process that holds the GPU.
+        prefill_joules_per_input_token, decode_joules_per_output_token: role energy, where prefill and decode
+            have GPUs of their own; each is the energy of that role over the whole window, waiting included.
+        integral_j: the integral of power over the window, which the counter was held against.
+        grace_energy_j: of the Grace CPUs, one rail for each socket.
+        grace_reason: why there is none, or None.
+    """
 
     energy_j: float | None
     mean_power_w_per_gpu: float | None
@@ -95,6 +109,14 @@ class Energy:
     gpus: int
     source: str
     reason: str | None = None
+    joules_per_input_token: float | None = None
+    energy_j_by_gpu: Mapping[str, float] = field(default_factory=dict)
+    energy_j_by_role: Mapping[str, float] = field(default_factory=dict)
+    prefill_joules_per_input_token: float | None = None
+    decode_joules_per_output_token: float | None = None
+    integral_j: float | None = None
+    grace_energy_j: float | None = None
+    grace_reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

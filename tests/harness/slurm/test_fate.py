@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from mtpbench.slurm.states import JobSight
 
 from mtpbench.slurm.fate import Fate, JobFiles, tell
 from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Submission
+from mtpbench.slurm.states import JobSight
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY = "mtp_1xTP8_0a"

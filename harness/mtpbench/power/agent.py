@@ -1,0 +1,138 @@
+"""The sampler of one node: a process that reads its power sources at an interval and writes all of it down.
+
+    python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--dcgm URL] [--detached]
+
+Says `ready` when the file has its first reading, and ends when its standard input closes or at SIGTERM. It
+keeps nothing in memory: each tick is one write, so what was read stays when the process dies. Little is
+imported: it must start fast and cost less than 1% of a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+from mtpbench.power.grace import HWMON, GraceSource
+from mtpbench.power.log import end_line, head_line, states_line, tick_line
+from mtpbench.power.nvml import NvmlSource
+from mtpbench.power.source import Probe, Source
+
+INTERVAL_S = 0.1
+STATES_EVERY_S = 1.0
+
+
+def main(words: list[str] | None = None) -> int:
+    """Sample until told to end."""
+    asked = _parse(words)
+    gpus = tuple(filter(None, asked.gpus.split(",")))
+    with asked.out.open("ab", buffering=0) as file:
+        sampler = NodeSampler(file.fileno(), asked.interval)
+        sampler.probe(gpus, asked.dcgm, asked.hwmon)
+        sampler.tick()
+        os.write(sys.stdout.fileno(), b"ready\n")
+        sampler.run(None if asked.detached else sys.stdin.fileno())
+    return 0
+
+
+class NodeSampler:
+    """Reads at most one source of GPU power and the Grace rails, and writes lines to an open file.
+
+    Args:
+        file: a descriptor, written to with one call for each tick.
+        interval_s: seconds from one tick to the next; 0.1 to 0.25 is meant.
+    """
+
+    def __init__(self, file: int, interval_s: float) -> None:
+        self._file, self._interval_s = file, interval_s
+        self._sources: list[tuple[str, Source]] = []
+        self._states_due_s = 0.0
+
+    def probe(self, gpus: tuple[str, ...], dcgm: str | None, hwmon: Path) -> None:
+        """Look for every source and write down what was found; the first that has the GPUs reads them."""
+        candidates: list[tuple[str, Source]] = [("gpu", NvmlSource(gpus))]
+        if dcgm is not None:
+            from mtpbench.power.dcgm import DcgmSource  # urllib takes as long to import as all the rest
+
+            candidates.append(("gpu", DcgmSource(dcgm, gpus)))
+        candidates.append(("grace", GraceSource(hwmon)))
+        probes: list[Probe] = []
+        for kind, source in candidates:
+            if kind in (taken for taken, _ in self._sources):
+                probes.append(Probe(source="dcgm", reason="not_needed: NVML reads these GPUs"))
+                continue
+            probes.append(_without_double_counting(source.probe(), probes))
+            if probes[-1].reason is None:
+                self._sources.append((kind, source))
+        self._write(head_line(probes, self._interval_s))
+
+    def tick(self) -> None:
+        """Read every source once; a tick's time is the middle of its reads."""
+        for kind, source in self._sources:
+            before, wall = time.monotonic(), time.time()
+            readings = source.read()
+            took = time.monotonic() - before
+            if took > self._interval_s:
+                # Nobody knows when within such a time the meter was read: a hang must show as a gap.
+                readings = [reading for reading in readings if reading.unix_s is not None]
+            if readings:
+                self._write(tick_line(before + took / 2, wall + took / 2, kind, readings))
+        if self._sources and time.monotonic() >= self._states_due_s:
+            self._states_due_s = time.monotonic() + STATES_EVERY_S
+            states = [state for kind, source in self._sources if kind == "gpu" for state in source.states()]
+            if states:
+                self._write(states_line(time.monotonic(), time.time(), states))
+
+    def run(self, stdin: int | None) -> None:
+        """Tick until standard input (where it is watched) closes or SIGTERM comes, then once more."""
+        ends, told = os.pipe()
+        os.set_blocking(told, False)
+        signal.signal(signal.SIGTERM, lambda *_: os.write(told, b"t"))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes the input
+        watched = [ends] if stdin is None else [ends, stdin]
+        due, why = time.monotonic() + self._interval_s, ""
+        while not why:
+            wait_s = max(0.0, due - time.monotonic()) if self._sources else None
+            readable, _, _ = select.select(watched, [], [], wait_s)
+            if ends in readable:
+                why = "SIGTERM"
+            elif stdin is not None and stdin in readable:
+                why = "" if os.read(stdin, 4096) else "told to end"
+            elif not readable:
+                self.tick()
+                # A tick that came late is not made up for: readings in a row tell nothing.
+                due = max(due + self._interval_s, time.monotonic())
+        self.tick()
+        self._write(end_line(time.monotonic(), time.time(), why))
+        for _, source in self._sources:
+            source.close()
+
+    def _write(self, line: str) -> None:
+        os.write(self._file, line.encode())
+
+
+def _without_double_counting(probe: Probe, earlier: list[Probe]) -> Probe:
+    """A Grace rail beside GPUs whose counter covers their Grace already is refused."""
+    covered = any(other.scope == "module" and other.reason is None for other in earlier)
+    if probe.source == "grace" and probe.reason is None and covered:
+        return Probe(source="grace", reason="grace_in_module: the GPUs' counter covers their Grace already")
+    return probe
+
+
+def _parse(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mtpbench.power.agent", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--interval", type=float, default=INTERVAL_S)
+    parser.add_argument("--gpus", default="", help="indices or UUIDs, with commas; all by default")
+    parser.add_argument("--dcgm", help="a DCGM exporter's metrics page, where NVML can't be used")
+    parser.add_argument("--detached", action="store_true", help="end at SIGTERM only")
+    parser.add_argument("--hwmon", type=Path, default=HWMON)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

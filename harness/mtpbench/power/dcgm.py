@@ -1,0 +1,139 @@
+"""Power and energy of GPUs from a DCGM exporter that runs already.
+
+The exporter collects every 30 s unless told otherwise (`-c`), and answers every scrape with what it last
+collected. A reading therefore is what is new: by the sample's own timestamp where the exposition has one,
+else by a value that moved. A frozen exporter gives no readings, and the energy rules find the gap.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Callable, Sequence
+
+from mtpbench.power.source import MeterReading, MeterState, Probe
+
+POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
+"""The name the exporter writes, and the one that DCGM now calls the field (155); watts."""
+ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+"""mJ since the driver was loaded (field 156)."""
+TIMEOUT_S = 1.0
+SAMPLE = re.compile(r"^(\w+)\{(.*)\}\s+(\S+)(?:\s+(-?\d+))?\s*$")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+Fetch = Callable[[], str]
+
+
+def readings(text: str) -> dict[str, MeterReading]:
+    """What an exposition says of each GPU, by UUID; `meter` is the exporter's own GPU number.
+
+    Raises:
+        ValueError: a MIG slice, two metrics of one GPU with different times, or a line that can't be read.
+    """
+    power: dict[str, float] = {}
+    energy: dict[str, float] = {}
+    number: dict[str, int] = {}
+    times: dict[str, set[str | None]] = {}
+    for line in text.splitlines():
+        if not line.startswith((*POWER, ENERGY)):
+            continue
+        match = SAMPLE.match(line)
+        if not match:
+            raise ValueError(f"unreadable line {line!r}")
+        name, labels = match[1], dict(LABEL.findall(match[2]))
+        if name not in (*POWER, ENERGY):
+            continue
+        if labels.get("GPU_I_ID"):
+            raise ValueError(f"GPU {labels.get('gpu')} is divided by MIG; a slice has no meter of its own")
+        uuid = labels["UUID"]
+        number[uuid] = int(labels["gpu"])
+        times.setdefault(uuid, set()).add(match[4])
+        if name == ENERGY:
+            energy[uuid] = float(match[3]) / 1e3
+        else:
+            power[uuid] = float(match[3])
+    if any(len(stamps) > 1 for stamps in times.values()):
+        raise ValueError("power and energy of one GPU carry different times")
+    found = {}
+    for uuid, gpu in sorted(number.items(), key=lambda item: item[1]):
+        (stamp,) = times[uuid]
+        found[uuid] = MeterReading(
+            meter=gpu,
+            power_w=power.get(uuid),
+            energy_j=energy.get(uuid),
+            unix_s=None if stamp is None else int(stamp) / 1e3,
+        )
+    return found
+
+
+class DcgmSource:
+    """Reads the chosen GPUs from an exporter; a `Source`.
+
+    Args:
+        url: its metrics page, such as `http://localhost:9400/metrics`.
+        gpus: GPU numbers or UUIDs; none for all. A meter's index is its place in here.
+        fetch: gives the page's text in a test.
+    """
+
+    def __init__(self, url: str, gpus: Sequence[str] = (), fetch: Fetch | None = None) -> None:
+        self._url, self._wanted = url, tuple(gpus)
+        self._fetch = fetch or self._get
+        self._uuids: tuple[str, ...] = ()
+        self._last: dict[str, MeterReading] = {}
+
+    def probe(self) -> Probe:
+        """Whether the exporter has every GPU, or why not."""
+        try:
+            found = readings(self._fetch())
+        except (OSError, ValueError, KeyError) as error:
+            return Probe(source="dcgm", reason=f"no_dcgm: {self._url}: {error}")
+        by_number = {str(reading.meter): uuid for uuid, reading in found.items()}
+        wanted = self._wanted or tuple(by_number)
+        uuids = [by_number.get(gpu, gpu) for gpu in wanted]
+        missing = [gpu for gpu, uuid in zip(wanted, uuids, strict=True) if uuid not in found]
+        if missing or not uuids:
+            return Probe(source="dcgm", reason=f"no_gpu: {self._url} does not show GPU {', '.join(missing)}")
+        self._uuids = tuple(uuids)
+        counted = all(found[uuid].energy_j is not None for uuid in uuids)
+        timed = all(found[uuid].unix_s is not None for uuid in uuids)
+        words = ["dcgm exporter energy counter" if counted else "dcgm exporter", "power"]
+        words.append("its own timestamps" if timed else "times at which its values moved")
+        return Probe(source="dcgm", says=", ".join(words), scope="gpu", meters=tuple(enumerate(self._uuids)))
+
+    def read(self) -> list[MeterReading]:
+        """The GPUs of which the exporter says something new; a GPU that it lost is a failed read."""
+        try:
+            found = readings(self._fetch())
+        except (OSError, ValueError, KeyError):
+            return []
+        new = []
+        for meter, uuid in enumerate(self._uuids):
+            now, before = found.get(uuid), self._last.get(uuid)
+            if now is None:
+                new.append(MeterReading(meter=meter, power_w=None, energy_j=None))
+            elif before is None or self._moved(before, now):
+                new.append(
+                    MeterReading(meter=meter, power_w=now.power_w, energy_j=now.energy_j, unix_s=now.unix_s)
+                )
+                self._last[uuid] = now
+        return new
+
+    def states(self) -> list[MeterState]:
+        """The UUIDs that were chosen: the exporter is asked by UUID, so they can't be swapped."""
+        return [MeterState(meter=meter, uuid=uuid) for meter, uuid in enumerate(self._uuids)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _get(self) -> str:
+        # The exporter is on this node or beside it: no proxy of the environment is asked.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self._url, timeout=TIMEOUT_S) as answer:
+            return str(answer.read().decode("utf-8", "replace"))
+
+    @staticmethod
+    def _moved(before: MeterReading, now: MeterReading) -> bool:
+        if now.unix_s is not None:
+            return now.unix_s != before.unix_s
+        # A counter of a GPU that is on always rises; one that stands still was not collected anew.
+        return (now.energy_j, now.power_w) != (before.energy_j, before.power_w)

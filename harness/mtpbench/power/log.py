@@ -1,0 +1,181 @@
+"""Pure: the lines that a node's sampler writes, and what they say; a torn last line costs itself only.
+
+    {"format": 1, "interval_s": …, "probes": [Probe…]}      first: what was looked for, and found
+    {"t": …, "w": …, "gpu": [[meter, W, J, unix_s]…]}       a tick of the GPUs' source
+    {"t": …, "w": …, "grace": [[socket, W, null, unix_s]…]} a tick of the Grace rails
+    {"t": …, "w": …, "states": [MeterState…]}               about every second
+    {"t": …, "w": …, "end": "why"}                          last, where the sampler could still write it
+
+`t` is `time.monotonic()`, which on one machine every process shares, `w` the wall clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mtpbench.power.source import MeterReading, MeterState, Probe
+from mtpbench.records import PowerSample
+
+FORMAT = 1
+GRACE = "grace"
+"""What stands for the process in the samples of a Grace rail: it belongs to none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tick:
+    """The readings of one moment: `monotonic_s` on the node's own clock, `wall_s` since 1970."""
+
+    monotonic_s: float
+    wall_s: float
+    kind: str
+    readings: tuple[MeterReading, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerLog:
+    """What a node's sampler wrote.
+
+    Args:
+        probes: every source that was looked for.
+        ticks: in the order of time.
+        states: (monotonic seconds, what every meter said of itself).
+        ended: why it ended, or None where it died before it could say so.
+    """
+
+    probes: tuple[Probe, ...]
+    ticks: tuple[Tick, ...]
+    states: tuple[tuple[float, tuple[MeterState, ...]], ...]
+    ended: str | None
+
+    @property
+    def gpu_probe(self) -> Probe | None:
+        """The source that the GPUs were read from."""
+        return next((p for p in self.probes if p.reason is None and p.source != "grace"), None)
+
+    @property
+    def grace_probe(self) -> Probe | None:
+        """The Grace rails, where there are any."""
+        return next((p for p in self.probes if p.reason is None and p.source == "grace"), None)
+
+
+def head_line(probes: Sequence[Probe], interval_s: float) -> str:
+    """The first line."""
+    return _line(
+        {"format": FORMAT, "interval_s": interval_s, "probes": [dataclasses.asdict(p) for p in probes]}
+    )
+
+
+def tick_line(monotonic_s: float, wall_s: float, kind: str, readings: Iterable[MeterReading]) -> str:
+    """A tick; `kind` is `gpu` or `grace`."""
+    rows = [[r.meter, r.power_w, r.energy_j, r.unix_s] for r in readings]
+    return _line({"t": monotonic_s, "w": wall_s, kind: rows})
+
+
+def states_line(monotonic_s: float, wall_s: float, states: Iterable[MeterState]) -> str:
+    """What every meter says of itself."""
+    return _line({"t": monotonic_s, "w": wall_s, "states": [dataclasses.asdict(s) for s in states]})
+
+
+def end_line(monotonic_s: float, wall_s: float, why: str) -> str:
+    """The last line."""
+    return _line({"t": monotonic_s, "w": wall_s, "end": why})
+
+
+def parse(text: str) -> PowerLog:
+    """What the lines say; the last one is dropped where it is torn.
+
+    Raises:
+        ValueError: the text is no sampler's log, or a line before the last one is damaged.
+    """
+    probes: tuple[Probe, ...] | None = None
+    ticks: list[Tick] = []
+    states: list[tuple[float, tuple[MeterState, ...]]] = []
+    ended: str | None = None
+    # What follows the last line break was being written when the sampler died.
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            data = json.loads(line)
+            if probes is None:
+                probes = _probes(data)
+            elif "states" in data:
+                states.append((data["t"], tuple(MeterState(**state) for state in data["states"])))
+            elif "end" in data:
+                ended = str(data["end"])
+            else:
+                ticks.append(_tick(data))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"line {number} of the power log: {error!r}") from error
+    if probes is None:
+        raise ValueError("the power log is empty")
+    return PowerLog(probes=probes, ticks=tuple(ticks), states=tuple(states), ended=ended)
+
+
+def samples(
+    log: PowerLog, origin_s: float, owners: Mapping[int, str], *, wall: bool = False, node: str = ""
+) -> list[PowerSample]:
+    """Every reading as the record that energy is made of.
+
+    Args:
+        log: of one node.
+        origin_s: second 0, on this node's monotonic clock, or since 1970 with `wall`.
+        owners: which process holds a meter's GPU; a GPU that none holds is named `idle`.
+        wall: use the wall clock, as the logs of other nodes must be.
+        node: told in the name of what no process holds, so that two nodes' rails stay apart.
+    """
+    found = []
+    for tick in log.ticks:
+        now_s = (tick.wall_s if wall else tick.monotonic_s) - origin_s
+        for reading in tick.readings:
+            age_s = 0.0 if reading.unix_s is None else tick.wall_s - reading.unix_s
+            owner = f"{GRACE}{node}" if tick.kind == GRACE else owners.get(reading.meter, f"idle{node}")
+            found.append(
+                PowerSample(
+                    time_s=now_s - age_s,
+                    process=owner,
+                    gpu=reading.meter,
+                    power_w=reading.power_w,
+                    energy_j=reading.energy_j,
+                )
+            )
+    return found
+
+
+def identity_fault(log: PowerLog) -> str | None:
+    """`gpu_swapped: …` where a meter was another GPU later than it was first, else None."""
+    first = dict(probe.meters) if (probe := log.gpu_probe) else {}
+    for _, states in log.states:
+        for state in states:
+            known = first.get(state.meter)
+            if state.uuid is not None and known is not None and state.uuid != known:
+                return f"gpu_swapped: GPU {state.meter} was {known} and became {state.uuid}"
+    return None
+
+
+def _probes(data: Mapping[str, Any]) -> tuple[Probe, ...]:
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']} where {FORMAT} is known")
+    return tuple(
+        Probe(**{**probe, "meters": tuple((meter, name) for meter, name in probe["meters"])})
+        for probe in data["probes"]
+    )
+
+
+def _tick(data: Mapping[str, Any]) -> Tick:
+    kind = "grace" if "grace" in data else "gpu"
+    return Tick(
+        monotonic_s=data["t"],
+        wall_s=data["w"],
+        kind=kind,
+        readings=tuple(
+            MeterReading(meter=meter, power_w=watts, energy_j=joules, unix_s=unix_s)
+            for meter, watts, joules, unix_s in data[kind]
+        ),
+    )
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, separators=(",", ":")) + "\n"

@@ -1,0 +1,189 @@
+"""Pure: `system_power.json`, the provisioned power of one system in the form that MLPerf Endpoints asks for.
+
+Provisioned power is what a system is built to draw, the same at every point of a curve; it is no measurement
+and never stands in for one. One of three kinds: a declared total, a rack's published power by nodes, or
+component groups and an overhead fraction for everything else. Every figure needs a public source.
+
+Source: MLCommons, Endpoints submission documentation, reference of `system_power.json`, and §4.5.2 of the
+rules (v1.0 in development, September 2026): the keys, the order of precedence, total = major components ×
+(1 + overhead fraction), 0.30 where cooled with liquid, 0.50 with air; scale-out networks are inside the
+overhead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mtpbench.errors import InputError
+from mtpbench.records import Json
+
+OVERHEAD_BY_COOLING: Mapping[str, float] = {"liquid": 0.30, "air": 0.50}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerSource:
+    """Where a figure was published, and when it was read there (`2026-09-24`)."""
+
+    link: str
+    date: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeclaredPower:
+    """A total that the vendor or the facility rates the system at, in watts."""
+
+    power_w: float
+    source: PowerSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RackPower:
+    """A full rack's published power in watts, of whose nodes so many are used; whole nodes only."""
+
+    rack_power_w: float
+    rack_nodes: int
+    nodes: int
+    source: PowerSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComponentPower:
+    """So many of one component, each rated at so many watts."""
+
+    count: int
+    tdp_w: float
+    source: PowerSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupedPower:
+    """Component groups, and what else the system draws as a fraction of them.
+
+    Args:
+        accelerator, cpu: both, or `compute` in their place where they are published as one figure.
+        scale_up_network: switches between the accelerators; a count of 0 where there are none.
+        cooling: `liquid` or `air`, which sets the fraction.
+        overhead_fraction: another fraction, agreed with MLCommons.
+    """
+
+    scale_up_network: ComponentPower
+    cooling: str
+    accelerator: ComponentPower | None = None
+    cpu: ComponentPower | None = None
+    compute: ComponentPower | None = None
+    overhead_fraction: float | None = None
+
+
+ProvisionedPower = DeclaredPower | RackPower | GroupedPower
+
+_UNITS: Mapping[str, tuple[str, str]] = {
+    "cpu": ("num_cpu", "tdp_per_cpu"),
+    "accelerator": ("num_accelerator", "tdp_per_accelerator"),
+    "compute": ("num_compute", "tdp_per_compute"),
+    "scale_up_network": ("num_switches", "tdp_per_switch"),
+}
+
+
+def total_w(power: ProvisionedPower) -> float:
+    """The provisioned power of the system in watts.
+
+    Raises:
+        InputError: a figure is missing, not above 0, or without a source; says which and what would be right.
+    """
+    match power:
+        case DeclaredPower():
+            _check("provisioned_power_w", power.power_w, power.source)
+            return power.power_w
+        case RackPower():
+            _check("rack_power_w", power.rack_power_w, power.source)
+            if not 0 < power.nodes <= power.rack_nodes:
+                raise InputError(
+                    f"submitted_nodes {power.nodes}: from 1 to the rack's {power.rack_nodes} are possible"
+                )
+            return power.rack_power_w * power.nodes / power.rack_nodes
+        case GroupedPower():
+            groups = _groups(power)
+            return sum(group.count * group.tdp_w for group in groups.values()) * (1 + _overhead(power))
+
+
+def describe(power: ProvisionedPower) -> dict[str, Json]:
+    """The content of `system_power.json`; `source_date` is ours, every other key the form's.
+
+    Raises:
+        InputError: as for `total_w`.
+    """
+    total_w(power)
+    match power:
+        case DeclaredPower():
+            return {"provisioned_power_w": power.power_w, **_sourced(power.source)}
+        case RackPower():
+            return {
+                "rack_power_w": power.rack_power_w,
+                "rack_nodes": power.rack_nodes,
+                "submitted_nodes": power.nodes,
+                **_sourced(power.source),
+            }
+        case GroupedPower():
+            found: dict[str, Json] = {}
+            for name, group in _groups(power).items():
+                count, tdp = _UNITS[name]
+                found[name] = {count: group.count, tdp: group.tdp_w, **_sourced(group.source)}
+            return {**found, "overhead_fraction": _overhead(power), "cooling": power.cooling}
+
+
+def render(power: ProvisionedPower) -> str:
+    """The text of `system_power.json`.
+
+    Raises:
+        InputError: as for `total_w`.
+    """
+    return json.dumps(describe(power), indent=2) + "\n"
+
+
+def _groups(power: GroupedPower) -> dict[str, ComponentPower]:
+    if power.compute is not None and (power.cpu or power.accelerator):
+        raise InputError("compute stands for cpu and accelerator together: give it alone, or the two")
+    chosen = {
+        "cpu": power.cpu,
+        "accelerator": power.accelerator,
+        "compute": power.compute,
+        "scale_up_network": power.scale_up_network,
+    }
+    needed = ("compute",) if power.compute is not None else ("cpu", "accelerator")
+    if missing := [name for name in needed if chosen[name] is None]:
+        raise InputError(f"{', '.join(missing)}: a count and a TDP are needed; missing is not 0 W")
+    groups = {name: group for name, group in chosen.items() if group is not None}
+    for name, group in groups.items():
+        none_needed = name == "scale_up_network" and group.count == 0
+        if group.count < 0 or (group.count == 0 and not none_needed):
+            raise InputError(f"{name}: a count of {group.count}; at least 1 is needed")
+        if not none_needed:
+            _check(f"{name}.{_UNITS[name][1]}", group.tdp_w, group.source)
+    return groups
+
+
+def _overhead(power: GroupedPower) -> float:
+    if power.overhead_fraction is not None:
+        if not 0 <= power.overhead_fraction < math.inf:
+            raise InputError(f"overhead_fraction {power.overhead_fraction}: 0 or more is needed")
+        return power.overhead_fraction
+    if power.cooling not in OVERHEAD_BY_COOLING:
+        raise InputError(
+            f"cooling {power.cooling!r}: liquid or air is known, or give an overhead_fraction; left out it "
+            "would make the system look 30 to 50% better than it is"
+        )
+    return OVERHEAD_BY_COOLING[power.cooling]
+
+
+def _check(name: str, watts: float, source: PowerSource) -> None:
+    if not 0 < watts < math.inf:
+        raise InputError(f"{name} {watts}: watts above 0 are needed")
+    if not source.link or not source.date:
+        raise InputError(f"{name}: a public source and its date are needed")
+
+
+def _sourced(source: PowerSource) -> dict[str, Json]:
+    return {"link": source.link, "source_date": source.date}

@@ -1,0 +1,81 @@
+"""Pure: one quantity over time, and what a window holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from mtpbench.requests import Floats
+from mtpbench.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values at rising times; between two of them it is taken to be a straight line."""
+
+    times: Floats
+    values: Floats
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[float, float | None]]) -> Self:
+        """The pairs whose value is known, in the order of time."""
+        known = [(time_s, value) for time_s, value in pairs if value is not None]
+        times, values = np.array(known, np.float64).reshape(-1, 2).T
+        return cls(times, values)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def span_s(self) -> float:
+        """From the first reading to the last."""
+        return float(self.times[-1] - self.times[0])
+
+    def coverage_fault(self, window: Window, max_gap_s: float) -> str | None:
+        """`power_not_covered` where readings don't reach over both edges, `power_gap` at a hole inside."""
+        if self.times[0] > window.start_s or self.times[-1] < window.end_s:
+            return "power_not_covered"
+        touching = (self.times[1:] > window.start_s) & (self.times[:-1] < window.end_s)
+        return "power_gap" if (np.diff(self.times)[touching] > max_gap_s).any() else None
+
+    def touching(self, window: Window) -> Series:
+        """The readings in the window, with the one before and the one after it."""
+        steps = np.flatnonzero((self.times[1:] > window.start_s) & (self.times[:-1] < window.end_s))
+        return Series(self.times[steps[0] : steps[-1] + 2], self.values[steps[0] : steps[-1] + 2])
+
+    def count(self, window: Window) -> int:
+        """Readings in the window."""
+        return int(((self.times >= window.start_s) & (self.times <= window.end_s)).sum())
+
+    def longest_still_s(self) -> float:
+        """The longest time without a change."""
+        moved = self.times[1:][np.diff(self.values) != 0]
+        return float(np.diff(np.concatenate((self.times[:1], moved, self.times[-1:]))).max())
+
+    def at_moves(self) -> Series:
+        """The readings at which the value had just moved, with the first and the last.
+
+        A counter that is updated more slowly than it is read is a staircase; a line through its steps'
+        beginnings is what it counts, a line through every reading is off by up to a step at each edge.
+        """
+        keep = np.concatenate(([True], np.diff(self.values) != 0))
+        keep[-1] = True
+        return Series(self.times[keep], self.values[keep])
+
+    def difference(self, window: Window) -> float:
+        """The value at the window's end less that at its start."""
+        return float(
+            np.interp(window.end_s, self.times, self.values)
+            - np.interp(window.start_s, self.times, self.values)
+        )
+
+
+def integrate(power: Series, window: Window) -> float:
+    """The integral of power over the window, in joules."""
+    times = power.times
+    inner = times[(times > window.start_s) & (times < window.end_s)]
+    at = np.concatenate(([window.start_s], inner, [window.end_s]))
+    return float(np.trapezoid(np.interp(at, times, power.values), at))

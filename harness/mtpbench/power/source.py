@@ -1,0 +1,82 @@
+"""What every source of power says of itself, and what it reads: one interface, so that none are mixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Scope = Literal["gpu", "module", "grace"]
+"""What a figure covers: one GPU board, a module of Grace and GPU together, or a Grace CPU alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """What a source is, or why there is none.
+
+    Args:
+        source: `nvml`, `dcgm`, `grace` or `simulated`.
+        says: the source in a reader's words, such as `nvml energy counter, instant power, GPU scope`.
+        scope: what its figures cover.
+        meters: what it reads, by its own index: the UUID of a GPU, the rail of a Grace.
+        reason: why it can't be read, as `code: sentence`; None where it can.
+    """
+
+    source: str
+    says: str = ""
+    scope: Scope | None = None
+    meters: tuple[tuple[int, str], ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeterReading:
+    """One meter at one moment; a failed read is a reading with neither figure.
+
+    Args:
+        meter: the source's index of it.
+        power_w: watts, NULL where it was not read.
+        energy_j: a counter that only rises, NULL where there is none.
+        unix_s: the source's own time of the reading where it has one, else NULL (it was read just now).
+    """
+
+    meter: int
+    power_w: float | None
+    energy_j: float | None
+    unix_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeterState:
+    """What changes slowly and explains a figure; NULL where the source does not say.
+
+    Args:
+        meter: the source's index of it.
+        uuid: which GPU it is now.
+        temperature_c: of the GPU.
+        limit_w: the power cap that is enforced.
+        clock_reasons: NVML's bit mask of why clocks are lowered.
+        other_scope_w: watts at the scope that is not used, to tell the scopes apart.
+    """
+
+    meter: int
+    uuid: str | None = None
+    temperature_c: int | None = None
+    limit_w: float | None = None
+    clock_reasons: int | None = None
+    other_scope_w: float | None = None
+
+
+class Source(Protocol):
+    """Where power is read: probed once, then read at every tick."""
+
+    def probe(self) -> Probe:
+        """What there is, or the reason why not; never raises for what is merely absent."""
+
+    def read(self) -> list[MeterReading]:
+        """Every meter now; empty where the source has said nothing new since the last read."""
+
+    def states(self) -> list[MeterState]:
+        """The slow facts of every meter now."""
+
+    def close(self) -> None:
+        """Let go of it."""

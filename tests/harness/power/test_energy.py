@@ -1,0 +1,230 @@
+"""Energy of a window from power samples, and the simulated source's text."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from measured import power_samples
+from mtpbench.power.energy import REASONS, measure_energy, split_by_node
+from mtpbench.power.simulated import readings
+from mtpbench.records import PowerSample
+from mtpbench.window import Window
+
+WINDOW = Window(start_s=1.1, end_s=4.1)
+
+
+def energy(samples, gpus=2, window=WINDOW, **changes):
+    return measure_energy(samples, window, gpus, 600.0, 300.0, "simulated", **changes)
+
+
+def change(samples, **how):
+    return [dataclasses.replace(s, **{k: f(s) for k, f in how.items()}) for s in samples]
+
+
+def test_energy_is_the_counters_difference_interpolated_to_the_windows_edges():
+    got = energy(power_samples())
+    assert got.energy_j == pytest.approx(2 * 500 * 3)
+    assert got.mean_power_w_per_gpu == pytest.approx(500)
+    assert got.joules_per_token == pytest.approx(5)
+    assert got.joules_per_output_token == pytest.approx(10)
+    assert (got.gpus, got.source, got.reason) == (2, "simulated", None)
+
+
+def test_idle_gpus_count():
+    idle = [
+        s if s.gpu == 0 else dataclasses.replace(s, power_w=50.0, energy_j=50 * s.time_s)
+        for s in power_samples()
+    ]
+    assert energy(idle).energy_j == pytest.approx(3 * 550)
+
+
+def test_equal_gpu_indices_of_two_processes_are_two_gpus():
+    other = change(power_samples(), process=lambda s: "other")
+    assert energy(power_samples() + other, gpus=4).energy_j == pytest.approx(6000)
+
+
+def uncounted(samples):
+    """Without a counter, and with power that moves, as a real meter's does."""
+    return change(samples, energy_j=lambda s: None, power_w=lambda s: s.power_w + 0.001 * (s.time_s % 0.5))
+
+
+def test_without_a_counter_the_integral_of_power_serves_and_says_so():
+    got = energy(uncounted(power_samples()))
+    assert got.energy_j == pytest.approx(3000, rel=1e-5)
+    assert got.source == "simulated, integral of power"
+
+
+def test_without_power_or_with_few_samples_the_counter_goes_unchecked_and_says_so():
+    assert energy(change(power_samples(), power_w=lambda s: None)).source == "simulated, not cross-checked"
+    few = energy(power_samples(every_s=1.0), window=Window(start_s=1.5, end_s=2.5))
+    assert (few.energy_j, few.source) == (pytest.approx(1000), "simulated, not cross-checked")
+
+
+def lost(samples, since_s, until_s=float("inf")):
+    """GPU 1 does not answer for a while."""
+    return [
+        dataclasses.replace(s, power_w=None, energy_j=None) if s.gpu and since_s <= s.time_s < until_s else s
+        for s in samples
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "samples"),
+    [
+        ("no_power_samples", []),
+        ("no_power_samples", change(power_samples(), energy_j=lambda s: None, power_w=lambda s: None)),
+        ("no_power_samples", uncounted(power_samples(gpus=1)) + power_samples()[1::2]),
+        ("power_frozen", change(power_samples(seconds=9), energy_j=lambda s: None)),
+        ("gpu_lost", lost(power_samples(), 3.0)),
+        ("missing_gpu", power_samples(gpus=1)),
+        ("unexpected_gpu", power_samples(gpus=3)),
+        ("power_not_covered", power_samples(seconds=3)),
+        ("power_not_covered", [s for s in power_samples() if s.time_s > 1.2]),
+        ("counter_reset", change(power_samples(), energy_j=lambda s: s.energy_j - 1500 * (s.time_s > 2))),
+        ("counter_frozen", change(power_samples(), energy_j=lambda s: 1000.0)),
+        ("power_mismatch", change(power_samples(), power_w=lambda s: 530.0)),
+        ("power_zero", change(power_samples(), energy_j=lambda s: None, power_w=lambda s: 0.0)),
+    ],
+)
+def test_what_is_not_known_is_null_with_a_reason_never_zero(reason, samples):
+    got = energy(samples)
+    figures = (got.energy_j, got.mean_power_w_per_gpu, got.joules_per_token, got.joules_per_output_token)
+    assert (figures, got.reason) == ((None,) * 4, reason)
+
+
+def test_a_gap_in_the_samples_is_found_and_its_limit_can_be_set():
+    samples = [s for s in power_samples(seconds=12) if not 2 < s.time_s < 6]
+    window = Window(start_s=1.0, end_s=11.0)
+    assert energy(samples, window=window).reason == "power_gap"
+    assert energy(samples, window=window, max_gap_s=30.0).energy_j == pytest.approx(10_000)
+
+
+def test_a_gap_outside_the_window_does_not_matter():
+    samples = [s for s in power_samples(seconds=12) if not 5 < s.time_s < 9]
+    assert energy(samples).reason is None
+
+
+def test_a_counter_that_freezes_for_long_inside_the_window_is_found():
+    def frozen(sample):
+        return 1000 + 500 * (sample.time_s if sample.time_s < 4 else max(4.0, sample.time_s - 4))
+
+    samples = change(power_samples(seconds=12), energy_j=frozen, power_w=lambda s: None)
+    assert energy(samples, window=Window(start_s=1.0, end_s=11.0)).reason == "counter_frozen"
+
+
+def test_a_counter_slower_than_the_samples_is_not_frozen():
+    samples = change(power_samples(), energy_j=lambda s: 1000 + 500 * (s.time_s // 0.5) * 0.5)
+    assert energy(samples).reason is None
+
+
+def test_a_mismatch_of_less_than_five_percent_passes():
+    assert energy(change(power_samples(), power_w=lambda s: 520.0)).energy_j == pytest.approx(3000)
+
+
+def test_the_simulated_source_reads_power_and_energy_per_gpu():
+    text = (
+        "# HELP mtpbench_sim_gpu_power_watts Power.\n# TYPE mtpbench_sim_gpu_power_watts gauge\n"
+        'mtpbench_sim_gpu_power_watts{gpu="0"} 512.5\nmtpbench_sim_gpu_power_watts{gpu="1"} 300\n'
+        "# TYPE mtpbench_sim_gpu_energy_joules_total counter\n"
+        'mtpbench_sim_gpu_energy_joules_total{gpu="0"} 1e6\n'
+        "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 3\n"
+    )
+    assert readings(text) == [(0, 512.5, 1e6), (1, 300.0, None)]
+    assert readings("# TYPE other gauge\nother 1\n") == []
+
+
+def test_unreadable_power_is_an_error_not_an_empty_reading():
+    with pytest.raises(ValueError, match="abc"):
+        readings('mtpbench_sim_gpu_power_watts{gpu="0"} abc\n')
+
+
+def test_a_gpu_that_comes_back_is_lost_where_it_was_away_for_longer_than_a_gap():
+    samples, window = power_samples(seconds=12), Window(start_s=1.0, end_s=11.0)
+    assert energy(lost(samples, 3, 7), window=window).reason == "gpu_lost"
+    assert energy(lost(samples, 3, 4), window=window).energy_j == pytest.approx(10_000)
+    assert energy(lost(samples, 11.2), window=window).energy_j == pytest.approx(10_000)
+
+
+def test_one_window_of_frozen_power_is_found_only_where_there_is_no_counter():
+    window = Window(start_s=1.0, end_s=11.0)
+    assert energy(power_samples(seconds=12), window=window).reason is None
+    still = change(power_samples(seconds=12), energy_j=lambda s: None)
+    assert energy(still, window=window).reason == "power_frozen"
+
+
+def test_a_slow_counter_is_read_at_its_steps():
+    """A line through every reading of a staircase would be off by up to a step at each edge."""
+    samples = change(power_samples(every_s=0.1), energy_j=lambda s: 1000 + 500 * (s.time_s // 0.7) * 0.7)
+    got = energy(samples, window=Window(start_s=1.0, end_s=4.0))
+    assert got.energy_j == pytest.approx(3000, rel=0.01)
+
+
+def grace(seconds=5.0, watts=200.0, sockets=1):
+    return [
+        PowerSample(time_s=i / 4, process="grace", gpu=socket, power_w=watts + 0.001 * (i % 2), energy_j=None)
+        for i in range(round(seconds * 4) + 1)
+        for socket in range(sockets)
+    ]
+
+
+def test_grace_is_a_figure_of_its_own_beside_the_gpus():
+    got = energy(power_samples() + grace(sockets=2))
+    assert (got.energy_j, got.gpus) == (pytest.approx(3000), 2)
+    assert (got.grace_energy_j, got.grace_reason) == (pytest.approx(2 * 200 * 3, rel=1e-4), None)
+    assert energy(power_samples()).grace_reason == "no_grace"
+
+
+@pytest.mark.parametrize(
+    ("reason", "rail"),
+    [
+        ("grace_power_not_covered", grace(seconds=2)),
+        ("grace_no_power", change(grace(), power_w=lambda s: None)),
+        ("grace_power_gap", [s for s in grace(12) if not 2 < s.time_s < 8]),
+        ("grace_power_frozen", change(grace(12), power_w=lambda s: 200.0)),
+    ],
+)
+def test_what_is_wrong_with_grace_leaves_the_gpus_alone(reason, rail):
+    window = Window(start_s=1.0, end_s=WINDOW.end_s if "covered" in reason else 10.0)
+    got = energy(power_samples(seconds=12) + rail, window=window)
+    assert got.energy_j is not None
+    assert (got.grace_energy_j, got.grace_reason) == (None, reason)
+
+
+def test_energy_is_told_by_gpu_and_by_role():
+    prefill = [dataclasses.replace(s, process="prefill-0") for s in power_samples()]
+    decode = [dataclasses.replace(s, process="decode-1") for s in power_samples(gpus=1)]
+    got = energy(prefill + decode, gpus=3)
+    assert got.energy_j_by_gpu == pytest.approx(
+        {"prefill-0/0": 1500, "prefill-0/1": 1500, "decode-1/0": 1500}
+    )
+    assert got.energy_j_by_role == pytest.approx({"prefill": 3000, "decode": 1500})
+    assert got.joules_per_input_token == pytest.approx(4500 / 300)
+    assert got.prefill_joules_per_input_token == pytest.approx(3000 / 300)
+    assert got.decode_joules_per_output_token == pytest.approx(1500 / 300)
+    assert energy(power_samples()).prefill_joules_per_input_token is None
+
+
+def test_a_gpu_that_both_roles_share_belongs_to_both():
+    shared = [dataclasses.replace(s, process="prefill-0+decode-0") for s in power_samples()]
+    assert energy(shared).energy_j_by_role == pytest.approx({"prefill+decode": 3000})
+
+
+def test_a_worker_over_several_nodes_is_of_one_role():
+    ranks = [dataclasses.replace(s, process=f"decode-0.r{s.gpu}", gpu=0) for s in power_samples()]
+    assert energy(ranks).energy_j_by_role == pytest.approx({"decode": 3000})
+
+
+def test_energy_by_node_needs_the_node_of_every_process():
+    by_gpu = {"prefill-0/0": 1.0, "decode-0/0": 2.0, "decode-0/1": 3.0, "prefill-0+decode-1/3": 4.0}
+    assert split_by_node(by_gpu, {"prefill-0": 0, "decode-0": 1, "decode-1": 0}) == {0: 5.0, 1: 5.0}
+    with pytest.raises(KeyError):
+        split_by_node(by_gpu, {"prefill-0": 0})
+
+
+def test_every_reason_is_explained_in_the_docs():
+    text = (Path(__file__).parents[3] / "docs" / "validity.md").read_text("utf-8")
+    section = text.split("## Why an energy is NULL")[1].split("\n## ")[0]
+    assert [code for code in REASONS if f"`{code}`" not in section] == []

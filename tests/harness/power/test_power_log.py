@@ -1,0 +1,61 @@
+"""The lines of a sampler's file."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtpbench.power.log import end_line, head_line, identity_fault, parse, samples, states_line, tick_line
+from mtpbench.power.source import MeterReading, MeterState, Probe
+
+PROBE = Probe(source="nvml", says="nvml", scope="gpu", meters=((0, "GPU-a"),))
+HEAD = head_line([PROBE, Probe(source="grace", reason="no_grace: none")], 0.1)
+
+
+def reading(meter=0, power_w=500.0, energy_j=7.5, unix_s=None):
+    return MeterReading(meter=meter, power_w=power_w, energy_j=energy_j, unix_s=unix_s)
+
+
+def test_what_is_written_is_read_again():
+    text = HEAD + tick_line(1.5, 1000.5, "gpu", [reading()]) + tick_line(1.6, 1000.6, "grace", [reading(1)])
+    text += states_line(1.7, 1000.7, [MeterState(meter=0, uuid="GPU-a")]) + end_line(
+        2.0, 1001.0, "told to end"
+    )
+    log = parse(text)
+    assert (log.gpu_probe, log.grace_probe, log.ended) == (PROBE, None, "told to end")
+    assert [(t.monotonic_s, t.wall_s, t.kind, t.readings) for t in log.ticks] == [
+        (1.5, 1000.5, "gpu", (reading(),)),
+        (1.6, 1000.6, "grace", (reading(1),)),
+    ]
+    assert identity_fault(log) is None
+
+
+def test_a_torn_last_line_costs_itself_only():
+    whole = HEAD + tick_line(1.0, 1.0, "gpu", [reading()])
+    log = parse(whole + tick_line(1.1, 1.1, "gpu", [reading()])[:-9])
+    assert (len(log.ticks), log.ended) == (1, None)
+
+
+def test_damage_before_the_end_is_an_error_with_its_line():
+    with pytest.raises(ValueError, match="line 2 of the power log"):
+        parse(HEAD + "{torn\n" + tick_line(1.0, 1.0, "gpu", []))
+    with pytest.raises(ValueError, match=r"line 1 .*format 99 where 1 is known"):
+        parse(HEAD.replace('"format":1', '"format":99'))
+    with pytest.raises(ValueError, match="empty"):
+        parse("")
+
+
+def test_another_nodes_samples_are_placed_by_the_wall_clock():
+    log = parse(HEAD + tick_line(5.0, 1000.0, "gpu", [reading(0), reading(1)]))
+    found = samples(log, 990.0, {0: "decode-1"}, wall=True, node="@1")
+    assert [(s.time_s, s.process, s.gpu) for s in found] == [(10.0, "decode-1", 0), (10.0, "idle@1", 1)]
+    assert samples(log, 4.0, {})[0].time_s == 1.0
+
+
+def test_a_reading_with_its_own_time_is_placed_there():
+    log = parse(HEAD + tick_line(5.0, 1000.0, "gpu", [reading(unix_s=998.5)]))
+    assert samples(log, 0.0, {})[0].time_s == 3.5
+
+
+def test_a_state_that_does_not_know_its_gpu_is_no_swap():
+    states = states_line(2.0, 2.0, [MeterState(meter=0, uuid=None)])
+    assert identity_fault(parse(HEAD + states)) is None
