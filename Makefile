@@ -32,6 +32,7 @@ bench: $(DEV_READY) ## what must be fast, each beside the straightforward way (b
 	$(BIN)/python benchmarks/recompute.py
 	$(BIN)/python benchmarks/load_points.py
 	$(BIN)/python benchmarks/compare_points.py
+	$(BIN)/python benchmarks/power_sampler.py
 	$(BIN)/python benchmarks/embedded_server.py
 	$(BIN)/python benchmarks/agreement.py
 

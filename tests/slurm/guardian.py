@@ -52,8 +52,8 @@ def end(pids: Collection[int], grace_s: float = GRACE_S) -> None:
 def left_over(conf: str) -> set[int]:
     """Every process that belongs to a cluster, and its children.
 
-    Told by this slurm.conf in their environment. A slurmstepd of 24.11 overwrites its own, and its slurmd may be
-    dead; it is told by the cluster's log, which it has open.
+    Told by this slurm.conf in their environment. A slurmstepd of 24.11 overwrites its own, and its slurmd may
+    be dead; it is told by the cluster's log, which it has open.
     """
     mark, root = f"SLURM_CONF={conf}".encode(), os.path.dirname(os.path.dirname(conf))
     parents: dict[int, int] = {}

@@ -132,7 +132,7 @@ class SlurmHandle:
         return last_lines(self.log, lines)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to its srun: SIGINT and SIGUSR1 go on to the tasks, SIGTERM ends the step by force."""
+        """Signal its srun: SIGINT and SIGUSR1 go on to the tasks, SIGTERM ends the step by force."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if number == signal.SIGKILL:
                 os.killpg(self.group, number)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from mtpbench.slurm.states import JobSight, cause
-
 from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Submission
+from mtpbench.slurm.states import JobSight, cause
 
 STALE_S = 60.0
 """A running job that has said nothing for so long is no longer believed without saying so."""

@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtpbench.slurm.commands import Slurm
-from mtpbench.slurm.states import JobSight
-
 from mtpbench import hardware
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import InputError, RunError
 from mtpbench.records import Deployment, Point, SweepInfo, digest
 from mtpbench.slurm.batch import BatchJob, batch_text
 from mtpbench.slurm.cluster import ClusterProfile
+from mtpbench.slurm.commands import Slurm
 from mtpbench.slurm.journal import JobFile, Journal, Submission
+from mtpbench.slurm.states import JobSight
 
 LIVE = frozenset(("pending", "running", "completing", "requeued", "suspended"))
 """States in which a job may still measure something."""
