@@ -12,6 +12,7 @@ import aiohttp
 
 from mtpbench.errors import StartError
 from mtpbench.failures import explain
+from mtpbench.load.station import Station
 from mtpbench.placeholders import Placement
 from mtpbench.records import Deployment, Point, Process
 
@@ -65,6 +66,9 @@ class Site(Protocol):
 
     def unmetered(self, deployment: Deployment) -> str | None:
         """Why the power of a deployment's GPUs can't be read by this process; None where it can."""
+
+    def stations(self, directory: Path) -> tuple[Station, ...]:
+        """Other hosts that the load client runs on, which see the directory; none for this one."""
 
     def notes(self) -> tuple[str, ...]:
         """Where this is, for the record; nothing where the host's name says it all."""

@@ -284,6 +284,7 @@ class _Ladder:
                     events_per_s=expected_events_per_s(point, scale),
                     progress=lambda progress: self.observer.point_progress(point, progress),
                     stop=halt,
+                    stations=self.site.stations(self.servers),
                 )
             finally:
                 self.meter.stop()

@@ -153,6 +153,19 @@ def test_a_real_time_limit_closes_the_point_and_leaves_the_rest(bench: Bench) ->
     bench.run("cancel", "tiny.yaml")
 
 
+def test_the_load_client_on_nodes_of_its_own(bench: Bench) -> None:
+    """Two client processes on two nodes beside the servers': one clock, whose error is recorded."""
+    (bench.folder / "mine.yaml").write_text(PROFILE + "client_nodes: 2\n", "utf-8")
+    bench.sweep("  - {aggregated: 1xTP4, concurrency: {mtp: [4]}}", more="load: {workers: 2}\n")
+    bench.submit("--no-analysis")
+    assert "1 valid, 0 invalid, 0 missing" in bench.wait()
+    (result,) = bench.stored().values()
+    nodes = bench.attempts()[0]["nodes"]
+    assert len(nodes) == 3
+    assert result["client"]["hosts"] == nodes[1:]
+    assert 0 < result["client"]["host_clock_error_s"] < 1
+
+
 def test_one_configuration_inside_an_allocation(bench: Bench) -> None:
     """The same record as the job makes; it says where it ran."""
     allocate = ("salloc", "--nodes=1", "--gres=gpu:gb200:4", "--mem=100")

@@ -14,6 +14,7 @@ from pathlib import Path
 from mtpbench.errors import StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.sockets import HOST, choose_port, listens_in_group
+from mtpbench.load.station import Station
 from mtpbench.placeholders import Placement, resolve
 from mtpbench.records import Deployment, Point, Process
 
@@ -88,6 +89,11 @@ class LocalSite:
         """Nothing: all GPUs are this machine's."""
         del deployment
         return None
+
+    def stations(self, directory: Path) -> tuple[Station, ...]:
+        """None: the load client runs here too."""
+        del directory
+        return ()
 
     def notes(self) -> tuple[str, ...]:
         """Nothing: the host's name says it all."""

@@ -21,7 +21,16 @@ from mtpbench.executors import reaper
 from mtpbench.executors.local import Reaper, last_lines, lay_down
 from mtpbench.executors.nodes import Node, call_roll, refuse_loopback
 from mtpbench.executors.ports import choose_ports, port_block
-from mtpbench.executors.steps import Step, StepOptions, Steps, in_container, srun_words, step_environment
+from mtpbench.executors.steps import (
+    Step,
+    StepOptions,
+    Steps,
+    client_words,
+    in_container,
+    srun_words,
+    step_environment,
+)
+from mtpbench.load.station import Station
 from mtpbench.placeholders import Placement, resolve
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.slurm.allocation import Allocation
@@ -52,11 +61,13 @@ class SlurmSite:
 
     def obstacle(self, deployment: Deployment, point: Point) -> str | None:
         """Fewer nodes or GPUs than are needed; None where the deployment fits."""
-        has = len(self.allocation.nodes)
+        clients = self.options.client_nodes
+        has = len(self.allocation.nodes) - clients
         what = f"{point.arm.name} on {point.topology.name}"
         if deployment.nodes > has:
             return (
-                f"{what} needs {deployment.nodes} nodes; job {self.allocation.job_id} has {has}. "
+                f"{what} needs {deployment.nodes} nodes; job {self.allocation.job_id} has {has}"
+                f"{f' beside {clients} for the load client' if clients else ''}. "
                 "Choose smaller points with --only, or get a larger allocation"
             )
         needed = 1 + max((gpu for process in deployment.processes for gpu in process.gpus), default=-1)
@@ -76,11 +87,27 @@ class SlurmSite:
             return f"the GPUs are on {self.allocation.nodes[0]}, and this process is not"
         return None
 
+    def stations(self, directory: Path) -> tuple[Station, ...]:
+        """The nodes that only drive load, each reached by a step."""
+        directory.mkdir(parents=True, exist_ok=True)
+        clients = self.allocation.nodes[len(self.allocation.nodes) - self.options.client_nodes :]
+        return tuple(
+            Station(
+                host=node,
+                launch=client_words(node, self.options),
+                directory=directory.resolve(),
+                environment=self.environment(),
+            )
+            for node in clients
+        )
+
     def notes(self) -> tuple[str, ...]:
         """The job, its nodes, and where the load came from."""
         job = self.allocation
         restarted = f", started again {job.restart} times" if job.restart else ""
         here = f"node {job.here}" if job.here else f"{socket.gethostname()}, which is no node of the job"
+        if self.options.client_nodes:
+            here = ", ".join(job.nodes[len(job.nodes) - self.options.client_nodes :])
         return (f"Slurm job {job.job_id}{restarted} on {', '.join(job.nodes)}; load from {here}",)
 
     def environment(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ class StepOptions:
         python: Python with mtpbench on the nodes.
         gres: what GPUs are to Slurm, such as `gpu` or `gpu:gb200`; None where they are nothing to it.
         mpi: Slurm's MPI plugin, for processes that are several MPI tasks.
+        client_nodes: nodes at the end of the allocation that only drive load.
         interface: the network interface whose addresses are used; None for Slurm's own addresses.
         container: whether engines run in their images, through pyxis.
         image: the image, instead of the sweep's.
@@ -34,6 +35,7 @@ class StepOptions:
     python: str
     gres: str | None = "gpu"
     mpi: str = "pmix"
+    client_nodes: int = 0
     interface: str | None = None
     container: bool = False
     image: str | None = None
@@ -95,6 +97,26 @@ def srun_words(step: Step, options: StepOptions) -> list[str]:
     words += _gpu_words(step, options)
     words += _container_words(step, options)
     return [*words, *_inner_words(step, options)]
+
+
+def client_words(node: str, options: StepOptions) -> tuple[str, ...]:
+    """What stands before a load client's command to run it on a node, its input and output connected."""
+    return (
+        "srun",
+        "--job-name=load-client",
+        "--nodes=1",
+        f"--nodelist={node}",
+        "--ntasks=1",
+        "--overlap",
+        "--overcommit",
+        "--mem=0",
+        "--cpu-bind=none",
+        "--mpi=none",
+        "--unbuffered",
+        "--disable-status",
+        "--export=ALL",
+        *(("--gres=none",) if options.gres is not None else ()),
+    )
 
 
 def in_container(process: Process, options: StepOptions) -> bool:

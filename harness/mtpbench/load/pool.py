@@ -101,6 +101,7 @@ class Pool:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=words,
+                env=station.environment,
                 start_new_session=True,
             )
         return WorkerProcess(number=number, process=process, station=station)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,13 @@ class Station:
         host: its name, for the record.
         launch: words in front of a command that run it there, input and output connected (`srun … `).
         directory: a folder that both hosts see; None for a private one of this host.
+        environment: what `launch` starts with; None for this process's own.
     """
 
     host: str
     launch: tuple[str, ...] = ()
     directory: Path | None = None
+    environment: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,6 +83,8 @@ class ClusterProfile(_Strict):
     directives: list[str] = Field(
         default_factory=list, description="more sbatch options: --exclusive, --mem=0"
     )
+    client_nodes: int = Field(0, ge=0, description="more nodes of a job, which only drive load")
+    mpi: str = Field("pmix", description="Slurm's MPI plugin for engines of several MPI tasks")
     network_interface: str | None = Field(None, description="whose addresses are used; left out: Slurm's")
 
     @field_validator("environment")

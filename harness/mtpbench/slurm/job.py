@@ -17,30 +17,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from mtpbench.errors import InputError, MtpbenchError, StoreError
 from mtpbench.executors.slurm import SlurmSite
 from mtpbench.executors.steps import StepOptions, ask
 from mtpbench.load.client import Progress
-from mtpbench.records import Deployment, Point, PointResult, Provenance
+from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import Observer, RunPlan, now_utc, plan_run, refuse_impossible, run_live
 from mtpbench.slurm.allocation import Allocation
 from mtpbench.slurm.cluster import ClusterProfile
 from mtpbench.slurm.commands import Slurm, clean
-from mtpbench.slurm.journal import Attempt, Finished, JobFile, JobProgress, Journal
-from mtpbench.store import RawPoint, SweepStore, read_point
+from mtpbench.slurm.fence import Fence, FencedStore, Outcome
+from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Journal
+from mtpbench.store import SweepStore, read_point
 from mtpbench.validity import CUT_OFF
 
 PROGRESS_EVERY_S = 1.0
 HEARTBEAT_S = 10.0
 """A job that says nothing for a minute is doubted; servers can take half an hour to start."""
-OWNER_EVERY_S = 5.0
 STOP_SHARE = 0.7
 """Of the time between the warning and the limit: then what still hangs is cancelled."""
 FAILED_EXIT = 3
-
-Outcome = Literal["done", "stopped", "failed", "superseded"]
 
 
 def allocation_here(environment: Mapping[str, str]) -> Allocation:
@@ -62,93 +59,14 @@ def step_options(profile: ClusterProfile | None) -> StepOptions:
     return StepOptions(
         python=profile.python or sys.executable,
         gres=profile.gres,
+        client_nodes=profile.client_nodes,
+        mpi=profile.mpi,
         interface=profile.network_interface,
         container=container is not None,
         image=container.image if container else None,
         mounts=tuple(container.mounts) if container else (),
         container_flags=tuple(container.flags) if container else (),
     )
-
-
-class Fence:
-    """Whether an attempt still owns its deployment.
-
-    `lost` says why not, `outcome` what the attempt's end is called then.
-    """
-
-    def __init__(self, journal: Journal, attempt: Attempt, slurm: Slurm) -> None:
-        self._journal, self._attempt, self._slurm = journal, attempt, slurm
-        self.lost: str | None = None
-        self.outcome: Outcome = "superseded"
-        self._checked = time.monotonic()
-
-    def holds(self) -> bool:
-        """Whether the file of the owner names this attempt; one that can't be read is no evidence."""
-        self._checked = time.monotonic()
-        if self.lost is None:
-            with contextlib.suppress(StoreError):
-                owner = self._journal.owner(self._attempt.key)
-                if owner is not None and owner.name != self._attempt.name:
-                    self.lost = f"attempt {owner.name} on {owner.host} has taken over"
-        return self.lost is None
-
-    def holds_now_and_then(self) -> bool:
-        """The same, with the file read every few seconds only."""
-        if time.monotonic() - self._checked < OWNER_EVERY_S:
-            return self.lost is None
-        return self.holds()
-
-    def is_alive_to_slurm(self) -> bool:
-        """Whether Slurm still runs this attempt, as far as it answers.
-
-        Asked when something failed: the servers of a job that is being requeued or cancelled die first, and
-        their deaths say nothing about them.
-        """
-        if not self.holds():
-            return False
-        look = self._slurm.look((), (self._attempt.job_id,))
-        sight = look.sights.get(self._attempt.job_id) if look.answer == "ok" else None
-        if sight is None:
-            return True
-        if (sight.restarts or 0) > self._attempt.restart or sight.state in ("pending", "requeued"):
-            self.lost = f"Slurm has requeued the job ({sight.raw})"
-        elif sight.state not in ("running", "suspended", "unknown"):
-            self.lost, self.outcome = f"Slurm is ending the job ({sight.raw})", "stopped"
-        return self.lost is None
-
-
-class FencedStore(SweepStore):
-    """The store of one attempt: once it owns its deployment no longer, its points take no place.
-
-    Args:
-        root: the results folder.
-        job: what the attempt runs.
-        fence: whether it owns it.
-        stop: set when it does no longer.
-    """
-
-    def __init__(self, root: Path, job: JobFile, fence: Fence, stop: asyncio.Event) -> None:
-        super().__init__(root, job.sweep)
-        self._fence, self._stop = fence, stop
-
-    def write(
-        self,
-        point: Point,
-        result: PointResult,
-        provenance: Provenance,
-        raw: RawPoint,
-        logs: Mapping[str, bytes],
-        *,
-        superseded: bool = False,
-    ) -> Path:
-        """Write a point, beside its place where another attempt owns that."""
-        # A cut-off point of a run that was told to stop needs no further evidence.
-        failed = not result.valid and not self._stop.is_set()
-        held = self._fence.is_alive_to_slurm() if failed else self._fence.holds()
-        if not held:
-            self._stop.set()
-        aside = superseded or not held
-        return super().write(point, result, provenance, raw, logs, superseded=aside)
 
 
 @dataclass(kw_only=True, slots=True)

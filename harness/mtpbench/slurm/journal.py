@@ -194,6 +194,9 @@ class Journal:
         """Make an attempt the owner of its deployment; its directory."""
         directory = self.attempt_directory(attempt)
         directory.mkdir(parents=True, exist_ok=True)
+        # Ids come round again after a new installation: an older attempt's last word is not this one's.
+        for name in ("finished.json", "progress.json"):
+            (directory / name).unlink(missing_ok=True)
         self._write(f"attempts/{attempt.name}/started.json", attempt)
         self._write(f"current/{attempt.key}.json", attempt)
         return directory

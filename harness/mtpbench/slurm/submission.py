@@ -93,13 +93,13 @@ def _need(key: str, ladder: tuple[Point, ...], profile: ClusterProfile) -> Need:
             f"the cluster's nodes have {profile.gpus_per_node} GPUs, those of {rack.name} have "
             f"{rack.gpus_per_node}; the sweep is laid out for the latter"
         )
-    domain = profile.segment_nodes
-    if domain is not None and deployment.nodes > domain:
+    domain, nodes = profile.segment_nodes, deployment.nodes + profile.client_nodes
+    if domain is not None and nodes > domain:
         raise InputError(
-            f"{first.arm.name} on {first.topology.name} needs {deployment.nodes} nodes in one NVLink domain; "
-            f"the cluster's domains have {domain}"
+            f"{first.arm.name} on {first.topology.name} needs {nodes} nodes in one NVLink domain; the "
+            f"cluster's domains have {domain}"
         )
-    return Need(key=key, points=ladder, nodes=deployment.nodes, gpus_per_node=_gpus_per_node(deployment))
+    return Need(key=key, points=ladder, nodes=nodes, gpus_per_node=_gpus_per_node(deployment))
 
 
 def _gpus_per_node(deployment: Deployment) -> int:

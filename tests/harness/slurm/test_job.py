@@ -221,7 +221,7 @@ def test_an_orphan_takes_no_place_and_ends(bench: Bench, fake: Path) -> None:
 
 
 def test_an_orphan_notices_under_load(slow_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "OWNER_EVERY_S", 0.0)
+    monkeypatch.setattr("mtpbench.slurm.fence.OWNER_EVERY_S", 0.0)
     monkeypatch.setattr(job_module, "PROGRESS_EVERY_S", 0.0)
     log = Log()
 

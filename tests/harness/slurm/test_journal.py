@@ -91,6 +91,17 @@ def test_progress_and_the_last_word(tmp_path: Path) -> None:
     assert (journal.progress(one), journal.finished(one)) == (progress, finished)
 
 
+def test_an_id_that_comes_round_again_begins_anew(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    one = attempt()
+    journal.take_over(one)
+    journal.write_finished(
+        one, Finished(outcome="failed", ended_utc="t", points_valid=0, points_invalid=1, points_left=0)
+    )
+    journal.take_over(one)
+    assert journal.finished(one) is None
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     path = journal.write_submission(Submission(number=1, name="a", keys=(), time_utc="t"))
