@@ -112,6 +112,7 @@ def _metrics(comparison: Comparison) -> list[tuple[str, Callable[[Cell], str]]]:
         ("tok/s/MW, metered GPUs", _knots(_metered_mw)),
         ("J/token, provisioned", lambda cell: energy(cell.joules_per_token)),
         ("J/token, metered GPUs", _knots(lambda knot: energy(metered_joules(knot.mean)))),
+        ("J/output token, metered GPUs", _knots(_metered_output_joules)),
         ("TTFT s, median", _knots(lambda knot: seconds(knot.mean.ttft_p50_s))),
         ("TTFT s, p99", _knots(lambda knot: seconds(knot.mean.ttft_p99_s))),
         ("E2EL s, median", _knots(lambda knot: seconds(knot.mean.e2el_p50_s))),
@@ -138,6 +139,11 @@ def _knots(show: Callable[[Measured], str]) -> Callable[[Cell], str]:
 def _metered_mw(knot: Measured) -> str:
     power = knot.mean.power_w_per_gpu
     return MISSING if power is None else rate(knot.y / power * 1e6)
+
+
+def _metered_output_joules(knot: Measured) -> str:
+    power, output = knot.mean.power_w_per_gpu, knot.mean.output_tps_per_gpu
+    return MISSING if power is None or not output else energy(power / output)
 
 
 def _length(knot: Measured) -> str:

@@ -86,6 +86,8 @@ function parseTarget(text) {
 const KINDS = ["total", "output", "input"];
 const asCell = (point) => ({ tput: point.y, output: point.output_tps_per_gpu, input: point.input_tps_per_gpu });
 const meteredJoules = (point) => joulesPerToken(point.y, point.power_w_per_gpu);
+const meteredOutputJoules = (point) => (known(point.power_w_per_gpu) && point.output_tps_per_gpu
+  ? point.power_w_per_gpu / point.output_tps_per_gpu : null);
 const meteredMw = (point) => (known(point.power_w_per_gpu) ? point.y / point.power_w_per_gpu * 1e6 : null);
 
 /** What the vertical axis can show. `cell` exists where a curve can be read between its knots; `total` where a

@@ -98,6 +98,7 @@ function tableMetrics(comparison, view) {
   }
   found.push(["tok/s/MW, metered GPUs", ofKnots((knot) => rate(meteredMw(knot))), false]);
   found.push(["J/token, metered GPUs", ofKnots((knot) => energy(meteredJoules(knot))), false]);
+  found.push(["J/output token, metered GPUs", ofKnots((knot) => energy(meteredOutputJoules(knot))), false]);
   found.push(["TTFT s, median", ofKnots((knot) => seconds(knot.ttft_p50_s)), false]);
   found.push(["TTFT s, p99", ofKnots((knot) => seconds(knot.ttft_p99_s)), false]);
   found.push(["E2EL s, median", ofKnots((knot) => seconds(knot.e2el_p50_s)), false]);
