@@ -239,7 +239,7 @@ class _Ladder:
                 client_failed=driven.client_failed,
                 answers=known[1].answers,
                 evaluation=known[1].evaluation,
-                notes=(*known[0], *driven.notes),
+                notes=(*known[0], *driven.notes, *self.meter.notes),
             ),
         )
         logs = {h.process.name: _since(h.log, offsets[h.process.name]) for h in live.handles}
