@@ -85,7 +85,13 @@ INSIDE = textwrap.dedent(
         return sorted(name.partition(".")[0] for name in text.split() if name not in ("batch", "extern"))
 
     def log(name):
-        return (folder / "x" / f"{name}.log").read_text()
+        # What a step prints comes in pieces: a line is there when its end is.
+        path = folder / "x" / f"{name}.log"
+        until = time.monotonic() + 10
+        while not path.read_text().endswith("\\n") and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        return path.read_text()
 
     async def until(condition):
         async with asyncio.timeout(20):

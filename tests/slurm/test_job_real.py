@@ -33,7 +33,7 @@ def test_a_requeued_job_goes_on_where_its_ladder_stood(bench: Bench) -> None:
     wait_until(lambda: len(bench.valid()) >= 1, "a point", 120, 0.2)
     (first,) = bench.valid()
     stamp = bench.stored("provenance")[first]["started_utc"]
-    (job,) = bench.jobs()
+    job = bench.attempts()[0]["job_id"]
     bench.slurm.run("scontrol", "requeue", job)
     wait_until(lambda: len(bench.attempts()) == 2, "a second attempt", 180, 0.3)
     assert "3 valid, 0 invalid, 0 missing" in bench.wait(150)

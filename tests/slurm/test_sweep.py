@@ -200,7 +200,7 @@ def test_a_warning_closes_the_point_and_submit_goes_on(bench: Bench) -> None:
     bench.sweep("  - {aggregated: 1xTP4, concurrency: {mtp: [1, 2]}}", requests=200)
     bench.submit("--no-analysis")
     wait_until(lambda: bench.attempts() != [], "an attempt", 60, 0.3)
-    (job,) = bench.jobs()
+    job = bench.attempts()[0]["job_id"]
     wait_until(lambda: "requests" in bench.status(), "load", 60, 0.5)
     bench.slurm.run("scancel", "--batch", "--signal=TERM", job)
     said = bench.wait(90)
