@@ -61,33 +61,28 @@ def both(module, *words, **options):
 
 
 def check_times(outcomes):
-    """Within each record, times are in order; streams of several chunks take some, but where a busy machine
-    let all chunks of one come at once."""
+    """Within each record, times are in order, and a stream of several chunks takes some."""
     for outcome in outcomes.values():
         for record in outcome.requests:
             stamps = (record.scheduled_s, record.sent_s, *record.chunk_times_s, record.end_s)
             assert list(stamps) == sorted(stamps)
-        assert any(record.chunk_times_s[-1] > record.chunk_times_s[0] for record in outcome.requests)
+            assert record.chunk_times_s[-1] > record.chunk_times_s[0]
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
 @pytest.mark.parametrize("rates", [(), ("--acceptance-rates", "0.79,0.48,0.22")], ids=["off", "mtp"])
 def test_the_embedded_engine(rates, chat):
-    words = ("--model", "tiny", "--speed", "10", *rates)
+    # Slow enough that no pause of a busy machine is as long as a stream: one read of all of it has one time.
+    words = ("--model", "tiny", "--speed", "2", *rates)
     workload = Workload(isl=32, osl=24, chat_template=chat)
-    outcomes = each(
-        "mtpbench.simengine.server", *words, workload=workload, concurrency=3, warmup=3, measured=9
-    )
+    # What is accepted is drawn in the order in which requests come: one at a time is the same twice.
+    load = {"concurrency": 1 if rates else 3, "warmup": 3, "measured": 9}
+    outcomes = both("mtpbench.simengine.server", *words, workload=workload, **load)
     check_times(outcomes)
-    # Which step accepts how many drafts is drawn in the order in which requests come, which is never twice
-    # the same: the two must agree in all that does not hang on it.
-    agreed = {name: [fields[:4] for fields in outcome.fields] for name, outcome in outcomes.items()}
-    assert agreed["fast"] == agreed["aiohttp"], details(outcomes)
-    for outcome in outcomes.values():
-        for record in outcome.requests:
-            assert (record.error, record.finish_reason, record.output_tokens) == (None, "length", 24)
-            assert record.chunk_tokens[-1] == 24
-            assert (len(record.chunk_times_s) < 24) == bool(rates)
+    for record in outcomes["fast"].requests:
+        assert (record.error, record.finish_reason, record.output_tokens) == (None, "length", 24)
+        assert record.chunk_tokens[-1] == 24
+        assert (len(record.chunk_times_s) < 24) == bool(rates)
 
 
 def test_what_the_embedded_engine_refuses():
