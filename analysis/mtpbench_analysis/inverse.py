@@ -144,7 +144,9 @@ def _interval(reading: Reading, needed: float) -> Interval | None:
     at = np.full(len(drawn), np.nan)
     rows = np.flatnonzero(some)
     column = last[rows]
-    above, below = drawn[rows, column], np.nan_to_num(drawn[rows, column + 1], nan=0.0)
+    above, below = drawn[rows, column], drawn[rows, column + 1]
     step = places[column + 1] - places[column]
-    at[rows] = places[column] + step * (above - needed) / (above - below)
+    # A curve that ends before the next place still has enough at its end, which is hardly further on.
+    share = np.where(np.isnan(below), 0.0, (above - needed) / (above - below))
+    at[rows] = places[column] + step * share
     return interval_of(at, reading.confidence)

@@ -50,8 +50,8 @@ def find_noise(curve: Curve) -> tuple[Noise | None, ...]:
 
     Where any recipe was run several times, the scatter between runs is pooled over the curve's recipes: two
     runs of each of nine recipes say more together (9 degrees of freedom) than nine times one. Noise differs
-    less between the recipes of a curve than the scatter of two runs differs from the truth. A point whose
-    time blocks scatter more than the repeats do keeps the larger error.
+    less between the recipes of a curve than the scatter of two runs differs from the truth. Where runs were
+    repeated, time blocks say nothing more: their scatter is part of the runs'.
     """
     between, df = _between_runs(curve.measured)
     if between is None:

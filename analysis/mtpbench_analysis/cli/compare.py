@@ -13,10 +13,13 @@ from mtpbench.errors import InputError
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.cli.delivery import Writers, deliver
 from mtpbench_analysis.cli.options import (
+    BaselineOption,
+    ConfidenceOption,
     ConstantsOption,
     EngineOption,
     HardwareOption,
     IslOption,
+    MaxGapOption,
     OslOption,
     OutputOption,
     PoolOption,
@@ -25,6 +28,7 @@ from mtpbench_analysis.cli.options import (
     PriceOption,
     SourcesArgument,
     SplitOption,
+    TargetsOption,
     TierOption,
     grouping_of,
 )
@@ -48,7 +52,7 @@ Format = Literal["terminal", "md", "csv", "json", "latex", "parquet"]
 
 def compare_command(
     sources: SourcesArgument,
-    targets: Annotated[str, typer.Option(help="Interactivities in tok/s/user, such as 32,46,61.")] = "",
+    targets: TargetsOption = "",
     output_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = "terminal",
     method: Annotated[
         str,
@@ -60,7 +64,7 @@ def compare_command(
         bool, typer.Option("--summary", help="One row for each target: for many comparisons at once.")
     ] = False,
     full: Annotated[bool, typer.Option("--full", help="Every metric, in the terminal too.")] = False,
-    baseline: Annotated[str | None, typer.Option(help="The arm to compare with. [default: off]")] = None,
+    baseline: BaselineOption = None,
     hardware: HardwareOption = None,
     precision: PrecisionOption = None,
     isl: IslOption = None,
@@ -70,15 +74,13 @@ def compare_command(
     tier: TierOption = DEFAULT_TIER,
     usd_per_gpu_h: PriceOption = None,
     kw_per_gpu: PowerOption = None,
-    max_gap: Annotated[
-        float, typer.Option(help="No ratio across knots whose throughputs differ by more than this factor.")
-    ] = DEFAULT_MAX_GAP,
+    max_gap: MaxGapOption = DEFAULT_MAX_GAP,
     pool: PoolOption = "",
     split: SplitOption = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse curves that differ in more than speculation.")
     ] = False,
-    confidence: Annotated[float, typer.Option(help="Of every interval.")] = DEFAULT_CONFIDENCE,
+    confidence: ConfidenceOption = DEFAULT_CONFIDENCE,
     output: OutputOption = None,
 ) -> None:
     """Compare arms at equal interactivity: throughput, cost, tokens per megawatt, and what they rest on."""

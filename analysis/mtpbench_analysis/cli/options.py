@@ -15,6 +15,12 @@ SourcesArgument = Annotated[
         help="Folders results/<sweep>, CSVs of points, results of other tools.", metavar="SOURCES..."
     ),
 ]
+TargetsOption = Annotated[str, typer.Option(help="Interactivities in tok/s/user, such as 32,46,61.")]
+BaselineOption = Annotated[str | None, typer.Option(help="The arm to compare with. [default: off]")]
+MaxGapOption = Annotated[
+    float, typer.Option(help="No ratio across knots whose throughputs differ by more than this factor.")
+]
+ConfidenceOption = Annotated[float, typer.Option(help="Of every interval.")]
 PoolOption = Annotated[str, typer.Option(help="Let one curve mix these: " + ", ".join(CURVE_FIELDS) + ".")]
 SplitOption = Annotated[
     str, typer.Option(help="Make curves of their own of these: " + ", ".join(SPLITTABLE) + ".")

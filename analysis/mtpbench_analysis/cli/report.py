@@ -11,10 +11,13 @@ from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.cli.compare import parse_targets
 from mtpbench_analysis.cli.delivery import write_text
 from mtpbench_analysis.cli.options import (
+    BaselineOption,
+    ConfidenceOption,
     ConstantsOption,
     EngineOption,
     HardwareOption,
     IslOption,
+    MaxGapOption,
     OslOption,
     PoolOption,
     PowerOption,
@@ -22,6 +25,7 @@ from mtpbench_analysis.cli.options import (
     PriceOption,
     SourcesArgument,
     SplitOption,
+    TargetsOption,
     TierOption,
     grouping_of,
 )
@@ -40,8 +44,8 @@ def report_command(
     title: Annotated[
         str | None, typer.Option(help="Of the page. [default: the sweep's, or the file's]")
     ] = None,
-    targets: Annotated[str, typer.Option(help="Interactivities in tok/s/user, such as 32,46,61.")] = "",
-    baseline: Annotated[str | None, typer.Option(help="The arm to compare with. [default: off]")] = None,
+    targets: TargetsOption = "",
+    baseline: BaselineOption = None,
     hardware: HardwareOption = None,
     precision: PrecisionOption = None,
     isl: IslOption = None,
@@ -51,12 +55,10 @@ def report_command(
     tier: TierOption = DEFAULT_TIER,
     usd_per_gpu_h: PriceOption = None,
     kw_per_gpu: PowerOption = None,
-    max_gap: Annotated[
-        float, typer.Option(help="No ratio across knots whose throughputs differ by more than this factor.")
-    ] = DEFAULT_MAX_GAP,
+    max_gap: MaxGapOption = DEFAULT_MAX_GAP,
     pool: PoolOption = "",
     split: SplitOption = "",
-    confidence: Annotated[float, typer.Option(help="Of every interval.")] = DEFAULT_CONFIDENCE,
+    confidence: ConfidenceOption = DEFAULT_CONFIDENCE,
 ) -> None:
     """Write one page that works offline: table with targets to edit, chart, recipes, caveats, sources."""
     question = Question(

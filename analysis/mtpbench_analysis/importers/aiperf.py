@@ -15,14 +15,16 @@ import csv
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
-from mtpbench_analysis.frame import PointSet, Unused
-from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, collect, require
+from mtpbench_analysis.frame import PointSet
+from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
 from mtpbench_analysis.importers.declared import Declared
-from mtpbench_analysis.importers.documents import Row, describe, read_document, read_text
+from mtpbench_analysis.importers.documents import Document, Row, describe, read_document, read_text
 from mtpbench_analysis.importers.fields import Fields, UnusableError, as_count, as_number, show
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0}
@@ -71,25 +73,19 @@ def read_aiperf(path: Path, declared: Declared) -> PointSet:
         ImportFileError: the file is neither.
         InputError: no arm or no GPUs were said.
     """
-    if path.suffix.lower() == ".csv":
-        text = read_text(path)
-        if not is_table(text):
-            raise ImportFileError(f"{path}: not AIPerf's table: it begins with {text.lstrip()[:40]!r}")
-        rows: tuple[Row, ...] = (Row(what=path.name, value=_read_table(path, text)),)
-        unused: list[Unused] = []
-    else:
-        document = read_document(path)
-        rows, unused = document.rows, list(document.unused)
-    require(str(path), declared)
+    is_csv = path.suffix.lower() == ".csv"
+    document = _read_csv(path) if is_csv else read_document(path)
     # One file per concurrency is how AIPerf writes, all of one name: the folder tells them apart.
-    rows = tuple(Row(what=f"{path.parent.name}/{row.what}", value=row.value) for row in rows)
-    runs: list[Run] = []
-    for row in rows:
-        try:
-            runs.append(to_run(row, rounded=path.suffix.lower() == ".csv"))
-        except UnusableError as error:
-            unused.append(Unused(what=row.what, reason=str(error), arm=declared.arm))
-    return collect(str(path), runs, unused, declared)
+    rows = tuple(Row(what=f"{path.parent.name}/{row.what}", value=row.value) for row in document.rows)
+    named = replace(document, rows=rows)
+    return read_runs(path, named, partial(to_run, rounded=is_csv), declared)
+
+
+def _read_csv(path: Path) -> Document:
+    text = read_text(path)
+    if not is_table(text):
+        raise ImportFileError(f"{path}: not AIPerf's table: it begins with {text.lstrip()[:40]!r}")
+    return Document(rows=(Row(what=path.name, value=_read_table(path, text)),))
 
 
 def to_run(row: Row, *, rounded: bool = False) -> Run:

@@ -10,12 +10,14 @@ failed requests   more than 1% make the point invalid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 from mtpbench_analysis.importers.declared import Declared
+from mtpbench_analysis.importers.documents import Document, Row
 from mtpbench_analysis.importers.fields import Note, UnusableError, check_finite
 
 RATE_TOLERANCE = 0.01
@@ -174,18 +176,35 @@ def require(what: str, declared: Declared) -> tuple[str, int]:
     return declared.arm, declared.total_gpus
 
 
-def collect(source: str, runs: Sequence[Run], unused: Sequence[Unused], declared: Declared) -> PointSet:
-    """The runs of a file as a point set; what can't be one is in `unused`, beside the notes."""
+def read_runs(
+    path: Path,
+    document: Document,
+    to_run: Callable[[Row], Run],
+    declared: Declared,
+) -> PointSet:
+    """The points of a tool's file; a row that can't be one is in `unused` with its reason, beside the notes.
+
+    Args:
+        path: the file, for messages.
+        document: its rows, and what was unusable before it came to rows.
+        to_run: makes a run of a row, or raises `UnusableError`.
+        declared: what the command line says.
+
+    Raises:
+        InputError: no arm or no GPUs were said.
+    """
+    require(str(path), declared)
     points: list[CurvePoint] = []
-    listed = list(unused)
-    for run in runs:
+    lost, notes = list(document.unused), []
+    for row in document.rows:
         try:
+            run = to_run(row)
             points.append(to_curve_point(run, declared))
         except UnusableError as error:
-            listed.append(Unused(what=run.what, reason=str(error), arm=declared.arm))
+            lost.append(Unused(what=row.what, reason=str(error), arm=declared.arm))
             continue
-        listed += dict.fromkeys([*run.notes, *_lengths_unknown(run, declared)])
-    return PointSet(sources=(source,), points=tuple(points), unused=tuple(listed))
+        notes += dict.fromkeys([*run.notes, *_lengths_unknown(run, declared)])
+    return PointSet(sources=(str(path),), points=tuple(points), unused=(*lost, *notes))
 
 
 def _lengths_unknown(run: Run, declared: Declared) -> list[Note]:

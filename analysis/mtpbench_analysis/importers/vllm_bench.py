@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mtpbench_analysis.frame import PointSet, Unused
-from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, collect, require
+from mtpbench_analysis.frame import PointSet
+from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
 from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import Row, describe, read_document
 from mtpbench_analysis.importers.fields import Fields, UnusableError, as_count, as_number, show
@@ -35,16 +35,7 @@ def read_vllm(path: Path, declared: Declared) -> PointSet:
         ImportFileError: the file is not JSON.
         InputError: no arm or no GPUs were said.
     """
-    document = read_document(path)
-    require(str(path), declared)
-    runs: list[Run] = []
-    unused = list(document.unused)
-    for row in document.rows:
-        try:
-            runs.append(to_run(row))
-        except UnusableError as error:
-            unused.append(Unused(what=row.what, reason=str(error), arm=declared.arm))
-    return collect(str(path), runs, unused, declared)
+    return read_runs(path, read_document(path), to_run, declared)
 
 
 def to_run(row: Row) -> Run:

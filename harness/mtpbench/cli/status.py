@@ -153,7 +153,8 @@ def _state(picture: Picture, point: Point) -> tuple[str, str]:
         return "damaged", f"{picture.stored.damaged[point.id]}; running again measures it anew"
     if stored is None:
         fate = picture.jobs.get(point.deployment_key)
-        return ("missing", "") if fate is None or fate.state in ("done", "failed") else (fate.state, "")
+        waiting = fate is not None and fate.state in ("pending", "running", "unknown")
+        return (fate.state if fate is not None and waiting else "missing"), ""
     if stored.result.valid:
         return "valid", summary(stored.result)
     return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in stored.result.reasons)

@@ -235,7 +235,8 @@ class JobRun:
             MtpbenchError: it could not go on; that is written down before.
         """
         if self._is_late():
-            return self._finish(Tally(total=len(self.job.points), valid=0), stop)
+            done = len(self.prepare().done)
+            return self._finish(Tally(total=len(self.job.points), valid=done), stop)
         self.journal.take_over(self.attempt)
         tally = Tally(total=len(self.job.points), valid=0)
         watcher = JobObserver(self.journal, self.attempt, tally, (self.fence, stop), observer)
