@@ -195,7 +195,8 @@ def read_runs(
     """
     require(str(path), declared)
     points: list[CurvePoint] = []
-    lost, notes = list(document.unused), []
+    lost: list[Unused] = list(document.unused)
+    notes: list[Note] = []
     for row in document.rows:
         try:
             run = to_run(row)
