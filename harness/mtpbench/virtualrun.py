@@ -9,11 +9,12 @@ import signal
 import sys
 
 from mtpbench.engines.registry import engine_of
+from mtpbench.ladder import Observer, now_utc
 from mtpbench.load.pacer import ClosedLoop
 from mtpbench.metrics import measure
 from mtpbench.provenance import Started, collect
 from mtpbench.records import ClientHealth, Point, PointResult, RunFacts
-from mtpbench.run import Observer, RunPlan, now_utc
+from mtpbench.run import RunPlan
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.store import RawPoint, SweepStore
 from mtpbench.workload import draw_lengths

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from mtpbench.cli.run import RESULTS, OnlyOption, ResultsOption, SweepArgument, select
 from mtpbench.errors import InputError, RunError
+from mtpbench.ladder import now_utc
 from mtpbench.plan import plan_sweep
-from mtpbench.run import now_utc
 from mtpbench.slurm.cluster import ClusterProfile, load_cluster
 from mtpbench.slurm.commands import Slurm
 from mtpbench.slurm.journal import Journal

@@ -21,9 +21,10 @@ from pathlib import Path
 from mtpbench.errors import InputError, MtpbenchError, StoreError
 from mtpbench.executors.slurm import SlurmSite
 from mtpbench.executors.steps import StepOptions, ask
+from mtpbench.ladder import Observer, now_utc
 from mtpbench.load.client import Progress
 from mtpbench.records import Deployment, Point, PointResult
-from mtpbench.run import Observer, RunPlan, now_utc, plan_run, refuse_impossible, run_live
+from mtpbench.run import RunPlan, plan_run, refuse_impossible, run_live
 from mtpbench.slurm.allocation import Allocation
 from mtpbench.slurm.cluster import ClusterProfile
 from mtpbench.slurm.commands import Slurm, clean
