@@ -71,7 +71,7 @@ def submit(
     needs = find_needs(chosen, lambda point: states[point.id] == "valid" and not again, request.profile)
     journal = Journal(store.directory)
     if dry_run:
-        _print_scripts(console, make_batches(loaded.info, needs, request, journal))
+        _print_scripts(console, _all_batches(loaded, needs, request, journal))
         return
     slurm = Slurm()
     if why_not := slurm.available():
@@ -154,9 +154,21 @@ def _job_ids(ids: Sequence[str]) -> Sequence[str]:
     return ids
 
 
+def _all_batches(
+    sweep: Sweep, needs: Sequence[Need], request: Request, journal: Journal
+) -> tuple[Batch, ...]:
+    """Every script of a submission; the last job waits for ids that only sbatch gives."""
+    batches = make_batches(sweep.info, needs, request, journal)
+    if not batches or not request.analysis:
+        return batches
+    waits = tuple(f"JOB{batch.number}" for batch in batches)
+    number = batches[-1].number + 1
+    return (*batches, analysis_batch(sweep.info, request, journal, number, waits))
+
+
 def _print_scripts(console: Console, batches: Sequence[Batch]) -> None:
     for batch in batches:
-        keys = ", ".join(need.key for need in batch.needs)
+        keys = ", ".join(need.key for need in batch.needs) or "tables and report, after all others"
         console.print(f"# {batch.number}: {keys}", markup=False, highlight=False, soft_wrap=True)
         console.print(batch.text, markup=False, highlight=False, soft_wrap=True)
     if not batches:

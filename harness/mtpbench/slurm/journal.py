@@ -167,6 +167,8 @@ class Journal:
 
     def write_batch(self, number: int, text: str) -> Path:
         """Lay down a submission's script."""
+        # Slurm makes no folders for what a job prints.
+        (self.root / "logs").mkdir(parents=True, exist_ok=True)
         path = self.root / "batch" / f"{number:05d}.sh"
         _replace(path, text)
         return path
@@ -178,7 +180,6 @@ class Journal:
     def log_pattern(self, number: int, *, array: bool) -> str:
         """Where Slurm puts a submission's standard output."""
         folder = (self.root / "logs").resolve()
-        folder.mkdir(parents=True, exist_ok=True)
         return f"{str(folder).replace('%', '%%')}/{number:05d}.{'%A_%a' if array else '%j'}.log"
 
     def log_tail(self, job_id: str, lines: int) -> tuple[str, ...]:

@@ -1,0 +1,60 @@
+"""`mtpbench submit` where nothing is submitted: a dry run, and wishes that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mtpbench.cli import app
+from mtpbench.errors import InputError
+
+ROOT = Path(__file__).parents[3]
+SWEEP = ROOT / "sweeps/dsv4-gb200-sglang.yaml"
+CLUSTER = ROOT / "slurm/clusters/gb200-nvl72.yaml"
+
+
+def submit(*words: object) -> Result:
+    return CliRunner().invoke(app, ["submit", str(SWEEP), "--cluster", str(CLUSTER), *map(str, words)])
+
+
+def test_a_dry_run_prints_every_script_and_writes_nothing(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    said = submit("--dry-run", "--results", results)
+    assert said.exit_code == 0
+    assert said.output.count(" -m mtpbench job ") == 16
+    assert said.output.count(" -m mtpbench tables ") == 1
+    assert "--dependency=afterany:JOB1:JOB2" in said.output
+    assert not results.exists()
+
+
+def test_without_analysis_there_is_no_last_job(tmp_path: Path) -> None:
+    said = submit("--dry-run", "--no-analysis", "--results", tmp_path / "results")
+    assert "mtpbench tables" not in said.output
+
+
+def test_a_deployment_that_is_larger_than_the_domain_is_refused(tmp_path: Path) -> None:
+    profile = tmp_path / "small.yaml"
+    profile.write_text("time_limit: 60\nsegment_nodes: 4\n", "utf-8")
+    words = ["submit", str(SWEEP), "--cluster", str(profile), "--dry-run"]
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, InputError)
+    assert "nodes in one NVLink domain; the cluster's domains have 4" in str(error)
+
+
+@pytest.mark.parametrize("job", ["x", "12;rm", ""])
+def test_what_to_wait_for_is_a_job_number(job: str, tmp_path: Path) -> None:
+    error = submit("--dry-run", "--after", job, "--results", tmp_path / "results").exception
+    assert isinstance(error, InputError)
+    assert "the number of a job" in str(error)
+
+
+def test_without_slurm_it_says_so_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = submit("--results", tmp_path / "results").exception
+    assert isinstance(error, InputError)
+    assert "Slurm's programs are not on PATH" in str(error)
+    assert not (tmp_path / "results").exists()
