@@ -43,7 +43,8 @@ class CurvePoint:
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.
-        rel_se_correlation: of the errors of interactivity and throughput, −1 … 1.
+        rel_se_correlation: of the errors of interactivity and throughput, −1 … 1; where it is None they are
+            drawn as if they had nothing to do with each other.
         se_df: their degrees of freedom (blocks − 1).
         source: file and row, or the stored point's id.
         valid: False where a validity rule was broken; such a point never enters a curve.

@@ -205,15 +205,16 @@ def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float
 def _total(
     gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str, grace: float | str | None
 ) -> Energy:
-    integrals = [gpu.integral_j for gpu in gpus if gpu.integral_j is not None]
-    integral = sum(integrals) if len(integrals) == len(gpus) else None
-    if all(gpu.counted_j is None for gpu in gpus):
-        by_gpu, source = {gpu.name: gpu.integral_j or 0.0 for gpu in gpus}, f"{source}, integral of power"
-    elif any(gpu.counted_j is None for gpu in gpus):
+    counted = {gpu.name: gpu.counted_j for gpu in gpus if gpu.counted_j is not None}
+    integrals = {gpu.name: gpu.integral_j for gpu in gpus if gpu.integral_j is not None}
+    integral = sum(integrals.values()) if len(integrals) == len(gpus) else None
+    if not counted and integral is not None:
+        by_gpu, source = integrals, f"{source}, integral of power"
+    elif len(counted) < len(gpus):
         # Never mix: some GPUs by counter and some by integral would be a figure of no one kind.
         return unknown("no_power_samples", len(gpus), source)
     else:
-        by_gpu = {gpu.name: gpu.counted_j or 0.0 for gpu in gpus}
+        by_gpu = counted
         if integral is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
             source, integral = f"{source}, not cross-checked", None
         elif abs(sum(by_gpu.values()) - integral) > MAX_MISMATCH * sum(by_gpu.values()):

@@ -57,6 +57,13 @@ def test_without_a_counter_the_integral_of_power_serves_and_says_so():
     assert got.source == "simulated, integral of power"
 
 
+def test_a_gpu_that_tells_neither_counter_nor_power_is_never_taken_for_one_that_draws_nothing():
+    blind = [dataclasses.replace(s, power_w=None) if s.gpu == 1 else s for s in uncounted(power_samples())]
+    got = energy(blind)
+    assert (got.energy_j, got.joules_per_token) == (None, None)
+    assert got.reason in REASONS
+
+
 def test_without_power_or_with_few_samples_the_counter_goes_unchecked_and_says_so():
     assert energy(change(power_samples(), power_w=lambda s: None)).source == "simulated, not cross-checked"
     few = energy(power_samples(every_s=1.0), window=Window(start_s=1.5, end_s=2.5))
