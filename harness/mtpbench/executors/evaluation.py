@@ -8,9 +8,13 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Mapping
 
+from mtpbench.executors.reaper import is_alive
 from mtpbench.records import Evaluation
+
+END_S = 10.0
 
 
 async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s: float) -> Evaluation:
@@ -35,9 +39,7 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
     except TimeoutError:
         return Evaluation(command=command, score=None, reason=f"no end after {timeout_s:g} s")
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _end_group(process)
     lines = output.decode("utf-8", "replace").strip().splitlines()
     last = lines[-1].strip() if lines else ""
     if process.returncode:
@@ -45,6 +47,20 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
     score = read_score(last)
     reason = None if score is not None else f"the last line holds no score: {last!r}"
     return Evaluation(command=command, score=score, reason=reason)
+
+
+async def _end_group(process: asyncio.subprocess.Process) -> None:
+    """Kill a process group and wait for all of it: a child that still ends would take load from the ladder.
+
+    SIGKILL is carried out by each process when it is scheduled next, so the shell's end says nothing about
+    its children's. One that the kernel holds (a dead file system) is waited for no longer than `END_S`.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    deadline = time.monotonic() + END_S
+    while is_alive(process.pid) and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
 
 
 def read_score(line: str) -> float | None:
