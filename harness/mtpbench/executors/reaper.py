@@ -26,14 +26,14 @@ def watch(lines: object) -> set[int]:
 
 
 def reap(groups: set[int], grace_s: float = GRACE_S) -> None:
-    """End every group: SIGTERM, up to `grace_s` seconds, SIGKILL."""
+    """End every group: SIGTERM, up to `grace_s` seconds, SIGKILL, and as long again until all are gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for group in groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, number)
         deadline = time.monotonic() + grace_s
-        while number == signal.SIGTERM and any(map(is_alive, groups)) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while any(map(is_alive, groups)) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def is_alive(group: int) -> bool:
