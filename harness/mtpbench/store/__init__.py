@@ -20,6 +20,7 @@ An attempt is written under .attempts/, synced to disk, and renamed into place. 
 renames of a replacement leaves the old attempt in .superseded/, marked; the next writer puts it back.
 """
 
+from mtpbench.store.columns import read_power
 from mtpbench.store.reading import (
     RawPoint,
     StoredPoint,
@@ -41,6 +42,7 @@ __all__ = [
     "is_complete",
     "is_valid",
     "read_point",
+    "read_power",
     "read_raw",
     "read_sweep",
     "rewrite_result",
