@@ -24,7 +24,7 @@ from pathlib import Path
 
 from mtpbench.power.log import parse
 
-SOURCE = Path(__file__).resolve().parent.parent / "tests" / "harness" / "power" / "fakenvml.c"
+SOURCE = Path(__file__).resolve().parent.parent / "tests" / "standin" / "fakenvml.c"
 GPUS = 4
 PYTHON_LOOP = """
 import time, pynvml as n

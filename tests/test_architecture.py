@@ -41,6 +41,7 @@ PURE = (
     "workload/line.py",
     "workload/pool.py",
     "workload/words.py",
+    "power/conditions.py",
     "power/energy.py",
     "power/log.py",
     "power/nodes.py",

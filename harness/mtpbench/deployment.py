@@ -10,11 +10,13 @@ from typing import Protocol, Self
 
 import aiohttp
 
-from mtpbench.errors import StartError
+from mtpbench.errors import RunError, StartError
 from mtpbench.failures import explain
-from mtpbench.load.station import Station
 from mtpbench.placeholders import Placement
+from mtpbench.power.meter import SIMULATED, Meter, MeteredNode
+from mtpbench.power.nodes import Gathered
 from mtpbench.records import Deployment, Point, Process
+from mtpbench.station import Station
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
@@ -64,14 +66,38 @@ class Site(Protocol):
     def obstacle(self, deployment: Deployment, point: Point) -> str | None:
         """Why a deployment can't run here, and what can be done instead; None where it can."""
 
-    def unmetered(self, deployment: Deployment) -> str | None:
-        """Why the power of a deployment's GPUs can't be read by this process; None where it can."""
+    def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
+        """The nodes whose GPUs a deployment holds, to be read by samplers that write into a directory.
+
+        Raises:
+            RunError: a node does not answer.
+            ValueError: the GPUs can't be told apart, as `code: sentence`.
+        """
 
     def stations(self, directory: Path) -> tuple[Station, ...]:
         """Other hosts that the load client runs on, which see the directory; none for this one."""
 
     def notes(self) -> tuple[str, ...]:
         """Where this is, for the record; nothing where the host's name says it all."""
+
+
+async def meter_at(site: Site, deployment: Deployment, point: Point, directory: Path) -> Meter:
+    """What meters the GPUs of one start of a deployment: all of them, or none with the reason.
+
+    Args:
+        site: where the start runs.
+        deployment: whose GPUs are read.
+        point: any of those that it serves.
+        directory: of the start; the samplers' files stay there.
+    """
+    if point.simulation is not None:
+        return Meter((), directory, SIMULATED)
+    try:
+        # In a thread: a site may have to ask every node first.
+        nodes = await asyncio.to_thread(site.metered, deployment, directory)
+    except (RunError, ValueError) as why:
+        return Meter((), directory, Gathered(reason=str(why)))
+    return Meter(nodes, directory)
 
 
 class LiveDeployment:

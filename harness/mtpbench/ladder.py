@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mtpbench import hardware
-from mtpbench.deployment import LiveDeployment, Site
+from mtpbench.deployment import LiveDeployment, Site, meter_at
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import StartError
 from mtpbench.load.client import Progress, drive
@@ -30,6 +31,7 @@ from mtpbench.quality import Quality, check_quality
 from mtpbench.records import (
     ClientHealth,
     Deployment,
+    IdlePower,
     Point,
     PointResult,
     RunFacts,
@@ -66,6 +68,16 @@ class Observer(Protocol):
         """Something went wrong that the run survives."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """One start of a deployment: alive, asked for its quality, metered, and its idle power."""
+
+    live: LiveDeployment
+    quality: Quality
+    meter: Meter
+    idle: tuple[IdlePower, ...]
+
+
 class Ladder:
     """One deployment's points, and the servers that serve them."""
 
@@ -82,7 +94,6 @@ class Ladder:
         self.waiting = list(points)
         self.deployment = engine_of(points[0]).deploy(points[0], hardware.lookup(points[0].hardware))
         self.starts = 0
-        self.meter = Meter()
 
     async def run(self) -> None:
         """Serve the ladder; a dead deployment is started again once, then the rest is marked."""
@@ -102,21 +113,31 @@ class Ladder:
 
     async def _serve(self) -> str:
         """Start the deployment and serve what waits, until it is done or dead; says how it died."""
-        executor = self.site.executor(self.servers / f"{self.deployment.key}@{_stamp()}")
-        timeout_s = self.waiting[0].measurement.ready_timeout_s
+        first, directory = self.waiting[0], self.servers / f"{self.deployment.key}@{_stamp()}"
+        executor, rules = self.site.executor(directory), first.measurement
         async with contextlib.AsyncExitStack() as stack:
-            starting = stack.enter_async_context(LiveDeployment(self.deployment, executor, timeout_s))
+            meter = await stack.enter_async_context(
+                await meter_at(self.site, self.deployment, first, directory)
+            )
+            if rules.power == "required" and meter.reason is not None:
+                raise StartError(f"required, but can't be read: {meter.reason}", process="power")
+            cold = await self._unless_stopped(meter.rest("before_start", rules.idle_s))
+            starting = stack.enter_async_context(
+                LiveDeployment(self.deployment, executor, rules.ready_timeout_s)
+            )
             live = await self._unless_stopped(starting)
-            quality = await self._unless_stopped(check_quality(live, self.waiting[0])) if live else None
-            if live is None or quality is None:
+            quality = await self._unless_stopped(check_quality(live, first)) if live else None
+            loaded = await self._unless_stopped(meter.rest("loaded", rules.idle_s)) if quality else None
+            if cold is None or live is None or quality is None or loaded is None:
                 return STOPPED
+            start = Start(live=live, quality=quality, meter=meter, idle=(*cold, *loaded))
             while self.waiting and not self.stop.is_set():
                 point = self.waiting[0]
                 notes = await self._between_points(live, point)
                 if not await live.is_healthy():
                     return live.dead() or f"{live.deployment.front} no longer answers its health check"
                 self.observer.point_started(point)
-                await self._serve_point(live, point, (notes, quality))
+                await self._serve_point(start, point, notes)
         return "the server died"
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -139,12 +160,10 @@ class Ladder:
         failed = await live.reset_cache(path)
         return (f"cache reset failed: {failed}",) if failed else ()
 
-    async def _serve_point(
-        self, live: LiveDeployment, point: Point, known: tuple[tuple[str, ...], Quality]
-    ) -> None:
-        started = now_utc()
+    async def _serve_point(self, start: Start, point: Point, notes: tuple[str, ...]) -> None:
+        live, meter, started = start.live, start.meter, now_utc()
         offsets = {h.process.name: _size(h.log) for h in live.handles}
-        driven, sampler = await self._drive(live, point)
+        driven, sampler = await self._drive(start, point)
         if self.stop.is_set() and not len(driven.table):
             return
         died = live.dead()
@@ -154,14 +173,14 @@ class Ladder:
         raw = RawPoint(
             requests=driven.table,
             counters=tuple(sampler.counters),
-            power=(*sampler.power, *self.meter.samples(driven.origin)),
+            power=(*sampler.power, *meter.samples(driven.origin)),
             client=driven.client,
             facts=dataclasses.replace(
-                self._facts(point, died, cut_off),
+                self._facts(point, start),
+                server_died=died,
+                cut_off=cut_off,
                 client_failed=driven.client_failed,
-                answers=known[1].answers,
-                evaluation=known[1].evaluation,
-                notes=(*known[0], *driven.notes, *self.meter.notes),
+                notes=(*notes, *driven.notes, *meter.notes),
             ),
         )
         logs = {h.process.name: _since(h.log, offsets[h.process.name]) for h in live.handles}
@@ -181,8 +200,8 @@ class Ladder:
         if died:
             self.observer.trouble(died)
 
-    async def _drive(self, live: LiveDeployment, point: Point) -> tuple[DriveResult, Sampler]:
-        scale = live.deployment.time_scale
+    async def _drive(self, start: Start, point: Point) -> tuple[DriveResult, Sampler]:
+        live, scale = start.live, start.live.deployment.time_scale
         sampler = Sampler(
             live.metrics_urls,
             interval_s=point.measurement.sample_interval_s / scale,
@@ -193,7 +212,7 @@ class Ladder:
         halt = asyncio.Event()
         watching = asyncio.create_task(self._watch(live, halt))
         async with sampler:
-            self._start_meter(live.deployment, point)
+            await start.meter.begin()
             try:
                 driven = await drive(
                     Job.of(
@@ -209,30 +228,25 @@ class Ladder:
                     stations=self.site.stations(self.servers),
                 )
             finally:
-                self.meter.stop()
+                await start.meter.end()
         watching.cancel()
         sampler.start_clock(driven.origin)
         return driven, sampler
 
-    def _start_meter(self, deployment: Deployment, point: Point) -> None:
-        """Meter the GPUs, where all of them can be read from here; a part would pass for the whole."""
-        why_not = None if point.simulation else self.site.unmetered(deployment)
-        if why_not is None:
-            self.meter.start(deployment, point)
-        else:
-            self.meter.source, self.meter.reason = "none", why_not
-
-    def _facts(self, point: Point, died: str | None, cut_off: str | None) -> RunFacts:
+    def _facts(self, point: Point, start: Start) -> RunFacts:
         deciding = [p.name for p in self.deployment.processes if p.role in ("decode", "aggregated")]
         return RunFacts(
-            server_died=died,
-            cut_off=cut_off,
             counter_processes=tuple(
                 p.name for p in self.deployment.processes if p.name in deciding and p.metrics
             ),
             counter_source=f"{point.engine.name} /metrics of every decoding worker",
-            power_source=self.meter.source,
-            power_reason=self.meter.reason,
+            power_source=start.meter.source,
+            power_reason=start.meter.reason,
+            idle=start.idle,
+            gpus=start.meter.conditions,
+            nodes={process.name: process.node for process in self.deployment.processes},
+            answers=start.quality.answers,
+            evaluation=start.quality.evaluation,
         )
 
     async def _watch(self, live: LiveDeployment, halt: asyncio.Event) -> None:

@@ -20,7 +20,7 @@ from mtpbench import blocks as time_blocks
 from mtpbench.acceptance import measure_acceptance
 from mtpbench.chunks import Requests
 from mtpbench.gaps import ChunkGaps, summarise
-from mtpbench.power.energy import MAX_GAP_S, measure_energy, unknown
+from mtpbench.power.energy import MAX_GAP_S, measure_energy, split_by_node, unknown
 from mtpbench.records import (
     ClientHealth,
     CounterSample,
@@ -112,6 +112,8 @@ def measure(
         blocks=time_blocks.describe(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
         acceptance=measure_acceptance(point, counters, steady, notes.counter_processes, notes.counter_source),
         energy=_energy(point, power, steady_rates, notes),
+        idle=notes.idle,
+        gpus=notes.gpus,
         client=client or ClientHealth(),
         answers=notes.answers,
         evaluation=notes.evaluation,
@@ -125,7 +127,7 @@ def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, no
         return unknown(notes.power_reason or "no_power_source", gpus, notes.power_source)
     if steady is None:
         return unknown("no_window", gpus, notes.power_source)
-    return measure_energy(
+    energy = measure_energy(
         power,
         Window(start_s=steady.start_s, end_s=steady.end_s),
         gpus,
@@ -134,6 +136,7 @@ def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, no
         notes.power_source,
         max_gap_s=_max_gap_s(point),
     )
+    return dataclasses.replace(energy, energy_j_by_node=split_by_node(energy.energy_j_by_gpu, notes.nodes))
 
 
 def _max_gap_s(point: Point) -> float:

@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from engines.setup import deepseek
 from engines.setup.cache import cached
-from mtpbench.power.nvml import NvmlSampler, NvmlUnavailable
+from mtpbench.power.nvml import NvmlSource
 
 HERE = Path(__file__).resolve().parent
 NOT_RUN = 3
@@ -58,10 +58,7 @@ def main() -> int:
 
 def missing(vllm_python: str) -> str | None:
     """What is missing for a run on a GPU, or None."""
-    try:
-        with NvmlSampler((0,), 1.0):
-            pass
-    except NvmlUnavailable as why:
+    if why := NvmlSource(("0",)).probe().reason:
         return f"no NVIDIA GPU that can be metered ({why})"
     found = subprocess.run((vllm_python, "-c", "import vllm"), capture_output=True, text=True, check=False)
     if found.returncode:

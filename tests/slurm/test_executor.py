@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import standin as nvidia
 from slurm.cluster import PrivateSlurm, wait_until
 
 SWEEP = """\
@@ -43,7 +45,10 @@ INSIDE = textwrap.dedent(
     from mtpbench.executors import slurm as executor
     from mtpbench.executors.slurm import SlurmSite
     from mtpbench.executors.steps import StepOptions, Steps
+    from mtpbench.power.energy import measure_energy
+    from mtpbench.power.meter import Meter
     from mtpbench.records import Deployment, File, Probe, Process
+    from mtpbench.window import Window
     from mtpbench.slurm.job import allocation_here
 
     SERVER = '''
@@ -224,6 +229,39 @@ def test_a_part_of_a_node_is_not_taken_for_the_whole(inside: Inside) -> None:
     assert "on n1 with 2\n" in said
     assert "on n1 with 3\n" in said
     inside.slurm.run("scancel", first)
+
+
+def test_gpus_of_two_nodes_are_metered_by_steps_on_one_clock(inside: Inside) -> None:
+    nvidia.build(inside.folder)
+    said = inside.run(
+        """
+        os.environ |= {"LD_LIBRARY_PATH": str(folder), "MTPBENCH_FAKE_NVML": "gpus 4"}
+        made = deployment(server("prefill-0", 0, (0, 1)), server("decode-0", 1, (0, 1, 2, 3)))
+        async with Meter(site.metered(made, folder / "x"), folder / "x") as meter:
+            print("source", meter.source, meter.reason)
+            print("steps", steps())
+            await meter.begin()
+            origin = time.perf_counter()
+            await asyncio.sleep(2)
+            await meter.end()
+        energy = measure_energy(meter.samples(origin), Window(start_s=0.4, end_s=1.6), 6, 9.0, 5.0, "s")
+        print("watts", round(energy.mean_power_w_per_gpu), "unused", energy.unused_gpus, energy.reason)
+        print("notes", meter.notes[-1])
+        print("left", steps())
+        """,
+        "--nodes=2",
+    )
+    assert "source nvml energy counter, instant power, GPU scope None" in said
+    assert "steps ['power-sampler', 'power-sampler']" in said
+    # (500 + 600) + (500 + 600 + 700 + 800) W by six GPUs; the first node has two that nobody holds.
+    (watts,) = re.findall(r"^watts (\d+) unused 2 None$", said, re.MULTILINE)
+    assert 580 <= int(watts) <= 650
+    assert "notes power: the clocks of 2 nodes are known to within" in said
+    assert "left []" in said
+    assert {path.name for path in (inside.folder / "x").glob("power-*.jsonl")} == {
+        "power-node0.jsonl",
+        "power-node1.jsonl",
+    }
 
 
 def test_deaths_are_told_with_their_codes(inside: Inside) -> None:

@@ -14,8 +14,8 @@ from mtpbench.store import StoredPoint, StoredSweep, read_power
 
 Floats = npt.NDArray[np.float64]
 
-GRACE = "grace"
-"""Names of series that begin so are CPU rails, not GPUs (`mtpbench.power.log`)."""
+OTHERS = ("grace@", "unused@")
+"""Names of series that begin so are CPU rails, or GPUs that no process holds (`mtpbench.power.log`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +93,7 @@ def total_power(samples: Sequence[PowerSample]) -> tuple[Floats, Floats, int]:
     """
     readings: dict[tuple[str, int], list[PowerSample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_s):
-        if not sample.process.startswith(GRACE):
+        if not sample.process.startswith(OTHERS):
             readings.setdefault((sample.process, sample.gpu), []).append(sample)
     series = [_series(one) for one in readings.values()]
     if not series or any(len(times_s) < 2 for times_s, _ in series):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ from pathlib import Path
 from mtpbench.errors import StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.sockets import HOST, choose_port, listens_in_group
-from mtpbench.load.station import Station
 from mtpbench.placeholders import Placement, resolve
+from mtpbench.power.meter import MeteredNode
+from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Point, Process
+from mtpbench.station import Station
 
 STOP_GRACE_S = 10.0
 
@@ -85,10 +88,19 @@ class LocalSite:
             )
         return missing_program(deployment)
 
-    def unmetered(self, deployment: Deployment) -> str | None:
-        """Nothing: all GPUs are this machine's."""
-        del deployment
-        return None
+    def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
+        """This machine, whatever nodes the deployment thinks of; CUDA_VISIBLE_DEVICES names its GPUs."""
+        del directory
+        held = held_by_node(deployment)
+        if not held:
+            raise ValueError("no_gpu: the deployment holds no GPU")
+        variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+        shown = None if variable is None else [word.strip() for word in variable.split(",")]
+        here = Station(host=socket.gethostname())
+        return tuple(
+            MeteredNode(gpus=gpus_of_node(node, gpus, shown), station=here)
+            for node, gpus in sorted(held.items())
+        )
 
     def stations(self, directory: Path) -> tuple[Station, ...]:
         """None: the load client runs here too."""

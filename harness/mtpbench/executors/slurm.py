@@ -25,15 +25,17 @@ from mtpbench.executors.steps import (
     Step,
     StepOptions,
     Steps,
-    client_words,
+    helper_words,
     in_container,
     srun_words,
     step_environment,
 )
-from mtpbench.load.station import Station
 from mtpbench.placeholders import Placement, resolve
+from mtpbench.power.meter import MeteredNode
+from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.slurm.allocation import Allocation
+from mtpbench.station import Station
 
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 8.0
@@ -79,13 +81,26 @@ class SlurmSite:
             )
         return None
 
-    def unmetered(self, deployment: Deployment) -> str | None:
-        """GPUs of other nodes than this one can't be read from here."""
-        if deployment.nodes > 1:
-            return f"GPUs of {deployment.nodes} nodes: those of other nodes can't be read from this one"
-        if self.allocation.here != self.allocation.nodes[0]:
-            return f"the GPUs are on {self.allocation.nodes[0]}, and this process is not"
-        return None
+    def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
+        """Every node with GPUs, its sampler a step there; all GPUs that the job has on it are read."""
+        held = held_by_node(deployment)
+        if not held:
+            raise ValueError("no_gpu: the deployment holds no GPU")
+        nodes = self.roll_call(directory.resolve())
+        return tuple(
+            MeteredNode(
+                gpus=gpus_of_node(node, gpus, nodes[node].visible_gpus or None),
+                station=Station(
+                    host=nodes[node].name,
+                    launch=helper_words(
+                        nodes[node].name, "power-sampler", self.options, self.allocation.gpus_per_node or 0
+                    ),
+                    directory=directory.resolve(),
+                    environment=self.environment(),
+                ),
+            )
+            for node, gpus in sorted(held.items())
+        )
 
     def stations(self, directory: Path) -> tuple[Station, ...]:
         """The nodes that only drive load, each reached by a step."""
@@ -94,7 +109,7 @@ class SlurmSite:
         return tuple(
             Station(
                 host=node,
-                launch=client_words(node, self.options),
+                launch=helper_words(node, "load-client", self.options, 0),
                 directory=directory.resolve(),
                 environment=self.environment(),
             )

@@ -99,11 +99,18 @@ def srun_words(step: Step, options: StepOptions) -> list[str]:
     return [*words, *_inner_words(step, options)]
 
 
-def client_words(node: str, options: StepOptions) -> tuple[str, ...]:
-    """What stands before a load client's command to run it on a node, its input and output connected."""
+def helper_words(node: str, name: str, options: StepOptions, gpus: int) -> tuple[str, ...]:
+    """What stands before a helper's command to run it on a node, its input and output connected.
+
+    Args:
+        node: where.
+        name: of the step.
+        options: what the cluster's owner says.
+        gpus: of the node that it may see.
+    """
     return (
         "srun",
-        "--job-name=load-client",
+        f"--job-name={name}",
         "--nodes=1",
         f"--nodelist={node}",
         "--ntasks=1",
@@ -115,7 +122,7 @@ def client_words(node: str, options: StepOptions) -> tuple[str, ...]:
         "--unbuffered",
         "--disable-status",
         "--export=ALL",
-        *(("--gres=none",) if options.gres is not None else ()),
+        *_gres_words(options, gpus),
     )
 
 
@@ -126,9 +133,13 @@ def in_container(process: Process, options: StepOptions) -> bool:
 
 
 def _gpu_words(step: Step, options: StepOptions) -> list[str]:
-    if options.gres is None or step.gpus is None:
+    return [] if step.gpus is None else _gres_words(options, step.gpus)
+
+
+def _gres_words(options: StepOptions, gpus: int) -> list[str]:
+    if options.gres is None:
         return []
-    return [f"--gres={options.gres}:{step.gpus}" if step.gpus else "--gres=none"]
+    return [f"--gres={options.gres}:{gpus}" if gpus else "--gres=none"]
 
 
 def _container_words(step: Step, options: StepOptions) -> list[str]:

@@ -16,7 +16,7 @@ from mtpbench.load.harvest import DriveResult, collect
 from mtpbench.load.job import Job
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.pool import Pool
-from mtpbench.load.station import Station
+from mtpbench.station import Station
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

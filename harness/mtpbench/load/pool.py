@@ -20,8 +20,8 @@ from typing import Any
 
 from mtpbench.errors import InputError, RunError
 from mtpbench.load.job import Job
-from mtpbench.load.station import ClockOffset, Station, ask_clock
 from mtpbench.records import to_json
+from mtpbench.station import ClockOffset, Station, ask_clock, launch
 
 READY_TIMEOUT_S = 300.0
 START_DELAY_S = 0.02
@@ -75,7 +75,9 @@ class Pool:
             await asyncio.gather(*self._readers)
             for member in self.members:
                 if member.station.launch:
-                    member.offset = await ask_clock(member.process, member.station.host)
+                    member.offset = await ask_clock(
+                        member.process, f"the load client on {member.station.host}"
+                    )
         except BaseException:
             await self._end()
             raise
@@ -90,20 +92,8 @@ class Pool:
     async def _start(self, number: int) -> WorkerProcess:
         station = self._stations[number % len(self._stations)]
         with self.words_file(number).open("wb") as words:
-            process = await asyncio.create_subprocess_exec(
-                *station.launch,
-                sys.executable,
-                "-m",
-                "mtpbench.load.worker",
-                str(self.directory),
-                str(number),
-                str(self.count),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=words,
-                env=station.environment,
-                start_new_session=True,
-            )
+            command = (sys.executable, "-m", "mtpbench.load.worker", str(self.directory))
+            process = await launch(station, (*command, str(number), str(self.count)), words)
         return WorkerProcess(number=number, process=process, station=station)
 
     async def _await_ready(self, member: WorkerProcess) -> None:

@@ -1,15 +1,22 @@
 """The sampler of one node: a process that reads its power sources at an interval and writes all of it down.
 
-    python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--dcgm URL] [--detached]
+    python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--dcgm URL]
 
-Says `ready` when the file has its first reading, and ends when its standard input closes or at SIGTERM. It
-keeps nothing in memory: each tick is one write, so what was read stays when the process dies. Little is
+Says `ready` when the file has its first reading. Then it answers two words on its standard input, and ends
+when that closes or at SIGTERM:
+
+    clock   {"clock": its monotonic clock in nanoseconds}
+    tick    reads once more, sees to it that every host can read the file, {"size": its bytes}
+
+It keeps nothing in memory: each tick is one write, so what was read stays when the process dies. Little is
 imported: it must start fast and cost less than 1% of a core.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import select
 import signal
@@ -35,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
         sampler.probe(gpus, asked.dcgm, asked.hwmon)
         sampler.tick()
         os.write(sys.stdout.fileno(), b"ready\n")
-        sampler.run(None if asked.detached else sys.stdin.fileno())
+        sampler.run(sys.stdin.fileno(), sys.stdout.fileno())
     return 0
 
 
@@ -87,22 +94,25 @@ class NodeSampler:
             if states:
                 self._write(states_line(time.monotonic(), time.time(), states))
 
-    def run(self, stdin: int | None) -> None:
-        """Tick until standard input (where it is watched) closes or SIGTERM comes, then once more."""
+    def run(self, words: int, answers: int) -> None:
+        """Tick until the descriptor of the words closes or SIGTERM comes, then once more."""
         ends, told = os.pipe()
         os.set_blocking(told, False)
         signal.signal(signal.SIGTERM, lambda *_: os.write(told, b"t"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes the input
-        watched = [ends] if stdin is None else [ends, stdin]
-        due, why = time.monotonic() + self._interval_s, ""
+        due, why, unread = time.monotonic() + self._interval_s, "", b""
         while not why:
             wait_s = max(0.0, due - time.monotonic()) if self._sources else None
-            readable, _, _ = select.select(watched, [], [], wait_s)
+            readable, _, _ = select.select([ends, words], [], [], wait_s)
             if ends in readable:
                 why = "SIGTERM"
-            elif stdin is not None and stdin in readable:
-                why = "" if os.read(stdin, 4096) else "told to end"
-            elif not readable:
+            elif words in readable:
+                heard = os.read(words, 4096)
+                *lines, unread = (unread + heard).split(b"\n")
+                why = "" if heard else "told to end"
+                for line in lines:
+                    self._answer(line, answers)
+            else:
                 self.tick()
                 # A tick that came late is not made up for: readings in a row tell nothing.
                 due = max(due + self._interval_s, time.monotonic())
@@ -110,6 +120,17 @@ class NodeSampler:
         self._write(end_line(time.monotonic(), time.time(), why))
         for _, source in self._sources:
             source.close()
+
+    def _answer(self, word: bytes, answers: int) -> None:
+        if word == b"clock":
+            said = {"clock": time.monotonic_ns()}
+        else:
+            self.tick()
+            # Other hosts see what the file server has.
+            os.fsync(self._file)
+            said = {"size": os.fstat(self._file).st_size}
+        with contextlib.suppress(BrokenPipeError):
+            os.write(answers, json.dumps(said).encode() + b"\n")
 
     def _write(self, line: str) -> None:
         os.write(self._file, line.encode())
@@ -129,7 +150,6 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=INTERVAL_S)
     parser.add_argument("--gpus", default="", help="indices or UUIDs, with commas; all by default")
     parser.add_argument("--dcgm", help="a DCGM exporter's metrics page, where NVML can't be used")
-    parser.add_argument("--detached", action="store_true", help="end at SIGTERM only")
     parser.add_argument("--hwmon", type=Path, default=HWMON)
     return parser.parse_args(words)
 

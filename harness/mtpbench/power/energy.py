@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mtpbench.power.log import GRACE
+from mtpbench.power.log import GRACE, UNUSED
 from mtpbench.power.series import Series, integrate
-from mtpbench.records import Energy, PowerSample
+from mtpbench.records import Energy, IdlePower, IdleState, PowerSample
 from mtpbench.window import Window
 
 MAX_GAP_S = 3.0
@@ -30,7 +31,7 @@ REASONS: Mapping[str, str] = {
     "counter_reset": "the energy counter fell",
     "counter_frozen": "the energy counter stood still",
     "power_frozen": "there is no counter, and power did not move by a milliwatt",
-    "power_mismatch": "counter and integral of power are more than 5% apart",
+    "power_mismatch": "a GPU's counter and the integral of its power are more than 5% apart",
     "power_zero": "the meters read 0 J over the whole window",
 }
 """Why an energy is NULL; docs/validity.md explains each. A Grace rail's reasons are these behind `grace_`."""
@@ -64,8 +65,8 @@ def measure_energy(
     """The energy of every GPU of the deployment over the window, idle ones too.
 
     The energy counter's difference, interpolated linearly to the window's edges, checked against the
-    integral of power; the integral itself where the source has no counter. Rails of Grace CPUs are kept
-    apart: what is wrong with them leaves the GPUs' energy alone.
+    integral of power; the integral itself where the source has no counter. Rails of Grace CPUs and GPUs that
+    no process holds are kept apart: what is wrong with them leaves the deployment's energy alone.
 
     Args:
         samples: readings of every GPU, in any order.
@@ -85,6 +86,7 @@ def measure_energy(
     for sample in sorted(samples, key=lambda sample: sample.time_s):
         series.setdefault((sample.process, sample.gpu), []).append(sample)
     rails = [series.pop(key) for key in list(series) if key[0].startswith(GRACE)]
+    unused = [series.pop(key) for key in list(series) if key[0].startswith(UNUSED)]
     if not series:
         return unknown("no_power_samples", expected_gpus, source)
     if len(series) != expected_gpus:
@@ -96,8 +98,43 @@ def measure_energy(
         if isinstance(gpu, str):
             return unknown(gpu, expected_gpus, source)
         gpus.append(gpu)
+    total = _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source)
+    if total.energy_j is None:
+        return total
     grace = _read_grace(rails, window, max_gap_s)
-    return _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source, grace)
+    return dataclasses.replace(
+        total,
+        grace_energy_j=None if isinstance(grace, str) else grace,
+        grace_reason=grace if isinstance(grace, str) else "no_grace" if grace is None else None,
+        unused_gpus=len(unused),
+        unused_energy_j=_read_unused(unused, window, max_gap_s),
+    )
+
+
+def measure_idle(
+    samples: Sequence[PowerSample],
+    state: IdleState,
+    duration_s: float,
+    gpus: int,
+    max_gap_s: float = MAX_GAP_S,
+) -> IdlePower:
+    """What the deployment's GPUs drew from second 0 to `duration_s` of the samples, with nothing to do.
+
+    Args:
+        samples: readings of every GPU.
+        state: what they had to do nothing with.
+        duration_s: wall seconds.
+        gpus: GPUs that the deployment holds.
+        max_gap_s: a longer hole between two readings makes it unknown.
+    """
+    window = Window(start_s=0.0, end_s=duration_s)
+    energy = measure_energy(samples, window, gpus, 0.0, 0.0, "", max_gap_s)
+    return IdlePower(
+        state=state,
+        duration_s=duration_s,
+        power_w_per_gpu=energy.mean_power_w_per_gpu,
+        reason=energy.reason,
+    )
 
 
 def unknown(reason: str, gpus: int, source: str) -> Energy:
@@ -113,20 +150,19 @@ def unknown(reason: str, gpus: int, source: str) -> Energy:
     )
 
 
-def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]) -> dict[int, float]:
-    """Energy by node.
+def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]) -> dict[str, float]:
+    """Energy by node number, as text; empty where a process's node is not known.
 
     Args:
         energy_j_by_gpu: of an `Energy`, by `process/GPU`.
         nodes: the node of every process of the deployment.
-
-    Raises:
-        KeyError: a GPU belongs to a process that has no node.
     """
-    found: dict[int, float] = {}
+    found: dict[str, float] = {}
     for name, joules in energy_j_by_gpu.items():
-        node = nodes[name.rsplit("/", 1)[0].split("+")[0]]
-        found[node] = found.get(node, 0.0) + joules
+        node = nodes.get(name.rsplit("/", 1)[0].split("+")[0])
+        if node is None:
+            return {}
+        found[str(node)] = found.get(str(node), 0.0) + joules
     return found
 
 
@@ -202,9 +238,19 @@ def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float
     return total if rails else None
 
 
-def _total(
-    gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str, grace: float | str | None
-) -> Energy:
+def _read_unused(gpus: list[list[PowerSample]], window: Window, max_gap_s: float) -> float | None:
+    """The energy of all GPUs that nobody used; None where there are none, or one was not read well."""
+    total = 0.0
+    for readings in gpus:
+        gpu = _read_gpu("", readings, window, max_gap_s)
+        used_j = None if isinstance(gpu, str) else gpu.integral_j if gpu.counted_j is None else gpu.counted_j
+        if used_j is None:
+            return None
+        total += used_j
+    return total if gpus else None
+
+
+def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str) -> Energy:
     counted = {gpu.name: gpu.counted_j for gpu in gpus if gpu.counted_j is not None}
     integrals = {gpu.name: gpu.integral_j for gpu in gpus if gpu.integral_j is not None}
     integral = sum(integrals.values()) if len(integrals) == len(gpus) else None
@@ -217,7 +263,8 @@ def _total(
         by_gpu = counted
         if integral is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
             source, integral = f"{source}, not cross-checked", None
-        elif abs(sum(by_gpu.values()) - integral) > MAX_MISMATCH * sum(by_gpu.values()):
+        # Each by itself: among 72 GPUs a wrong one would vanish in the sum.
+        elif any(abs(by_gpu[name] - integrals[name]) > MAX_MISMATCH * by_gpu[name] for name in by_gpu):
             return unknown("power_mismatch", len(gpus), source)
     energy = sum(by_gpu.values())
     if energy <= 0:
@@ -241,8 +288,6 @@ def _total(
         prefill_joules_per_input_token=_each(by_role["prefill"], tokens.input) if apart else None,
         decode_joules_per_output_token=_each(by_role["decode"], tokens.output) if apart else None,
         integral_j=integral,
-        grace_energy_j=None if isinstance(grace, str) else grace,
-        grace_reason=grace if isinstance(grace, str) else "no_grace" if grace is None else None,
     )
 
 

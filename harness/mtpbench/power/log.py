@@ -23,6 +23,8 @@ from mtpbench.records import PowerSample
 FORMAT = 1
 GRACE = "grace"
 """What stands for the process in the samples of a Grace rail: it belongs to none."""
+UNUSED = "unused"
+"""The same for a GPU that is at hand and that no process holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,28 +116,26 @@ def parse(text: str) -> PowerLog:
     return PowerLog(probes=probes, ticks=tuple(ticks), states=tuple(states), ended=ended)
 
 
-def samples(
-    log: PowerLog, origin_s: float, owners: Mapping[int, str], *, wall: bool = False, node: str = ""
-) -> list[PowerSample]:
+def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int = 0) -> list[PowerSample]:
     """Every reading as the record that energy is made of.
 
     Args:
         log: of one node.
-        origin_s: second 0, on this node's monotonic clock, or since 1970 with `wall`.
-        owners: which process holds a meter's GPU; a GPU that none holds is named `idle`.
-        wall: use the wall clock, as the logs of other nodes must be.
-        node: told in the name of what no process holds, so that two nodes' rails stay apart.
+        origin_s: second 0, on this node's monotonic clock.
+        owners: which process holds a meter's GPU; one that none holds is `unused@<node>`.
+        node: its number, which keeps the rails and unused GPUs of two nodes apart.
     """
     found = []
     for tick in log.ticks:
-        now_s = (tick.wall_s if wall else tick.monotonic_s) - origin_s
+        now_s = tick.monotonic_s - origin_s
         for reading in tick.readings:
             age_s = 0.0 if reading.unix_s is None else tick.wall_s - reading.unix_s
-            owner = f"{GRACE}{node}" if tick.kind == GRACE else owners.get(reading.meter, f"idle{node}")
+            nobody = f"{GRACE}@{node}" if tick.kind == GRACE else f"{UNUSED}@{node}"
+            held = None if tick.kind == GRACE else owners.get(reading.meter)
             found.append(
                 PowerSample(
                     time_s=now_s - age_s,
-                    process=owner,
+                    process=held or nobody,
                     gpu=reading.meter,
                     power_w=reading.power_w,
                     energy_j=reading.energy_j,

@@ -1,12 +1,36 @@
-"""Pure: a sampler on every node of a deployment, and their files put together."""
+"""Pure: which GPUs of which nodes are read for a deployment, and what the samplers of all nodes read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mtpbench.power.conditions import conditions
 from mtpbench.power.log import PowerLog, identity_fault, samples
-from mtpbench.records import Deployment, PowerSample, Process
+from mtpbench.records import Deployment, GpuCondition, PowerSample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeGpus:
+    """The GPUs of one node that a sampler reads.
+
+    Args:
+        node: its number in the deployment.
+        names: NVML indices or UUIDs; a meter's index is its place in here.
+        owners: by meter, which process holds its GPU, `a+b` where several share it; the others are unused.
+    """
+
+    node: int
+    names: tuple[str, ...]
+    owners: Mapping[int, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeLog:
+    """What the sampler of one node wrote, and how far its monotonic clock is ahead of the client's."""
+
+    log: PowerLog
+    offset_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,37 +38,9 @@ class Gathered:
     """The readings of all nodes; exactly one of `source` (else `none`) and `reason` says something."""
 
     samples: tuple[PowerSample, ...] = ()
+    conditions: tuple[GpuCondition, ...] = ()
     source: str = "none"
     reason: str | None = None
-
-
-def log_name(node: int) -> str:
-    """The file of a node's sampler in the attempt's directory."""
-    return f"power-node{node}.jsonl"
-
-
-def node_samplers(deployment: Deployment, interval_s: float) -> tuple[Process, ...]:
-    """One sampler for each node that holds GPUs, for an executor to run beside the deployment.
-
-    It reads the GPUs by the indices that the processes name, and ends at SIGTERM.
-
-    Args:
-        deployment: whose GPUs are to be read.
-        interval_s: between two ticks; 0.1 to 0.25 is meant.
-    """
-    return tuple(
-        Process(
-            name=f"sampler-{node}",
-            role="sampler",
-            argv=(
-                *("@{python}", "-m", "mtpbench.power.agent", "--detached"),
-                *("--out", "@{dir}/" + log_name(node)),
-                *("--interval", f"{interval_s:g}", "--gpus", ",".join(map(str, sorted(owners)))),
-            ),
-            node=node,
-        )
-        for node, owners in sorted(held_by_node(deployment).items())
-    )
 
 
 def held_by_node(deployment: Deployment) -> dict[int, dict[int, str]]:
@@ -57,40 +53,72 @@ def held_by_node(deployment: Deployment) -> dict[int, dict[int, str]]:
     return found
 
 
-def gather(
-    logs: Mapping[int, PowerLog],
-    deployment: Deployment,
-    origin_unix_s: float,
-    offsets_s: Mapping[int, float],
-) -> Gathered:
+def gpus_of_node(node: int, held: Mapping[int, str], shown: Sequence[str] | None) -> NodeGpus:
+    """The GPUs of a node to read.
+
+    Args:
+        node: its number.
+        held: which process holds which GPU, by the node's own numbers from 0.
+        shown: the GPUs that are ours there, in the order of those numbers (CUDA_VISIBLE_DEVICES): all of them
+            are read. None where that is not known: then the held ones are, by their index.
+
+    Raises:
+        ValueError: fewer GPUs are shown than are held, or MIG slices.
+    """
+    wanted = sorted(held)
+    if shown is None:
+        owners = {meter: held[gpu] for meter, gpu in enumerate(wanted)}
+        return NodeGpus(node=node, names=tuple(map(str, wanted)), owners=owners)
+    if len(shown) <= max(wanted) or not all(_names_gpu(shown[gpu]) for gpu in wanted):
+        raise ValueError(
+            f"no_gpu: CUDA_VISIBLE_DEVICES={','.join(shown)}: indices or UUIDs of {len(wanted)} whole GPUs "
+            "are needed"
+        )
+    whole = [gpu for gpu, name in enumerate(shown) if _names_gpu(name)]
+    return NodeGpus(
+        node=node,
+        names=tuple(shown[gpu] for gpu in whole),
+        owners={meter: held[gpu] for meter, gpu in enumerate(whole) if gpu in held},
+    )
+
+
+def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], origin_s: float) -> Gathered:
     """What all nodes read, in seconds since the load's origin.
 
     Args:
-        logs: by node, of samplers that `node_samplers` describes.
-        deployment: whose GPUs were read.
-        origin_unix_s: second 0 by the load client's wall clock.
-        offsets_s: by node, how far its wall clock is ahead of the client's; a node without one counts as 0.
+        nodes: what was to be read.
+        logs: by node.
+        origin_s: second 0, on the load client's monotonic clock.
 
     Returns:
         NULL with reason `node_missing`, `gpu_swapped`, `mixed_sources`, or a sampler's own words.
     """
     found: list[PowerSample] = []
+    told: list[GpuCondition] = []
     sources: set[str] = set()
-    for node, owners in sorted(held_by_node(deployment).items()):
-        log = logs.get(node)
-        if log is None:
-            return Gathered(reason=f"node_missing: the sampler of node {node} left no file")
-        probe = log.gpu_probe
+    for gpus in nodes:
+        where = f" (node {gpus.node})" if len(nodes) > 1 else ""
+        seen = logs.get(gpus.node)
+        if seen is None:
+            return Gathered(reason=f"node_missing: the sampler of node {gpus.node} left no file")
+        probe = seen.log.gpu_probe
         if probe is None:
-            words = "; ".join(p.reason or "" for p in log.probes if p.source != "grace")
-            return Gathered(reason=f"node {node}: {words}")
-        if fault := identity_fault(log):
-            return Gathered(reason=f"{fault} (node {node})")
+            return Gathered(reason=why_unread(seen.log) + where)
+        if fault := identity_fault(seen.log):
+            return Gathered(reason=fault + where)
         sources.add(probe.says)
-        by_meter = {meter: owners[gpu] for meter, gpu in enumerate(sorted(owners))}
-        origin_s = origin_unix_s + offsets_s.get(node, 0.0)
-        found += samples(log, origin_s, by_meter, wall=True, node=f"@{node}")
+        found += samples(seen.log, origin_s + seen.offset_s, gpus.owners, gpus.node)
+        told += conditions(seen.log, gpus.owners, gpus.node)
     if len(sources) != 1:
-        listed = " / ".join(sorted(sources)) or "the deployment holds no GPU"
-        return Gathered(reason=f"mixed_sources: {listed}")
-    return Gathered(samples=tuple(found), source=sources.pop())
+        return Gathered(reason=f"mixed_sources: {' / '.join(sorted(sources)) or 'no node was read'}")
+    return Gathered(samples=tuple(found), conditions=tuple(told), source=sources.pop())
+
+
+def why_unread(log: PowerLog) -> str:
+    """Why a node's GPUs are not read: what each source said of itself."""
+    words = "; ".join(probe.reason or "" for probe in log.probes if probe.source != "grace")
+    return words or "no source of GPU power was looked for"
+
+
+def _names_gpu(word: str) -> bool:
+    return word.isdigit() or word.startswith("GPU-")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from mtpbench.power.source import MeterReading, MeterState, Probe, Scope
 
@@ -210,21 +210,6 @@ class NvmlSource:
             return function(*arguments)
         except self._library.NVMLError:
             return None
-
-
-class NvmlSampler:
-    """A context that asks whether GPUs can be metered at all; `tests/gpu` enters it before it measures."""
-
-    def __init__(self, gpus: Sequence[int], _interval_s: float = 1.0) -> None:
-        self._source = NvmlSource([str(gpu) for gpu in gpus])
-
-    def __enter__(self) -> Self:
-        if reason := self._source.probe().reason:
-            raise NvmlUnavailable(reason)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._source.close()
 
 
 def _init(library: Any) -> None:

@@ -10,6 +10,7 @@ among `READABLE_VERSIONS`)
     2   2026-11   how load is sent (`Load`), what the client saw of itself, token gaps, stalls, latency from
                   the schedule
     3   2026-11   time blocks of the window; energy by GPU and by role, of Grace, and the integral beside it
+    4   2026-11   idle power, what GPUs said of themselves, GPUs at hand that nobody used
 """
 
 from mtpbench.records.codec import digest, from_json, to_json
@@ -34,6 +35,9 @@ from mtpbench.records.raw import (
     Answers,
     CounterSample,
     Evaluation,
+    GpuCondition,
+    IdlePower,
+    IdleState,
     PowerSample,
     RequestRecord,
     RunFacts,
@@ -76,7 +80,10 @@ __all__ = [
     "Fault",
     "File",
     "Flags",
+    "GpuCondition",
     "Hardware",
+    "IdlePower",
+    "IdleState",
     "Json",
     "Load",
     "Measurement",

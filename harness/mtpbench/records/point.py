@@ -272,6 +272,9 @@ class Measurement:
         greedy_tokens: output tokens of each of those answers.
         evaluate: a command that scores the live endpoint once for each start, or None.
         evaluate_timeout_s: wall seconds that it may take.
+        power: `required` refuses to measure where the GPUs' power can't be read.
+        idle_s: wall seconds for which idle power is read, before the servers start and with the model loaded;
+            0 for not at all. Nothing waits where there is no power to read.
     """
 
     warmup_per_slot: float = 2.0
@@ -288,6 +291,12 @@ class Measurement:
     greedy_tokens: int = 32
     evaluate: str | None = None
     evaluate_timeout_s: float = 3600.0
+    power: Literal["optional", "required"] = "optional"
+    idle_s: float = 10.0
+
+
+_BESIDE_THE_POINT = ("power", "idle_s")
+"""Rules of measuring that a point's figures don't depend on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,10 +319,16 @@ class Point:
 
     @property
     def id(self) -> str:
-        """A readable name and the first 8 hex digits of the SHA-256 of the canonical JSON."""
+        """A readable name and the first 8 hex digits of the SHA-256 of the canonical JSON.
+
+        What its figures don't depend on is no part of it, so that points measured before stay measured.
+        """
         rate = f"_q{self.load.rate_rps:g}" if self.load.rate_rps is not None else ""
         where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}{rate}_r{self.repeat}"
-        return f"{where}_{digest(to_json(self))[:8]}"
+        body = to_json(self)
+        for name in _BESIDE_THE_POINT:
+            body["measurement"].pop(name)
+        return f"{where}_{digest(body)[:8]}"
 
     @property
     def deployment_key(self) -> str:

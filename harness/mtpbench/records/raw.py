@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+IdleState = Literal["before_start", "loaded"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +101,43 @@ class Answers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class IdlePower:
+    """What the deployment's GPUs drew with nothing to do: the floor below every figure; NULL with a reason.
+
+    Args:
+        state: `before_start` of the servers, or with the model `loaded` and no request in it.
+        duration_s: over how long, in wall seconds.
+        power_w_per_gpu: mean over that time and over all GPUs that the deployment holds.
+        reason: why there is no figure, or None.
+    """
+
+    state: IdleState
+    duration_s: float
+    power_w_per_gpu: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuCondition:
+    """What a GPU said of itself while a point was metered, about every second; NULL where it does not say.
+
+    Args:
+        name: `process/meter`; `unused@<node>/meter` for a GPU that no process holds.
+        uuid: which GPU it is.
+        temperature_max_c: the hottest that was seen.
+        power_cap_min_w, power_cap_max_w: the enforced power limits that were seen.
+        clock_reasons: why its clocks were not higher, all that were ever seen, by NVML's names.
+    """
+
+    name: str
+    uuid: str | None
+    temperature_max_c: float | None = None
+    power_cap_min_w: float | None = None
+    power_cap_max_w: float | None = None
+    clock_reasons: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
     """What happened to a point that its request table can't tell.
 
@@ -109,6 +150,10 @@ class RunFacts:
         counter_source: where they come from, such as `vllm:spec_decode_*`.
         power_source: where power comes from, or why there is none.
         power_reason: why there is no power, or None.
+        idle: what the GPUs drew before the servers started and with the model loaded; empty where nobody
+            could or would measure it.
+        gpus: what they said of themselves while the point ran.
+        nodes: the node of every process.
         answers: what this start answered greedily before its ladder.
         evaluation: what the user's evaluation said of this start, or None where none was asked for.
         notes: anything else a reader should know.
@@ -122,6 +167,9 @@ class RunFacts:
     counter_source: str = "none"
     power_source: str = "none"
     power_reason: str | None = None
+    idle: tuple[IdlePower, ...] = ()
+    gpus: tuple[GpuCondition, ...] = ()
+    nodes: Mapping[str, int] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
     evaluation: Evaluation | None = None
     notes: tuple[str, ...] = ()

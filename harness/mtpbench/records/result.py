@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mtpbench.records.raw import Answers, Evaluation
+from mtpbench.records.raw import Answers, Evaluation, GpuCondition, IdlePower
 from mtpbench.records.types import SCHEMA_VERSION, Clock
 
 
@@ -95,11 +95,14 @@ class Energy:
         joules_per_token, joules_per_output_token, joules_per_input_token: all GPUs' energy / those tokens.
         energy_j_by_gpu: by `process/GPU`, idle ones too.
         energy_j_by_role: by role of the process that holds the GPU.
+        energy_j_by_node: by number of the node that it is on; empty where nobody recorded that.
         prefill_joules_per_input_token, decode_joules_per_output_token: role energy, where prefill and decode
             have GPUs of their own; each is the energy of that role over the whole window, waiting included.
         integral_j: the integral of power over the window, which the counter was held against.
         grace_energy_j: of the Grace CPUs, one rail for each socket.
         grace_reason: why there is none, or None.
+        unused_gpus: GPUs at hand that no process held; they are in none of the other figures.
+        unused_energy_j: what those drew over the window; NULL where there are none, or one was not read well.
     """
 
     energy_j: float | None
@@ -112,11 +115,14 @@ class Energy:
     joules_per_input_token: float | None = None
     energy_j_by_gpu: Mapping[str, float] = field(default_factory=dict)
     energy_j_by_role: Mapping[str, float] = field(default_factory=dict)
+    energy_j_by_node: Mapping[str, float] = field(default_factory=dict)
     prefill_joules_per_input_token: float | None = None
     decode_joules_per_output_token: float | None = None
     integral_j: float | None = None
     grace_energy_j: float | None = None
     grace_reason: str | None = None
+    unused_gpus: int = 0
+    unused_energy_j: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +245,8 @@ class PointResult:
     """NULL where the window holds fewer than 5 blocks, and in what was written before schema version 3."""
     acceptance: Acceptance
     energy: Energy
+    idle: tuple[IdlePower, ...] = ()
+    gpus: tuple[GpuCondition, ...] = ()
     client: ClientHealth
     answers: Answers = field(default_factory=Answers)
     evaluation: Evaluation | None = None

@@ -147,7 +147,8 @@ def check_schema(data: Any, path: Path) -> None:
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version not in READABLE_VERSIONS:
-        readable = " and ".join(map(str, READABLE_VERSIONS))
+        *older, newest = map(str, READABLE_VERSIONS)
+        readable = f"{', '.join(older)} and {newest}"
         raise SchemaError(
             f"{path}: written under schema version {version!r}; this version of mtpbench reads {readable}. "
             "Use the version that wrote it, or measure again into another --results folder"

@@ -305,6 +305,12 @@ class MeasurementSpec(_Strict):
         None, description="command that scores the live endpoint; gets MTPBENCH_BASE_URL and MTPBENCH_MODEL"
     )
     evaluate_timeout_s: float = Field(_RULES.evaluate_timeout_s, gt=0, description="wall seconds")
+    power: Literal["optional", "required"] = Field(
+        _RULES.power, description="required: don't measure where the GPUs' power can't be read"
+    )
+    idle_s: float = Field(
+        _RULES.idle_s, ge=0, description="wall seconds of idle power, before the servers start and loaded"
+    )
 
 
 class ReferenceRowSpec(_Strict):

@@ -14,7 +14,7 @@ from loads import TRANSPORTS, job_for
 from scripted import Server
 
 from mtpbench.errors import RunError
-from mtpbench.load.station import Station, ask_clock
+from mtpbench.station import Station, ask_clock
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -85,7 +85,7 @@ def test_a_process_that_does_not_tell_its_clock_is_named():
             "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         try:
-            await ask_clock(process, "n7")
+            await ask_clock(process, "the load client on n7")
         finally:
             process.stdin.close()
             await process.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from measured import power_samples
-from mtpbench.power.energy import REASONS, measure_energy, split_by_node
+from mtpbench.power.energy import REASONS, measure_energy, measure_idle, split_by_node
 from mtpbench.power.simulated import readings
 from mtpbench.records import PowerSample
 from mtpbench.window import Window
@@ -39,6 +39,34 @@ def test_idle_gpus_count():
         for s in power_samples()
     ]
     assert energy(idle).energy_j == pytest.approx(3 * 550)
+
+
+def test_a_gpu_that_no_process_holds_is_in_no_figure_but_its_own():
+    other = [
+        dataclasses.replace(s, process="unused@0", power_w=70.0, energy_j=70 * s.time_s)
+        for s in power_samples()
+        if s.gpu == 1
+    ]
+    got = energy([*power_samples(), *other])
+    assert got.energy_j == pytest.approx(2 * 500 * 3)
+    assert (got.unused_gpus, got.unused_energy_j) == (1, pytest.approx(70 * 3))
+    broken = energy([*power_samples(), *other[: len(other) // 2]])
+    assert broken.energy_j == got.energy_j
+    assert (broken.unused_gpus, broken.unused_energy_j) == (1, None)
+    assert (energy(power_samples()).unused_gpus, energy(power_samples()).unused_energy_j) == (0, None)
+
+
+def test_each_gpu_is_held_against_its_own_integral():
+    """5.5% of one GPU are 2.75% of two: in their sum it would pass."""
+    one = [s if s.gpu else dataclasses.replace(s, power_w=527.5) for s in power_samples()]
+    assert energy(one).reason == "power_mismatch"
+
+
+def test_idle_power_is_a_mean_over_all_gpus_or_a_reason():
+    idle = measure_idle(power_samples(), "loaded", 4.0, 2)
+    assert (idle.state, idle.power_w_per_gpu, idle.reason) == ("loaded", pytest.approx(500), None)
+    missing = measure_idle(power_samples(), "before_start", 4.0, 3)
+    assert (missing.power_w_per_gpu, missing.reason) == (None, "missing_gpu")
 
 
 def test_equal_gpu_indices_of_two_processes_are_two_gpus():
@@ -226,9 +254,8 @@ def test_a_worker_over_several_nodes_is_of_one_role():
 
 def test_energy_by_node_needs_the_node_of_every_process():
     by_gpu = {"prefill-0/0": 1.0, "decode-0/0": 2.0, "decode-0/1": 3.0, "prefill-0+decode-1/3": 4.0}
-    assert split_by_node(by_gpu, {"prefill-0": 0, "decode-0": 1, "decode-1": 0}) == {0: 5.0, 1: 5.0}
-    with pytest.raises(KeyError):
-        split_by_node(by_gpu, {"prefill-0": 0})
+    assert split_by_node(by_gpu, {"prefill-0": 0, "decode-0": 1, "decode-1": 0}) == {"0": 5.0, "1": 5.0}
+    assert split_by_node(by_gpu, {"prefill-0": 0}) == {}
 
 
 def test_every_reason_is_explained_in_the_docs():

@@ -70,7 +70,7 @@ def run(start_sampler, tmp_path: Path, words: str):
 
 
 def test_the_sampler_reads_grace_beside_the_gpus(start_sampler, tmp_path: Path) -> None:
-    found = samples(run(start_sampler, tmp_path, "name GB200 gpus 1"), 0.0, {0: "decode-0"}, node="@1")
+    found = samples(run(start_sampler, tmp_path, "name GB200 gpus 1"), 0.0, {0: "decode-0"}, node=1)
     assert {(s.process, s.gpu, round(s.power_w)) for s in found} == {
         ("decode-0", 0, 500),
         ("grace@1", 0, 150),

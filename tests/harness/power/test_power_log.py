@@ -44,10 +44,10 @@ def test_damage_before_the_end_is_an_error_with_its_line():
         parse("")
 
 
-def test_another_nodes_samples_are_placed_by_the_wall_clock():
+def test_what_no_process_holds_is_told_with_its_node():
     log = parse(HEAD + tick_line(5.0, 1000.0, "gpu", [reading(0), reading(1)]))
-    found = samples(log, 990.0, {0: "decode-1"}, wall=True, node="@1")
-    assert [(s.time_s, s.process, s.gpu) for s in found] == [(10.0, "decode-1", 0), (10.0, "idle@1", 1)]
+    found = samples(log, 3.0, {0: "decode-1"}, node=1)
+    assert [(s.time_s, s.process, s.gpu) for s in found] == [(2.0, "decode-1", 0), (2.0, "unused@1", 1)]
     assert samples(log, 4.0, {})[0].time_s == 1.0
 
 

@@ -1,18 +1,15 @@
-"""Samplers on several nodes, and their files put together."""
+"""What samplers on several nodes wrote, put together."""
 
 from __future__ import annotations
 
-import signal
-import time
-
 import pytest
 
-from mtpbench.placeholders import Placement, resolve
+from mtpbench.power.conditions import conditions, hindrances
 from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import head_line, parse, states_line, tick_line
-from mtpbench.power.nodes import gather, node_samplers
+from mtpbench.power.nodes import NodeLog, gather, gpus_of_node, held_by_node
 from mtpbench.power.source import MeterReading, MeterState, Probe
-from mtpbench.records import Deployment, Process
+from mtpbench.records import Deployment, GpuCondition, Process
 from mtpbench.window import Window
 
 DEPLOYMENT = Deployment(
@@ -28,11 +25,12 @@ DEPLOYMENT = Deployment(
     gpus=3,
     nodes=2,
 )
+NODES = [gpus_of_node(node, held, None) for node, held in held_by_node(DEPLOYMENT).items()]
 SAYS = "nvml energy counter, instant power, GPU scope"
 
 
 def log(gpus: int, *, ahead_s: float = 0.0, says: str = SAYS, reason: str | None = None, uuid: str = "GPU-0"):
-    """10 s of 500 W for each GPU, stamped by a wall clock that is ahead, and a monotonic one of its own."""
+    """10 s of 500 W for each GPU, stamped by a clock that is ahead."""
     probe = Probe(
         source="nvml",
         says=says,
@@ -43,22 +41,25 @@ def log(gpus: int, *, ahead_s: float = 0.0, says: str = SAYS, reason: str | None
     text = head_line([probe, Probe(source="grace", reason="no_grace: none")], 0.1)
     for step in range(101):
         rows = [MeterReading(meter=i, power_w=500.0, energy_j=50.0 * step) for i in range(gpus)]
-        text += tick_line(7e5 + step / 10, 1000 + ahead_s + step / 10, "gpu", rows)
-    return parse(text + states_line(7e5, 1000.0, [MeterState(meter=0, uuid=uuid)]))
+        text += tick_line(1000 + ahead_s + step / 10, 5e8, "gpu", rows)
+    state = MeterState(meter=0, uuid=uuid, temperature_c=61.0, limit_w=1000.0, clock_reasons=0x204)
+    return parse(text + states_line(7e5, 1000.0, [state]))
 
 
-def test_every_node_with_gpus_gets_a_sampler_of_its_own():
-    first, second = node_samplers(DEPLOYMENT, 0.1)
-    assert (first.name, first.node, second.node) == ("sampler-0", 0, 1)
-    placement = Placement(hosts={}, ports={}, directory="/attempt", python="/python")
-    assert resolve(first, placement).argv == (
-        *("/python", "-m", "mtpbench.power.agent", "--detached", "--out", "/attempt/power-node0.jsonl"),
-        *("--interval", "0.1", "--gpus", "2,3"),
-    )
+def at(made, offset_s: float = 0.0) -> NodeLog:
+    return NodeLog(log=made, offset_s=offset_s)
+
+
+def test_the_gpus_of_a_node_are_those_that_it_holds_or_all_that_are_ours_there():
+    first, second = NODES
+    assert (first.names, first.owners) == (("2", "3"), {0: "prefill-0", 1: "prefill-0"})
+    assert (second.node, second.names) == (1, ("0",))
+    ours = gpus_of_node(0, {2: "a", 3: "b"}, ("4", "5", "6", "7", "MIG-1"))
+    assert (ours.names, ours.owners) == (("4", "5", "6", "7"), {2: "a", 3: "b"})
 
 
 def test_nodes_are_placed_on_the_clients_clock():
-    got = gather({0: log(2), 1: log(1, ahead_s=3600.0)}, DEPLOYMENT, 1001.0, {1: 3600.0})
+    got = gather(NODES, {0: at(log(2)), 1: at(log(1, ahead_s=3600.0), 3600.0)}, 1001.0)
     assert (got.source, got.reason) == (SAYS, None)
     assert {(s.process, s.gpu) for s in got.samples} == {("prefill-0", 0), ("prefill-0", 1), ("decode-0", 0)}
     energy = measure_energy(got.samples, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, got.source)
@@ -66,7 +67,7 @@ def test_nodes_are_placed_on_the_clients_clock():
 
 
 def test_a_clock_that_was_not_measured_shows_as_uncovered():
-    got = gather({0: log(2), 1: log(1, ahead_s=3600.0)}, DEPLOYMENT, 1001.0, {})
+    got = gather(NODES, {0: at(log(2)), 1: at(log(1, ahead_s=3600.0))}, 1001.0)
     energy = measure_energy(got.samples, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, got.source)
     assert energy.reason == "power_not_covered"
 
@@ -76,23 +77,27 @@ def test_a_clock_that_was_not_measured_shows_as_uncovered():
     [
         ({0: log(2)}, "node_missing: the sampler of node 1 left no file"),
         ({0: log(2), 1: log(1, says="nvml, GPU scope")}, "mixed_sources: nvml energy counter"),
-        ({0: log(2), 1: log(1, reason="mig: GPU 0: MIG is on")}, "node 1: mig: GPU 0"),
-        ({0: log(2), 1: log(1, uuid="GPU-9")}, "gpu_swapped: GPU 0 was GPU-0 and became GPU-9"),
+        ({0: log(2), 1: log(1, reason="mig: GPU 0: MIG is on")}, "mig: GPU 0: MIG is on; no_grace"),
+        ({0: log(2), 1: log(1, uuid="GPU-9")}, "gpu_swapped: GPU 0 was GPU-0 and became GPU-9 (node 1)"),
     ],
 )
 def test_a_part_never_passes_for_the_whole(logs, reason):
-    got = gather(logs, DEPLOYMENT, 1001.0, {})
+    got = gather(NODES, {node: at(made) for node, made in logs.items()}, 1001.0)
     assert (got.samples, got.source) == ((), "none")
-    assert got.reason.startswith(reason)
+    assert got.reason.startswith(reason.removesuffix("; no_grace"))
 
 
-def test_a_detached_sampler_outlives_its_input_and_ends_at_sigterm(start_sampler, tmp_path):
-    process = start_sampler(tmp_path / "log", "", "--detached")
-    assert process.stdout.readline() == b"ready\n"
-    process.stdin.close()
-    time.sleep(0.3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
-    process.stdout.close()
-    assert parse((tmp_path / "log").read_text()).ended == "SIGTERM"
+def test_conditions_are_the_extremes_and_the_union_of_what_was_said():
+    first, second = conditions(log(2), {0: "decode-0"}, 3)
+    assert first == GpuCondition(
+        name="decode-0/0",
+        uuid="GPU-0",
+        temperature_max_c=61.0,
+        power_cap_min_w=1000.0,
+        power_cap_max_w=1000.0,
+        clock_reasons=("sw_power_cap", "0x200"),
+    )
+    # It said nothing of itself: unknown, not "no reasons".
+    assert (second.name, second.clock_reasons, second.temperature_max_c) == ("unused@3/1", None, None)
+    # A power cap is how such GPUs work; a hot one is a fault.
+    assert hindrances((first, second)) == ()

@@ -303,11 +303,6 @@ def test_what_does_not_fit_into_the_allocation_is_refused(write_sweep, site: Slu
     assert site.obstacle(wide, point) is None
 
 
-def test_gpus_of_other_nodes_are_not_metered_by_halves(site: SlurmSite) -> None:
-    assert site.unmetered(deployment(server("a", 0, (0,)))) is None
-    assert "2 nodes" in str(site.unmetered(deployment(server("a", 0, (0,)), server("b", 1, (0,)))))
-
-
 def test_neighbouring_jobs_choose_from_other_ports() -> None:
     blocks = [port_block(str(job)) for job in range(1000, 1090)]
     assert len({number for block in blocks for number in block}) == sum(map(len, blocks))

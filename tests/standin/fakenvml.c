@@ -5,7 +5,7 @@
  *   gpus N        that many GPUs (2)              watts W       of the first; each next one draws 100 W more (500)
  *   module W      what a module draws besides     update_ms U   the counter and power move this often (20)
  *   name X        X_X becomes "NVIDIA X X"        scale S       the counter counts S times what power says (1)
- *   hopper G      GPU G alone is named a GH200
+ *   hopper G      GPU G alone is named a GH200    reasons M     the mask of clock-event reasons (4: power cap)
  *   mig 1 | no_counter 1 | no_instant 1 | no_power 1 | no_gpu_scope 1 | no_module_scope 1
  * and, T milliseconds after nvmlInit, for GPU G:
  *   at T lost G | at T reset G | at T freeze G | at T swap G
@@ -33,6 +33,7 @@ struct gpu { int index; double lost_s, reset_s, freeze_s, swap_s; };
 static struct gpu gpus[MOST_GPUS];
 static int gpu_count;
 static double begun_s, first_watts, module_watts, update_s, scale;
+static unsigned clock_reasons = 4; /* the software power cap */
 static int hopper = NEVER, mig, no_counter, no_instant, no_power, no_gpu_scope, no_module_scope;
 static char name[64];
 
@@ -71,6 +72,7 @@ static void set(const char *word, const char *value) {
     if (!strcmp(word, "update_ms")) update_s = number / 1e3;
     if (!strcmp(word, "scale")) scale = number;
     if (!strcmp(word, "mig")) mig = number;
+    if (!strcmp(word, "reasons")) clock_reasons = number;
     if (!strcmp(word, "hopper")) hopper = number;
     if (!strcmp(word, "no_counter")) no_counter = number;
     if (!strcmp(word, "no_instant")) no_instant = number;
@@ -164,7 +166,7 @@ int nvmlDeviceGetTemperatureV(const struct gpu *gpu, struct temperature *tempera
 
 int nvmlDeviceGetCurrentClocksEventReasons(const struct gpu *gpu, unsigned long long *mask) {
     if (after(gpu->lost_s)) return GPU_IS_LOST;
-    *mask = 4; /* the software power cap */
+    *mask = clock_reasons;
     return OK;
 }
 

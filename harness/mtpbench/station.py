@@ -1,4 +1,4 @@
-"""Where client processes run: on this host, or on others that a command reaches, whose clocks are asked for.
+"""Where helpers run (client processes, power samplers): on this host, or on others that a command reaches.
 
 Every host's monotonic clock counts from a moment of its own. The offset of another one is the middle of the
 quickest of several questions and answers; it can't be further off than half of that answer took.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mtpbench.errors import RunError
 
@@ -22,7 +23,7 @@ ANSWER_S = 30.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Station:
-    """A host for client processes.
+    """A host for helpers.
 
     Args:
         host: its name, for the record.
@@ -45,8 +46,31 @@ class ClockOffset:
     error_ns: int
 
 
-async def ask_clock(process: asyncio.subprocess.Process, host: str) -> ClockOffset:
-    """The offset of the clock of a client process that waits for its start.
+async def launch(station: Station, words: Sequence[str], errors: BinaryIO) -> asyncio.subprocess.Process:
+    """A helper, started in a session of its own (Ctrl-C is not for it), its input and output connected.
+
+    Args:
+        station: where.
+        words: its command line.
+        errors: an open file that takes what it says on standard error.
+    """
+    return await asyncio.create_subprocess_exec(
+        *station.launch,
+        *words,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=errors,
+        env=station.environment,
+        start_new_session=True,
+    )
+
+
+async def ask_clock(process: asyncio.subprocess.Process, what: str) -> ClockOffset:
+    """The offset of the clock of a helper that answers `clock` with its own.
+
+    Args:
+        process: the helper.
+        what: it in words, for the error (`the load client on node7`).
 
     Raises:
         RunError: it does not answer.
@@ -66,7 +90,7 @@ async def ask_clock(process: asyncio.subprocess.Process, host: str) -> ClockOffs
         try:
             theirs = int(json.loads(line)["clock"])
         except (ValueError, KeyError, TypeError):
-            raise RunError(f"the load client on {host} does not tell its clock ({line!r})") from None
+            raise RunError(f"{what} does not tell its clock ({line!r})") from None
         error = (answered - asked + 1) // 2
         if best is None or error < best.error_ns:
             best = ClockOffset(offset_ns=theirs - (asked + answered) // 2, error_ns=error)

@@ -1,0 +1,323 @@
+"""The meter of a start: real samplers on the stand-in library, here and on what looks like another host."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from measured import make_point
+from mtpbench.deployment import meter_at
+from mtpbench.executors.local import LocalSite
+from mtpbench.power.energy import measure_energy
+from mtpbench.power.log import parse
+from mtpbench.power.meter import Meter, MeteredNode
+from mtpbench.power.nodes import gpus_of_node, held_by_node
+from mtpbench.records import Deployment, Process, Simulation
+from mtpbench.station import Station
+from mtpbench.window import Window
+
+AHEAD_S = 1000
+FAR = ("unshare", "--time", "--monotonic", str(AHEAD_S), "--")
+"""A namespace of its own for the monotonic clock: what another host's looks like from here."""
+
+
+def deployment(*held: tuple[str, int, tuple[int, ...]]) -> Deployment:
+    processes = tuple(
+        Process(name=name, role=name.rsplit("-", 1)[0], argv=("x",), node=node, gpus=gpus)
+        for name, node, gpus in held
+    )
+    return Deployment(
+        key="k",
+        processes=processes,
+        front=processes[0].name,
+        front_port="http",
+        model_name="m",
+        gpus=sum(len(p.gpus) for p in processes),
+        nodes=1 + max(p.node for p in processes),
+    )
+
+
+TWO = deployment(("prefill-0", 0, (0,)), ("decode-0", 0, (1,)))
+
+
+async def local_meter(directory: Path, deployed: Deployment = TWO) -> Meter:
+    return await meter_at(LocalSite(), deployed, make_point(), directory)
+
+
+async def run(meter: Meter, seconds: float = 0.0, during: Callable[[Meter], None] = lambda _: None) -> None:
+    async with meter:
+        await meter.begin()
+        during(meter)
+        await asyncio.sleep(seconds)
+        await meter.end()
+
+
+def pid_of(meter: Meter) -> int:
+    process = meter._samplers[0]._process
+    assert process is not None
+    return process.pid
+
+
+async def test_a_point_is_metered_from_begin_to_end(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async with await local_meter(tmp_path) as meter:
+        assert (meter.source, meter.reason) == ("nvml energy counter, instant power, GPU scope", None)
+        await asyncio.sleep(0.3)
+        await meter.begin()
+        origin = time.perf_counter()
+        await asyncio.sleep(0.6)
+        await meter.end()
+        ended_s = time.perf_counter() - origin
+    found = meter.samples(origin)
+    assert {(s.process, s.gpu) for s in found} == {("prefill-0", 0), ("decode-0", 1)}
+    times = [s.time_s for s in found]
+    # The 0.3 s before `begin` are in the file and not in the point.
+    assert -0.05 < min(times) < 0.1
+    assert 0.5 < max(times) <= ended_s
+    window = Window(start_s=min(times) + 0.05, end_s=max(times) - 0.05)
+    got = measure_energy(found, window, 2, 100.0, 10.0, meter.source)
+    assert got.mean_power_w_per_gpu == pytest.approx(550, rel=0.1)
+    whole = parse((tmp_path / "power-node0.jsonl").read_text())
+    assert whole.ended == "told to end"
+    assert len(whole.ticks) > len(found) / 2 + 4
+
+
+async def test_points_follow_one_another_on_one_sampler(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with await local_meter(tmp_path) as meter:
+        pids = set()
+        for _ in range(3):
+            await meter.begin()
+            pids.add(pid_of(meter))
+            await asyncio.sleep(0.15)
+            await meter.end()
+            assert 4 <= len(meter.samples(0.0)) <= 14
+    assert len(pids) == 1
+    assert [p.name for p in tmp_path.glob("*.jsonl")] == ["power-node0.jsonl"]
+
+
+async def test_idle_power_is_read_over_the_whole_rest(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async with await local_meter(tmp_path) as meter:
+        (idle,) = await meter.rest("loaded", 0.5)
+    assert (idle.state, idle.duration_s, idle.reason) == ("loaded", 0.5, None)
+    assert idle.power_w_per_gpu == pytest.approx(550, rel=0.1)
+
+
+async def test_nobody_rests_where_nothing_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    async with await local_meter(tmp_path) as meter:
+        began = time.monotonic()
+        assert await meter.rest("before_start", 60.0) == ()
+        assert time.monotonic() - began < 30
+    assert (meter.source, meter.reason) == ("none", "no_nvml: nvmlInit: NVML Shared Library Not Found")
+
+
+async def test_the_embedded_engine_is_its_own_source(tmp_path: Path) -> None:
+    meter = await meter_at(LocalSite(), TWO, make_point(simulation=Simulation(profile="p")), tmp_path)
+    await run(meter)
+    assert (meter.source, meter.reason, meter.samples(0.0)) == ("simulated", None, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("mig 1", "mig: GPU 0: MIG is on"),
+        ("gpus 1", "no_gpu: GPU 1: Invalid Argument"),
+        ("at 0 lost 0", "no_meter: GPU 0"),
+    ],
+)
+async def test_what_can_not_be_metered_says_why_and_no_sampler_stays(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path, words: str, reason: str
+) -> None:
+    on_standin.setenv("MTPBENCH_FAKE_NVML", words)
+    async with await local_meter(tmp_path) as meter:
+        assert meter._samplers == []
+        await meter.begin()
+        await meter.end()
+    assert (meter.source, meter.samples(0.0)) == ("none", [])
+    assert str(meter.reason).startswith(reason)
+
+
+async def test_a_swapped_gpu_takes_the_source_away(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    on_standin.setenv("MTPBENCH_FAKE_NVML", "at 600 swap 1")
+    meter = await local_meter(tmp_path)
+    await run(meter, 1.8)
+    assert meter.source == "none"
+    assert str(meter.reason).startswith("gpu_swapped: GPU 1")
+    assert meter.samples(0.0) == []
+
+
+async def test_a_sampler_that_died_is_told_what_it_read_is_kept_and_the_next_point_has_another(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with await local_meter(tmp_path) as meter:
+        await meter.begin()
+        await asyncio.sleep(0.3)
+        os.kill(pid_of(meter), signal.SIGKILL)
+        await meter.end()
+        assert "the power sampler of node 0 died: exit -9: no message" in meter.notes
+        assert meter.reason is None
+        assert len(meter.samples(0.0)) > 2
+        await meter.begin()
+        await asyncio.sleep(0.2)
+        await meter.end()
+        assert not [note for note in meter.notes if "died" in note]
+        assert len(meter.samples(0.0)) > 2
+    assert sorted(p.name for p in tmp_path.glob("*.jsonl")) == ["power-node0.2.jsonl", "power-node0.jsonl"]
+
+
+async def test_a_sampler_that_can_not_start_is_a_reason(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpus = gpus_of_node(0, {0: "decode-0"}, None)
+    broken = Station(host="n7", launch=("sh", "-c", "echo no such node >&2; exit 3"))
+    async with Meter([MeteredNode(gpus=gpus, station=broken)], tmp_path) as meter:
+        assert meter.reason == "sampler_failed: exit 3: no such node"
+    missing = Station(host="n7", launch=("/nowhere/srun",))
+    async with Meter([MeteredNode(gpus=gpus, station=missing)], tmp_path) as meter:
+        assert str(meter.reason).startswith("sampler_failed: [Errno 2]")
+
+
+def far_is_possible() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*FAR, "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not far_is_possible(), reason="no time namespaces here")
+async def test_two_nodes_on_two_clocks_make_one_record(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deployed = deployment(("prefill-0", 0, (0,)), ("decode-0", 1, (0, 1)))
+    held = held_by_node(deployed)
+    stations = {0: Station(host=socket.gethostname()), 1: Station(host="far", launch=FAR)}
+    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), station=stations[n]) for n in held]
+    async with Meter(nodes, tmp_path) as meter:
+        await meter.begin()
+        origin = time.perf_counter()
+        await asyncio.sleep(0.6)
+        await meter.end()
+    assert meter.reason is None
+    found = meter.samples(origin)
+    assert {(s.process, s.gpu) for s in found} == {("prefill-0", 0), ("decode-0", 0), ("decode-0", 1)}
+    # The far clock is 1000 s ahead; its readings are not.
+    assert all(-0.2 < s.time_s < 2 for s in found)
+    got = measure_energy(found, Window(start_s=0.1, end_s=0.5), 3, 9.0, 5.0, meter.source)
+    assert got.energy_j == pytest.approx((500 + 500 + 600) * 0.4, rel=0.1)
+    assert any(note.startswith("power: the clocks of 1 nodes are known to within") for note in meter.notes)
+
+
+async def test_one_dead_node_takes_the_figure_of_all(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    held = held_by_node(deployment(("prefill-0", 0, (0,)), ("decode-0", 1, (0,))))
+    stations = {0: Station(host="here"), 1: Station(host="there", launch=("false",))}
+    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), station=stations[n]) for n in held]
+    async with Meter(nodes, tmp_path) as meter:
+        assert (meter.source, meter.reason) == ("none", "sampler_failed: exit 1: no message (node 1)")
+
+
+async def test_gpus_at_hand_that_nobody_uses_are_read_and_kept_apart(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4")
+    on_standin.setenv("CUDA_VISIBLE_DEVICES", "0,1,3")
+    async with await local_meter(tmp_path, deployment(("decode-0", 0, (0, 1)))) as meter:
+        await meter.begin()
+        origin = time.perf_counter()
+        await asyncio.sleep(0.5)
+        await meter.end()
+    got = measure_energy(meter.samples(origin), Window(start_s=0.1, end_s=0.4), 2, 9.0, 5.0, meter.source)
+    assert got.energy_j == pytest.approx(1100 * 0.3, rel=0.1)
+    assert got.unused_gpus == 1
+    assert got.unused_energy_j == pytest.approx(800 * 0.3, rel=0.1)
+    assert [gpu.name for gpu in meter.conditions] == ["decode-0/0", "decode-0/1", "unused@0/2"]
+
+
+async def test_what_gpus_say_of_themselves_is_kept_and_a_hindrance_is_told(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_standin.setenv("MTPBENCH_FAKE_NVML", "reasons 68")
+    meter = await local_meter(tmp_path)
+    await run(meter, 1.2)
+    first = meter.conditions[0]
+    assert first.clock_reasons == ("sw_power_cap", "hw_thermal_slowdown")
+    assert first.power_cap_min_w == first.power_cap_max_w == 700
+    assert first.temperature_max_c is not None
+    assert first.uuid == "GPU-00000000-0000-0000-0000-000000000000"
+    told = [note for note in meter.notes if "clocks were held back" in note]
+    assert told[0].startswith("GPU prefill-0/0: clocks were held back by hw_thermal_slowdown, up to ")
+    assert len(told) == 2
+
+
+async def test_gpus_are_found_by_uuid(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    on_standin.setenv("CUDA_VISIBLE_DEVICES", "GPU-00000000-0000-0000-0000-000000000001")
+    meter = await local_meter(tmp_path, deployment(("decode-0", 0, (0,))))
+    await run(meter, 0.1)
+    assert meter.conditions[0].uuid == "GPU-00000000-0000-0000-0000-000000000001"
+    assert {round(s.power_w or 0) for s in meter.samples(0.0)} == {600}
+
+
+def test_the_sampler_ends_when_the_run_is_killed(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = """
+import asyncio, sys
+from pathlib import Path
+from mtpbench.power.meter import Meter, MeteredNode
+from mtpbench.power.nodes import gpus_of_node
+from mtpbench.station import Station
+async def main():
+    node = MeteredNode(gpus=gpus_of_node(0, {0: "decode-0"}, None), station=Station(host="here"))
+    async with Meter([node], Path(sys.argv[1])) as meter:
+        print(meter.source, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    run_ = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert run_.stdout is not None
+    assert run_.stdout.readline().startswith("nvml energy counter")
+    run_.kill()
+    run_.communicate()
+    (file,) = tmp_path.glob("*.jsonl")
+    deadline = time.monotonic() + 10
+    while '"end":"told to end"' not in file.read_text():
+        assert time.monotonic() < deadline, "the sampler outlived its run"
+        time.sleep(0.05)
+
+
+def test_gpus_are_those_that_the_environment_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    held = deployment(("decode-0", 0, (0, 1)))
+
+    def named() -> tuple[str, ...]:
+        (node,) = LocalSite().metered(held, tmp_path)
+        assert node.gpus.owners == {0: "decode-0", 1: "decode-0"}
+        return node.gpus.names
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert named() == ("0", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert named() == ("4", "6")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1234, GPU-5678")
+    assert named() == ("GPU-1234", "GPU-5678")
+    for shown in ("4", "", "MIG-1,MIG-2"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        with pytest.raises(ValueError, match=r"no_gpu: CUDA_VISIBLE_DEVICES=.*2 whole GPUs are needed"):
+            named()
+    with pytest.raises(ValueError, match="holds no GPU"):
+        LocalSite().metered(dataclasses.replace(deployment(("router-0", 0, ()))), tmp_path)
+
+
+def test_a_gpu_that_two_processes_share_is_one_gpu() -> None:
+    shared = deployment(("prefill-0", 0, (0,)), ("decode-0", 0, (0,)))
+    assert gpus_of_node(0, held_by_node(shared)[0], None).owners == {0: "prefill-0+decode-0"}
