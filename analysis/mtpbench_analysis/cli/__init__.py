@@ -7,6 +7,7 @@ import typer
 from mtpbench_analysis.cli.best import best_command
 from mtpbench_analysis.cli.compare import compare_command, parse_targets
 from mtpbench_analysis.cli.imports import import_app
+from mtpbench_analysis.cli.plot import plot_command
 from mtpbench_analysis.cli.regress import regress_command
 from mtpbench_analysis.cli.report import report_command
 from mtpbench_analysis.cli.results import render_results
@@ -21,4 +22,5 @@ def register(app: typer.Typer) -> None:
     app.command("best")(best_command)
     app.command("regress")(regress_command)
     app.command("report")(report_command)
+    app.command("plot")(plot_command)
     app.add_typer(import_app, name="import")

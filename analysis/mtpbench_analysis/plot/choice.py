@@ -1,0 +1,93 @@
+"""Pure: which comparisons a picture has room for, and what each is called there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.curves import display_name, short
+from mtpbench_analysis.document import describe_workload
+from mtpbench_analysis.frame import PointSet
+
+DEFAULT_PANELS = 12
+
+
+def choose_panels(comparisons: Sequence[Comparison], at_most: int) -> tuple[Comparison, ...]:
+    """At most so many comparisons, in their own order: those whose poorer side has the most knots.
+
+    A front of one point says little, and there are many such pairs in public data.
+    """
+    ranked = sorted(range(len(comparisons)), key=lambda i: (-_knots(comparisons[i]), i))
+    return tuple(comparisons[i] for i in sorted(ranked[:at_most]))
+
+
+def _knots(comparison: Comparison) -> int:
+    return min(len(comparison.baseline.front), max(len(other.front) for other in comparison.others))
+
+
+def name_panels(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """Hardware, model, precision, lengths and engine of each; what else tells equal ones apart, if any."""
+    names = [describe_workload(one.baseline) or "workload not recorded" for one in comparisons]
+    told = [
+        f"{name} ({more})" if names.count(name) > 1 and (more := _telling(one)) else name
+        for name, one in zip(names, comparisons, strict=True)
+    ]
+    seen: dict[str, int] = {}
+    for i, name in enumerate(told):
+        seen[name] = seen.get(name, 0) + 1
+        if told.count(name) > 1:
+            told[i] = f"{name} #{seen[name]}"
+    return tuple(told)
+
+
+def _telling(comparison: Comparison) -> str:
+    baseline = comparison.baseline
+    said = [
+        short(value, name) for name in ("image", "version", "workload") if (value := baseline.shared(name))
+    ]
+    return ", ".join(said[:1])
+
+
+def head_sheet(comparisons: Sequence[Comparison]) -> str:
+    """`MTP versus Off`, with SIMULATED in front where any of it is."""
+    arms = list(dict.fromkeys(display_name(curve.arm) for one in comparisons for curve in one.others))
+    listed = ", ".join(arms[:4]) + (f" and {len(arms) - 4} more" if len(arms) > 4 else "")
+    text = f"{listed} versus {display_name(comparisons[0].baseline.arm)}"
+    return f"SIMULATED: {text}" if any(one.simulated for one in comparisons) else text
+
+
+def caution(comparisons: Sequence[Comparison], pool: Sequence[str]) -> tuple[str, ...]:
+    """What the reader of a picture alone would not know: that sides differ otherwise, that a curve mixes.
+
+    Args:
+        comparisons: those that are drawn.
+        pool: fields in which the reader let one curve's points differ.
+    """
+    said = []
+    if any(one.pooling for one in comparisons) and pool:
+        said.append(f"A curve may mix points that differ in {', '.join(pool)}, as was asked for.")
+    differing = sum(any(one.confounds.values()) for one in comparisons)
+    if differing:
+        where = "" if len(comparisons) == 1 else f" in {differing} of {len(comparisons)} charts"
+        said.append(
+            f"The sides differ in more than speculation, or nobody recorded whether they do{where}; mtpbench "
+            "compare lists it."
+        )
+    return tuple(said)
+
+
+def describe_source(names: Sequence[str], points: PointSet, version: str) -> str:
+    """Where the points come from, in one line that says nothing of this machine's folders.
+
+    Args:
+        names: of the files and folders that were read.
+        points: what they held, filtered.
+        version: of mtpbench.
+    """
+    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    valid = sum(point.valid for point in points.points)
+    days = sorted({point.date for point in points.points if point.date})
+    said = [f"Source: {listed}", f"{valid} valid points, {len(points.points) - valid} invalid"]
+    if days:
+        said.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
+    return "; ".join([*said, f"mtpbench {version}"]) + "."

@@ -1,0 +1,242 @@
+"""The power of a sweep drawn as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.figures import rate
+from mtpbench_analysis.plot.ink import BAD, DIM, INK, colour_of, ink, make_figure
+from mtpbench_analysis.plot.labels import renderer_of
+from mtpbench_analysis.plot.look import Look, check_room
+from mtpbench_analysis.plot.panel import mark_simulated
+from mtpbench_analysis.plot.power_content import PowerPanel, Stretch
+from mtpbench_analysis.plot.sheet import draw_foot, draw_title, wrap_foot
+from mtpbench_analysis.plot.texts import clean, cut
+from mtpbench_analysis.report.chart import nice_steps
+
+_LEFT_IN, _RIGHT_IN, _BOTTOM_IN, _TITLE_IN, _PLOT_IN = 0.78, 0.25, 0.46, 0.42, 2.9
+_LEAST_IN = (2.5, 1.0)
+_LABEL_PT = 7.0
+_NAME_COLUMNS = 34
+_FLAT_IN = 0.34
+
+
+def draw_power(title: str, panel: PowerPanel, foot: Sequence[str], look: Look) -> Figure:
+    """The sheet; saved by `ink.save`.
+
+    Args:
+        title: above the picture.
+        panel: what to draw.
+        foot: sentences below it.
+        look: sizes; what belongs to curves is not looked at.
+    """
+    width_in = look.width_in or min(24.0, max(9.0, 1.2 + 0.36 * len(panel.stretches)))
+    lines = wrap_foot(foot, width_in)
+    low_in = _BOTTOM_IN + 0.14 + 0.135 * len(lines)
+    with ink():
+        figure = make_figure(width_in, look.height_in or 1.0, look.dpi)
+        legend = _legend(figure, panel)
+        labels_in = _labels_height_in(figure, panel, width_in)
+        high_in = (
+            _TITLE_IN + legend.get_window_extent(renderer_of(figure)).height / look.dpi + 0.14 + labels_in
+        )
+        height_in = look.height_in or low_in + _PLOT_IN + high_in
+        figure.set_size_inches(width_in, height_in)
+        room_in = width_in - _LEFT_IN - _RIGHT_IN, height_in - low_in - high_in
+        check_room(*room_in, _LEAST_IN)
+        legend.set_bbox_to_anchor((0.16 / width_in, 1 - (_TITLE_IN - 0.04) / height_in))
+        draw_title(figure, title)
+        draw_foot(figure, lines)
+        axes = figure.add_axes(
+            (_LEFT_IN / width_in, low_in / height_in, room_in[0] / width_in, room_in[1] / height_in)
+        )
+        _draw_axes(axes, panel)
+        _draw_labels(figure, axes, panel, upright=labels_in > _FLAT_IN)
+    return figure
+
+
+def _draw_axes(axes: Axes, panel: PowerPanel) -> None:
+    _scale(axes, panel)
+    if panel.simulated:
+        mark_simulated(axes)
+    for stretch in panel.stretches:
+        _draw_stretch(axes, stretch)
+    _draw_pauses(axes, panel)
+    if panel.provisioned_w_per_gpu is not None:
+        axes.axhline(panel.provisioned_w_per_gpu, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
+
+
+def _scale(axes: Axes, panel: PowerPanel) -> None:
+    highest = max(
+        [float(one.power_w_per_gpu.max()) for one in panel.stretches if len(one.times)], default=0.0
+    )
+    steps = nice_steps(max(highest, panel.provisioned_w_per_gpu or 0.0) or 1000.0)
+    first, last = panel.stretches[0].start, max(one.end for one in panel.stretches)
+    room = 0.01 * (last - first)
+    axes.set(xlim=(first - room, last + room), ylim=(0, steps[-1]))
+    axes.yaxis.set_major_locator(FixedLocator(steps))
+    axes.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.grid(axis="y")
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel("power, W per GPU")
+
+
+def _label_of(stretch: Stretch) -> str:
+    said = "" if stretch.mean_w_per_gpu is None else f"{rate(stretch.mean_w_per_gpu)} W"
+    if stretch.reason is not None:
+        said = cut(clean(stretch.reason), _NAME_COLUMNS)
+    return f"{cut(clean(stretch.name), _NAME_COLUMNS)}\n{said}"
+
+
+def _middle(stretch: Stretch) -> float:
+    low, high = stretch.window or (stretch.start, stretch.end)
+    return (low + high) / 2
+
+
+def _labels_height_in(figure: Figure, panel: PowerPanel, width_in: float) -> float:
+    """Flat labels where every one has room beside its neighbours, else upright ones as long as they are."""
+    renderer = renderer_of(figure)
+    sizes_in = []
+    for stretch in panel.stretches:
+        text = figure.text(0, 0, _label_of(stretch), fontsize=_LABEL_PT)
+        sizes_in.append(text.get_window_extent(renderer).width / figure.dpi)
+        text.remove()
+    first, last = panel.stretches[0].start, max(one.end for one in panel.stretches)
+    per_unit_in = (width_in - _LEFT_IN - _RIGHT_IN) / (1.02 * (last - first))
+    places_in = sorted(
+        (_middle(one) * per_unit_in, size) for one, size in zip(panel.stretches, sizes_in, strict=True)
+    )
+    for (one, half), (other, other_half) in pairwise(places_in):
+        if one + half / 2 + 0.05 > other - other_half / 2:
+            return max(sizes_in) + 0.16
+    return _FLAT_IN
+
+
+def _draw_stretch(axes: Axes, stretch: Stretch) -> None:
+    colour = colour_of(stretch.arm)
+    if stretch.window is not None:
+        axes.axvspan(*stretch.window, color=colour, alpha=0.13, linewidth=0, zorder=1)
+        if stretch.mean_w_per_gpu is not None:
+            axes.hlines(
+                stretch.mean_w_per_gpu,
+                *stretch.window,
+                color=colour,
+                linewidth=1,
+                linestyle=(0, (1, 1.5)),
+                zorder=4,
+            )
+    if len(stretch.times):
+        axes.plot(stretch.times, stretch.power_w_per_gpu, color=colour, linewidth=1.1, zorder=3)
+    else:
+        axes.axvspan(
+            stretch.start, stretch.end, facecolor="none", edgecolor=BAD, hatch="///", alpha=0.35, zorder=1
+        )
+
+
+def _draw_pauses(axes: Axes, panel: PowerPanel) -> None:
+    for at, minutes in panel.pauses:
+        axes.axvline(at, color=DIM, linewidth=1.4, linestyle=(0, (1, 2)), zorder=2)
+        said = f"{minutes / 60:,.1f} h" if minutes >= 90 else f"{minutes:,.0f} min"
+        axes.text(
+            at,
+            0.5,
+            f"{said} cut out",
+            transform=axes.get_xaxis_transform(),
+            rotation=90,
+            ha="right",
+            va="center",
+            color=DIM,
+            fontsize=_LABEL_PT,
+        )
+
+
+def _draw_labels(figure: Figure, axes: Axes, panel: PowerPanel, *, upright: bool) -> None:
+    """Arm, concurrency and mean above each window; upright ones step aside for each other."""
+    box = axes.get_window_extent()
+    to_pixels = axes.transData.transform
+    width_px, height_px = figure.get_size_inches() * figure.dpi
+    order = sorted(panel.stretches, key=_middle)
+    wanted = [float(to_pixels((_middle(one), 0))[0]) for one in order]
+    apart_px = 2.5 * _LABEL_PT * figure.dpi / 72
+    places = spread(wanted, apart_px, box.x0, box.x1) if upright else wanted
+    for stretch, at, place in zip(order, wanted, places, strict=True):
+        known = stretch.reason is None
+        figure.text(
+            place / width_px,
+            (box.y1 + (9 if upright else 4) * figure.dpi / 72) / height_px,
+            _label_of(stretch),
+            rotation=90 if upright else 0,
+            ha="center",
+            va="bottom",
+            multialignment="left" if upright else "center",
+            fontsize=_LABEL_PT,
+            linespacing=1.15,
+            color=colour_of(stretch.arm) if known else BAD,
+        )
+        if upright:
+            ends = [
+                (at / width_px, box.y1 / height_px),
+                (place / width_px, (box.y1 + 7 * figure.dpi / 72) / height_px),
+            ]
+            figure.add_artist(Line2D(*zip(*ends, strict=True), color=DIM, linewidth=0.7))
+
+
+def spread(wanted: Sequence[float], apart: float, low: float, high: float) -> list[float]:
+    """Places near the wanted ones, in their order, that keep apart; closer together where there is no room.
+
+    Args:
+        wanted: rising.
+        apart: the least distance of two neighbours.
+        low: where the first may lie.
+        high: where the last may lie.
+    """
+    if len(wanted) > 1:
+        apart = min(apart, (high - low) / (len(wanted) - 1))
+    places: list[float] = []
+    for at in wanted:
+        places.append(max(at, places[-1] + apart if places else low))
+    limit = high
+    for i in range(len(places) - 1, -1, -1):
+        places[i] = min(places[i], limit)
+        limit = places[i] - apart
+    return places
+
+
+def _legend(figure: Figure, panel: PowerPanel) -> Legend:
+    """In as few rows as the width allows; its place comes later."""
+    entries = [
+        (Line2D([], [], color=colour_of(i), lw=1.8), display_name(arm)) for i, arm in enumerate(panel.arms)
+    ]
+    if panel.provisioned_w_per_gpu is not None:
+        entries.append((Line2D([], [], color=INK, lw=1, ls=(0, (5, 3))), panel.provisioned_label))
+    if any(one.reason is not None for one in panel.stretches):
+        entries.append((Line2D([], [], color=BAD, lw=5, alpha=0.35), "power not known, with the reason"))
+    for columns in range(len(entries), 0, -1):
+        legend = figure.legend(
+            [handle for handle, _ in entries],
+            [str(i) for i in range(len(entries))],
+            loc="upper left",
+            ncols=columns,
+            frameon=False,
+            borderaxespad=0,
+            borderpad=0,
+            columnspacing=1.6,
+            fontsize=7.5,
+        )
+        # A label that begins with `_` would be dropped, so the names are put in afterwards.
+        for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
+            text.set_text(clean(label, 70))
+        if columns == 1 or legend.get_window_extent(renderer_of(figure)).width < 0.96 * figure.bbox.width:
+            break
+        legend.remove()
+    return legend

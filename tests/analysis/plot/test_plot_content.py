@@ -1,0 +1,280 @@
+"""What a chart shows is what Python's curves say: read off the drawn artists, not off pixels."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+from curve_points import glm5, make_points, point_set
+from mtpbench.errors import InputError
+from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.comparisons import Filter, Question, compare_points
+from mtpbench_analysis.document import write_document
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.plot.choice import caution, choose_panels, describe_source, head_sheet, name_panels
+from mtpbench_analysis.plot.content import Panel, describe_panel
+from mtpbench_analysis.plot.ink import BAD, COLOURS, MARKERS, PAPER, colour_of, marker_of
+from mtpbench_analysis.plot.look import Look, ending_of
+from mtpbench_analysis.plot.sheet import draw_sheet
+from mtpbench_analysis.report.data import describe_page
+from mtpbench_analysis.report.page import read_part
+
+OFF = ((10.0, 1000.0), (20.0, 800.0), (40.0, 100.0), (30.0, 90.0))
+MTP = ((15.0, 700.0), (30.0, 600.0), (60.0, 400.0), (50.0, 100.0))
+
+
+def pair(*extra: CurvePoint, **shared: Any) -> Comparison:
+    """Off with a wide gap (800 to 100) and MTP, which crosses it; both with a point below the front."""
+    points = [*make_points("off", *OFF, **shared), *make_points("mtp", *MTP, **shared), *extra]
+    (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
+    return comparison
+
+
+def repeated() -> Comparison:
+    """Two runs of every recipe, so that the noise is known."""
+    points = []
+    for factor in (1.0, 1.03):
+        for arm, pairs in (("off", OFF), ("mtp", MTP)):
+            moved = [(x * factor, y * factor) for x, y in pairs]
+            points += make_points(arm, *moved, repeat=int(factor > 1))
+    (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
+    return comparison
+
+
+def drawn(comparison: Comparison, **look: Any) -> tuple[Panel, Axes]:
+    chosen = Look(**look)
+    panel = describe_panel(comparison, "panel", chosen)
+    return panel, draw_sheet("title", [panel], ["foot"], chosen).axes[0]
+
+
+def lines(axes: Axes, colour: str, *, dots: bool) -> list[Any]:
+    """The artists of one colour: curve pieces, or marks."""
+    return [
+        line
+        for line in axes.lines
+        if to_hex(line.get_color()) == colour and (line.get_marker() not in ("None", "")) == dots
+    ]
+
+
+def texts(axes: Axes) -> list[str]:
+    legend = axes.get_legend()
+    return [text.get_text() for text in (*axes.texts, *(legend.get_texts() if legend else ()))]
+
+
+def test_every_drawn_curve_is_the_curve_that_python_reads() -> None:
+    comparison = pair()
+    _, axes = drawn(comparison)
+    for number, reading in enumerate(comparison.readings):
+        pieces = lines(axes, COLOURS[number], dots=False)
+        assert len(pieces) == len(reading.curve.front) - 1
+        for line in pieces:
+            x, y = line.get_data()
+            assert y == pytest.approx(reading.serves(x), rel=1e-12)
+        assert pieces[0].get_xdata()[0] == reading.curve.range_tps[0]
+        assert pieces[-1].get_xdata()[-1] == reading.curve.range_tps[1]
+
+
+def test_a_gap_too_wide_for_a_ratio_is_dashed_and_only_that() -> None:
+    _, axes = drawn(pair())
+    styles = {
+        number: [one.is_dashed() for one in lines(axes, COLOURS[number], dots=False)] for number in (0, 1)
+    }
+    assert styles == {0: [False, True], 1: [False, False]}
+    assert "gap too wide for a ratio" in texts(axes)
+    _, narrow = drawn(pair(), front_only=True)
+    assert "below the front" not in texts(narrow)
+
+
+def test_points_are_filled_on_the_front_hollow_below_it_and_crosses_where_invalid() -> None:
+    bad = replace(make_points("mtp", (25.0, 650.0))[0], valid=False, reasons=("died",))
+    comparison = pair(bad)
+    _, axes = drawn(comparison)
+    for number, curve in enumerate(comparison.curves):
+        hollow, filled = sorted(
+            lines(axes, COLOURS[number], dots=True), key=lambda one: one.get_markerfacecolor() != PAPER
+        )
+        assert hollow.get_markerfacecolor() == PAPER
+        assert filled.get_markerfacecolor() == COLOURS[number]
+        assert filled.get_marker() == hollow.get_marker() == MARKERS[number]
+        assert list(filled.get_xdata()) == [knot.x for knot in curve.front]
+        assert list(filled.get_ydata()) == [knot.y for knot in curve.front]
+        assert len(hollow.get_xdata()) == len(curve.measured) - len(curve.front) == 1
+    (cross,) = lines(axes, BAD, dots=True)
+    assert (cross.get_marker(), list(cross.get_xdata()), list(cross.get_ydata())) == ("x", [25.0], [650.0])
+    _, front = drawn(comparison, front_only=True)
+    assert lines(front, BAD, dots=True) == []
+    assert len(lines(front, COLOURS[0], dots=True)) == 1
+
+
+def test_colours_are_those_of_the_report_and_no_two_curves_look_alike() -> None:
+    light = read_part("page.css").split("@media")[0]
+    assert tuple(re.findall(r"--c\d: (#\w{6})", light)) == COLOURS
+    assert len({(colour_of(i), marker_of(i)[0]) for i in range(36)}) == 36
+
+
+def test_targets_are_thin_lines_with_their_numbers_and_far_ones_are_left_to_the_tables() -> None:
+    points = point_set(*make_points("off", *OFF), *make_points("mtp", *MTP))
+    (comparison,) = compare_points(points, Question(targets_tps=(13.5, 40, 900)), Filter()).comparisons
+    _, axes = drawn(comparison)
+    upright = {
+        line.get_xdata()[0] for line in axes.lines if line.get_linewidth() < 1 and len(line.get_xdata()) == 2
+    }
+    assert upright == {13.5, 40}
+    assert {"13.5", "40"} <= set(texts(axes))
+    assert axes.get_xlim()[1] < 100
+
+
+def test_the_crossing_is_ringed_where_python_finds_it() -> None:
+    comparison = pair()
+    (crossing,) = comparison.crossings["MTP"]
+    _, axes = drawn(comparison)
+    rings = [one for one in axes.collections if len(one.get_offsets()) == 1]
+    assert rings[0].get_offsets()[0].tolist() == [crossing.interactivity_tps, crossing.tput_tps_per_gpu]
+    (said,) = [text for text in texts(axes) if text.startswith("equal at")]
+    assert said.endswith("in a wide gap") == crossing.wide_gap
+
+
+def test_bands_are_those_of_the_report() -> None:
+    comparison = repeated()
+    curves = describe_page([comparison], [write_document(comparison)])["comparisons"][0]["curves"]
+    for metric, name in (("total", "band"), ("gain", "gain_band")):
+        panel, axes = drawn(comparison, metric=metric)
+        assert any("95% band" in text for text in texts(axes))
+        for one, curve in zip(panel.series, curves, strict=True):
+            if curve[name] is None:
+                assert one.band is None
+            else:
+                assert one.band is not None
+                mine = np.column_stack([one.band.x, one.band.low, one.band.high])
+                assert mine == pytest.approx(np.array(curve[name]), rel=1e-6)
+    assert all(one.band is None for one in describe_panel(pair(), "", Look()).series)
+
+
+def test_cost_follows_from_the_same_curve_and_the_price() -> None:
+    comparison = repeated()
+    price = comparison.settings.economics.price()  # type: ignore[union-attr]
+    panel, axes = drawn(comparison, metric="cost")
+    assert price is not None
+    for one, reading in zip(panel.series, comparison.readings, strict=True):
+        for piece in one.pieces:
+            assert piece.y == pytest.approx(price * 1e6 / (3600 * reading.serves(piece.x)), rel=1e-12)
+        assert one.band is not None
+        assert (one.band.low < one.band.high).all()
+    assert axes.yaxis.get_major_formatter()(1) == "$1"
+    assert any("B200 at $" in note for note in panel.notes)
+
+
+def test_gain_is_the_ratio_at_equal_interactivity_within_the_shared_range_only() -> None:
+    comparison = pair()
+    base, other = comparison.readings
+    panel, axes = drawn(comparison, metric="gain")
+    off, mtp = panel.series
+    assert (off.dots, off.pieces) == ((), ())
+    xs = np.concatenate([piece.x for piece in mtp.pieces])
+    ys = np.concatenate([piece.y for piece in mtp.pieces])
+    assert (xs.min(), xs.max()) == (15.0, 40.0)
+    assert ys == pytest.approx(other.serves(xs) / base.serves(xs))
+    assert [dot.x for dot in mtp.dots] == [15.0, 30.0]
+    assert [piece.wide for piece in mtp.pieces] == [False, True, True]
+    assert any(list(line.get_ydata()) == [1.0, 1.0] for line in axes.lines)
+
+
+def test_output_is_drawn_where_it_was_recorded_and_missing_points_are_said() -> None:
+    whole = pair(output_tps_per_gpu=50.0, input_tps_per_gpu=450.0)
+    panel, _ = drawn(whole, metric="output")
+    assert {dot.y for one in panel.series for dot in one.dots} == {50.0}
+    assert panel.notes == ()
+    empty, axes = drawn(pair(), metric="output")
+    assert len(empty.values) == 0
+    assert empty.notes[0] == "4 of 4 points of Off did not record their output tokens."
+    assert any(text.startswith("nothing to show") for text in texts(axes))
+
+
+def test_loads_stand_beside_knots_and_never_on_each_other() -> None:
+    (comparison,) = compare_points(glm5(), Question(), Filter(hardware="b200")).comparisons
+    _, axes = drawn(comparison, loads=True)
+    loads = [text for text in axes.texts if re.fullmatch(r"c\d+", text.get_text())]
+    assert len(loads) > 10
+    boxes = [text.get_window_extent() for text in loads]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    assert not [text for text in drawn(comparison)[1].texts if re.fullmatch(r"c\d+", text.get_text())]
+
+
+def test_both_axes_are_logarithmic_on_demand_and_begin_at_zero_otherwise() -> None:
+    _, plain = drawn(pair())
+    assert (plain.get_xlim()[0], plain.get_ylim()[0]) == (0, 0)
+    panel, log = drawn(pair(), log=True)
+    assert (log.get_xscale(), log.get_yscale()) == ("log", "log")
+    low, high = log.get_ylim()
+    assert low < panel.values[:, 1].min() < panel.values[:, 1].max() < high
+
+
+def test_the_legend_covers_no_point() -> None:
+    for metric in ("total", "cost", "gain"):
+        panel, axes = drawn(repeated(), metric=metric)
+        box = axes.get_legend().get_window_extent()
+        places = axes.transData.transform(panel.values)
+        assert not any(box.contains(x, y) for x, y in places)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_simulated_is_written_across_a_panel_exactly_where_it_is(simulated: bool) -> None:
+    comparison = pair(simulated=simulated)
+    _, axes = drawn(comparison)
+    assert ("SIMULATED" in texts(axes)) == simulated
+    assert head_sheet([comparison]) == ("SIMULATED: " if simulated else "") + "MTP versus Off"
+
+
+def test_the_panels_with_the_most_knots_are_chosen_and_told_apart() -> None:
+    points = []
+    for isl, pairs in ((1024, OFF[:1]), (8192, OFF), (2048, OFF[:2])):
+        points += make_points("off", *pairs, isl=isl, osl=1) + make_points("mtp", *pairs, isl=isl, osl=1)
+    comparisons = compare_points(point_set(*points), Question(), Filter()).comparisons
+    assert [one.baseline.shared("isl") for one in choose_panels(comparisons, 2)] == [8192, 2048]
+    assert name_panels(comparisons)[0] == "b200, ISL 1024 / OSL 1"
+    twice = name_panels([comparisons[0], comparisons[0]])
+    assert len(set(twice)) == 2
+
+
+def test_what_differs_and_what_is_mixed_is_said() -> None:
+    same = pair()
+    other = pair(*make_points("mtp", (70.0, 300.0), engine="x"))
+    assert caution([same], ("image",))[-1].startswith("The sides differ in more than speculation")
+    assert "in 2 of 2 charts" in caution([same, other], ())[-1]
+
+
+def test_the_source_line_names_files_without_their_folders() -> None:
+    points = point_set(
+        *make_points("off", *OFF, date="2026-01-02"), *make_points("mtp", *MTP, date="2026-01-03")
+    )
+    line = describe_source(["rows.json"], points, "1.2")
+    assert line == "Source: rows.json; 8 valid points, 0 invalid; 2026-01-02 to 2026-01-03; mtpbench 1.2."
+
+
+@pytest.mark.parametrize("name", ["chart.jpg", "chart", "svg", "chart.svg.gz"])
+def test_another_ending_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"\.svg, \.png or \.pdf is needed"):
+        ending_of(name)
+    assert ending_of("A.SVG") == "svg"
+
+
+@pytest.mark.parametrize(
+    "size", [{"width_in": 0.5}, {"height_in": float("nan")}, {"dpi": 5}, {"width_in": 90.0, "dpi": 1200}]
+)
+def test_sizes_that_make_no_picture_are_refused(size: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"--(width|height|dpi)"):
+        Look(**size)
+
+
+def test_a_picture_too_small_for_its_panels_is_refused() -> None:
+    panel = describe_panel(pair(), "p", Look())
+    with pytest.raises(InputError, match="--width: too small"):
+        draw_sheet("t", [panel] * 6, [], Look(width_in=5.0))
+    with pytest.raises(InputError, match="--height: too small"):
+        draw_sheet("t", [panel] * 6, [], Look(height_in=3.0))
