@@ -11,16 +11,22 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.sheets import Sheet
 from mtpbench_analysis.tables import Table
+from mtpbench_analysis.terminal_curve import Beside, TerminalCurve, traces_of
 
 _LISTED = 12
 _WIDE = 6
 
 
 def to_terminal(
-    documents: Sequence[Document], left_out: Sequence[str] = (), *, full: bool = False
+    documents: Sequence[Document],
+    left_out: Sequence[str] = (),
+    *,
+    full: bool = False,
+    curves: Sequence[TerminalCurve] = (),
 ) -> RenderableType:
     """The comparisons one after the other, then what entered none of them; readable at 100 columns.
 
@@ -28,13 +34,26 @@ def to_terminal(
         documents: one for each comparison.
         left_out: what entered none of them.
         full: with the table of every metric, which is long.
+        curves: a drawing for each document, beside or below its first table; none at all for no drawings.
     """
     parts: list[RenderableType] = []
-    for document in documents:
-        parts += _document(document, full)
+    for i, document in enumerate(documents):
+        parts += _document(document, full, curves[i] if curves else None)
     if left_out:
         parts += _list("Not used", left_out, _LISTED)
     return Group(*parts)
+
+
+def curves_of(comparisons: Sequence[Comparison], *, terminals_only: bool = True) -> tuple[TerminalCurve, ...]:
+    """The drawing of each comparison, invalid points included."""
+    return tuple(
+        TerminalCurve(
+            traces=traces_of(one.curves, one.invalid),
+            simulated=one.simulated,
+            terminals_only=terminals_only,
+        )
+        for one in comparisons
+    )
 
 
 def sheets_to_terminal(sheets: Sequence[Sheet]) -> RenderableType:
@@ -50,12 +69,12 @@ def sheets_to_terminal(sheets: Sequence[Sheet]) -> RenderableType:
     return Group(*parts)
 
 
-def _document(document: Document, full: bool) -> list[RenderableType]:
+def _document(document: Document, full: bool, curve: TerminalCurve | None) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(document.title, style="bold"), Text("")]
     if document.banner:
         parts += [Text(document.banner, style="bold yellow"), Text("")]
     parts += [Text(line) for line in document.overview]
-    parts += _table(document.matched)
+    parts += _table(document.matched, curve)
     for title, items in document.lists:
         parts += _list(title, items, len(items))
     for table in document.details:
@@ -66,7 +85,7 @@ def _document(document: Document, full: bool) -> list[RenderableType]:
     return parts
 
 
-def _table(table: Table) -> list[RenderableType]:
+def _table(table: Table, curve: TerminalCurve | None = None) -> list[RenderableType]:
     # A table of many short columns fits eighty characters only without padding, and never by folding words.
     wide = len(table.headers) > _WIDE
     grid = RichTable(
@@ -83,6 +102,9 @@ def _table(table: Table) -> list[RenderableType]:
         if i and i in table.sections:
             grid.add_section()
         grid.add_row(*(_cell(text) for text in row))
+    if curve is not None:
+        caption = Text(table.caption, style="dim") if table.caption else None
+        return [Text(""), Beside(grid, caption, curve), Text("")]
     parts: list[RenderableType] = [Text(""), grid]
     return [*parts, Text(table.caption, style="dim"), Text("")] if table.caption else [*parts, Text("")]
 

@@ -190,6 +190,10 @@ class Ladder:
             deployment=live.deployment,
             placement=live.placement,
             where=self.site.notes(),
+            driver=meter.driver,
+            gpus=tuple(
+                f"{gpu.name}: {gpu.model or 'GPU'} {gpu.uuid or ''}".rstrip() for gpu in meter.conditions
+            ),
         )
         provenance = collect(point, origin, (started, now_utc()), raw.facts.notes)
         if point.load.chunks == "summarised":

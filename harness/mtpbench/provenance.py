@@ -37,13 +37,16 @@ _PACKAGES = (
 class Started:
     """How a point was run: the executor's name, and what was started where (None on the virtual clock).
 
-    `where` says in words what the host's name does not: the Slurm job and its nodes.
+    `where` says in words what the host's name does not: the Slurm job and its nodes. `driver` and `gpus` are
+    what the power meter found: the driver's version, and each GPU in words.
     """
 
     executor: str
     deployment: Deployment | None = None
     placement: Placement | None = None
     where: tuple[str, ...] = ()
+    driver: str | None = None
+    gpus: tuple[str, ...] = ()
 
 
 def collect(
@@ -70,8 +73,8 @@ def collect(
         packages=_versions(),
         engine_version=_engine_version(point),
         image=point.engine.image,
-        driver=None,
-        gpus=(),
+        driver=started.driver,
+        gpus=started.gpus,
         command_lines={p.name: p.argv for p in processes},
         environment=redact({**outside, **own}),
         notes=(*started.where, *notes),

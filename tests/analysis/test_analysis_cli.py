@@ -168,3 +168,23 @@ def test_a_binary_format_goes_to_a_file(tmp_path: Path) -> None:
     path = tmp_path / "cells.parquet"
     assert run("compare", GLM5, "--format", "parquet", "-o", path).exit_code == 0
     assert path.read_bytes()[:4] == b"PAR1"
+
+
+def test_the_curve_is_for_terminals_unless_it_is_asked_for(tmp_path: Path) -> None:
+    plain = run("compare", GLM5).output
+    assert "front, interpolated" not in plain
+    assert run("compare", GLM5, "--no-curve").output == plain
+    drawn = run("compare", GLM5, "--curve").output
+    assert "● Off (7)  ▲ MTP (7)  ⠒⠒ front, interpolated" in drawn
+    assert drawn.index("At equal interactivity") < drawn.index("▲") < drawn.index("In words")
+    path = tmp_path / "out"
+    run("compare", GLM5, "-o", path)
+    assert "▲" not in path.read_text("utf-8")
+    run("compare", GLM5, "--curve", "-o", path)
+    assert "▲ MTP (7)" in path.read_text("utf-8")
+
+
+def test_the_curve_of_a_simulation_says_so(tmp_path: Path) -> None:
+    drawn = run("compare", write_sweep(tmp_path), "--curve").output
+    assert any(line.startswith("tok/s/GPU") and "SIMULATED" in line for line in drawn.splitlines())
+    assert "x invalid (1)" in drawn

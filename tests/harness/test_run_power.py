@@ -69,6 +69,10 @@ def test_metered_gpus_give_a_point_its_energy_its_idle_power_and_its_conditions(
         assert cold.power_w_per_gpu == pytest.approx(650, rel=0.05)
         assert loaded.power_w_per_gpu == pytest.approx(650, rel=0.05)
         assert [gpu.name for gpu in stored.result.gpus] == [f"aggregated-0/{i}" for i in range(4)]
+        assert stored.provenance.driver == "999.1"
+        gpu = "GPU-00000000-0000-0000-0000-000000000003"
+        assert stored.provenance.gpus[3].startswith("aggregated-0/3: NVIDIA ")
+        assert stored.provenance.gpus[3].endswith(gpu)
         notes = stored.provenance.notes
         assert "GPU aggregated-0/0: clocks were held back by hw_thermal_slowdown, up to 40 °C" in notes
     assert first.result.energy.energy_j != second.result.energy.energy_j

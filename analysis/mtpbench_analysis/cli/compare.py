@@ -44,7 +44,8 @@ from mtpbench_analysis.page import METHODS, Explanation, check_method, to_record
 from mtpbench_analysis.pairing import Outcome
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 from mtpbench_analysis.summary import summarize
-from mtpbench_analysis.terminal import sheets_to_terminal, to_terminal
+from mtpbench_analysis.terminal import curves_of, sheets_to_terminal, to_terminal
+from mtpbench_analysis.terminal_curve import TerminalCurve
 
 HONEST = "honest"
 Format = Literal["terminal", "md", "csv", "json", "latex", "parquet"]
@@ -64,6 +65,10 @@ def compare_command(
         bool, typer.Option("--summary", help="One row for each target: for many comparisons at once.")
     ] = False,
     full: Annotated[bool, typer.Option("--full", help="Every metric, in the terminal too.")] = False,
+    curve: Annotated[
+        bool | None,
+        typer.Option("--curve/--no-curve", help="Draw the curves too; if unsaid, in a terminal only."),
+    ] = None,
     baseline: BaselineOption = None,
     hardware: HardwareOption = None,
     precision: PrecisionOption = None,
@@ -103,8 +108,9 @@ def compare_command(
         deliver(_page_texts(explanations), output_format, output)
         return
     outcome = compare_points(points, question, kept)
-    texts = _summary_texts(outcome) if summary else _texts(outcome, full)
-    deliver({**_texts(outcome, full), **texts}, output_format, output)
+    drawings = _drawings(outcome, curve, output is not None)
+    texts = _summary_texts(outcome) if summary else {}
+    deliver({**_texts(outcome, full, drawings), **texts}, output_format, output)
 
 
 def parse_targets(text: str) -> tuple[float, ...]:
@@ -128,13 +134,20 @@ def parse_targets(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(targets))
 
 
-def _texts(outcome: Outcome, full: bool) -> Writers:
+def _drawings(outcome: Outcome, wanted: bool | None, to_file: bool) -> Sequence[TerminalCurve]:
+    """A curve for each comparison; where nobody said, a terminal gets them, and pipes and files do not."""
+    if wanted is False or (wanted is None and to_file):
+        return ()
+    return curves_of(outcome.comparisons, terminals_only=wanted is None)
+
+
+def _texts(outcome: Outcome, full: bool, drawings: Sequence[TerminalCurve]) -> Writers:
     def documents() -> list[Document]:
         return [write_document(comparison) for comparison in outcome.comparisons]
 
     left_out = list_unused(outcome.left_out)
     return {
-        "terminal": lambda: to_terminal(documents(), left_out, full=full),
+        "terminal": lambda: to_terminal(documents(), left_out, full=full, curves=drawings),
         "md": lambda: to_markdown(documents(), left_out),
         "latex": lambda: to_latex(documents(), left_out),
         "csv": lambda: to_csv(outcome.comparisons),

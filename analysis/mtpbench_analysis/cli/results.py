@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from mtpbench_analysis.comparisons import compare_results
 from mtpbench_analysis.document import list_unused, write_document
 from mtpbench_analysis.markdown import to_markdown
-from mtpbench_analysis.terminal import to_terminal
+from mtpbench_analysis.terminal import curves_of, to_terminal
 
 
 def render_results(directory: Path) -> tuple[RenderableType, str]:
@@ -21,4 +21,5 @@ def render_results(directory: Path) -> tuple[RenderableType, str]:
     outcome = compare_results(directory)
     documents = [write_document(comparison) for comparison in outcome.comparisons]
     left_out = list_unused(outcome.left_out)
-    return to_terminal(documents, left_out), to_markdown(documents, left_out)
+    table = to_terminal(documents, left_out, curves=curves_of(outcome.comparisons))
+    return table, to_markdown(documents, left_out)

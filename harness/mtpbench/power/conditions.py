@@ -33,6 +33,7 @@ def conditions(log: PowerLog, owners: Mapping[int, str], node: int) -> list[GpuC
     """
     names = dict(probe.meters) if (probe := log.gpu_probe) else {}
     found = []
+    models = dict(zip(names, probe.models, strict=False)) if probe else {}
     for meter, uuid in sorted(names.items()):
         states = [state for _, told in log.states for state in told if state.meter == meter]
         heat = [state.temperature_c for state in states if state.temperature_c is not None]
@@ -42,6 +43,7 @@ def conditions(log: PowerLog, owners: Mapping[int, str], node: int) -> list[GpuC
             GpuCondition(
                 name=f"{owners.get(meter, f'{UNUSED}@{node}')}/{meter}",
                 uuid=uuid,
+                model=models.get(meter),
                 temperature_max_c=max(heat, default=None),
                 power_cap_min_w=min(caps, default=None),
                 power_cap_max_w=max(caps, default=None),

@@ -159,7 +159,13 @@ def _probes(data: Mapping[str, Any]) -> tuple[Probe, ...]:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']} where {FORMAT} is known")
     return tuple(
-        Probe(**{**probe, "meters": tuple((meter, name) for meter, name in probe["meters"])})
+        Probe(
+            **{
+                **probe,
+                "meters": tuple((meter, name) for meter, name in probe["meters"]),
+                "models": tuple(probe.get("models", ())),
+            }
+        )
         for probe in data["probes"]
     )
 

@@ -70,6 +70,11 @@ class Meter:
         """What the GPUs said of themselves between `begin` and `end`."""
         return self._seen.conditions
 
+    @property
+    def driver(self) -> str | None:
+        """The version of the GPUs' driver, several with commas; None where nobody told it."""
+        return ", ".join(self._seen.drivers) or None
+
     async def __aenter__(self) -> Self:
         await self.begin()
         await self.end()

@@ -41,6 +41,7 @@ class Gathered:
     conditions: tuple[GpuCondition, ...] = ()
     source: str = "none"
     reason: str | None = None
+    drivers: tuple[str, ...] = ()
 
 
 def held_by_node(deployment: Deployment) -> dict[int, dict[int, str]]:
@@ -96,6 +97,7 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], origin_s: flo
     found: list[PowerSample] = []
     told: list[GpuCondition] = []
     sources: set[str] = set()
+    drivers: set[str] = set()
     for gpus in nodes:
         where = f" (node {gpus.node})" if len(nodes) > 1 else ""
         seen = logs.get(gpus.node)
@@ -107,11 +109,17 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], origin_s: flo
         if fault := identity_fault(seen.log):
             return Gathered(reason=fault + where)
         sources.add(probe.says)
+        drivers |= {probe.driver} if probe.driver else set()
         found += samples(seen.log, origin_s + seen.offset_s, gpus.owners, gpus.node)
         told += conditions(seen.log, gpus.owners, gpus.node)
     if len(sources) != 1:
         return Gathered(reason=f"mixed_sources: {' / '.join(sorted(sources)) or 'no node was read'}")
-    return Gathered(samples=tuple(found), conditions=tuple(told), source=sources.pop())
+    return Gathered(
+        samples=tuple(found),
+        conditions=tuple(told),
+        source=sources.pop(),
+        drivers=tuple(sorted(drivers)),
+    )
 
 
 def why_unread(log: PowerLog) -> str:

@@ -128,6 +128,8 @@ class NvmlSource:
             says=", ".join([*words, SCOPE_WORDS[self._scope]]),
             scope=self._scope,
             meters=tuple((meter, self._uuid(meter) or "unknown") for meter in range(len(wanted))),
+            models=tuple(str(self._ask(library.nvmlDeviceGetName, each)) for each in self._handles),
+            driver=self._ask(library.nvmlSystemGetDriverVersion),
         )
 
     def _find(self, gpu: str) -> Any:

@@ -18,6 +18,8 @@ class Probe:
         says: the source in a reader's words, such as `nvml energy counter, instant power, GPU scope`.
         scope: what its figures cover.
         meters: what it reads, by its own index: the UUID of a GPU, the rail of a Grace.
+        models: by the same index, the GPU's name; empty where the source has none.
+        driver: the version of the GPUs' driver, where the source tells it.
         reason: why it can't be read, as `code: sentence`; None where it can.
     """
 
@@ -25,6 +27,8 @@ class Probe:
     says: str = ""
     scope: Scope | None = None
     meters: tuple[tuple[int, str], ...] = ()
+    models: tuple[str, ...] = ()
+    driver: str | None = None
     reason: str | None = None
 
 

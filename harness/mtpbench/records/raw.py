@@ -124,6 +124,7 @@ class GpuCondition:
     Args:
         name: `process/meter`; `unused@<node>/meter` for a GPU that no process holds.
         uuid: which GPU it is.
+        model: its name, such as `NVIDIA GB200`.
         temperature_max_c: the hottest that was seen.
         power_cap_min_w, power_cap_max_w: the enforced power limits that were seen.
         clock_reasons: why its clocks were not higher, all that were ever seen, by NVML's names.
@@ -131,6 +132,7 @@ class GpuCondition:
 
     name: str
     uuid: str | None
+    model: str | None = None
     temperature_max_c: float | None = None
     power_cap_min_w: float | None = None
     power_cap_max_w: float | None = None

@@ -1,0 +1,145 @@
+"""`mtpbench watch`: a sweep as its points land, from files alone."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from mtpbench.cli.run import INTERRUPTED, RESULTS, ResultsOption
+from mtpbench.cli.watchframe import Frame
+from mtpbench.errors import SchemaError, StoreError
+from mtpbench.store.reading import SWEEP_FILE
+from mtpbench.sweep import load_sweep, simulate
+from mtpbench.watch.files import SweepFiles, signature
+from mtpbench.watch.picture import Picture, SeenPoint
+from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.importers.results import to_curve_point
+from mtpbench_analysis.terminal_curve import Trace, traces_of
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+def watch(
+    sweep: Annotated[Path, typer.Argument(help="a sweep file, or a folder results/<sweep>")],
+    once: Annotated[
+        bool, typer.Option("--once", help="show one frame and end; what a pipe gets anyway")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=3600.0, help="seconds between two looks at the files")
+    ] = 2.0,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Show a sweep live as its points land: counts, table, curve. Reads files only, ends by itself."""
+    view = View(sweep, results)
+    console = Console()
+    if once or not console.is_terminal or console.is_dumb_terminal:
+        console.print(view.look(console.height - 1 if console.is_terminal else None))
+        return
+    try:
+        _follow(view, console, interval)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    # One row is the prompt's.
+    console.print(view.look(console.height - 1))
+
+
+def _follow(view: View, console: Console, interval_s: float) -> None:
+    """Look again and again until all is measured; whatever ends it, the terminal is as it was."""
+    before = signal.signal(signal.SIGTERM, _leave)
+    live = Live(view.look(console.height), console=console, screen=True, auto_refresh=False)
+    try:
+        # As a context it would not be stopped by what interrupts its first frame.
+        live.start(refresh=True)
+        while not view.over:
+            time.sleep(interval_s)
+            live.update(view.look(console.height), refresh=True)
+    finally:
+        live.stop()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    sys.exit(TERMINATED)
+
+
+class View:
+    """What is watched: finds the folder, looks at it, and makes the frame.
+
+    Args:
+        target: a sweep file, or a folder.
+        results: where the folder of a sweep file is to be.
+
+    Raises:
+        SweepError: the sweep file is wrong.
+    """
+
+    def __init__(self, target: Path, results: Path) -> None:
+        self.planned: int | None = None
+        self.simulated = False
+        if target.suffix in (".yaml", ".yml") or target.is_file():
+            loaded = load_sweep(target)
+            self.planned, self.simulated = len(loaded.points), loaded.points[0].simulated
+            self.folders = tuple(results / one.info.name for one in (loaded, simulate(loaded)))
+        else:
+            self.folders = (target,)
+        self.over = False
+        self._files = {folder: SweepFiles(folder) for folder in self.folders}
+        self._drawn: dict[str, tuple[SeenPoint, CurvePoint | None]] = {}
+
+    def look(self, rows: int | None = None) -> RenderableType:
+        """The frame of this moment, or why there is none."""
+        folder = self._folder()
+        try:
+            picture = self._files[folder].look()
+        except (SchemaError, StoreError) as error:
+            return Text(f"nothing to show: {error}", style="red")
+        if picture is None:
+            return Text(self._waiting())
+        self.over = picture.over
+        # Before the first point has landed, only the sweep file knows.
+        picture = replace(picture, simulated=picture.simulated or self.simulated)
+        return Frame(picture=picture, traces=self._traces(picture), rows=rows)
+
+    def _folder(self) -> Path:
+        """The folder that a run wrote to last: a sweep and its simulation have one each."""
+        begun = {folder: found[1] for folder in self.folders if (found := signature(folder / SWEEP_FILE))}
+        return max(begun, key=lambda folder: begun[folder], default=self.folders[0])
+
+    def _waiting(self) -> str:
+        names = " and none in ".join(str(folder) for folder in self.folders)
+        points = f"; {self.planned} points are planned" if self.planned is not None else ""
+        folder = self.folders[0]
+        inner = sorted(found.parent.name for found in folder.glob(f"*/{SWEEP_FILE}"))[:5]
+        hint = f". It holds {', '.join(inner)}: watch one of them" if inner else ""
+        return f"waiting: no results in {names} yet{points}{hint}"
+
+    def _traces(self, picture: Picture) -> tuple[Trace, ...]:
+        """The curves of what has landed; a point is converted once."""
+        drawn: dict[str, tuple[SeenPoint, CurvePoint | None]] = {}
+        for point in picture.points:
+            known = self._drawn.get(point.planned.id)
+            drawn[point.planned.id] = known if known and known[0] is point else (point, _convert(point))
+        self._drawn = drawn
+        points = [made for _, made in drawn.values() if made is not None]
+        return traces_of(
+            build_curves(points), [point for point in points if not point.valid], picture.info.arms
+        )
+
+
+def _convert(point: SeenPoint) -> CurvePoint | None:
+    if point.stored is None:
+        return None
+    made = to_curve_point(point.stored)
+    return made if isinstance(made, CurvePoint) else None

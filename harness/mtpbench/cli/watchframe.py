@@ -1,0 +1,241 @@
+"""A picture of a sweep as a frame that fits its terminal: counts, what runs, the table, the curve."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from mtpbench.cli.watchtable import table_lines
+from mtpbench.slurm.fate import STALE_S, JobFiles
+from mtpbench.watch.left import Left, find_left
+from mtpbench.watch.picture import Picture, next_of_ladder, seconds_of
+from mtpbench_analysis.terminal_curve import LEAST_COLUMNS, LEAST_ROWS, Trace, draw
+
+MANY_ROWS = 100_000
+"""The height of a frame that nothing limits: one that goes into a pipe."""
+CURVE_ROWS = 16
+HIGH_ROWS = 24
+_GAP = 3
+_BOTH = 22
+_JOB_LINES = 4
+_PLAIN = str.maketrans({"…": "~", "–": "-", "·": "|", "×": "x"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """A picture as a rich renderable; never wider or higher than the console it is printed on.
+
+    Args:
+        traces: what the curve shows, a trace for each arm of the sweep in its order.
+        rows: the frame's height; None for as high as it gets.
+    """
+
+    picture: Picture
+    traces: tuple[Trace, ...]
+    rows: int | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The frame, line by line."""
+        size = (options.max_width, self.rows or MANY_ROWS)
+        yield from lines_of(self.picture, self.traces, size, ascii_only=options.ascii_only)
+
+
+def lines_of(
+    picture: Picture, traces: Sequence[Trace], size: tuple[int, int], *, ascii_only: bool = False
+) -> list[Text]:
+    """The lines of a frame; at most as many, and as wide, as its size says."""
+    columns, rows = size
+    head = [_title(picture, columns), *_wrapped(_counts(picture), columns, 2)]
+    for words, style in _going_on(picture):
+        head += _wrapped(words, columns, 3, style)
+    head = [*head[: max(2, rows // 2)], Text()]
+    body = _body(picture, traces, (columns, rows - len(head)), ascii_only)
+    return [_fitted(line, columns, ascii_only) for line in [*head, *body][:rows]]
+
+
+def _body(picture: Picture, traces: Sequence[Trace], size: tuple[int, int], ascii_only: bool) -> list[Text]:
+    """The table, and the curve beside or below it."""
+    columns, rows = size
+    table = table_lines(picture, columns, min(rows, MANY_ROWS), ascii_only=ascii_only)
+    taken = max((len(line) for line in table), default=0)
+    beside = columns - taken - _GAP
+    if beside >= LEAST_COLUMNS + 8:
+        height = min(rows, HIGH_ROWS if rows < MANY_ROWS // 2 else CURVE_ROWS)
+        curve = draw(traces, (min(beside, 76), height), simulated=picture.simulated, ascii_only=ascii_only)
+        return _side_by_side(table, list(curve.split("\n")), taken)
+    # Half of a low terminal is too little for both: the figures come first.
+    room = min(CURVE_ROWS, max(rows // 2 if rows >= _BOTH else 0, rows - len(table) - 1))
+    if room < LEAST_ROWS or columns < LEAST_COLUMNS:
+        return table
+    drawn = draw(traces, (min(columns, 76), room), simulated=picture.simulated, ascii_only=ascii_only).split(
+        "\n"
+    )
+    table = table_lines(picture, columns, rows - len(drawn) - 1, ascii_only=ascii_only)
+    return [*table, Text(), *drawn]
+
+
+def _side_by_side(table: Sequence[Text], curve: Sequence[Text], taken: int) -> list[Text]:
+    made = []
+    for i in range(max(len(table), len(curve))):
+        line = table[i].copy() if i < len(table) else Text()
+        if i < len(curve):
+            line.append(" " * (taken + _GAP - len(line)))
+            line.append_text(curve[i])
+        made.append(line)
+    return made
+
+
+def _title(picture: Picture, columns: int) -> Text:
+    line = Text(picture.info.name, style="bold")
+    if picture.simulated:
+        line.append("  SIMULATED", style="bold yellow")
+    clock = f"{datetime.fromtimestamp(picture.now_s):%H:%M:%S}"
+    if (room := columns - len(line) - len(clock)) > 0:
+        line.append(" " * room + clock, style="not bold dim")
+    return line
+
+
+def _counts(picture: Picture) -> str:
+    """`6 valid, 1 invalid (server_died 1), 1 running, 2 missing of 10 points`."""
+    invalid = picture.having("invalid")
+    codes = Counter(reason.code for one in invalid if one.stored for reason in one.stored.result.reasons[:1])
+    why = f" ({', '.join(f'{code} {n}' for code, n in codes.most_common(3))})" if codes else ""
+    missing = {one.planned.id for one in picture.having("missing")}
+    running = len(missing & set(picture.running))
+    parts = [f"{len(picture.having('valid'))} valid", f"{len(invalid)} invalid{why}"]
+    parts += [f"{running} running"] if running else []
+    parts += [f"{len(missing) - running} missing"]
+    parts += [
+        f"{n} {state}" for state in ("damaged", "other schema", "incomplete") if (n := _count(picture, state))
+    ]
+    return f"{', '.join(parts)} of {len(picture.points)} points"
+
+
+def _count(picture: Picture, state: str) -> int:
+    return sum(one.state == state for one in picture.points)
+
+
+def _going_on(picture: Picture) -> list[tuple[str, str]]:
+    """What is known of the present, a sentence and a style each."""
+    said = [(words, "") for words in _jobs(picture)]
+    if picture.jobs and not said and not picture.over:
+        said.append(("all jobs have ended; `mtpbench submit` asks for what is missing", "yellow"))
+    if picture.holder.held or not (picture.jobs or picture.unheard):
+        said.append((_local(picture), "" if picture.at_work else "yellow" if not picture.over else "dim"))
+    said.append((_times(picture), "dim"))
+    said += [(words, "red") for words in picture.trouble]
+    return said
+
+
+def _local(picture: Picture) -> str:
+    """What the lock and the servers' files tell."""
+    holder, servers = picture.holder, picture.servers
+    if not picture.at_work:
+        if picture.over:
+            return "every planned point is measured"
+        if holder.held is None:
+            return "whether a run holds this folder can't be seen on this machine"
+        return "no run on this machine holds this folder; `mtpbench run` measures what is missing"
+    run = f"run {holder.pid} at work" if holder.pid else "a run is at work"
+    if servers is None:
+        return f"{run}: it has started no servers yet"
+    name = servers.key.rpartition("_")[0].replace("_", " on ", 1)
+    up = f"{name}: servers started {ago(picture.now_s - servers.started_s)}"
+    if picture.writing:
+        return f"{up}; a point is being stored"
+    point = next_of_ladder(picture.points, servers)
+    if point is None:
+        return f"{up}; all points of this ladder have landed"
+    return f"{up}; next in its ladder, so most likely under load: {point.planned.words}"
+
+
+def _jobs(picture: Picture) -> list[str]:
+    """What Slurm jobs say of themselves; those that ended well say nothing."""
+    said = []
+    for key, files in (picture.jobs or {}).items():
+        if files.finished is None:
+            said.append(
+                f"{key.rpartition('_')[0]}: job {files.attempt.job_id}{_progress(files, picture.now_s)}"
+            )
+        elif files.finished.outcome != "done":
+            detail = f": {files.finished.detail}" if files.finished.detail else ""
+            said.append(
+                f"{key.rpartition('_')[0]}: job {files.attempt.job_id} {files.finished.outcome}{detail}"
+            )
+    for one in picture.unheard:
+        many = f" for {len(one.keys)} deployments" if len(one.keys) > 1 else f" for {one.keys[0]}"
+        job = f"job {one.job_id}" if one.job_id else f"{one.name} ({one.error or 'no job number yet'})"
+        said.append(f"{job}{many}: nothing heard of it yet; `mtpbench status` asks Slurm")
+    more = len(said) - _JOB_LINES
+    return [*said[:_JOB_LINES], f"… {more} more jobs"] if more > 0 else said
+
+
+def _progress(files: JobFiles, now_s: float) -> str:
+    where = f" on {', '.join(files.attempt.nodes)}" if files.attempt.nodes else ""
+    progress = files.progress
+    if progress is None:
+        return f"{where}: started {ago(now_s - seconds_of(files.attempt.started_utc))}"
+    left = f"{progress.points_done} done, {progress.points_left} left"
+    age_s = now_s - seconds_of(progress.time_utc)
+    heard = f" (last heard of {ago(age_s)})" if age_s > STALE_S else ""
+    if progress.point_id is None:
+        return f"{where}: {progress.stage or 'between points'}; {left}{heard}"
+    rate = f", {progress.output_tps:,.0f} output tok/s" if progress.output_tps is not None else ""
+    share = f"{progress.requests_ended} of {progress.requests_total} requests"
+    name = progress.point_id.rsplit("_", 1)[0]
+    return f"{where}: {name}, {share}{rate}; {left}{heard}"
+
+
+def _times(picture: Picture) -> str:
+    changed_s = picture.changed_s
+    said = "no point has landed yet" if changed_s is None else f"last point {ago(picture.now_s - changed_s)}"
+    if picture.servers is not None and picture.at_work:
+        said += f", servers' logs grew {ago(picture.now_s - picture.servers.grew_s)}"
+    left = find_left(picture) if picture.at_work else None
+    return f"{said}. {_left(left)}" if left else said
+
+
+def _left(left: Left) -> str:
+    """An estimate with what it rests on."""
+    what = " in the longest ladder" if left.side_by_side else ""
+    covers = f"{left.points} point{'s' * (left.points > 1)}"
+    unknown = f"; {left.unknown} at a concurrency not measured yet" if left.unknown else ""
+    return (
+        f"About {duration(left.seconds)} of load left{what} for {covers}, as long as their concurrency took "
+        f"so far{unknown}. Server starts come on top"
+    )
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def ago(seconds: float) -> str:
+    """`45 s ago`; a file system's clock that is ahead of ours says now."""
+    return f"{duration(max(0.0, seconds))} ago"
+
+
+def _wrapped(words: str, columns: int, limit: int, style: str = "") -> list[Text]:
+    """Words in at most so many lines."""
+    lines = textwrap.wrap(words, max(1, columns), max_lines=limit, placeholder=" …")
+    return [Text(line, style=style) for line in lines]
+
+
+def _fitted(line: Text, columns: int, ascii_only: bool) -> Text:
+    """A line that is cut off at the edge, in characters that the terminal has."""
+    made = line.copy()
+    made.no_wrap, made.overflow = True, "crop"
+    if ascii_only:
+        # One character for one, so that the styles stay where they are.
+        made.plain = made.plain.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
+    made.truncate(columns, overflow="crop")
+    return made

@@ -1,0 +1,200 @@
+"""Pure: a sweep at one moment as its files tell it, and what follows from that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+from mtpbench.records import SweepInfo
+from mtpbench.slurm.fate import STALE_S, JobFiles
+from mtpbench.slurm.journal import Submission
+from mtpbench.store import StoredPoint
+
+State = Literal["valid", "invalid", "damaged", "other schema", "incomplete", "missing"]
+"""`incomplete`: its folder is there without a result, which the store never leaves; a copy may."""
+
+_ID = re.compile(r"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>[^_]+))?_r(?P<r>\d+)_[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """A planned point, as far as its id tells: all that a results folder says of what is missing."""
+
+    id: str
+    arm: str
+    topology: str = ""
+    concurrency: int | None = None
+    rate_rps: str | None = None
+    repeat: int = 0
+
+    @classmethod
+    def of(cls, point_id: str) -> Planned:
+        """The parts of an id; one of another form is its own arm."""
+        found = _ID.fullmatch(point_id)
+        if found is None:
+            return cls(id=point_id, arm=point_id)
+        return cls(
+            id=point_id,
+            arm=found["arm"],
+            topology=found["topology"],
+            concurrency=int(found["c"]),
+            rate_rps=found["q"],
+            repeat=int(found["r"]),
+        )
+
+    @property
+    def rung(self) -> tuple[object, ...]:
+        """Equal for points under the same load on the same topology, whatever their arm."""
+        return (self.topology, self.concurrency, self.rate_rps)
+
+    @property
+    def words(self) -> str:
+        """`c16`, `c16 q4 repeat 1`."""
+        if self.concurrency is None:
+            return self.id
+        rate = f" q{self.rate_rps}" if self.rate_rps else ""
+        return f"c{self.concurrency}{rate}" + (f" repeat {self.repeat}" if self.repeat else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenPoint:
+    """A planned point and what lies in its place.
+
+    Args:
+        stored: where it could be read.
+        detail: why it could not.
+        landed_s: when its result was written, seconds since 1970 by the file system's clock.
+    """
+
+    planned: Planned
+    state: State
+    stored: StoredPoint | None = None
+    detail: str = ""
+    landed_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerStart:
+    """The newest start of a deployment on this folder's behalf.
+
+    Args:
+        grew_s: when one of its logs was last written to.
+    """
+
+    key: str
+    started_s: float
+    grew_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """Who holds the folder's lock, as far as this machine can tell.
+
+    Args:
+        held: None where this machine can't tell; False also where the run is on another machine.
+        pid: as the lock's file names it.
+    """
+
+    held: bool | None
+    pid: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A sweep at one moment.
+
+    Args:
+        simulated: whether it is known to be, by its sweep file or its points.
+        trouble: what could not be read, besides points; one sentence each.
+        points: in the order of the plan.
+        begun_s: when the last run began (it writes sweep.json then).
+        servers: the newest start since then.
+        writing: ids of points that are being stored just now.
+        jobs: what the newest attempts of Slurm jobs left, by deployment.
+        unheard: submissions of deployments that no attempt was made of.
+    """
+
+    info: SweepInfo
+    points: tuple[SeenPoint, ...]
+    now_s: float
+    simulated: bool = False
+    trouble: tuple[str, ...] = ()
+    begun_s: float | None = None
+    holder: Holder = Holder(held=None)
+    servers: ServerStart | None = None
+    writing: tuple[str, ...] = ()
+    jobs: Mapping[str, JobFiles] | None = None
+    unheard: tuple[Submission, ...] = ()
+
+    def having(self, *states: State) -> list[SeenPoint]:
+        """The points in some states."""
+        return [point for point in self.points if point.state in states]
+
+    @cached_property
+    def live_jobs(self) -> tuple[JobFiles, ...]:
+        """Attempts that have not ended and were heard of lately."""
+        return tuple(one for one in (self.jobs or {}).values() if _is_live(one, self.now_s))
+
+    @property
+    def at_work(self) -> bool:
+        """Whether something is known to be measuring."""
+        return self.holder.held is True or bool(self.live_jobs)
+
+    @property
+    def over(self) -> bool:
+        """Whether every planned point has a readable result and nothing is known to go on."""
+        measured = len(self.having("valid", "invalid")) == len(self.points)
+        return bool(self.points) and measured and not self.at_work
+
+    @cached_property
+    def running(self) -> Mapping[str, bool]:
+        """Ids of points under load; True where a job says so, False where it only follows."""
+        said = {
+            one.progress.point_id: True for one in self.live_jobs if one.progress and one.progress.point_id
+        }
+        if self.holder.held and (point := next_of_ladder(self.points, self.servers)) is not None:
+            said.setdefault(point.planned.id, False)
+        return said
+
+    @property
+    def changed_s(self) -> float | None:
+        """When the newest result was written."""
+        return max((one.landed_s for one in self.points if one.landed_s is not None), default=None)
+
+
+def next_of_ladder(points: Sequence[SeenPoint], servers: ServerStart | None) -> SeenPoint | None:
+    """The point that the servers' ladder has come to: the first without a result since they started.
+
+    A ladder goes up by repeat and concurrency and leaves out what is valid already. `--only` and `--again`
+    are in no file, so this is what most likely runs, not what is known to.
+    """
+    if servers is None:
+        return None
+    name = servers.key.rpartition("_")[0]
+    ladder = [one for one in points if f"{one.planned.arm}_{one.planned.topology}" == name]
+    exact = [one for one in ladder if one.stored is None or one.stored.point.deployment_key == servers.key]
+    left = [
+        one
+        for one in exact
+        if one.state != "valid" and (one.landed_s is None or one.landed_s < servers.started_s)
+    ]
+    return min(left, key=lambda one: (one.planned.repeat, one.planned.concurrency or 0), default=None)
+
+
+def _is_live(files: JobFiles, now_s: float) -> bool:
+    if files.finished is not None:
+        return False
+    heard = files.progress.time_utc if files.progress is not None else files.attempt.started_utc
+    return now_s - seconds_of(heard) < STALE_S
+
+
+def seconds_of(time_utc: str) -> float:
+    """An ISO 8601 time as seconds since 1970; 0 where it is none."""
+    try:
+        return datetime.fromisoformat(time_utc).timestamp()
+    except ValueError:
+        return 0.0
