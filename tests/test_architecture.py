@@ -58,6 +58,8 @@ PURE = (
     "simengine/drafts.py",
     "slurm/states.py",
     "slurm/listings.py",
+    "watch/picture.py",
+    "watch/left.py",
 )
 
 EFFECTS = {"subprocess", "socket", "aiohttp", "asyncio", "pathlib", "os", "shutil", "urllib", "tempfile"}
