@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import random
@@ -10,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -22,8 +24,12 @@ from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report import describe_provenance, render_page, write_report
 from mtpbench_analysis.report.chart import SHAPES
 from mtpbench_analysis.report.data import COLUMNS, describe_page, to_script_text
+from mtpbench_analysis.report.health import describe_health
 from mtpbench_analysis.report.page import page_script
+from mtpbench_analysis.traces.latency import QUANTILES
+from mtpbench_analysis.traces.sweep import POWER_VALUES, PointTrace, SweepTrace, read_traces
 from stored_sweep import write_sweep
+from traced_sweep import COMMANDS, write_traced
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u2028--><!--"
 
@@ -150,6 +156,10 @@ def test_single_runs_have_no_band() -> None:
 def test_a_simulation_says_so_in_the_title_the_banner_and_the_data(tmp_path: Path) -> None:
     page = write_report(write_sweep(tmp_path)).read_text("utf-8")
     assert "<title>SIMULATED: " in page
+    assert (
+        ">SIMULATED</text>" in page[page.index('<div class="static">') : page.index('<div class="legend">')]
+    )
+    assert ">SIMULATED</text>" not in glm5_page()
     assert page_data(page)["comparisons"][0]["mark"] == "SIMULATED"
     assert page_data(glm5_page())["comparisons"][0]["mark"] is None
 
@@ -204,6 +214,130 @@ def test_a_thousand_points_stay_under_two_megabytes() -> None:
     outcome = compare_points(point_set(*points), Question())
     assert sum(len(c.measured) for one in outcome.comparisons for c in one.curves) == len(points)
     assert len(render_page("many", outcome.comparisons).encode()) < 2_000_000
+
+
+def thousand_traces(points: list[CurvePoint], template: PointTrace) -> SweepTrace:
+    """A full trace of its own for every point, with seven long command lines by ladder of 14 points."""
+    noise = np.random.default_rng(5)
+    traces = []
+    for i, point in enumerate(points):
+        start = i // 14
+        commands = {
+            f"decode-{n}": (
+                *("python3", "-m", "engine", "--port", str(20_000 + 10 * start + n)),
+                *(f"--option-{k}={k * start % 7}" for k in range(60)),
+            )
+            for n in range(7)
+        }
+        stored = dataclasses.replace(
+            template.stored,
+            result=dataclasses.replace(template.stored.result, point_id=f"some_long_point_id_{i:08x}"),
+            provenance=dataclasses.replace(
+                template.stored.provenance,
+                started_utc=f"2026-11-24T10:{i % 60:02d}:{i % 59:02d}.{i:03d}Z",
+                command_lines=commands,
+                environment={"NCCL_DEBUG": str(start), "HF_TOKEN": "redacted"},
+            ),
+        )
+        requests = dataclasses.replace(
+            template.requests,
+            ttft_s=np.sort(noise.exponential(size=QUANTILES)),
+            tpot_s=np.sort(noise.exponential(0.02, size=QUANTILES)),
+        )
+        power = dataclasses.replace(
+            template.power,
+            times_s=np.linspace(0, 1234.5, POWER_VALUES),
+            power_w=noise.uniform(20_000, 60_000, POWER_VALUES),
+        )
+        traces.append(PointTrace(point=point, stored=stored, requests=requests, power=power))
+    return SweepTrace(source="results/many", points=tuple(traces))
+
+
+def test_a_thousand_points_with_traces_stay_under_two_megabytes(tmp_path: Path) -> None:
+    (small,) = read_traces([write_traced(tmp_path)])
+    points = [dataclasses.replace(p, source=f"point-{i}") for i, p in enumerate(thousand_points())]
+    outcome = compare_points(point_set(*points), Question())
+    page = render_page("many", outcome.comparisons, traces=[thousand_traces(points, small.points[0])])
+    assert len(page.encode()) < 2_000_000
+    data = page_data(page)
+    assert data["traces"]["coarse"]
+    assert len(data["traces"]["points"]) == len(points)
+    assert len(data["traces"]["starts"]) == len(points) // 14
+    found = {n for one in data["comparisons"] for curve in one["traces"] for (n,) in curve}
+    assert found == set(range(len(points)))
+
+
+def test_the_page_of_a_results_folder_holds_its_traces(tmp_path: Path) -> None:
+    directory = write_traced(tmp_path, failing="overloaded", environment={"A": "1"})
+    data = page_data(write_report(directory).read_text("utf-8"))
+    traces, words = data["traces"], data["words"]
+    assert not traces["coarse"]
+    (sweep,) = read_traces([directory])
+    assert len(traces["points"]) == len(sweep.points) == 7
+    for row, trace in zip(traces["points"], sweep.points, strict=True):
+        told = dict(zip(traces["columns"], row, strict=True))
+        result = trace.stored.result
+        assert result.ttft_s is not None
+        assert words[told["id"]] == result.point_id
+        ttft = dict(zip(traces["distribution"], told["ttft"], strict=True))
+        assert (ttft["count"], ttft["p99"]) == (
+            result.ttft_s.count,
+            pytest.approx(result.ttft_s.p99, rel=1e-4),
+        )
+        assert told["ttft_ms"] == pytest.approx((trace.requests.ttft_s * 1e3).tolist(), rel=1e-3)
+        assert told["power_w"] == pytest.approx(trace.power.power_w.tolist(), rel=1e-3)
+        assert told["energy"][0] == pytest.approx(result.energy.energy_j, rel=1e-5)
+    by_curve = data["comparisons"][0]["traces"]
+    assert sorted(n for curve in by_curve for runs in curve for n in runs) == list(range(6))
+    assert data["comparisons"][0]["invalid_traces"] == [[6]]
+    (_, count, example) = dict(zip(traces["columns"], traces["points"][6], strict=True))["errors"][0]
+    assert (count > 0, words[example]) == (True, "overloaded")
+    (start,) = traces["starts"]
+    lines = [[words[i] for i in traces["commands"][n]] for n in start[-1]]
+    assert lines[0] == ["worker", "vllm", "serve", "'a model'", "--flag", "'it'\"'\"'s'", '\'{"a": "<b>"}\'']
+    assert len(lines) == len(COMMANDS)
+
+
+def test_hostile_traces_are_nowhere_markup(tmp_path: Path) -> None:
+    directory = write_traced(
+        tmp_path, commands={HOSTILE: (HOSTILE, "a")}, environment={"X": HOSTILE}, failing=HOSTILE
+    )
+    page = write_report(directory).read_text("utf-8")
+    assert page.count("<script") == page.count("</script") == 2
+    assert "<img" not in page
+    assert "<!--" not in page
+    assert HOSTILE in page_data(page)["words"]
+
+
+def test_points_of_other_tools_have_no_traces_and_no_health() -> None:
+    page = glm5_page()
+    assert page_data(page)["traces"] is None
+    assert "The runs:" not in page
+    assert describe_health(()) is None
+
+
+def test_the_health_of_the_runs_is_open_only_where_something_is_wrong(tmp_path: Path) -> None:
+    page = write_report(write_traced(tmp_path / "a", failing="overloaded")).read_text("utf-8")
+    assert '<details class="health" open><summary>The runs: 6 of 7 measured points valid, 1 planned' in page
+    assert "MTP, concurrency 16, 1xTP2, 2 GPUs: error_rate: " in page
+    assert "load client at most 25.0% of a core" in page
+    (sweep,) = read_traces([write_traced(tmp_path / "b")])
+    healthy = describe_health([dataclasses.replace(sweep, missing=())])
+    assert healthy is not None
+    assert not healthy.wrong
+    assert healthy.client is not None
+    assert ("send lag, p99: from due to the first byte sent", "4.2 ms") in [
+        (what, worst) for what, _, worst in healthy.client.rows
+    ]
+
+
+def test_a_filter_keeps_the_traces_of_its_points_alone(tmp_path: Path) -> None:
+    directory, output = write_sweep(tmp_path), tmp_path / "page.html"
+    # The point that died has no figures, so nothing says whether a filter means it.
+    for words, count in (([], 8), (["--engine", "vllm"], 7)):
+        result = CliRunner().invoke(app, ["report", str(directory), "-o", str(output), *words])
+        assert result.exit_code == 0, result.output
+        assert len(page_data(output.read_text("utf-8"))["traces"]["points"]) == count
 
 
 def test_the_command_writes_the_page(tmp_path: Path) -> None:

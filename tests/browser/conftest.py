@@ -12,6 +12,7 @@ import pytest
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.report import render_page
+from mtpbench_analysis.traces.sweep import SweepTrace
 
 try:
     from playwright.sync_api import Browser, Page, sync_playwright
@@ -41,10 +42,15 @@ def open_page(chromium: Browser, tmp_path: Path) -> Iterator[OpenPage]:
     seen: list[str] = []
 
     def open_report(
-        comparisons: Sequence[Comparison], fragment: str = "", *, title: str = "report", **context: Any
+        comparisons: Sequence[Comparison],
+        fragment: str = "",
+        *,
+        title: str = "report",
+        traces: Sequence[SweepTrace] = (),
+        **context: Any,
     ) -> Page:
         path = tmp_path / f"report{len(contexts)}.html"
-        path.write_text(render_page(title, comparisons, ["left out"], ["provenance"]), "utf-8")
+        path.write_text(render_page(title, comparisons, ["left out"], ["provenance"], traces), "utf-8")
         made = chromium.new_context(accept_downloads=True, **context)
         contexts.append(made)
         page = made.new_page()

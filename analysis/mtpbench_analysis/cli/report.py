@@ -36,6 +36,7 @@ from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 from mtpbench_analysis.report import describe_provenance, render_page
+from mtpbench_analysis.traces.sweep import narrow_traces, read_traces
 
 
 def report_command(
@@ -76,8 +77,14 @@ def report_command(
     points = merge([read_source(path) for path in sources])
     outcome = compare_points(points, question, kept)
     left_out = list_unused(outcome.left_out)
-    provenance = describe_provenance(choose(points, kept))
-    write_text(output, render_page(title or _title(points), outcome.comparisons, left_out, provenance))
+    chosen = choose(points, kept)
+    traces = read_traces(sources)
+    if kept != Filter():
+        traces = narrow_traces(traces, chosen.points)
+    page = render_page(
+        title or _title(points), outcome.comparisons, left_out, describe_provenance(chosen), traces
+    )
+    write_text(output, page)
 
 
 def _title(points: PointSet) -> str:

@@ -19,7 +19,10 @@ from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.noise import FloatArray
 from mtpbench_analysis.reading import Reading, interval_of
+from mtpbench_analysis.report.traces import Traces
+from mtpbench_analysis.report.words import Words
 from mtpbench_analysis.sentences import write_crossings
+from mtpbench_analysis.traces.sweep import SweepTrace
 
 NUMBERS = (
     "interactivity_tps",
@@ -61,28 +64,20 @@ _FACETS = ("hardware", "model", "precision", "engine", "serving")
 _BAND_STEPS = 32
 
 
-class Words:
-    """Texts that a page says many times, each kept once."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-
-    def index(self, text: str | None) -> int | None:
-        """The text's place; None for None."""
-        return None if text is None else self.known.setdefault(text, len(self.known))
-
-
-def describe_page(comparisons: Sequence[Comparison], documents: Sequence[Document]) -> dict[str, Any]:
+def describe_page(
+    comparisons: Sequence[Comparison], documents: Sequence[Document], sweeps: Sequence[SweepTrace] = ()
+) -> dict[str, Any]:
     """All that the script needs; unknown is null."""
-    words = Words()
+    words, traces = Words(), Traces(sweeps)
     described = [
-        _comparison(comparison, document, words)
+        {**_comparison(comparison, document, words), **_traces(comparison, traces)}
         for comparison, document in zip(comparisons, documents, strict=True)
     ]
     return {
         "columns": list(COLUMNS),
         "texts": list(TEXTS),
         "comparisons": described,
+        "traces": traces.describe(words) if traces.points else None,
         "words": list(words.known),
     }
 
@@ -121,6 +116,14 @@ def _comparison(comparison: Comparison, document: Document, words: Words) -> dic
             for crossing in comparison.crossings[other.label]
         ],
         "invalid": [_point(point, 1, words) for point in comparison.invalid],
+    }
+
+
+def _traces(comparison: Comparison, traces: Traces) -> dict[str, Any]:
+    """Which traces belong to each point: one for each run that comes from a results folder."""
+    return {
+        "traces": [[traces.numbers(item.runs) for item in curve.measured] for curve in comparison.curves],
+        "invalid_traces": [traces.numbers([point]) for point in comparison.invalid],
     }
 
 

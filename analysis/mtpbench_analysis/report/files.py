@@ -13,6 +13,7 @@ from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.markdown import to_markdown
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.report.provenance import describe_provenance
+from mtpbench_analysis.traces.sweep import read_traces
 
 
 def write_report(directory: Path, question: Question | None = None) -> Path:
@@ -35,7 +36,9 @@ def write_report(directory: Path, question: Question | None = None) -> Path:
         "comparison.csv": to_csv(outcome.comparisons),
         "comparison.json": to_json(outcome.comparisons, outcome.left_out),
         "points.csv": write_points(points.points, [f"all points of {title}"]),
-        "report.html": render_page(title, outcome.comparisons, left_out, describe_provenance(points)),
+        "report.html": render_page(
+            title, outcome.comparisons, left_out, describe_provenance(points), read_traces([directory])
+        ),
     }
     write_tables(directory, texts)
     return directory / "report.html"

@@ -19,8 +19,13 @@ from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import SIMULATED_BANNER, write_document
 from mtpbench_analysis.report import chart
 from mtpbench_analysis.report.data import describe_page, to_script_text
+from mtpbench_analysis.report.health import describe_health
+from mtpbench_analysis.traces.sweep import SweepTrace
 
-SCRIPTS = ("figures", "curve", "words", "model", "table", "chart", "export", "card", "main")
+SCRIPTS = (
+    *("figures", "curve", "words", "model", "table", "chart", "export", "card"),
+    *("traces", "facts", "plots", "panel", "sweep", "main"),
+)
 """Parts of the page's script in the order in which they need each other."""
 
 
@@ -29,6 +34,7 @@ def render_page(
     comparisons: Sequence[Comparison],
     left_out: Sequence[str] = (),
     provenance: Sequence[str] = (),
+    traces: Sequence[SweepTrace] = (),
 ) -> str:
     """The page's HTML; every text is escaped.
 
@@ -37,6 +43,7 @@ def render_page(
         comparisons: one section each; at least one.
         left_out: what was not used, and why.
         provenance: where it comes from, a line each.
+        traces: what lies behind the points that come from results folders.
     """
     environment = Environment(
         loader=PackageLoader("mtpbench_analysis", "report"),
@@ -56,12 +63,13 @@ def render_page(
         ],
         left_out=left_out,
         provenance=provenance,
+        health=describe_health(traces),
         chart=chart,
         policy=_policy(style, script),
         # Both are files of ours; the data's own text is escaped so that it can't end its element.
         style=Markup(style),
         script=Markup(script),
-        data=Markup(to_script_text(describe_page(comparisons, documents))),
+        data=Markup(to_script_text(describe_page(comparisons, documents, traces))),
     )
 
 

@@ -34,6 +34,11 @@ function walk(event) {
   const at = parts.points.findIndex(({ element }) => element === document.activeElement);
   if (event.key === "Escape") { hideCard(); return; }
   if (at < 0) return;
+  if (event.key === "Enter" || event.key === " ") {
+    event.preventDefault();
+    lookCloser(parts.points[at], true);
+    return;
+  }
   const last = parts.points.length - 1, curve = parts.points[at].curve;
   const other = (step) => {
     const curves = [...new Set(parts.points.map((one) => one.curve))];
@@ -54,7 +59,10 @@ function walk(event) {
 function listen(entry) {
   const { element } = entry;
   element.addEventListener("pointerenter", () => showCard(entry));
-  element.addEventListener("click", () => focusOn(parts.points.indexOf(entry)));
+  element.addEventListener("click", () => {
+    focusOn(parts.points.indexOf(entry));
+    lookCloser(entry, false);
+  });
   element.addEventListener("focus", () => {
     showCard(entry);
     parts.fact.textContent = pointFacts(entry.point, entry.curve, shown, state).map(([name, value]) => `${name}: ${value}`).join("; ");

@@ -91,10 +91,12 @@ function show() {
   section.querySelectorAll(".static").forEach((one) => { one.hidden = true; });
   shown = comparison;
   const renderPicker = parts.renderPicker;
-  parts = { renderPicker };
-  live.replaceChildren(buildControls(comparison), buildChart(comparison), buildTable(comparison));
+  parts = { renderPicker, later: [] };
+  live.replaceChildren(buildControls(comparison), buildChart(comparison), buildCloser(comparison), buildTable(comparison), buildSweep(comparison));
   if (renderPicker) renderPicker();
   update();
+  renderCloser();
+  for (const open of parts.later) open();
 }
 
 function buildControls(comparison) {
@@ -118,7 +120,7 @@ function buildControls(comparison) {
 
 function buildChart(comparison) {
   const svg = draw("svg", { class: "chart", role: "group", "aria-label": `Chart: ${comparison.title}. Arrow keys walk through the `
-    + "points. The same figures stand in the table All points." });
+    + `points${page.traces ? ", Enter looks closer at one" : ""}. The same figures stand in the table All points.` });
   const holder = make("div", { class: "holder" }, svg);
   const card = make("div", { class: "card", hidden: true });
   holder.append(card);
@@ -239,6 +241,7 @@ function redraw() {
   if (content.invalid.length) marks.push("crosses are invalid points, which enter no curve");
   if (content.bySpeed) marks.push("dashed verticals are the targets");
   const texts = [`${marks.join("; ")}.`];
+  if (parts.closer) texts.push("A click, or Enter, looks closer at a point.");
   if (content.series.some((one) => one.pieces.some((piece) => piece.wide))) {
     texts.push(`Dashed curve: between knots more than ${significant(shown.max_gap, 6)}× apart in throughput, hardly known.`);
   }

@@ -20,12 +20,14 @@ function comparisonAt(index) {
     const raw = page.comparisons[index];
     const curves = raw.curves.map((curve, number) => {
       const points = curve.points.map(decodePoint);
+      points.forEach((point, i) => { point.traces = raw.traces[number][i]; });
       const front = curve.front.map((i) => points[i]);
       for (const knot of front) knot.onFront = true;
       const spline = makeSpline(front.map((k) => k.x), front.map((k) => k.y));
       return { ...curve, number, points, front, spline };
     });
-    decoded.set(index, { ...raw, index, curves, invalid: raw.invalid.map(decodePoint) });
+    const invalid = raw.invalid.map((row, i) => ({ ...decodePoint(row), traces: raw.invalid_traces[i] }));
+    decoded.set(index, { ...raw, index, curves, invalid });
   }
   return decoded.get(index);
 }
@@ -38,6 +40,7 @@ function defaultState(index) {
   return {
     c: index, targets: page.comparisons[index].targets.map(String), y: "tput:total", x: "interactivity",
     scale: "linear", front: false, labels: false, bands: true, hidden: [], tier: economics ? economics.tier : null,
+    point: null,
   };
 }
 
@@ -60,6 +63,8 @@ function readFragment(fragment) {
   view.bands = said.get("bands") !== "0";
   view.hidden = (said.get("hide") || "").split(",").filter((text) => /^\d+$/.test(text)).map(Number)
     .filter((number) => number < comparison.curves.length);
+  // A number that is no run of this comparison opens nothing.
+  if (/^\d+$/.test(said.get("p") || "")) view.point = Number(said.get("p"));
   return view;
 }
 
@@ -73,6 +78,7 @@ function writeFragment(view) {
   if (view.labels) said.set("labels", "1");
   if (!view.bands) said.set("bands", "0");
   if (view.hidden.length) said.set("hide", view.hidden.join());
+  if (view.point !== null) said.set("p", view.point);
   return said.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
 }
 
@@ -122,6 +128,7 @@ function yMetrics(comparison, tier) {
   }
   add("mw:metered", "tok/s/MW, metered GPUs", rate, meteredMw);
   add("j:metered", "J/token, metered GPUs", energy, meteredJoules);
+  add("jout:metered", "J/output token, metered GPUs", energy, meteredOutputJoules);
   add("acceptance", "acceptance length, tokens/step", (v) => fixed(v, 2), (point) => point.acceptance_length);
   add("ttft", "TTFT, median, s", seconds, (point) => point.ttft_p50_s);
   add("ttft:p99", "TTFT, p99, s", seconds, (point) => point.ttft_p99_s);

@@ -96,7 +96,11 @@ function tableMetrics(comparison, view) {
       found.push([`$/M ${kind} tokens, ${tier}`, (cell) => [dollars(usdPerM(cell, kind, price))], false]);
     }
   }
+  // Provisioned and metered side by side, though the first stands in the short table too.
+  const kw = economics ? economics.kw : null;
+  found.push(["tok/s/MW, provisioned", (cell) => [rate(tpsPerMw(cell.tput, kw))], false]);
   found.push(["tok/s/MW, metered GPUs", ofKnots((knot) => rate(meteredMw(knot))), false]);
+  found.push(["J/token, provisioned", (cell) => [energy(joulesPerToken(cell.tput, wattsOf(kw)))], false]);
   found.push(["J/token, metered GPUs", ofKnots((knot) => energy(meteredJoules(knot))), false]);
   found.push(["J/output token, metered GPUs", ofKnots((knot) => energy(meteredOutputJoules(knot))), false]);
   found.push(["TTFT s, median", ofKnots((knot) => seconds(knot.ttft_p50_s)), false]);

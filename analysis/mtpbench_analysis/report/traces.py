@@ -1,0 +1,306 @@
+"""Pure: what a point's panel shows, as plain JSON: latencies, power, health, where and how it ran.
+
+A point is a list in the order of `COLUMNS`. What many points share (a start of the servers, a command line, a
+text) stands once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtpbench.records import Distribution, PointResult, Provenance
+from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.report.words import Words
+from mtpbench_analysis.traces.latency import QUANTILES, Floats
+from mtpbench_analysis.traces.power import thin
+from mtpbench_analysis.traces.sweep import POWER_VALUES, PointTrace, SweepTrace
+
+QUANTILES_IN_ALL, POWER_VALUES_IN_ALL = 20_000, 24_000
+"""So many quantiles of one kind, and so many values of power, are on a page with many points: 1,000 points
+with all that belongs to them stay under 2 MB."""
+FEWEST = 16
+"""With fewer values a curve no longer looks like what it is."""
+
+TEXTS = (
+    "id",
+    "arm",
+    "recipe",
+    "clock",
+    "tpot_basis",
+    "started",
+    "finished",
+    "latency_reason",
+    "power_source",
+    "mark",
+)
+COLUMNS = (
+    *TEXTS,
+    "repeat",
+    "reasons",
+    "requests",
+    "failed",
+    "errors",
+    "ttft",
+    "tpot",
+    "e2el",
+    "ttft_ms",
+    "tpot_ms",
+    "window",
+    "power_times_s",
+    "power_w",
+    "power_gpus",
+    "power_reason",
+    "energy",
+    "idle",
+    "acceptance",
+    "client",
+    "gpus",
+    "start",
+)
+DISTRIBUTION = ("count", "min", "p10", "p50", "p90", "p99", "max")
+ENERGY = (
+    "energy_j",
+    "mean_power_w_per_gpu",
+    "joules_per_token",
+    "joules_per_output_token",
+    "joules_per_input_token",
+    "prefill_joules_per_input_token",
+    "decode_joules_per_output_token",
+    "grace_energy_j",
+)
+CLIENT_TEXTS = ("transport", "stamps")
+CLIENT = (
+    *CLIENT_TEXTS,
+    "workers",
+    "host_clock_error_s",
+    "reader_lag_p50_s",
+    "reader_lag_p99_s",
+    "send_lag_p50_s",
+    "send_lag_p99_s",
+    "reads",
+    "coalesced_reads",
+    "cpu_share",
+    "achieved_concurrency",
+    "late_starts",
+    "unsent",
+    "clock_drift_s",
+    "clock_step_s",
+    "descriptor_limit",
+    "local_ports",
+    "peak_rss_bytes",
+)
+PROVENANCE = (
+    "executor",
+    "host",
+    "harness_version",
+    "git_revision",
+    "python",
+    "engine_version",
+    "image",
+    "driver",
+)
+
+
+class Traces:
+    """The traces of a page, numbered as its data number them."""
+
+    def __init__(self, sweeps: Sequence[SweepTrace]) -> None:
+        self.points = [point for sweep in sweeps for point in sweep.points]
+        self._numbers = {point.point: i for i, point in enumerate(self.points) if point.point is not None}
+
+    def numbers(self, runs: Sequence[CurvePoint]) -> list[int]:
+        """Those of some runs; nothing for a run of another tool."""
+        return [self._numbers[run] for run in runs if run in self._numbers]
+
+    def describe(self, words: Words) -> dict[str, Any]:
+        """All of it as JSON; with many points in fewer values, which `quantiles` and `power_values` tell."""
+        count = max(1, len(self.points))
+        quantiles = min(QUANTILES, max(FEWEST, QUANTILES_IN_ALL // count))
+        power = min(POWER_VALUES, max(FEWEST, POWER_VALUES_IN_ALL // count))
+        starts = _Starts(words)
+        return {
+            "columns": list(COLUMNS),
+            "texts": list(TEXTS),
+            "distribution": list(DISTRIBUTION),
+            "energy": list(ENERGY),
+            "client": list(CLIENT),
+            "client_texts": list(CLIENT_TEXTS),
+            "provenance": list(PROVENANCE),
+            "points": [_point(point, words, starts, quantiles, power) for point in self.points],
+            "starts": starts.described,
+            "commands": starts.commands,
+            "quantiles": quantiles,
+            "power_values": power,
+            "coarse": quantiles < QUANTILES or power < POWER_VALUES,
+            "without_figures": [i for i, point in enumerate(self.points) if point.point is None],
+        }
+
+
+class _Starts:
+    """Starts of servers, and command lines, each kept once: a whole ladder shares them."""
+
+    def __init__(self, words: Words) -> None:
+        self.described: list[list[Any]] = []
+        self.commands: list[list[Any]] = []
+        self._words = words
+        self._known: dict[str, int] = {}
+
+    def index(self, provenance: Provenance, hosts: Sequence[str]) -> int:
+        words = self._words
+        entry = [
+            [words.index(_text(getattr(provenance, name))) for name in PROVENANCE],
+            provenance.git_dirty,
+            [words.index(text) for text in provenance.gpus],
+            _pairs(provenance.packages, words),
+            _pairs(provenance.environment, words),
+            [words.index(text) for text in provenance.notes],
+            [words.index(host) for host in hosts],
+            [self._command(name, line) for name, line in provenance.command_lines.items()],
+        ]
+        return _kept(entry, self.described, self._known)
+
+    def _command(self, name: str, line: Sequence[str]) -> int:
+        # Quoted as a shell needs it, argument by argument: most are those of other processes too.
+        entry = [self._words.index(name), *(self._words.index(shlex.quote(word)) for word in line)]
+        return _kept(entry, self.commands, self._known)
+
+
+def _kept(entry: list[Any], entries: list[list[Any]], known: dict[str, int]) -> int:
+    key = f"{id(entries)} {entry!r}"
+    if key not in known:
+        known[key] = len(entries)
+        entries.append(entry)
+    return known[key]
+
+
+def _point(trace: PointTrace, words: Words, starts: _Starts, quantiles: int, power_values: int) -> list[Any]:
+    result, energy, power = trace.stored.result, trace.stored.result.energy, trace.power
+    times_s, power_w = thin(power.times_s, power.power_w, power_values)
+    values = {
+        **{name: words.index(text) for name, text in _texts(trace).items()},
+        "repeat": trace.stored.point.repeat,
+        "reasons": [words.index(f"{reason.code}: {reason.detail}") for reason in result.reasons],
+        "requests": result.requests,
+        "failed": result.failed_requests,
+        "errors": [
+            [words.index(code), count, words.index(trace.requests.examples.get(code))]
+            for code, count in result.errors.items()
+        ],
+        "ttft": _distribution(result.ttft_s),
+        "tpot": _distribution(result.tpot_s),
+        "e2el": _distribution(result.e2el_s),
+        "ttft_ms": _milliseconds(trace.requests.ttft_s, quantiles),
+        "tpot_ms": _milliseconds(trace.requests.tpot_s, quantiles),
+        "window": [_short(power.window_s[0], 6), _short(power.window_s[1], 6)] if power.window_s else None,
+        "power_times_s": [_short(value, 5) for value in times_s.tolist()],
+        "power_w": [_short(value) for value in power_w.tolist()],
+        "power_gpus": energy.gpus,
+        "power_reason": words.index(power.reason),
+        "energy": [_short(getattr(energy, name), 6) for name in ENERGY],
+        "idle": [
+            [words.index(one.state), _short(one.power_w_per_gpu), words.index(one.reason)]
+            for one in result.idle
+        ],
+        "acceptance": _acceptance(trace, words),
+        "client": _client(result, words),
+        "gpus": _gpus(result, words),
+        "start": starts.index(trace.stored.provenance, result.client.hosts),
+    }
+    return [values[name] for name in COLUMNS]
+
+
+def _texts(trace: PointTrace) -> dict[str, str | None]:
+    """The columns of `TEXTS`."""
+    result, provenance = trace.stored.result, trace.stored.provenance
+    return {
+        "id": result.point_id,
+        "arm": display_name(trace.stored.point.arm.name),
+        "recipe": recipe_of(trace),
+        "clock": result.clock,
+        "tpot_basis": result.tpot_basis,
+        "started": provenance.started_utc,
+        "finished": provenance.finished_utc,
+        "latency_reason": trace.requests.reason,
+        "power_source": result.energy.source,
+        "mark": "SIMULATED" if result.simulated else None,
+    }
+
+
+def recipe_of(trace: PointTrace) -> str:
+    """The recipe of a stored point in a few characters, whether it became a point of a curve or not."""
+    point = trace.stored.point
+    return CurvePoint(
+        arm=point.arm.name,
+        interactivity_tps=0.0,
+        tput_tps_per_gpu=0.0,
+        concurrency=point.concurrency,
+        rate_rps=point.load.rate_rps,
+        topology=point.topology.name,
+        gpus=point.topology.gpus,
+    ).recipe
+
+
+def _distribution(found: Distribution | None) -> list[Any] | None:
+    return None if found is None else [_short(getattr(found, name), 5) for name in DISTRIBUTION]
+
+
+def _milliseconds(quantiles: Floats, at_most: int) -> list[Any]:
+    """Quantiles in seconds as milliseconds, which need fewer characters; at most so many."""
+    if len(quantiles) > at_most:
+        quantiles = np.quantile(quantiles, np.linspace(0, 1, at_most))
+    return [_short(value * 1e3) for value in quantiles.tolist()]
+
+
+def _acceptance(trace: PointTrace, words: Words) -> list[Any]:
+    found, arm = trace.stored.result.acceptance, trace.stored.point.arm
+    mode = arm.speculation.acceptance.mode if arm.speculation else "off"
+    rates = None if found.per_position is None else [_short(share) for share in found.per_position]
+    said = [words.index(mode), words.index(found.source), words.index(found.reason)]
+    return [_short(found.length), _short(found.rate), rates, _short(found.drafts, 8), *said]
+
+
+def _client(result: PointResult, words: Words) -> list[Any] | None:
+    """The load client's own figures; None where not one was recorded."""
+    values = [getattr(result.client, name) for name in CLIENT]
+    if all(value is None for value in values):
+        return None
+    return [words.index(value) if isinstance(value, str) else _short(value, 5) for value in values]
+
+
+def _gpus(result: PointResult, words: Words) -> list[Any] | None:
+    """What the deployment's GPUs said of themselves: the hottest, power limits, what held clocks down."""
+    told = [gpu for gpu in result.gpus if not gpu.name.startswith("unused@")]
+    if not told:
+        return None
+    hottest = [gpu.temperature_max_c for gpu in told if gpu.temperature_max_c is not None]
+    caps = [cap for gpu in told for cap in (gpu.power_cap_min_w, gpu.power_cap_max_w) if cap is not None]
+    reasons = sorted({reason for gpu in told for reason in gpu.clock_reasons or ()})
+    return [
+        max(hottest, default=None),
+        min(caps, default=None),
+        max(caps, default=None),
+        [words.index(reason) for reason in reasons],
+    ]
+
+
+def _pairs(values: Mapping[str, str], words: Words) -> list[list[Any]]:
+    return [[words.index(name), words.index(value)] for name, value in values.items()]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _short(value: float | None, digits: int = 4) -> float | int | None:
+    """The value with so many significant digits; a whole one without its `.0`."""
+    if value is None or not np.isfinite(value):
+        return None
+    if isinstance(value, int):
+        return value
+    rounded = float(f"{value:.{digits}g}")
+    return int(rounded) if rounded == int(rounded) and abs(rounded) < 1e15 else rounded
