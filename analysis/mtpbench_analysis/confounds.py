@@ -9,6 +9,8 @@ from typing import Any
 from mtpbench_analysis.curves import Curve
 
 _COMPARED = ("engine", "serving", "version", "image", "workload", "topology", "date")
+_WHERE_METERED = ("power_source", "power_cap_w")
+"""Told only where both sides recorded them: most points are not metered at all."""
 _ONE_RECIPE = (
     "engine",
     "serving",
@@ -20,7 +22,14 @@ _ONE_RECIPE = (
     "draft_tokens",
 )
 _ASSUMED = ("hardware", "model", "precision", "isl", "osl")
-_WORDS = {"isl": "ISL", "osl": "OSL", "workload": "prompts", "settings": "engine options"}
+_WORDS = {
+    "isl": "ISL",
+    "osl": "OSL",
+    "workload": "prompts",
+    "settings": "engine options",
+    "power_source": "power meter",
+    "power_cap_w": "power cap in watts",
+}
 _LISTED = 4
 
 
@@ -58,6 +67,11 @@ def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
     elif mine != its:
         text = f"Engine options: {_only(baseline, its - mine, other, mine - its)}"
         found.append(Confound(field="settings", text=text))
+    for name in _WHERE_METERED:
+        told = [set(curve.values(name)) - {None} for curve in (other, baseline)]
+        if all(told) and told[0] != told[1]:
+            text = f"{_word(name).capitalize()}: {_difference(baseline, other, name)}"
+            found.append(Confound(field=name, text=text))
     if unknown:
         text = f"Not recorded, so possibly different: {', '.join(_word(name) for name in unknown)}"
         found += [Confound(field=name, text=text, known=False) for name in unknown]

@@ -109,10 +109,10 @@ def _metrics(comparison: Comparison) -> list[tuple[str, Callable[[Cell], str]]]:
     return [
         *metrics,
         ("tok/s/MW, provisioned", lambda cell: rate(cell.tps_per_mw)),
-        ("tok/s/MW, metered GPUs", _knots(_metered_mw)),
+        ("tok/s/MW at the knots, metered GPUs", _knots(_metered_mw)),
         ("J/token, provisioned", lambda cell: energy(cell.joules_per_token)),
-        ("J/token, metered GPUs", _knots(lambda knot: energy(metered_joules(knot.mean)))),
-        ("J/output token, metered GPUs", _knots(_metered_output_joules)),
+        ("J/token at the knots, metered GPUs", _knots(lambda knot: energy(metered_joules(knot.mean)))),
+        ("J/output token at the knots, metered GPUs", _knots(_metered_output_joules)),
         ("TTFT s, median", _knots(lambda knot: seconds(knot.mean.ttft_p50_s))),
         ("TTFT s, p99", _knots(lambda knot: seconds(knot.mean.ttft_p99_s))),
         ("E2EL s, median", _knots(lambda knot: seconds(knot.mean.e2el_p50_s))),

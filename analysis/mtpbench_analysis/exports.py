@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtpbench.records import to_json as record_to_json
+from mtpbench_analysis import metered
 from mtpbench_analysis.cells import Cell, Interval, TokenKind
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured
 from mtpbench_analysis.document import describe_workload
 from mtpbench_analysis.frame import Unused
+from mtpbench_analysis.metered import Span
 from mtpbench_analysis.sentences import (
     write_caveats,
     write_crossings,
@@ -44,6 +46,13 @@ _CELL = (
     "tps_per_mw",
     "joules_per_token",
 )
+_METERED = {
+    "metered_w_per_gpu": metered.power_w_per_gpu,
+    "metered_tps_per_mw": metered.tps_per_mw,
+    "metered_joules_per_token": metered.joules_per_token,
+    "metered_joules_per_output_token": metered.joules_per_output_token,
+}
+"""As [lowest, highest]: power belongs to the knots' recipes and is not interpolated."""
 
 
 def to_json(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> str:
@@ -175,6 +184,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
             for knot in cell.knots
         ]
         values = {name: getattr(cell, name) for name in _CELL}
+        values |= {name: _span(derive(cell)) for name, derive in _METERED.items()}
         values |= {
             "interval": _interval(cell.interval),
             "interval_basis": cell.interval_basis,
@@ -192,8 +202,9 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
             "reason": ratio.reason,
             "interval": _interval(ratio.interval),
             "envelope": ratio.envelope,
+            "metered_energy_ratio": _span(metered.energy_ratio(cell, row.cells[0])),
         }
-        for other, ratio in zip(comparison.others, row.ratios, strict=True)
+        for other, ratio, cell in zip(comparison.others, row.ratios, row.cells[1:], strict=True)
     ]
     return {"target_tps": row.target_tps, "cells": cells, "ratios": ratios}
 
@@ -251,6 +262,11 @@ def _knot(side: str, knot: Measured | None) -> dict[str, Any]:
     fields = ("interactivity_tps", "tput_tps_per_gpu", *_KNOT)
     values = {f"{side}_{name}": getattr(knot.mean, name) if knot else None for name in fields}
     return {**values, f"{side}_runs": len(knot.runs) if knot else None}
+
+
+def _span(span: Span | None) -> Any:
+    """Its lowest and its highest value; null where nothing is known."""
+    return None if span is None else [span.low, span.high]
 
 
 def _interval(interval: Interval | None) -> dict[str, float] | None:

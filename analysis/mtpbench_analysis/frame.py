@@ -41,6 +41,8 @@ class CurvePoint:
         acceptance_length: tokens per verification step, the bonus token included.
         acceptance_per_position: accepted at position i / verification steps.
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
+        power_source: what was read, and what it covers.
+        power_cap_w: the power limit that was enforced on every GPU; None where they differ or nobody said.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.
         rel_se_correlation: of the errors of interactivity and throughput, −1 … 1; where it is None they are
@@ -79,6 +81,8 @@ class CurvePoint:
     acceptance_per_position: tuple[float, ...] | None = None
     acceptance_mode: str | None = None
     power_w_per_gpu: float | None = None
+    power_source: str | None = None
+    power_cap_w: float | None = None
     ttft_p50_s: float | None = None
     ttft_p99_s: float | None = None
     e2el_p50_s: float | None = None

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from mtpbench.records import Reference
 from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.compare import Comparison, Ratio, read_curves
+from mtpbench_analysis.compare import Bound, Comparison, Ratio, read_curves
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.figures import MISSING, dollars, energy, rate, seconds, speed, spread, target, times
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.sentences import describe_cost
+from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span, tps_per_mw
+from mtpbench_analysis.sentences import describe_cost, describe_energy
 
 Texts = tuple[str, ...]
 UNKNOWN = "unknown"
@@ -48,10 +49,25 @@ def matched_table(comparison: Comparison) -> Table:
             "cost, $/M tok",
             _per_curve(comparison, lambda cell: _bounded(dollars(cell.usd_per_mtok), cell, "≤")),
         )
-        add("tok/s/MW", _per_curve(comparison, lambda cell: _bounded(rate(cell.tps_per_mw), cell, "≥")))
+        add(
+            "tok/s/MW, provisioned",
+            _per_curve(comparison, lambda cell: _bounded(rate(cell.tps_per_mw), cell, "≥")),
+        )
+    if is_metered(comparison):
+        add(
+            "tok/s/MW, metered GPUs",
+            _per_curve(comparison, lambda c: _bounded(show_span(tps_per_mw(c), rate), c, "≥")),
+        )
+    if comparison.settings.economics is not None:
         add(
             "J/token, provisioned",
             _per_curve(comparison, lambda c: _bounded(energy(c.joules_per_token), c, "≤")),
+        )
+    if is_metered(comparison):
+        add(
+            "J/output token, metered GPUs",
+            _per_curve(comparison, lambda c: _bounded(show_span(joules_per_output_token(c), energy), c, "≤"))
+            + _per_energy_ratio(comparison),
         )
     if any(run.acceptance_length is not None for c in comparison.curves for m in c.front for run in m.runs):
         add("acceptance length at the knots", _per_curve(comparison, _acceptance))
@@ -123,6 +139,11 @@ def reference_table(comparison: Comparison, reference: Reference) -> Table:
     )
 
 
+def is_metered(comparison: Comparison) -> bool:
+    """Whether any cell has metered energy."""
+    return any(joules_per_output_token(cell) for row in comparison.rows for cell in row.cells)
+
+
 def metered_joules(point: CurvePoint) -> float | None:
     """Metered joules for a token at a measured point; None where power was not metered."""
     return None if point.power_w_per_gpu is None else point.power_w_per_gpu / point.tput_tps_per_gpu
@@ -160,6 +181,39 @@ def _per_ratio(comparison: Comparison) -> list[tuple[str, Texts]]:
         (f"{other.label} / {base}", tuple(show_ratio(row.ratios[i]) for row in comparison.rows))
         for i, other in enumerate(comparison.others)
     ]
+
+
+def _per_energy_ratio(comparison: Comparison) -> list[tuple[str, Texts]]:
+    base = comparison.baseline.label
+    return [
+        (
+            f"{other.label} / {base}",
+            tuple(
+                show_energy_ratio(energy_ratio(row.cells[i + 1], row.cells[0]), row.ratios[i].bound)
+                for row in comparison.rows
+            ),
+        )
+        for i, other in enumerate(comparison.others)
+    ]
+
+
+def show_energy_ratio(ratio: Span | None, bound: Bound) -> str:
+    """`0.43× to 0.47×` and what that saves, in a second line; `≤ 0.47×` where the throughput is `≥`.
+
+    Args:
+        ratio: joules for an output token over the baseline's.
+        bound: of the throughput's ratio.
+    """
+    if ratio is None:
+        return MISSING
+    if bound == "at_least":
+        value = f"≤ {times(ratio.high)}×"
+    elif bound == "at_most":
+        value = f"≥ {times(ratio.low)}×"
+    else:
+        value = show_span(ratio, lambda one: f"{times(one or 0)}×")
+    note = " (best points)" if bound == "best_points" else ""
+    return f"{value},\n{describe_energy(ratio, bound)}{note}"
 
 
 def show_ratio(ratio: Ratio) -> str:

@@ -31,7 +31,7 @@ def test_the_label_says_what_is_unknown_and_why() -> None:
 def test_the_table_says_unknown_where_there_is_a_throughput_and_nothing_where_there_is_none() -> None:
     table = write_document(on_a_cpu()).matched
     rows = {(row[0], row[1]): row[2:] for row in table.rows}
-    for metric in ("cost, $/M tok", "tok/s/MW", "J/token, provisioned"):
+    for metric in ("cost, $/M tok", "tok/s/MW, provisioned", "J/token, provisioned"):
         assert rows[metric, "MTP"] == ("unknown", "–")
     assert "unknown price" in table.caption
 

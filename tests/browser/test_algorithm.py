@@ -40,6 +40,10 @@ def comparisons_of(source: Path, **asked: Any) -> list[Comparison]:
 def random_points(noise: random.Random) -> list[CurvePoint]:
     """Two arms whose points may lie anywhere, far apart, at equal places, or alone."""
     points: list[CurvePoint] = []
+    # All points metered alike, some not at all, or by two kinds of meter.
+    meters = noise.choice(
+        (("nvml",), ("nvml", None), ("nvml", "nvml", "nvml", "nvml, module scope"), (None,))
+    )
     for arm in ("off", "mtp", "mtp-k1"):
         count = noise.choice((1, 2, 3, 4, 6, 9, 14))
         pairs = [
@@ -50,6 +54,8 @@ def random_points(noise: random.Random) -> list[CurvePoint]:
             share = noise.uniform(0.05, 0.95)
             total = point.tput_tps_per_gpu
             extra = {"output_tps_per_gpu": total * share, "input_tps_per_gpu": total * (1 - share)}
+            meter = noise.choice(meters)
+            power = None if meter is None else round(noise.uniform(100, 1200), noise.choice((0, 6)))
             points.append(
                 CurvePoint(
                     arm=arm,
@@ -58,6 +64,8 @@ def random_points(noise: random.Random) -> list[CurvePoint]:
                     concurrency=point.concurrency,
                     hardware="b200",
                     engine="vllm",
+                    power_w_per_gpu=power,
+                    power_source=meter,
                     **extra,
                 )
             )
@@ -227,13 +235,22 @@ def test_wide_gaps_and_repeats_read_the_same_in_words(open_page: OpenPage) -> No
     for _ in range(25):
         comparisons += compare_points(point_set(*random_points(noise)), Question()).comparisons
     page = open_page(comparisons)
-    states = set()
+    states, told = set(), ""
     for index, comparison in enumerate(comparisons):
         page.evaluate(f"location.hash = 'c={index}&labels=1'")
         page.wait_for_function(f"!document.querySelector('section[data-index=\"{index}\"]').hidden")
-        assert page_texts(page)[1] == list(write_document(comparison).sentences)
+        document = write_document(comparison)
+        rows, words = page_texts(page)
+        assert [[cell.replace("\n", " ") for cell in row[1:]] for row in rows] == [
+            [cell.replace("\n", " ") for cell in row[1:]] for row in document.matched.rows
+        ]
+        assert words == list(document.sentences)
+        told += " ".join(words)
         states |= {ratio.reason and ratio.reason[:5] for row in comparison.rows for ratio in row.ratios}
     assert {"withh", "not r", None} <= states
+    assert {"less energy", "more energy", " less to ", "at most "} <= {
+        text for text in ("less energy", "more energy", " less to ", "at most ") if text in told
+    }
 
 
 def test_bands_and_intervals_are_pythons(open_page: OpenPage) -> None:

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtpbench.records import Engine, Json, Load, Point, PointResult, Topology, WorkerRole, Workload
+from mtpbench.records import (
+    Energy,
+    Engine,
+    GpuCondition,
+    Json,
+    Load,
+    Point,
+    PointResult,
+    Topology,
+    WorkerRole,
+    Workload,
+)
 from mtpbench.store import StoredPoint, read_sweep
 from mtpbench_analysis.agreement import ArmAnswers
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
@@ -111,6 +122,8 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         acceptance_per_position=result.acceptance.per_position,
         acceptance_mode=speculation.acceptance.mode if speculation else "off",
         power_w_per_gpu=result.energy.mean_power_w_per_gpu,
+        power_source=_power_source(result.energy),
+        power_cap_w=_power_cap_w(result.gpus),
         ttft_p50_s=result.ttft_s.p50 if result.ttft_s else None,
         ttft_p99_s=result.ttft_s.p99 if result.ttft_s else None,
         e2el_p50_s=result.e2el_s.p50 if result.e2el_s else None,
@@ -143,6 +156,17 @@ def _errors(result: PointResult) -> dict[str, Any]:
         "rel_se_correlation": found.correlation,
         "se_df": found.df,
     }
+
+
+def _power_source(energy: Energy) -> str | None:
+    """What was read; whether it could be cross-checked says something of the point, not of the meter."""
+    return None if energy.energy_j is None else energy.source.removesuffix(", not cross-checked")
+
+
+def _power_cap_w(gpus: Sequence[GpuCondition]) -> float | None:
+    held = [gpu for gpu in gpus if not gpu.name.startswith("unused")]
+    caps = {cap for gpu in held for cap in (gpu.power_cap_min_w, gpu.power_cap_max_w)}
+    return caps.pop() if len(caps) == 1 else None
 
 
 def _gpus(topology: Topology, role: WorkerRole) -> int | None:

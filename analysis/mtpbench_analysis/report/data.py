@@ -55,6 +55,7 @@ TEXTS = (
     "settings",
     "date",
     "acceptance_mode",
+    "power_source",
     "source",
     "reasons",
 )

@@ -23,7 +23,7 @@ from mtpbench_analysis.report.health import describe_health
 from mtpbench_analysis.traces.sweep import SweepTrace
 
 SCRIPTS = (
-    *("figures", "curve", "words", "model", "table", "chart", "export", "card"),
+    *("figures", "curve", "metered", "words", "model", "table", "chart", "export", "card"),
     *("traces", "facts", "plots", "panel", "sweep", "main"),
 )
 """Parts of the page's script in the order in which they need each other."""

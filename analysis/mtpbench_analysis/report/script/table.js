@@ -76,14 +76,23 @@ const ofKnots = (show) => (cell) =>
 const positionsOf = (knot) => (knot.acceptance_per_position || []).map((share) => fixed(share, 2)).join(" / ") || MISSING;
 const lengthOf = (knot) => (known(knot.acceptance_length) ? fixed(knot.acceptance_length, 2) : MISSING);
 
-/** The table's metrics: [name, cell → [line, second line], whether it stands in the short table]. */
-function tableMetrics(comparison, view) {
-  const { economics } = comparison, found = [["tok/s/GPU", showThroughput, true]];
+/** The table's metrics: [name, cell → [line, second line], whether it stands in the short table, and, where there is
+ * one, (ratio, cell, the baseline's cell) → [line, second line]]. */
+function tableMetrics(comparison, view, metered) {
+  const { economics } = comparison, found = [["tok/s/GPU", showThroughput, true, showRatio]];
   if (economics) {
     const price = economics.prices[view.tier], { kw } = economics;
     found.push([`cost, $/M tok, ${view.tier}`, (cell) => bounded(dollars(usdPerM(cell, "total", price)), cell, "≤"), true]);
-    found.push(["tok/s/MW", (cell) => bounded(rate(tpsPerMw(cell.tput, kw)), cell, "≥"), true]);
-    found.push(["J/token, provisioned", (cell) => bounded(energy(joulesPerToken(cell.tput, wattsOf(kw))), cell, "≤"), true]);
+    found.push(["tok/s/MW, provisioned", (cell) => bounded(rate(tpsPerMw(cell.tput, kw)), cell, "≥"), true]);
+  }
+  if (metered) found.push(["tok/s/MW, metered GPUs", (cell) => bounded(showSpan(meteredTpsPerMw(cell), rate), cell, "≥"), true]);
+  if (economics) {
+    const watts = wattsOf(economics.kw);
+    found.push(["J/token, provisioned", (cell) => bounded(energy(joulesPerToken(cell.tput, watts)), cell, "≤"), true]);
+  }
+  if (metered) {
+    found.push(["J/output token, metered GPUs", (cell) => bounded(showSpan(outputJoules(cell), energy), cell, "≤"), true,
+      (ratio, cell, base) => showEnergyRatio(energyRatio(cell, base), ratio.bound)]);
   }
   const has = comparison.curves.some((curve) => curve.points.some((point) => known(point.acceptance_length)));
   if (has) found.push(["acceptance length at the knots", ofKnots(lengthOf), true]);
@@ -96,13 +105,9 @@ function tableMetrics(comparison, view) {
       found.push([`$/M ${kind} tokens, ${tier}`, (cell) => [dollars(usdPerM(cell, kind, price))], false]);
     }
   }
-  // Provisioned and metered side by side, though the first stands in the short table too.
-  const kw = economics ? economics.kw : null;
-  found.push(["tok/s/MW, provisioned", (cell) => [rate(tpsPerMw(cell.tput, kw))], false]);
-  found.push(["tok/s/MW, metered GPUs", ofKnots((knot) => rate(meteredMw(knot))), false]);
-  found.push(["J/token, provisioned", (cell) => [energy(joulesPerToken(cell.tput, wattsOf(kw)))], false]);
-  found.push(["J/token, metered GPUs", ofKnots((knot) => energy(meteredJoules(knot))), false]);
-  found.push(["J/output token, metered GPUs", ofKnots((knot) => energy(meteredOutputJoules(knot))), false]);
+  found.push(["tok/s/MW at the knots, metered GPUs", ofKnots((knot) => rate(meteredMw(knot))), false]);
+  found.push(["J/token at the knots, metered GPUs", ofKnots((knot) => energy(meteredJoules(knot))), false]);
+  found.push(["J/output token at the knots, metered GPUs", ofKnots((knot) => energy(meteredOutputJoules(knot))), false]);
   found.push(["TTFT s, median", ofKnots((knot) => seconds(knot.ttft_p50_s)), false]);
   found.push(["TTFT s, p99", ofKnots((knot) => seconds(knot.ttft_p99_s)), false]);
   found.push(["E2EL s, median", ofKnots((knot) => seconds(knot.e2el_p50_s)), false]);
@@ -115,13 +120,15 @@ function tableRows(comparison, view, read) {
   const order = [...comparison.curves.slice(1).map((curve) => curve.number), 0], rows = [];
   const base = comparison.curves[0].label;
   const push = (metric, who, texts, first, more) => rows.push({ metric: first ? metric : "", name: metric, who, texts, section: first, more });
-  for (const [metric, show, always] of tableMetrics(comparison, view)) {
+  const metered = read.some((one) => one.cells && one.cells.some((cell) => outputJoules(cell)));
+  for (const [metric, show, always, showRatioOf] of tableMetrics(comparison, view, metered)) {
     const body = order.map((i) => read.map((one) => (one.cells ? show(one.cells[i]) : [MISSING])));
     if (!always && body.every((texts) => texts.every((lines) => lines[0] === MISSING))) continue;
     order.forEach((i, place) => push(metric, comparison.curves[i].label, body[place], place === 0, !always));
-    if (metric !== "tok/s/GPU") continue;
+    if (!showRatioOf) continue;
+    const ratioOf = (one, i) => (one.cells ? showRatioOf(one.ratios[i], one.cells[i + 1], one.cells[0]) : [MISSING]);
     comparison.curves.slice(1).forEach((curve, i) =>
-      push(metric, `${curve.label} / ${base}`, read.map((one) => (one.cells ? showRatio(one.ratios[i]) : [MISSING])), false, false));
+      push(metric, `${curve.label} / ${base}`, read.map((one) => ratioOf(one, i)), false, false));
   }
   return rows;
 }

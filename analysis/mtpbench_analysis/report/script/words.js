@@ -67,5 +67,6 @@ function sentenceOf(other, cell, base, baseCell, ratio, kind, price) {
       + `so there is no ratio. ${clauseOf(...reached, kind)}; ${runsText([reached[1]])}.`;
   }
   return `At ${at} tok/s/user ${servesText(other, cell)} and ${figureOf(base, baseCell)}: `
-    + `${verdictOf(ratio, cell, baseCell, other, base, kind, price)}. ${basisOf(other, cell, base, baseCell, kind)}`;
+    + `${verdictOf(ratio, cell, baseCell, other, base, kind, price)}. ${basisOf(other, cell, base, baseCell, kind)}`
+    + energySentence(other, cell, base, baseCell, ratio.bound, kind);
 }

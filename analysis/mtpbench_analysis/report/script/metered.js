@@ -1,0 +1,67 @@
+// Metered energy at a target, the same as metered.py: power lies between the knots' and is never interpolated.
+const metersOf = (cell) => new Set(cell.knots.map((knot) => knot.power_source ?? null));
+
+/** [lowest, highest] metered power of one GPU; null where a knot has none, or the knots were metered differently. */
+function meteredPower(cell) {
+  const powers = cell.knots.map((knot) => knot.power_w_per_gpu);
+  if (cell.tput === null || !powers.length || !powers.every(known) || metersOf(cell).size > 1) return null;
+  return [Math.min(...powers), Math.max(...powers)];
+}
+
+/** [lowest, highest] joules for an output token, all energy put on them. */
+function outputJoules(cell) {
+  const power = meteredPower(cell);
+  return power && cell.output ? power.map((watts) => watts / cell.output) : null;
+}
+
+/** [lowest, highest] tokens/s of a megawatt that the GPUs draw. */
+function meteredTpsPerMw(cell) {
+  const power = meteredPower(cell);
+  return power ? [tpsPerMw(cell.tput, power[1] / 1000), tpsPerMw(cell.tput, power[0] / 1000)] : null;
+}
+
+/** [lowest, highest] joules for an output token over the baseline's; null where a side is unknown or hardly known. */
+function energyRatio(cell, base) {
+  const ours = outputJoules(cell), theirs = outputJoules(base);
+  if (!ours || !theirs || cell.wide || base.wide) return null;
+  const [mine, its] = [metersOf(cell), metersOf(base)];
+  if (mine.size !== its.size || [...mine].some((meter) => !its.has(meter))) return null;
+  return [ours[0] / theirs[1], ours[1] / theirs[0]];
+}
+
+/** `2.10 to 2.31`; one figure where both read alike. */
+function showSpan(span, show) {
+  if (!span) return MISSING;
+  const [low, high] = span.map(show);
+  return low === high ? low : `${low} to ${high}`;
+}
+
+/** `52.9% to 60.4% less energy`, as sentences.py says it; `bound` is that of the throughput's ratio. */
+function describeEnergy(span, bound) {
+  const change = (ratio) => [percent(Math.abs(1 - ratio)), ratio <= 1 ? "less" : "more"];
+  const [most, more] = change(span[1]), [least, less] = change(span[0]);
+  if (bound === "at_least") return `${more === "less" ? "at least" : "at most"} ${most} ${more} energy`;
+  if (bound === "at_most") return `${less === "less" ? "at most" : "at least"} ${least} ${less} energy`;
+  if (most === "0.0%" && least === "0.0%") return "the same energy";
+  if (more === less) {
+    const [near, far] = more === "less" ? [most, least] : [least, most];
+    return `${near === far ? near : `${near} to ${far}`} ${more} energy`;
+  }
+  return `${least} less to ${most} more energy`;
+}
+
+function showEnergyRatio(span, bound) {
+  if (!span) return [MISSING];
+  const value = { at_least: `≤ ${times(span[1])}×`, at_most: `≥ ${times(span[0])}×` }[bound] || showSpan(span, (one) => `${times(one)}×`);
+  return [`${value},`, describeEnergy(span, bound) + (bound === "best_points" ? " (best points)" : "")];
+}
+
+/** The sentence of a target about energy, a space before it; nothing where a side was not metered. */
+function energySentence(other, cell, base, baseCell, bound, kind) {
+  const span = energyRatio(cell, baseCell);
+  if (!span) return "";
+  const joules = (one) => (one.state === "at_least" ? "at most " : "") + showSpan(outputJoules(one), energy);
+  const best = bound === "best_points" ? ", best point against best point" : "";
+  return ` By ${kind} power of the GPUs an output token takes ${joules(cell)} J with ${other.label} and `
+    + `${joules(baseCell)} J with ${base.label}: ${describeEnergy(span, bound)}${best}.`;
+}
