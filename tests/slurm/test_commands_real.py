@@ -245,6 +245,25 @@ def test_limits_dependencies_and_impossible_requests(
     ]
 
 
+def test_waiting_jobs_know_their_place(cluster: PrivateSlurm, submit: Callable[..., Submitted]) -> None:
+    hog = submit(cluster, "hog", "sleep 60", "--nodes=4", "--exclusive").job_id
+    assert hog is not None
+    watch(cluster, hog, "running")
+    jobs = [submit(cluster, name, "true", "--nodes=4", "--exclusive").job_id for name in ("a", "b")]
+    held = submit(cluster, "held", "true", "--hold").job_id
+    after = submit(cluster, "after", "true", f"--dependency=afterok:{hog}").job_id
+    asked = [job for job in (*jobs, held, after) if job is not None]
+    assert len(asked) == 4
+
+    def places() -> list[tuple[int, int] | None]:
+        look = ours(cluster).look([], asked)
+        found = [look.sights[job].place for job in asked if job in look.sights]
+        return [place and (place.number, place.of) for place in found]
+
+    wait_until(lambda: places() == [(1, 2), (2, 2), None, None], "two jobs to wait their turn", SHORT_S)
+    assert see(cluster, hog).place is None  # type: ignore[union-attr]
+
+
 def test_more_nodes_than_there_are_never_run(cluster: PrivateSlurm, submit: Callable[..., Submitted]) -> None:
     answer = submit(cluster, "nodes", "true", "-N9")
     if answer.job_id is None:

@@ -22,7 +22,9 @@ from mtpbench.errors import RunError
 from mtpbench.slurm.listings import (
     SACCT_FORMAT,
     SQUEUE_FORMAT,
+    WAITING_FORMAT,
     Unreadable,
+    parse_places,
     parse_sacct,
     parse_scontrol_jobs,
     parse_squeue,
@@ -150,7 +152,7 @@ class Slurm:
         return Submitted(error=f"sbatch answered {said.out.strip()[:200]!r} instead of a job id")
 
     def look(self, names: Collection[str], job_ids: Collection[str]) -> Look:
-        """What becomes of jobs: one query for all, and more only for those that it does not show.
+        """What becomes of jobs: one query for all, one more where some wait, and one for each that it lacks.
 
         Args:
             names: the names of the jobs; ids come round again, and one of another name is another's job.
@@ -166,6 +168,7 @@ class Slurm:
             for job_id in sorted({_base(one) for one in _absent(wanted, sights)}):
                 sights |= _chosen(self._show(job_id), names, wanted - sights.keys())
             self._name_failed_nodes(sights)
+            self._find_places(sights)
         except _NoAnswer as why:
             return Look(answer="failed", error=str(why))
         absent = _absent(wanted, sights)
@@ -239,6 +242,16 @@ class Slurm:
                 for shown in self._show(job_id):
                     if shown.job_id == job_id:
                         sights[job_id] = replace(sight, failed_node=shown.failed_node)
+
+    def _find_places(self, sights: dict[str, JobSight]) -> None:
+        """Add where waiting jobs stand; what can't be told is left out."""
+        waiting = [job_id for job_id, sight in sights.items() if sight.state == "pending"]
+        if not waiting:
+            return
+        said = self._call("squeue", "-h", "-a", "-r", "-t", "PENDING", "-O", WAITING_FORMAT)
+        places = {} if said.failed else parse_places(said.out)
+        for job_id in waiting:
+            sights[job_id] = replace(sights[job_id], place=places.get(job_id))
 
     def _history(self, *words: str) -> tuple[tuple[JobSight, ...], str | None]:
         """What accounting remembers, and why it could not be asked where that is news."""

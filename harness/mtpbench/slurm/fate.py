@@ -120,6 +120,8 @@ def _pending(sight: JobSight) -> str:
     text: str = "requeued" if sight.state == "requeued" or (sight.restarts or 0) > 0 else sight.state
     if sight.reason and sight.reason != "None":
         text += f" ({sight.reason})"
+    if place := sight.place:
+        text += f", place {place.number} of {place.of} in {place.partition}"
     if sight.start_estimate:
         text += f", starts about {sight.start_estimate}"
     return text

@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from mtpbench.slurm.states import NEVER, JobSight, State
+from mtpbench.slurm.states import NEVER, JobSight, Place, State
 
 SQUEUE_FORMAT = (
     "JobArrayID:|,State:|,Reason:|,RestartCnt:|,exit_code:|,NodeList:|,StartTime:|,TimeLeft:|,Name:|."
 )
 """For `squeue -O`: a field and what follows it. The last mark shows that a record was not cut off."""
+
+WAITING_FORMAT = "JobArrayID:|,PriorityLong:|,Partition:|,Reason:|."
+"""The same for the jobs that wait."""
+TURN_REASONS = frozenset(("Priority", "Resources", "None"))
+"""Of a job that only waits its turn; others wait for another job, a date, or a hand."""
 
 SACCT_FORMAT = "JobID,State,ExitCode,Reason,NodeList,JobName,Cluster"
 """For `sacct -P -o`: the name where a separator in it does no harm."""
@@ -71,6 +76,26 @@ def parse_squeue(text: str) -> tuple[JobSight, ...]:
         Unreadable: something else was printed, or the output was cut off.
     """
     return tuple(map(_squeue_sight, _records(text, _SQUEUE_BEGINS, "squeue")))
+
+
+_WAITING = re.compile(rf"(?P<id>{_ID})\|(?P<priority>\d+)\|(?P<partition>[^|\n]*)\|(?P<reason>[^|\n]*)\|\.")
+
+
+def parse_places(text: str) -> dict[str, Place]:
+    """By job id, the place of every job that waits its turn, in the output of `squeue -O WAITING_FORMAT`.
+
+    The higher priority comes first, then what squeue shows first. A line that can't be read is left out.
+    """
+    queues: dict[str, list[tuple[int, str]]] = {}
+    for line in text.splitlines():
+        found = _WAITING.fullmatch(line.strip())
+        if found is not None and found["reason"] in TURN_REASONS:
+            queues.setdefault(found["partition"], []).append((-int(found["priority"]), found["id"]))
+    return {
+        job_id: Place(number=number, of=len(waiting), partition=partition)
+        for partition, waiting in queues.items()
+        for number, (_, job_id) in enumerate(sorted(waiting, key=lambda one: one[0]), 1)
+    }
 
 
 def _squeue_sight(record: str) -> JobSight:

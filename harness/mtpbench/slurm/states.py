@@ -53,6 +53,15 @@ _ENDINGS: dict[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a job stands among those that wait their turn in its partition, as far as Slurm shows them."""
+
+    number: int
+    of: int
+    partition: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobSight:
     """What Slurm says of one job or array task.
 
@@ -66,6 +75,7 @@ class JobSight:
         exit_code: of the batch script; None before its end and where a signal ended it.
         signal: the number of the signal that ended it.
         start_estimate: local time at which Slurm means to start a waiting job.
+        place: of a job that waits its turn; None where it waits for something else, or nobody told.
         time_left_s: until its time limit, where it has one.
         dependency_never: it waits for a job that failed.
         failed_node: the node that it lost.
@@ -82,6 +92,7 @@ class JobSight:
     exit_code: int | None = None
     signal: int | None = None
     start_estimate: str | None = None
+    place: Place | None = None
     time_left_s: float | None = None
     dependency_never: bool = False
     failed_node: str | None = None

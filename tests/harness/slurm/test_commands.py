@@ -11,6 +11,7 @@ import pytest
 
 from mtpbench.errors import RunError
 from mtpbench.slurm.commands import Look, Slurm, clean
+from mtpbench.slurm.states import Place
 
 OUTAGES = (
     "slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
@@ -111,7 +112,20 @@ def test_look_sees_whole_arrays_tasks_and_jobs_in_one_query(play: Play, tmp_path
         "5_1": "pending",
         "6": "failed",
     }
-    assert (calls(tmp_path, "squeue"), calls(tmp_path, "scontrol")) == (1, 0)
+    # The second one asks where the waiting task stands.
+    assert (calls(tmp_path, "squeue"), calls(tmp_path, "scontrol")) == (2, 0)
+    play(squeue=rows(("5_0", "RUNNING", "a"))).look(["a"], ["5"])
+    assert calls(tmp_path, "squeue") == 3
+
+
+def test_waiting_jobs_have_a_place_where_slurm_tells_it(play: Play) -> None:
+    listing = rows(("5", "PENDING", "a"))
+    places = "printf '9|7|batch|Priority|.\\n5|3|batch|Priority|.\\n'"
+    told = play(squeue=f'case "$*" in *PriorityLong*) {places}; exit;; esac\n{listing}')
+    assert told.look(["a"], ["5"]).sights["5"].place == Place(number=2, of=2, partition="batch")
+    silent = play(squeue=f'case "$*" in *PriorityLong*) exit 1;; esac\n{listing}')
+    look = silent.look(["a"], ["5"])
+    assert (look.answer, look.sights["5"].place) == ("ok", None)
 
 
 @pytest.mark.parametrize("text", OUTAGES)

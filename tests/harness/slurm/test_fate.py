@@ -10,7 +10,7 @@ import pytest
 
 from mtpbench.slurm.fate import Fate, JobFiles, tell
 from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Submission
-from mtpbench.slurm.states import JobSight
+from mtpbench.slurm.states import JobSight, Place
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY = "mtp_1xTP8_0a"
@@ -73,6 +73,8 @@ def test_a_submission_that_failed_says_why() -> None:
 def test_waiting_in_the_queue() -> None:
     waiting = fate(None, sight("pending", reason="Priority", start_estimate="12:30"))
     assert (waiting.state, waiting.words) == ("pending", "pending (Priority), starts about 12:30")
+    third = sight("pending", reason="Priority", place=Place(number=3, of=12, partition="batch"))
+    assert fate(None, third).words == "pending (Priority), place 3 of 12 in batch"
     again = fate(None, sight("pending", reason="BeginTime", restarts=1))
     assert again.words == "requeued (BeginTime)"
     never = fate(None, sight("pending", reason="DependencyNeverSatisfied", dependency_never=True))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.slurm.listings import Unreadable, parse_sacct, parse_scontrol_jobs, parse_squeue
-from mtpbench.slurm.states import JobSight, State, cause
+from mtpbench.slurm.listings import Unreadable, parse_places, parse_sacct, parse_scontrol_jobs, parse_squeue
+from mtpbench.slurm.states import JobSight, Place, State, cause
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "slurm"
 VERSIONS = ("22.05.8", "24.11.5")
@@ -204,3 +204,22 @@ def test_the_tasks_of_an_array_are_unfolded_and_a_list_cut_short_is_refused() ->
 )
 def test_causes_that_could_not_be_recorded(sight: dict[str, object], words: str | None) -> None:
     assert cause(JobSight(job_id="1", name="x", **sight)) == words  # type: ignore[arg-type]
+
+
+def test_places_in_the_queue_are_those_of_jobs_that_wait_their_turn() -> None:
+    text = (
+        "7|100|batch|Priority|.\n"
+        "8_2|400|batch|Resources|.\n"
+        "9|400|batch|Priority|.\n"
+        "10|900|batch|Dependency|.\n"
+        "11|0|batch|JobHeldUser|.\n"
+        "12|5|debug|None|.\n"
+        "not a job\n"
+    )
+    assert parse_places(text) == {
+        "8_2": Place(number=1, of=3, partition="batch"),
+        "9": Place(number=2, of=3, partition="batch"),
+        "7": Place(number=3, of=3, partition="batch"),
+        "12": Place(number=1, of=1, partition="debug"),
+    }
+    assert parse_places("") == {}
