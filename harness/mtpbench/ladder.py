@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,9 +116,9 @@ class Ladder:
         first, directory = self.waiting[0], self.servers / f"{self.deployment.key}@{_stamp()}"
         executor, rules = self.site.executor(directory), first.measurement
         async with contextlib.AsyncExitStack() as stack:
-            meter = await stack.enter_async_context(
-                await meter_at(self.site, self.deployment, first, directory)
-            )
+            meter = await self._unless_stopped(self._meter(stack, first, directory))
+            if meter is None:
+                return STOPPED
             if rules.power == "required" and meter.reason is not None:
                 raise StartError(f"required, but can't be read: {meter.reason}", process="power")
             cold = await self._unless_stopped(meter.rest("before_start", rules.idle_s))
@@ -139,6 +139,10 @@ class Ladder:
                 self.observer.point_started(point)
                 await self._serve_point(start, point, notes)
         return "the server died"
+
+    async def _meter(self, stack: contextlib.AsyncExitStack, point: Point, directory: Path) -> Meter:
+        """What meters this start, running until the stack ends."""
+        return await stack.enter_async_context(await meter_at(self.site, self.deployment, point, directory))
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What the work gives; None where the run was stopped first: the work is cancelled then."""
@@ -215,7 +219,7 @@ class Ladder:
         )
         halt = asyncio.Event()
         watching = asyncio.create_task(self._watch(live, halt))
-        async with sampler:
+        async with sampler, _cancelled_at_end(watching):
             await start.meter.begin()
             try:
                 driven = await drive(
@@ -233,7 +237,6 @@ class Ladder:
                 )
             finally:
                 await start.meter.end()
-        watching.cancel()
         sampler.start_clock(driven.origin)
         return driven, sampler
 
@@ -248,6 +251,7 @@ class Ladder:
             power_reason=start.meter.reason,
             idle=start.idle,
             gpus=start.meter.conditions,
+            grace_reason=start.meter.grace_reason,
             nodes={process.name: process.node for process in self.deployment.processes},
             answers=start.quality.answers,
             evaluation=start.quality.evaluation,
@@ -278,6 +282,15 @@ class Ladder:
         provenance = collect(point, origin, (now, now))
         self.store.write(point, result, provenance, raw, {"failure": why.encode()})
         self.observer.point_finished(point, result)
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_end(task: asyncio.Task[None]) -> AsyncIterator[None]:
+    """A task that goes on no longer than the block does, however that ends."""
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -136,6 +136,8 @@ def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, no
         notes.power_source,
         max_gap_s=_max_gap_s(point),
     )
+    if energy.energy_j is not None and energy.grace_energy_j is None and notes.grace_reason is not None:
+        energy = dataclasses.replace(energy, grace_reason=notes.grace_reason)
     return dataclasses.replace(energy, energy_j_by_node=split_by_node(energy.energy_j_by_gpu, notes.nodes))
 
 
@@ -143,6 +145,8 @@ def _max_gap_s(point: Point) -> float:
     """The longest hole between two power readings that may be bridged, in engine seconds."""
     if point.simulation and point.simulation.clock == "virtual":
         return math.inf  # the model is asked, not sampled: its counter misses nothing between two readings
+    if point.simulation is None:
+        return MAX_GAP_S  # meters are read ten times a second, however often counters are scraped
     return max(MAX_GAP_S, 3 * point.measurement.sample_interval_s) * time_scale(point)
 
 

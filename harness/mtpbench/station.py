@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -30,12 +31,14 @@ class Station:
         launch: words in front of a command that run it there, input and output connected (`srun … `).
         directory: a folder that both hosts see; None for a private one of this host.
         environment: what `launch` starts with; None for this process's own.
+        python: Python with mtpbench there.
     """
 
     host: str
     launch: tuple[str, ...] = ()
     directory: Path | None = None
     environment: Mapping[str, str] | None = None
+    python: str = sys.executable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,20 +80,30 @@ async def ask_clock(process: asyncio.subprocess.Process, what: str) -> ClockOffs
     """
     assert process.stdin is not None
     assert process.stdout is not None
+    answers, words = process.stdout, process.stdin
+
+    async def ask() -> int:
+        words.write(b"clock\n")
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                line = await answers.readline()
+        except TimeoutError:
+            line = b""
+        try:
+            return int(json.loads(line)["clock"])
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{what} does not tell its clock ({line!r})") from None
+
+    return await compare_clocks(ask)
+
+
+async def compare_clocks(ask: Callable[[], Awaitable[int]]) -> ClockOffset:
+    """The offset of a clock that answers with its nanoseconds; what `ask` raises is passed on."""
     best: ClockOffset | None = None
     for _ in range(ASKS):
         asked = time.perf_counter_ns()
-        process.stdin.write(b"clock\n")
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                line = await process.stdout.readline()
-        except TimeoutError:
-            line = b""
+        theirs = await ask()
         answered = time.perf_counter_ns()
-        try:
-            theirs = int(json.loads(line)["clock"])
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{what} does not tell its clock ({line!r})") from None
         error = (answered - asked + 1) // 2
         if best is None or error < best.error_ns:
             best = ClockOffset(offset_ns=theirs - (asked + answered) // 2, error_ns=error)

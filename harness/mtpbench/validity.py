@@ -42,6 +42,7 @@ CODES: Mapping[str, str] = {
     "mtp_not_accepting": "MTP is on, but (almost) no draft token was accepted",
     "off_is_drafting": "speculation is off in the sweep, but the engine drafts tokens",
     "mtp_no_counters": "MTP is on, but nothing shows that drafts were accepted",
+    "power_missing": "the sweep requires power, and the energy is unknown",
 }
 
 
@@ -63,6 +64,7 @@ def check(point: Point, table: RequestTable, result: PointResult, facts: RunFact
         *_check_window(point, result),
         *_check_client(point, table, result),
         *_check_acceptance(point, result),
+        *_check_power(point, result),
     ]
     order = list(CODES)
     return tuple(sorted(found, key=lambda reason: order.index(reason.code)))
@@ -109,6 +111,12 @@ def _check_requests(point: Point, table: RequestTable, result: PointResult) -> I
             detail=f"{sum(failed.values())} of {result.requests} measured requests failed ({share:.1%}; "
             f"allowed {point.measurement.max_error_rate:.1%}): {_listed(failed)}{_first_words(table)}",
         )
+
+
+def _check_power(point: Point, result: PointResult) -> Iterable[Reason]:
+    # Throughput stands without energy; only a sweep that came for energy is not served by it.
+    if point.measurement.power == "required" and result.energy.energy_j is None:
+        yield Reason(code="power_missing", detail=f"`power: required`, but {result.energy.reason}")
 
 
 def _check_lengths(point: Point, table: RequestTable) -> Iterable[Reason]:

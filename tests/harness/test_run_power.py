@@ -103,6 +103,35 @@ def test_power_that_is_required_and_can_not_be_read_starts_nothing(
     assert logs == []
 
 
+def test_a_point_whose_energy_got_lost_is_measured_again_where_power_is_required(
+    write_sweep, on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def real_meter(site: LocalSite, deployment, _point: Point, directory: Path) -> Meter:  # type: ignore[no-untyped-def]
+        return Meter(site.metered(deployment, directory), directory)
+
+    on_standin.setattr(ladder, "meter_at", real_meter)
+    on_standin.setattr(ladder.simulated_power, "readings", lambda _: [])
+    on_standin.setattr("mtpbench.metrics.MAX_GAP_S", 0.5)
+    on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 at 2500 lost 1")
+    rules = ("min_window_s: 0.1", "min_window_s: 0.1, idle_s: 0, power: required")
+    sweep = load_sweep(write_sweep(REAL_TIME, rules, ("concurrency: [1, 2]", "concurrency: [1, 2, 4, 8]")))
+    mine = tuple(point for point in sweep.points if point.arm.name == "off")
+    store = SweepStore(tmp_path, sweep.info)
+    stored = measure(mine, store, Quiet())
+    assert len(stored) == 4
+    lost = [one for one in stored if one.result.energy.energy_j is None]
+    assert lost
+    for one in stored:
+        found = {reason.code: reason.detail for reason in one.result.reasons}
+        assert ("power_missing" in found) == (one in lost)
+        # Throughput is there all the same.
+        assert one.result.steady is not None
+    assert "`power: required`, but " in {r.code: r.detail for r in lost[-1].result.reasons}["power_missing"]
+    assert {point.id for ladder in plan_run(mine, store).ladders for point in ladder} >= {
+        one.point.id for one in lost
+    }
+
+
 def test_a_simulated_engine_meets_the_requirement(write_sweep, tmp_path: Path) -> None:
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, power: required")
     sweep = load_sweep(write_sweep(rules))

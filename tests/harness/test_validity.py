@@ -85,6 +85,12 @@ CASES = {
         {"counters": counter_samples(drafts_per_s=0)},
     ],
     "mtp_no_counters": [{"counters": []}],
+    "power_missing": [
+        {
+            "point": make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, power="required")),
+            "power": [],
+        }
+    ],
 }
 
 
@@ -101,6 +107,12 @@ def test_each_rule_is_broken_by_its_case(code, case):
     found = judge(**case)
     assert code in found
     assert found[code]
+
+
+def test_energy_that_is_missing_breaks_no_rule_where_nobody_required_it():
+    assert "power_missing" not in judge(power=[])
+    asked = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, power="required"))
+    assert "power_missing" not in judge(point=asked)
 
 
 def test_an_engine_that_died_inside_is_named_from_what_the_stream_said():

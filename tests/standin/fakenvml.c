@@ -6,6 +6,8 @@
  *   module W      what a module draws besides     update_ms U   the counter and power move this often (20)
  *   name X        X_X becomes "NVIDIA X X"        scale S       the counter counts S times what power says (1)
  *   hopper G      GPU G alone is named a GH200    reasons M     the mask of clock-event reasons (4: power cap)
+ *   slow_ms M     every reading of a GPU takes M milliseconds
+ *   mig_of G      GPU G alone is divided by MIG   zero G        GPU G alone draws nothing
  *   mig 1 | no_counter 1 | no_instant 1 | no_power 1 | no_gpu_scope 1 | no_module_scope 1
  * and, T milliseconds after nvmlInit, for GPU G:
  *   at T lost G | at T reset G | at T freeze G | at T swap G
@@ -34,6 +36,7 @@ static struct gpu gpus[MOST_GPUS];
 static int gpu_count;
 static double begun_s, first_watts, module_watts, update_s, scale;
 static unsigned clock_reasons = 4; /* the software power cap */
+static int slow_ms, mig_of = NEVER, zero = NEVER;
 static int hopper = NEVER, mig, no_counter, no_instant, no_power, no_gpu_scope, no_module_scope;
 static char name[64];
 
@@ -47,7 +50,7 @@ static double since_init(void) { return seconds(CLOCK_MONOTONIC) - begun_s; }
 
 static int after(double moment_s) { return moment_s != NEVER && since_init() >= moment_s; }
 
-static double draw(const struct gpu *gpu) { return first_watts + 100 * gpu->index; }
+static double draw(const struct gpu *gpu) { return gpu->index == zero ? 0 : first_watts + 100 * gpu->index; }
 
 /* The counter and power stand still between two updates, and for good once they are frozen. */
 static double counted_until(const struct gpu *gpu) {
@@ -72,6 +75,9 @@ static void set(const char *word, const char *value) {
     if (!strcmp(word, "update_ms")) update_s = number / 1e3;
     if (!strcmp(word, "scale")) scale = number;
     if (!strcmp(word, "mig")) mig = number;
+    if (!strcmp(word, "slow_ms")) slow_ms = number;
+    if (!strcmp(word, "mig_of")) mig_of = number;
+    if (!strcmp(word, "zero")) zero = number;
     if (!strcmp(word, "reasons")) clock_reasons = number;
     if (!strcmp(word, "hopper")) hopper = number;
     if (!strcmp(word, "no_counter")) no_counter = number;
@@ -150,8 +156,7 @@ int nvmlDeviceGetUUID(const struct gpu *gpu, char *text, unsigned size) {
 }
 
 int nvmlDeviceGetMigMode(const struct gpu *gpu, unsigned *now, unsigned *next) {
-    (void)gpu;
-    *now = *next = mig;
+    *now = *next = mig || gpu->index == mig_of;
     return OK;
 }
 
@@ -193,6 +198,8 @@ int nvmlDeviceGetTotalEnergyConsumption(const struct gpu *gpu, unsigned long lon
 }
 
 static int fill(const struct gpu *gpu, struct field_value *asked) {
+    struct timespec busy = {slow_ms / 1000, slow_ms % 1000 * 1000000L};
+    if (slow_ms) nanosleep(&busy, NULL);
     if (asked->field == ENERGY) {
         asked->type = 3;
         return nvmlDeviceGetTotalEnergyConsumption(gpu, &asked->value.large);

@@ -97,6 +97,7 @@ class SlurmSite:
                     ),
                     directory=directory.resolve(),
                     environment=self.environment(),
+                    python=self.options.python,
                 ),
             )
             for node, gpus in sorted(held.items())
@@ -112,6 +113,7 @@ class SlurmSite:
                 launch=helper_words(node, "load-client", self.options, 0),
                 directory=directory.resolve(),
                 environment=self.environment(),
+                python=self.options.python,
             )
             for node in clients
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -92,7 +91,7 @@ class Pool:
     async def _start(self, number: int) -> WorkerProcess:
         station = self._stations[number % len(self._stations)]
         with self.words_file(number).open("wb") as words:
-            command = (sys.executable, "-m", "mtpbench.load.worker", str(self.directory))
+            command = (station.python, "-m", "mtpbench.load.worker", str(self.directory))
             process = await launch(station, (*command, str(number), str(self.count)), words)
         return WorkerProcess(number=number, process=process, station=station)
 

@@ -1,12 +1,13 @@
 """The sampler of one node: a process that reads its power sources at an interval and writes all of it down.
 
-    python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--dcgm URL]
+    python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--spares 2,3] [--dcgm URL]
 
 Says `ready` when the file has its first reading. Then it answers two words on its standard input, and ends
 when that closes or at SIGTERM:
 
-    clock   {"clock": its monotonic clock in nanoseconds}
-    tick    reads once more, sees to it that every host can read the file, {"size": its bytes}
+    clock N   {"n": N, "clock": its monotonic clock in nanoseconds}
+    tick N    reads once more, sees to it that every host can read the file, {"n": N, "size": its bytes,
+              "from": where in it the GPUs' last reading before this one begins}
 
 It keeps nothing in memory: each tick is one write, so what was read stays when the process dies. Little is
 imported: it must start fast and cost less than 1% of a core.
@@ -25,12 +26,14 @@ import time
 from pathlib import Path
 
 from mtpbench.power.grace import HWMON, GraceSource
-from mtpbench.power.log import end_line, head_line, states_line, tick_line
+from mtpbench.power.log import end_line, head_line, late_line, states_line, tick_line
 from mtpbench.power.nvml import NvmlSource
-from mtpbench.power.source import Probe, Source
+from mtpbench.power.source import MeterReading, Probe, Source
 
 INTERVAL_S = 0.1
 STATES_EVERY_S = 1.0
+LATE_S = 0.5
+"""Nobody knows when within a read that takes longer the meter was read: it must show as a gap."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
     gpus = tuple(filter(None, asked.gpus.split(",")))
     with asked.out.open("ab", buffering=0) as file:
         sampler = NodeSampler(file.fileno(), asked.interval)
-        sampler.probe(gpus, asked.dcgm, asked.hwmon)
+        sampler.probe((gpus, tuple(filter(None, asked.spares.split(",")))), asked.dcgm, asked.hwmon)
         sampler.tick()
         os.write(sys.stdout.fileno(), b"ready\n")
         sampler.run(sys.stdin.fileno(), sys.stdout.fileno())
@@ -58,10 +61,18 @@ class NodeSampler:
         self._file, self._interval_s = file, interval_s
         self._sources: list[tuple[str, Source]] = []
         self._states_due_s = 0.0
+        self._size = self._gpus_from = os.fstat(file).st_size
 
-    def probe(self, gpus: tuple[str, ...], dcgm: str | None, hwmon: Path) -> None:
-        """Look for every source and write down what was found; the first that has the GPUs reads them."""
-        candidates: list[tuple[str, Source]] = [("gpu", NvmlSource(gpus))]
+    def probe(self, wanted: tuple[tuple[str, ...], tuple[str, ...]], dcgm: str | None, hwmon: Path) -> None:
+        """Look for every source and write down what was found; the first that has the GPUs reads them.
+
+        Args:
+            wanted: the GPUs that must be read, and those that are read where they can be.
+            dcgm: an exporter's page, or None.
+            hwmon: where Grace rails are looked for.
+        """
+        gpus, spares = wanted
+        candidates: list[tuple[str, Source]] = [("gpu", NvmlSource(gpus, spares=spares))]
         if dcgm is not None:
             from mtpbench.power.dcgm import DcgmSource  # urllib takes as long to import as all the rest
 
@@ -77,22 +88,28 @@ class NodeSampler:
                 self._sources.append((kind, source))
         self._write(head_line(probes, self._interval_s))
 
-    def tick(self) -> None:
-        """Read every source once; a tick's time is the middle of its reads."""
+    def tick(self) -> int:
+        """Read every source once; where in the file the GPUs' last reading before this one begins."""
+        last = self._gpus_from
         for kind, source in self._sources:
             before, wall = time.monotonic(), time.time()
             readings = source.read()
             took = time.monotonic() - before
-            if took > self._interval_s:
-                # Nobody knows when within such a time the meter was read: a hang must show as a gap.
-                readings = [reading for reading in readings if reading.unix_s is not None]
-            if readings:
-                self._write(tick_line(before + took / 2, wall + took / 2, kind, readings))
+            slow = [max(reading.took_s, took if reading.at_s is None else 0.0) for reading in readings]
+            late = [one for one, seconds in zip(readings, slow, strict=True) if _is_late(one, seconds)]
+            if late:
+                worst = max(slow)
+                self._write(late_line(before, wall, [one.meter for one in late], worst))
+            if kept := [one for one in readings if one not in late]:
+                if kind == "gpu":
+                    self._gpus_from = self._size
+                self._write(tick_line(before + took / 2, wall + took / 2, kind, kept))
         if self._sources and time.monotonic() >= self._states_due_s:
             self._states_due_s = time.monotonic() + STATES_EVERY_S
             states = [state for kind, source in self._sources if kind == "gpu" for state in source.states()]
             if states:
                 self._write(states_line(time.monotonic(), time.time(), states))
+        return last
 
     def run(self, words: int, answers: int) -> None:
         """Tick until the descriptor of the words closes or SIGTERM comes, then once more."""
@@ -121,19 +138,25 @@ class NodeSampler:
         for _, source in self._sources:
             source.close()
 
-    def _answer(self, word: bytes, answers: int) -> None:
-        if word == b"clock":
+    def _answer(self, line: bytes, answers: int) -> None:
+        word, _, number = line.decode("ascii", "replace").partition(" ")
+        if word == "clock":
             said = {"clock": time.monotonic_ns()}
         else:
-            self.tick()
+            last = self.tick()
             # Other hosts see what the file server has.
             os.fsync(self._file)
-            said = {"size": os.fstat(self._file).st_size}
+            said = {"size": self._size, "from": last}
         with contextlib.suppress(BrokenPipeError):
-            os.write(answers, json.dumps(said).encode() + b"\n")
+            os.write(answers, json.dumps({"n": number, **said}).encode() + b"\n")
 
     def _write(self, line: str) -> None:
-        os.write(self._file, line.encode())
+        self._size += os.write(self._file, line.encode())
+
+
+def _is_late(reading: MeterReading, took_s: float) -> bool:
+    """A reading with a time of its own is as good as ever."""
+    return reading.unix_s is None and took_s > LATE_S
 
 
 def _without_double_counting(probe: Probe, earlier: list[Probe]) -> Probe:
@@ -149,6 +172,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--interval", type=float, default=INTERVAL_S)
     parser.add_argument("--gpus", default="", help="indices or UUIDs, with commas; all by default")
+    parser.add_argument("--spares", default="", help="GPUs that are read too, where they can be")
     parser.add_argument("--dcgm", help="a DCGM exporter's metrics page, where NVML can't be used")
     parser.add_argument("--hwmon", type=Path, default=HWMON)
     return parser.parse_args(words)

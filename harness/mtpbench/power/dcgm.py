@@ -7,11 +7,12 @@ else by a value that moved. A frozen exporter gives no readings, and the energy 
 
 from __future__ import annotations
 
+import math
 import re
 import urllib.request
 from collections.abc import Callable, Sequence
 
-from mtpbench.power.source import MeterReading, MeterState, Probe
+from mtpbench.power.source import MeterReading, MeterState, Probe, Scope
 
 POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
 """The name the exporter writes, and the one that DCGM now calls the field (155); watts."""
@@ -19,6 +20,8 @@ ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 """mJ since the driver was loaded (field 156)."""
 TIMEOUT_S = 1.0
 SAMPLE = re.compile(r"^(\w+)\{(.*)\}\s+(\S+)(?:\s+(-?\d+))?\s*$")
+ONE_GPU_PER_MODULE = ("GH200",)
+"""In names of modules whose board is Grace and GPU together."""
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 Fetch = Callable[[], str]
@@ -28,7 +31,7 @@ def readings(text: str) -> dict[str, MeterReading]:
     """What an exposition says of each GPU, by UUID; `meter` is the exporter's own GPU number.
 
     Raises:
-        ValueError: a MIG slice, two metrics of one GPU with different times, or a line that can't be read.
+        ValueError: a MIG slice, two metrics of one GPU with different times, no number, or a torn line.
     """
     power: dict[str, float] = {}
     energy: dict[str, float] = {}
@@ -46,6 +49,8 @@ def readings(text: str) -> dict[str, MeterReading]:
         if labels.get("GPU_I_ID"):
             raise ValueError(f"GPU {labels.get('gpu')} is divided by MIG; a slice has no meter of its own")
         uuid = labels["UUID"]
+        if not math.isfinite(float(match[3])):
+            raise ValueError(f"{name} of GPU {labels.get('gpu')} is {match[3]}")
         number[uuid] = int(labels["gpu"])
         times.setdefault(uuid, set()).add(match[4])
         if name == ENERGY:
@@ -66,6 +71,18 @@ def readings(text: str) -> dict[str, MeterReading]:
     return found
 
 
+def _names(text: str) -> tuple[dict[str, str], str | None]:
+    """The model of each GPU by UUID, and the driver's version, as the labels tell them."""
+    models: dict[str, str] = {}
+    driver = None
+    for line in text.splitlines():
+        if (match := SAMPLE.match(line)) and match[1] in (*POWER, ENERGY):
+            labels = dict(LABEL.findall(match[2]))
+            models[labels.get("UUID", "")] = labels.get("modelName", "")
+            driver = labels.get("DCGM_FI_DRIVER_VERSION", driver)
+    return models, driver
+
+
 class DcgmSource:
     """Reads the chosen GPUs from an exporter; a `Source`.
 
@@ -84,7 +101,8 @@ class DcgmSource:
     def probe(self) -> Probe:
         """Whether the exporter has every GPU, or why not."""
         try:
-            found = readings(self._fetch())
+            text = self._fetch()
+            found = readings(text)
         except (OSError, ValueError, KeyError) as error:
             return Probe(source="dcgm", reason=f"no_dcgm: {self._url}: {error}")
         by_number = {str(reading.meter): uuid for uuid, reading in found.items()}
@@ -98,7 +116,21 @@ class DcgmSource:
         timed = all(found[uuid].unix_s is not None for uuid in uuids)
         words = ["dcgm exporter energy counter" if counted else "dcgm exporter", "power"]
         words.append("its own timestamps" if timed else "times at which its values moved")
-        return Probe(source="dcgm", says=", ".join(words), scope="gpu", meters=tuple(enumerate(self._uuids)))
+        models, driver = _names(text)
+        names = [models.get(uuid, "") for uuid in uuids]
+        modules = {any(module in name for module in ONE_GPU_PER_MODULE) for name in names}
+        if len(modules) > 1:
+            return Probe(source="dcgm", reason="mixed_scopes: some GPUs are metered with their Grace")
+        scope: Scope = "module" if modules == {True} else "gpu"
+        words += ["module scope (GPU and its Grace)"] * (scope == "module")
+        return Probe(
+            source="dcgm",
+            says=", ".join(words),
+            scope=scope,
+            meters=tuple(enumerate(self._uuids)),
+            models=tuple(names) if all(names) else (),
+            driver=driver,
+        )
 
     def read(self) -> list[MeterReading]:
         """The GPUs of which the exporter says something new; a GPU that it lost is a failed read."""

@@ -32,7 +32,7 @@ REASONS: Mapping[str, str] = {
     "counter_frozen": "the energy counter stood still",
     "power_frozen": "there is no counter, and power did not move by a milliwatt",
     "power_mismatch": "a GPU's counter and the integral of its power are more than 5% apart",
-    "power_zero": "the meters read 0 J over the whole window",
+    "power_zero": "a meter read 0 J over the whole window",
 }
 """Why an energy is NULL; docs/validity.md explains each. A Grace rail's reasons are these behind `grace_`."""
 
@@ -45,6 +45,8 @@ class _Gpu:
     counted_j: float | None
     integral_j: float | None
     samples: int
+    edges_j: float = 0.0
+    """What the counter may be off by: a step at each edge of the window, where its steps can be seen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,10 +176,11 @@ def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s:
     if _was_lost(readings, window, max_gap_s):
         return "gpu_lost"
     counted: float | None = None
+    edges_j = 0.0
     if len(counter):
         if fault := counter.coverage_fault(window, max_gap_s) or _counter_fault(counter, window, max_gap_s):
             return fault
-        counted = counter.at_moves().difference(window)
+        counted, edges_j = counter.at_moves().difference(window), 2 * counter.step(window)
     integral: float | None = None
     inside = 0
     if len(power):
@@ -187,7 +190,10 @@ def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s:
         if not fault:
             integral = integrate(power, window)
             inside = power.count(window)
-    return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside)
+    if (integral if counted is None else counted or 0.0) == 0:
+        # No GPU that is on draws nothing: a meter that says so is not read, not at rest.
+        return "power_zero"
+    return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside, edges_j=edges_j)
 
 
 def _was_lost(readings: list[PowerSample], window: Window, max_gap_s: float) -> bool:
@@ -234,7 +240,10 @@ def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float
             return "grace_no_power"
         if fault := power.coverage_fault(window, max_gap_s) or _power_fault(power, window, max_gap_s):
             return f"grace_{fault}"
-        total += integrate(power, window)
+        used_j = integrate(power, window)
+        if used_j <= 0:
+            return "grace_power_zero"
+        total += used_j
     return total if rails else None
 
 
@@ -264,12 +273,9 @@ def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str) -> En
         if integral is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
             source, integral = f"{source}, not cross-checked", None
         # Each by itself: among 72 GPUs a wrong one would vanish in the sum.
-        elif any(abs(by_gpu[name] - integrals[name]) > MAX_MISMATCH * by_gpu[name] for name in by_gpu):
+        elif any(map(_disagrees, gpus)):
             return unknown("power_mismatch", len(gpus), source)
     energy = sum(by_gpu.values())
-    if energy <= 0:
-        # No GPU that is on draws nothing: a meter that says so is not read, not at rest.
-        return unknown("power_zero", len(gpus), source)
     by_role: dict[str, float] = {}
     for name, joules in by_gpu.items():
         role = _role(name)
@@ -289,6 +295,13 @@ def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str) -> En
         decode_joules_per_output_token=_each(by_role["decode"], tokens.output) if apart else None,
         integral_j=integral,
     )
+
+
+def _disagrees(gpu: _Gpu) -> bool:
+    """Whether counter and integral are further apart than 5% and what the counter's own steps explain."""
+    if gpu.counted_j is None or gpu.integral_j is None:
+        return False
+    return abs(gpu.counted_j - gpu.integral_j) > MAX_MISMATCH * gpu.counted_j + gpu.edges_j
 
 
 def _each(joules: float, tokens: float) -> float | None:

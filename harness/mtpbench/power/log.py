@@ -1,9 +1,10 @@
 """Pure: the lines that a node's sampler writes, and what they say; a torn last line costs itself only.
 
     {"format": 1, "interval_s": …, "probes": [Probe…]}      first: what was looked for, and found
-    {"t": …, "w": …, "gpu": [[meter, W, J, unix_s]…]}       a tick of the GPUs' source
+    {"t": …, "w": …, "gpu": [[meter, W, J, unix_s, t]…]}    a tick of the GPUs' source
     {"t": …, "w": …, "grace": [[socket, W, null, unix_s]…]} a tick of the Grace rails
     {"t": …, "w": …, "states": [MeterState…]}               about every second
+    {"t": …, "w": …, "late": [meter…], "took_s": …}         readings that took too long to be of any moment
     {"t": …, "w": …, "end": "why"}                          last, where the sampler could still write it
 
 `t` is `time.monotonic()`, which on one machine every process shares, `w` the wall clock.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +47,16 @@ class PowerLog:
         ticks: in the order of time.
         states: (monotonic seconds, what every meter said of itself).
         ended: why it ended, or None where it died before it could say so.
+        late: (readings that took too long and were left out, seconds of the slowest).
+        damaged: lines that can't be read and were left out.
     """
 
     probes: tuple[Probe, ...]
     ticks: tuple[Tick, ...]
     states: tuple[tuple[float, tuple[MeterState, ...]], ...]
     ended: str | None
+    late: tuple[int, float] = (0, 0.0)
+    damaged: int = 0
 
     @property
     def gpu_probe(self) -> Probe | None:
@@ -73,8 +78,13 @@ def head_line(probes: Sequence[Probe], interval_s: float) -> str:
 
 def tick_line(monotonic_s: float, wall_s: float, kind: str, readings: Iterable[MeterReading]) -> str:
     """A tick; `kind` is `gpu` or `grace`."""
-    rows = [[r.meter, r.power_w, r.energy_j, r.unix_s] for r in readings]
+    rows = [[r.meter, r.power_w, r.energy_j, r.unix_s, r.at_s] for r in readings]
     return _line({"t": monotonic_s, "w": wall_s, kind: rows})
+
+
+def late_line(monotonic_s: float, wall_s: float, meters: Iterable[int], took_s: float) -> str:
+    """Readings that took too long to be of any moment, and how long the slowest did."""
+    return _line({"t": monotonic_s, "w": wall_s, "late": list(meters), "took_s": took_s})
 
 
 def states_line(monotonic_s: float, wall_s: float, states: Iterable[MeterState]) -> str:
@@ -88,15 +98,16 @@ def end_line(monotonic_s: float, wall_s: float, why: str) -> str:
 
 
 def parse(text: str) -> PowerLog:
-    """What the lines say; the last one is dropped where it is torn.
+    """What the lines say; one that is torn or damaged costs itself only.
 
     Raises:
-        ValueError: the text is no sampler's log, or a line before the last one is damaged.
+        ValueError: the text is no sampler's log: its first line says so.
     """
     probes: tuple[Probe, ...] | None = None
     ticks: list[Tick] = []
     states: list[tuple[float, tuple[MeterState, ...]]] = []
     ended: str | None = None
+    late, worst_s, damaged = 0, 0.0, 0
     # What follows the last line break was being written when the sampler died.
     for number, line in enumerate(text.split("\n")[:-1], 1):
         try:
@@ -105,15 +116,26 @@ def parse(text: str) -> PowerLog:
                 probes = _probes(data)
             elif "states" in data:
                 states.append((data["t"], tuple(MeterState(**state) for state in data["states"])))
+            elif "late" in data:
+                late, worst_s = late + len(data["late"]), max(worst_s, float(data["took_s"]))
             elif "end" in data:
                 ended = str(data["end"])
             else:
                 ticks.append(_tick(data))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"line {number} of the power log: {error!r}") from error
+            if probes is None:
+                raise ValueError(f"line {number} of the power log: {error!r}") from error
+            damaged += 1  # a full disk tears lines in the middle, too
     if probes is None:
         raise ValueError("the power log is empty")
-    return PowerLog(probes=probes, ticks=tuple(ticks), states=tuple(states), ended=ended)
+    return PowerLog(
+        probes=probes,
+        ticks=tuple(ticks),
+        states=tuple(states),
+        ended=ended,
+        late=(late, worst_s),
+        damaged=damaged,
+    )
 
 
 def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int = 0) -> list[PowerSample]:
@@ -127,14 +149,12 @@ def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int
     """
     found = []
     for tick in log.ticks:
-        now_s = tick.monotonic_s - origin_s
         for reading in tick.readings:
-            age_s = 0.0 if reading.unix_s is None else tick.wall_s - reading.unix_s
             nobody = f"{GRACE}@{node}" if tick.kind == GRACE else f"{UNUSED}@{node}"
             held = None if tick.kind == GRACE else owners.get(reading.meter)
             found.append(
                 PowerSample(
-                    time_s=now_s - age_s,
+                    time_s=moment_of(tick, reading) - origin_s,
                     process=held or nobody,
                     gpu=reading.meter,
                     power_w=reading.power_w,
@@ -144,12 +164,26 @@ def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int
     return found
 
 
-def identity_fault(log: PowerLog) -> str | None:
-    """`gpu_swapped: …` where a meter was another GPU later than it was first, else None."""
+def moment_of(tick: Tick, reading: MeterReading) -> float:
+    """When a meter was read, on its node's monotonic clock."""
+    if reading.unix_s is not None:
+        return tick.monotonic_s - (tick.wall_s - reading.unix_s)
+    return tick.monotonic_s if reading.at_s is None else reading.at_s
+
+
+def identity_fault(log: PowerLog, held: Collection[int] | None = None) -> str | None:
+    """`gpu_swapped: …` where a meter was another GPU later than it was first, else None.
+
+    Args:
+        log: of one node.
+        held: the meters that matter; None for all.
+    """
     first = dict(probe.meters) if (probe := log.gpu_probe) else {}
     for _, states in log.states:
         for state in states:
             known = first.get(state.meter)
+            if held is not None and state.meter not in held:
+                continue
             if state.uuid is not None and known is not None and state.uuid != known:
                 return f"gpu_swapped: GPU {state.meter} was {known} and became {state.uuid}"
     return None
@@ -177,8 +211,8 @@ def _tick(data: Mapping[str, Any]) -> Tick:
         wall_s=data["w"],
         kind=kind,
         readings=tuple(
-            MeterReading(meter=meter, power_w=watts, energy_j=joules, unix_s=unix_s)
-            for meter, watts, joules, unix_s in data[kind]
+            MeterReading(meter=meter, power_w=watts, energy_j=joules, unix_s=unix_s, at_s=at_s)
+            for meter, watts, joules, unix_s, at_s in data[kind]
         ),
     )
 

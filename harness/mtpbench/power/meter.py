@@ -18,9 +18,13 @@ from mtpbench.errors import RunError
 from mtpbench.power.conditions import hindrances
 from mtpbench.power.energy import measure_idle
 from mtpbench.power.host import INTERVAL_S, HostSampler
-from mtpbench.power.nodes import Gathered, NodeGpus, NodeLog, gather
+from mtpbench.power.nodes import Gathered, NodeGpus, NodeLog, gather, read_past, readings
 from mtpbench.records import GpuCondition, IdlePower, IdleState, PowerSample
 from mtpbench.station import Station
+
+EDGE_S = 2.5
+"""How long a source may take to say something new; an exporter collects every second or so."""
+SETTLE_S = 0.3
 
 SIMULATED = Gathered(source="simulated")
 """The embedded engine tells its power with its counters, which are scraped anyway."""
@@ -50,6 +54,7 @@ class Meter:
         self, nodes: Sequence[MeteredNode], directory: Path, instead: Gathered | None = None
     ) -> None:
         self._samplers = [HostSampler(node.gpus, node.station, directory) for node in nodes]
+        self._gpus = [node.gpus for node in nodes]
         self._seen = instead or Gathered(reason="no_power_source")
         self._logs: dict[int, NodeLog] = {}
         self._faults: dict[int, str] = {}
@@ -75,13 +80,22 @@ class Meter:
         """The version of the GPUs' driver, several with commas; None where nobody told it."""
         return ", ".join(self._seen.drivers) or None
 
+    @property
+    def grace_reason(self) -> str | None:
+        """Why there is no figure of the Grace CPUs; None where there is one, or nobody was asked."""
+        return self._seen.grace_reason
+
     async def __aenter__(self) -> Self:
-        await self.begin()
-        await self.end()
-        if self.reason is not None:
-            # What can't be read now is not asked for again at every point.
+        try:
+            await self.begin()
+            await self.end()
+            if self.reason is not None:
+                # What can't be read now is not asked for again at every point.
+                await self._stop()
+                self._samplers = []
+        except BaseException:
             await self._stop()
-            self._samplers = []
+            raise
         return self
 
     async def __aexit__(
@@ -95,44 +109,53 @@ class Meter:
         await asyncio.gather(*(self._begin(sampler) for sampler in self._samplers))
 
     async def end(self) -> None:
-        """Every sampler reads once more; what was read since `begin` is at hand then."""
+        """What is wanted ends here: it is at hand when every GPU was read once more, or `EDGE_S` is over."""
         if not self._samplers:
             return
-        self._logs = {}
-        await asyncio.gather(*(self._end(sampler) for sampler in self._samplers))
+        edge, self._logs = time.perf_counter(), {}
+        while True:
+            await asyncio.gather(*(self._look(sampler) for sampler in self._samplers))
+            over = time.perf_counter() > edge + EDGE_S
+            hopeless = self._faults or any(sampler.trouble for sampler in self._samplers)
+            if over or hopeless or read_past(self._gpus, self._logs, edge):
+                break
+            await asyncio.sleep(2 * INTERVAL_S)
+        await asyncio.gather(
+            *(sampler.compare_again() for sampler in self._samplers if sampler.station.launch)
+        )
         if self._faults:
             node, fault = min(self._faults.items())
-            where = f" (node {node})" if len(self._samplers) > 1 else ""
-            self._seen = Gathered(reason=f"sampler_failed: {fault}{where}")
+            self._seen = Gathered(reason=f"sampler_failed: {fault}{self._where(node)}")
         else:
-            self._seen = self._gather(0.0)
+            self._seen = gather(self._gpus, self._logs)
         self.notes = self._describe()
 
     def samples(self, origin: float) -> list[PowerSample]:
         """What was read between both, in seconds since `origin` (a `time.perf_counter()` value)."""
-        known = self._seen.reason is None and self._logs
-        return list(self._gather(origin).samples) if known else []
+        if self._seen.reason is not None or not self._logs:
+            return []
+        return readings(self._gpus, self._logs, origin, grace=self._seen.grace_reason is None)
 
     async def rest(self, state: IdleState, seconds: float) -> tuple[IdlePower, ...]:
-        """Idle power over so many seconds from now; empty, and at once, where nothing can be read."""
-        if not self._samplers or self.reason is not None or seconds <= 0:
+        """Idle power over so many seconds from now; at once, with the reason, where nothing can be read."""
+        if not self._gpus or seconds <= 0:
             return ()
-        await self.begin()
-        # A reading on either side of both edges, so that the whole time is covered.
-        await asyncio.sleep(2 * INTERVAL_S)
-        origin = time.perf_counter()
-        await asyncio.sleep(seconds)
-        await self.end()
+        duration_s = 0.0
+        if self._samplers:
+            await self.begin()
+            origin = time.perf_counter()
+            await asyncio.sleep(seconds)
+            duration_s = time.perf_counter() - origin
+            # A counter tells of a moment when it next moves, which takes up to a quarter of a second.
+            await asyncio.sleep(SETTLE_S)
+            await self.end()
         if self.reason is not None:
-            return (IdlePower(state=state, duration_s=seconds, power_w_per_gpu=None, reason=self.reason),)
-        held = sum(len(sampler.gpus.owners) for sampler in self._samplers)
-        return (measure_idle(self.samples(origin), state, seconds, held),)
+            return (IdlePower(state=state, duration_s=duration_s, power_w_per_gpu=None, reason=self.reason),)
+        held = sum(len(gpus.owners) for gpus in self._gpus)
+        return (measure_idle(self.samples(origin), state, duration_s, held),)
 
     async def _stop(self) -> None:
         await asyncio.gather(*(sampler.stop() for sampler in self._samplers))
-
-    def _gather(self, origin: float) -> Gathered:
-        return gather([sampler.gpus for sampler in self._samplers], self._logs, origin)
 
     async def _begin(self, sampler: HostSampler) -> None:
         try:
@@ -140,24 +163,32 @@ class Meter:
         except (OSError, RunError) as why:
             self._faults[sampler.gpus.node] = str(why)
 
-    async def _end(self, sampler: HostSampler) -> None:
+    async def _look(self, sampler: HostSampler) -> None:
         node = sampler.gpus.node
         if node in self._faults:
             return
         try:
-            self._logs[node] = await sampler.end()
+            self._logs[node] = await sampler.look()
         except (OSError, RunError) as why:
             self._faults[node] = str(why)
+
+    def _where(self, node: int) -> str:
+        return f" (node {node})" if len(self._gpus) > 1 else ""
 
     def _describe(self) -> tuple[str, ...]:
         """Every source that was looked for, what died, how well clocks agree, what held clocks back."""
         said: list[str] = []
-        if first := next(iter(self._logs.values()), None):
-            said += [f"power: {probe.source}: {probe.reason or probe.says}" for probe in first.log.probes]
-        died = [sampler for sampler in self._samplers if sampler.died]
-        said += [f"the power sampler of node {one.gpus.node} died: {one.died}" for one in died]
+        for node, seen in sorted(self._logs.items()):
+            where = self._where(node)
+            said += [f"power: {probe.source}: {probe.reason or probe.says}" for probe in seen.log.probes]
+            late, worst_s = seen.log.late
+            if late:
+                said.append(f"power: {late} readings took up to {worst_s:.1f} s and were left out{where}")
+            if seen.log.damaged:
+                said.append(f"power: {seen.log.damaged} lines of the log are damaged{where}")
+        troubled = [sampler for sampler in self._samplers if sampler.trouble]
+        said += [f"power sampler of node {one.gpus.node}: {one.trouble}" for one in troubled]
         if away := [one.clock_error_s for one in self._samplers if one.station.launch]:
-            said.append(
-                f"power: the clocks of {len(away)} nodes are known to within {max(away) * 1e3:.1f} ms"
-            )
-        return (*said, *hindrances(self._seen.conditions))
+            worst_ms = max(away) * 1e3
+            said.append(f"power: the clocks of {len(away)} nodes are known to within {worst_ms:.1f} ms")
+        return (*dict.fromkeys(said), *hindrances(self._seen.conditions))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mtpbench.power.conditions import conditions
-from mtpbench.power.log import PowerLog, identity_fault, samples
+from mtpbench.power.log import GRACE, PowerLog, identity_fault, moment_of, samples
 from mtpbench.records import Deployment, GpuCondition, PowerSample
 
 
@@ -16,13 +17,15 @@ class NodeGpus:
 
     Args:
         node: its number in the deployment.
-        names: NVML indices or UUIDs; a meter's index is its place in here.
-        owners: by meter, which process holds its GPU, `a+b` where several share it; the others are unused.
+        names: NVML indices or UUIDs of those that are held; a meter's index is its place in here.
+        owners: by meter, which process holds its GPU, `a+b` where several share it.
+        spares: further GPUs that are ours and unused; their meters follow, where they can be read.
     """
 
     node: int
     names: tuple[str, ...]
     owners: Mapping[int, str]
+    spares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +38,16 @@ class NodeLog:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gathered:
-    """The readings of all nodes; exactly one of `source` (else `none`) and `reason` says something."""
+    """What the readings of all nodes are good for; exactly one of `source` (else `none`) and `reason` speaks.
 
-    samples: tuple[PowerSample, ...] = ()
+    `grace_reason` is why there is no figure of the Grace CPUs beside it, or None.
+    """
+
     conditions: tuple[GpuCondition, ...] = ()
     source: str = "none"
     reason: str | None = None
     drivers: tuple[str, ...] = ()
+    grace_reason: str | None = None
 
 
 def held_by_node(deployment: Deployment) -> dict[int, dict[int, str]]:
@@ -75,26 +81,24 @@ def gpus_of_node(node: int, held: Mapping[int, str], shown: Sequence[str] | None
             f"no_gpu: CUDA_VISIBLE_DEVICES={','.join(shown)}: indices or UUIDs of {len(wanted)} whole GPUs "
             "are needed"
         )
-    whole = [gpu for gpu, name in enumerate(shown) if _names_gpu(name)]
     return NodeGpus(
         node=node,
-        names=tuple(shown[gpu] for gpu in whole),
-        owners={meter: held[gpu] for meter, gpu in enumerate(whole) if gpu in held},
+        names=tuple(shown[gpu] for gpu in wanted),
+        owners={meter: held[gpu] for meter, gpu in enumerate(wanted)},
+        spares=tuple(name for gpu, name in enumerate(shown) if gpu not in held and _names_gpu(name)),
     )
 
 
-def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], origin_s: float) -> Gathered:
-    """What all nodes read, in seconds since the load's origin.
+def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog]) -> Gathered:
+    """What the logs of all nodes are good for.
 
     Args:
         nodes: what was to be read.
         logs: by node.
-        origin_s: second 0, on the load client's monotonic clock.
 
     Returns:
-        NULL with reason `node_missing`, `gpu_swapped`, `mixed_sources`, or a sampler's own words.
+        NULL with reason `node_missing`, `gpu_swapped`, `no_reading`, `mixed_sources`, or a sampler's words.
     """
-    found: list[PowerSample] = []
     told: list[GpuCondition] = []
     sources: set[str] = set()
     drivers: set[str] = set()
@@ -106,20 +110,86 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], origin_s: flo
         probe = seen.log.gpu_probe
         if probe is None:
             return Gathered(reason=why_unread(seen.log) + where)
-        if fault := identity_fault(seen.log):
+        if fault := identity_fault(seen.log, gpus.owners) or _silence(seen.log, gpus):
             return Gathered(reason=fault + where)
         sources.add(probe.says)
         drivers |= {probe.driver} if probe.driver else set()
-        found += samples(seen.log, origin_s + seen.offset_s, gpus.owners, gpus.node)
         told += conditions(seen.log, gpus.owners, gpus.node)
     if len(sources) != 1:
         return Gathered(reason=f"mixed_sources: {' / '.join(sorted(sources)) or 'no node was read'}")
     return Gathered(
-        samples=tuple(found),
         conditions=tuple(told),
         source=sources.pop(),
         drivers=tuple(sorted(drivers)),
+        grace_reason=_grace_reason([logs[gpus.node].log for gpus in nodes]),
     )
+
+
+def readings(
+    nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], origin_s: float, *, grace: bool = True
+) -> list[PowerSample]:
+    """Every reading of all nodes, in seconds since the load's origin.
+
+    Args:
+        nodes: what was read.
+        logs: by node.
+        origin_s: second 0, on the load client's monotonic clock.
+        grace: with the rails of Grace CPUs.
+    """
+    found: list[PowerSample] = []
+    for gpus in nodes:
+        seen = logs[gpus.node]
+        every = samples(seen.log, origin_s + seen.offset_s, gpus.owners, gpus.node)
+        found += every if grace else [one for one in every if not one.process.startswith(GRACE)]
+    return found
+
+
+def read_past(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], moment_s: float) -> bool:
+    """Whether every held GPU was read at or after a moment of the load client's clock."""
+    for gpus in nodes:
+        seen = logs.get(gpus.node)
+        if seen is None:
+            return False
+        last = dict.fromkeys(gpus.owners, -math.inf)
+        for tick in reversed(seen.log.ticks):
+            if tick.kind == "gpu":
+                for reading in tick.readings:
+                    at_s = moment_of(tick, reading) - seen.offset_s
+                    last[reading.meter] = max(last.get(reading.meter, at_s), at_s)
+                if all(last[meter] > -math.inf for meter in gpus.owners):
+                    break
+        if any(last[meter] < moment_s for meter in gpus.owners):
+            return False
+    return True
+
+
+def _silence(log: PowerLog, gpus: NodeGpus) -> str | None:
+    """`no_reading: …` where a held GPU was never read: a source that is there and says nothing is none."""
+    told = {
+        reading.meter
+        for tick in log.ticks
+        if tick.kind == "gpu"
+        for reading in tick.readings
+        if reading.power_w is not None or reading.energy_j is not None
+    }
+    silent = [gpus.names[meter] for meter in sorted(gpus.owners) if meter not in told]
+    return f"no_reading: GPU {', '.join(silent)} told nothing" if silent else None
+
+
+def _grace_reason(logs: Sequence[PowerLog]) -> str | None:
+    """Why the rails of all nodes make no figure: some lack them, or have others; None where they do."""
+    found = {log.grace_probe.says for log in logs if log.grace_probe is not None}
+    reasons = {
+        probe.reason.split(":")[0]
+        for log in logs
+        for probe in log.probes
+        if probe.source == "grace" and probe.reason is not None
+    }
+    if len(found) > 1:
+        return "grace_mixed"
+    if found and any(log.grace_probe is None for log in logs):
+        return "grace_missing"
+    return None if found else min(reasons, default="no_grace")
 
 
 def why_unread(log: PowerLog) -> str:

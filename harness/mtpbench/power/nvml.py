@@ -8,7 +8,9 @@ cover the same scope, or there is no power. A MIG slice has no meter of its own 
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mtpbench.power.source import MeterReading, MeterState, Probe, Scope
@@ -49,10 +51,11 @@ class NvmlSource:
     Args:
         gpus: NVML indices, or UUIDs (`GPU-…`); none for all of them. A meter's index is its place in here.
         library: the module `pynvml`, or a stand-in.
+        spares: further GPUs, which are read too where they can be read alike; their meters follow.
     """
 
-    def __init__(self, gpus: Sequence[str] = (), library: Any = None) -> None:
-        self._wanted, self._library = tuple(gpus), library
+    def __init__(self, gpus: Sequence[str] = (), library: Any = None, spares: Sequence[str] = ()) -> None:
+        self._wanted, self._library, self._spares = tuple(gpus), library, tuple(spares)
         self._handles: list[Any] = []
         self._fields: list[tuple[int, int]] = []
         self._counter = self._average = False
@@ -72,8 +75,14 @@ class NvmlSource:
             return Probe(source="nvml", reason=str(why))
 
     def read(self) -> list[MeterReading]:
-        """Counter and power of every GPU, in one call for each."""
-        return [self._read(meter, handle) for meter, handle in enumerate(self._handles)]
+        """Counter and power of every GPU, in one call for each, stamped with the middle of that call."""
+        found = []
+        for meter, handle in enumerate(self._handles):
+            before = time.monotonic()
+            reading = self._read(meter, handle)
+            took_s = time.monotonic() - before
+            found.append(replace(reading, at_s=before + took_s / 2, took_s=took_s))
+        return found
 
     def states(self) -> list[MeterState]:
         """UUID, temperature, cap and clock reasons of every GPU.
@@ -89,9 +98,11 @@ class NvmlSource:
                 MeterState(
                     meter=meter,
                     uuid=self._uuid(meter),
-                    temperature_c=self._ask(library.nvmlDeviceGetTemperatureV, handle, CELSIUS_OF_GPU),
+                    temperature_c=self._temperature(handle),
                     limit_w=None if limit is None else limit / 1e3,
-                    clock_reasons=self._ask(library.nvmlDeviceGetCurrentClocksEventReasons, handle),
+                    clock_reasons=self._first(
+                        "CurrentClocksEventReasons", "CurrentClocksThrottleReasons", handle
+                    ),
                     other_scope_w=self._instant_w(handle, other),
                 )
             )
@@ -121,16 +132,29 @@ class NvmlSource:
         self._fields += [(FIELD_POWER_INSTANT, SCOPE_NUMBERS[self._scope])] if instant else []
         if not (self._counter or instant or self._average):
             raise NvmlUnavailable(f"no_meter: GPU {wanted[0]} has neither an energy counter nor power")
+        self._add_spares()
         words = ["nvml energy counter"] if self._counter else ["nvml"]
         words += ["instant power"] * instant + ["power averaged over 1 s"] * self._average
         return Probe(
             source="nvml",
             says=", ".join([*words, SCOPE_WORDS[self._scope]]),
             scope=self._scope,
-            meters=tuple((meter, self._uuid(meter) or "unknown") for meter in range(len(wanted))),
+            meters=tuple((meter, self._uuid(meter) or "unknown") for meter in range(len(self._handles))),
             models=tuple(str(self._ask(library.nvmlDeviceGetName, each)) for each in self._handles),
             driver=self._ask(library.nvmlSystemGetDriverVersion),
         )
+
+    def _add_spares(self) -> None:
+        """What is wrong with a GPU that nobody uses leaves it out, and the others alone."""
+        for gpu in self._spares:
+            try:
+                handle = self._find(gpu)
+                alike = self._scope_of(handle) == self._scope
+            except NvmlUnavailable:
+                continue
+            if alike:
+                self._handles.append(handle)
+                self._wanted = (*self._wanted, gpu)
 
     def _find(self, gpu: str) -> Any:
         """The handle of a GPU that can be metered."""
@@ -200,6 +224,19 @@ class NvmlSource:
             self._library.nvmlDeviceGetFieldValues, handle, [(FIELD_POWER_INSTANT, SCOPE_NUMBERS[scope])]
         )
         return None if values is None or values[0].nvmlReturn else float(values[0].value.uiVal) / 1e3
+
+    def _temperature(self, handle: Any) -> int | None:
+        value = self._first("TemperatureV", "Temperature", handle, CELSIUS_OF_GPU)
+        return None if value is None else int(value)
+
+    def _first(self, newer: str, older: str, *arguments: Any) -> Any:
+        """What a function of NVML answers, or the one that it replaced: a driver may lack the newer."""
+        for name in (newer, older):
+            function = getattr(self._library, f"nvmlDeviceGet{name}", None)
+            value = None if function is None else self._ask(function, *arguments)
+            if value is not None:
+                return value
+        return None
 
     def _uuid(self, meter: int) -> str | None:
         handle = self._handle(self._wanted[meter])

@@ -65,6 +65,14 @@ class Series:
         keep[-1] = True
         return Series(self.times[keep], self.values[keep])
 
+    def step(self, window: Window) -> float:
+        """The value's usual step in the window where it stands still between readings; 0 where it never does.
+
+        A value that moved at every reading may be updated much more often than it is read.
+        """
+        steps = np.diff(self.touching(window).values)
+        return float(np.median(steps[steps != 0])) if (steps == 0).any() and (steps != 0).any() else 0.0
+
     def difference(self, window: Window) -> float:
         """The value at the window's end less that at its start."""
         return float(

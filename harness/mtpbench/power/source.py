@@ -41,12 +41,16 @@ class MeterReading:
         power_w: watts, NULL where it was not read.
         energy_j: a counter that only rises, NULL where there is none.
         unix_s: the source's own time of the reading where it has one, else NULL (it was read just now).
+        at_s: when this meter was read, on the node's monotonic clock; NULL for the time of its tick.
+        took_s: how long that took; nobody knows when within it the meter was read.
     """
 
     meter: int
     power_w: float | None
     energy_j: float | None
     unix_s: float | None = None
+    at_s: float | None = None
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -156,6 +156,7 @@ class RunFacts:
             could or would measure it.
         gpus: what they said of themselves while the point ran.
         nodes: the node of every process.
+        grace_reason: why there is no energy of the Grace CPUs, where the meter knows more than its readings.
         answers: what this start answered greedily before its ladder.
         evaluation: what the user's evaluation said of this start, or None where none was asked for.
         notes: anything else a reader should know.
@@ -172,6 +173,7 @@ class RunFacts:
     idle: tuple[IdlePower, ...] = ()
     gpus: tuple[GpuCondition, ...] = ()
     nodes: Mapping[str, int] = field(default_factory=dict)
+    grace_reason: str | None = None
     answers: Answers = field(default_factory=Answers)
     evaluation: Evaluation | None = None
     notes: tuple[str, ...] = ()

@@ -177,3 +177,23 @@ def test_two_sources_of_one_gpu_are_never_read_together(exporter_url: str, start
         ("nvml", None),
         ("dcgm", "not_needed: NVML reads these GPUs"),
     ]
+
+
+def test_a_grace_hopper_module_is_one_meter_whatever_reads_it() -> None:
+    text = page(5.0).replace("NVIDIA H200", "NVIDIA GH200 480GB")
+    probe = DcgmSource("http://x", ("0",), Exporter(text)).probe()
+    assert probe.scope == "module"
+    assert probe.says.endswith("module scope (GPU and its Grace)")
+    assert probe.models == ("NVIDIA GH200 480GB",)
+    mixed = page(5.0).replace(
+        'gpu="0",UUID="GPU-aaaa",device="nvidia0",modelName="NVIDIA H200"',
+        'gpu="0",UUID="GPU-aaaa",modelName="GH200"',
+    )
+    assert str(DcgmSource("http://x", (), Exporter(mixed)).probe().reason).startswith("mixed_scopes: ")
+    assert DcgmSource("http://x", ("0",), Exporter(page(5.0))).probe().models == ("NVIDIA H200",)
+
+
+def test_what_is_no_number_is_no_reading() -> None:
+    text = line("DCGM_FI_DEV_POWER_USAGE", 0, float("nan"))
+    with pytest.raises(ValueError, match="DCGM_FI_DEV_POWER_USAGE of GPU 0 is nan"):
+        readings(text)

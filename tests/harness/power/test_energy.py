@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -258,7 +260,75 @@ def test_energy_by_node_needs_the_node_of_every_process():
     assert split_by_node(by_gpu, {"prefill-0": 0}) == {}
 
 
+def test_every_code_that_the_sources_give_is_explained_in_the_docs():
+    root = Path(__file__).parents[3]
+    text = (root / "docs" / "validity.md").read_text("utf-8")
+    codes = set()
+    for path in sorted((root / "harness" / "mtpbench" / "power").glob("*.py")):
+        code = path.read_text("utf-8")
+        # `code: sentence`, as probes and meters give them, and the bare codes of Grace rails.
+        codes |= set(
+            re.findall(
+                r"""(?:reason=|Unavailable\(|ValueError\(|return )\(?\s*f?"([a-z]+_[a-z_]+|mig): """, code
+            )
+        )
+        codes |= set(re.findall(r"""return "(grace_[a-z_]+)\"""", code))
+    assert {"mig", "no_gpu", "no_reading", "sampler_failed", "grace_mixed", "node_missing"} <= codes
+    told = {code for code in codes if f"`{code}`" in text or f"`{code.removeprefix('grace_')}`" in text}
+    assert codes - told == set()
+
+
 def test_every_reason_is_explained_in_the_docs():
     text = (Path(__file__).parents[3] / "docs" / "validity.md").read_text("utf-8")
     section = text.split("## Why an energy is NULL")[1].split("\n## ")[0]
     assert [code for code in REASONS if f"`{code}`" not in section] == []
+
+
+def test_a_gpu_that_draws_nothing_is_not_read():
+    for dead in (
+        [s if s.gpu else dataclasses.replace(s, power_w=0.0, energy_j=None) for s in power_samples()],
+        [
+            dataclasses.replace(s, energy_j=None, power_w=s.gpu and s.power_w + s.time_s % 0.5)
+            for s in power_samples()
+        ],
+    ):
+        assert energy(dead).reason == "power_zero"
+    spare = [
+        dataclasses.replace(s, process="unused@0", power_w=0.0, energy_j=None)
+        for s in power_samples()
+        if s.gpu
+    ]
+    got = energy([*power_samples(), *spare])
+    assert (got.energy_j is None, got.unused_gpus, got.unused_energy_j) == (False, 1, None)
+    rail = [
+        dataclasses.replace(s, process="grace@0", power_w=0.0, energy_j=None)
+        for s in power_samples()
+        if s.gpu
+    ]
+    got = energy([*power_samples(), *rail])
+    assert (got.energy_j is None, got.grace_energy_j, got.grace_reason) == (False, None, "grace_power_zero")
+
+
+@pytest.mark.parametrize("length_s", [1.0, 2.0, 10.0])
+@pytest.mark.parametrize("update_s", [0.02, 0.1, 0.25])
+def test_an_honest_counter_is_believed_whatever_its_steps_and_the_windows_length(length_s, update_s):
+    """A counter of 100 ms steps under a window of a second may be off by a step at each edge: 20%."""
+    for phase in range(40):
+        shift_s = update_s * phase / 40
+        readings = []
+        for tick in range(int((length_s + 2.2) * 10)):
+            now_s = tick / 10
+            counted_s = math.floor((now_s + shift_s) / update_s) * update_s
+            readings.append(
+                PowerSample(
+                    time_s=now_s,
+                    process="decode-0",
+                    gpu=0,
+                    power_w=100.0 + tick % 2 * 1e-3,
+                    energy_j=100 * counted_s + 7,
+                )
+            )
+        window = Window(start_s=1.03, end_s=1.03 + length_s)
+        got = measure_energy(readings, window, 1, 9.0, 5.0, "s")
+        assert got.reason is None, (phase, got)
+        assert got.energy_j == pytest.approx(100 * length_s, abs=100 * max(update_s, 0.1) * 1.01)

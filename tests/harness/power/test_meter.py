@@ -19,6 +19,7 @@ import pytest
 from measured import make_point
 from mtpbench.deployment import meter_at
 from mtpbench.executors.local import LocalSite
+from mtpbench.power import host
 from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import parse
 from mtpbench.power.meter import Meter, MeteredNode
@@ -102,7 +103,8 @@ async def test_points_follow_one_another_on_one_sampler(
             pids.add(pid_of(meter))
             await asyncio.sleep(0.15)
             await meter.end()
-            assert 4 <= len(meter.samples(0.0)) <= 14
+            # Far fewer than all that the file holds by then: each point has its own part.
+            assert len({s.time_s for s in meter.samples(0.0)}) >= 3
     assert len(pids) == 1
     assert [p.name for p in tmp_path.glob("*.jsonl")] == ["power-node0.jsonl"]
 
@@ -110,7 +112,8 @@ async def test_points_follow_one_another_on_one_sampler(
 async def test_idle_power_is_read_over_the_whole_rest(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async with await local_meter(tmp_path) as meter:
         (idle,) = await meter.rest("loaded", 0.5)
-    assert (idle.state, idle.duration_s, idle.reason) == ("loaded", 0.5, None)
+    assert (idle.state, idle.reason) == ("loaded", None)
+    assert idle.duration_s >= 0.5
     assert idle.power_w_per_gpu == pytest.approx(550, rel=0.1)
 
 
@@ -120,7 +123,8 @@ async def test_nobody_rests_where_nothing_can_be_read(
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     async with await local_meter(tmp_path) as meter:
         began = time.monotonic()
-        assert await meter.rest("before_start", 60.0) == ()
+        (idle,) = await meter.rest("before_start", 60.0)
+        assert (idle.power_w_per_gpu, idle.reason) == (None, meter.reason)
         assert time.monotonic() - began < 30
     assert (meter.source, meter.reason) == ("none", "no_nvml: nvmlInit: NVML Shared Library Not Found")
 
@@ -169,13 +173,13 @@ async def test_a_sampler_that_died_is_told_what_it_read_is_kept_and_the_next_poi
         await asyncio.sleep(0.3)
         os.kill(pid_of(meter), signal.SIGKILL)
         await meter.end()
-        assert "the power sampler of node 0 died: exit -9: no message" in meter.notes
+        assert "power sampler of node 0: it died (exit -9): no message" in meter.notes
         assert meter.reason is None
         assert len(meter.samples(0.0)) > 2
         await meter.begin()
         await asyncio.sleep(0.2)
         await meter.end()
-        assert not [note for note in meter.notes if "died" in note]
+        assert not [note for note in meter.notes if "power sampler" in note]
         assert len(meter.samples(0.0)) > 2
     assert sorted(p.name for p in tmp_path.glob("*.jsonl")) == ["power-node0.2.jsonl", "power-node0.jsonl"]
 
@@ -186,7 +190,7 @@ async def test_a_sampler_that_can_not_start_is_a_reason(
     gpus = gpus_of_node(0, {0: "decode-0"}, None)
     broken = Station(host="n7", launch=("sh", "-c", "echo no such node >&2; exit 3"))
     async with Meter([MeteredNode(gpus=gpus, station=broken)], tmp_path) as meter:
-        assert meter.reason == "sampler_failed: exit 3: no such node"
+        assert meter.reason == "sampler_failed: it died (exit 3): no such node"
     missing = Station(host="n7", launch=("/nowhere/srun",))
     async with Meter([MeteredNode(gpus=gpus, station=missing)], tmp_path) as meter:
         assert str(meter.reason).startswith("sampler_failed: [Errno 2]")
@@ -226,7 +230,10 @@ async def test_one_dead_node_takes_the_figure_of_all(on_standin: pytest.MonkeyPa
     stations = {0: Station(host="here"), 1: Station(host="there", launch=("false",))}
     nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), station=stations[n]) for n in held]
     async with Meter(nodes, tmp_path) as meter:
-        assert (meter.source, meter.reason) == ("none", "sampler_failed: exit 1: no message (node 1)")
+        assert (meter.source, meter.reason) == (
+            "none",
+            "sampler_failed: it died (exit 1): no message (node 1)",
+        )
 
 
 async def test_gpus_at_hand_that_nobody_uses_are_read_and_kept_apart(
@@ -321,3 +328,129 @@ def test_gpus_are_those_that_the_environment_shows(monkeypatch: pytest.MonkeyPat
 def test_a_gpu_that_two_processes_share_is_one_gpu() -> None:
     shared = deployment(("prefill-0", 0, (0,)), ("decode-0", 0, (0,)))
     assert gpus_of_node(0, held_by_node(shared)[0], None).owners == {0: "prefill-0+decode-0"}
+
+
+async def test_an_answer_that_comes_late_is_taken_for_no_other(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file server that hangs, or NVML: the sampler is given up, and the next points have another one."""
+    on_standin.setattr(host, "ANSWER_S", 1.0)
+    async with await local_meter(tmp_path) as meter:
+        await meter.begin()
+        hung = pid_of(meter)
+        os.kill(hung, signal.SIGSTOP)
+        await meter.end()
+        assert "power sampler of node 0: it did not answer 'tick' in 1 s: no message" in meter.notes
+        for _ in range(3):
+            await meter.begin()
+            assert pid_of(meter) != hung
+            await asyncio.sleep(0.15)
+            await meter.end()
+            assert (meter.reason, len({s.time_s for s in meter.samples(0.0)}) >= 3) == (None, True)
+    assert not Path(f"/proc/{hung}").exists()
+
+
+async def test_a_question_that_was_given_up_does_not_spoil_the_next(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with await local_meter(tmp_path) as meter:
+        for delay_s in (0.0, 0.0005, 0.001, 0.002, 0.004):
+            given_up = asyncio.create_task(meter.begin())
+            await asyncio.sleep(delay_s)
+            given_up.cancel()
+            await asyncio.gather(given_up, return_exceptions=True)
+            await meter.begin()
+            await asyncio.sleep(0.1)
+            await meter.end()
+            assert meter.reason is None
+            assert meter.samples(0.0)
+
+
+async def test_a_meter_that_is_given_up_while_it_begins_leaves_nothing(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meter = await local_meter(tmp_path)
+    entering = asyncio.create_task(meter.__aenter__())
+    while meter._samplers[0]._process is None:
+        await asyncio.sleep(0.01)
+    pid = pid_of(meter)
+    entering.cancel()
+    await asyncio.gather(entering, return_exceptions=True)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_slow_driver_gives_fewer_readings_and_not_none(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 slow_ms 40")
+    async with await local_meter(tmp_path, deployment(("decode-0", 0, (0, 1, 2, 3)))) as meter:
+        await meter.begin()
+        origin = time.perf_counter()
+        await asyncio.sleep(1.5)
+        await meter.end()
+    found = meter.samples(origin)
+    # Each GPU is stamped when it was read, 40 ms after the one before it.
+    first = sorted(s.time_s for s in found if s.gpu == 0)
+    second = sorted(s.time_s for s in found if s.gpu == 1)
+    assert all(0.03 < b - a < 0.4 for a, b in zip(first, second, strict=True))
+    got = measure_energy(found, Window(start_s=0.2, end_s=1.2), 4, 9.0, 5.0, meter.source)
+    assert got.energy_j == pytest.approx(2600, rel=0.1)
+
+
+async def test_what_takes_half_a_second_to_read_is_of_no_moment(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_standin.setenv("MTPBENCH_FAKE_NVML", "slow_ms 300")
+    async with await local_meter(tmp_path, deployment(("decode-0", 0, (0,)))) as meter:
+        assert meter.reason == "no_reading: GPU 0 told nothing", meter.notes
+        assert any(
+            note.startswith("power: ") and "took up to 0.6 s and were left out" in note
+            for note in meter.notes
+        )
+
+
+@pytest.mark.parametrize("words", ["mig_of 2", "hopper 2", "at 200 swap 2", "at 200 lost 2", "gpus 2"])
+async def test_what_is_wrong_with_a_gpu_that_nobody_uses_leaves_the_others_alone(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path, words: str
+) -> None:
+    on_standin.setenv("MTPBENCH_FAKE_NVML", f"gpus 3 {words}")
+    on_standin.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    async with await local_meter(tmp_path) as meter:
+        await meter.begin()
+        origin = time.perf_counter()
+        await asyncio.sleep(1.2)
+        await meter.end()
+    assert meter.reason is None
+    got = measure_energy(meter.samples(origin), Window(start_s=0.2, end_s=1.0), 2, 9.0, 5.0, meter.source)
+    assert got.energy_j == pytest.approx(1100 * 0.8, rel=0.1)
+    if "mig" in words or "hopper" in words or words == "gpus 2":
+        assert got.unused_gpus == 0
+
+
+async def test_a_file_that_does_not_show_what_was_written_is_a_reason(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_standin.setattr(host, "SEEN_S", 0.2)
+    async with await local_meter(tmp_path) as meter:
+        await meter.begin()
+        sampler = meter._samplers[0]
+        ask = sampler._ask
+
+        async def ahead(word: str) -> dict[str, object]:
+            said = await ask(word)
+            return {**said, "size": 10_000_000} if "size" in said else said
+
+        on_standin.setattr(sampler, "_ask", ahead)
+        await meter.end()
+        assert str(meter.reason).startswith("sampler_failed: power-node0.jsonl shows ")
+        assert str(meter.reason).endswith(" of the 10000000 bytes that were written")
+
+
+async def test_idle_power_of_two_nodes_is_a_mean_over_all_their_gpus(
+    on_standin: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held = held_by_node(deployment(("prefill-0", 0, (0,)), ("decode-0", 1, (0, 1))))
+    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), station=Station(host="here")) for n in held]
+    async with Meter(nodes, tmp_path) as meter:
+        (idle,) = await meter.rest("before_start", 0.5)
+    assert idle.power_w_per_gpu == pytest.approx((500 + 500 + 600) / 3, rel=0.1)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from mtpbench.power.log import end_line, head_line, identity_fault, parse, samples, states_line, tick_line
+from mtpbench.power.log import (
+    end_line,
+    head_line,
+    identity_fault,
+    late_line,
+    parse,
+    samples,
+    states_line,
+    tick_line,
+)
 from mtpbench.power.source import MeterReading, MeterState, Probe
 
 PROBE = Probe(source="nvml", says="nvml", scope="gpu", meters=((0, "GPU-a"),))
@@ -35,13 +46,26 @@ def test_a_torn_last_line_costs_itself_only():
     assert (len(log.ticks), log.ended) == (1, None)
 
 
-def test_damage_before_the_end_is_an_error_with_its_line():
-    with pytest.raises(ValueError, match="line 2 of the power log"):
-        parse(HEAD + "{torn\n" + tick_line(1.0, 1.0, "gpu", []))
+def test_a_damaged_line_costs_itself_only_and_is_counted():
+    good = tick_line(5.0, 1000.0, "gpu", [reading(0)])
+    log = parse(HEAD + good + '{"t": 5.1, "w": 1000.1, "gp\n' + good)
+    assert (len(log.ticks), log.damaged) == (2, 1)
+    with pytest.raises(ValueError, match="line 1 of the power log"):
+        parse("nonsense\n" + good)
     with pytest.raises(ValueError, match=r"line 1 .*format 99 where 1 is known"):
         parse(HEAD.replace('"format":1', '"format":99'))
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match="the power log is empty"):
         parse("")
+
+
+def test_readings_that_took_too_long_are_counted():
+    log = parse(HEAD + late_line(5.0, 1000.0, [0, 1], 0.7) + late_line(6.0, 1001.0, [1], 0.6))
+    assert (log.late, log.ticks) == ((3, 0.7), ())
+
+
+def test_a_meter_that_was_stamped_itself_is_placed_there():
+    log = parse(HEAD + tick_line(5.0, 1000.0, "gpu", [dataclasses.replace(reading(0), at_s=4.9), reading(1)]))
+    assert [s.time_s for s in samples(log, 1.0, {})] == [pytest.approx(3.9), 4.0]
 
 
 def test_what_no_process_holds_is_told_with_its_node():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from mtpbench.power.conditions import conditions, hindrances
 from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import head_line, parse, states_line, tick_line
-from mtpbench.power.nodes import NodeLog, gather, gpus_of_node, held_by_node
+from mtpbench.power.nodes import NodeLog, gather, gpus_of_node, held_by_node, read_past, readings
 from mtpbench.power.source import MeterReading, MeterState, Probe
 from mtpbench.records import Deployment, GpuCondition, Process
 from mtpbench.window import Window
@@ -29,7 +31,22 @@ NODES = [gpus_of_node(node, held, None) for node, held in held_by_node(DEPLOYMEN
 SAYS = "nvml energy counter, instant power, GPU scope"
 
 
-def log(gpus: int, *, ahead_s: float = 0.0, says: str = SAYS, reason: str | None = None, uuid: str = "GPU-0"):
+NO_GRACE = Probe(source="grace", reason="no_grace: none")
+
+
+def rails(label: str) -> Probe:
+    return Probe(source="grace", says=f"{label} power through hwmon", scope="grace", meters=((0, label),))
+
+
+def log(
+    gpus: int,
+    *,
+    ahead_s: float = 0.0,
+    says: str = SAYS,
+    reason: str | None = None,
+    uuid: str = "GPU-0",
+    grace: Probe = NO_GRACE,
+):
     """10 s of 500 W for each GPU, stamped by a clock that is ahead."""
     probe = Probe(
         source="nvml",
@@ -38,10 +55,13 @@ def log(gpus: int, *, ahead_s: float = 0.0, says: str = SAYS, reason: str | None
         meters=tuple((i, f"GPU-{i}") for i in range(gpus)),
         reason=reason,
     )
-    text = head_line([probe, Probe(source="grace", reason="no_grace: none")], 0.1)
+    text = head_line([probe, grace], 0.1)
     for step in range(101):
         rows = [MeterReading(meter=i, power_w=500.0, energy_j=50.0 * step) for i in range(gpus)]
         text += tick_line(1000 + ahead_s + step / 10, 5e8, "gpu", rows)
+        if grace.reason is None:
+            rail = MeterReading(meter=0, power_w=150.0 + step % 2, energy_j=None)
+            text += tick_line(1000 + ahead_s + step / 10, 5e8, "grace", [rail])
     state = MeterState(meter=0, uuid=uuid, temperature_c=61.0, limit_w=1000.0, clock_reasons=0x204)
     return parse(text + states_line(7e5, 1000.0, [state]))
 
@@ -55,20 +75,21 @@ def test_the_gpus_of_a_node_are_those_that_it_holds_or_all_that_are_ours_there()
     assert (first.names, first.owners) == (("2", "3"), {0: "prefill-0", 1: "prefill-0"})
     assert (second.node, second.names) == (1, ("0",))
     ours = gpus_of_node(0, {2: "a", 3: "b"}, ("4", "5", "6", "7", "MIG-1"))
-    assert (ours.names, ours.owners) == (("4", "5", "6", "7"), {2: "a", 3: "b"})
+    assert (ours.names, ours.owners, ours.spares) == (("6", "7"), {0: "a", 1: "b"}, ("4", "5"))
 
 
 def test_nodes_are_placed_on_the_clients_clock():
-    got = gather(NODES, {0: at(log(2)), 1: at(log(1, ahead_s=3600.0), 3600.0)}, 1001.0)
+    logs = {0: at(log(2)), 1: at(log(1, ahead_s=3600.0), 3600.0)}
+    got, found = gather(NODES, logs), readings(NODES, logs, 1001.0)
     assert (got.source, got.reason) == (SAYS, None)
-    assert {(s.process, s.gpu) for s in got.samples} == {("prefill-0", 0), ("prefill-0", 1), ("decode-0", 0)}
-    energy = measure_energy(got.samples, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, got.source)
+    assert {(s.process, s.gpu) for s in found} == {("prefill-0", 0), ("prefill-0", 1), ("decode-0", 0)}
+    energy = measure_energy(found, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, got.source)
     assert energy.energy_j == pytest.approx(3 * 500 * 8)
 
 
 def test_a_clock_that_was_not_measured_shows_as_uncovered():
-    got = gather(NODES, {0: at(log(2)), 1: at(log(1, ahead_s=3600.0))}, 1001.0)
-    energy = measure_energy(got.samples, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, got.source)
+    found = readings(NODES, {0: at(log(2)), 1: at(log(1, ahead_s=3600.0))}, 1001.0)
+    energy = measure_energy(found, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, SAYS)
     assert energy.reason == "power_not_covered"
 
 
@@ -82,8 +103,8 @@ def test_a_clock_that_was_not_measured_shows_as_uncovered():
     ],
 )
 def test_a_part_never_passes_for_the_whole(logs, reason):
-    got = gather(NODES, {node: at(made) for node, made in logs.items()}, 1001.0)
-    assert (got.samples, got.source) == ((), "none")
+    got = gather(NODES, {node: at(made) for node, made in logs.items()})
+    assert got.source == "none"
     assert got.reason.startswith(reason.removesuffix("; no_grace"))
 
 
@@ -101,3 +122,48 @@ def test_conditions_are_the_extremes_and_the_union_of_what_was_said():
     assert (second.name, second.clock_reasons, second.temperature_max_c) == ("unused@3/1", None, None)
     # A power cap is how such GPUs work; a hot one is a fault.
     assert hindrances((first, second)) == ()
+
+
+def test_the_extremes_of_what_was_said_are_kept():
+    text = head_line([Probe(source="nvml", says=SAYS, scope="gpu", meters=((0, "GPU-0"),)), NO_GRACE], 0.1)
+    for heat, cap, mask in ((61, 1000.0, 4), (83, 900.0, 0x40), (70, 1200.0, 0)):
+        state = MeterState(meter=0, uuid="GPU-0", temperature_c=heat, limit_w=cap, clock_reasons=mask)
+        text += states_line(1.0, 1.0, [state])
+    (gpu,) = conditions(parse(text), {0: "decode-0"}, 0)
+    assert (gpu.temperature_max_c, gpu.power_cap_min_w, gpu.power_cap_max_w) == (83, 900.0, 1200.0)
+    assert gpu.clock_reasons == ("sw_power_cap", "hw_thermal_slowdown")
+    assert hindrances((gpu,)) == (
+        "GPU decode-0/0: clocks were held back by hw_thermal_slowdown, up to 83 °C",
+    )
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (rails("Grace"), None),
+        (rails("CPU cores"), "grace_mixed"),
+        (Probe(source="grace", reason="grace_rails: no rail"), "grace_missing"),
+    ],
+)
+def test_rails_that_not_all_nodes_have_alike_make_no_figure(second, reason):
+    logs = {0: at(log(2, grace=rails("Grace"))), 1: at(log(1, grace=second))}
+    got = gather(NODES, logs)
+    assert (got.reason, got.grace_reason) == (None, reason)
+    found = readings(NODES, logs, 1001.0, grace=reason is None)
+    energy = measure_energy(found, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, got.source)
+    assert energy.energy_j == pytest.approx(12_000)
+    assert (energy.grace_energy_j is None) == (reason is not None)
+
+
+def test_a_source_that_never_said_anything_is_none():
+    silent = log(1)
+    quiet = dataclasses.replace(silent, ticks=())
+    assert gather(NODES, {0: at(log(2)), 1: at(quiet)}).reason == "no_reading: GPU 0 told nothing (node 1)"
+
+
+def test_every_held_gpu_has_to_be_read_past_the_edge():
+    logs = {0: at(log(2)), 1: at(log(1, ahead_s=3600.0), 3600.0)}
+    assert read_past(NODES, logs, 1009.9)
+    assert not read_past(NODES, logs, 1010.1)
+    assert not read_past(NODES, {0: at(log(2)), 1: at(log(1), 3600.0)}, 1009.9)
+    assert not read_past(NODES, {0: at(log(2))}, 1000.0)
