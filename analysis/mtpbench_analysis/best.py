@@ -13,6 +13,7 @@ from mtpbench_analysis.crossings import find_leads
 from mtpbench_analysis.curves import Curve, build_curves, relabel
 from mtpbench_analysis.details import leads_table
 from mtpbench_analysis.document import SIMULATED_BANNER, describe_workload
+from mtpbench_analysis.exports import describe_lead_ratio
 from mtpbench_analysis.figures import MISSING, dollars, fixed, percent, rate, seconds, speed, spread
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.inverse import (
@@ -86,7 +87,7 @@ def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Sheet:
                 "low_tps": lead.low_tps,
                 "high_tps": lead.high_tps,
                 "wins": curves[lead.winner].label,
-                "margin": lead.margin,
+                **describe_lead_ratio(lead),
                 "share_of_draws": lead.share_of_draws,
             }
             for lead in leads

@@ -11,7 +11,7 @@ from typing import Literal
 from mtpbench.errors import InputError, NotComparable
 from mtpbench.records import Reference
 from mtpbench_analysis.agreement import Agreement
-from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, Interval
+from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell
 from mtpbench_analysis.confounds import (
     Confound,
     acceptance_warnings,
@@ -23,38 +23,10 @@ from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.crossings import Crossing, Lead, find_crossings, find_leads
 from mtpbench_analysis.curves import WORKLOAD_FIELDS, Curve, relabel
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.ratios import Ratio, ratio_of
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE, Reading, interval_of
 
-Bound = Literal["exact", "at_least", "at_most", "best_points"]
 TargetRule = Literal["given", "overlap", "union"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ratio:
-    """Throughput of a curve over the baseline's at one target, or why there is none.
-
-    Args:
-        bound: `exact` (both sides read at the target), `at_least` or `at_most` (the curve, or the
-            baseline, is only known by its best point, which does better than the target), `best_points`
-            (both are).
-        reason: why `value` is None.
-        interval: of the value; None where one side's is unknown.
-        envelope: lowest and highest ratio that falling curves through the same knots allow.
-    """
-
-    value: float | None
-    bound: Bound = "exact"
-    reason: str | None = None
-    interval: Interval | None = None
-    envelope: tuple[float, float] | None = None
-
-    @property
-    def lower_cost(self) -> float | None:
-        """The share of the baseline's cost per token that is saved: 1 − 1/ratio; never above 1.
-
-        Negative where the curve costs more.
-        """
-        return None if self.value is None else 1 - 1 / self.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,7 +173,7 @@ def _rows(readings: Sequence[Reading], targets: Sequence[float], settings: Setti
     for at, (target, *cells) in enumerate(zip(targets, *columns, strict=True)):
         ratios = []
         for cell, draws in zip(cells[1:], drawn[1:], strict=True):
-            ratio = _ratio(cell, cells[0], settings.max_gap)
+            ratio = ratio_of(cell, cells[0], settings.max_gap)
             if ratio.value is not None and cell.interval and cells[0].interval:
                 quotient = draws[:, at] / drawn[0][:, at]
                 ratio = replace(ratio, interval=interval_of(quotient, settings.confidence))
@@ -282,30 +254,3 @@ def _check(baseline: Curve, others: Sequence[Curve], settings: Settings) -> None
             raise NotComparable(
                 f"{baseline.label} and {other.label} can't be compared: they differ in {', '.join(differing)}"
             )
-
-
-def _ratio(cell: Cell, base: Cell, max_gap: float) -> Ratio:
-    if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
-        return Ratio(value=None, reason="not reached")
-    envelope = _envelope(cell, base)
-    for one in (cell, base):
-        if one.wide_gap and one.knot_ratio is not None:
-            return Ratio(
-                value=None,
-                reason=f"withheld: knots {one.knot_ratio:.1f}× apart in throughput (limit {max_gap:g}×)",
-                envelope=envelope,
-            )
-    bounds: dict[tuple[bool, bool], Bound] = {
-        (False, False): "exact",
-        (True, False): "at_least",
-        (False, True): "at_most",
-        (True, True): "best_points",
-    }
-    bound = bounds[cell.state == "at_least", base.state == "at_least"]
-    return Ratio(value=cell.tput_tps_per_gpu / base.tput_tps_per_gpu, bound=bound, envelope=envelope)
-
-
-def _envelope(cell: Cell, base: Cell) -> tuple[float, float] | None:
-    if cell.envelope is None or base.envelope is None:
-        return None
-    return cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]

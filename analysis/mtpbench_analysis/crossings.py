@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from mtpbench_analysis.cells import Interval
 from mtpbench_analysis.noise import FloatArray
+from mtpbench_analysis.ratios import Ratio, ratio_of
 from mtpbench_analysis.reading import Reading, interval_of
 
 _STEPS = 16
@@ -46,16 +48,22 @@ class Lead:
     Args:
         low_tps, high_tps: the range; the first begins at 0, where every best point still counts.
         winner: index of the curve.
-        margin: throughput over that of the next best at the middle of the range; None where nobody else
-            reaches it.
-        share_of_draws: in how many draws of the noise the winner also wins there; None where unknown.
+        ratio: its throughput over that of the next best at the middle of the range, bounded or withheld as
+            any ratio is; None where nobody else reaches it.
+        share_of_draws: in how many draws of the noise the winner also wins there; None where that is unknown,
+            or the ratio is not exact.
     """
 
     low_tps: float
     high_tps: float
     winner: int
-    margin: float | None
+    ratio: Ratio | None
     share_of_draws: float | None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the winner wins whatever its rivals would do where nobody measured them."""
+        return self.ratio is None or self.ratio.bound in ("exact", "at_least")
 
 
 def find_crossings(baseline: Reading, other: Reading) -> tuple[Crossing, ...]:
@@ -85,7 +93,8 @@ def find_crossings(baseline: Reading, other: Reading) -> tuple[Crossing, ...]:
 def find_leads(readings: Sequence[Reading]) -> tuple[Lead, ...]:
     """Which curve serves the most at each interactivity, from 0 to the highest that any of them reaches.
 
-    Below its front a curve counts with its best point, which is faster than asked.
+    Below its front a curve counts with its best point, which is faster than asked; what it would serve there
+    is not known, so a range ends where a front begins.
     """
     crossings = {
         at
@@ -95,43 +104,51 @@ def find_leads(readings: Sequence[Reading]) -> tuple[Lead, ...]:
     }
     knots = {knot.x for reading in readings for knot in reading.curve.front}
     edges = np.array(sorted({0.0, *knots, *crossings}))
-    values = _values(readings, (edges[:-1] + edges[1:]) / 2)
+    places = (edges[:-1] + edges[1:]) / 2
+    values = _values(readings, places)
     winners = np.nanargmax(values, axis=0)
-    alone = np.isfinite(values).sum(axis=0) == 1
-    # A lead goes on while the winner stays the same, and while it has a rival or has none.
-    begins = np.flatnonzero(np.diff(winners, prepend=-1) | np.diff(alone, prepend=~alone[:1]))
+    there = np.isfinite(values)
+    begun = np.stack([places >= reading.curve.range_tps[0] for reading in readings])
+    # A lead goes on while the winner is the same, has a rival or none, and while it, and they, are measured.
+    kinds = [
+        (int(winner), there[:, i].sum() == 1, begun[winner, i], _all_but(begun[:, i] | ~there[:, i], winner))
+        for i, winner in enumerate(winners)
+    ]
+    begins = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     lows, highs = edges[begins], edges[[*begins[1:], -1]]
-    middles = (lows + highs) / 2
-    margins, shares = _margins(readings, middles), _shares(readings, winners[begins], middles)
     return tuple(
-        Lead(
-            low_tps=float(low),
-            high_tps=float(high),
-            winner=int(winners[at]),
-            margin=margin,
-            share_of_draws=share,
-        )
-        for low, high, at, margin, share in zip(lows, highs, begins, margins, shares, strict=True)
+        _lead(readings, int(winners[at]), float(low), float(high))
+        for low, high, at in zip(lows, highs, begins, strict=True)
     )
+
+
+def _all_but(flags: npt.NDArray[np.bool_], one: int) -> bool:
+    return bool(np.delete(flags, one).all())
+
+
+def _lead(readings: Sequence[Reading], winner: int, low: float, high: float) -> Lead:
+    middle = (low + high) / 2
+    cells = [reading.cells([middle])[0] for reading in readings]
+    rivals = [i for i, cell in enumerate(cells) if i != winner and cell.tput_tps_per_gpu is not None]
+    ratio = None
+    if rivals:
+        # One that is only known by its best point may serve any more than that: it bounds before all others.
+        next_best = max(rivals, key=lambda i: (cells[i].state == "at_least", cells[i].tput_tps_per_gpu))
+        ratio = ratio_of(cells[winner], cells[next_best], readings[winner].max_gap)
+    exact = ratio is None or (ratio.value is not None and ratio.bound == "exact")
+    share = _share(readings, winner, middle) if exact else None
+    return Lead(low_tps=low, high_tps=high, winner=winner, ratio=ratio, share_of_draws=share)
 
 
 def _values(readings: Sequence[Reading], places: FloatArray) -> FloatArray:
     return np.stack([reading.serves(places) for reading in readings])
 
 
-def _margins(readings: Sequence[Reading], places: FloatArray) -> list[float | None]:
-    if len(readings) == 1:
-        return [None] * len(places)
-    ordered = np.sort(np.nan_to_num(_values(readings, places), nan=0.0), axis=0)
-    best, second = ordered[-1], ordered[-2]
-    return [float(a / b) if b > 0 else None for a, b in zip(best, second, strict=True)]
-
-
-def _shares(readings: Sequence[Reading], winners: Sequence[int], places: FloatArray) -> list[float | None]:
+def _share(readings: Sequence[Reading], winner: int, place: float) -> float | None:
     if not all(reading.is_sure for reading in readings):
-        return [None] * len(places)
-    drawn = np.nan_to_num(np.stack([reading.drawn(places) for reading in readings]), nan=0.0)
-    return [float(share) for share in (drawn.argmax(axis=0) == np.asarray(winners)).mean(axis=0)]
+        return None
+    drawn = np.nan_to_num(np.stack([reading.drawn([place])[:, 0] for reading in readings]), nan=0.0)
+    return float((drawn.argmax(axis=0) == winner).mean())
 
 
 def _all_crossings(one: Reading, other: Reading) -> list[float]:

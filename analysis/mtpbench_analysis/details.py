@@ -20,7 +20,7 @@ from mtpbench_analysis.figures import (
     target,
     times,
 )
-from mtpbench_analysis.tables import Table, Texts, mark_simulated, metered_joules
+from mtpbench_analysis.tables import Table, Texts, mark_simulated, metered_joules, show_bare_ratio
 from mtpbench_analysis.twins import Twins, find_twins
 
 _KINDS: tuple[TokenKind, ...] = ("total", "output", "input")
@@ -53,15 +53,17 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead], simulated: bool)
     """Which curve serves the most tokens per GPU, by range of interactivity."""
     rows = []
     for lead in leads:
-        margin = MISSING if lead.margin is None else f"{times(lead.margin)}×"
+        margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
         sure = MISSING if lead.share_of_draws is None else percent(lead.share_of_draws)
         where = f"{speed(lead.low_tps)} to {speed(lead.high_tps)}"
-        rows.append((where, curves[lead.winner].label, margin, sure))
+        winner = curves[lead.winner].label
+        rows.append((where, winner if lead.is_settled else f"{winner}, of what was measured", margin, sure))
     return Table(
         title=mark_simulated("Who serves the most", simulated),
         headers=("tok/s/user", "wins", "over the next best, mid-range", "in so many draws of the noise"),
         rows=tuple(rows),
-        caption="Below its slowest point a curve counts with that point, which is faster than asked.",
+        caption="Below its slowest point a curve counts with that point, which is faster than asked; how it "
+        "would do at the asked speed nobody measured (≤, best points).",
         text_columns=2,
     )
 

@@ -20,6 +20,7 @@ from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis import metered
 from mtpbench_analysis.cells import Cell, Interval, TokenKind
 from mtpbench_analysis.compare import Comparison, Row
+from mtpbench_analysis.crossings import Lead
 from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured
 from mtpbench_analysis.document import describe_workload
 from mtpbench_analysis.frame import Unused
@@ -135,7 +136,13 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             for label, crossings in comparison.crossings.items()
         },
         "leads": [
-            {**record_to_json(lead), "winner": comparison.curves[lead.winner].label}
+            {
+                "low_tps": lead.low_tps,
+                "high_tps": lead.high_tps,
+                "winner": comparison.curves[lead.winner].label,
+                **describe_lead_ratio(lead),
+                "share_of_draws": lead.share_of_draws,
+            }
             for lead in comparison.leads
         ],
         "twins": [
@@ -262,6 +269,17 @@ def _knot(side: str, knot: Measured | None) -> dict[str, Any]:
     fields = ("interactivity_tps", "tput_tps_per_gpu", *_KNOT)
     values = {f"{side}_{name}": getattr(knot.mean, name) if knot else None for name in fields}
     return {**values, f"{side}_runs": len(knot.runs) if knot else None}
+
+
+def describe_lead_ratio(lead: Lead) -> dict[str, Any]:
+    """The ratio to the next best, its bound, or the reason there is none."""
+    ratio = lead.ratio
+    return {
+        "margin": None if ratio is None else ratio.value,
+        "bound": None if ratio is None else ratio.bound,
+        "reason": "nobody else reaches it" if ratio is None else ratio.reason,
+        "settled": lead.is_settled,
+    }
 
 
 def _span(span: Span | None) -> Any:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.compare import Bound, Comparison, Ratio, Row
+from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves import Curve, display_name
-from mtpbench_analysis.figures import energy, fixed, money, percent, rate, speed, target, times
+from mtpbench_analysis.figures import energy, fixed, money, percent, rate, seconds, speed, target, times
 from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span
+from mtpbench_analysis.ratios import Bound, Ratio
+
+TTFT_APART = 3.0
+"""Median TTFTs of two sides that differ by more than this factor are told."""
+TTFT_LONG_S = 10.0
+"""So is one that is longer than this: nobody waits for a first token so long in front of a screen."""
 
 
 def write_sentences(comparison: Comparison) -> tuple[str, ...]:
@@ -72,6 +78,7 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
         caveats.append(
             f"Acceptance of {_names(pinned)} was pinned to a published mean, not measured on these prompts."
         )
+    caveats += _waiting(comparison)
     caveats += [
         f"{display_name(item.arm)} gives other answers than {display_name(item.baseline)} to "
         f"{item.prompts - item.same} of {item.prompts} prompts: what it saves may not be worth the same."
@@ -81,6 +88,42 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
     if comparison.simulated:
         caveats.append("All of it was simulated: it shows a model of the engine, not hardware.")
     return tuple(caveats)
+
+
+def _waiting(comparison: Comparison) -> list[str]:
+    """One sentence where equal interactivity is not equal waiting: the target at which that is worst."""
+    worst: tuple[float, str] | None = None
+    base = comparison.baseline
+    for row in comparison.rows:
+        theirs = _ttfts(row.cells[0])
+        for other, cell in zip(comparison.others, row.cells[1:], strict=True):
+            ours = _ttfts(cell)
+            if not ours or not theirs:
+                continue
+            apart = max(min(ours) / max(theirs), min(theirs) / max(ours))
+            longest = max(*ours, *theirs)
+            if apart <= TTFT_APART and longest <= TTFT_LONG_S:
+                continue
+            text = (
+                f"Equal interactivity is not equal waiting: at {target(row.target_tps)} tok/s/user the "
+                f"median TTFT is {_span_of(ours)} s with {other.label} and {_span_of(theirs)} s with {base.label}."
+            )
+            if worst is None or max(apart, longest / TTFT_LONG_S) > worst[0]:
+                worst = max(apart, longest / TTFT_LONG_S), text
+    return [] if worst is None else [worst[1]]
+
+
+def _ttfts(cell: Cell) -> list[float]:
+    """Median TTFTs of the recipes that a cell rests on; empty where one is unknown, or nothing is reached."""
+    if cell.tput_tps_per_gpu is None:
+        return []
+    found = [knot.mean.ttft_p50_s for knot in cell.knots]
+    return [value for value in found if value] if all(found) else []
+
+
+def _span_of(values: list[float]) -> str:
+    low, high = seconds(min(values)), seconds(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def write_agreements(comparison: Comparison) -> tuple[str, ...]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from mtpbench.records import Reference
 from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.compare import Bound, Comparison, Ratio, read_curves
+from mtpbench_analysis.compare import Comparison, read_curves
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.figures import MISSING, dollars, energy, rate, seconds, speed, spread, target, times
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span, tps_per_mw
+from mtpbench_analysis.ratios import Bound, Ratio
 from mtpbench_analysis.sentences import describe_cost, describe_energy
 
 Texts = tuple[str, ...]
+_SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
 UNKNOWN = "unknown"
 
 
@@ -71,6 +73,8 @@ def matched_table(comparison: Comparison) -> Table:
         )
     if any(run.acceptance_length is not None for c in comparison.curves for m in c.front for run in m.runs):
         add("acceptance length at the knots", _per_curve(comparison, _acceptance))
+    if any(run.ttft_p50_s is not None for c in comparison.curves for m in c.front for run in m.runs):
+        add("median TTFT at the knots, s", _per_curve(comparison, _ttft))
     add("recipes at the knots", _per_curve(comparison, _recipes))
     return Table(
         title=mark_simulated("At equal interactivity", comparison.simulated),
@@ -223,12 +227,20 @@ def show_ratio(ratio: Ratio) -> str:
             return MISSING
         low, high = ratio.envelope
         return f"{str(ratio.reason).replace(': ', ':' + chr(10))}, so {times(low)}× to {times(high)}×"
-    sign = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}[ratio.bound]
+    sign = _SIGNS[ratio.bound]
     note = " (best points)" if ratio.bound == "best_points" else ""
     value = f"{sign}{times(ratio.value)}×"
     if ratio.interval is not None:
         value += f" {spread(ratio.interval.low, ratio.interval.high, times)}"
     return f"{value},\n{describe_cost(ratio)}{note}"
+
+
+def show_bare_ratio(ratio: Ratio) -> str:
+    """`2.42×`, with ≥ or ≤ where a side is only known by its best point; or why there is none."""
+    if ratio.value is None:
+        return str(ratio.reason)
+    note = " (best points)" if ratio.bound == "best_points" else ""
+    return f"{_SIGNS[ratio.bound]}{times(ratio.value)}×{note}"
 
 
 def show_throughput(cell: Cell) -> str:
@@ -263,6 +275,12 @@ def _acceptance(cell: Cell) -> str:
         return MISSING
     lengths = [_length(knot.mean) for knot in cell.knots]
     return " and ".join(dict.fromkeys(lengths))
+
+
+def _ttft(cell: Cell) -> str:
+    if cell.state == "not_reached":
+        return MISSING
+    return " and ".join(dict.fromkeys(seconds(knot.mean.ttft_p50_s) for knot in cell.knots))
 
 
 def _recipes(cell: Cell) -> str:

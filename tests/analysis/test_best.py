@@ -51,7 +51,8 @@ def test_who_wins_where_with_three_depths(tmp_path: Path) -> None:
     path = tmp_path / "points.csv"
     path.write_text(write_points(points), "utf-8")
     result = run(path, "--format", "md")
-    assert "| 0 to 22.5 | Off |" in result.output
+    assert "| 0 to 10 | Off, of what was measured | 1.11× (best points) |" in result.output
+    assert "| 10 to 22.5 | Off |" in result.output
     assert "| 22.5 to 52.9 | MTP-k1 |" in result.output
     assert "| 60 to 90 | MTP-k3 | – |" in result.output
     assert "SIMULATED: these figures come from a model" in result.output

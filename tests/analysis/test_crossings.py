@@ -89,20 +89,64 @@ def test_the_depth_that_wins_at_each_interactivity() -> None:
         reading("mtp-k3", (10.0, 600.0), (90.0, 200.0)),
     ]
     leads = find_leads(readings)
-    assert [lead.winner for lead in leads] == [0, 1, 2, 2]
+    # Below 10 nobody was measured: what wins there wins among the best points only.
+    assert [(lead.winner, lead.is_settled) for lead in leads] == [
+        (0, False),
+        (0, True),
+        (1, True),
+        (2, True),
+        (2, True),
+    ]
     assert leads[0].low_tps == 0
     assert [lead.high_tps for lead in leads[:-1]] == [after.low_tps for after in leads[1:]]
     # 1000 − 20 (x − 10) = 900 − 12 (x − 10); 900 − 12 (x − 10) = 600 − 5 (x − 10)
-    assert [lead.high_tps for lead in leads] == pytest.approx([22.5, 10 + 300 / 7, 60, 90])
-    assert [lead.margin is None for lead in leads] == [False, False, False, True]
+    assert [lead.high_tps for lead in leads] == pytest.approx([10, 22.5, 10 + 300 / 7, 60, 90])
+    assert [lead.ratio and lead.ratio.bound for lead in leads] == [
+        "best_points",
+        "exact",
+        "exact",
+        "exact",
+        None,
+    ]
+
+
+def test_a_lead_has_no_ratio_where_the_table_would_have_none() -> None:
+    """46 times between two knots: whatever a curve through them says in the middle, nobody measured it."""
+    off = reading("off", (10.0, 1000.0), (48.0, 900.0), (100.0, 20.0))
+    mtp = reading("mtp", (40.0, 2000.0), (120.0, 500.0))
+    leads = find_leads([off, mtp])
+    assert [(lead.low_tps, lead.high_tps) for lead in leads] == [(0, 10), (10, 40), (40, 100), (100, 120)]
+    below, slower, gap, alone = leads
+    # MTP was not measured below 40: its best point beats Off's; how much more it would serve nobody knows.
+    assert [(lead.winner, lead.is_settled) for lead in leads] == [(1, False), (1, True), (1, True), (1, True)]
+    assert below.ratio is not None
+    assert slower.ratio is not None
+    assert (below.ratio.bound, slower.ratio.bound) == ("best_points", "at_least")
+    assert gap.ratio is not None
+    assert gap.ratio.value is None
+    assert str(gap.ratio.reason).startswith("withheld: knots 45.0× apart")
+    assert alone.ratio is None
+
+
+def test_a_rival_that_was_not_measured_so_slow_may_do_better() -> None:
+    off = reading("off", (10.0, 1000.0), (50.0, 200.0))
+    mtp = reading("mtp", (40.0, 300.0), (60.0, 100.0))
+    leads = find_leads([off, mtp])
+    first = next(lead for lead in leads if lead.low_tps == 10)
+    assert (first.winner, first.is_settled) == (0, False)
+    assert first.ratio is not None
+    assert first.ratio.bound == "at_most"
 
 
 def test_a_lead_says_how_often_noise_would_change_it() -> None:
     known = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 20}
-    far = [reading("off", (10.0, 1000.0), **known), reading("mtp", (10.0, 500.0), stream=1, **known)]
-    near = [reading("off", (10.0, 1000.0), **known), reading("mtp", (10.0, 999.0), stream=1, **known)]
-    assert find_leads(far)[0].share_of_draws == 1.0
-    share = find_leads(near)[0].share_of_draws
+    line = ((10.0, 1000.0), (20.0, 900.0))
+    off = reading("off", *line, **known)
+    far = [off, reading("mtp", *((x, y / 2) for x, y in line), stream=1, **known)]
+    near = [off, reading("mtp", *((x, y * 0.999) for x, y in line), stream=1, **known)]
+    # Below the fronts no ratio is exact, so nothing is said of the draws either.
+    assert [lead.share_of_draws for lead in find_leads(far)[:2]] == [None, 1.0]
+    share = find_leads(near)[1].share_of_draws
     assert share is not None
     assert 0.4 < share < 0.7
 

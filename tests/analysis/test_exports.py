@@ -56,7 +56,8 @@ def test_json_carries_intervals_envelopes_crossings_and_leads() -> None:
     (crossing,) = comparison["crossings"]["MTP"]
     assert crossing["wins_above"] is True
     assert crossing["interval"]["low"] < crossing["interactivity_tps"] < crossing["interval"]["high"]
-    assert [lead["winner"] for lead in comparison["leads"]] == ["Off", "MTP", "MTP"]
+    leads = [(lead["winner"], lead["bound"]) for lead in comparison["leads"] if lead["settled"]]
+    assert leads == [("Off", "exact"), ("MTP", "exact"), ("MTP", None)]
     assert comparison["confidence"] == 0.95
 
 

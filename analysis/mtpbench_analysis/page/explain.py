@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.compare import Ratio, Settings, compare, read_curves
+from mtpbench_analysis.compare import Settings, compare, read_curves
 from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.curves import Curve, Grouping, build_curves
 from mtpbench_analysis.frame import CurvePoint
@@ -31,6 +31,7 @@ from mtpbench_analysis.page.reasons import (
     withheld_reason,
 )
 from mtpbench_analysis.pairing import pair
+from mtpbench_analysis.ratios import Ratio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

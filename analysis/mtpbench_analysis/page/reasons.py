@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.compare import Ratio
 from mtpbench_analysis.cost import price_text, usd_per_mtok
 from mtpbench_analysis.curves import CURVE_FIELDS, Curve, Measured
 from mtpbench_analysis.figures import dollars, fixed, percent, rate, speed, target
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.page.method import PageCell, PageSide, percent_text
+from mtpbench_analysis.ratios import Ratio
 
 Code = Literal[
     "agrees",

@@ -6,11 +6,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.compare import Ratio
 from mtpbench_analysis.figures import MISSING, dollars, fixed, rate, speed, target, times
 from mtpbench_analysis.page.explain import Explained, Explanation
 from mtpbench_analysis.page.method import PageCell, claim_cheaper, claim_faster
 from mtpbench_analysis.page.reasons import AGREES
+from mtpbench_analysis.ratios import Ratio
 from mtpbench_analysis.sentences import describe_cost
 from mtpbench_analysis.tables import Table, Texts
 

@@ -122,6 +122,8 @@ def _play(cluster: Cluster, loop: ClosedLoop, recorder: _Recorder, sampler: _Sam
             sampler.sample_until(now_s)
         record(cluster.advance())
     sampler.sample(now_s)
+    # Moments of requests are rounded to whole microseconds: the last one may lie behind this reading.
+    sampler.sample(sampler.next_s)
 
 
 class _Recorder:

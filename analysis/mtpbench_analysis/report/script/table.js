@@ -96,6 +96,8 @@ function tableMetrics(comparison, view, metered) {
   }
   const has = comparison.curves.some((curve) => curve.points.some((point) => known(point.acceptance_length)));
   if (has) found.push(["acceptance length at the knots", ofKnots(lengthOf), true]);
+  const waits = comparison.curves.some((curve) => curve.points.some((point) => known(point.ttft_p50_s)));
+  if (waits) found.push(["median TTFT at the knots, s", ofKnots((knot) => seconds(knot.ttft_p50_s)), true]);
   found.push(["recipes at the knots", recipesOf, true]);
   found.push(["output tok/s/GPU", (cell) => [rate(cell.output)], false]);
   found.push(["input tok/s/GPU", (cell) => [rate(cell.input)], false]);
@@ -108,7 +110,6 @@ function tableMetrics(comparison, view, metered) {
   found.push(["tok/s/MW at the knots, metered GPUs", ofKnots((knot) => rate(meteredMw(knot))), false]);
   found.push(["J/token at the knots, metered GPUs", ofKnots((knot) => energy(meteredJoules(knot))), false]);
   found.push(["J/output token at the knots, metered GPUs", ofKnots((knot) => energy(meteredOutputJoules(knot))), false]);
-  found.push(["TTFT s, median", ofKnots((knot) => seconds(knot.ttft_p50_s)), false]);
   found.push(["TTFT s, p99", ofKnots((knot) => seconds(knot.ttft_p99_s)), false]);
   found.push(["E2EL s, median", ofKnots((knot) => seconds(knot.e2el_p50_s)), false]);
   if (has) found.push(["accepted by position", ofKnots(positionsOf), false]);

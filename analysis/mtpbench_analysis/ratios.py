@@ -1,0 +1,72 @@
+"""Pure: what one curve serves over what another does at one target, or why there is no such number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mtpbench_analysis.cells import Cell, Interval
+
+Bound = Literal["exact", "at_least", "at_most", "best_points"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ratio:
+    """Throughput of a curve over the baseline's at one target, or why there is none.
+
+    Args:
+        bound: `exact` (both sides read at the target), `at_least` or `at_most` (the curve, or the
+            baseline, is only known by its best point, which does better than the target), `best_points`
+            (both are).
+        reason: why `value` is None.
+        interval: of the value; None where one side's is unknown.
+        envelope: lowest and highest ratio that falling curves through the same knots allow.
+    """
+
+    value: float | None
+    bound: Bound = "exact"
+    reason: str | None = None
+    interval: Interval | None = None
+    envelope: tuple[float, float] | None = None
+
+    @property
+    def lower_cost(self) -> float | None:
+        """The share of the baseline's cost per token that is saved: 1 − 1/ratio; never above 1.
+
+        Negative where the curve costs more.
+        """
+        return None if self.value is None else 1 - 1 / self.value
+
+
+def ratio_of(cell: Cell, base: Cell, max_gap: float) -> Ratio:
+    """What a cell serves over what another one does at the same target.
+
+    Args:
+        cell: of one curve.
+        base: of the other.
+        max_gap: knots whose throughputs differ by more than this factor are no ground for a ratio.
+    """
+    if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
+        return Ratio(value=None, reason="not reached")
+    envelope = _envelope(cell, base)
+    for one in (cell, base):
+        if one.wide_gap and one.knot_ratio is not None:
+            return Ratio(
+                value=None,
+                reason=f"withheld: knots {one.knot_ratio:.1f}× apart in throughput (limit {max_gap:g}×)",
+                envelope=envelope,
+            )
+    bounds: dict[tuple[bool, bool], Bound] = {
+        (False, False): "exact",
+        (True, False): "at_least",
+        (False, True): "at_most",
+        (True, True): "best_points",
+    }
+    bound = bounds[cell.state == "at_least", base.state == "at_least"]
+    return Ratio(value=cell.tput_tps_per_gpu / base.tput_tps_per_gpu, bound=bound, envelope=envelope)
+
+
+def _envelope(cell: Cell, base: Cell) -> tuple[float, float] | None:
+    if cell.envelope is None or base.envelope is None:
+        return None
+    return cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]

@@ -1,0 +1,60 @@
+"""Equal interactivity is not equal waiting: TTFT stands in the table, and a warning where it is far apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from curve_points import make_points
+from mtpbench_analysis.compare import Comparison, Settings, compare
+from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.sentences import write_caveats
+from mtpbench_analysis.tables import matched_table
+
+
+def compared(off_s: float | None, mtp_s: float | None, target: float = 15.0) -> Comparison:
+    (base,) = build_curves(
+        [replace(p, ttft_p50_s=off_s) for p in make_points("off", (10.0, 100.0), (20.0, 50.0))]
+    )
+    (other,) = build_curves(
+        [replace(p, ttft_p50_s=mtp_s) for p in make_points("mtp", (10.0, 200.0), (20.0, 90.0))]
+    )
+    return compare(base, [other], Settings(targets_tps=(target,)))
+
+
+@pytest.mark.parametrize(
+    ("off_s", "mtp_s", "warned"),
+    [
+        (0.2, 0.5, False),
+        (0.2, 0.61, True),
+        (2.0, 0.2, True),
+        (10.5, 10.2, True),
+        (9.0, 9.5, False),
+        (None, 60.0, False),
+        (60.0, None, False),
+    ],
+)
+def test_waiting_that_differs_or_is_long_is_told(
+    off_s: float | None, mtp_s: float | None, warned: bool
+) -> None:
+    told = [text for text in write_caveats(compared(off_s, mtp_s)) if "equal waiting" in text]
+    assert bool(told) == warned
+
+
+def test_the_warning_names_both_sides_and_where() -> None:
+    (text,) = [text for text in write_caveats(compared(2.0, 208.6)) if "waiting" in text]
+    assert text == (
+        "Equal interactivity is not equal waiting: at 15 tok/s/user the median TTFT is 208.6 s with MTP and "
+        "2.000 s with Off."
+    )
+
+
+def test_where_a_side_is_not_reached_there_is_nothing_to_compare() -> None:
+    assert not [text for text in write_caveats(compared(2.0, 208.6, target=30.0)) if "waiting" in text]
+
+
+def test_the_table_holds_ttft_where_anybody_recorded_it() -> None:
+    rows = {row[0]: row[2] for row in matched_table(compared(0.2, None)).rows if row[0]}
+    assert rows["median TTFT at the knots, s"] == "–"
+    assert "median TTFT at the knots, s" not in {row[0] for row in matched_table(compared(None, None)).rows}
