@@ -106,7 +106,8 @@ def _waiting(comparison: Comparison) -> list[str]:
                 continue
             text = (
                 f"Equal interactivity is not equal waiting: at {target(row.target_tps)} tok/s/user the "
-                f"median TTFT is {_span_of(ours)} s with {other.label} and {_span_of(theirs)} s with {base.label}."
+                f"median TTFT is {_span_of(ours)} s with {other.label} and {_span_of(theirs)} s "
+                f"with {base.label}."
             )
             if worst is None or max(apart, longest / TTFT_LONG_S) > worst[0]:
                 worst = max(apart, longest / TTFT_LONG_S), text

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
@@ -16,9 +14,9 @@ from mtpbench_analysis.document import Document
 from mtpbench_analysis.sheets import Sheet
 from mtpbench_analysis.tables import Table
 from mtpbench_analysis.terminal_curve import Beside, TerminalCurve, traces_of
+from mtpbench_analysis.terminal_table import FittedTable
 
 _LISTED = 12
-_WIDE = 6
 
 
 def to_terminal(
@@ -86,38 +84,12 @@ def _document(document: Document, full: bool, curve: TerminalCurve | None) -> li
 
 
 def _table(table: Table, curve: TerminalCurve | None = None) -> list[RenderableType]:
-    # A table of many short columns fits eighty characters only without padding, and never by folding words.
-    wide = len(table.headers) > _WIDE
-    grid = RichTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0 if wide else 1, 0, 0),
-        pad_edge=False,
-    )
-    for i, header in enumerate(table.headers):
-        justify: Literal["left", "right"] = "left" if i < table.text_columns else "right"
-        grid.add_column(Text(header), justify=justify, overflow="fold", no_wrap=wide)
-    for i, row in enumerate(table.rows):
-        if i and i in table.sections:
-            grid.add_section()
-        grid.add_row(*(_cell(text) for text in row))
+    fitted = FittedTable(table)
+    caption = Text(table.caption, style="dim") if table.caption else None
     if curve is not None:
-        caption = Text(table.caption, style="dim") if table.caption else None
-        return [Text(""), Beside(grid, caption, curve), Text("")]
-    parts: list[RenderableType] = [Text(""), grid]
-    return [*parts, Text(table.caption, style="dim"), Text("")] if table.caption else [*parts, Text("")]
-
-
-def _cell(text: str) -> Text:
-    """The figure stands out; what it rests on is dimmed."""
-    first, _, rest = text.partition("\n")
-    cell = Text(first)
-    if first == "NO" or first.startswith(("not reached", "withheld")):
-        cell.stylize("yellow")
-    if rest:
-        cell.append("\n" + rest, style="dim")
-    return cell
+        return [Text(""), Beside(fitted, caption, curve), Text("")]
+    under = () if caption is None else (caption,)
+    return [Text(""), fitted, *under, Text("")]
 
 
 def _list(title: str, items: Sequence[str], limit: int) -> list[RenderableType]:

@@ -6,12 +6,13 @@ encoding has no braille, dots and marks are ASCII.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -101,14 +102,15 @@ class TerminalCurve:
         if self.terminals_only and not console.is_terminal:
             return
         size = (min(options.max_width, self.columns), self.rows)
-        yield draw(self.traces, size, simulated=self.simulated, ascii_only=options.ascii_only)
+        plain = is_plain(options, os.environ)
+        yield draw(self.traces, size, simulated=self.simulated, ascii_only=plain)
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
     """A table with its caption, and a curve beside it where the console is wide enough, else below."""
 
-    table: Table
+    table: RenderableType
     caption: Text | None
     curve: TerminalCurve
     least_columns: int = 48
@@ -128,6 +130,18 @@ class Beside:
         both.add_column()
         both.add_row(self.table, self.curve)
         yield from (both, *under)
+
+
+def is_plain(options: ConsoleOptions, environment: Mapping[str, str]) -> bool:
+    """Whether to keep to ASCII: the console's encoding has nothing more, or the locale is C (or POSIX).
+
+    In the C locale Python writes UTF-8 all the same (PEP 538, PEP 540), which says nothing of the terminal.
+    Where LANG alone asks for C, Python sets LC_CTYPE to C.UTF-8 itself; that is no wish of the user's.
+    """
+    names = [environment.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if not names[0] and names[1] == "C.UTF-8" and names[2]:
+        names[1] = ""
+    return options.ascii_only or next((name for name in names if name), "") in ("C", "POSIX")
 
 
 def draw(

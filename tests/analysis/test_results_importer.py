@@ -20,7 +20,7 @@ from mtpbench.records import (
     Workload,
 )
 from mtpbench.store import StoredPoint
-from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
 from mtpbench_analysis.noise import block_errors
 from stored_sweep import MTP, provenance, store_point, store_result
@@ -102,3 +102,18 @@ def test_what_was_measured_of_acceptance_and_waiting_is_kept() -> None:
     point = imported(acceptance=found)
     assert (point.acceptance_per_position, point.ttft_p99_s) == ((0.8, 0.5, 0.2), 0.9)
     assert point.source == store_point(MTP, 16).id
+
+
+@pytest.mark.parametrize("bad", [-5.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["interactivity_tps", "tput_tps_per_gpu"])
+def test_rates_that_are_no_positive_numbers_enter_no_curve(name: str, bad: float) -> None:
+    point = store_point(MTP, 16)
+    result = store_result(point, 60.0, 800.0)
+    assert result.steady is not None
+    if name == "interactivity_tps":
+        result = replace(result, interactivity_tps=bad)
+    else:
+        result = replace(result, steady=replace(result.steady, tput_tps_per_gpu=bad))
+    made = to_curve_point(StoredPoint(point=point, result=result, provenance=provenance(), directory=Path()))
+    assert isinstance(made, Unused)
+    assert made.reason == f"{name} is {bad:g}; a positive number is needed"

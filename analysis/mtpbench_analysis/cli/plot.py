@@ -13,7 +13,6 @@ import mtpbench
 from mtpbench.errors import InputError
 from mtpbench.hardware import lookup
 from mtpbench.records import Hardware, SweepInfo
-from mtpbench.store import read_sweep
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.cli.compare import parse_targets
 from mtpbench_analysis.cli.delivery import deliver
@@ -43,17 +42,20 @@ from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.plot.choice import (
     DEFAULT_PANELS,
+    MOST_PANELS,
+    Undrawn,
     caution,
     choose_panels,
+    describe_left_out,
     describe_source,
     head_sheet,
     name_panels,
 )
-from mtpbench_analysis.plot.content import CAPTION, describe_panel
+from mtpbench_analysis.plot.content import caption, describe_panel
 from mtpbench_analysis.plot.look import DEFAULT_DPI, Ending, Look, Metric, ending_of
 from mtpbench_analysis.plot.power_content import describe_power
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
-from mtpbench_analysis.traces.power import power_traces
+from mtpbench_analysis.traces.power import read_sweep_power
 
 _OF_POWER = (
     *("sources", "output", "power", "title", "width_in", "height_in", "dpi"),
@@ -88,7 +90,7 @@ def plot_command(
     ] = False,
     labels: Annotated[bool, typer.Option("--labels", help="c64 (concurrency 64) beside each knot.")] = False,
     panels: Annotated[
-        int, typer.Option(min=1, max=60, help="Draw at most so many comparisons.")
+        int, typer.Option(min=1, max=MOST_PANELS, help="Draw at most so many comparisons.")
     ] = DEFAULT_PANELS,
     title: Annotated[str | None, typer.Option(help="Of the picture. [default: the arms]")] = None,
     width_in: Annotated[
@@ -161,11 +163,11 @@ def _plot_curves(asked: _Asked, kept: Filter, at_most: int) -> bytes:
     ]
     if not any(len(panel.values) for panel in panels):
         raise InputError(_nothing_of(asked.look.metric, [note for panel in panels for note in panel.notes]))
-    foot = [CAPTION, *(note for panel in panels for note in panel.notes)]
+    foot = [caption(panels), *(note for panel in panels for note in panel.notes)]
     foot += caution(shown, asked.question.grouping.pool)
-    if left_out := len(comparisons) - len(shown):
-        said = f"{left_out} of {len(comparisons)} comparisons, those with the fewest knots, are not drawn"
-        typer.echo(f"{said}; --panels {len(comparisons)} draws all", err=True)
+    if len(comparisons) > len(shown):
+        said, remedy = describe_left_out(len(shown), len(comparisons))
+        typer.echo(f"{said}; {remedy}", err=True)
         foot.append(f"{said}.")
     if any(panel.simulated for panel in panels):
         foot.append(SIMULATED_BANNER)
@@ -191,19 +193,21 @@ def _plot_power(asked: _Asked) -> bytes:
             f"--power: {', '.join(map(str, asked.sources))}: one folder results/<sweep> is needed; only its "
             "points keep their power over time"
         )
-    sweep = read_sweep(source)
-    traces = power_traces(sweep)
+    sweep = read_sweep_power(source)
+    traces = sweep.traces
     if not traces:
-        raise InputError(f"{source}: no point of the sweep has been measured yet")
+        why = "; ".join(sweep.damaged.values()) or "no point of the sweep has been measured yet"
+        raise InputError(f"{source}: there is nothing to draw: {why}")
     panel = describe_power(
         traces, sweep.info.baseline, _constants(sweep.info, asked.question), sweep.info.arms
     )
     days = sorted({trace.started_utc[:10] for trace in traces})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     foot = [*panel.notes, *([SIMULATED_BANNER] if panel.simulated else [])]
-    foot.append(
-        f"Source: {source.resolve().name}; {len(traces)} points; {when}; mtpbench {mtpbench.__version__}."
-    )
+    valid = sum(not trace.broken for trace in traces)
+    said = [f"Source: {source.resolve().name}", f"{valid} valid points, {len(traces) - valid} invalid"]
+    said += Undrawn(damaged=len(sweep.damaged), missing=len(sweep.missing)).texts()
+    foot.append("; ".join([*said, when, f"mtpbench {mtpbench.__version__}"]) + ".")
     from mtpbench_analysis.plot.ink import save
     from mtpbench_analysis.plot.power_sheet import draw_power
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         return Unused(
             what=result.point_id, reason="; ".join(reasons) or "no rate was measured", arm=point.arm.name
         )
+    if unusable := _why_unusable(result.interactivity_tps, rates.tput_tps_per_gpu):
+        return Unused(what=result.point_id, reason="; ".join((unusable, *reasons)), arm=point.arm.name)
     if result.steady is None and not reasons:
         reasons = ("no_steady_window: only the rates of the whole run exist",)
     speculation = point.arm.speculation
@@ -133,6 +136,14 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         valid=not reasons,
         reasons=reasons,
     )
+
+
+def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | None:
+    """Why rates are none: no curve holds one that is not a positive finite number."""
+    for name, value in (("interactivity_tps", interactivity_tps), ("tput_tps_per_gpu", tput_tps_per_gpu)):
+        if not (math.isfinite(value) and value > 0):
+            return f"{name} is {value:g}; a positive number is needed"
+    return None
 
 
 def _engine(point: Point) -> str:

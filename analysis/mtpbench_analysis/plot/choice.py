@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import display_name, short
 from mtpbench_analysis.document import describe_workload
-from mtpbench_analysis.frame import PointSet
+from mtpbench_analysis.frame import PointSet, Unused
 
-DEFAULT_PANELS = 12
+DEFAULT_PANELS, MOST_PANELS = 12, 90
+"""90 panels are 30 rows: a PNG of 17,000 pixels' height at the usual resolution."""
+_MISSING, _DAMAGED, _REPEATED = "planned, not measured yet", "damaged: ", "the same "
+"""How the importers begin these reasons; what is there twice is drawn once and lacks nothing."""
 
 
 def choose_panels(comparisons: Sequence[Comparison], at_most: int) -> tuple[Comparison, ...]:
@@ -76,6 +80,47 @@ def caution(comparisons: Sequence[Comparison], pool: Sequence[str]) -> tuple[str
     return tuple(said)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Undrawn:
+    """How many points a source has, or should have, that no picture can show.
+
+    Args:
+        damaged: points whose files can't be read.
+        missing: planned ones that nobody has measured.
+        without_figures: measured ones without rates, and rows that are no point.
+    """
+
+    damaged: int = 0
+    missing: int = 0
+    without_figures: int = 0
+
+    def texts(self) -> list[str]:
+        """`1 damaged, not drawn`, `3 not measured yet`; nothing of what there is none of."""
+        said = [f"{self.damaged} damaged, not drawn"] if self.damaged else []
+        said += [f"{self.without_figures} without figures, not drawn"] if self.without_figures else []
+        return said + ([f"{self.missing} not measured yet"] if self.missing else [])
+
+
+def count_unused(unused: Sequence[Unused]) -> Undrawn:
+    """What a source's unused points are."""
+    damaged = sum(one.reason.startswith(_DAMAGED) for one in unused)
+    missing = sum(one.reason == _MISSING for one in unused)
+    repeated = sum(one.reason.startswith(_REPEATED) for one in unused)
+    without = len(unused) - damaged - missing - repeated
+    return Undrawn(damaged=damaged, missing=missing, without_figures=without)
+
+
+def describe_left_out(drawn: int, comparisons: int) -> tuple[str, str]:
+    """What a sheet leaves out, and what would draw it."""
+    said = f"{comparisons - drawn} of {comparisons} comparisons, those with the fewest knots, are not drawn"
+    if comparisons <= MOST_PANELS:
+        return said, f"--panels {comparisons} draws all"
+    return (
+        said,
+        f"a picture holds at most {MOST_PANELS}: choose with --hardware, --precision, --isl, --engine",
+    )
+
+
 def describe_source(names: Sequence[str], points: PointSet, version: str) -> str:
     """Where the points come from, in one line that says nothing of this machine's folders.
 
@@ -88,6 +133,7 @@ def describe_source(names: Sequence[str], points: PointSet, version: str) -> str
     valid = sum(point.valid for point in points.points)
     days = sorted({point.date for point in points.points if point.date})
     said = [f"Source: {listed}", f"{valid} valid points, {len(points.points) - valid} invalid"]
+    said += count_unused(points.unused).texts()
     if days:
         said.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
     return "; ".join([*said, f"mtpbench {version}"]) + "."

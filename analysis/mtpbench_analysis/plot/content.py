@@ -17,21 +17,35 @@ from mtpbench_analysis.plot.bands import Band, gain_band, knots_within, metric_b
 from mtpbench_analysis.plot.look import Look, Metric
 from mtpbench_analysis.reading import Reading
 
-CAPTION = (
-    "Curves: between measured points of the front, as mtpbench compare reads them. Dotted: the "
-    "interactivities of its tables."
-)
 _STEPS = 20
+_TELLING = (
+    "topology",
+    "engine",
+    "image",
+    "version",
+    "serving",
+    "acceptance_mode",
+    "draft_tokens",
+    "settings",
+)
+"""Fields that tell two curves of one arm apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dot:
-    """A measured point: interactivity (tok/s/user) and the metric there; `load` is `c64` or `4/s`."""
+    """A measured point: interactivity (tok/s/user) and the metric there.
+
+    Args:
+        load: `c64` or `4/s`.
+        number: of the curve, as in `Series`; of an invalid point, that which it would have entered, or None
+            where its arm has none.
+    """
 
     x: float
     y: float
     on_front: bool
     load: str
+    number: int | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +119,16 @@ class Panel:
         return np.concatenate(parts)
 
 
+def caption(panels: Sequence[Panel]) -> str:
+    """What the curves of a sheet are; simulated points are not called measured."""
+    kinds = {panel.simulated for panel in panels}
+    points = "measured or simulated" if len(kinds) > 1 else "simulated" if True in kinds else "measured"
+    return (
+        f"Curves: between {points} points of the front, as mtpbench compare reads them. Dotted: the "
+        "interactivities of its tables."
+    )
+
+
 def describe_panel(comparison: Comparison, title: str, look: Look) -> Panel:
     """The chart of a comparison; a metric that nobody recorded leaves it empty, and a note says so."""
     base = comparison.readings[0]
@@ -117,7 +141,9 @@ def describe_panel(comparison: Comparison, title: str, look: Look) -> Panel:
         metric=look.metric,
         series=series,
         invalid=tuple(
-            dot for point in invalid if (dot := _dot(point, look.metric, base, on_front=False)) is not None
+            dot
+            for point in invalid
+            if (dot := _dot(point, look.metric, base, _curve_of(point, comparison.readings))) is not None
         ),
         targets_tps=tuple(row.target_tps for row in comparison.rows),
         crossings=_crossings(comparison, look.metric),
@@ -126,6 +152,16 @@ def describe_panel(comparison: Comparison, title: str, look: Look) -> Panel:
         level=1.0 if gain else None,
         notes=_notes(comparison, series, look.metric),
     )
+
+
+def _curve_of(point: CurvePoint, readings: Sequence[Reading]) -> int | None:
+    """The number of the curve that an invalid point would have entered: of its arm, the most alike."""
+    alike = {
+        number: sum(reading.curve.shared(name) == getattr(point, name) for name in _TELLING)
+        for number, reading in enumerate(readings)
+        if reading.curve.arm == point.arm
+    }
+    return max(alike, key=alike.__getitem__, default=None)
 
 
 def _y_label(comparison: Comparison, metric: Metric) -> str:
@@ -157,7 +193,7 @@ def _series(number: int, reading: Reading, base: Reading, look: Look) -> Series:
     shown = [item for item in curve.measured if id(item) in front or not (look.front_only or gain)]
     if gain and number == 0:
         shown = []
-    dots = [_dot(item.mean, look.metric, base, on_front=id(item) in front) for item in shown]
+    dots = [_dot(item.mean, look.metric, base, number, on_front=id(item) in front) for item in shown]
     known = tuple(dot for dot in dots if dot is not None)
     return Series(
         number=number,
@@ -169,14 +205,16 @@ def _series(number: int, reading: Reading, base: Reading, look: Look) -> Series:
     )
 
 
-def _dot(point: CurvePoint, metric: Metric, base: Reading, *, on_front: bool) -> Dot | None:
+def _dot(
+    point: CurvePoint, metric: Metric, base: Reading, number: int | None, *, on_front: bool = False
+) -> Dot | None:
     value = _gain(point, base) if metric == "gain" else _point_value(point, metric, base)
     if value is None:
         return None
     load = "" if point.rate_rps is None else f"{point.rate_rps:g}/s"
     if point.concurrency is not None:
         load = f"c{point.concurrency}"
-    return Dot(x=point.interactivity_tps, y=value, on_front=on_front, load=load)
+    return Dot(x=point.interactivity_tps, y=value, on_front=on_front, load=load, number=number)
 
 
 def _point_value(point: CurvePoint, metric: Metric, reading: Reading) -> float | None:

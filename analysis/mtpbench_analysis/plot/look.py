@@ -59,6 +59,25 @@ class Look:
             raise InputError(f"--dpi {self.dpi}: {_DPIS[0]} to {_DPIS[1]} pixels in an inch are needed")
 
 
+def check_pixels(width_in: float, height_in: float, dpi: int) -> None:
+    """Refuses a picture of more pixels than a PNG can hold in reasonable memory.
+
+    Args:
+        width_in: of the whole picture, whoever chose it.
+        height_in: likewise.
+        dpi: pixels in an inch.
+
+    Raises:
+        InputError: there are more.
+    """
+    longest_in = max(width_in, height_in)
+    if longest_in * dpi > _MOST_PIXELS:
+        raise InputError(
+            f"--dpi {dpi}: {longest_in:.0f} inches would be more than {_MOST_PIXELS:,} pixels; choose at "
+            f"most {int(_MOST_PIXELS / longest_in)}, or draw fewer with --panels"
+        )
+
+
 def check_room(width_in: float, height_in: float, least_in: tuple[float, float]) -> None:
     """Refuses a picture whose axes would vanish between their texts.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.legend import Legend
@@ -9,10 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from mtpbench_analysis.figures import speed, target
-from mtpbench_analysis.plot.content import Panel, Series
-from mtpbench_analysis.plot.ink import BAD, DIM, INK, PAPER, colour_of, marker_of
+from mtpbench_analysis.plot.content import Dot, Panel, Series
+from mtpbench_analysis.plot.ink import DIM, INK, PAPER, colour_of, marker_of
 from mtpbench_analysis.plot.labels import draw_loads, figure_of, place_legend, renderer_of
-from mtpbench_analysis.plot.texts import clean
+from mtpbench_analysis.plot.texts import clean, tick
 from mtpbench_analysis.report.chart import nice_steps
 
 _NEAR = 1.3
@@ -46,12 +48,10 @@ def draw_panel(axes: Axes, panel: Panel, *, log: bool, loads: bool) -> None:
     for mark in panel.crossings:
         style = (0, (2, 1.5)) if mark.wide else "solid"
         ring = axes.scatter([mark.x], [mark.y], s=150, facecolors="none", edgecolors=INK, linewidths=0.9)
-        ring.set(linestyle=style, zorder=2.6)
+        ring.set(linestyle=style, zorder=2.6, clip_on=False)
     for one in panel.series:
         _draw_dots(axes, one)
-    if panel.invalid:
-        xs, ys = [dot.x for dot in panel.invalid], [dot.y for dot in panel.invalid]
-        axes.plot(xs, ys, "x", color=BAD, ms=5.5, mew=1.3, linestyle="none", zorder=4)
+    _draw_crosses(axes, panel.invalid)
     legend = _legend(axes, panel)
     place_legend(axes, legend, panel)
     if loads:
@@ -91,7 +91,7 @@ def _scale(axes: Axes, panel: Panel, targets: list[float], log: bool) -> None:
             axis.set_major_locator(FixedLocator(steps))
             axes.set(**{f"{name}lim": (0, steps[-1])})
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _, sign=sign: f"{sign}{value:,.6g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _, sign=sign: sign + tick(value)))
     axes.grid(axis="y")
     axes.set_xlabel("interactivity, tok/s/user")
     axes.set_ylabel(clean(panel.y_label, 60))
@@ -165,7 +165,32 @@ def _draw_dots(axes: Axes, one: Series) -> None:
                 markeredgecolor=colour,
                 markeredgewidth=1.1,
                 zorder=5 if on_front else 4,
+                # Half of a mark on the edge of the axes would be another mark.
+                clip_on=False,
             )
+
+
+def _draw_crosses(axes: Axes, invalid: Sequence[Dot]) -> None:
+    """Invalid points in their arm's colour, across a paler copy of its mark: not all readers see colours."""
+    for number in dict.fromkeys(dot.number for dot in invalid):
+        dots = [dot for dot in invalid if dot.number == number]
+        xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]
+        colour = DIM if number is None else colour_of(number)
+        if number is not None:
+            marker, size_pt = marker_of(number)
+            axes.plot(
+                xs,
+                ys,
+                linestyle="none",
+                marker=marker,
+                ms=size_pt * 1.6,
+                mfc=PAPER,
+                mec=(colour, 0.55),
+                mew=0.8,
+                zorder=4,
+                clip_on=False,
+            )
+        axes.plot(xs, ys, "x", color=colour, ms=5.5, mew=1.4, linestyle="none", zorder=4.5, clip_on=False)
 
 
 def _legend(axes: Axes, panel: Panel) -> Legend:
@@ -210,7 +235,7 @@ def _signs(panel: Panel) -> list[tuple[Line2D, str]]:
         ring = Line2D([], [], linestyle="none", marker="o", mfc="none", mec=INK, ms=9, mew=0.9)
         entries.append((ring, _crossing_text(panel)))
     if panel.invalid:
-        cross = Line2D([], [], linestyle="none", marker="x", color=BAD, ms=5.5, mew=1.3)
+        cross = Line2D([], [], linestyle="none", marker="x", color=DIM, ms=6.5, mew=1.3)
         entries.append((cross, f"invalid ({len(panel.invalid)})"))
     return entries
 

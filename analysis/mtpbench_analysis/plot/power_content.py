@@ -32,6 +32,7 @@ class Stretch:
         window: the steady-state window on the axis.
         mean_w_per_gpu: over the window, by the point's result.
         reason: why there is no trace or no mean.
+        broken: codes of the validity rules that the point broke.
     """
 
     arm: int
@@ -43,6 +44,7 @@ class Stretch:
     window: tuple[float, float] | None
     mean_w_per_gpu: float | None
     reason: str | None
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,6 +177,7 @@ def _stretch(
         window=None if window is None else ((start + window[0]) / unit_s, (start + window[1]) / unit_s),
         mean_w_per_gpu=mean,
         reason=(trace.reason or "reason not recorded") if mean is None or not known else None,
+        broken=trace.broken,
     )
 
 

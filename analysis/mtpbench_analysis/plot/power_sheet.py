@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from mtpbench_analysis.curves import display_name
@@ -19,7 +21,7 @@ from mtpbench_analysis.plot.look import Look, check_room
 from mtpbench_analysis.plot.panel import mark_simulated
 from mtpbench_analysis.plot.power_content import PowerPanel, Stretch
 from mtpbench_analysis.plot.sheet import draw_foot, draw_title, wrap_foot
-from mtpbench_analysis.plot.texts import clean, cut
+from mtpbench_analysis.plot.texts import clean, cut, tick
 from mtpbench_analysis.report.chart import nice_steps
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN, _TITLE_IN, _PLOT_IN = 0.78, 0.25, 0.46, 0.42, 2.9
@@ -27,6 +29,9 @@ _LEAST_IN = (2.5, 1.0)
 _LABEL_PT = 7.0
 _NAME_COLUMNS = 34
 _FLAT_IN = 0.34
+_UNKNOWN, _INVALID = "///", "xx"
+"""Hatches: of a window whose power is not known, of one whose point is invalid."""
+_HATCH_ALPHA = 0.35
 
 
 def draw_power(title: str, panel: PowerPanel, foot: Sequence[str], look: Look) -> Figure:
@@ -85,7 +90,7 @@ def _scale(axes: Axes, panel: PowerPanel) -> None:
     axes.yaxis.set_major_locator(FixedLocator(steps))
     axes.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.grid(axis="y")
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel("power, W per GPU")
@@ -95,6 +100,10 @@ def _label_of(stretch: Stretch) -> str:
     said = "" if stretch.mean_w_per_gpu is None else f"{rate(stretch.mean_w_per_gpu)} W"
     if stretch.reason is not None:
         said = cut(clean(stretch.reason), _NAME_COLUMNS)
+    if stretch.broken:
+        more = f" and {len(stretch.broken) - 1} more" if len(stretch.broken) > 1 else ""
+        invalid = f"invalid: {cut(clean(stretch.broken[0]), _NAME_COLUMNS)}{more}"
+        said = f"{said}, {invalid}" if said else invalid
     return f"{cut(clean(stretch.name), _NAME_COLUMNS)}\n{said}"
 
 
@@ -135,12 +144,28 @@ def _draw_stretch(axes: Axes, stretch: Stretch) -> None:
                 linestyle=(0, (1, 1.5)),
                 zorder=4,
             )
+    whole = stretch.start, stretch.end
     if len(stretch.times):
-        axes.plot(stretch.times, stretch.power_w_per_gpu, color=colour, linewidth=1.1, zorder=3)
-    else:
-        axes.axvspan(
-            stretch.start, stretch.end, facecolor="none", edgecolor=BAD, hatch="///", alpha=0.35, zorder=1
+        axes.plot(
+            stretch.times, stretch.power_w_per_gpu, color=colour, linewidth=1.1, zorder=3, clip_on=False
         )
+    if stretch.reason is not None:
+        lacking = (stretch.window or whole) if len(stretch.times) else whole
+        axes.axvspan(*lacking, **_hatched(BAD, _UNKNOWN))
+    if stretch.broken:
+        axes.axvspan(*(stretch.window or whole), **_hatched(colour, _INVALID))
+
+
+def _hatched(colour: str, hatch: str) -> dict[str, Any]:
+    """How a strip that is not what it seems looks, in the axes and in the legend."""
+    return {
+        "facecolor": "none",
+        "edgecolor": colour,
+        "hatch": hatch,
+        "alpha": _HATCH_ALPHA,
+        "linewidth": 0.7,
+        "zorder": 1.1,
+    }
 
 
 def _draw_pauses(axes: Axes, panel: PowerPanel) -> None:
@@ -170,7 +195,7 @@ def _draw_labels(figure: Figure, axes: Axes, panel: PowerPanel, *, upright: bool
     apart_px = 2.5 * _LABEL_PT * figure.dpi / 72
     places = spread(wanted, apart_px, box.x0, box.x1) if upright else wanted
     for stretch, at, place in zip(order, wanted, places, strict=True):
-        known = stretch.reason is None
+        sound = stretch.reason is None and not stretch.broken
         figure.text(
             place / width_px,
             (box.y1 + (9 if upright else 4) * figure.dpi / 72) / height_px,
@@ -181,7 +206,7 @@ def _draw_labels(figure: Figure, axes: Axes, panel: PowerPanel, *, upright: bool
             multialignment="left" if upright else "center",
             fontsize=_LABEL_PT,
             linespacing=1.15,
-            color=colour_of(stretch.arm) if known else BAD,
+            color=colour_of(stretch.arm) if sound else BAD,
         )
         if upright:
             ends = [
@@ -214,13 +239,15 @@ def spread(wanted: Sequence[float], apart: float, low: float, high: float) -> li
 
 def _legend(figure: Figure, panel: PowerPanel) -> Legend:
     """In as few rows as the width allows; its place comes later."""
-    entries = [
+    entries: list[tuple[Line2D | Patch, str]] = [
         (Line2D([], [], color=colour_of(i), lw=1.8), display_name(arm)) for i, arm in enumerate(panel.arms)
     ]
     if panel.provisioned_w_per_gpu is not None:
         entries.append((Line2D([], [], color=INK, lw=1, ls=(0, (5, 3))), panel.provisioned_label))
     if any(one.reason is not None for one in panel.stretches):
-        entries.append((Line2D([], [], color=BAD, lw=5, alpha=0.35), "power not known, with the reason"))
+        entries.append((Patch(**_hatched(BAD, _UNKNOWN)), "power not known, with the reason"))
+    if any(one.broken for one in panel.stretches):
+        entries.append((Patch(**_hatched(DIM, _INVALID)), "invalid, with the rule that it broke"))
     for columns in range(len(entries), 0, -1):
         legend = figure.legend(
             [handle for handle, _ in entries],

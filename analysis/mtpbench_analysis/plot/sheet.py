@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from mtpbench_analysis.plot.content import Panel
 from mtpbench_analysis.plot.ink import DIM, INK, ink, make_figure
-from mtpbench_analysis.plot.look import Look, check_room
+from mtpbench_analysis.plot.look import Look, check_pixels, check_room
 from mtpbench_analysis.plot.panel import draw_panel
 from mtpbench_analysis.plot.texts import cut, wrap
 
-_LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.22, 0.52
+_LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.28, 0.52
 _TITLE_IN, _FOOT_LINE_IN, _HEAD_LINE_IN, _TARGETS_IN = 0.42, 0.135, 0.165, 0.2
 _PANEL_IN = ((7.2, 4.1), (5.4, 3.5), (4.8, 3.2))
 """Width and height of a panel where there are one, two or three in a row."""
@@ -44,6 +44,7 @@ def draw_sheet(title: str, panels: Sequence[Panel], foot: Sequence[str], look: L
     cell_height_in = (height_in - _TITLE_IN - foot_in) / rows
     room_in = cell_width_in - _LEFT_IN - _RIGHT_IN, cell_height_in - _BOTTOM_IN - head_in
     check_room(*room_in, _LEAST_IN)
+    check_pixels(width_in, height_in, look.dpi)
     with ink():
         figure = make_figure(width_in, height_in, look.dpi)
         draw_title(figure, title)

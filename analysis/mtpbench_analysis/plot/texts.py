@@ -5,9 +5,19 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
+from decimal import Decimal
 
 # What XML 1.0 can't hold, lone surrogates included: an SVG with one of them opens nowhere.
 _UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def tick(value: float) -> str:
+    """A number at an axis: `0.00001`, `1,500`, and as in the report `2.5M`; never an exponent."""
+    rounded = Decimal(f"{value:.6g}")
+    for unit, sign in ((10**12, "T"), (10**6, "M")):
+        if rounded >= unit:
+            return f"{rounded / unit:,f}{sign}"
+    return f"{rounded:,f}"
 
 
 def clean(text: str, at_most: int = 0) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -15,6 +13,7 @@ from mtpbench_analysis.markdown import table_to_markdown
 from mtpbench_analysis.regression import report
 from mtpbench_analysis.regression.verdicts import Regression
 from mtpbench_analysis.tables import Table
+from mtpbench_analysis.terminal_table import FittedTable
 
 _LISTED = 12
 _FOUND = ("slower", "faster", "lower", "higher")
@@ -83,23 +82,7 @@ def _shortened(table: Table) -> Table:
 
 
 def _table(table: Table) -> list[RenderableType]:
-    grid = RichTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
     last = len(table.headers) - 1
-    for i, header in enumerate(table.headers):
-        words = i < table.text_columns or i == last
-        justify: Literal["left", "right"] = "left" if words else "right"
-        grid.add_column(Text(header), justify=justify, no_wrap=i >= table.text_columns)
-    for i, row in enumerate(table.rows):
-        if i and i in table.sections:
-            grid.add_section()
-        grid.add_row(
-            *(Text(cell, style=_STYLES.get(cell, "") if j == last else "") for j, cell in enumerate(row))
-        )
+    styles = {(i, last): _STYLES[row[last]] for i, row in enumerate(table.rows) if row[last] in _STYLES}
     caption = [Text(table.caption, style="dim")] if table.caption else []
-    return [Text(""), grid, *caption]
+    return [Text(""), FittedTable(table, styles), *caption]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mtpbench.errors import StoreError
-from mtpbench.records import PowerSample
-from mtpbench.store import StoredPoint, StoredSweep, read_power
+from mtpbench.records import PointResult, PowerSample, SweepInfo
+from mtpbench.store import StoredPoint, StoredSweep, read_power, read_sweep
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,6 +33,7 @@ class PowerTrace:
         energy_j: over the window, by the point's result; None with a reason.
         reason: why `power_w` is empty or `energy_j` is None.
         source: what was read.
+        broken: codes of the validity rules that the point broke; empty where it is valid.
     """
 
     point_id: str
@@ -47,6 +49,38 @@ class PowerTrace:
     reason: str | None
     source: str
     simulated: bool
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepPower:
+    """The power of a whole results folder.
+
+    Args:
+        info: of the sweep.
+        traces: of every stored point, in the order in which they were measured.
+        missing: planned ids that nobody has measured.
+        damaged: ids whose files can't be read, and why.
+    """
+
+    info: SweepInfo
+    traces: tuple[PowerTrace, ...]
+    missing: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_sweep_power(directory: Path) -> SweepPower:
+    """The power of results/<sweep>, with what is not there to be drawn.
+
+    Raises:
+        InputError: the folder holds no sweep.
+        SchemaError: it was written under another schema version.
+        StoreError: sweep.json is damaged.
+    """
+    sweep = read_sweep(directory)
+    return SweepPower(
+        info=sweep.info, traces=power_traces(sweep), missing=sweep.missing, damaged=sweep.damaged
+    )
 
 
 def power_traces(sweep: StoredSweep) -> tuple[PowerTrace, ...]:
@@ -60,10 +94,12 @@ def power_trace(stored: StoredPoint) -> PowerTrace:
     """The trace of one point; a damaged file gives an empty one with the reason."""
     result = stored.result
     reason = result.energy.reason
+    path = stored.directory / "power.parquet"
     try:
-        samples = read_power(stored.directory / "power.parquet")
-    except StoreError as error:
-        samples, reason = (), str(error)
+        samples = read_power(path)
+    except StoreError:
+        # Short, and without the folder: the reason stands in pictures and pages that are handed on.
+        samples, reason = (), f"{path.name} is {'damaged' if path.exists() else 'missing'}"
     times_s, power_w, gpus = total_power(samples)
     if not len(times_s):
         reason = reason or "no_power_samples"
@@ -81,7 +117,14 @@ def power_trace(stored: StoredPoint) -> PowerTrace:
         reason=reason,
         source=result.energy.source,
         simulated=result.simulated,
+        broken=_broken(result),
     )
+
+
+def _broken(result: PointResult) -> tuple[str, ...]:
+    """A point without a steady-state window enters no curve either, whether or not a rule says so."""
+    codes = tuple(dict.fromkeys(reason.code for reason in result.reasons))
+    return codes or (() if result.steady else ("no_steady_window",))
 
 
 def total_power(samples: Sequence[PowerSample]) -> tuple[Floats, Floats, int]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
+from mtpbench.errors import StoreError
+from mtpbench.ladder import Observer
 from mtpbench.load.client import Progress as LoadProgress
 from mtpbench.records import Deployment, Point, PointResult
+from mtpbench.slurm.job import ProgressObserver, Tally
+from mtpbench.slurm.journal import JobProgress
+from mtpbench.store import RunProgress as WrittenProgress
+from mtpbench.store import remove_progress, write_progress
 
 PLAIN_EVERY_S = 10.0
 
@@ -103,6 +112,49 @@ class RunProgress:
 
     def _say(self, text: str, style: str | None = None) -> None:
         self.console.print(text, style=style, highlight=False, markup=False)
+
+
+class WrittenRun(ProgressObserver):
+    """Writes what a run is doing into its results folder while it is entered, and passes everything on.
+
+    Args:
+        directory: results/<sweep>.
+        tally: what is counted.
+        inner: told the same.
+    """
+
+    def __init__(self, directory: Path, tally: Tally, inner: Observer) -> None:
+        super().__init__(tally, inner)
+        self._directory, self._begun, self._failed = directory, time.monotonic(), False
+
+    def __enter__(self) -> WrittenRun:
+        self.beat()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        remove_progress(self._directory)
+
+    def write(self, progress: JobProgress) -> None:
+        """Into progress.json; where that fails it is said once, and the run goes on."""
+        now = WrittenProgress(
+            time_utc=progress.time_utc,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            stage=progress.stage,
+            point_id=progress.point_id,
+            requests_ended=progress.requests_ended,
+            requests_total=progress.requests_total,
+            output_tps=progress.output_tps,
+            points_done=progress.points_done,
+            points_left=progress.points_left,
+            elapsed_s=round(time.monotonic() - self._begun, 3),
+        )
+        try:
+            write_progress(self._directory, now)
+        except StoreError as error:
+            if not self._failed:
+                self._inner.trouble(f"{error}; `mtpbench watch` sees less of this run")
+            self._failed = True
 
 
 class _TimeLeft(ProgressColumn):

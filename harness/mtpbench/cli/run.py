@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from mtpbench import run as running
-from mtpbench.cli.progress import RunProgress
+from mtpbench.cli.progress import RunProgress, WrittenRun
 from mtpbench.deployment import Site
 from mtpbench.errors import InputError, RunError, SchemaError, StoreError
 from mtpbench.executors.local import LocalSite
@@ -21,7 +21,7 @@ from mtpbench.executors.slurm import SlurmSite
 from mtpbench.executors.sockets import choose_port
 from mtpbench.records import Point
 from mtpbench.slurm.cluster import load_cluster
-from mtpbench.slurm.job import allocation_here, step_options
+from mtpbench.slurm.job import Tally, allocation_here, beat_on, step_options
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench.virtualrun import run_virtual
@@ -71,7 +71,8 @@ def run(
             running.refuse_impossible(plan, site)
         left = sum(len(ladder) for ladder in plan.ladders)
         _announce(console, loaded, len(plan.done), left)
-        with RunProgress(console, left) as progress:
+        tally = Tally(total=len(plan.done) + left, valid=len(plan.done))
+        with RunProgress(console, left) as shown, WrittenRun(store.directory, tally, shown) as progress:
             if on_virtual_clock:
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
                 interrupted = run_virtual(plan, store, progress)
@@ -139,10 +140,11 @@ def _site(executor: str, cluster: str | None, port: int | None) -> Site:
     raise InputError(f"unknown executor {executor!r}; known: local, slurm")
 
 
-async def _run_live(plan: running.RunPlan, store: SweepStore, progress: RunProgress, site: Site) -> bool:
+async def _run_live(plan: running.RunPlan, store: SweepStore, progress: WrittenRun, site: Site) -> bool:
     """Run, and take everything down in order on Ctrl-C or SIGTERM; returns whether that happened."""
     stop = asyncio.Event()
     task = asyncio.ensure_future(running.run_live(plan, store, progress, stop, site))
+    beating = asyncio.create_task(beat_on(progress))
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -161,6 +163,8 @@ async def _run_live(plan: running.RunPlan, store: SweepStore, progress: RunProgr
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    finally:
+        beating.cancel()
     return stop.is_set()
 
 

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from mtpbench.cli.progress import summary
@@ -26,11 +25,14 @@ from mtpbench.slurm.states import JobSight
 from mtpbench.slurm.submission import look_again
 from mtpbench.store import StoredSweep, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
+from mtpbench_analysis.tables import Table
+from mtpbench_analysis.terminal_table import FittedTable
 
 FILES_EVERY_S = 2.0
 SLURM_EVERY_S = 20.0
 """Slurm's controller serves everybody: it is asked once for all jobs, three times a minute."""
 LOG_LINES = 6
+_STYLES = {"failed": "red", "lost": "red", "unknown": "yellow", "stopped": "yellow"}
 
 
 def status(
@@ -138,13 +140,14 @@ def render(picture: Picture) -> RenderableType:
     return Group(*parts, Text(_counts(picture)))
 
 
-def _points(picture: Picture) -> Table:
-    table = Table(title=f"{picture.stored.info.name}: points", title_justify="left")
-    for heading in ("point", "state", "figures"):
-        table.add_column(heading, overflow="fold")
-    for point in picture.sweep.points:
-        table.add_row(point.id, *_state(picture, point))
-    return table
+def _points(picture: Picture) -> FittedTable:
+    table = Table(
+        title=f"{picture.stored.info.name}: points",
+        headers=("point", "state", "figures"),
+        rows=tuple((point.id, *_state(picture, point)) for point in picture.sweep.points),
+        text_columns=3,
+    )
+    return FittedTable(table, elsewhere="")
 
 
 def _state(picture: Picture, point: Point) -> tuple[str, str]:
@@ -160,14 +163,16 @@ def _state(picture: Picture, point: Point) -> tuple[str, str]:
     return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in stored.result.reasons)
 
 
-def _jobs(picture: Picture) -> Table:
-    table = Table(title=f"{picture.stored.info.name}: jobs", title_justify="left")
-    for heading in ("deployment", "job", "state"):
-        table.add_column(heading, overflow="fold")
-    for key, fate in picture.jobs.items():
-        style = {"failed": "red", "lost": "red", "unknown": "yellow", "stopped": "yellow"}.get(fate.state)
-        table.add_row(key, fate.job or "", Text(fate.words, style=style or ""))
-    return table
+def _jobs(picture: Picture) -> FittedTable:
+    fates = list(picture.jobs.items())
+    table = Table(
+        title=f"{picture.stored.info.name}: jobs",
+        headers=("deployment", "job", "state"),
+        rows=tuple((key, fate.job or "", fate.words) for key, fate in fates),
+        text_columns=3,
+    )
+    styles = {(row, 2): _STYLES[fate.state] for row, (_, fate) in enumerate(fates) if fate.state in _STYLES}
+    return FittedTable(table, styles, elsewhere="")
 
 
 def _logs(picture: Picture) -> Sequence[RenderableType]:

@@ -17,13 +17,13 @@ from rich.text import Text
 
 from mtpbench.cli.run import INTERRUPTED, RESULTS, ResultsOption
 from mtpbench.cli.watchframe import Frame
-from mtpbench.errors import SchemaError, StoreError
+from mtpbench.errors import InputError, SchemaError, StoreError
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench.watch.files import SweepFiles, signature
 from mtpbench.watch.picture import Picture, SeenPoint
 from mtpbench_analysis.curves import build_curves
-from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
 from mtpbench_analysis.terminal_curve import Trace, traces_of
 
@@ -44,7 +44,10 @@ def watch(
     view = View(sweep, results)
     console = Console()
     if once or not console.is_terminal or console.is_dumb_terminal:
-        console.print(view.look(console.height - 1 if console.is_terminal else None))
+        frame = view.look(console.height - 1 if console.is_terminal else None)
+        if (wrong := view.nothing_to_come()) is not None:
+            raise InputError(wrong)
+        console.print(frame)
         return
     try:
         _follow(view, console, interval)
@@ -96,7 +99,7 @@ class View:
             self.folders = (target,)
         self.over = False
         self._files = {folder: SweepFiles(folder) for folder in self.folders}
-        self._drawn: dict[str, tuple[SeenPoint, CurvePoint | None]] = {}
+        self._drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
 
     def look(self, rows: int | None = None) -> RenderableType:
         """The frame of this moment, or why there is none."""
@@ -107,39 +110,64 @@ class View:
             return Text(f"nothing to show: {error}", style="red")
         if picture is None:
             return Text(self._waiting())
-        self.over = picture.over
         # Before the first point has landed, only the sweep file knows.
         picture = replace(picture, simulated=picture.simulated or self.simulated)
-        return Frame(picture=picture, traces=self._traces(picture), rows=rows)
+        traces = self._traces(picture)
+        picture = replace(picture, points=tuple(self._told(point) for point in picture.points))
+        self.over = picture.over
+        return Frame(picture=picture, traces=traces, rows=rows)
+
+    def nothing_to_come(self) -> str | None:
+        """Why a single look at a folder shows nothing; None where it does, or a sweep file promises a run."""
+        folder = self.folders[0]
+        if self.planned is not None or (folder / SWEEP_FILE).exists():
+            return None
+        if not folder.is_dir():
+            return f"{folder}: there is no such folder, and no sweep file of that name"
+        return self._without_sweep(folder)
 
     def _folder(self) -> Path:
         """The folder that a run wrote to last: a sweep and its simulation have one each."""
         begun = {folder: found[1] for folder in self.folders if (found := signature(folder / SWEEP_FILE))}
         return max(begun, key=lambda folder: begun[folder], default=self.folders[0])
 
-    def _waiting(self) -> str:
-        names = " and none in ".join(str(folder) for folder in self.folders)
-        points = f"; {self.planned} points are planned" if self.planned is not None else ""
-        folder = self.folders[0]
+    def _without_sweep(self, folder: Path) -> str:
         inner = sorted(found.parent.name for found in folder.glob(f"*/{SWEEP_FILE}"))[:5]
-        hint = f". It holds {', '.join(inner)}: watch one of them" if inner else ""
-        return f"waiting: no results in {names} yet{points}{hint}"
+        hint = (
+            f"it holds {', '.join(inner)}: watch one of them"
+            if inner
+            else "a folder results/<sweep> is needed"
+        )
+        return f"{folder}: no results here ({SWEEP_FILE} is missing); {hint}"
+
+    def _waiting(self) -> str:
+        folder = self.folders[0]
+        if self.planned is None:
+            if folder.is_dir():
+                return f"waiting: {self._without_sweep(folder)}"
+            return f"waiting: {folder}: there is no such folder yet"
+        names = " and none in ".join(str(folder) for folder in self.folders)
+        return f"waiting: no results in {names} yet; {self.planned} points are planned"
 
     def _traces(self, picture: Picture) -> tuple[Trace, ...]:
         """The curves of what has landed; a point is converted once."""
-        drawn: dict[str, tuple[SeenPoint, CurvePoint | None]] = {}
+        drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
         for point in picture.points:
             known = self._drawn.get(point.planned.id)
             drawn[point.planned.id] = known if known and known[0] is point else (point, _convert(point))
         self._drawn = drawn
-        points = [made for _, made in drawn.values() if made is not None]
+        points = [made for _, made in drawn.values() if isinstance(made, CurvePoint)]
         return traces_of(
             build_curves(points), [point for point in points if not point.valid], picture.info.arms
         )
 
+    def _told(self, point: SeenPoint) -> SeenPoint:
+        """A point that says it is valid, and has rates that no curve can hold, as what it is."""
+        _, made = self._drawn[point.planned.id]
+        if point.state != "valid" or not isinstance(made, Unused):
+            return point
+        return replace(point, state="unusable", detail=made.reason)
 
-def _convert(point: SeenPoint) -> CurvePoint | None:
-    if point.stored is None:
-        return None
-    made = to_curve_point(point.stored)
-    return made if isinstance(made, CurvePoint) else None
+
+def _convert(point: SeenPoint) -> CurvePoint | Unused | None:
+    return None if point.stored is None else to_curve_point(point.stored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ from rich.text import Text
 
 from mtpbench.cli.watchtable import table_lines
 from mtpbench.slurm.fate import STALE_S, JobFiles
+from mtpbench.slurm.journal import JobProgress
+from mtpbench.store import RunProgress
 from mtpbench.watch.left import Left, find_left
 from mtpbench.watch.picture import Picture, next_of_ladder, seconds_of
-from mtpbench_analysis.terminal_curve import LEAST_COLUMNS, LEAST_ROWS, Trace, draw
+from mtpbench_analysis.terminal_curve import LEAST_COLUMNS, LEAST_ROWS, Trace, draw, is_plain
 
 MANY_ROWS = 100_000
 """The height of a frame that nothing limits: one that goes into a pipe."""
@@ -43,7 +46,8 @@ class Frame:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The frame, line by line."""
         size = (options.max_width, self.rows or MANY_ROWS)
-        yield from lines_of(self.picture, self.traces, size, ascii_only=options.ascii_only)
+        plain = is_plain(options, os.environ)
+        yield from lines_of(self.picture, self.traces, size, ascii_only=plain)
 
 
 def lines_of(
@@ -112,7 +116,9 @@ def _counts(picture: Picture) -> str:
     parts += [f"{running} running"] if running else []
     parts += [f"{len(missing) - running} missing"]
     parts += [
-        f"{n} {state}" for state in ("damaged", "other schema", "incomplete") if (n := _count(picture, state))
+        f"{n} {state}"
+        for state in ("unusable", "damaged", "other schema", "incomplete")
+        if (n := _count(picture, state))
     ]
     return f"{', '.join(parts)} of {len(picture.points)} points"
 
@@ -126,9 +132,14 @@ def _going_on(picture: Picture) -> list[tuple[str, str]]:
     said = [(words, "") for words in _jobs(picture)]
     if picture.jobs and not said and not picture.over:
         said.append(("all jobs have ended; `mtpbench submit` asks for what is missing", "yellow"))
-    if picture.holder.held or not (picture.jobs or picture.unheard):
+    if picture.holder.held or picture.run or not (picture.jobs or picture.unheard):
         said.append((_local(picture), "" if picture.at_work else "yellow" if not picture.over else "dim"))
     said.append((_times(picture), "dim"))
+    if bad := picture.having("unusable", "damaged", "other schema"):
+        more = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
+        said.append(
+            (f"{bad[0].state}: {bad[0].detail}, {bad[0].planned.arm} {bad[0].planned.words}{more}", "red")
+        )
     said += [(words, "red") for words in picture.trouble]
     return said
 
@@ -136,9 +147,13 @@ def _going_on(picture: Picture) -> list[tuple[str, str]]:
 def _local(picture: Picture) -> str:
     """What the lock and the servers' files tell."""
     holder, servers = picture.holder, picture.servers
+    if picture.live_run is not None:
+        return _run(picture.live_run, picture.now_s)
     if not picture.at_work:
         if picture.over:
             return "every planned point is measured"
+        if picture.run is not None:
+            return _silent(picture.run, picture.now_s)
         if holder.held is None:
             return "whether a run holds this folder can't be seen on this machine"
         return "no run on this machine holds this folder; `mtpbench run` measures what is missing"
@@ -153,6 +168,34 @@ def _local(picture: Picture) -> str:
     if point is None:
         return f"{up}; all points of this ladder have landed"
     return f"{up}; next in its ladder, so most likely under load: {point.planned.words}"
+
+
+def _run(run: RunProgress, now_s: float) -> str:
+    """What a run says of itself."""
+    age_s = now_s - seconds_of(run.time_utc)
+    heard = f" (last heard of {ago(age_s)})" if age_s > STALE_S else ""
+    return f"run {run.pid} on {run.host}: {_doing(run)}{heard}"
+
+
+def _silent(run: RunProgress, now_s: float) -> str:
+    """A run that did not say that it ended."""
+    then_s = seconds_of(run.time_utc)
+    since = f"{datetime.fromtimestamp(then_s):%H:%M:%S} ({ago(now_s - then_s)})"
+    doing = run.stage or "between points" if run.point_id is None else run.point_id.rsplit("_", 1)[0]
+    return (
+        f"run {run.pid} on {run.host} is silent since {since}, at {doing}: it was killed; "
+        "`mtpbench run` measures what is missing"
+    )
+
+
+def _doing(progress: RunProgress | JobProgress) -> str:
+    """The stage, or the point with its requests and rate; then how many points are done and left."""
+    left = f"{progress.points_done} done, {progress.points_left} left"
+    if progress.point_id is None:
+        return f"{progress.stage or 'between points'}; {left}"
+    rate = f", {progress.output_tps:,.0f} output tok/s" if progress.output_tps is not None else ""
+    share = f"{progress.requests_ended} of {progress.requests_total} requests"
+    return f"{progress.point_id.rsplit('_', 1)[0]}, {share}{rate}; {left}"
 
 
 def _jobs(picture: Picture) -> list[str]:
@@ -181,15 +224,9 @@ def _progress(files: JobFiles, now_s: float) -> str:
     progress = files.progress
     if progress is None:
         return f"{where}: started {ago(now_s - seconds_of(files.attempt.started_utc))}"
-    left = f"{progress.points_done} done, {progress.points_left} left"
     age_s = now_s - seconds_of(progress.time_utc)
     heard = f" (last heard of {ago(age_s)})" if age_s > STALE_S else ""
-    if progress.point_id is None:
-        return f"{where}: {progress.stage or 'between points'}; {left}{heard}"
-    rate = f", {progress.output_tps:,.0f} output tok/s" if progress.output_tps is not None else ""
-    share = f"{progress.requests_ended} of {progress.requests_total} requests"
-    name = progress.point_id.rsplit("_", 1)[0]
-    return f"{where}: {name}, {share}{rate}; {left}{heard}"
+    return f"{where}: {_doing(progress)}{heard}"
 
 
 def _times(picture: Picture) -> str:

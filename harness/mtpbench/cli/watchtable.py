@@ -13,6 +13,7 @@ from mtpbench_analysis.terminal_curve import ASCII_MARKS, MARKS, STYLES
 
 _STYLES = {
     "invalid": "red",
+    "unusable": "red",
     "damaged": "red",
     "other schema": "red",
     "incomplete": "yellow",
@@ -20,6 +21,7 @@ _STYLES = {
 }
 _NARROW = 60
 _WIDE = 100
+_REASON = 20
 _LEAST = 2
 """Rows of an arm that has points, whatever the room: one of them and how many more there are."""
 
@@ -104,7 +106,7 @@ def _is_running(picture: Picture, point: SeenPoint) -> bool:
 
 def _arm_line(arm: str, place: int, group: Sequence[SeenPoint], ascii_only: bool) -> Text:
     marks = ASCII_MARKS if ascii_only else MARKS
-    measured = sum(one.state in ("valid", "invalid") for one in group)
+    measured = sum(one.state in ("valid", "invalid", "unusable") for one in group)
     style = f"bold {STYLES[place % len(STYLES)]}"
     return Text.assemble(
         (f"{marks[place % len(marks)]} {display_name(arm)}", style), (f"  {measured} of {len(group)}", "dim")
@@ -161,6 +163,8 @@ def _line(cells: Sequence[str], layout: Sequence[_Column]) -> Text:
     """A line of cells, each cut to its column."""
     made = []
     for cell, column in zip(cells, layout, strict=True):
-        text = cell if len(cell) <= column.width else f"{cell[: column.width - 1]}…"
+        # Half a reason says less than none: the state alone is whole.
+        short = cell.partition(": ")[0] if column.width < _REASON and len(cell) > column.width else cell
+        text = short if len(short) <= column.width else f"{short[: column.width - 1]}…"
         made.append(text.rjust(column.width) if column.right else text.ljust(column.width))
     return Text(" ".join(made))

@@ -96,15 +96,77 @@ class Tally:
         return self.total - self.valid - self.invalid
 
 
-class JobObserver:
+class ProgressObserver:
+    """Writes what is being done, about once a second, and passes everything on; made whole by `write`.
+
+    Args:
+        tally: what is counted.
+        inner: told the same.
+    """
+
+    def __init__(self, tally: Tally, inner: Observer) -> None:
+        self._tally, self._inner = tally, inner
+        self._now = JobProgress(time_utc=now_utc(), point_id=None, stage="starting")
+        self._written, self._between = 0.0, "between points"
+
+    def write(self, progress: JobProgress) -> None:
+        """Write down what is being done; what goes wrong with that is no reason to end."""
+        raise NotImplementedError
+
+    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
+        """Servers are being started; on the virtual clock there are none."""
+        stage = "waiting for the servers" if deployment is not None else "simulating"
+        self._between = "between points" if deployment is not None else stage
+        self._say(JobProgress(time_utc=now_utc(), point_id=None, stage=stage))
+        self._inner.ladder_started(deployment, ladder)
+
+    def point_started(self, point: Point) -> None:
+        """Load begins."""
+        self._say(JobProgress(time_utc=now_utc(), point_id=point.id))
+        self._inner.point_started(point)
+
+    def point_progress(self, point: Point, progress: Progress) -> None:
+        """Load goes on; once a second is often enough for a file."""
+        output_tps = progress.output_tokens / progress.elapsed_s if progress.elapsed_s > 0 else None
+        self._now = JobProgress(
+            time_utc=now_utc(),
+            point_id=point.id,
+            requests_ended=progress.ended,
+            requests_total=progress.total,
+            output_tps=output_tps,
+        )
+        if time.monotonic() - self._written >= PROGRESS_EVERY_S:
+            self.beat()
+        self._inner.point_progress(point, progress)
+
+    def point_finished(self, point: Point, result: PointResult) -> None:
+        """A point is stored."""
+        self._tally.add(result)
+        self._say(JobProgress(time_utc=now_utc(), point_id=None, stage=self._between))
+        self._inner.point_finished(point, result)
+
+    def trouble(self, message: str) -> None:
+        """Something that the run survives."""
+        self._inner.trouble(message)
+
+    def beat(self) -> None:
+        """Write what is going on, with the time."""
+        self._say(replace(self._now, time_utc=now_utc()))
+
+    def _say(self, progress: JobProgress) -> None:
+        self._now, self._written = progress, time.monotonic()
+        done = self._tally.valid + self._tally.invalid
+        self.write(replace(progress, points_done=done, points_left=self._tally.left))
+
+
+class JobObserver(ProgressObserver):
     """Writes what a job is doing into its progress file, and passes everything on.
 
     Args:
         journal: where to.
         attempt: whose progress it is.
         tally: what is counted.
-        fence: looked at while load runs.
-        stop: set when the fence is lost.
+        guard: the fence, looked at while load runs, and what is set when it is lost.
         inner: told the same.
     """
 
@@ -116,64 +178,33 @@ class JobObserver:
         guard: tuple[Fence, asyncio.Event],
         inner: Observer,
     ) -> None:
-        self._journal, self._attempt, self._tally, self._inner = journal, attempt, tally, inner
+        super().__init__(tally, inner)
+        self._journal, self._attempt = journal, attempt
         self._fence, self._stop = guard
-        self._now = JobProgress(time_utc=now_utc(), point_id=None, stage="starting")
-        self._written = 0.0
 
-    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
-        """Servers are being started."""
-        self._say(JobProgress(time_utc=now_utc(), point_id=None, stage="waiting for the servers"))
-        self._inner.ladder_started(deployment, ladder)
-
-    def point_started(self, point: Point) -> None:
-        """Load begins."""
-        self._say(JobProgress(time_utc=now_utc(), point_id=point.id))
-        self._inner.point_started(point)
-
-    def point_progress(self, point: Point, progress: Progress) -> None:
-        """Load goes on; once a second is often enough for a file."""
-        self._now = JobProgress(
-            time_utc=now_utc(),
-            point_id=point.id,
-            requests_ended=progress.ended,
-            requests_total=progress.total,
-            output_tps=progress.output_tokens / progress.elapsed_s if progress.elapsed_s > 0 else None,
-        )
-        if time.monotonic() - self._written >= PROGRESS_EVERY_S:
-            self.beat()
-        self._inner.point_progress(point, progress)
+    def write(self, progress: JobProgress) -> None:
+        """Into the attempt's own file."""
+        try:
+            self._journal.write_progress(self._attempt, progress)
+        except StoreError as error:
+            # Points are what counts: they say it themselves when the disk is full.
+            self._inner.trouble(str(error))
 
     def point_finished(self, point: Point, result: PointResult) -> None:
         """A point is stored; beside its place where another attempt owns that, and then it is not counted."""
         if self._fence.lost is None:
-            self._tally.add(result)
-        else:
-            self._inner.trouble(f"{self._fence.lost}: this attempt ends, and this point takes no place")
+            super().point_finished(point, result)
+            return
+        self._inner.trouble(f"{self._fence.lost}: this attempt ends, and this point takes no place")
         self._say(JobProgress(time_utc=now_utc(), point_id=None, stage="between points"))
         self._inner.point_finished(point, result)
 
-    def trouble(self, message: str) -> None:
-        """Something that the run survives."""
-        self._inner.trouble(message)
-
     def beat(self) -> None:
         """Write what is going on, with the time; and look whether this attempt still owns its deployment."""
-        self._say(replace(self._now, time_utc=now_utc()))
+        super().beat()
         if not self._fence.holds_now_and_then() and not self._stop.is_set():
             self._inner.trouble(f"{self._fence.lost}: this attempt ends")
             self._stop.set()
-
-    def _say(self, progress: JobProgress) -> None:
-        self._now, self._written = progress, time.monotonic()
-        told = replace(
-            progress, points_done=self._tally.valid + self._tally.invalid, points_left=self._tally.left
-        )
-        try:
-            self._journal.write_progress(self._attempt, told)
-        except StoreError as error:
-            # Points are what counts: they say it themselves when the disk is full.
-            self._inner.trouble(str(error))
 
 
 class JobRun:
@@ -241,7 +272,7 @@ class JobRun:
         self.journal.take_over(self.attempt)
         tally = Tally(total=len(self.job.points), valid=0)
         watcher = JobObserver(self.journal, self.attempt, tally, (self.fence, stop), observer)
-        beating = asyncio.create_task(_beat(watcher))
+        beating = asyncio.create_task(beat_on(watcher))
         try:
             plan = self.prepare()
             tally.valid = len(plan.done)
@@ -317,7 +348,8 @@ class JobRun:
         return "done", f"of the invalid ones: {tally.reason}" if tally.invalid else None
 
 
-async def _beat(watcher: JobObserver) -> None:
+async def beat_on(watcher: ProgressObserver) -> None:
+    """Let an observer say every few seconds that it lives, until this is cancelled."""
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         watcher.beat()

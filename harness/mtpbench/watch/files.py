@@ -7,6 +7,7 @@ their own files.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from mtpbench.errors import SchemaError, StoreError
 from mtpbench.records import SweepInfo
 from mtpbench.slurm.fate import JobFiles
 from mtpbench.slurm.journal import Journal, Submission
-from mtpbench.store import read_point
+from mtpbench.store import RunProgress, read_point, read_progress
+from mtpbench.store.progress import PROGRESS_FILE
 from mtpbench.store.reading import SWEEP_FILE, read_record
 from mtpbench.watch.picture import Holder, Picture, Planned, SeenPoint, ServerStart, State
 
@@ -75,6 +77,7 @@ class SweepFiles:
         self.directory, self._clock = directory, clock
         self._memory, self._journal = FileMemory(), Journal(directory)
         self._points: dict[str, SeenPoint] = {}
+        self._places: dict[str, int] = {}
         self._folder_times: tuple[int | None, int | None] = (None, None)
         self._looks = 0
 
@@ -92,6 +95,7 @@ class SweepFiles:
         begun_s = _changed_s(path)
         trouble: list[str] = []
         jobs, unheard = self._jobs(trouble)
+        run = self._run(trouble)
         points = self._look_at_points(info.planned)
         return Picture(
             info=info,
@@ -103,6 +107,8 @@ class SweepFiles:
             holder=holder_of(self.directory / ".lock"),
             servers=self._servers(begun_s or 0.0),
             writing=tuple(name.split("@")[0] for name in _names(self.directory / ".attempts")),
+            run=run,
+            run_here=run is not None and run.host == socket.gethostname(),
             jobs=jobs,
             unheard=unheard,
         )
@@ -111,17 +117,20 @@ class SweepFiles:
 
     def _look_at_points(self, planned: Sequence[str]) -> tuple[SeenPoint, ...]:
         quiet = self._is_quiet()
-        names = set() if quiet else set(_names(self.directory))
+        places = self._places if quiet else _inodes(self.directory)
+        all_of_them = self._looks % ALL_EVERY == 0
         seen: dict[str, SeenPoint] = {}
         for point_id in planned:
             known = self._points.get(point_id)
-            if quiet and known is not None and known.state in ("valid", "invalid", "missing"):
+            # A run renames progress.json into the folder every second, which says nothing of the points.
+            stays = not all_of_them and places.get(point_id) == self._places.get(point_id)
+            if stays and known is not None and known.state in ("valid", "invalid", "missing"):
                 seen[point_id] = known
-            elif not quiet and point_id not in names:
+            elif not quiet and point_id not in places:
                 seen[point_id] = SeenPoint(planned=Planned.of(point_id), state="missing")
             else:
                 seen[point_id] = self._look_at(point_id)
-        self._points = seen
+        self._points, self._places = seen, places
         return tuple(seen.values())
 
     def _is_quiet(self) -> bool:
@@ -149,7 +158,7 @@ class SweepFiles:
                 stored = self._memory.read(path, lambda: read_point(place))
             except (SchemaError, StoreError) as error:
                 state = "other schema" if isinstance(error, SchemaError) else "damaged"
-                detail = str(error)
+                detail = _shortened(error, place)
                 if before == signature(path):
                     break
                 continue
@@ -175,6 +184,17 @@ class SweepFiles:
         return ServerStart(
             key=name.rpartition("@")[0], started_s=started_s, grew_s=max(logs, default=started_s)
         )
+
+    def _run(self, trouble: list[str]) -> RunProgress | None:
+        """What a run says of itself; what can't be read becomes a sentence."""
+        path = self.directory / PROGRESS_FILE
+        try:
+            return self._memory.read(path, lambda: read_progress(self.directory))
+        except (SchemaError, StoreError) as error:
+            # It may have ended since we looked.
+            if path.exists():
+                trouble.append(str(error))
+            return None
 
     def _jobs(self, trouble: list[str]) -> tuple[dict[str, JobFiles], tuple[Submission, ...]]:
         """What Slurm jobs left on disk; what can't be read becomes a sentence."""
@@ -235,6 +255,25 @@ def _names(folder: Path) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    """The names in a folder and what they stand for: a point that is replaced gets another inode."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.inode() for entry in entries}
+    except OSError:
+        return {}
+
+
+def _shortened(error: Exception, place: Path) -> str:
+    """`not JSON (point.json)`: why a point can't be read, before where; all of the path is the point's."""
+    file, _, reason = str(error).removeprefix(f"{place}{os.sep}").partition(": ")
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.strerror:
+        reason = cause.strerror
+    words = (reason or file).partition(";")[0].partition(" (")[0]
+    return f"{words} ({file.partition(':')[0]})" if reason else words
 
 
 def _changed_s(path: Path) -> float | None:

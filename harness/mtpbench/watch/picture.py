@@ -12,10 +12,11 @@ from typing import Literal
 from mtpbench.records import SweepInfo
 from mtpbench.slurm.fate import STALE_S, JobFiles
 from mtpbench.slurm.journal import Submission
-from mtpbench.store import StoredPoint
+from mtpbench.store import RunProgress, StoredPoint
 
-State = Literal["valid", "invalid", "damaged", "other schema", "incomplete", "missing"]
-"""`incomplete`: its folder is there without a result, which the store never leaves; a copy may."""
+State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "incomplete", "missing"]
+"""`unusable`: stored as valid, with rates that no curve can hold. `incomplete`: its folder is there without
+a result, which the store never leaves; a copy may."""
 
 _ID = re.compile(r"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>[^_]+))?_r(?P<r>\d+)_[0-9a-f]{8}")
 
@@ -114,6 +115,8 @@ class Picture:
         begun_s: when the last run began (it writes sweep.json then).
         servers: the newest start since then.
         writing: ids of points that are being stored just now.
+        run: what a run that is no Slurm job last said; there after its end only where it was killed.
+        run_here: whether that run is, or was, on this machine.
         jobs: what the newest attempts of Slurm jobs left, by deployment.
         unheard: submissions of deployments that no attempt was made of.
     """
@@ -127,6 +130,8 @@ class Picture:
     holder: Holder = Holder(held=None)
     servers: ServerStart | None = None
     writing: tuple[str, ...] = ()
+    run: RunProgress | None = None
+    run_here: bool = False
     jobs: Mapping[str, JobFiles] | None = None
     unheard: tuple[Submission, ...] = ()
 
@@ -139,24 +144,38 @@ class Picture:
         """Attempts that have not ended and were heard of lately."""
         return tuple(one for one in (self.jobs or {}).values() if _is_live(one, self.now_s))
 
+    @cached_property
+    def live_run(self) -> RunProgress | None:
+        """What the run says that is known to go on: it was heard of lately, or is here and holds the lock.
+
+        A run of this machine that holds no lock has ended, however lately it was heard of.
+        """
+        run, holder = self.run, self.holder
+        if run is None or (self.run_here and holder.held is False):
+            return None
+        held = self.run_here and holder.held is True and holder.pid == run.pid
+        return run if held or self.now_s - seconds_of(run.time_utc) < STALE_S else None
+
     @property
     def at_work(self) -> bool:
         """Whether something is known to be measuring."""
-        return self.holder.held is True or bool(self.live_jobs)
+        return self.holder.held is True or bool(self.live_jobs) or self.live_run is not None
 
     @property
     def over(self) -> bool:
         """Whether every planned point has a readable result and nothing is known to go on."""
-        measured = len(self.having("valid", "invalid")) == len(self.points)
+        measured = len(self.having("valid", "invalid", "unusable")) == len(self.points)
         return bool(self.points) and measured and not self.at_work
 
     @cached_property
     def running(self) -> Mapping[str, bool]:
-        """Ids of points under load; True where a job says so, False where it only follows."""
+        """Ids of points under load; True where a run or a job says so, False where it only follows."""
         said = {
             one.progress.point_id: True for one in self.live_jobs if one.progress and one.progress.point_id
         }
-        if self.holder.held and (point := next_of_ladder(self.points, self.servers)) is not None:
+        if self.live_run is not None:
+            said |= {self.live_run.point_id: True} if self.live_run.point_id else {}
+        elif self.holder.held and (point := next_of_ladder(self.points, self.servers)) is not None:
             said.setdefault(point.planned.id, False)
         return said
 

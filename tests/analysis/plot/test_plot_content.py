@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from curve_points import glm5, make_points, point_set
@@ -16,12 +17,21 @@ from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.document import write_document
-from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.plot.choice import caution, choose_panels, describe_source, head_sheet, name_panels
-from mtpbench_analysis.plot.content import Panel, describe_panel
-from mtpbench_analysis.plot.ink import BAD, COLOURS, MARKERS, PAPER, colour_of, marker_of
+from mtpbench_analysis.frame import CurvePoint, Unused
+from mtpbench_analysis.plot.choice import (
+    caution,
+    choose_panels,
+    describe_left_out,
+    describe_source,
+    head_sheet,
+    name_panels,
+)
+from mtpbench_analysis.plot.content import Panel, caption, describe_panel
+from mtpbench_analysis.plot.ink import COLOURS, DIM, MARKERS, PAPER, colour_of, make_figure, marker_of
+from mtpbench_analysis.plot.labels import renderer_of
 from mtpbench_analysis.plot.look import Look, ending_of
 from mtpbench_analysis.plot.sheet import draw_sheet
+from mtpbench_analysis.plot.texts import tick
 from mtpbench_analysis.report.data import describe_page
 from mtpbench_analysis.report.page import read_part
 
@@ -62,6 +72,10 @@ def lines(axes: Axes, colour: str, *, dots: bool) -> list[Any]:
     ]
 
 
+def crosses(axes: Axes) -> list[Any]:
+    return [line for line in axes.lines if line.get_marker() == "x"]
+
+
 def texts(axes: Axes) -> list[str]:
     legend = axes.get_legend()
     return [text.get_text() for text in (*axes.texts, *(legend.get_texts() if legend else ()))]
@@ -92,8 +106,7 @@ def test_a_gap_too_wide_for_a_ratio_is_dashed_and_only_that() -> None:
 
 
 def test_points_are_filled_on_the_front_hollow_below_it_and_crosses_where_invalid() -> None:
-    bad = replace(make_points("mtp", (25.0, 650.0))[0], valid=False, reasons=("died",))
-    comparison = pair(bad)
+    comparison = pair()
     _, axes = drawn(comparison)
     for number, curve in enumerate(comparison.curves):
         hollow, filled = sorted(
@@ -105,11 +118,78 @@ def test_points_are_filled_on_the_front_hollow_below_it_and_crosses_where_invali
         assert list(filled.get_xdata()) == [knot.x for knot in curve.front]
         assert list(filled.get_ydata()) == [knot.y for knot in curve.front]
         assert len(hollow.get_xdata()) == len(curve.measured) - len(curve.front) == 1
-    (cross,) = lines(axes, BAD, dots=True)
-    assert (cross.get_marker(), list(cross.get_xdata()), list(cross.get_ydata())) == ("x", [25.0], [650.0])
     _, front = drawn(comparison, front_only=True)
-    assert lines(front, BAD, dots=True) == []
     assert len(lines(front, COLOURS[0], dots=True)) == 1
+
+
+def test_a_cross_has_the_colour_and_the_mark_of_the_arm_that_failed() -> None:
+    broken: dict[str, Any] = {"valid": False, "reasons": ("died",)}
+    bad = [*make_points("mtp", (25.0, 650.0), **broken), *make_points("off", (12.0, 900.0), **broken)]
+    comparison = pair(*bad, *make_points("never valid", (33.0, 300.0), **broken))
+    _, axes = drawn(comparison)
+    found = {to_hex(one.get_color()): (one.get_xdata()[0], one.get_ydata()[0]) for one in crosses(axes)}
+    assert found == {COLOURS[1]: (25.0, 650.0), COLOURS[0]: (12.0, 900.0), DIM: (33.0, 300.0)}
+    beneath = {
+        line.get_marker(): line.get_xdata()[0]
+        for line in axes.lines
+        if len(line.get_xdata()) == 1 and line.get_marker() in MARKERS and line.get_markeredgewidth() == 0.8
+    }
+    assert beneath == {MARKERS[0]: 12.0, MARKERS[1]: 25.0}
+    assert "invalid (3)" in texts(axes)
+    assert crosses(drawn(comparison, front_only=True)[1]) == []
+
+
+def test_a_cross_belongs_to_the_curve_that_the_point_would_have_entered() -> None:
+    points = [*make_points("off", *OFF, image="a"), *make_points("mtp", *MTP, image="a")]
+    points += make_points("mtp", *((x * 1.1, y * 1.1) for x, y in MTP), image="b")
+    points += make_points("mtp", (25.0, 650.0), image="b", valid=False, reasons=("died",))
+    (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
+    ((number,),) = [[dot.number for dot in describe_panel(comparison, "", Look()).invalid]]
+    assert comparison.curves[number or 0].shared("image") == "b"
+
+
+def test_marks_on_the_edge_of_the_axes_are_whole() -> None:
+    points = [*make_points("off", (10.0, 1000.0), (100.0, 0.1)), *make_points("mtp", (20.0, 900.0))]
+    points += make_points("mtp", (100.0, 1000.0), valid=False, reasons=("died",))
+    (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
+    _, axes = drawn(comparison)
+    assert (axes.get_xlim()[1], axes.get_ylim()[1]) == (100, 1000)
+    marks = [line for line in axes.lines if line.get_marker() not in ("None", "")]
+    assert len(marks) >= 4
+    assert not any(line.get_clip_on() for line in marks)
+    ringed = drawn(pair())[1]
+    assert not any(one.get_clip_on() for one in ringed.collections if len(one.get_offsets()) == 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((0.0, "0"), (0.1 + 0.2, "0.3"), (0.00001, "0.00001"), (1500.0, "1,500"), (500_000.0, "500,000")),
+        *((1e6, "1M"), (2.5e6, "2.5M"), (1e8, "100M"), (1.5e9, "1,500M"), (2e12, "2T")),
+    ],
+)
+def test_ticks_are_numbers_without_exponents(value: float, text: str) -> None:
+    assert tick(value) == text
+
+
+def test_the_numbers_at_the_axes_lie_within_the_picture() -> None:
+    points = [*make_points("off", (100.0, 1e8), (1e5, 1e7)), *make_points("mtp", (200.0, 9e7), (9e4, 2e7))]
+    (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
+    for log in (False, True):
+        _, axes = drawn(comparison, log=log)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.canvas.draw()
+        labels = []
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            labels += [one.label1 for one in axis.get_major_ticks() if low <= one.get_loc() <= high * 1.0001]
+        said = {text.get_text() for text in labels}
+        assert {"100,000", "100M"} <= said
+        assert not any("e" in text for text in said)
+        for text in (*labels, axes.yaxis.label):
+            box = text.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.x1, text
 
 
 def test_colours_are_those_of_the_report_and_no_two_curves_look_alike() -> None:
@@ -229,6 +309,11 @@ def test_simulated_is_written_across_a_panel_exactly_where_it_is(simulated: bool
     _, axes = drawn(comparison)
     assert ("SIMULATED" in texts(axes)) == simulated
     assert head_sheet([comparison]) == ("SIMULATED: " if simulated else "") + "MTP versus Off"
+    panel = describe_panel(comparison, "", Look())
+    kind = "simulated" if simulated else "measured"
+    assert caption([panel]).startswith(f"Curves: between {kind} points of the front")
+    both = [panel, replace(panel, simulated=not simulated)]
+    assert caption(both).startswith("Curves: between measured or simulated points")
 
 
 def test_the_panels_with_the_most_knots_are_chosen_and_told_apart() -> None:
@@ -257,6 +342,36 @@ def test_the_source_line_names_files_without_their_folders() -> None:
     assert line == "Source: rows.json; 8 valid points, 0 invalid; 2026-01-02 to 2026-01-03; mtpbench 1.2."
 
 
+def test_the_source_line_says_what_could_not_be_drawn_but_not_what_is_there_twice() -> None:
+    unused = [
+        *(Unused(what=f"p{i}", reason="planned, not measured yet") for i in range(3)),
+        Unused(what="q", reason="damaged: /home/me/q/result.json: not JSON"),
+        *(Unused(what="r", reason="server_died: exit code 1") for _ in range(2)),
+        Unused(what="s", reason="the same as line 3; kept once"),
+    ]
+    points = replace(point_set(*make_points("off", *OFF)), unused=tuple(unused))
+    line = describe_source(["r"], points, "1")
+    said = "1 damaged, not drawn; 2 without figures, not drawn; 3 not measured yet"
+    assert line == f"Source: r; 4 valid points, 0 invalid; {said}; mtpbench 1."
+
+
+def test_what_is_said_to_draw_all_comparisons_is_possible() -> None:
+    assert describe_left_out(12, 67)[1] == "--panels 67 draws all"
+    said, remedy = describe_left_out(12, 200)
+    assert said.startswith("188 of 200 comparisons")
+    assert remedy.startswith("a picture holds at most 90: choose with --hardware")
+
+
+def test_texts_are_measured_without_the_pixels_of_the_whole_picture() -> None:
+    figure = make_figure(20.0, 90.0, 150)
+    renderer = renderer_of(figure)
+    assert renderer.width * renderer.height < 100
+    for rotation in (0, 90):
+        text = figure.text(0.3, 0.3, "Off c64\n862 W", fontsize=7, rotation=rotation)
+        whole = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        assert text.get_window_extent(renderer).bounds == text.get_window_extent(whole).bounds
+
+
 @pytest.mark.parametrize("name", ["chart.jpg", "chart", "svg", "chart.svg.gz"])
 def test_another_ending_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"\.svg, \.png or \.pdf is needed"):
@@ -278,3 +393,9 @@ def test_a_picture_too_small_for_its_panels_is_refused() -> None:
         draw_sheet("t", [panel] * 6, [], Look(width_in=5.0))
     with pytest.raises(InputError, match="--height: too small"):
         draw_sheet("t", [panel] * 6, [], Look(height_in=3.0))
+
+
+def test_a_picture_of_too_many_pixels_is_refused_with_the_resolution_that_would_do() -> None:
+    panel = describe_panel(pair(), "p", Look())
+    with pytest.raises(InputError, match=r"--dpi 600: .* choose at most 1\d\d, or draw fewer with --panels"):
+        draw_sheet("t", [panel] * 90, [], Look(dpi=600))

@@ -143,7 +143,15 @@ def test_a_results_folder_becomes_a_chart(tmp_path: Path) -> None:
     assert {"SIMULATED", "SIMULATED: MTP versus Off", "60", "80", "c16", "invalid (1)"} <= set(texts)
     assert "interactivity, tok/s/user" in texts
     assert any(text.startswith("gb200-nvl72, tiny, fp4, ISL 8192 / OSL 1024") for text in texts)
-    assert any(text.startswith("Source: small; 6 valid points, 1 invalid") for text in texts)
+    said = "Source: small; 6 valid points, 1 invalid; 1 without figures, not drawn; 1 not measured yet; 2026"
+    assert any(text.startswith(said) for text in texts)
+    assert any(text.startswith("Curves: between simulated points") for text in texts)
+    next((tmp_path / "small").glob("mtp*_c16_*/result.json")).write_text("{")
+    assert run("plot", tmp_path / "small", "-o", path).exit_code == 0
+    said = (
+        "Source: small; 5 valid points, 1 invalid; 1 damaged, not drawn; 1 without figures, not drawn; 1 not"
+    )
+    assert any(text.startswith(said) for text in svg_texts(path.read_bytes()))
 
 
 def test_what_is_left_out_is_said_in_the_picture_and_beside_it(tmp_path: Path) -> None:

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from typer.testing import CliRunner
 
+from mtpbench.errors import InputError
 from mtpbench.hardware import lookup
 from mtpbench_analysis.cli import register
 from mtpbench_analysis.plot.ink import BAD, COLOURS
@@ -123,6 +127,53 @@ def test_a_point_without_power_keeps_its_place_and_says_why() -> None:
     assert (len(partly.times), partly.mean_w_per_gpu, partly.reason) == (101, None, "power_gap")
 
 
+def hatches(figure: Figure) -> list[tuple[str, str, float, float]]:
+    """Hatch, colour, and first and last place of every strip that has one."""
+    return [
+        (hatch, to_hex(patch.get_edgecolor()), patch.get_x(), patch.get_x() + patch.get_width())  # type: ignore[attr-defined]
+        for patch in figure.axes[0].patches
+        if (hatch := patch.get_hatch())
+    ]
+
+
+def legend_hatches(figure: Figure) -> dict[str, str | None]:
+    legend = figure.legends[0]
+    named = zip(legend.legend_handles, legend.get_texts(), strict=True)
+    return {text.get_text(): handle.get_hatch() for handle, text in named if isinstance(handle, Patch)}
+
+
+def test_every_window_without_a_mean_is_hatched_and_so_is_the_legend() -> None:
+    partly = trace(energy_j=None, reason="power_not_covered")
+    panel = described(partly, unknown(arm="mtp", started="10:03:00"), trace(started="10:06:00"))
+    covered, nothing, _ = panel.stretches
+    figure = draw_power("t", panel, [], Look())
+    assert covered.window is not None
+    assert hatches(figure) == [
+        ("///", BAD, *(pytest.approx(at) for at in covered.window)),
+        ("///", BAD, pytest.approx(nothing.start), pytest.approx(nothing.end)),
+    ]
+    assert legend_hatches(figure) == {"power not known, with the reason": "///"}
+    assert legend_hatches(draw_power("t", described(trace()), [], Look())) == {}
+
+
+def test_an_invalid_point_is_told_from_a_valid_one() -> None:
+    bad = trace("mtp", "10:03:00", broken=("error_rate", "died"))
+    panel = described(trace(), bad, unknown(started="10:06:00", broken=("no_steady_window",), window_s=None))
+    figure = draw_power("t", panel, [], Look())
+    found = {text.get_text(): text.get_color() for text in figure.texts}
+    assert found["MTP c8\n500 W, invalid: error_rate and 1 more"] == BAD
+    assert found["Off c8\nno_power_source, invalid: no_steady_window"] == BAD
+    assert found["Off c8\n500 W"] == COLOURS[0]
+    crossed = [one for one in hatches(figure) if one[0] == "xx"]
+    _, invalid, bare = panel.stretches
+    assert invalid.window is not None
+    assert crossed == [
+        ("xx", COLOURS[1], *(pytest.approx(at) for at in invalid.window)),
+        ("xx", COLOURS[0], pytest.approx(bare.start), pytest.approx(bare.end)),
+    ]
+    assert legend_hatches(figure)["invalid, with the rule that it broke"] == "xx"
+
+
 def test_the_provisioned_constant_is_a_line_where_it_is_known() -> None:
     panel = described(trace())
     watts = (GB200.power_kw_per_gpu or 0) * 1000
@@ -175,3 +226,37 @@ def test_the_command_draws_a_whole_sweep(tmp_path: Path) -> None:
     assert {"SIMULATED", "SIMULATED: Power over the sweep small"} <= set(said)
     assert any(text.startswith("provisioned: 1,900 W per GB200") for text in said)
     assert any("no_power_samples" in text for text in said)
+    assert any("invalid: client_saturated" in text for text in said)
+    assert any(
+        text.startswith("Source: small; 6 valid points, 2 invalid; 1 not measured yet;") for text in said
+    )
+
+
+def test_what_is_damaged_is_counted_and_said_without_a_folder(tmp_path: Path) -> None:
+    app = typer.Typer()
+    register(app)
+    sweep = write_sweep(tmp_path)
+    next(sweep.glob("mtp*_c16_*/result.json")).write_text("{")
+    cut = next(sweep.glob("off*_c16_*/power.parquet"))
+    cut.write_bytes(cut.read_bytes()[:100])
+    next(sweep.glob("off*_c64_*/power.parquet")).unlink()
+    path = tmp_path / "power.svg"
+    result = CliRunner().invoke(app, ["plot", str(sweep), "--power", "-o", str(path)])
+    assert result.exit_code == 0, result.exception
+    picture = path.read_text("utf-8")
+    assert "Source: small; 5 valid points, 2 invalid; 1 damaged, not drawn; 1 not measured yet;" in picture
+    assert "power.parquet is damaged" in picture
+    assert "power.parquet is missing" in picture
+    assert str(tmp_path) not in picture
+
+
+def test_a_sweep_of_damaged_points_says_so(tmp_path: Path) -> None:
+    app = typer.Typer()
+    register(app)
+    sweep = write_sweep(tmp_path)
+    for path in sweep.glob("*/result.json"):
+        path.write_text("{")
+    error = CliRunner().invoke(app, ["plot", str(sweep), "--power", "-o", str(tmp_path / "p.svg")]).exception
+    assert isinstance(error, InputError)
+    assert "there is nothing to draw" in str(error)
+    assert "result.json:1: not JSON" in str(error)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mtpbench.records import PowerSample
-from mtpbench_analysis.traces.power import thin, total_power
+from mtpbench_analysis.traces.power import read_sweep_power, thin, total_power
+from stored_sweep import write_sweep
 
 
 def reading(
@@ -44,6 +47,30 @@ def test_a_gpu_without_readings_makes_the_sum_unknown_and_rails_are_no_gpus() ->
     assert total_power([*good, reading(0, None, gpu=1)])[2] == 0
     assert total_power([*good, reading(1, 900.0, process="grace@0")])[1].max() == 100
     assert total_power([])[2] == 0
+
+
+def test_a_folder_tells_what_it_lacks_and_which_points_are_invalid(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    damaged = next(directory.glob("off*_c1_*"))
+    (damaged / "result.json").write_text("{")
+    sweep = read_sweep_power(directory)
+    assert (sweep.info.name, len(sweep.traces), list(sweep.damaged)) == ("small", 7, [damaged.name])
+    assert [one.split("_")[2] for one in sweep.missing] == ["c512"]
+    broken = {(one.arm, one.concurrency): one.broken for one in sweep.traces if one.broken}
+    assert broken == {("mtp", 128): ("client_saturated",), ("mtp", 256): ("server_died",)}
+
+
+def test_a_file_of_power_that_cant_be_read_gives_a_short_reason(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    cut = next(directory.glob("off*_c1_*")) / "power.parquet"
+    cut.write_bytes(cut.read_bytes()[:100])
+    (next(directory.glob("off*_c16_*")) / "power.parquet").unlink()
+    found = {one.concurrency: one.reason for one in read_sweep_power(directory).traces if one.arm == "off"}
+    assert found == {
+        1: "power.parquet is damaged",
+        16: "power.parquet is missing",
+        64: "no_power_samples",
+    }
 
 
 def test_thinning_keeps_means_and_ends() -> None:

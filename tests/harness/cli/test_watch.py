@@ -16,7 +16,9 @@ import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from mtpbench.cli.watch import View
 from mtpbench.cli.watchframe import Frame, ago, lines_of
 from mtpbench.slurm.fate import JobFiles
 from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Submission
+from mtpbench.store import RunProgress
 from mtpbench.watch.picture import Holder, Picture, SeenPoint, ServerStart
 from stored_sweep import MTP, OFF, store_point, write_sweep
 
@@ -38,6 +41,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     """Runs `mtpbench watch` in an empty folder; gives exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["mtpbench", "watch", *map(str, words)])
@@ -101,7 +105,89 @@ def test_a_sweep_file_is_waited_for_and_its_simulation_found(
 
 def test_a_folder_of_results_names_what_could_be_watched(watch: Call, tmp_path: Path) -> None:
     write_sweep(tmp_path)
-    assert "It holds small: watch one of them" in " ".join(watch(tmp_path)[1].split())
+    code, _, err = watch(tmp_path)
+    assert code == 2
+    assert "it holds small: watch one of them" in " ".join(err.split())
+
+
+def test_a_folder_without_its_sweeps_file_says_so(watch: Call, tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    (directory / "sweep.json").unlink()
+    code, out, err = watch(directory, "--once")
+    assert (code, out) == (2, "")
+    assert "no results here (sweep.json is missing); a folder results/<sweep> is needed" in " ".join(
+        err.split()
+    )
+    assert "waiting" in str(View(directory, Path("results")).look()), "a copy may be under way"
+
+
+def test_a_name_that_is_nothing_is_said(watch: Call, tmp_path: Path) -> None:
+    code, out, err = watch(tmp_path / "demoo", "--once")
+    assert (code, out) == (2, "")
+    assert "demoo: there is no such folder, and no sweep file of that name" in " ".join(err.split())
+    assert str(View(tmp_path / "demoo", Path("results")).look()).endswith("there is no such folder yet")
+
+
+def test_a_damaged_point_says_why_before_where(watch: Call, tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    path = next(directory.glob("off*_c16_*/result.json"))
+    path.write_text(path.read_text()[:40])
+    code, out, _ = watch(directory, "--once")
+    assert code == 0
+    assert "damaged: not JSON (result.json)" in out
+    assert str(tmp_path) not in out
+    assert "damaged: not JSON (result.json), off c16" in out
+    narrow = "\n".join(plain(frame_of(directory), size=(80, 60)))
+    assert re.search(r"^c16 .* damaged *(│.*|\d.*)?$", narrow, re.MULTILINE)
+    path.unlink()
+    (path.parent / "result.json").mkdir()
+    assert "damaged: Is a directory (result.json)" in watch(directory, "--once")[1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("interactivity_tps", -5), ("interactivity_tps", 1e400)])
+def test_a_point_with_impossible_rates_is_not_called_valid(
+    watch: Call, tmp_path: Path, name: str, value: float
+) -> None:
+    directory = write_sweep(tmp_path)
+    path = next(directory.glob("off*_c16_*/result.json"))
+    text = re.sub(rf'"{name}": [^,]+', f'"{name}": {"1e400" if value > 1 else value}', path.read_text())
+    path.write_text(text)
+    code, out, _ = watch(directory, "--once")
+    assert code == 0
+    if value > 1:
+        assert "damaged" in out, "JSON has no such number"
+        return
+    assert "5 valid" in out
+    assert "1 unusable" in out
+    assert "unusable: interactivity_tps is -5; a positive number is needed, off c16" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("names", "ascii_only"),
+    [
+        ({"LC_ALL": "C"}, True),
+        ({"LC_ALL": "POSIX"}, True),
+        ({"LANG": "C"}, True),
+        ({"LC_ALL": "C.UTF-8"}, False),
+        ({"LANG": "C.UTF-8"}, False),
+        ({"LC_CTYPE": "C.UTF-8", "LANG": "en_US.UTF-8"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_in_the_c_locale_all_of_it_is_ascii(tmp_path: Path, names: dict[str, str], ascii_only: bool) -> None:
+    kept = {
+        n: v for n, v in os.environ.items() if not n.startswith("LC_") and n not in ("LANG", "PYTHONUTF8")
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "mtpbench", "watch", str(write_sweep(tmp_path)), "--once"],
+        env={**kept, **names, "COLUMNS": "110"},
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.stdout.isascii() == ascii_only
+    assert b"valid" in done.stdout
 
 
 def test_a_sweep_file_that_is_wrong_is_refused(watch: Call, tmp_path: Path) -> None:
@@ -189,6 +275,50 @@ def test_a_run_at_work_says_what_follows_and_how_sure_that_is(tmp_path: Path) ->
     idle = "\n".join(plain(frame, replace(picture, servers=None)))
     assert "run 12 at work: it has started no servers yet" in idle
     assert "whether a run holds" in "\n".join(plain(frame, replace(picture, holder=Holder(held=None))))
+
+
+def live(picture: Picture, **changes: Any) -> RunProgress:
+    """What a run said ten seconds ago."""
+    made = RunProgress(
+        time_utc=datetime.fromtimestamp(picture.now_s - 10, UTC).isoformat(),
+        host="other",
+        pid=4711,
+        point_id=store_point(OFF, 512).id,
+        requests_ended=3,
+        requests_total=9,
+        output_tps=276.4,
+        points_done=8,
+        points_left=1,
+    )
+    return replace(made, **changes)
+
+
+def test_a_run_says_what_it_wrote_down_from_any_machine(tmp_path: Path) -> None:
+    frame = frame_of(write_sweep(tmp_path))
+    picture = replace(frame.picture, run=live(frame.picture))
+    text = " ".join(plain(frame, picture))
+    assert "run 4711 on other: off_1xTP8_c512_r0, 3 of 9 requests, 276 output tok/s; 8 done, 1 left" in text
+    assert "1 running, 0 missing" in text
+    assert re.search(r"c512 .* running ", text)
+    assert "running?" not in text
+    waiting = replace(picture, run=live(picture, point_id=None, stage="waiting for the servers"))
+    text = " ".join(plain(frame, waiting))
+    assert "run 4711 on other: waiting for the servers; 8 done, 1 left" in text
+    assert waiting.running == {}
+
+
+def test_a_killed_run_is_silent_since_then(tmp_path: Path) -> None:
+    frame = frame_of(write_sweep(tmp_path))
+    dead = replace(frame.picture, run=live(frame.picture), now_s=frame.picture.now_s + 600)
+    then = datetime.fromtimestamp(frame.picture.now_s - 10)
+    text = " ".join(plain(frame, dead))
+    assert f"run 4711 on other is silent since {then:%H:%M:%S} (10 min ago), at off_1xTP8_c512_r0" in text
+    assert "1 missing" in text
+    assert not dead.at_work
+    here = replace(frame.picture, run=live(frame.picture), run_here=True, holder=Holder(held=False))
+    assert "is silent since" in " ".join(plain(frame, here)), "its lock is free, so it has ended"
+    held = replace(dead, run_here=True, holder=Holder(held=True, pid=4711))
+    assert "(last heard of 10 min ago)" in " ".join(plain(frame, held)), "it holds its lock, so it lives"
 
 
 def test_jobs_say_what_they_wrote_down(tmp_path: Path) -> None:

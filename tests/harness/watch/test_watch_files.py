@@ -15,7 +15,7 @@ import mtpbench.watch.files as files
 from mtpbench.records import ClientHealth, Reason, RunFacts, SweepInfo
 from mtpbench.requests import RequestTable
 from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Journal, Submission
-from mtpbench.store import RawPoint, SweepStore, exclusive
+from mtpbench.store import RawPoint, RunProgress, SweepStore, exclusive, remove_progress, write_progress
 from mtpbench.store.reading import read_record
 from mtpbench.watch.files import ALL_EVERY, SweepFiles
 from mtpbench.watch.left import find_left
@@ -221,6 +221,53 @@ def test_a_ladder_goes_up_and_leaves_out_what_is_valid(tmp_path: Path) -> None:
     found = next_of_ladder(picture.points, later)
     assert found is not None
     assert found.planned.words == "c128"
+
+
+def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_sweep(tmp_path)
+    said = RunProgress(
+        time_utc="2026-11-24T10:01:00+00:00", host="n0", pid=7, point_id=store_point(OFF, 512).id
+    )
+    watched = SweepFiles(directory, clock=lambda: 1_795_514_460.0 + 30)
+    for i in range(4):
+        write_progress(directory, replace(said, requests_ended=i))
+        picture = watched.look()
+    assert picture is not None
+    assert picture.run is not None
+    assert (picture.run.requests_ended, picture.run_here) == (3, False)
+    assert picture.running == {said.point_id: True}
+    assert picture.at_work
+    looked: list[Path] = []
+    real = files.signature
+    monkeypatch.setattr(files, "signature", lambda path: looked.append(path) or real(path))  # type: ignore[func-returns-value]
+    write_progress(directory, replace(said, requests_ended=9))
+    picture = watched.look()
+    assert not [path for path in looked if path.name == "result.json"]
+    assert picture is not None
+    assert picture.run is not None
+    assert picture.run.requests_ended == 9
+    monkeypatch.undo()
+    land(directory, tput=123.0, concurrency=16)
+    write_progress(directory, said)
+    again = watched.look()
+    assert again is not None
+    tputs = [
+        one.stored.result.steady.tput_tps_per_gpu
+        for one in again.points
+        if one.stored and one.stored.result.steady
+    ]
+    assert 123.0 in tputs, "a point that is replaced meanwhile is seen"
+    remove_progress(directory)
+    gone = watched.look()
+    assert gone is not None
+    assert gone.run is None
+    (directory / "progress.json").write_text("{")
+    torn = watched.look()
+    assert torn is not None
+    assert torn.run is None
+    assert "progress.json" in torn.trouble[0]
 
 
 def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""A run says what it is doing in progress.json, and never fails because of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mtpbench.cli import main
+from mtpbench.cli import progress as progress_module
+from mtpbench.cli.progress import RunProgress, WrittenRun
+from mtpbench.errors import StoreError
+from mtpbench.load.client import Progress
+from mtpbench.records import Deployment
+from mtpbench.slurm.job import Tally
+from mtpbench.store import read_progress
+from stored_sweep import OFF, store_point, store_result
+
+POINT = store_point(OFF, 16)
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def load(ended: int) -> Progress:
+    return Progress(ended=ended, failed=0, total=9, in_flight=4, output_tokens=1000, elapsed_s=4.0)
+
+
+class Shown(RunProgress):
+    """A run's display that is looked at."""
+
+    def __init__(self) -> None:
+        self.text = io.StringIO()
+        super().__init__(Console(file=self.text, width=200), 2)
+
+
+def test_it_says_what_it_is_doing_and_nothing_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("mtpbench.slurm.job.time.monotonic", lambda: now[0])
+    shown = Shown()
+    with WrittenRun(tmp_path, Tally(total=3, valid=1), shown) as run:
+        first = read_progress(tmp_path)
+        assert (first.stage, first.points_done, first.points_left) == ("starting", 1, 2)
+        assert (first.host, first.pid) == (socket.gethostname(), os.getpid())
+        run.point_started(POINT)
+        assert read_progress(tmp_path).point_id == POINT.id
+        run.point_progress(POINT, load(3))
+        assert read_progress(tmp_path).requests_ended == 0, "once a second is often enough"
+        now[0] += 1.5
+        run.point_progress(POINT, load(5))
+        said = read_progress(tmp_path)
+        assert (said.requests_ended, said.requests_total, said.output_tps) == (5, 9, 250.0)
+        assert said.elapsed_s == 1.5
+        run.point_finished(POINT, store_result(POINT, 60.0, 800.0))
+        after = read_progress(tmp_path)
+        assert (after.point_id, after.stage, after.points_done) == (None, "between points", 2)
+    assert not list(tmp_path.iterdir())
+    assert "off 1xTP8 c16: 800" in shown.text.getvalue(), "the display is told the same"
+
+
+def test_the_virtual_clock_has_no_servers_to_wait_for(tmp_path: Path) -> None:
+    with WrittenRun(tmp_path, Tally(total=1, valid=0), Shown()) as run:
+        run.ladder_started(None, [POINT])
+        assert read_progress(tmp_path).stage == "simulating"
+
+
+def test_a_full_disk_is_said_once_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("progress.json: can't be written (No space left on device)")
+
+    monkeypatch.setattr(progress_module, "write_progress", refuse)
+    shown = Shown()
+    with WrittenRun(tmp_path, Tally(total=1, valid=0), shown) as run:
+        for _ in range(3):
+            run.point_started(POINT)
+            run.beat()
+    assert shown.text.getvalue().count("No space left on device") == 1
+
+
+def test_it_is_removed_when_the_run_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), WrittenRun(tmp_path, Tally(total=1, valid=0), Shown()):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_whole_run_writes_it_and_leaves_none(
+    write_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[dict[str, object]] = []
+    real = RunProgress.ladder_started
+
+    def looking(self: RunProgress, deployment: Deployment | None, ladder: Sequence[object]) -> None:
+        seen.append(json.loads(Path("results/tiny.simulated/progress.json").read_text()))
+        real(self, deployment, ladder)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RunProgress, "ladder_started", looking)
+    monkeypatch.setattr(sys, "argv", ["mtpbench", "run", str(write_sweep()), "--simulate"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert [(one["stage"], one["points_left"]) for one in seen] == [("simulating", 4)]
+    assert not Path("results/tiny.simulated/progress.json").exists()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 70, 80, 100, 160])
+def test_a_status_of_any_width_cuts_no_figure(
+    write_sweep: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(write_sweep())
+
+    def call(*words: str, width: int = 200) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["mtpbench", *words])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        return capsys.readouterr().out
+
+    call("run", path, "--simulate")
+    narrow, wide = (Counter(NUMBER.findall(call("status", path, width=one))) for one in (columns, 1000))
+    assert narrow == wide
