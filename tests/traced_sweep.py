@@ -16,6 +16,7 @@ from mtpbench.records import (
     ClientHealth,
     Load,
     Point,
+    Reason,
     RequestRecord,
     RunFacts,
     SweepInfo,
@@ -92,6 +93,10 @@ def open_point(**changes: Any) -> Point:
     return point_of(OFF, 4, load=Load(pacing="poisson", rate_rps=4.0), **changes)
 
 
+def break_result(result: Any, why: str) -> Any:
+    return replace(result, reasons=(Reason(code="server_died", detail=why),))
+
+
 def write_traced(
     root: Path,
     *,
@@ -99,6 +104,7 @@ def write_traced(
     environment: Mapping[str, str] | None = None,
     failing: str | None = None,
     loads: Sequence[int] = (2, 4, 8),
+    died: str | None = None,
 ) -> Path:
     """results/traced: Off and MTP at several loads, and one that nobody measured.
 
@@ -108,6 +114,7 @@ def write_traced(
         environment: of each start.
         failing: what failed requests of the last MTP point were told; it is invalid then.
         loads: concurrencies.
+        died: why every point is invalid, the last of them without figures; None where they are as measured.
     """
     made = []
     for arm, gain in ((OFF, 1.0), (MTP, 1.5)):
@@ -121,6 +128,10 @@ def write_traced(
             for i, r in enumerate(requests)
         ]
         made.append(measured(point, broken))
+    if died is not None:
+        made = [(point, raw, break_result(result, died)) for point, raw, result in made]
+        point, raw, result = made[-1]
+        made[-1] = (point, raw, replace(result, interactivity_tps=None, steady=None, whole=None))
     missing = point_of(OFF, 512)
     info = SweepInfo(
         name="traced",

@@ -12,12 +12,16 @@ from mtpbench_analysis.agreement import find_agreements
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.compare import Settings
 from mtpbench_analysis.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
-from mtpbench_analysis.curves import Curve, Grouping
+from mtpbench_analysis.curves import Curve, Grouping, build_curves
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.page import Explanation, Method, explain_points
-from mtpbench_analysis.pairing import Outcome, compare_all
+from mtpbench_analysis.pairing import Outcome, compare_all, describe_invalid, pair
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
+
+_SHOWN = 3
+"""Reasons in the message that there is no valid point."""
+_ALL_INVALID = " are invalid"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +95,7 @@ def compare_points(points: PointSet, question: Question, kept: Filter | None = N
         NotComparable: both sides exist, but never for the same hardware, model, precision and workload.
     """
     chosen = choose(points, kept or Filter())
+    _check_some(chosen)
     baseline = _baseline(points, question)
     agreements = find_agreements(points.answers, baseline)
 
@@ -98,6 +103,80 @@ def compare_points(points: PointSet, question: Question, kept: Filter | None = N
         return replace(settings_for(curve, question, points.info), agreements=agreements)
 
     return compare_all(chosen, baseline, settings_of, question.grouping)
+
+
+def _check_some(points: PointSet) -> None:
+    """Where no point is valid, the reasons are the answer.
+
+    Raises:
+        InputError: no point is valid.
+    """
+    if any(point.valid for point in points.points) or not (points.points or points.unused):
+        return
+    wrong = [describe_invalid(point) for point in points.points]
+    if wrong or points.info is not None:
+        # What has an arm was measured; what has none is only planned, damaged, or a remark.
+        wrong += [item for item in points.unused if item.arm is not None]
+    count = f"; all {len(wrong)}{_ALL_INVALID}: " if wrong else "; "
+    listed = wrong or points.unused
+    shown = "; ".join(f"{one.what}: {one.reason}" for one in listed[:_SHOWN])
+    more = f"; and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    raise InputError(f"{', '.join(points.sources)}: no valid point to compare{count}{shown}{more}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """An outcome that may be without comparisons.
+
+    Args:
+        outcome: without comparisons it lists every point that is not valid, and why.
+        why_none: why there is no comparison, without the sources' names; None where there is one.
+    """
+
+    outcome: Outcome
+    why_none: str | None
+
+    @property
+    def summary(self) -> str | None:
+        """`why_none` without the single points, which `outcome` lists."""
+        if self.why_none is None:
+            return None
+        head, mark, _ = self.why_none.partition(_ALL_INVALID)
+        return head + mark
+
+
+def compare_if_possible(points: PointSet, question: Question, kept: Filter | None = None) -> Attempt:
+    """The comparisons, or why the points allow none: a sweep whose servers died is worth a look, too.
+
+    Raises:
+        InputError: what was asked is wrong: a filter that keeps nothing, an unknown baseline, a number.
+    """
+    try:
+        return Attempt(outcome=compare_points(points, question, kept), why_none=None)
+    except InputError as error:
+        chosen = choose(points, kept or Filter())
+        if _is_pair_possible(chosen, question, _baseline(points, question)) or _is_unknown(points, question):
+            raise
+        invalid = tuple(describe_invalid(point) for point in chosen.points if not point.valid)
+        return Attempt(
+            outcome=Outcome(comparisons=(), left_out=(*invalid, *points.unused)),
+            why_none=str(error).removeprefix(f"{', '.join(points.sources)}: "),
+        )
+
+
+def _is_pair_possible(points: PointSet, question: Question, baseline: str) -> bool:
+    """Whether some curves go together, so that an error is about what was asked of them."""
+    groups: dict[tuple[object, ...], list[Curve]] = {}
+    for curve in build_curves(points.points, question.grouping):
+        groups.setdefault(curve.workload_key, []).append(curve)
+    return any(pair(group, baseline)[0] for group in groups.values())
+
+
+def _is_unknown(points: PointSet, question: Question) -> bool:
+    """Whether the reader named a baseline that neither the sweep nor a point knows."""
+    arms = {point.arm for point in points.points} | {item.arm for item in points.unused}
+    arms |= set(points.info.arms if points.info else ())
+    return question.baseline is not None and question.baseline not in arms
 
 
 def explain_page(

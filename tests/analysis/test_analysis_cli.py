@@ -84,6 +84,19 @@ def test_a_target_that_is_no_number_is_refused(targets: str) -> None:
     assert "is not a positive number" in str(error)
 
 
+def test_a_file_without_a_usable_point_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(
+        "arm,interactivity_tps,tput_tps_per_gpu\noff,10,-5\nmtp,20,nan\nmtp,30,0\nmtp,40,0\n", "utf-8"
+    )
+    error = str(run("compare", path).exception)
+    assert "no valid point to compare; bad.csv:2: " in error
+    assert "-5" in error
+    assert "bad.csv:3: " in error
+    assert "bad.csv:5" not in error
+    assert error.endswith("; and 1 more")
+
+
 def test_targets_are_read_with_spaces_and_decimals() -> None:
     assert parse_targets(" 32, 46.5 ") == (32, 46.5)
     assert parse_targets("") == ()
@@ -182,6 +195,13 @@ def test_the_curve_is_for_terminals_unless_it_is_asked_for(tmp_path: Path) -> No
     assert "▲" not in path.read_text("utf-8")
     run("compare", GLM5, "--curve", "-o", path)
     assert "▲ MTP (7)" in path.read_text("utf-8")
+
+
+def test_a_curve_in_the_c_locale_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    drawn = run("compare", GLM5, "--curve").output
+    assert "o Off (7)  + MTP (7)  .. front, interpolated" in drawn
+    assert "⠒" not in drawn
 
 
 def test_the_curve_of_a_simulation_says_so(tmp_path: Path) -> None:

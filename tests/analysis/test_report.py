@@ -13,19 +13,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from curve_points import GLM5, INFERENCEX, glm5, make_points, point_set
 from mtpbench.cli import app
-from mtpbench_analysis.comparisons import Filter, Question, compare_points
+from mtpbench.cli.run import _finish
+from mtpbench.errors import InputError
+from mtpbench_analysis.cli import render_results
+from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.comparisons import Filter, Question, compare_if_possible, compare_points
 from mtpbench_analysis.document import write_document
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report import describe_provenance, render_page, write_report
+from mtpbench_analysis.report import Alone, describe_provenance, render_page, write_report
 from mtpbench_analysis.report.chart import SHAPES
 from mtpbench_analysis.report.data import COLUMNS, describe_page, to_script_text
 from mtpbench_analysis.report.health import describe_health
+from mtpbench_analysis.report.overview import write_overview_rows
 from mtpbench_analysis.report.page import page_script
+from mtpbench_analysis.report.paths import shorten_paths
 from mtpbench_analysis.traces.latency import QUANTILES
 from mtpbench_analysis.traces.sweep import POWER_VALUES, PointTrace, SweepTrace, read_traces
 from stored_sweep import write_sweep
@@ -362,3 +370,121 @@ def test_the_title_can_be_chosen(tmp_path: Path, title: str | None) -> None:
     words = ["report", str(GLM5), "-o", str(output), *(["--title", title] if title else [])]
     assert CliRunner().invoke(app, words).exit_code == 0
     assert f"<h1>{title or 'glm5_b200_mtp_off_8k1k'}</h1>" in output.read_text("utf-8")
+
+
+# ------------------------------------------------------------------------------------- nothing to compare
+DIED = "exit code 1; its log is /work/me/results/traced/logs/worker.log"
+
+
+def test_a_sweep_without_a_valid_point_has_a_page_all_the_same(tmp_path: Path) -> None:
+    directory, output = write_traced(tmp_path, died=DIED), tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["report", str(directory), "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    for page in (output.read_text("utf-8"), write_report(directory).read_text("utf-8")):
+        assert "<h1>traced</h1>" in page
+        assert "<strong>No comparison: no valid point to compare; all 6 are invalid.</strong>" in page
+        assert "<summary>The runs: 0 of 6 measured points valid" in page
+        assert "server_died: exit code 1; its log is …/worker.log" in page
+        assert "All points with figures" in page
+        assert str(tmp_path) not in page
+        assert page_data(page)["comparisons"] == []
+        assert len(page_data(page)["traces"]["points"]) == 6
+    assert "no comparison: " in (directory / "comparison.md").read_text("utf-8")
+    assert json.loads((directory / "comparison.json").read_text("utf-8"))["comparisons"] == []
+
+
+def test_what_a_run_ends_with_says_why_there_is_no_comparison(tmp_path: Path) -> None:
+    table, markdown = render_results(write_traced(tmp_path, died=DIED))
+    with (console := Console(width=200)).capture() as captured:
+        console.print(table)
+    for text in (captured.get(), markdown):
+        assert text.startswith("no comparison yet: no valid point to compare; all 6 are invalid\n")
+
+
+def test_a_run_of_dead_servers_ends_with_a_report_and_its_exit_code(tmp_path: Path) -> None:
+    directory = write_traced(tmp_path, died=DIED)
+    with pytest.raises(typer.Exit) as ended:
+        _finish(Console(quiet=True), directory, interrupted=False)
+    assert ended.value.exit_code == 3
+    assert (directory / "report.html").is_file()
+
+
+def test_a_sweep_of_one_arm_has_a_page_of_its_points() -> None:
+    found = compare_if_possible(point_set(*make_points("off", (10.0, 100.0))), Question())
+    assert found.outcome.comparisons == ()
+    assert "nothing to compare it with" in str(found.why_none)
+    page = render_page("t", (), alone=Alone(why="x", points=make_points("off", (10.0, 123.0))))
+    assert "<td>123.0</td>" in page
+
+
+def test_a_wrong_question_is_an_error_even_where_nothing_is_valid(tmp_path: Path) -> None:
+    directory, output = write_traced(tmp_path, died=DIED), tmp_path / "page.html"
+    for words in (["--baseline", "nothing"], ["--engine", "nothing"], ["--hardware", "nothing"]):
+        assert CliRunner().invoke(app, ["report", str(directory), "-o", str(output), *words]).exit_code != 0
+    healthy = write_traced(tmp_path / "other")
+    assert CliRunner().invoke(app, ["report", str(healthy), "-o", str(output), "--max-gap", "0"]).exit_code
+    assert not output.exists()
+
+
+def test_a_file_without_a_valid_point_says_what_was_wrong_with_it(tmp_path: Path) -> None:
+    source, output = tmp_path / "p.csv", tmp_path / "page.html"
+    source.write_text("arm,interactivity_tps,tput_tps_per_gpu\noff,10,-5\nmtp,nan,7\n", "utf-8")
+    with pytest.raises(InputError) as error:
+        compare_points(read_source(source), Question())
+    for text in ("no valid point", "p.csv:2: tput_tps_per_gpu is -5: negative", "interactivity_tps is nan"):
+        assert text in str(error.value)
+    assert CliRunner().invoke(app, ["report", str(source), "-o", str(output)]).exit_code != 0
+    assert not output.exists()
+
+
+# ------------------------------------------------------------------------------------------------- folders
+def test_a_page_names_sources_without_their_folders(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    for source, name in ((GLM5, GLM5.name), (write_sweep(tmp_path), "small")):
+        assert CliRunner().invoke(app, ["report", str(source), "-o", str(page)]).exit_code == 0
+        assert f"<li>Read from {name}: " in page.read_text("utf-8")
+        assert str(source.parent) not in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("damaged: /home/me/r/result.json: not JSON", "damaged: …/result.json: not JSON"),
+        ("no /dev/nvidia0/x, see '~/logs/a.log'", "no /dev/nvidia0/x, see '…/a.log'"),
+        ("POST http://h:80/v1/chat/completions, /v1/chat/completions, 8192/1024 tok/s/user", None),
+        ("</script></b/c>", None),
+    ],
+)
+def test_reasons_lose_the_folders_of_a_machine(text: str, shown: str | None) -> None:
+    assert shorten_paths(text) == (shown or text)
+
+
+# ---------------------------------------------------------------------------------------------- at a glance
+def several() -> list[Comparison]:
+    """One pair apart, one with a front of one point, one with three knots on either side."""
+    points = [
+        *make_points("off", (30.0, 100.0), (200.0, 50.0), isl=1, osl=1),
+        *make_points("mtp", (10.0, 120.0), (20.0, 60.0), isl=1, osl=1),
+        *make_points("off", (10.0, 100.0), isl=2, osl=1),
+        *make_points("mtp", (10.0, 120.0), (20.0, 60.0), isl=2, osl=1),
+        *make_points("off", (10.0, 100.0), (20.0, 50.0), (30.0, 20.0), isl=3, osl=1),
+        *make_points("mtp", (10.0, 150.0), (20.0, 100.0), (30.0, 60.0), isl=3, osl=1),
+    ]
+    return list(compare_points(point_set(*points), Question()).comparisons)
+
+
+def test_several_comparisons_have_an_overview_and_open_with_the_richest() -> None:
+    comparisons = several()
+    page = render_page("t", comparisons)
+    assert page_data(page)["opening"] == 2
+    overview = write_overview_rows(comparisons, [write_document(one) for one in comparisons])
+    assert overview is not None
+    assert overview.summary == "All 3 comparisons at a glance: 1 with a ratio at a target"
+    assert [row[1:4] for row in overview.rows] == [
+        ("2 / 2", "–", "–, no shared range"),
+        ("2 / 1", "10", "–, not reached"),
+        ("3 / 3", "10 to 30", "2.39×"),
+    ]
+    for i, one in enumerate(comparisons):
+        assert f'<a href="#c={i}">{write_document(one).title}</a>' in page
+    assert '<details class="overview">' not in glm5_page()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.report import render_page
+from mtpbench_analysis.report import Alone, render_page
 from mtpbench_analysis.traces.sweep import SweepTrace
 
 try:
@@ -47,10 +47,11 @@ def open_page(chromium: Browser, tmp_path: Path) -> Iterator[OpenPage]:
         *,
         title: str = "report",
         traces: Sequence[SweepTrace] = (),
+        alone: Alone | None = None,
         **context: Any,
     ) -> Page:
         path = tmp_path / f"report{len(contexts)}.html"
-        path.write_text(render_page(title, comparisons, ["left out"], ["provenance"], traces), "utf-8")
+        path.write_text(render_page(title, comparisons, ["left out"], ["provenance"], traces, alone), "utf-8")
         made = chromium.new_context(accept_downloads=True, **context)
         contexts.append(made)
         page = made.new_page()

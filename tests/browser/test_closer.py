@@ -13,8 +13,10 @@ from playwright.sync_api import Page
 from browser.conftest import OpenPage
 from browser.pages import HOSTILE, address, compared, published, recorded
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.comparisons import Question, compare_points
+from mtpbench_analysis.comparisons import Question, compare_if_possible, compare_points
 from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.report import Alone
+from mtpbench_analysis.report.page import read_part
 from mtpbench_analysis.traces.sweep import SweepTrace, read_traces
 from traced_sweep import write_traced
 
@@ -79,7 +81,7 @@ def test_a_click_or_enter_opens_a_point_and_escape_leads_back(open_page: OpenPag
     page.keyboard.press("End")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "closer-heading"
-    assert page.locator(".closer .part").count() == 6
+    assert page.locator(".closer .part").count() == 7
     assert address(page).startswith("#p=")
     reached = []
     for _ in range(8):
@@ -231,3 +233,62 @@ def test_paper_shows_the_open_point_without_its_controls(open_page: OpenPage, tm
     page.click("[name=close-closer]")
     page.emulate_media(media="print")
     assert not page.locator(".closer").is_visible()
+
+
+def test_a_page_without_a_comparison_looks_closer_all_the_same(open_page: OpenPage, tmp_path: Path) -> None:
+    directory = write_traced(tmp_path, died="exit code 1")
+    found = compare_if_possible(read_source(directory), Question())
+    points = read_source(directory).points
+    alone = Alone(why=str(found.why_none), points=points)
+    page = open_page(
+        [], "#p=9", traces=read_traces([directory]), alone=alone, viewport={"width": 375, "height": 800}
+    )
+    assert "point “9”" in page.locator("#note").inner_text()
+    assert page.locator(".health[open]").count() == 1
+    assert "No comparison: no valid point" in page.locator(".alone").inner_text()
+    assert page.locator("[name=closer] optgroup").evaluate_all("all => all.map((one) => one.label)") == [
+        "Off",
+        "MTP",
+    ]
+    assert "no figures, invalid" in page.locator("[name=closer] option").last.inner_text()
+    page.select_option("[name=closer]", "5")
+    assert address(page) == "#p=5"
+    assert "INVALID" in page.locator(".closer .name").inner_text()
+    page.click(".commands summary")
+    assert "vllm serve" in page.locator("pre.command").first.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.click("[name=close-closer]")
+    assert address(page) == ""
+    page.evaluate("location.hash = 'p=2'")
+    page.wait_for_function("document.querySelector('[name=closer]').value === '2'")
+    still = open_page([], traces=read_traces([directory]), alone=alone, java_script_enabled=False)
+    assert "All points with figures" in still.locator("main").inner_text()
+
+
+def test_marks_that_read_alike_get_more_digits_or_one_label(open_page: OpenPage) -> None:
+    page = open_page(published())
+    source = read_part("script/figures.js") + read_part("script/plots.js")
+
+    def texts(*values: float, count: int = 500) -> list[str]:
+        marks = [["p50", values[0]], ["p90", values[1]], ["p99", values[2]]]
+        found: list[str] = page.evaluate(
+            f"([marks, count]) => {{ {source} return markTexts(marks, count); }}", [marks, count]
+        )
+        return found
+
+    assert texts(0.1, 0.2, 0.3) == ["p50 0.1", "p90 0.2", "p99 0.3"]
+    assert texts(4.0001, 4.0002, 5) == ["p50 4.0001", "p90 4.0002", "p99 5"]
+    assert texts(12.341, 12.344, 12.349) == ["p50 12.341", "p90 12.344", "p99 12.349"]
+    assert texts(4, 4, 5) == ["", "p50, p90 4", "p99 5"]
+    assert texts(4, 4, 4, count=8) == ["", "", "p50, p90, p99 of 8 requests 4"]
+    assert texts(1, 2, 3, count=99)[2] == "p99 of 99 requests 3"
+
+
+def test_few_requests_behind_a_p99_are_counted_out(open_page: OpenPage, tmp_path: Path) -> None:
+    comparisons, traces = traced(tmp_path)
+    page = open_page(comparisons, "#p=0", traces=traces)
+    told = traces[0].points[0].stored.result.ttft_s
+    assert told is not None
+    assert told.count < 100
+    assert f"p99 of {told.count} requests" in (page.locator(".closer svg.plot").first.text_content() or "")
+    assert f"The p99 of {told.count} requests" in page.locator(".closer .part").first.inner_text()

@@ -7,6 +7,7 @@ import pytest
 from browser.conftest import OpenPage
 from browser.pages import HOSTILE, address, cell, compared, published, recorded, shapes
 from curve_points import make_points
+from mtpbench_analysis.frame import CurvePoint
 
 # ------------------------------------------------------------------------------------------------- targets
 
@@ -34,7 +35,9 @@ def test_a_target_outside_is_explained_and_not_clamped(open_page: OpenPage) -> N
     assert "5 tok/s/user is below the front of MTP" in notes
 
 
-@pytest.mark.parametrize("text", ["", "fast", "-3", "0", "1e999", "12 40", "1,260", HOSTILE])
+@pytest.mark.parametrize(
+    "text", ["0x10", "1e1", "0b1", "+5", "", "fast", "-3", "0", "1e999", "12 40", "1,260", HOSTILE]
+)
 def test_a_text_that_is_no_target_says_so(open_page: OpenPage, text: str) -> None:
     page = open_page(published())
     page.fill("[name=target-0]", text)
@@ -54,6 +57,20 @@ def test_targets_can_be_added_removed_and_reset(open_page: OpenPage) -> None:
     page.click("[name=reset-targets]")
     assert page.locator("table.matched thead input").count() == 3
     assert address(page) == ""
+
+
+def test_no_more_targets_than_a_link_keeps(open_page: OpenPage) -> None:
+    page = open_page(published())
+    for _ in range(20):
+        page.click("[name=add-target]", force=True)
+    assert page.locator("table.matched thead input").count() == 12
+    assert "A link keeps 12 targets" in page.locator(".tools", has_text="add a target").inner_text()
+    fragment = address(page)
+    other = open_page(published(), fragment)
+    assert other.locator("table.matched thead input").count() == 12
+    assert other.locator("#note").inner_text() == ""
+    page.click("[aria-label='remove target 1']")
+    assert "A link keeps" not in page.locator(".tools", has_text="add a target").inner_text()
 
 
 # ------------------------------------------------------------------------------------------------ controls
@@ -120,6 +137,32 @@ def test_a_broken_link_shows_the_usual_view(open_page: OpenPage, fragment: str) 
     page = open_page(published(), fragment)
     assert shapes(page) == 14
     assert page.input_value("[name=y]") == "tput:total"
+
+
+@pytest.mark.parametrize(
+    ("fragment", "told"),
+    [
+        ("#c=9999", "comparison “9999”"),
+        ("#y=foo", "vertical metric “foo”"),
+        ("#x=bar&scale=cubic", "horizontal metric “bar”; scale “cubic”"),
+        ("#tier=toString", "price “toString”"),
+        ("#p=3", "point “3”"),
+        ("#t=" + ",".join(str(i) for i in range(1, 14)), "more than 12 targets"),
+    ],
+)
+def test_what_a_link_gets_wrong_is_said_until_it_is_dismissed(
+    open_page: OpenPage, fragment: str, told: str
+) -> None:
+    page = open_page(published(), fragment)
+    assert told in page.locator("#note").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.click("[name=dismiss-note]")
+    assert page.locator("#note").inner_text() == ""
+    page.evaluate("location.hash = 'y=nothing'")
+    page.wait_for_function("document.querySelector('#note').textContent.includes('nothing')")
+    page.evaluate("location.hash = 'y=gain'")
+    page.wait_for_function("!document.querySelector('#note').textContent")
+    assert open_page(published(), "#t=30&y=gain").locator("#note").inner_text() == ""
 
 
 def test_a_link_followed_within_the_page(open_page: OpenPage) -> None:
@@ -197,3 +240,27 @@ def test_several_comparisons_are_chosen_by_what_differs(open_page: OpenPage) -> 
     assert "ISL 8192" in shown
     assert "sglang" in shown
     assert "c=3" in address(page)
+
+
+def apart_and_rich() -> list[CurvePoint]:
+    """A pair without a shared range comes first, then one of three knots on either side."""
+    return [
+        *make_points("off", (30.0, 100.0), (200.0, 50.0), isl=1, osl=1),
+        *make_points("mtp", (10.0, 120.0), (20.0, 60.0), isl=1, osl=1),
+        *recorded(hardware="b200"),
+    ]
+
+
+def test_the_page_opens_on_the_richest_and_the_overview_leads_to_all(open_page: OpenPage) -> None:
+    page = open_page(compared(apart_and_rich()))
+    assert page.locator("section:not([hidden])").get_attribute("data-index") == "1"
+    assert address(page) == ""
+    page.click(".overview summary")
+    assert "no shared range" in page.locator(".overview tbody tr").first.inner_text()
+    page.click(".overview tbody tr:first-child a")
+    assert page.locator("section:not([hidden])").get_attribute("data-index") == "0"
+    assert address(page) == "#c=0"
+    assert page.locator("section:not([hidden]) h2").evaluate("e => e === document.activeElement")
+    assert page.locator(".overview a[aria-current]").count() == 1
+    other = open_page(compared(apart_and_rich()), "#c=0")
+    assert other.locator("section:not([hidden])").get_attribute("data-index") == "0"

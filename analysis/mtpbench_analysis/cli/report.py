@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mtpbench.errors import InputError
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.cli.compare import parse_targets
 from mtpbench_analysis.cli.delivery import write_text
@@ -29,13 +30,13 @@ from mtpbench_analysis.cli.options import (
     TierOption,
     grouping_of,
 )
-from mtpbench_analysis.comparisons import Filter, Question, choose, compare_points
+from mtpbench_analysis.comparisons import Filter, Question, choose, compare_if_possible
 from mtpbench_analysis.cost import DEFAULT_TIER
 from mtpbench_analysis.document import list_unused
 from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
-from mtpbench_analysis.report import describe_provenance, render_page
+from mtpbench_analysis.report import Alone, describe_provenance, render_page
 from mtpbench_analysis.traces.sweep import narrow_traces, read_traces
 
 
@@ -75,19 +76,29 @@ def report_command(
     )
     kept = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
     points = merge([read_source(path) for path in sources])
-    outcome = compare_points(points, question, kept)
-    left_out = list_unused(outcome.left_out)
-    chosen = choose(points, kept)
+    found = compare_if_possible(points, question, kept)
     traces = read_traces(sources)
+    if found.why_none and not traces:
+        # Files of other tools hold nothing to look at beside what a comparison would show.
+        raise InputError(f"{', '.join(points.sources)}: {found.why_none}")
+    left_out = list_unused(found.outcome.left_out)
+    chosen = choose(points, kept)
     if kept != Filter():
         traces = narrow_traces(traces, chosen.points)
     page = render_page(
-        title or _title(points), outcome.comparisons, left_out, describe_provenance(chosen), traces
+        title or _title(points),
+        found.outcome.comparisons,
+        left_out,
+        describe_provenance(chosen, [path.resolve().name for path in sources]),
+        traces,
+        Alone(why=found.summary, points=chosen.points) if found.summary else None,
     )
     write_text(output, page)
+    if found.summary:
+        typer.echo(f"no comparison: {found.summary}", err=True)
 
 
 def _title(points: PointSet) -> str:
     if points.info is not None:
         return points.info.name
-    return ", ".join(Path(source).stem for source in points.sources)
+    return ", ".join(Path(source).resolve().stem for source in points.sources)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from mtpbench_analysis.comparisons import compare_results
+from mtpbench_analysis.comparisons import Question, compare_if_possible
 from mtpbench_analysis.document import list_unused, write_document
+from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.markdown import to_markdown
 from mtpbench_analysis.terminal import curves_of, to_terminal
 
 
 def render_results(directory: Path) -> tuple[RenderableType, str]:
-    """The comparison of a results folder, for the terminal and as Markdown.
+    """The comparison of a results folder, for the terminal and as Markdown; or why there is none yet.
 
     Raises:
-        InputError, SchemaError, StoreError: as `compare_results` says.
+        InputError, SchemaError, StoreError: the folder holds no sweep, or can't be read.
     """
-    outcome = compare_results(directory)
-    documents = [write_document(comparison) for comparison in outcome.comparisons]
-    left_out = list_unused(outcome.left_out)
-    table = to_terminal(documents, left_out, curves=curves_of(outcome.comparisons))
-    return table, to_markdown(documents, left_out)
+    found = compare_if_possible(read_source(directory), Question())
+    documents = [write_document(comparison) for comparison in found.outcome.comparisons]
+    left_out = list_unused(found.outcome.left_out)
+    table = to_terminal(documents, left_out, curves=curves_of(found.outcome.comparisons))
+    if found.why_none is None:
+        return table, to_markdown(documents, left_out)
+    why = f"no comparison yet: {found.summary}"
+    return Group(Text(why), table), f"{why}\n\n{to_markdown(documents, left_out)}"

@@ -19,6 +19,7 @@ from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.noise import FloatArray
 from mtpbench_analysis.reading import Reading, interval_of
+from mtpbench_analysis.report.paths import shorten_paths
 from mtpbench_analysis.report.traces import Traces
 from mtpbench_analysis.report.words import Words
 from mtpbench_analysis.sentences import write_crossings
@@ -66,15 +67,29 @@ _BAND_STEPS = 32
 
 
 def describe_page(
-    comparisons: Sequence[Comparison], documents: Sequence[Document], sweeps: Sequence[SweepTrace] = ()
+    comparisons: Sequence[Comparison],
+    documents: Sequence[Document],
+    sweeps: Sequence[SweepTrace] = (),
+    opening: int = 0,
+    title: str = "",
 ) -> dict[str, Any]:
-    """All that the script needs; unknown is null."""
+    """All that the script needs; unknown is null.
+
+    Args:
+        comparisons: with a document each.
+        documents: what each says.
+        sweeps: what lies behind the points.
+        opening: the comparison that a page shows first.
+        title: of the page; files saved from it are named after it.
+    """
     words, traces = Words(), Traces(sweeps)
     described = [
         {**_comparison(comparison, document, words), **_traces(comparison, traces)}
         for comparison, document in zip(comparisons, documents, strict=True)
     ]
     return {
+        "title": title,
+        "opening": opening,
         "columns": list(COLUMNS),
         "texts": list(TEXTS),
         "comparisons": described,
@@ -208,6 +223,13 @@ def _pair(interval: Interval | None) -> list[float] | None:
 
 def _point(point: CurvePoint, runs: int, words: Words) -> list[Any]:
     numbers = [getattr(point, name) for name in NUMBERS]
-    texts = [getattr(point, name) for name in TEXTS]
+    texts = [_text(point, name) for name in TEXTS]
     said = [(join_list(text) or None) if isinstance(text, tuple) else text for text in texts]
     return [*numbers, *(words.index(text) for text in said), runs]
+
+
+def _text(point: CurvePoint, name: str) -> Any:
+    value = getattr(point, name)
+    if name == "reasons":
+        return tuple(shorten_paths(reason) for reason in value)
+    return shorten_paths(value) if name == "source" and value is not None else value

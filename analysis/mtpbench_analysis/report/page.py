@@ -18,8 +18,11 @@ from markupsafe import Markup
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import SIMULATED_BANNER, write_document
 from mtpbench_analysis.report import chart
+from mtpbench_analysis.report.alone import Alone
 from mtpbench_analysis.report.data import describe_page, to_script_text
 from mtpbench_analysis.report.health import describe_health
+from mtpbench_analysis.report.overview import HEADERS, find_opening, write_overview_rows
+from mtpbench_analysis.report.paths import shorten_paths
 from mtpbench_analysis.traces.sweep import SweepTrace
 
 SCRIPTS = (
@@ -35,15 +38,17 @@ def render_page(
     left_out: Sequence[str] = (),
     provenance: Sequence[str] = (),
     traces: Sequence[SweepTrace] = (),
+    alone: Alone | None = None,
 ) -> str:
     """The page's HTML; every text is escaped.
 
     Args:
         title: of the page.
-        comparisons: one section each; at least one.
+        comparisons: one section each; at least one, or `alone` says why there is none.
         left_out: what was not used, and why.
         provenance: where it comes from, a line each.
         traces: what lies behind the points that come from results folders.
+        alone: what stands in the place of comparisons.
     """
     environment = Environment(
         loader=PackageLoader("mtpbench_analysis", "report"),
@@ -52,15 +57,19 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["shorten"] = shorten_paths
     documents = [write_document(comparison) for comparison in comparisons]
     style, script = read_part("page.css"), page_script()
     return environment.get_template("page.html.j2").render(
         title=title,
-        banner=SIMULATED_BANNER if any(comparison.simulated for comparison in comparisons) else None,
+        banner=SIMULATED_BANNER if _is_simulated(comparisons, traces, alone) else None,
         parts=[
             (document, chart.draw_chart(comparison))
             for document, comparison in zip(documents, comparisons, strict=True)
         ],
+        alone=alone,
+        overview=write_overview_rows(comparisons, documents),
+        overview_headers=HEADERS,
         left_out=left_out,
         provenance=provenance,
         health=describe_health(traces),
@@ -69,8 +78,19 @@ def render_page(
         # Both are files of ours; the data's own text is escaped so that it can't end its element.
         style=Markup(style),
         script=Markup(script),
-        data=Markup(to_script_text(describe_page(comparisons, documents, traces))),
+        data=Markup(
+            to_script_text(describe_page(comparisons, documents, traces, find_opening(comparisons), title))
+        ),
     )
+
+
+def _is_simulated(
+    comparisons: Sequence[Comparison], traces: Sequence[SweepTrace], alone: Alone | None
+) -> bool:
+    if alone is None:
+        return any(comparison.simulated for comparison in comparisons)
+    stored = [point.stored.result.simulated for sweep in traces for point in sweep.points]
+    return any(stored) or any(point.simulated for point in alone.points)
 
 
 @cache

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mtpbench
 from mtpbench_analysis.frame import PointSet
+from mtpbench_analysis.report.paths import name_source
 
 
-def describe_provenance(points: PointSet) -> tuple[str, ...]:
-    """The sources, what they held, the images and days, and what made the page."""
+def describe_provenance(points: PointSet, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The sources, what they held, the images and days, and what made the page.
+
+    Args:
+        points: of all sources.
+        names: of the sources, without the folders that they lie in; by default the last part of each path.
+    """
+    names = names or [name_source(source) for source in points.sources]
     valid = sum(point.valid for point in points.points)
     held = f"{_count(valid, 'valid point')}, {len(points.points) - valid} invalid"
     if points.unused:
         held += f", {_count(len(points.unused), 'row')} that could not become a point"
-    lines = [f"Read from {', '.join(points.sources)}: {held}."]
+    lines = [f"Read from {', '.join(names)}: {held}."]
     days = sorted({point.date for point in points.points if point.date})
     if days:
         lines.append(f"Measured {days[0]}." if len(days) == 1 else f"Measured {days[0]} to {days[-1]}.")

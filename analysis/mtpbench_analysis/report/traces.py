@@ -15,6 +15,7 @@ import numpy as np
 from mtpbench.records import Distribution, PointResult, Provenance
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.report.paths import shorten_paths
 from mtpbench_analysis.report.words import Words
 from mtpbench_analysis.traces.latency import QUANTILES, Floats
 from mtpbench_analysis.traces.power import thin
@@ -184,11 +185,13 @@ def _point(trace: PointTrace, words: Words, starts: _Starts, quantiles: int, pow
     values = {
         **{name: words.index(text) for name, text in _texts(trace).items()},
         "repeat": trace.stored.point.repeat,
-        "reasons": [words.index(f"{reason.code}: {reason.detail}") for reason in result.reasons],
+        "reasons": [
+            words.index(shorten_paths(f"{reason.code}: {reason.detail}")) for reason in result.reasons
+        ],
         "requests": result.requests,
         "failed": result.failed_requests,
         "errors": [
-            [words.index(code), count, words.index(trace.requests.examples.get(code))]
+            [words.index(code), count, words.index(_without_folders(trace.requests.examples.get(code)))]
             for code, count in result.errors.items()
         ],
         "ttft": _distribution(result.ttft_s),
@@ -200,7 +203,7 @@ def _point(trace: PointTrace, words: Words, starts: _Starts, quantiles: int, pow
         "power_times_s": [_short(value, 5) for value in times_s.tolist()],
         "power_w": [_short(value) for value in power_w.tolist()],
         "power_gpus": energy.gpus,
-        "power_reason": words.index(power.reason),
+        "power_reason": words.index(_without_folders(power.reason)),
         "energy": [_short(getattr(energy, name), 6) for name in ENERGY],
         "idle": [
             [words.index(one.state), _short(one.power_w_per_gpu), words.index(one.reason)]
@@ -225,7 +228,7 @@ def _texts(trace: PointTrace) -> dict[str, str | None]:
         "tpot_basis": result.tpot_basis,
         "started": provenance.started_utc,
         "finished": provenance.finished_utc,
-        "latency_reason": trace.requests.reason,
+        "latency_reason": _without_folders(trace.requests.reason),
         "power_source": result.energy.source,
         "mark": "SIMULATED" if result.simulated else None,
     }
@@ -290,6 +293,10 @@ def _gpus(result: PointResult, words: Words) -> list[Any] | None:
 
 def _pairs(values: Mapping[str, str], words: Words) -> list[list[Any]]:
     return [[words.index(name), words.index(value)] for name, value in values.items()]
+
+
+def _without_folders(text: str | None) -> str | None:
+    return None if text is None else shorten_paths(text)
 
 
 def _text(value: object) -> str | None:

@@ -1,11 +1,11 @@
 // The card of a point: under the pointer, under a finger, or where the arrow keys have walked to.
 function showCard(entry) {
-  const { card, holder } = parts, { point, curve, element } = entry;
+  const { card, holder } = parts, { point, curve, arm, element } = entry;
   const list = make("dl");
-  for (const [name, value] of pointFacts(point, curve, shown, state)) {
+  for (const [name, value] of cardFacts(point, curve, shown)) {
     list.append(make("dt", { class: name === "INVALID" ? "bad" : null }, name), make("dd", {}, value));
   }
-  const heading = make("p", { class: curve ? `name k${curve.number % 6}` : "name" }, curve ? curve.label : `${point.arm}, invalid`);
+  const heading = make("p", { class: arm ? `name k${arm.number % 6}` : "name" }, nameOf(entry), shown.mark ? make("strong", { class: "mark" }, ` ${shown.mark}`) : "");
   card.replaceChildren(heading, list);
   card.hidden = false;
   const box = holder.getBoundingClientRect(), dot = element.getBoundingClientRect();

@@ -100,7 +100,9 @@ function chartContent(comparison, view) {
     return { curve, dots, pieces, guide, band };
   });
   const invalid = view.front ? [] : comparison.invalid
-    .map((point) => ({ point, x: xMetric.point(point), y: yMetric.gain ? null : yMetric.point(point, null) }))
+    .map((point) => ({ point, arm: comparison.curves.find((curve) => curve.points[0].arm === point.arm) || null }))
+    .filter(({ arm }) => !arm || !view.hidden.includes(arm.number))
+    .map(({ point, arm }) => ({ point, arm, x: xMetric.point(point), y: yMetric.gain ? null : yMetric.point(point, null) }))
     .filter((one) => known(one.x) && known(one.y));
   const marked = bySpeed && (yMetric.id === "tput:total" || yMetric.gain);
   const crossed = marked ? comparison.crossed.filter(([i]) => ![0, i].some((number) => view.hidden.includes(number)))
@@ -207,15 +209,49 @@ function drawLabels(svg, series, xs, ys, edge) {
 
 function drawPoint(svg, dot, curve, where, content) {
   const { point } = dot;
-  const kind = curve ? `c${curve.number % 6}${point.onFront ? "" : " below"}` : "invalid";
+  const tone = curve || dot.arm;
+  const kind = (tone ? `c${tone.number % 6}` : "lone") + (curve ? (point.onFront ? "" : " below") : " invalid");
   const element = draw("g", { class: `point ${kind}`, transform: `translate(${where})`, tabindex: "-1", role: "img" });
   element.append(draw("path", { class: "hit", d: "M-11,0a11,11 0 1,0 22,0a11,11 0 1,0 -22,0z" }));
   element.append(draw("path", { class: "shape", d: curve ? SHAPES[curve.number % 6] : CROSS }));
-  const name = curve ? curve.label : `invalid, ${point.arm}`;
+  const name = curve ? curve.label : `invalid, ${dot.arm ? dot.arm.label : point.arm}`;
   element.setAttribute("aria-label", `${name}: ${content.yMetric.show(dot.y)} ${content.yMetric.label} at `
     + `${content.xMetric.show(dot.x)} ${content.xMetric.label}, ${point.recipe}`);
   svg.append(element);
-  return { element, point, curve };
+  return { element, point, curve, arm: tone };
+}
+
+const nameOf = ({ point, curve, arm }) => (curve ? curve.label : `${arm ? arm.label : point.arm}, invalid`);
+
+// ---------------------------------------------------------------------------------- what the card has room for
+/** The essentials of a point as [name, text], those that belong together in one line. */
+function cardFacts(point, curve, comparison) {
+  const facts = [], absent = [];
+  const add = (name, wanted) => {
+    const texts = wanted.filter(([what, text]) => {
+      if (text === null) absent.push(what);
+      return text;
+    }).map(([, text]) => text);
+    if (texts.length) facts.push([name, texts.join(", ")]);
+  };
+  const shown = (value, show) => (value === null || value === undefined || value === "" ? null : show(value));
+  const spec = point.acceptance_mode !== "off";
+  if (point.valid) facts.push(["valid", `yes, ${curve && point.onFront ? "on" : "below"} the front`]);
+  else facts.push(["INVALID", point.reasons || "marked invalid"]);
+  facts.push(["serves", `${speed(point.x)} tok/s/user, ${rate(point.y)} tok/s/GPU`]);
+  add("engine", [["engine", shown(point.engine, (v) => (point.version ? `${v} ${point.version}` : v))], ["image", shown(point.image, String)]]);
+  const roles = known(point.prefill_gpus) ? ` (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : "";
+  add("recipe", [["topology", shown(point.topology, String)], ["GPUs", shown(point.gpus, (v) => `${v} GPU${v === 1 ? "" : "s"}${roles}`)],
+    ["concurrency", shown(point.concurrency, (v) => `concurrency ${v}`)], ["rate", known(point.rate_rps) ? `${point.rate_rps} requests/s` : ""]]);
+  add("TTFT", [["TTFT", shown(point.ttft_p50_s, (v) => `${seconds(v)} s median${known(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`)]]);
+  if (spec) {
+    add("acceptance", [["acceptance", shown(point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`)],
+      ["by position", shown(point.acceptance_per_position, () => positionsOf(point))]]);
+  }
+  add("power", [["power", shown(point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}`)]]);
+  add("date", [["date", shown(point.date, (v) => v + (point.runs > 1 ? `, mean of ${point.runs} runs` : ""))]]);
+  if (absent.length) facts.push(["not recorded", absent.join(", ")]);
+  return facts;
 }
 
 // --------------------------------------------------------------------------------------- the whole recipe

@@ -65,6 +65,60 @@ function buildPicker() {
   render();
 }
 
+// ------------------------------------------------------------------------------------- names of saved files
+const slug = (text, most) => text.toLowerCase().replace(/[^\p{L}\p{N}._]+/gu, "-").slice(0, most).replace(/^[-.]+|[-.]+$/g, "");
+
+/** The report's title and the comparison, with its number where there are several. */
+function fileName(comparison, ending) {
+  const number = page.comparisons.length > 1 ? `${comparison.index}-` : "";
+  return `${slug(page.title, 60) || "mtpbench"}.${number}${slug(comparison.title, 80)}.${ending}`;
+}
+
+// ------------------------------------------------------------------------------------- what a link got wrong
+function complain(complaints) {
+  const note = document.getElementById("note");
+  if (!complaints.length) {
+    note.replaceChildren();
+    return;
+  }
+  note.replaceChildren(make("p", {}, `The link asks for what this page does not have: ${complaints.join("; ")}. Instead of it the usual is shown. `,
+    button("dismiss", () => note.replaceChildren(), { name: "dismiss-note" })));
+}
+
+function readAddress() {
+  const complaints = [];
+  Object.assign(state, readFragment(location.hash, complaints));
+  complain(complaints);
+}
+
+// ---------------------------------------------------------------------------------- all comparisons at a glance
+const overviewLinks = [...document.querySelectorAll(".overview a")];
+overviewLinks.forEach((link, index) => link.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  switchTo(index);
+  const heading = sections[index].querySelector("h2");
+  heading.setAttribute("tabindex", "-1");
+  heading.focus();
+  heading.scrollIntoView();
+}));
+
+// -------------------------------------------------------------------------- row headers that stay while scrolling
+/** The second column sticks where the first one ends, which only the browser knows. */
+const firstColumns = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const table = target.closest("table"), second = target.nextElementSibling;
+    const first = Math.floor(target.getBoundingClientRect().width);
+    const both = first + (second && second.classList.contains("word") ? second.getBoundingClientRect().width : 0);
+    table.style.setProperty("--first", `${first}px`);
+    table.parentElement.style.setProperty("--both", `${Math.ceil(both)}px`);
+  }
+});
+
+function holdColumns(root) {
+  for (const head of root.querySelectorAll(".scroll thead tr > :first-child")) firstColumns.observe(head);
+}
+
 function switchTo(index) {
   const usual = defaultState(index), comparison = comparisonAt(index);
   const keep = { y: state.y, x: state.x, scale: state.scale, front: state.front, labels: state.labels, bands: state.bands };
@@ -97,6 +151,16 @@ function show() {
   update();
   renderCloser();
   for (const open of parts.later) open();
+  overviewLinks.forEach((link, i) => (i === index ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
+  holdColumns(section);
+}
+
+/** A page without a comparison: what lies behind its points. */
+function showAlone() {
+  const live = document.getElementById("alone");
+  parts = { points: [], later: [] };
+  if (live) live.replaceChildren(buildCloser(null));
+  renderCloser();
 }
 
 function buildControls(comparison) {
@@ -139,7 +203,7 @@ function buildChart(comparison) {
   }
   const note = make("p", { class: "dim", "aria-live": "polite" });
   const fact = make("p", { class: "spoken", "aria-live": "polite" });
-  const name = (ending) => `mtpbench-${state.c + 1}.${ending}`;
+  const name = (ending) => fileName(comparison, ending);
   const tools = make("div", { class: "tools" },
     button("chart as SVG", () => save(name("svg"), "image/svg+xml", chartAsSvg(comparison, state)), { name: "save-svg" }),
     button("chart as PNG", async () => save(name("png"), "image/png", await chartAsPng(comparison, state)), { name: "save-png" }),
@@ -160,20 +224,22 @@ function buildTable(comparison) {
   const caption = make("p", { class: "dim" });
   const notes = make("ul", { class: "notes", "aria-live": "polite" });
   const words = make("ul", { class: "sentences" });
-  const tools = make("div", { class: "tools" },
-    button("add a target", () => {
-      const last = [...state.targets].reverse().map(parseTarget).find((value) => value !== null) || 10;
-      state.targets.push(showTarget(Math.round(last * 1.25 * 10) / 10));
-      renderHead(comparison);
-      update();
-      head.querySelector("th:last-child input").focus();
-    }, { name: "add-target" }),
-    button("the report's own targets", () => {
-      state.targets = comparison.targets.map(String);
-      renderHead(comparison);
-      update();
-    }, { name: "reset-targets" }));
-  Object.assign(parts, { head, body, moreHead, moreBody, caption, notes, words });
+  const full = make("span", { class: "dim", role: "status" });
+  const add = button("add a target", () => {
+    if (state.targets.length >= mostTargets(comparison)) return;
+    const last = [...state.targets].reverse().map(parseTarget).find((value) => value !== null) || 10;
+    state.targets.push(showTarget(Math.round(last * 1.25 * 10) / 10));
+    renderHead(comparison);
+    update();
+    head.querySelector("th:last-child input").focus();
+  }, { name: "add-target" });
+  const reset = button("the report's own targets", () => {
+    state.targets = comparison.targets.map(String);
+    renderHead(comparison);
+    update();
+  }, { name: "reset-targets" });
+  const tools = make("div", { class: "tools" }, add, reset, full);
+  Object.assign(parts, { add, full, head, body, moreHead, moreBody, caption, notes, words });
   renderHead(comparison);
   const more = make("details", {}, make("summary", {}, "Every metric at equal interactivity" + marked),
     make("div", { class: "scroll" }, make("table", { class: "more" }, make("thead", {}, moreHead), moreBody)),
@@ -215,6 +281,10 @@ function update() {
     const input = parts.head.children[i + 2].querySelector("input");
     if (one.target === null) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");
   });
+  // Not `disabled`: the keyboard's focus would be lost with it.
+  const isFull = state.targets.length >= mostTargets(comparison);
+  parts.add.setAttribute("aria-disabled", String(isFull));
+  parts.full.textContent = isFull ? `A link keeps ${mostTargets(comparison)} targets, so there is no room for more.` : "";
   parts.caption.textContent = captionOf(comparison, state, read);
   parts.notes.replaceChildren(...explainTargets(comparison, read).map((text) => make("li", {}, text)));
   parts.words.replaceChildren(...sentencesOf(comparison, read).map((text) => make("li", {}, text)));
@@ -238,10 +308,10 @@ function redraw() {
   points.forEach(listen);
   if (points.length) points[0].element.setAttribute("tabindex", "0");
   const marks = ["Filled points are on the front, hollow ones below it"];
-  if (content.invalid.length) marks.push("crosses are invalid points, which enter no curve");
+  if (content.invalid.length) marks.push("crosses, in their arm's colour, are invalid points, which enter no curve");
   if (content.bySpeed) marks.push("dashed verticals are the targets");
   const texts = [`${marks.join("; ")}.`];
-  if (parts.closer) texts.push("A click, or Enter, looks closer at a point.");
+  texts.push(parts.closer ? "A click, or Enter, looks closer at a point." : "A click, or Enter, shows the whole recipe of a point.");
   if (content.series.some((one) => one.pieces.some((piece) => piece.wide))) {
     texts.push(`Dashed curve: between knots more than ${significant(shown.max_gap, 6)}× apart in throughput, hardly known.`);
   }
@@ -256,13 +326,15 @@ function redraw() {
 }
 
 // --------------------------------------------------------------------------------------------------- start
-Object.assign(state, readFragment(location.hash));
+const showAll = page.comparisons.length ? show : showAlone;
+readAddress();
 document.documentElement.classList.add("scripted");
-buildPicker();
-show();
+if (page.comparisons.length) buildPicker();
+showAll();
+holdColumns(document);
 addEventListener("hashchange", () => {
   if (location.hash.slice(1) === writeFragment(state)) return;
-  Object.assign(state, readFragment(location.hash));
-  show();
+  readAddress();
+  showAll();
 });
-addEventListener("resize", () => { if (Math.floor(parts.holder.clientWidth) !== parts.drawnWidth) redraw(); });
+addEventListener("resize", () => { if (shown && Math.floor(parts.holder.clientWidth) !== parts.drawnWidth) redraw(); });

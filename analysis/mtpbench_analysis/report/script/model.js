@@ -44,34 +44,51 @@ function defaultState(index) {
   };
 }
 
-/** The view of a fragment; what it says wrongly or not at all is as usual. */
-function readFragment(fragment) {
+/** A link keeps so many targets, and the table takes no more; a report with more of its own keeps them. */
+const MOST_TARGETS = 12;
+const mostTargets = (comparison) => Math.max(MOST_TARGETS, comparison.targets.length);
+
+/** The view of a fragment; what it says wrongly or not at all is as usual. What is wrong is told in `complaints`. */
+function readFragment(fragment, complaints = []) {
   const said = new URLSearchParams(fragment.replace(/^#/, ""));
-  const wanted = Number(said.get("c") || 0);
-  const index = Number.isInteger(wanted) && wanted >= 0 && wanted < page.comparisons.length ? wanted : 0;
+  const runs = page.traces ? page.traces.points.length : 0, point = said.get("p");
+  // A number that is no run of this comparison opens nothing.
+  const opened = /^\d+$/.test(point || "") && Number(point) < runs ? Number(point) : null;
+  if (point && opened === null) complaints.push(`point “${point}”`);
+  if (!page.comparisons.length) return { point: opened };
+  const wanted = said.get("c"), exists = /^\d{1,6}$/.test(wanted || "") && Number(wanted) < page.comparisons.length;
+  const index = exists ? Number(wanted) : page.opening;
   const view = defaultState(index);
   const comparison = comparisonAt(index);
-  if (said.get("t")) view.targets = said.get("t").split(",").slice(0, 12);
-  if (comparison.economics && said.get("tier") in comparison.economics.prices) view.tier = said.get("tier");
-  view.y = said.get("y") || view.y;
-  view.x = said.get("x") || view.x;
-  if (!yMetrics(comparison, view.tier).some((metric) => metric.id === view.y)) view.y = "tput:total";
-  if (!xMetrics(comparison).some((metric) => metric.id === view.x)) view.x = "interactivity";
-  if (SCALES.includes(said.get("scale"))) view.scale = said.get("scale");
+  if (wanted && !exists) complaints.push(`comparison “${wanted}” (there ${page.comparisons.length === 1 ? "is one, 0" : `are ${page.comparisons.length}, from 0`})`);
+  const take = (name, what, has) => {
+    const value = said.get(name);
+    if (!value) return;
+    if (has(value)) view[name] = value; else complaints.push(`${what} “${value}”`);
+  };
+  if (said.get("t")) {
+    const asked = said.get("t").split(",");
+    view.targets = asked.slice(0, mostTargets(comparison));
+    if (asked.length > view.targets.length) complaints.push(`more than ${view.targets.length} targets`);
+  }
+  take("tier", "price", (value) => comparison.economics && Object.hasOwn(comparison.economics.prices, value));
+  take("y", "vertical metric", (value) => yMetrics(comparison, view.tier).some((metric) => metric.id === value));
+  take("x", "horizontal metric", (value) => xMetrics(comparison).some((metric) => metric.id === value));
+  take("scale", "scale", (value) => SCALES.includes(value));
+  view.point = opened;
   view.front = said.get("front") === "1";
   view.labels = said.get("labels") === "1";
   view.bands = said.get("bands") !== "0";
   view.hidden = (said.get("hide") || "").split(",").filter((text) => /^\d+$/.test(text)).map(Number)
     .filter((number) => number < comparison.curves.length);
-  // A number that is no run of this comparison opens nothing.
-  if (/^\d+$/.test(said.get("p") || "")) view.point = Number(said.get("p"));
   return view;
 }
 
 /** The fragment of a view: only what differs from the usual. */
 function writeFragment(view) {
+  if (!page.comparisons.length) return view.point === null ? "" : `p=${view.point}`;
   const usual = defaultState(view.c), said = new URLSearchParams();
-  if (view.c) said.set("c", view.c);
+  if (view.c !== page.opening) said.set("c", view.c);
   if (view.targets.join() !== usual.targets.join()) said.set("t", view.targets.map((text) => text.replaceAll(",", " ")).join());
   for (const name of ["y", "x", "scale", "tier"]) if (view[name] !== usual[name]) said.set(name, view[name]);
   if (view.front) said.set("front", "1");
@@ -82,9 +99,9 @@ function writeFragment(view) {
   return said.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
 }
 
-/** A target as typed: its number, or null where it is none. */
+/** A target as typed: its number, or null where it is none. Only plain decimals: `0x10` or `1e3` are no speeds. */
 function parseTarget(text) {
-  const value = text.trim() === "" ? NaN : Number(text);
+  const value = /^(\d+(\.\d*)?|\.\d+)$/.test(text.trim()) ? Number(text) : NaN;
   return Number.isFinite(value) && value > 0 ? value : null;
 }
 
@@ -171,7 +188,8 @@ function save(name, type, content) {
 function toCsv(lines) {
   const quote = (value) => {
     const text = value === null || value === undefined ? "" : Array.isArray(value) ? value.join("; ") : String(value);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    // A line that began with # would be read as a comment.
+    return /^#|[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return lines.map((line) => line.map(quote).join(",")).join("\n") + "\n";
 }

@@ -15,7 +15,10 @@ function textTable(headers, rows, words = 1) {
 function buildCloser(comparison) {
   const groups = traceGroups(comparison);
   parts.runs = groups.flatMap((group) => group.entries);
-  if (!groups.length) return make("div", { hidden: true });
+  if (!groups.length) {
+    parts.whole = make("div", { class: "entire", role: "region", "aria-label": "The whole recipe", tabindex: "-1", hidden: true });
+    return parts.whole;
+  }
   const select = make("select", { name: "closer" }, make("option", { value: "" }, "choose a point"));
   for (const { label, entries } of groups) {
     select.append(make("optgroup", { label }, ...entries.map(({ number, text }) => make("option", { value: String(number) }, text))));
@@ -44,13 +47,32 @@ function closePoint() {
   if (entry) focusOn(parts.points.indexOf(entry)); else parts.closer.select.focus();
 }
 
+/** All that the page knows of a point, where nothing lies behind it. */
+function showWhole(entry, jump) {
+  const { whole } = parts, { point, curve } = entry;
+  const close = () => {
+    whole.hidden = true;
+    focusOn(parts.points.indexOf(parts.points.find((one) => one.point === point) || parts.points[0]));
+  };
+  whole.replaceChildren(make("p", { class: "name" }, `${nameOf(entry)}, ${point.recipe}`), factList(pointFacts(point, curve, shown, state)),
+    make("div", { class: "tools" }, button("close", close, { name: "close-whole" })));
+  whole.onkeydown = (event) => { if (event.key === "Escape") close(); };
+  whole.hidden = false;
+  if (jump) whole.focus();
+}
+
 /** From the chart: the first run of a point. `jump` moves the keyboard there too. */
 function lookCloser(entry, jump) {
-  if (!parts.closer) return;
+  if (!parts.closer) {
+    showWhole(entry, jump);
+    return;
+  }
   const [number] = entry.point.traces;
   if (number === undefined) {
     openPoint(null);
-    parts.closer.body.replaceChildren(make("p", {}, `${entry.point.arm}, ${entry.point.recipe}: nothing more is recorded, as this point does not come from a results folder.`));
+    parts.closer.body.replaceChildren(make("p", { class: "name" }, `${nameOf(entry)}, ${entry.point.recipe}`),
+      make("p", {}, "Nothing more than this is recorded, as this point does not come from a results folder."),
+      factList(pointFacts(entry.point, entry.curve, shown, state)));
   } else {
     openPoint(number);
   }
@@ -66,7 +88,7 @@ function renderCloser() {
   close.hidden = !run;
   region.classList.toggle("open", Boolean(run));
   if (!run) {
-    body.replaceChildren(make("p", { class: "dim screen" }, "Click a point of the chart, press Enter on it, or choose one here: latencies of its "
+    body.replaceChildren(make("p", { class: "dim screen" }, `${shown ? "Click a point of the chart, press Enter on it, or choose one here" : "Choose a point"}: latencies of its `
       + "requests, power over time, acceptance by position, health of the run, command lines."));
     return;
   }
@@ -78,8 +100,11 @@ function renderCloser() {
     make("p", { class: "name" }, title, mark ? make("strong", { class: "mark" }, ` ${mark}`) : "",
       trace.reasons.length ? make("strong", { class: "bad" }, " INVALID") : ""),
     latencyPart(trace, half, tone, mark), powerPart(trace, half, tone, mark), acceptancePart(trace, half, tone, mark),
-    part("Health of the run", factList(healthFacts(trace))), commandPart(trace), placePart(trace));
+    part("Health of the run", factList(healthFacts(trace))), ...recipePart(run), commandPart(trace), placePart(trace));
 }
+
+const recipePart = ({ point, curve }) => (point && point.recipe ? [make("details", { class: "part recipe" }, make("summary", {}, "The whole recipe"),
+  factList(pointFacts(point, curve, shown, state)))] : []);
 
 const part = (title, ...children) => make("div", { class: "part" }, make("h4", {}, title), ...children);
 
@@ -91,6 +116,8 @@ function latencyPart(trace, width, tone, mark) {
     [`${name}, ${unit}`, fixed(trace[id].count, 0), ...page.traces.distribution.slice(1).map((one) => significant(trace[id][one] * factor, 5))]);
   const notes = [];
   if (rows.length) notes.push("Of the requests counted: measured, ended well, in the steady-state window (all of them in an open loop).");
+  const counts = [...new Set(shown.map(([, id]) => trace[id].count))].filter((count) => count < FEW);
+  if (counts.length) notes.push(`The p99 of ${counts.map((count) => fixed(count, 0)).join(" or ")} requests is nearly the slowest of them: one more request could move it far.`);
   if (trace.tpot_basis === "assumed_one_token") notes.push("TPOT takes one token for the first chunk, as the server does not say.");
   if (plots.length && page.traces.coarse) notes.push(`The page holds many points: each curve is drawn through at most ${page.traces.quantiles} quantiles. The table is exact.`);
   if (trace.latency_reason) notes.push(`No curve: ${trace.latency_reason}.`);

@@ -26,6 +26,26 @@ const lineThrough = (points) => `M${points.map(([x, y]) => `${x},${y}`).join("L"
 
 const MARKS = [["p50", 0.5], ["p90", 0.9], ["p99", 0.99]];
 
+/** A p99 of fewer requests is hardly more than the slowest one. */
+const FEW = 100;
+
+/** What stands at each mark: with as many digits as tell them apart, one text for those that nothing tells apart. */
+function markTexts(marks, count) {
+  const p99 = count < FEW ? `p99 of ${fixed(count, 0)} requests` : "p99";
+  const kinds = (many) => new Set(marks.map(([, value]) => significant(value, many))).size;
+  const digits = [3, 4, 5, 6].find((many) => kinds(many) === kinds(6));
+  const texts = new Map();
+  for (const [id, value] of marks) {
+    const text = significant(value, digits);
+    texts.set(text, [...(texts.get(text) || []), id]);
+  }
+  return marks.map(([id, value]) => {
+    const same = texts.get(significant(value, digits));
+    if (same[same.length - 1] !== id) return "";
+    return `${same.map((one) => (one === "p99" ? p99 : one)).join(", ")} ${significant(value, digits)}`;
+  });
+}
+
 /** The share of requests that took at most so long, with its marks. Values and figures in seconds. */
 function latencyPlot({ name, values, figures, factor, unit, width, tone, mark }) {
   const last = Math.max(1, values.length - 1);
@@ -41,14 +61,15 @@ function latencyPlot({ name, values, figures, factor, unit, width, tone, mark })
   });
   const at = ([value, share]) => [xs.at(value), ys.at(share * 100)];
   svg.append(draw("path", { class: `line ${tone}`, d: lineThrough(whole.map(at)) }));
-  for (const [id, value, share] of marks) {
-    const [px, py] = at([value, share]), text = `${id} ${significant(value, 3)}`, wide = text.length * 6.8;
+  const texts = markTexts(marks, figures.count);
+  marks.forEach(([, value, share], i) => {
+    const [px, py] = at([value, share]), text = texts[i], wide = text.length * 6.8;
     svg.append(draw("path", { class: "target", d: `M${px},${py}V${box.height - box.bottom}` }));
     svg.append(draw("path", { class: `dot ${tone}`, d: SHAPES[0], transform: `translate(${px} ${py})` }));
     // Above and left of a rising curve there is room; at the left edge the label goes below it.
     const fits = px - 8 - wide > box.left;
-    svg.append(drawText(fits ? px - 5 : px + 8, fits ? py - 5 : py + 14, text, { class: "axis", "text-anchor": fits ? "end" : "start" }));
-  }
+    if (text) svg.append(drawText(fits ? px - 5 : px + 8, fits ? py - 5 : py + 14, text, { class: "axis", "text-anchor": fits ? "end" : "start" }));
+  });
   return svg;
 }
 

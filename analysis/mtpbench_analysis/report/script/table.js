@@ -211,12 +211,15 @@ function tableCsv(comparison, view, read) {
   return toCsv(lines);
 }
 
+/** What the importer of a CSV of points reads back; what it knows nothing of, it lists. */
 function pointsCsv(comparison) {
-  const facets = Object.keys(comparison.facets);
-  const lines = [["curve", "on_front", "simulated", ...facets, ...page.columns]];
-  const push = (label, point) => lines.push([label, Boolean(point.onFront), comparison.mark !== null,
-    ...facets.map((name) => comparison.facets[name]), ...page.columns.map((name) => point[name])]);
+  const { sequence, ...facets } = comparison.facets;
+  const [isl, osl] = (sequence || "/").split("/").map((text) => (/^\d+$/.test(text) ? text : null));
+  const shared = { ...facets, isl, osl, simulated: comparison.mark !== null };
+  const names = Object.keys(shared).filter((name) => !page.columns.includes(name));
+  const lines = [["curve", "on_front", ...names, ...page.columns]];
+  const push = (label, point) => lines.push([label, Boolean(point.onFront), ...names.map((name) => shared[name]), ...page.columns.map((name) => point[name])]);
   for (const curve of comparison.curves) for (const point of curve.points) push(curve.label, point);
-  for (const point of comparison.invalid) push("", point);
+  for (const point of comparison.invalid) push((comparison.curves.find((curve) => curve.points[0].arm === point.arm) || { label: point.arm }).label, point);
   return toCsv(lines);
 }

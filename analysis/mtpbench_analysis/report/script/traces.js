@@ -41,8 +41,21 @@ function startAt(number) {
   };
 }
 
+/** Every run of the page, by arm: for a page without a comparison. */
+function loneGroups() {
+  const groups = new Map(), none = new Set(page.traces ? page.traces.without_figures : []);
+  (page.traces ? page.traces.points : []).forEach((_, number) => {
+    const { arm, recipe, reasons, repeat } = traceAt(number);
+    const said = [recipe, repeat ? `repeat ${repeat}` : "", none.has(number) ? "no figures" : "", reasons.length ? "invalid" : ""];
+    if (!groups.has(arm)) groups.set(arm, { label: arm, entries: [] });
+    groups.get(arm).entries.push({ number, curve: null, point: null, text: said.filter((text) => text).join(", ") });
+  });
+  return [...groups.values()];
+}
+
 /** Every run of a comparison that has a trace, as a list shows it: [{label, entries: [{number, text, curve, point}]}]. */
 function traceGroups(comparison) {
+  if (!comparison) return loneGroups();
   if (!page.traces) return [];
   const groups = comparison.curves.map((curve) => ({
     label: curve.label,

@@ -1,0 +1,80 @@
+"""Pure: many comparisons at a glance: a row each, and the one that says the most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.document import Document
+from mtpbench_analysis.figures import MISSING, speed, target
+from mtpbench_analysis.plot.choice import choose_panels
+from mtpbench_analysis.ratios import Ratio
+from mtpbench_analysis.tables import show_bare_ratio
+
+HEADERS = ("comparison", "knots", "shared tok/s/user", "highest ratio at a target", "at tok/s/user")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """All comparisons of a page.
+
+    Args:
+        summary: how many there are, and how many have a ratio.
+        rows: in the order of the comparisons: what each is, and cells under `HEADERS`.
+    """
+
+    summary: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def find_opening(comparisons: Sequence[Comparison]) -> int:
+    """The index of the comparison to open with: its poorer side has the most knots; the first of equals."""
+    best = choose_panels(comparisons, 1)
+    return next((i for i, one in enumerate(comparisons) if best and one is best[0]), 0)
+
+
+def write_overview_rows(comparisons: Sequence[Comparison], documents: Sequence[Document]) -> Overview | None:
+    """A row for each comparison; None where one needs no overview."""
+    if len(comparisons) < 2:
+        return None
+    rows = tuple(_row(one, document) for one, document in zip(comparisons, documents, strict=True))
+    told = sum(row[3] != MISSING and not row[3].startswith(MISSING) for row in rows)
+    return Overview(
+        summary=f"All {len(rows)} comparisons at a glance: {told} with a ratio at a target",
+        rows=rows,
+    )
+
+
+def _row(comparison: Comparison, document: Document) -> tuple[str, ...]:
+    knots = " / ".join(str(len(curve.front)) for curve in (*comparison.others, comparison.baseline))
+    found = [
+        (ratio, row.target_tps, i)
+        for row in comparison.rows
+        for i, ratio in enumerate(row.ratios)
+        if ratio.value is not None
+    ]
+    if not found:
+        return document.title, knots, _shared(comparison), f"{MISSING}, {_reason(comparison)}", MISSING
+    # A ratio at the target itself says more than one between best points.
+    ratio, place, i = max(found, key=lambda one: (one[0].bound == "exact", one[0].value or 0.0))
+    who = f" ({comparison.others[i].label})" if len(comparison.others) > 1 else ""
+    return document.title, knots, _shared(comparison), show_bare_ratio(ratio) + who, target(place)
+
+
+def _shared(comparison: Comparison) -> str:
+    """The widest range that the baseline's front shares with another's; `–` where there is none."""
+    low, high = comparison.baseline.range_tps
+    ranges = [(max(low, other.range_tps[0]), min(high, other.range_tps[1])) for other in comparison.others]
+    start, end = max(ranges, key=lambda pair: pair[1] - pair[0])
+    if start > end:
+        return MISSING
+    return speed(start) if start == end else f"{speed(start)} to {speed(end)}"
+
+
+def _reason(comparison: Comparison) -> str:
+    """Why no target has a ratio."""
+    if _shared(comparison) == MISSING:
+        return "no shared range"
+    ratios: list[Ratio] = [ratio for row in comparison.rows for ratio in row.ratios]
+    return "; ".join(dict.fromkeys(str(ratio.reason).partition(":")[0] for ratio in ratios))
