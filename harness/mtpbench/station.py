@@ -19,6 +19,8 @@ from mtpbench.errors import RunError
 
 ASKS = 25
 """How often a clock is asked; the quickest answer counts."""
+FEWEST_ASKS, ASK_FOR_S = 3, 1.0
+"""One that is slow to answer is not asked for longer than this, but so often at least."""
 ANSWER_S = 30.0
 
 
@@ -100,7 +102,10 @@ async def ask_clock(process: asyncio.subprocess.Process, what: str) -> ClockOffs
 async def compare_clocks(ask: Callable[[], Awaitable[int]]) -> ClockOffset:
     """The offset of a clock that answers with its nanoseconds; what `ask` raises is passed on."""
     best: ClockOffset | None = None
-    for _ in range(ASKS):
+    begun = time.monotonic()
+    for number in range(ASKS):
+        if number >= FEWEST_ASKS and time.monotonic() - begun > ASK_FOR_S:
+            break
         asked = time.perf_counter_ns()
         theirs = await ask()
         answered = time.perf_counter_ns()

@@ -116,7 +116,8 @@ class Meter:
         while True:
             await asyncio.gather(*(self._look(sampler) for sampler in self._samplers))
             over = time.perf_counter() > edge + EDGE_S
-            hopeless = self._faults or any(sampler.trouble for sampler in self._samplers)
+            sourceless = any(seen.log.gpu_probe is None for seen in self._logs.values())
+            hopeless = self._faults or sourceless or any(sampler.trouble for sampler in self._samplers)
             if over or hopeless or read_past(self._gpus, self._logs, edge):
                 break
             await asyncio.sleep(2 * INTERVAL_S)
