@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -56,11 +57,12 @@ class Bench:
         text = SWEEP % {"topologies": topologies, "requests": requests}
         (self.folder / "tiny.yaml").write_text(text + more, "utf-8")
 
-    def run(self, *words: str, check: bool = True) -> str:
+    def run(self, *words: str, check: bool = True, slurmless: bool = False) -> str:
+        own = {"PATH": "/nowhere", "SLURM_CONF": "/nowhere"} if slurmless else {}
         done = subprocess.run(
             [sys.executable, "-m", "mtpbench", *words],
             cwd=self.folder,
-            env={**self.slurm.env, "COLUMNS": "200"},
+            env={**self.slurm.env, "COLUMNS": "200", **own},
             capture_output=True,
             text=True,
             timeout=200,
@@ -218,6 +220,11 @@ def test_a_warning_closes_the_point_and_submit_goes_on(bench: Bench) -> None:
     wait_until(lambda: bench.attempts() != [], "an attempt", 60, 0.3)
     job = bench.attempts()[0]["job_id"]
     wait_until(lambda: "requests" in bench.status(), "load", 60, 0.5)
+    # The live view tells the same from files alone: it has no Slurm to ask.
+    seen = bench.run("watch", "results/tiny", "--once", slurmless=True)
+    assert f"job {job}" in seen
+    assert re.search(r"mtp_1xTP4_c[12]_r0, \d+ of \d+ requests", seen), seen
+    assert "SIMULATED" in seen
     bench.slurm.run("scancel", "--batch", "--signal=TERM", job)
     said = bench.wait(90)
     assert "stopped before its end" in said

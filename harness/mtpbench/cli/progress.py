@@ -148,6 +148,7 @@ class WrittenRun(ProgressObserver):
             points_done=progress.points_done,
             points_left=progress.points_left,
             elapsed_s=round(time.monotonic() - self._begun, 3),
+            simulated=self.simulated,
         )
         try:
             write_progress(self._directory, now)

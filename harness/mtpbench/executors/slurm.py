@@ -93,7 +93,7 @@ class SlurmSite:
                 station=Station(
                     host=nodes[node].name,
                     launch=helper_words(
-                        nodes[node].name, "power-sampler", self.options, self.allocation.gpus_per_node or 0
+                        nodes[node].name, "power-sampler", self.options, self.allocation.gpus_per_node
                     ),
                     directory=directory.resolve(),
                     environment=self.environment(),

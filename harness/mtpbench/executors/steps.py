@@ -99,14 +99,14 @@ def srun_words(step: Step, options: StepOptions) -> list[str]:
     return [*words, *_inner_words(step, options)]
 
 
-def helper_words(node: str, name: str, options: StepOptions, gpus: int) -> tuple[str, ...]:
+def helper_words(node: str, name: str, options: StepOptions, gpus: int | None) -> tuple[str, ...]:
     """What stands before a helper's command to run it on a node, its input and output connected.
 
     Args:
         node: where.
         name: of the step.
         options: what the cluster's owner says.
-        gpus: of the node that it may see.
+        gpus: of the node that it may see: 0 for none, None to leave it to Slurm.
     """
     return (
         "srun",
@@ -133,11 +133,11 @@ def in_container(process: Process, options: StepOptions) -> bool:
 
 
 def _gpu_words(step: Step, options: StepOptions) -> list[str]:
-    return [] if step.gpus is None else _gres_words(options, step.gpus)
+    return _gres_words(options, step.gpus)
 
 
-def _gres_words(options: StepOptions, gpus: int) -> list[str]:
-    if options.gres is None:
+def _gres_words(options: StepOptions, gpus: int | None) -> list[str]:
+    if options.gres is None or gpus is None:
         return []
     return [f"--gres={options.gres}:{gpus}" if gpus else "--gres=none"]
 

@@ -190,7 +190,8 @@ def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s:
         if not fault:
             integral = integrate(power, window)
             inside = power.count(window)
-    if (integral if counted is None else counted or 0.0) == 0:
+    used_j = integral if counted is None else counted
+    if used_j is not None and used_j <= 0:
         # No GPU that is on draws nothing: a meter that says so is not read, not at rest.
         return "power_zero"
     return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside, edges_j=edges_j)

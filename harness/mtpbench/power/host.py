@@ -90,13 +90,17 @@ class HostSampler:
 
     async def compare_again(self) -> None:
         """Ask for its clock once more: both moments count, and what lies between them is error."""
-        with contextlib.suppress(RunError):
+        try:
             first, last = self._clock, await self._compare_clocks()
-            drift_ns = abs(last.offset_ns - first.offset_ns)
-            self._clock = ClockOffset(
-                offset_ns=(first.offset_ns + last.offset_ns) // 2,
-                error_ns=max(first.error_ns, last.error_ns) + drift_ns // 2,
-            )
+        except RunError as why:
+            # The readings are there; how far the clocks drifted meanwhile is not known, and the notes say so.
+            self.trouble = f"its clock was asked before the point only: {why}"
+            return
+        drift_ns = abs(last.offset_ns - first.offset_ns)
+        self._clock = ClockOffset(
+            offset_ns=(first.offset_ns + last.offset_ns) // 2,
+            error_ns=max(first.error_ns, last.error_ns) + drift_ns // 2,
+        )
 
     async def stop(self) -> None:
         """Let it read once more and end."""

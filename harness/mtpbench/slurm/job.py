@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -96,8 +97,8 @@ class Tally:
         return self.total - self.valid - self.invalid
 
 
-class ProgressObserver:
-    """Writes what is being done, about once a second, and passes everything on; made whole by `write`.
+class ProgressObserver(ABC):
+    """Writes what is being done, about once a second, and passes everything on; where to is a subclass's.
 
     Args:
         tally: what is counted.
@@ -108,14 +109,16 @@ class ProgressObserver:
         self._tally, self._inner = tally, inner
         self._now = JobProgress(time_utc=now_utc(), point_id=None, stage="starting")
         self._written, self._between = 0.0, "between points"
+        self.simulated: bool | None = None
 
+    @abstractmethod
     def write(self, progress: JobProgress) -> None:
         """Write down what is being done; what goes wrong with that is no reason to end."""
-        raise NotImplementedError
 
     def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
         """Servers are being started; on the virtual clock there are none."""
         stage = "waiting for the servers" if deployment is not None else "simulating"
+        self.simulated = any(point.simulated for point in ladder)
         self._between = "between points" if deployment is not None else stage
         self._say(JobProgress(time_utc=now_utc(), point_id=None, stage=stage))
         self._inner.ladder_started(deployment, ladder)

@@ -24,6 +24,7 @@ class RunProgress:
         point_id: the point under load.
         output_tps: output tokens/s of it so far, over the whole deployment.
         elapsed_s: wall seconds since the run began.
+        simulated: whether its points are; None before it has begun with one.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -38,6 +39,7 @@ class RunProgress:
     points_done: int = 0
     points_left: int = 0
     elapsed_s: float = 0.0
+    simulated: bool | None = None
 
 
 def write_progress(directory: Path, progress: RunProgress) -> None:

@@ -6,11 +6,13 @@ their own files.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -100,7 +102,8 @@ class SweepFiles:
         return Picture(
             info=info,
             points=points,
-            simulated=any(one.stored is not None and one.stored.result.simulated for one in points),
+            simulated=any(one.stored is not None and one.stored.result.simulated for one in points)
+            or self._will_be_simulated(),
             now_s=self._clock(),
             trouble=tuple(trouble),
             begun_s=begun_s,
@@ -220,6 +223,21 @@ class SweepFiles:
             if key not in jobs or jobs[key].attempt.job_id != one.task_id(key)
         }
         return jobs, tuple(waiting[number] for number in sorted(waiting))
+
+    def _will_be_simulated(self) -> bool:
+        """What says so before the first point lands: the files of its jobs, or the run that is at work."""
+        jobs, path = self._journal.root / "jobs", self.directory / PROGRESS_FILE
+        with contextlib.suppress(StoreError, SchemaError):
+            progress = self._memory.read(path, lambda: read_progress(self.directory))
+            if progress is not None and progress.simulated:
+                return True
+        for name in _names(jobs):
+            job = None
+            with contextlib.suppress(StoreError, SchemaError):
+                job = self._memory.read(jobs / name, partial(self._journal.read_job, jobs / name))
+            if job is not None and any(point.simulated for point in job.points):
+                return True
+        return False
 
     def _job(self, key: str) -> JobFiles | None:
         root, memory = self._journal.root, self._memory

@@ -270,6 +270,18 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     assert "progress.json" in torn.trouble[0]
 
 
+def test_a_run_says_that_it_is_simulated_before_a_point_landed(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    for point in [child for child in directory.iterdir() if child.is_dir()]:
+        shutil.rmtree(point)
+    said = RunProgress(time_utc="2026-11-24T10:00:00+00:00", host="h", pid=1, stage="starting")
+    for simulated in (None, False, True):
+        write_progress(directory, replace(said, simulated=simulated))
+        picture = SweepFiles(directory).look()
+        assert picture is not None
+        assert picture.simulated is bool(simulated)
+
+
 def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
     journal = Journal(directory)
