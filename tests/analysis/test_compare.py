@@ -275,6 +275,20 @@ def test_a_curve_goes_with_the_baseline_it_has_most_in_common_with() -> None:
     assert pairs == {("1.3", "1.3"), ("1.1", "1.2")}
 
 
+@pytest.mark.parametrize(("date", "nearest"), [("2026-01-14", "1.1"), ("2026-04-30", "1.3")])
+def test_of_baselines_with_equally_much_in_common_the_nearest_in_date_is_taken(
+    date: str, nearest: str
+) -> None:
+    baselines = [
+        *make_points("off", *OFF, engine="trt", image="1.1", date="2025-12-15"),
+        *make_points("off", *OFF, engine="trt", image="1.3", date="2026-05-18"),
+    ]
+    mtp = make_points("mtp", *OFF, engine="trt", image="1.2", date=date)
+    for either in (baselines, baselines[::-1]):
+        (comparison,) = ask(either, mtp).comparisons
+        assert comparison.baseline.shared("image") == nearest
+
+
 def test_the_plans_confounds_are_kept() -> None:
     (lines,) = compare(
         make_curve("off", *OFF), [make_curve("mtp", *OFF)], Settings(known_confounds=("MTP forces x",))

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from measured import power_samples
+from mtpbench.power.energy import measure_energy
 from mtpbench.records import (
     Acceptance,
     Blocks,
@@ -20,6 +22,7 @@ from mtpbench.records import (
     Workload,
 )
 from mtpbench.store import StoredPoint
+from mtpbench.window import Window
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
 from mtpbench_analysis.noise import block_errors
@@ -117,3 +120,19 @@ def test_rates_that_are_no_positive_numbers_enter_no_curve(name: str, bad: float
     made = to_curve_point(StoredPoint(point=point, result=result, provenance=provenance(), directory=Path()))
     assert isinstance(made, Unused)
     assert made.reason == f"{name} is {bad:g}; a positive number is needed"
+
+
+def test_the_meter_is_one_whether_or_not_its_point_could_be_cross_checked() -> None:
+    """A point without power beside its counter was read from the same meter: no confound of two arms."""
+    window = Window(start_s=1.0, end_s=4.0)
+    unchecked = [replace(sample, power_w=None) for sample in power_samples()]
+    energies = [
+        measure_energy(samples, window, 2, 600.0, 300.0, "simulated")
+        for samples in (power_samples(), unchecked)
+    ]
+    assert energies[0].energy_j == energies[1].energy_j
+    first, second = (imported(energy=energy).power_source for energy in energies)
+    assert first is not None
+    assert first == second
+    nothing = measure_energy([], window, 2, 600.0, 300.0, "simulated")
+    assert imported(energy=nothing).power_source is None

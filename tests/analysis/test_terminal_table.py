@@ -202,3 +202,27 @@ def test_a_table_of_targets_loses_none_of_them() -> None:
 )
 def test_words_break_where_a_reader_would(text: str, width: int, lines: list[str]) -> None:
     assert folded(text, width) == lines
+
+
+YELLOW = re.compile(r"\x1b\[(?:[0-9;]*;)?33m([^\x1b]*)")
+
+
+@pytest.mark.parametrize("columns", [16, 30, 160])
+def test_what_could_not_be_read_is_yellow_at_every_width_as_a_table_and_as_records(columns: int) -> None:
+    table = table_of(
+        ("", "arm", "40", "80"),
+        ("tok/s/GPU", "MTP", "1,260.4", "not reached: ends at 77.8"),
+        ("", "MTP / Off", "2.42×", "withheld: knots 46.6× apart"),
+        ("valid", "", "NO", "yes"),
+    )
+    console = Console(
+        width=columns, file=io.StringIO(), force_terminal=True, color_system="standard", highlight=False
+    )
+    console.print(FittedTable(table))
+    assert isinstance(console.file, io.StringIO)
+    marked = " ".join(" ".join(YELLOW.findall(console.file.getvalue())).split())
+    assert (layout_of(table, columns) is None) == (columns == 16)
+    for word in ("not", "reached:", "ends", "77.8", "withheld:", "46.6×", "apart", "NO"):
+        assert word in marked.split()
+    for word in ("1,260.4", "2.42×", "yes", "MTP"):
+        assert word not in marked

@@ -109,6 +109,15 @@ def test_each_rule_is_broken_by_its_case(code, case):
     assert found[code]
 
 
+@pytest.mark.parametrize(("allowed", "broken"), [(0.25, False), (0.249, True)])
+def test_as_many_failures_as_are_allowed_are_allowed(allowed, broken):
+    records = steady_load(rounds=5)  # 8 measured requests
+    rules = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, max_error_rate=allowed))
+    assert ("error_rate" in judge(point=rules, records=some(records, 2, error="http_500"))) is broken
+    longer = some(records, 2, asked_output_tokens=5)
+    assert ("wrong_output_length" in judge(point=rules, records=longer)) is broken
+
+
 def test_energy_that_is_missing_breaks_no_rule_where_nobody_required_it():
     assert "power_missing" not in judge(power=[])
     asked = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, power="required"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from mtpbench import hardware
 from mtpbench.engines import mocker
@@ -133,19 +132,6 @@ def test_what_the_mocker_cannot_do_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises((InputError, UnsupportedError), match=said):
         load_sweep(write_sweep(MOCKER, change))
-
-
-METRICS = """\
-# TYPE dynamo_component_requests_total counter
-dynamo_component_requests_total{dynamo_component="backend",dynamo_endpoint="generate"} 6
-# TYPE dynamo_component_inflight_requests gauge
-dynamo_component_inflight_requests{dynamo_component="backend",dynamo_endpoint="generate"} 1
-"""
-
-
-def test_its_metrics_have_no_speculation_counters() -> None:
-    assert len(list(text_string_to_metric_families(METRICS))) == 2
-    assert mocker.counters(METRICS) is None
 
 
 def test_results_of_a_mocker_are_simulated_ones(write_sweep) -> None:  # type: ignore[no-untyped-def]

@@ -18,6 +18,31 @@ def test_counters_of_a_real_vllm_with_three_drafts() -> None:
     assert counters.per_position == (1904, 1897, 1889)
 
 
+TWO_RANKS = """\
+# TYPE vllm:spec_decode_num_drafts_total counter
+vllm:spec_decode_num_drafts_total{engine="0"} 10
+vllm:spec_decode_num_drafts_total{engine="1"} 20
+# TYPE vllm:spec_decode_num_draft_tokens_total counter
+vllm:spec_decode_num_draft_tokens_total{engine="0"} 20
+vllm:spec_decode_num_draft_tokens_total{engine="1"} 40
+# TYPE vllm:spec_decode_num_accepted_tokens_total counter
+vllm:spec_decode_num_accepted_tokens_total{engine="0"} 12
+vllm:spec_decode_num_accepted_tokens_total{engine="1"} 21
+# TYPE vllm:spec_decode_num_accepted_tokens_per_pos_total counter
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",position="0"} 8
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",position="1"} 4
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",position="0"} 15
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",position="1"} 6
+"""
+
+
+def test_the_ranks_of_one_worker_are_summed_at_every_position() -> None:
+    counters = vllm.counters(TWO_RANKS)
+    assert counters is not None
+    assert (counters.drafts, counters.draft_tokens, counters.accepted_tokens) == (30, 60, 33)
+    assert counters.per_position == (23, 10)
+
+
 def test_counters_of_a_real_llama_cpp_server_have_its_prefix() -> None:
     text = (CAPTURES / "llamacpp_crafted_mtp3_metrics_after.txt").read_text()
     assert spec_counters(text, "vllm:") is None

@@ -25,7 +25,7 @@ from answers import (
     text,
     tokens,
 )
-from loads import serve_both
+from loads import nothing, serve_both
 
 from mtpbench.load.stream import Stream
 
@@ -225,6 +225,17 @@ INTERIM = {
 def test_interim_responses_before_the_answer(interim, pause_s):
     script = reply(INTERIM[interim], chunked(*tokens()), pause_s=pause_s)
     assert serve_both(script, measured=3)[0] == [GOOD] * 3
+
+
+def test_a_switch_of_protocols_is_the_answer_itself_and_no_interim_one():
+    switch = head("101 Switching Protocols", kind=None, Upgrade="websocket", Connection="Upgrade")
+    (record,), _ = serve_both(reply(switch, b"\x81\x02hi", closes=True))
+    assert record == nothing("http_101")
+
+
+def test_the_identity_transfer_coding_is_a_body_until_the_connection_ends():
+    script = reply(head(Transfer_Encoding="identity"), *tokens(), closes=True)
+    assert serve_both(script, measured=2)[0] == [GOOD] * 2
 
 
 HEADS = {

@@ -28,6 +28,10 @@ STREAM_FORMS = {
         [chat(role="assistant", content=""), chat(content="a"), chat("stop", content="b"), last_usage()],
         (None, "stop", 5, 3, 2, None),
     ),
+    "role-only event of a second choice": (
+        [chat(content="a"), chat(role="assistant", content=""), chat("stop", content="b"), last_usage()],
+        (None, "stop", 5, 3, 2, None),
+    ),
     "usage in an event of its own": (
         [text("a"), text("b"), text("", "length"), last_usage()],
         (None, "length", 5, 3, 2, None),
