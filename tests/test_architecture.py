@@ -48,7 +48,6 @@ PURE = (
     "power/provisioned.py",
     "power/series.py",
     "power/source.py",
-    "power/simulated.py",
     "sweep/confounds.py",
     "engines/*.py",
     "simengine/worker.py",

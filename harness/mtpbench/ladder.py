@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment, Site, meter_at
+from mtpbench.engines.prometheus import simulated_power
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import StartError
 from mtpbench.load.client import Progress, drive
@@ -23,9 +24,7 @@ from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job
 from mtpbench.metrics import measure
 from mtpbench.plan import expected_events_per_s
-from mtpbench.power import simulated as simulated_power
 from mtpbench.power.meter import Meter
-from mtpbench.power.sampler import Sampler
 from mtpbench.provenance import Started, collect
 from mtpbench.quality import Quality, check_quality
 from mtpbench.records import (
@@ -37,6 +36,7 @@ from mtpbench.records import (
     RunFacts,
 )
 from mtpbench.requests import RequestTable
+from mtpbench.scraper import Scraper
 from mtpbench.store import RawPoint, SweepStore
 
 RESTARTS = 1
@@ -167,7 +167,7 @@ class Ladder:
     async def _serve_point(self, start: Start, point: Point, notes: tuple[str, ...]) -> None:
         live, meter, started = start.live, start.meter, now_utc()
         offsets = {h.process.name: _size(h.log) for h in live.handles}
-        driven, sampler = await self._drive(start, point)
+        driven, scraper = await self._drive(start, point)
         if self.stop.is_set() and not len(driven.table):
             return
         died = live.dead()
@@ -176,8 +176,8 @@ class Ladder:
             died = f"{live.deployment.front} stopped answering"
         raw = RawPoint(
             requests=driven.table,
-            counters=tuple(sampler.counters),
-            power=(*sampler.power, *meter.samples(driven.origin)),
+            counters=tuple(scraper.counters),
+            power=(*scraper.power, *meter.samples(driven.origin)),
             client=driven.client,
             facts=dataclasses.replace(
                 self._facts(point, start),
@@ -208,18 +208,18 @@ class Ladder:
         if died:
             self.observer.trouble(died)
 
-    async def _drive(self, start: Start, point: Point) -> tuple[DriveResult, Sampler]:
+    async def _drive(self, start: Start, point: Point) -> tuple[DriveResult, Scraper]:
         live, scale = start.live, start.live.deployment.time_scale
-        sampler = Sampler(
+        scraper = Scraper(
             live.metrics_urls,
             interval_s=point.measurement.sample_interval_s / scale,
             counters=engine_of(point).counters,
-            power=simulated_power.readings if point.simulation else None,
+            power=simulated_power if point.simulation else None,
             time_scale=scale,
         )
         halt = asyncio.Event()
         watching = asyncio.create_task(self._watch(live, halt))
-        async with sampler, _cancelled_at_end(watching):
+        async with scraper, _cancelled_at_end(watching):
             await start.meter.begin()
             try:
                 driven = await drive(
@@ -237,8 +237,8 @@ class Ladder:
                 )
             finally:
                 await start.meter.end()
-        sampler.start_clock(driven.origin)
-        return driven, sampler
+        scraper.start_clock(driven.origin)
+        return driven, scraper
 
     def _facts(self, point: Point, start: Start) -> RunFacts:
         deciding = [p.name for p in self.deployment.processes if p.role in ("decode", "aggregated")]

@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import node_count, place
+from mtpbench.engines.placement import assemble, node_count, place
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

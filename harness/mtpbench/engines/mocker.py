@@ -11,9 +11,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtpbench.engines import dynamo
-from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import PlacedWorker, place
+from mtpbench.engines.placement import PlacedWorker, assemble, place
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
 

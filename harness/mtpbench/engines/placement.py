@@ -1,4 +1,4 @@
-"""Pure: which nodes and GPUs each worker of a topology gets.
+"""Pure: which nodes and GPUs each worker of a topology gets, and the deployment that its processes make.
 
 Workers fill nodes in order, prefill before decode. A worker that needs more GPUs than a node has spans
 whole nodes; smaller ones share a node. No worker straddles two partly filled nodes.
@@ -6,10 +6,11 @@ whole nodes; smaller ones share a node. No worker straddles two partly filled no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtpbench.errors import UnsupportedError
-from mtpbench.records import Topology, WorkerGroup, WorkerRole
+from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup, WorkerRole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,3 +77,17 @@ def place(topology: Topology, gpus_per_node: int) -> tuple[PlacedWorker, ...]:
 def node_count(workers: tuple[PlacedWorker, ...]) -> int:
     """Nodes that the workers hold."""
     return 1 + max(share.node for worker in workers for share in worker.shares)
+
+
+def assemble(point: Point, processes: Sequence[Process], nodes: int) -> Deployment:
+    """The deployment of some processes; requests go to its router, else to the first of them."""
+    router = next((process.name for process in processes if process.role == "router"), None)
+    return Deployment(
+        key=point.deployment_key,
+        processes=tuple(processes),
+        front=router or processes[0].name,
+        front_port="http",
+        model_name=point.model.served_name,
+        gpus=point.topology.gpus,
+        nodes=nodes,
+    )

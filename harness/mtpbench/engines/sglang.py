@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtpbench.engines import dynamo
-from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
+from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
 from mtpbench.engines.prometheus import spec_gauges
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

@@ -11,9 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import env_of_role, of_role
-from mtpbench.engines.placement import PlacedWorker, node_count, place
+from mtpbench.engines.placement import PlacedWorker, assemble, node_count, place
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 
 from mtpbench.engines import dynamo
-from mtpbench.engines.assembly import assemble
 from mtpbench.engines.flags import as_argv, env_of_role, of_role
-from mtpbench.engines.placement import PlacedWorker, Share, node_count, place
+from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

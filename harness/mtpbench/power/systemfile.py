@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mtpbench.errors import InputError, SweepError
 from mtpbench.power.provisioned import (
@@ -17,8 +17,7 @@ from mtpbench.power.provisioned import (
     RackPower,
     total_w,
 )
-from mtpbench.sweep.explanation import explain
-from mtpbench.sweep.lines import read_yaml
+from mtpbench.yaml_files import read_yaml
 
 Watts = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Date = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")]
@@ -133,12 +132,9 @@ def read_system(path: Path) -> ProvisionedPower:
         SweepError: the file is missing, is no YAML, or a key is wrong; names the line, the key, and what
             would be right.
     """
-    document = read_yaml(path)
+    power = read_yaml(path).checked(SystemFile).power()
     try:
-        power = SystemFile.model_validate(document.data).power()
         total_w(power)
-    except ValidationError as error:
-        raise explain(error, document, SystemFile) from None
     except InputError as error:
         raise SweepError(str(error), path=path) from None
     return power

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from mtpbench.errors import InputError
-from mtpbench.sweep.explanation import explain
-from mtpbench.sweep.lines import read_yaml
+from mtpbench.yaml_files import read_yaml
 
 FOLDER = Path("slurm/clusters")
 _CLOCK = re.compile(r"^(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)$")
@@ -161,8 +160,4 @@ def load_cluster(name: str) -> ClusterProfile:
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         listed = f"known in {FOLDER}: {', '.join(known)}" if known else f"{FOLDER} holds none"
         raise InputError(f"unknown cluster {name!r} ({path} is not there); {listed}, or give a path")
-    document = read_yaml(path)
-    try:
-        return ClusterProfile.model_validate(document.data)
-    except ValidationError as error:
-        raise explain(error, document, ClusterProfile) from None
+    return read_yaml(path).checked(ClusterProfile)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-
-from pydantic import ValidationError
 
 from mtpbench import golden, hardware
 from mtpbench.engines.registry import engine_of
@@ -34,13 +33,13 @@ from mtpbench.records import (
     Workload,
     digest,
 )
-from mtpbench.sweep.checkpoints import MTP_KEYS, mtp_layers
 from mtpbench.sweep.confounds import find_confounds
-from mtpbench.sweep.explanation import explain
-from mtpbench.sweep.lines import KeyPath, LinedYaml, dotted, read_yaml
 from mtpbench.sweep.schema import ArmSpec, SweepFile, TopologySpec
+from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 
 DEFAULT_PROFILE = "dsv4-gb200"
+MTP_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "n_predict")
+"""How configurations name the number of MTP layers (DeepSeek, GLM, MiMo; Qwen3-Next; others)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,11 +66,7 @@ def load_sweep(path: Path) -> Sweep:
         SweepError: something in the file is wrong; names file, line and key, and what would be right.
     """
     document = read_yaml(path)
-    try:
-        spec = SweepFile.model_validate(document.data)
-    except ValidationError as error:
-        raise explain(error, document) from None
-    return _expand(spec, document)
+    return _expand(document.checked(SweepFile), document)
 
 
 def simulate(sweep: Sweep) -> Sweep:
@@ -292,6 +287,24 @@ def _simulation(spec: SweepFile) -> Simulation | None:
         speed=engine.speed,
         faults=tuple(Fault(**fault.model_dump()) for fault in engine.faults),
     )
+
+
+def mtp_layers(model_path: str) -> int | None:
+    """MTP layers that a checkpoint's config.json on this machine declares; None where that can't be known.
+
+    0 where the file is there, is readable, and names none. Hub ids and other machines' paths say nothing.
+    """
+    config = Path(model_path) / "config.json"
+    try:
+        data = json.loads(config.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    # At the top or one level down (`text_config` of models that also see).
+    places = [data, *(value for value in data.values() if isinstance(value, dict))]
+    counts = [place.get(key) for place in places for key in MTP_KEYS]
+    return max((count for count in counts if isinstance(count, int)), default=0)
 
 
 def _info(spec: SweepFile, rack: Hardware, points: tuple[Point, ...]) -> SweepInfo:

@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from mtpbench.load.clock import PointClock
 from mtpbench.load.stamps import STEP_US, WallClock, stamp_receives, unpack_timespec
 from mtpbench.load.timer import Timer
 
@@ -107,11 +106,3 @@ def test_a_later_moment_replaces_the_one_before(timer):
     timer.clear()
     timer.set(time.perf_counter_ns() + 1_000_000)
     assert readable(timer, 5)
-
-
-def test_the_point_clock_is_engine_seconds_since_its_origin():
-    clock = PointClock(10.0, origin=100.0)
-    assert (clock.at(101.5), clock.wall(15.0)) == (15.0, 1.5)
-    before = time.perf_counter()
-    assert clock.at(before) <= clock.now() <= clock.at(time.perf_counter())
-    assert 0 <= PointClock().now() < 5

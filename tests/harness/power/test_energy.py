@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from measured import power_samples
+from mtpbench.engines.prometheus import simulated_power
 from mtpbench.power.energy import REASONS, measure_energy, measure_idle, split_by_node
-from mtpbench.power.simulated import readings
 from mtpbench.records import PowerSample
 from mtpbench.window import Window
 
@@ -169,13 +169,16 @@ def test_the_simulated_source_reads_power_and_energy_per_gpu():
         'mtpbench_sim_gpu_energy_joules_total{gpu="0"} 1e6\n'
         "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 3\n"
     )
-    assert readings(text) == [(0, 512.5, 1e6), (1, 300.0, None)]
-    assert readings("# TYPE other gauge\nother 1\n") == []
+    assert [(gpu.gpu, gpu.power_w, gpu.energy_j) for gpu in simulated_power(text)] == [
+        (0, 512.5, 1e6),
+        (1, 300.0, None),
+    ]
+    assert simulated_power("# TYPE other gauge\nother 1\n") == []
 
 
 def test_unreadable_power_is_an_error_not_an_empty_reading():
     with pytest.raises(ValueError, match="abc"):
-        readings('mtpbench_sim_gpu_power_watts{gpu="0"} abc\n')
+        simulated_power('mtpbench_sim_gpu_power_watts{gpu="0"} abc\n')
 
 
 def test_a_gpu_that_comes_back_is_lost_where_it_was_away_for_longer_than_a_gap():

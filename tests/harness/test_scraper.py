@@ -1,4 +1,4 @@
-"""The sampler: counters and power of several processes, on the load's clock."""
+"""The scraper: counters and power of several processes, on the load's clock."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 import pytest
 from aiohttp import web
 
-from mtpbench.power.sampler import Sampler
-from mtpbench.power.simulated import readings
+from mtpbench.engines.prometheus import simulated_power
 from mtpbench.records import SpecCounters
+from mtpbench.scraper import Scraper
 
 POWER = 'mtpbench_sim_gpu_power_watts{gpu="0"} 500\nmtpbench_sim_gpu_energy_joules_total{gpu="0"} %d\n'
 
@@ -24,7 +24,7 @@ def read_counters(text):
 
 
 def sample(handlers, seconds=0.25, *, names=None, **options):
-    """Sample a server with one handler per process for a while; the sampler afterwards."""
+    """Sample a server with one handler per process for a while; the scraper afterwards."""
 
     async def main():
         app = web.Application()
@@ -36,12 +36,12 @@ def sample(handlers, seconds=0.25, *, names=None, **options):
         port = runner.addresses[0][1]
         urls = {name: f"http://127.0.0.1:{port}/{name}" for name in names or handlers}
         try:
-            async with Sampler(urls, **{"interval_s": 0.05, **options}) as sampler:
-                sampler.start_clock(time.perf_counter())
+            async with Scraper(urls, **{"interval_s": 0.05, **options}) as scraper:
+                scraper.start_clock(time.perf_counter())
                 await asyncio.sleep(seconds)
         finally:
             await runner.cleanup()
-        return sampler
+        return scraper
 
     return asyncio.run(main())
 
@@ -58,26 +58,26 @@ def counting():
 
 
 def test_it_samples_before_the_origin_during_the_run_and_after_it():
-    sampler = sample({"d0": counting()}, counters=read_counters, power=readings)
-    times = [s.time_s for s in sampler.counters]
+    scraper = sample({"d0": counting()}, counters=read_counters, power=simulated_power)
+    times = [s.time_s for s in scraper.counters]
     assert times[0] < 0 < times[1]
     assert times == sorted(times)
     assert times[-1] > 0.2
-    assert [s.counters.drafts for s in sampler.counters] == list(range(1, len(times) + 1))
-    assert {s.reason for s in sampler.counters} == {None}
-    assert [s.energy_j for s in sampler.power] == [10 * (i + 1) for i in range(len(times))]
-    assert {(s.process, s.gpu, s.power_w) for s in sampler.power} == {("d0", 0, 500.0)}
+    assert [s.counters.drafts for s in scraper.counters] == list(range(1, len(times) + 1))
+    assert {s.reason for s in scraper.counters} == {None}
+    assert [s.energy_j for s in scraper.power] == [10 * (i + 1) for i in range(len(times))]
+    assert {(s.process, s.gpu, s.power_w) for s in scraper.power} == {("d0", 0, 500.0)}
 
 
 def test_times_are_engine_seconds():
-    sampler = sample({"d0": counting()}, counters=read_counters, time_scale=10.0)
-    assert sampler.counters[-1].time_s > 2.0
-    assert sampler.power == []
+    scraper = sample({"d0": counting()}, counters=read_counters, time_scale=10.0)
+    assert scraper.counters[-1].time_s > 2.0
+    assert scraper.power == []
 
 
 def test_every_process_is_sampled():
-    sampler = sample({"d0": counting(), "d1": counting()}, counters=read_counters)
-    assert {s.process for s in sampler.counters} == {"d0", "d1"}
+    scraper = sample({"d0": counting(), "d1": counting()}, counters=read_counters)
+    assert {s.process for s in scraper.counters} == {"d0", "d1"}
 
 
 def test_a_failed_scrape_is_a_sample_with_its_reason_and_the_others_go_on():
@@ -88,13 +88,13 @@ def test_a_failed_scrape_is_a_sample_with_its_reason_and_the_others_go_on():
         return web.Response(text='mtpbench_sim_gpu_power_watts{gpu="0"} abc\n')
 
     handlers = {"good": counting(), "busy": busy, "garbled": garbled}
-    sampler = sample(handlers, names=[*handlers, "absent"], counters=read_counters, power=readings)
-    reasons = {s.process: s.reason for s in sampler.counters}
+    scraper = sample(handlers, names=[*handlers, "absent"], counters=read_counters, power=simulated_power)
+    reasons = {s.process: s.reason for s in scraper.counters}
     assert reasons["good"] is None
     assert (reasons["busy"], reasons["absent"]) == ("http_500", "http_404")
     assert reasons["garbled"].startswith("unreadable metrics")
-    assert {s.counters for s in sampler.counters if s.process != "good"} == {None}
-    assert {s.process for s in sampler.power} == {"good"}
+    assert {s.counters for s in scraper.counters if s.process != "good"} == {None}
+    assert {s.process for s in scraper.power} == {"good"}
 
 
 def test_a_process_that_is_gone_is_a_reason_not_an_exception():
@@ -104,8 +104,8 @@ def test_a_process_that_is_gone_is_a_reason_not_an_exception():
         server.close()
         await server.wait_closed()
         urls = {"d0": f"http://127.0.0.1:{port}/metrics"}
-        async with Sampler(urls, interval_s=1, counters=read_counters) as sampler:
-            return sampler
+        async with Scraper(urls, interval_s=1, counters=read_counters) as scraper:
+            return scraper
 
     samples = asyncio.run(main()).counters
     assert len(samples) == 2
