@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mtpbench.requests import UNKNOWN, RequestTable
+from mtpbench.requests import UNKNOWN, RequestTable, whole_us
 from mtpbench.store.columns import read_requests, write_requests
 
 EVENTS_PER_REQUEST = 366
@@ -45,9 +45,9 @@ def lifelike(events: int, noise_s: float) -> RequestTable:
         index=np.arange(rows),
         slot=np.arange(rows) % 16_384,
         warmup=np.zeros(rows, np.bool_),
-        scheduled_s=sent,
-        sent_s=sent,
-        end_s=times[:, -1],
+        scheduled_us=whole_us(sent),
+        sent_us=whole_us(sent),
+        end_us=whole_us(times[:, -1]),
         asked_prompt_tokens=np.full(rows, 8192),
         asked_output_tokens=tokens[:, -1],
         prompt_tokens=np.full(rows, 8192),
@@ -56,9 +56,9 @@ def lifelike(events: int, noise_s: float) -> RequestTable:
         error=nothing,
         error_detail=nothing,
         chunk_offsets=np.concatenate(([0], np.cumsum(counts))),
-        chunk_times_s=times.ravel(),
+        chunk_times_us=whole_us(times.ravel()),
         chunk_tokens=tokens.ravel(),
-    ).rounded()
+    )
 
 
 def write_plain(table: RequestTable, path: Path) -> None:
@@ -88,7 +88,7 @@ def main(millions: float) -> None:
         shown.add_column(heading, justify="right", no_wrap=True)
     for noise_s in NOISES_S:
         table = lifelike(int(millions * 1e6), noise_s)
-        events = len(table.chunk_times_s)
+        events = len(table.chunk_times_us)
         with tempfile.TemporaryDirectory() as folder:
             ours, plain = Path(folder) / "ours.parquet", Path(folder) / "plain.parquet"
             began = time.perf_counter()
@@ -96,7 +96,7 @@ def main(millions: float) -> None:
             written = time.perf_counter()
             again = read_requests(ours)
             read = time.perf_counter()
-            assert np.array_equal(again.chunk_times_s, table.chunk_times_s)
+            assert np.array_equal(again.chunk_times_us, table.chunk_times_us)
             assert np.array_equal(again.chunk_tokens, table.chunk_tokens)
             write_plain(table, plain)
             sizes = ours.stat().st_size, plain.stat().st_size

@@ -87,7 +87,7 @@ def requests() -> RequestTable:
         )
         for i in range(120)
     ]
-    return RequestTable.from_records(records).rounded()
+    return RequestTable.from_records(records)
 
 
 def load_plainly(folder: Path) -> pd.DataFrame:

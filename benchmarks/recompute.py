@@ -43,7 +43,7 @@ from mtpbench.records import (
     WorkerGroup,
     Workload,
 )
-from mtpbench.requests import RequestTable
+from mtpbench.requests import RequestTable, whole_us
 from mtpbench.run import recompute
 from mtpbench.store import RawPoint, SweepStore
 
@@ -71,9 +71,9 @@ def closed_loop(millions: float) -> RequestTable:
         index=np.arange(rows),
         slot=np.arange(rows) % slots,
         warmup=np.arange(rows) < slots,
-        scheduled_s=sent,
-        sent_s=sent,
-        end_s=times[:, :, -1].ravel(),
+        scheduled_us=whole_us(sent),
+        sent_us=whole_us(sent),
+        end_us=whole_us(times[:, :, -1].ravel()),
         asked_prompt_tokens=np.full(rows, 8192),
         asked_output_tokens=outputs,
         prompt_tokens=np.full(rows, 8192),
@@ -82,9 +82,9 @@ def closed_loop(millions: float) -> RequestTable:
         error=np.full(rows, None, object),
         error_detail=np.full(rows, None, object),
         chunk_offsets=np.arange(rows + 1) * EVENTS_PER_REQUEST,
-        chunk_times_s=times.ravel(),
+        chunk_times_us=whole_us(times.ravel()),
         chunk_tokens=tokens.ravel(),
-    ).rounded()
+    )
 
 
 def store(root: Path, millions: float) -> None:
@@ -135,6 +135,8 @@ def ours(directory: Path) -> dict[str, float]:
 def plain(directory: Path) -> dict[str, float]:
     """The straightforward way."""
     requests = pd.read_parquet(directory / "requests.parquet")
+    for name in ("sent", "end"):
+        requests[f"{name}_s"] = requests[f"{name}_us"] * 1e-6
     chunks = requests.explode(["chunk_gaps_us", "chunk_tokens_brought"], ignore_index=True)
     chunks = chunks.astype({"chunk_gaps_us": "int64", "chunk_tokens_brought": "int64"})
     by_request = chunks.groupby("index")

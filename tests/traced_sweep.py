@@ -67,7 +67,7 @@ def measured(
     point: Point, requests: Sequence[RequestRecord], health: ClientHealth | None = HEALTH
 ) -> tuple[Point, RawPoint, Any]:
     """A point, what was recorded of it, and the result that the harness derives."""
-    table = RequestTable.from_records(requests).rounded()
+    table = RequestTable.from_records(requests)
     drafting = point.arm.speculation is not None
     counters = counter_samples(seconds=SECONDS + 5) if drafting else ()
     power = power_samples(2, seconds=SECONDS + 5.0, watts=500.0 + 7 * point.concurrency)

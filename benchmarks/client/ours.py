@@ -109,7 +109,7 @@ def measure(job: Job) -> dict[str, Any]:
         "tpot_mean_ms": float(found.tpot_s.mean()) * 1e3 if len(found.tpot_s) else None,
         "stamp_error_us": spread(errors_ns, 1e-3),
         "reader_lag_ms": spread(lags_ns, 1e-6),
-        "events_per_read": len(table.chunk_times_s) / max(worker.watch.reads, 1),
+        "events_per_read": len(table.chunk_times_us) / max(worker.watch.reads, 1),
         "ended_ns": Voice.origin_ns + int(ended_s * 1e9),
         "schedule_start_ns": Voice.origin_ns,
         "connected_beforehand": True,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtpbench.records import RequestRecord
-from mtpbench.requests import UNKNOWN, Ints, RequestRows, RequestTable, seconds, whole_us
+from mtpbench.requests import UNKNOWN, Ints, RequestRows, RequestTable
 
 BATCH_CHUNKS = 1 << 17
 """About so many chunks make a batch: its arrays stay in the processor's cache. A request is never split."""
@@ -114,7 +114,7 @@ class PackedTable(RequestRows):
         return RequestTable(
             **self.row_columns(),
             chunk_offsets=offsets,
-            chunk_times_s=seconds(np.concatenate([none, *times_us])),
+            chunk_times_us=np.concatenate([none, *times_us]),
             chunk_tokens=np.concatenate([none, *tokens]),
         )
 
@@ -123,7 +123,7 @@ Requests = RequestTable | PackedTable
 
 
 def batches(table: Requests, chunks: int = BATCH_CHUNKS) -> Iterator[ChunkBatch]:
-    """The chunks of a table, times rounded to whole microseconds.
+    """The chunks of a table.
 
     Args:
         table: the requests.
@@ -153,8 +153,8 @@ def _encode(table: RequestTable, rows: slice) -> ChunkBatch:
     begin, end = int(table.chunk_offsets[rows.start]), int(table.chunk_offsets[rows.stop])
     offsets = table.chunk_offsets[rows.start : rows.stop + 1] - begin
     filled = np.diff(offsets) > 0
-    firsts, sent_us = offsets[:-1][filled], whole_us(table.sent_s[rows])
-    times, tokens = whole_us(table.chunk_times_s[begin:end]), table.chunk_tokens[begin:end]
+    firsts, sent_us = offsets[:-1][filled], table.sent_us[rows]
+    times, tokens = table.chunk_times_us[begin:end], table.chunk_tokens[begin:end]
     gaps, brought = np.diff(times, prepend=0), np.diff(tokens, prepend=0)
     gaps[firsts] = times[firsts] - sent_us[filled]
     brought[firsts] = tokens[firsts]

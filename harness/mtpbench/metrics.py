@@ -80,8 +80,8 @@ def measure(
     figures = latencies(rows, counted)
     blocks = time_blocks.cut(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
     gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady)
-    edges = [edge for window in (steady, whole, *blocks) if window for edge in (window.start_s, window.end_s)]
-    counts = count_tokens(table, edges, gaps.add)
+    windows = [window for window in (steady, whole, *blocks) if window]
+    counts = count_tokens(table, windows, gaps.add)
 
     def rates_over(window: Window) -> Rates:
         return _rates(rows, window, counts, point.topology.gpus)
@@ -163,7 +163,7 @@ def rates(table: Requests, window: Window, gpus: int) -> Rates:
         window: counted are moments in (start, end].
         gpus: all GPUs of the deployment.
     """
-    return _rates(table, window, count_tokens(table, (window.start_s, window.end_s)), gpus)
+    return _rates(table, window, count_tokens(table, [window]), gpus)
 
 
 def _rates(rows: RequestRows, window: Window, counts: TokenCounts, gpus: int) -> Rates:

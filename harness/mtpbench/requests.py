@@ -23,7 +23,7 @@ UNKNOWN = -1
 
 
 def whole_us(times_s: Floats) -> Ints:
-    """Times in whole microseconds."""
+    """Times in whole microseconds: what comes from outside is rounded here, once."""
     return np.rint(times_s * 1e6).astype(np.int64)
 
 
@@ -39,7 +39,7 @@ class RequestRows:
     Args:
         index, slot: (n,) int64.
         warmup: (n,) bool.
-        scheduled_s, sent_s, end_s: (n,) engine seconds since the point's start.
+        scheduled_us, sent_us, end_us: (n,) int64, engine microseconds since the point's start.
         asked_prompt_tokens, asked_output_tokens: (n,) int64.
         prompt_tokens, output_tokens: (n,) int64 as the server counted, `UNKNOWN` where it did not say.
         finish_reason, error, error_detail: (n,) object arrays of str or None.
@@ -49,9 +49,9 @@ class RequestRows:
     index: Ints
     slot: Ints
     warmup: npt.NDArray[np.bool_]
-    scheduled_s: Floats
-    sent_s: Floats
-    end_s: Floats
+    scheduled_us: Ints
+    sent_us: Ints
+    end_us: Ints
     asked_prompt_tokens: Ints
     asked_output_tokens: Ints
     prompt_tokens: Ints
@@ -63,6 +63,21 @@ class RequestRows:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def scheduled_s(self) -> Floats:
+        """(n,) `scheduled_us` in seconds."""
+        return seconds(self.scheduled_us)
+
+    @property
+    def sent_s(self) -> Floats:
+        """(n,) `sent_us` in seconds."""
+        return seconds(self.sent_us)
+
+    @property
+    def end_s(self) -> Floats:
+        """(n,) `end_us` in seconds."""
+        return seconds(self.end_us)
 
     @property
     def ok(self) -> npt.NDArray[np.bool_]:
@@ -90,13 +105,18 @@ class RequestTable(RequestRows):
     """Requests with their chunks in full.
 
     Args:
-        chunk_times_s: (m,) engine seconds, rising within a row.
+        chunk_times_us: (m,) int64 engine microseconds, rising within a row.
         chunk_tokens: (m,) int64 cumulative output tokens after each chunk, `UNKNOWN` for every chunk of
             a row whose server does not say.
     """
 
-    chunk_times_s: Floats
+    chunk_times_us: Ints
     chunk_tokens: Ints
+
+    @property
+    def chunk_times_s(self) -> Floats:
+        """(m,) `chunk_times_us` in seconds."""
+        return seconds(self.chunk_times_us)
 
     @property
     def first_chunk_s(self) -> Floats:
@@ -111,18 +131,8 @@ class RequestTable(RequestRows):
     def _edge_chunk(self, at: Ints) -> Floats:
         times = np.full(len(self), np.nan)
         some = self.chunk_counts > 0
-        times[some] = self.chunk_times_s[at[some]]
+        times[some] = seconds(self.chunk_times_us[at[some]])
         return times
-
-    def rounded(self) -> RequestTable:
-        """The same with every time in whole microseconds, as it is stored."""
-        return dataclasses.replace(
-            self,
-            scheduled_s=seconds(whole_us(self.scheduled_s)),
-            sent_s=seconds(whole_us(self.sent_s)),
-            end_s=seconds(whole_us(self.end_s)),
-            chunk_times_s=seconds(whole_us(self.chunk_times_s)),
-        )
 
     def summarised(self) -> RequestTable:
         """The same with only the first and the last chunk of each request."""
@@ -133,13 +143,13 @@ class RequestTable(RequestRows):
         return dataclasses.replace(
             self,
             chunk_offsets=offsets,
-            chunk_times_s=self.chunk_times_s[kept],
+            chunk_times_us=self.chunk_times_us[kept],
             chunk_tokens=self.chunk_tokens[kept],
         )
 
     @classmethod
     def from_records(cls, records: Iterable[RequestRecord]) -> RequestTable:
-        """The table of some records, ordered by index."""
+        """The table of some records, ordered by index, their times rounded to whole microseconds."""
         rows = sorted(records, key=lambda record: record.index)
         counts = [len(row.chunk_times_s) for row in rows]
         tokens = [
@@ -154,8 +164,8 @@ class RequestTable(RequestRows):
             values = (getattr(row, name) for row in rows)
             return np.array([UNKNOWN if value is None else value for value in values], np.int64)
 
-        def floats(name: str) -> Floats:
-            return np.array([getattr(row, name) for row in rows], np.float64)
+        def times_us(name: str) -> Ints:
+            return whole_us(np.array([getattr(row, name) for row in rows], np.float64))
 
         def objects(name: str) -> npt.NDArray[np.object_]:
             column = np.empty(len(rows), object)
@@ -166,9 +176,9 @@ class RequestTable(RequestRows):
             index=ints("index"),
             slot=ints("slot"),
             warmup=np.array([row.warmup for row in rows], np.bool_),
-            scheduled_s=floats("scheduled_s"),
-            sent_s=floats("sent_s"),
-            end_s=floats("end_s"),
+            scheduled_us=times_us("scheduled_s"),
+            sent_us=times_us("sent_s"),
+            end_us=times_us("end_s"),
             asked_prompt_tokens=ints("asked_prompt_tokens"),
             asked_output_tokens=ints("asked_output_tokens"),
             prompt_tokens=ints("prompt_tokens"),
@@ -177,7 +187,7 @@ class RequestTable(RequestRows):
             error=objects("error"),
             error_detail=objects("error_detail"),
             chunk_offsets=np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64),
-            chunk_times_s=np.concatenate(times) if times else np.empty(0),
+            chunk_times_us=whole_us(np.concatenate([np.empty(0), *times])),
             chunk_tokens=np.concatenate(tokens) if tokens else np.empty(0, np.int64),
         )
 
@@ -187,6 +197,8 @@ class RequestTable(RequestRows):
         def known(value: Any) -> int | None:
             return None if value == UNKNOWN else int(value)
 
+        scheduled_s, sent_s, end_s = self.scheduled_s, self.sent_s, self.end_s
+        times_s = self.chunk_times_s
         for i in range(len(self)):
             chunks = slice(int(self.chunk_offsets[i]), int(self.chunk_offsets[i + 1]))
             tokens = tuple(int(t) for t in self.chunk_tokens[chunks])
@@ -194,10 +206,10 @@ class RequestTable(RequestRows):
                 index=int(self.index[i]),
                 slot=int(self.slot[i]),
                 warmup=bool(self.warmup[i]),
-                scheduled_s=float(self.scheduled_s[i]),
-                sent_s=float(self.sent_s[i]),
-                end_s=float(self.end_s[i]),
-                chunk_times_s=tuple(float(t) for t in self.chunk_times_s[chunks]),
+                scheduled_s=float(scheduled_s[i]),
+                sent_s=float(sent_s[i]),
+                end_s=float(end_s[i]),
+                chunk_times_s=tuple(float(t) for t in times_s[chunks]),
                 chunk_tokens=None if UNKNOWN in tokens else tokens,
                 asked_prompt_tokens=int(self.asked_prompt_tokens[i]),
                 asked_output_tokens=int(self.asked_output_tokens[i]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtpbench.chunks import ChunkBatch, Requests, batches
-from mtpbench.requests import UNKNOWN, Floats, Ints, whole_us
+from mtpbench.requests import UNKNOWN, Floats, Ints
 from mtpbench.window import Window
 
 _ROW_BITS = 44
@@ -29,22 +29,21 @@ class TokenCounts:
 
     def within(self, window: Window) -> Floats:
         """(n,) output tokens of each request in (start, end], both of which are among the moments."""
-        edges = whole_us(np.array([window.start_s, window.end_s]))
-        start, end = np.searchsorted(self.moments_us, edges)
+        start, end = np.searchsorted(self.moments_us, window.edges_us)
         return np.asarray(self.tokens[:, end] - self.tokens[:, start])
 
 
 def count_tokens(
-    table: Requests, moments_s: Sequence[float], seen: Callable[[ChunkBatch], None] | None = None
+    table: Requests, windows: Sequence[Window], seen: Callable[[ChunkBatch], None] | None = None
 ) -> TokenCounts:
-    """Output tokens that each request had brought by some moments, in one pass over its chunks.
+    """Output tokens that each request had brought by the edges of some windows, in one pass over its chunks.
 
     Args:
         table: the requests.
-        moments_s: in any order.
+        windows: in any order.
         seen: told of every batch, so that one pass serves others too.
     """
-    moments_us = np.unique(whole_us(np.array(moments_s, np.float64)))
+    moments_us = np.unique(np.array([window.edges_us for window in windows], np.int64))
     tokens = [np.empty((0, len(moments_us)))]
     for batch in batches(table):
         tokens.append(tokens_by(batch, table.output_tokens[batch.rows], moments_us))

@@ -70,7 +70,7 @@ def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
     lengths = draw_lengths(point.workload, loop.total, point.seed)
     run = simulate_point(point, engine_of(point).limits(point), lengths, loop)
     raw = RawPoint(
-        requests=run.requests.rounded(),
+        requests=run.requests,
         counters=run.counters,
         power=run.power,
         client=ClientHealth(),

@@ -27,6 +27,11 @@ class Window:
         """Length of the stretch."""
         return self.end_s - self.start_s
 
+    @property
+    def edges_us(self) -> tuple[int, int]:
+        """Both edges in whole microseconds."""
+        return round(self.start_s * 1e6), round(self.end_s * 1e6)
+
 
 def steady_window(table: RequestTable, concurrency: int) -> Window | None:
     """The time in which all slots were busy and warm; None where there was no such time.

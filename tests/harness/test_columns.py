@@ -9,6 +9,8 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def test_any_table_of_whole_microseconds_comes_back_to_the_bit(data, group: int,
         counted = data.draw(st.booleans())
         more = {"chunk_tokens": counts if counted else None}
         records.append(make_request(index, index, sent, times, **more))
-    table = RequestTable.from_records(records).rounded()
+    table = RequestTable.from_records(records)
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.multiple(columns, _GROUP_CHUNKS=group, BATCH_CHUNKS=piece),
@@ -45,15 +47,29 @@ def test_any_table_of_whole_microseconds_comes_back_to_the_bit(data, group: int,
         np.testing.assert_array_equal(getattr(again, field.name), getattr(table, field.name))
 
 
+def test_times_that_older_schemas_hold_in_seconds_are_read_exactly(tmp_path: Path) -> None:
+    table = RequestTable.from_records([make_request(i, i, 0.1 * i, [1e3 + 0.1 * i]) for i in range(50)])
+    path = tmp_path / "requests.parquet"
+    write_requests(table, path)
+    stored = pq.read_table(path)
+    for name in ("scheduled", "sent", "end"):
+        at = stored.schema.get_field_index(f"{name}_us")
+        stored = stored.set_column(at, f"{name}_s", pa.array(getattr(table, f"{name}_s")))
+    pq.write_table(stored, path)
+    again = read_requests(path)
+    for field in dataclasses.fields(RequestTable):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(table, field.name))
+
+
 def test_chunks_are_packed_into_few_bytes(tmp_path: Path) -> None:
-    write_requests(RequestTable.from_records(steady_load(rounds=50)).rounded(), tmp_path / "requests.parquet")
+    write_requests(RequestTable.from_records(steady_load(rounds=50)), tmp_path / "requests.parquet")
     (batch,) = read_packed(tmp_path / "requests.parquet").chunks
     assert (batch.gaps_us.dtype, batch.brought.dtype) == (np.int32, np.int8)
 
 
 def test_a_file_that_ends_early_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "requests.parquet"
-    write_requests(RequestTable.from_records(steady_load(rounds=50)).rounded(), path)
+    write_requests(RequestTable.from_records(steady_load(rounds=50)), path)
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + bytes(200) + whole[300:])
     with pytest.raises(StoreError, match=r"requests\.parquet: can't be read"):

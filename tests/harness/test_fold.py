@@ -55,7 +55,7 @@ def tables(draw) -> RequestTable:
             "error": "http_503" if failed else None,
         }
         records.append(make_request(index, slot, sent * 1e-6, [us * 1e-6 for us in times], **more))
-    return RequestTable.from_records(records).rounded()
+    return RequestTable.from_records(records)
 
 
 @given(tables(), st.integers(1, 9), st.booleans())
@@ -105,7 +105,7 @@ def test_a_table_of_many_batches_is_folded_like_any_other():
                 index, index % 2, float(times[0] - gaps_us[0]) * 1e-6, (times * 1e-6).tolist(), **more
             )
         )
-    table = RequestTable.from_records(records).rounded()
+    table = RequestTable.from_records(records)
     assert len(list(batches(table))) > 3
     result = result_of(table)
     assert result == result_of(pack(table, 100_000))

@@ -22,7 +22,7 @@ RECORDS = [
         finish_reason=None,
         end_s=0.2,
     ),
-    make_request(2, 0, 0.2, [0.7], chunk_tokens=None, warmup=True),
+    make_request(2, 0, 0.25, [0.75], chunk_tokens=None, warmup=True),
 ]
 
 
@@ -42,8 +42,8 @@ def test_unknown_counts_and_missing_chunks_are_marked():
     assert table.chunk_rows.tolist() == [0, 0, 2]
     assert table.ok.tolist() == [True, False, True]
     assert np.isnan(table.first_chunk_s[1])
-    assert table.first_chunk_s[[0, 2]].tolist() == [0.5, 0.7]
-    assert table.last_chunk_s[[0, 2]].tolist() == [1.0, 0.7]
+    assert table.first_chunk_s[[0, 2]].tolist() == [0.5, 0.75]
+    assert table.last_chunk_s[[0, 2]].tolist() == [1.0, 0.75]
 
 
 def test_an_empty_table_has_no_rows():

@@ -72,7 +72,7 @@ def raw_point(requests: int = 8) -> RawPoint:
         drafts=10.0, draft_tokens=30.0, accepted_tokens=15.0, per_position=(8.0, 5.0, 2.0)
     )
     return RawPoint(
-        requests=RequestTable.from_records(records).rounded(),
+        requests=RequestTable.from_records(records),
         counters=(
             CounterSample(time_s=0.0, process="decode-0", counters=counters),
             CounterSample(time_s=1.0, process="decode-0", counters=None, reason="timeout"),

@@ -27,14 +27,14 @@ def test_starts_when_the_first_measured_request_is_sent_and_ends_when_a_slot_run
 
 def test_starts_only_when_every_slot_has_streamed_a_token():
     records = steady_load(warmup_rounds=0)
-    records[1] = make_request(1, 1, 0.0, [0.9, 1.0])
-    assert steady_window(table(records), 2) == Window(start_s=0.9, end_s=4.0)
+    records[1] = make_request(1, 1, 0.0, [0.875, 1.0])
+    assert steady_window(table(records), 2) == Window(start_s=0.875, end_s=4.0)
 
 
 def test_ends_with_the_slot_that_is_free_first():
     records = steady_load()
-    records[-1] = make_request(7, 1, 3.0, [3.1, 3.2])
-    assert steady_window(table(records), 2) == Window(start_s=1.0, end_s=3.2)
+    records[-1] = make_request(7, 1, 3.0, [3.125, 3.25])
+    assert steady_window(table(records), 2) == Window(start_s=1.0, end_s=3.25)
 
 
 def test_works_with_one_slot():

@@ -21,7 +21,7 @@ from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job
 from mtpbench.load.limits import SPARE_DESCRIPTORS, most_descriptors
 from mtpbench.records import Load, Measurement, Workload
-from mtpbench.window import point_window
+from mtpbench.window import inside, point_window
 
 STREAMS = (128, 512, 1024, 1536, 2048, 3072)
 OUTPUT_TOKENS = 128
@@ -92,8 +92,7 @@ def _events_per_s(driven: DriveResult, streams: int) -> float:
     window = point_window(driven.table, streams, open_loop=False)
     if window is None:
         return 0.0
-    times = driven.table.chunk_times_s
-    return float(((times > window.start_s) & (times <= window.end_s)).sum() / window.duration_s)
+    return float(inside(driven.table.chunk_times_s, window).sum() / window.duration_s)
 
 
 @contextlib.asynccontextmanager

@@ -55,7 +55,7 @@ def judge_client(
     Args:
         notes: one for each process that ended in order.
         facts: what else is known.
-        table: the requests, in engine seconds.
+        table: the requests, in engine time.
         concurrency: slots asked for.
         scale: engine seconds per wall second.
         open_loop: whether requests started by the clock.
@@ -65,7 +65,7 @@ def judge_client(
     reads, coalesced, cpu = (_sums(notes, column, window, scale) for column in (1, 2, 3))
     wall_s = (window.duration_s / scale) if window else None
     # The slots' first requests have no schedule: they start together, as fast as the client can.
-    later = (table.scheduled_s > 0) if not open_loop else np.ones(len(table), np.bool_)
+    later = (table.scheduled_us > 0) if not open_loop else np.ones(len(table), np.bool_)
     send_lags = (table.sent_s - table.scheduled_s)[later & ~table.warmup]
     return ClientHealth(
         transport=facts.transport,

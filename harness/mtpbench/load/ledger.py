@@ -20,7 +20,7 @@ import numpy as np
 
 from mtpbench.load.pacer import Schedule, Turn
 from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Answer, Stream
-from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable
+from mtpbench.requests import UNKNOWN, Ints, RequestTable
 from mtpbench.workload import Lengths
 
 ROW = np.dtype(
@@ -130,7 +130,7 @@ class Death:
 def read_table(
     directory: Path, schedule: Schedule, workers: int, deaths: Sequence[Death], lengths: Lengths
 ) -> RequestTable:
-    """The requests that all processes wrote, as one table in engine seconds, ordered by index.
+    """The requests that all processes wrote, as one table in engine time, ordered by index.
 
     What a dead process had started and not written is there too, failed as `worker_died`.
 
@@ -205,8 +205,8 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
     unknown[np.repeat(np.arange(len(rows)), counts)[tokens == UNCOUNTED]] = True
     tokens[np.repeat(unknown, counts)] = UNKNOWN
 
-    def in_engine_s(wall_us: Ints) -> Floats:
-        return np.asarray(wall_us * (time_scale * 1e-6), np.float64)
+    def in_engine_us(wall_us: Ints) -> Ints:
+        return np.ascontiguousarray(wall_us if time_scale == 1 else np.rint(wall_us * time_scale), np.int64)
 
     def ints(name: str) -> Ints:
         return np.ascontiguousarray(rows[name])
@@ -215,9 +215,9 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
         index=ints("index"),
         slot=ints("slot"),
         warmup=ints("warmup").astype(np.bool_),
-        scheduled_s=in_engine_s(rows["scheduled_us"]),
-        sent_s=in_engine_s(rows["sent_us"]),
-        end_s=in_engine_s(rows["end_us"]),
+        scheduled_us=in_engine_us(rows["scheduled_us"]),
+        sent_us=in_engine_us(rows["sent_us"]),
+        end_us=in_engine_us(rows["end_us"]),
         asked_prompt_tokens=ints("asked_prompt_tokens"),
         asked_output_tokens=ints("asked_output_tokens"),
         prompt_tokens=ints("prompt_tokens"),
@@ -226,6 +226,6 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
         error=texts[:, 1],
         error_detail=texts[:, 2],
         chunk_offsets=offsets,
-        chunk_times_s=in_engine_s(packed >> TOKEN_BITS),
+        chunk_times_us=in_engine_us(packed >> TOKEN_BITS),
         chunk_tokens=tokens,
-    ).rounded()
+    )

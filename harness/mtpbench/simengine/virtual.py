@@ -17,7 +17,7 @@ from mtpbench.records import (
     SpecCounters,
     WorkerRole,
 )
-from mtpbench.requests import Ints, RequestTable
+from mtpbench.requests import Ints, RequestTable, whole_us
 from mtpbench.simengine.cluster import Cluster
 from mtpbench.simengine.faults import SILENTLY_OFF
 from mtpbench.simengine.job import Emission
@@ -152,18 +152,18 @@ class _Recorder:
         sizes = np.fromiter(map(len, self._keys), np.int64, len(self._keys))
         keys = np.concatenate(self._keys)
         order = np.argsort(keys, kind="stable")
-        times = np.repeat(np.array(self._times), sizes)[order]
+        times_us = np.repeat(whole_us(np.array(self._times)), sizes)[order]
         tokens = np.concatenate(self._tokens)[order]
         offsets = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=n)))).astype(np.int64)
-        sent = np.array(self._sent_s)
+        sent_us = whole_us(np.array(self._sent_s))
         last = offsets[1:] - 1
         return RequestTable(
             index=np.arange(n, dtype=np.int64),
             slot=np.array(self.slot_of, np.int64),
             warmup=np.array(self._warmup, np.bool_),
-            scheduled_s=sent,
-            sent_s=sent,
-            end_s=times[last],
+            scheduled_us=sent_us,
+            sent_us=sent_us,
+            end_us=times_us[last],
             asked_prompt_tokens=self.prompts,
             asked_output_tokens=self.outputs,
             prompt_tokens=self.prompts,
@@ -172,7 +172,7 @@ class _Recorder:
             error=np.full(n, None, object),
             error_detail=np.full(n, None, object),
             chunk_offsets=offsets,
-            chunk_times_s=times,
+            chunk_times_us=times_us,
             chunk_tokens=tokens,
         )
 

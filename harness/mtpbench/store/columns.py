@@ -15,18 +15,18 @@ from mtpbench.errors import StoreError
 from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json
 from mtpbench.requests import UNKNOWN, Ints, RequestTable, whole_us
 
-_INTS = ("index", "slot", "asked_prompt_tokens", "asked_output_tokens")
+_TIMES = {"scheduled_us": "scheduled_s", "sent_us": "sent_s", "end_us": "end_s"}
+"""The columns of times, and what they are called up to schema 4, which held them as float seconds."""
+_INTS = ("index", "slot", "asked_prompt_tokens", "asked_output_tokens", *_TIMES)
 _KNOWN_OR_NULL = ("prompt_tokens", "output_tokens")
-_FLOATS = ("scheduled_s", "sent_s", "end_s")
 _GAUGE = pa.struct([("rank", pa.string()), ("length", pa.float64()), ("verify_calls", pa.float64())])
 _GAPS, _BROUGHT = "chunk_gaps_us", "chunk_tokens_brought"
 _TEXTS = ("finish_reason", "error", "error_detail")
-_ROW_COLUMNS = (*_INTS, "warmup", *_FLOATS, *_KNOWN_OR_NULL, *_TEXTS)
+_ROW_COLUMNS = (*_INTS, "warmup", *_KNOWN_OR_NULL, *_TEXTS)
 _REQUESTS = pa.schema(
     [
         *((name, pa.int64()) for name in _INTS),
         ("warmup", pa.bool_()),
-        *((name, pa.float64()) for name in _FLOATS),
         *((name, pa.int64()) for name in _KNOWN_OR_NULL),
         *((name, pa.string()) for name in _TEXTS),
         (_GAPS, pa.large_list(pa.int64())),
@@ -55,7 +55,7 @@ def write_requests(table: Requests, path: Path) -> None:
 
 def _columns(table: Requests, batch: ChunkBatch) -> dict[str, Any]:
     columns: dict[str, Any] = {
-        name: pa.array(getattr(table, name)[batch.rows]) for name in (*_INTS, "warmup", *_FLOATS)
+        name: pa.array(getattr(table, name)[batch.rows]) for name in (*_INTS, "warmup")
     }
     for name in _KNOWN_OR_NULL:
         columns[name] = _nullable(getattr(table, name)[batch.rows])
@@ -88,11 +88,15 @@ def read_packed(path: Path) -> PackedTable:
 
 
 def _packed(file: pq.ParquetFile) -> PackedTable:
-    data = file.read(columns=list(_ROW_COLUMNS))
-    columns: dict[str, Any] = {name: data[name].to_numpy() for name in (*_INTS, "warmup", *_FLOATS)}
+    there = file.schema_arrow.names
+    data = file.read(columns=[name if name in there else _TIMES[name] for name in _ROW_COLUMNS])
+    columns: dict[str, Any] = {
+        name: data[name].to_numpy() if name in there else whole_us(data[_TIMES[name]].to_numpy())
+        for name in (*_INTS, "warmup")
+    }
     columns |= {name: _ints(data[name]) for name in _KNOWN_OR_NULL}
     columns |= {name: _objects(data[name].to_pylist()) for name in _TEXTS}
-    chunks = tuple(_read_chunks(file, whole_us(columns["sent_s"])))
+    chunks = tuple(_read_chunks(file, columns["sent_us"]))
     counts = np.concatenate([np.empty(0, np.int64), *(batch.counts for batch in chunks)])
     return PackedTable(**columns, chunk_offsets=np.concatenate(([0], np.cumsum(counts))), chunks=chunks)
 
@@ -192,7 +196,8 @@ def _guarded(path: Path, names: Sequence[str], read: Callable[[pq.ParquetFile], 
     """
     try:
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
-            if missing := [name for name in names if name not in file.schema_arrow.names]:
+            there = file.schema_arrow.names
+            if missing := [name for name in names if not {name, _TIMES.get(name)} & set(there)]:
                 raise StoreError(f"{path}: lacks the columns {', '.join(missing)}")
             return read(file)
     except (OSError, pa.ArrowInvalid) as error:
