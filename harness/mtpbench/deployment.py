@@ -16,7 +16,7 @@ from mtpbench.placeholders import Placement
 from mtpbench.power.meter import SIMULATED, Meter, MeteredNode
 from mtpbench.power.nodes import Gathered
 from mtpbench.records import Deployment, Point, Process
-from mtpbench.station import Station
+from mtpbench.remote.hosts import Host
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
@@ -74,7 +74,7 @@ class Site(Protocol):
             ValueError: the GPUs can't be told apart, as `code: sentence`.
         """
 
-    def stations(self, directory: Path) -> tuple[Station, ...]:
+    def client_hosts(self, directory: Path) -> tuple[Host, ...]:
         """Other hosts that the load client runs on, which see the directory; none for this one."""
 
     def notes(self) -> tuple[str, ...]:

@@ -233,7 +233,7 @@ class Ladder:
                     events_per_s=expected_events_per_s(point, scale),
                     progress=lambda progress: self.observer.point_progress(point, progress),
                     stop=halt,
-                    stations=self.site.stations(self.servers),
+                    hosts=self.site.client_hosts(self.servers),
                 )
             finally:
                 await start.meter.end()

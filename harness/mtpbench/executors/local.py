@@ -19,7 +19,7 @@ from mtpbench.placeholders import Placement, resolve
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Point, Process
-from mtpbench.station import Station
+from mtpbench.remote.hosts import Host
 
 STOP_GRACE_S = 10.0
 
@@ -96,13 +96,13 @@ class LocalSite:
             raise ValueError("no_gpu: the deployment holds no GPU")
         variable = os.environ.get("CUDA_VISIBLE_DEVICES")
         shown = None if variable is None else [word.strip() for word in variable.split(",")]
-        here = Station(host=socket.gethostname())
+        here = Host(name=socket.gethostname())
         return tuple(
-            MeteredNode(gpus=gpus_of_node(node, gpus, shown), station=here)
+            MeteredNode(gpus=gpus_of_node(node, gpus, shown), host=here)
             for node, gpus in sorted(held.items())
         )
 
-    def stations(self, directory: Path) -> tuple[Station, ...]:
+    def client_hosts(self, directory: Path) -> tuple[Host, ...]:
         """None: the load client runs here too."""
         del directory
         return ()

@@ -34,8 +34,8 @@ from mtpbench.placeholders import Placement, resolve
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Point, Process
+from mtpbench.remote.hosts import Host
 from mtpbench.slurm.allocation import Allocation
-from mtpbench.station import Station
 
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 8.0
@@ -90,8 +90,8 @@ class SlurmSite:
         return tuple(
             MeteredNode(
                 gpus=gpus_of_node(node, gpus, nodes[node].visible_gpus or None),
-                station=Station(
-                    host=nodes[node].name,
+                host=Host(
+                    name=nodes[node].name,
                     launch=helper_words(
                         nodes[node].name, "power-sampler", self.options, self.allocation.gpus_per_node
                     ),
@@ -103,13 +103,13 @@ class SlurmSite:
             for node, gpus in sorted(held.items())
         )
 
-    def stations(self, directory: Path) -> tuple[Station, ...]:
+    def client_hosts(self, directory: Path) -> tuple[Host, ...]:
         """The nodes that only drive load, each reached by a step."""
         directory.mkdir(parents=True, exist_ok=True)
         clients = self.allocation.nodes[len(self.allocation.nodes) - self.options.client_nodes :]
         return tuple(
-            Station(
-                host=node,
+            Host(
+                name=node,
                 launch=helper_words(node, "load-client", self.options, 0),
                 directory=directory.resolve(),
                 environment=self.environment(),

@@ -6,11 +6,11 @@ which its reader was less than one step late (p99) and hardly any read held two 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import aiohttp
 
@@ -21,17 +21,20 @@ from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job
 from mtpbench.load.limits import SPARE_DESCRIPTORS, most_descriptors
 from mtpbench.records import Load, Measurement, Workload
+from mtpbench.remote.helper import HelperProcess
+from mtpbench.remote.hosts import Host
 from mtpbench.window import inside, point_window
 
 STREAMS = (128, 512, 1024, 1536, 2048, 3072)
 OUTPUT_TOKENS = 128
+READY_TIMEOUT_S = 30.0
 
 
-async def measure_ceiling(told: Callable[[Rung], None]) -> Ceiling:
+async def measure_ceiling(on_rung: Callable[[Rung], None]) -> Ceiling:
     """Measure it, in about half a minute.
 
     Args:
-        told: called with each rung as it is known.
+        on_rung: called with each rung as it is known.
 
     Raises:
         RunError: the mock can't be started, or the client kept up with nothing.
@@ -43,7 +46,7 @@ async def measure_ceiling(told: Callable[[Rung], None]) -> Ceiling:
             if limit is not None and streams > limit - SPARE_DESCRIPTORS:
                 break
             rungs.append(await _climb(url, streams))
-            told(rungs[-1])
+            on_rung(rungs[-1])
             if not rungs[-1].kept_up or rungs[-1].mock_was_the_limit:
                 break
     good = [rung for rung in rungs if rung.kept_up]
@@ -97,21 +100,14 @@ def _events_per_s(driven: DriveResult, streams: int) -> float:
 
 @contextlib.asynccontextmanager
 async def _mock() -> AsyncIterator[str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mtpbench.load.mock", "--step-ms", str(STEP_S * 1e3)),
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        port = (await process.stdout.readline()).decode().strip()
-        if not port:
-            raise RunError("the built-in mock server did not start")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+    with tempfile.TemporaryDirectory(prefix="mtpbench-mock-") as folder:
+        arguments = ("--step-ms", str(STEP_S * 1e3), "--end-with-input")
+        name, errors = "the built-in mock server", Path(folder) / "stderr"
+        helper = await HelperProcess.start(name, Host(name="here"), "mtpbench.load.mock", arguments, errors)
+        try:
+            yield f"http://127.0.0.1:{(await helper.ready(READY_TIMEOUT_S))['port']}"
+        finally:
+            await helper.stop()
 
 
 async def _stats(url: str) -> Mapping[str, int]:

@@ -16,7 +16,7 @@ from mtpbench.load.harvest import DriveResult, collect
 from mtpbench.load.job import Job
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.pool import Pool
-from mtpbench.station import Station
+from mtpbench.remote.hosts import Host
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ async def drive(
     progress: Callable[[Progress], None] | None = None,
     stop: asyncio.Event | None = None,
     on_origin: Callable[[float], None] | None = None,
-    stations: Sequence[Station] = (),
+    hosts: Sequence[Host] = (),
 ) -> DriveResult:
     """Send a job's requests and record every one of them.
 
@@ -60,7 +60,7 @@ async def drive(
             are where the job does not say. None for a guess from the concurrency.
         progress: called about four times a second, and once at the end.
         stop: when set, the run is cut off like at the point's timeout.
-        stations: other hosts that the client processes run on, dealt in turn; none for this host.
+        hosts: other hosts that the client processes run on, dealt in turn; none for this host.
         on_origin: told the `time.perf_counter()` value of the point's second 0, for others who stamp on it.
 
     Raises:
@@ -70,7 +70,7 @@ async def drive(
     job = replace(job, load=replace(job.load, transport=choose_transport(job)))
     await asyncio.to_thread(resolve, job.base_url)
     prompts, schedule = job.prepare()
-    async with Pool(job, choose_workers(job, events_per_s), stations) as pool:
+    async with Pool(job, choose_workers(job, events_per_s), hosts) as pool:
         origin_ns = pool.start(lambda: progress(_progress(pool, schedule, origin_ns)) if progress else None)
         if on_origin is not None:
             on_origin(origin_ns * 1e-9)

@@ -10,6 +10,7 @@ steps it ran and how many of them late, for then it was the limit, not the clien
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import select
 import signal
@@ -17,7 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 _MODEL = "mtpbench-mock"
 _HEAD = (
@@ -63,16 +64,23 @@ class Mock:
         self._ttft_ns, self._step_ns = int(ttft_s * 1e9), int(step_s * 1e9)
         self._poller = select.epoll()
         self._poller.register(self._listener.fileno(), select.EPOLLIN)
+        self._control: int | None = None
+        self._ended = False
         self._connections: dict[int, socket.socket] = {}
         self._pending: dict[int, bytes] = {}
         self._streams: dict[int, _Stream] = {}
         self._events: list[bytes] = []
         self.steps = self.late_steps = self.events = 0
 
-    def serve(self) -> NoReturn:
-        """Serve for ever."""
+    def end_with(self, descriptor: int) -> None:
+        """End when a descriptor can be read: nothing but its end comes from there."""
+        self._control = descriptor
+        self._poller.register(descriptor, select.EPOLLIN)
+
+    def serve(self) -> None:
+        """Serve until it is told to end."""
         step_ns = time.monotonic_ns()
-        while True:
+        while not self._ended:
             left_s = (step_ns - time.monotonic_ns()) * 1e-9
             if left_s > 0:
                 for descriptor, _ in self._poller.poll(max(left_s - 0.001, 0.0)):
@@ -129,6 +137,9 @@ class Mock:
         if descriptor == self._listener.fileno():
             self._accept()
             return
+        if descriptor == self._control:
+            self._ended = True
+            return
         connection = self._connections[descriptor]
         try:
             data = connection.recv(_READ_BYTES)
@@ -152,7 +163,7 @@ class Mock:
             connection.send(_HEAD)
             self._streams[descriptor] = _Stream(connection, asked, time.monotonic_ns() + self._ttft_ns)
         else:
-            self._tell(connection)
+            self._send_counts(connection)
 
     def _accept(self) -> None:
         while True:
@@ -165,14 +176,13 @@ class Mock:
             self._connections[connection.fileno()] = connection
             self._poller.register(connection.fileno(), select.EPOLLIN)
 
-    def _tell(self, connection: socket.socket) -> None:
-        said = json.dumps(
-            {"steps": self.steps, "late_steps": self.late_steps, "events": self.events}
-        ).encode()
+    def _send_counts(self, connection: socket.socket) -> None:
+        counts = {"steps": self.steps, "late_steps": self.late_steps, "events": self.events}
+        body = json.dumps(counts).encode()
         self.steps = self.late_steps = self.events = 0
         connection.send(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(said), said)
+            % (len(body), body)
         )
 
 
@@ -185,23 +195,25 @@ def _content_length(head: bytes) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal; the first line of standard output is the port."""
+    """Serve until a signal; standard output says when it is ready, and its port (see `remote.helper`)."""
     parser = argparse.ArgumentParser(prog="mtpbench.load.mock", description="the built-in mock server")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ttft-ms", type=float, default=50.0)
     parser.add_argument("--step-ms", type=float, default=20.0)
+    parser.add_argument("--end-with-input", action="store_true", help="end when standard input closes")
     options = parser.parse_args(arguments)
     from mtpbench.load.limits import most_descriptors, raise_descriptor_limit
 
     raise_descriptor_limit(most_descriptors() or 1 << 20)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     mock = Mock(options.port, options.ttft_ms * 1e-3, options.step_ms * 1e-3)
-    sys.stdout.write(f"{mock.port}\n")
+    if options.end_with_input:
+        mock.end_with(sys.stdin.fileno())
+    sys.stdout.write(json.dumps({"ready": True, "port": mock.port}) + "\n")
     sys.stdout.flush()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         mock.serve()
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 if __name__ == "__main__":

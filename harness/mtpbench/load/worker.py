@@ -2,8 +2,8 @@
 
     python -m mtpbench.load.worker DIRECTORY NUMBER OF
 
-It reads DIRECTORY/job.json, prepares its share, says `ready` on standard output, tells its clock as often as
-standard input asks for it (`clock`), starts at the moment that it names (`go NANOSECONDS`, a value of this
+It reads DIRECTORY/job.json, prepares its share, says that it is ready, tells its clock as often as it is
+asked (see `remote.helper`), starts at the moment that standard input names (`go NANOSECONDS`, a value of this
 host's `time.perf_counter_ns()`), says how far it is, and writes what happened into DIRECTORY. `stop` on
 standard input, or its end, cuts the load off.
 """
@@ -152,17 +152,18 @@ class Worker:
 
 
 class Pipes:
-    """Standard input and output: `clock`, then `go NANOSECONDS`; `stop`, or the end of input, cuts off."""
+    """Standard input and output: `clock N`, then `go NANOSECONDS`; `stop`, or the end of input, cuts off."""
 
     control: int | None = _STDIN
 
     def await_start(self) -> int | None:
         """See `Voice.await_start`."""
         self._write({"ready": True})
-        while (line := self._read_line()) == "clock":
-            self._write({"clock": time.perf_counter_ns()})
-        word, _, moment = line.partition(" ")
-        return int(moment) if word == "go" else None
+        while True:
+            word, _, value = self._read_line().partition(" ")
+            if word != "clock":
+                return int(value) if word == "go" else None
+            self._write({"n": value, "clock": time.perf_counter_ns()})
 
     def say(self, message: dict[str, int]) -> None:
         """See `Voice.say`."""

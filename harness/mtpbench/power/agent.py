@@ -2,10 +2,9 @@
 
     python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--spares 2,3] [--dcgm URL]
 
-Says `ready` when the file has its first reading. Then it answers two words on its standard input, and ends
-when that closes or at SIGTERM:
+A helper (see `remote.helper`), ready when the file has its first reading. It ends when its standard input
+closes or at SIGTERM. Besides `clock` it answers:
 
-    clock N   {"n": N, "clock": its monotonic clock in nanoseconds}
     tick N    reads once more, sees to it that every host can read the file, {"n": N, "size": its bytes,
               "from": where in it the GPUs' last reading before this one begins}
 
@@ -42,9 +41,9 @@ def main(words: list[str] | None = None) -> int:
     gpus = tuple(filter(None, asked.gpus.split(",")))
     with asked.out.open("ab", buffering=0) as file:
         sampler = NodeSampler(file.fileno(), asked.interval)
-        sampler.probe((gpus, tuple(filter(None, asked.spares.split(",")))), asked.dcgm, asked.hwmon)
+        sampler.probe(gpus, tuple(filter(None, asked.spares.split(","))), asked.dcgm, asked.hwmon)
         sampler.tick()
-        os.write(sys.stdout.fileno(), b"ready\n")
+        os.write(sys.stdout.fileno(), b'{"ready": true}\n')
         sampler.run(sys.stdin.fileno(), sys.stdout.fileno())
     return 0
 
@@ -63,15 +62,15 @@ class NodeSampler:
         self._states_due_s = 0.0
         self._size = self._gpus_from = os.fstat(file).st_size
 
-    def probe(self, wanted: tuple[tuple[str, ...], tuple[str, ...]], dcgm: str | None, hwmon: Path) -> None:
+    def probe(self, gpus: tuple[str, ...], spares: tuple[str, ...], dcgm: str | None, hwmon: Path) -> None:
         """Look for every source and write down what was found; the first that has the GPUs reads them.
 
         Args:
-            wanted: the GPUs that must be read, and those that are read where they can be.
+            gpus: those that must be read.
+            spares: those that are read where they can be.
             dcgm: an exporter's page, or None.
             hwmon: where Grace rails are looked for.
         """
-        gpus, spares = wanted
         candidates: list[tuple[str, Source]] = [("gpu", NvmlSource(gpus, spares=spares))]
         if dcgm is not None:
             from mtpbench.power.dcgm import DcgmSource  # urllib takes as long to import as all the rest

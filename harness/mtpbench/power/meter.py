@@ -20,7 +20,7 @@ from mtpbench.power.energy import measure_idle
 from mtpbench.power.host import INTERVAL_S, HostSampler
 from mtpbench.power.nodes import Gathered, NodeGpus, NodeLog, gather, read_past, readings
 from mtpbench.records import GpuCondition, IdlePower, IdleState, PowerSample
-from mtpbench.station import Station
+from mtpbench.remote.hosts import Host
 
 EDGE_S = 2.5
 """How long a source may take to say something new; an exporter collects every second or so."""
@@ -35,7 +35,7 @@ class MeteredNode:
     """A node whose GPUs are read, and where its sampler runs."""
 
     gpus: NodeGpus
-    station: Station
+    host: Host
 
 
 class Meter:
@@ -53,7 +53,7 @@ class Meter:
     def __init__(
         self, nodes: Sequence[MeteredNode], directory: Path, instead: Gathered | None = None
     ) -> None:
-        self._samplers = [HostSampler(node.gpus, node.station, directory) for node in nodes]
+        self._samplers = [HostSampler(node.gpus, node.host, directory) for node in nodes]
         self._gpus = [node.gpus for node in nodes]
         self._seen = instead or Gathered(reason="no_power_source")
         self._logs: dict[int, NodeLog] = {}
@@ -121,9 +121,7 @@ class Meter:
             if over or hopeless or read_past(self._gpus, self._logs, edge):
                 break
             await asyncio.sleep(2 * INTERVAL_S)
-        await asyncio.gather(
-            *(sampler.compare_again() for sampler in self._samplers if sampler.station.launch)
-        )
+        await asyncio.gather(*(sampler.compare_again() for sampler in self._samplers if sampler.host.launch))
         if self._faults:
             node, fault = min(self._faults.items())
             self._seen = Gathered(reason=f"sampler_failed: {fault}{self._where(node)}")
@@ -189,7 +187,7 @@ class Meter:
                 said.append(f"power: {seen.log.damaged} lines of the log are damaged{where}")
         troubled = [sampler for sampler in self._samplers if sampler.trouble]
         said += [f"power sampler of node {one.gpus.node}: {one.trouble}" for one in troubled]
-        if away := [one.clock_error_s for one in self._samplers if one.station.launch]:
+        if away := [one.clock_error_s for one in self._samplers if one.host.launch]:
             worst_ms = max(away) * 1e3
             said.append(f"power: the clocks of {len(away)} nodes are known to within {worst_ms:.1f} ms")
         return (*dict.fromkeys(said), *hindrances(self._seen.conditions))

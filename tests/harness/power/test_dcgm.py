@@ -157,7 +157,7 @@ def test_the_sampler_reads_an_exporter_where_nvml_is_not_there(
     exporter_url: str, start_sampler, tmp_path
 ) -> None:
     process = start_sampler(tmp_path / "log", "gpus 0", "--dcgm", exporter_url, "--gpus", "0,1")
-    assert process.stdout.readline() == b"ready\n"
+    assert process.stdout.readline() == b'{"ready": true}\n'
     process.communicate(timeout=20)
     log = parse((tmp_path / "log").read_text())
     assert [(p.source, p.reason and p.reason.split(":")[0]) for p in log.probes] == [
@@ -170,7 +170,7 @@ def test_the_sampler_reads_an_exporter_where_nvml_is_not_there(
 
 def test_two_sources_of_one_gpu_are_never_read_together(exporter_url: str, start_sampler, tmp_path) -> None:
     process = start_sampler(tmp_path / "log", "", "--dcgm", exporter_url)
-    assert process.stdout.readline() == b"ready\n"
+    assert process.stdout.readline() == b'{"ready": true}\n'
     process.communicate(timeout=20)
     log = parse((tmp_path / "log").read_text())
     assert [(p.source, p.reason) for p in log.probes][:2] == [

@@ -64,7 +64,7 @@ def test_the_rail_of_a_module_holds_the_gpu_and_is_not_taken(tmp_path: Path) -> 
 def run(start_sampler, tmp_path: Path, words: str):
     lay(tmp_path / "hwmon", ("Grace Power Socket 0", "150000000"))
     process = start_sampler(tmp_path / "log", words, "--hwmon", str(tmp_path / "hwmon"))
-    assert process.stdout.readline() == b"ready\n"
+    assert process.stdout.readline() == b'{"ready": true}\n'
     process.communicate(timeout=20)
     return parse((tmp_path / "log").read_text())
 

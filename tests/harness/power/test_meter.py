@@ -25,7 +25,8 @@ from mtpbench.power.log import parse
 from mtpbench.power.meter import Meter, MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Process, Simulation
-from mtpbench.station import Station
+from mtpbench.remote import helper
+from mtpbench.remote.hosts import Host
 from mtpbench.window import Window
 
 AHEAD_S = 1000
@@ -65,9 +66,9 @@ async def run(meter: Meter, seconds: float = 0.0, during: Callable[[Meter], None
 
 
 def pid_of(meter: Meter) -> int:
-    process = meter._samplers[0]._process
-    assert process is not None
-    return process.pid
+    sampler = meter._samplers[0]._helper
+    assert sampler is not None
+    return sampler.process.pid
 
 
 async def test_a_point_is_metered_from_begin_to_end(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -188,11 +189,11 @@ async def test_a_sampler_that_can_not_start_is_a_reason(
     on_standin: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gpus = gpus_of_node(0, {0: "decode-0"}, None)
-    broken = Station(host="n7", launch=("sh", "-c", "echo no such node >&2; exit 3"))
-    async with Meter([MeteredNode(gpus=gpus, station=broken)], tmp_path) as meter:
+    broken = Host(name="n7", launch=("sh", "-c", "echo no such node >&2; exit 3"))
+    async with Meter([MeteredNode(gpus=gpus, host=broken)], tmp_path) as meter:
         assert meter.reason == "sampler_failed: it died (exit 3): no such node"
-    missing = Station(host="n7", launch=("/nowhere/srun",))
-    async with Meter([MeteredNode(gpus=gpus, station=missing)], tmp_path) as meter:
+    missing = Host(name="n7", launch=("/nowhere/srun",))
+    async with Meter([MeteredNode(gpus=gpus, host=missing)], tmp_path) as meter:
         assert str(meter.reason).startswith("sampler_failed: [Errno 2]")
 
 
@@ -208,8 +209,8 @@ async def test_two_nodes_on_two_clocks_make_one_record(
 ) -> None:
     deployed = deployment(("prefill-0", 0, (0,)), ("decode-0", 1, (0, 1)))
     held = held_by_node(deployed)
-    stations = {0: Station(host=socket.gethostname()), 1: Station(host="far", launch=FAR)}
-    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), station=stations[n]) for n in held]
+    hosts = {0: Host(name=socket.gethostname()), 1: Host(name="far", launch=FAR)}
+    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), host=hosts[n]) for n in held]
     async with Meter(nodes, tmp_path) as meter:
         await meter.begin()
         origin = time.perf_counter()
@@ -227,8 +228,8 @@ async def test_two_nodes_on_two_clocks_make_one_record(
 
 async def test_one_dead_node_takes_the_figure_of_all(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
     held = held_by_node(deployment(("prefill-0", 0, (0,)), ("decode-0", 1, (0,))))
-    stations = {0: Station(host="here"), 1: Station(host="there", launch=("false",))}
-    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), station=stations[n]) for n in held]
+    hosts = {0: Host(name="here"), 1: Host(name="there", launch=("false",))}
+    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), host=hosts[n]) for n in held]
     async with Meter(nodes, tmp_path) as meter:
         assert (meter.source, meter.reason) == (
             "none",
@@ -283,9 +284,10 @@ import asyncio, sys
 from pathlib import Path
 from mtpbench.power.meter import Meter, MeteredNode
 from mtpbench.power.nodes import gpus_of_node
-from mtpbench.station import Station
+from mtpbench.remote import helper
+from mtpbench.remote.hosts import Host
 async def main():
-    node = MeteredNode(gpus=gpus_of_node(0, {0: "decode-0"}, None), station=Station(host="here"))
+    node = MeteredNode(gpus=gpus_of_node(0, {0: "decode-0"}, None), host=Host(name="here"))
     async with Meter([node], Path(sys.argv[1])) as meter:
         print(meter.source, flush=True)
         await asyncio.sleep(60)
@@ -334,7 +336,7 @@ async def test_an_answer_that_comes_late_is_taken_for_no_other(
     on_standin: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A file server that hangs, or NVML: the sampler is given up, and the next points have another one."""
-    on_standin.setattr(host, "ANSWER_S", 1.0)
+    on_standin.setattr(helper, "ANSWER_S", 1.0)
     async with await local_meter(tmp_path) as meter:
         await meter.begin()
         hung = pid_of(meter)
@@ -371,7 +373,7 @@ async def test_a_meter_that_is_given_up_while_it_begins_leaves_nothing(
 ) -> None:
     meter = await local_meter(tmp_path)
     entering = asyncio.create_task(meter.__aenter__())
-    while meter._samplers[0]._process is None:
+    while meter._samplers[0]._helper is None:
         await asyncio.sleep(0.01)
     pid = pid_of(meter)
     entering.cancel()
@@ -450,7 +452,7 @@ async def test_idle_power_of_two_nodes_is_a_mean_over_all_their_gpus(
     on_standin: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     held = held_by_node(deployment(("prefill-0", 0, (0,)), ("decode-0", 1, (0, 1))))
-    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), station=Station(host="here")) for n in held]
+    nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), host=Host(name="here")) for n in held]
     async with Meter(nodes, tmp_path) as meter:
         (idle,) = await meter.rest("before_start", 0.5)
     assert idle.power_w_per_gpu == pytest.approx((500 + 500 + 600) / 3, rel=0.1)

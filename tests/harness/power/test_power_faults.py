@@ -65,7 +65,7 @@ def seen(start_sampler, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         for name, words in cases.items()
     }
     for process in running.values():
-        assert process.stdout.readline() == b"ready\n"
+        assert process.stdout.readline() == b'{"ready": true}\n'
     time.sleep(0.5)
     running[KILLED].kill()
     killed_s = time.monotonic()
@@ -181,7 +181,7 @@ def test_the_slow_facts_are_written_down_about_every_second(logs):
 
 def test_the_file_of_a_sampler_does_not_grow_in_memory(start_sampler, tmp_path: Path):
     process = start_sampler(tmp_path / "log", "gpus 4", "--interval", "0.005")
-    assert process.stdout.readline() == b"ready\n"
+    assert process.stdout.readline() == b'{"ready": true}\n'
     sizes = []
     for _ in range(2):
         time.sleep(0.5)

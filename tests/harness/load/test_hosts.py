@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import sys
 
 import pytest
 from answers import answering
@@ -13,8 +12,8 @@ from drives import run
 from loads import TRANSPORTS, job_for
 from scripted import Server
 
-from mtpbench.errors import RunError
-from mtpbench.station import Station, ask_clock
+from mtpbench.remote.helper import HelperProcess
+from mtpbench.remote.hosts import Host
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -37,9 +36,9 @@ elsewhere = pytest.mark.skipif(not far_is_possible(), reason="no time namespaces
 def test_processes_on_two_clocks_start_together_and_agree(transport, tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
-    stations = (Station(host="here", directory=shared), Station(host="far", launch=FAR, directory=shared))
+    hosts = (Host(name="here", directory=shared), Host(name="far", launch=FAR, directory=shared))
     with Server(answering(0.02)) as server:
-        result = run(job_for(server.port, transport=transport), workers=2, stations=stations)
+        result = run(job_for(server.port, transport=transport), workers=2, hosts=hosts)
     table = result.table
     assert table.ok.all()
     assert len(table) == 8
@@ -55,43 +54,19 @@ def test_processes_on_two_clocks_start_together_and_agree(transport, tmp_path):
 
 
 @elsewhere
-def test_the_offset_is_found_to_within_its_error():
-    program = (
-        "import sys, time, json\n"
-        "for line in sys.stdin: print(json.dumps({'clock': time.perf_counter_ns()}), flush=True)\n"
-    )
-
+def test_the_offset_is_found_to_within_its_error(tmp_path):
     async def measure():
-        process = await asyncio.create_subprocess_exec(
-            *FAR,
-            sys.executable,
-            "-c",
-            program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        found = await ask_clock(process, "far")
-        process.stdin.close()
-        await process.wait()
-        return found
-
-    found = asyncio.run(measure())
-    assert abs(found.offset_ns - AHEAD_S * 1e9) <= found.error_ns
-
-
-def test_a_process_that_does_not_tell_its_clock_is_named():
-    async def measure():
-        process = await asyncio.create_subprocess_exec(
-            "cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
+        far = Host(name="far", launch=FAR)
+        arguments = ("--out", str(tmp_path / "log"), "--gpus", "")
+        helper = await HelperProcess.start("far", far, "mtpbench.power.agent", arguments, tmp_path / "errors")
         try:
-            await ask_clock(process, "the load client on n7")
+            await helper.ready(20.0)
+            return await helper.clock_offset()
         finally:
-            process.stdin.close()
-            await process.wait()
+            await helper.stop()
 
-    with pytest.raises(RunError, match="the load client on n7 does not tell its clock"):
-        asyncio.run(measure())
+    offset = asyncio.run(measure())
+    assert abs(offset.offset_ns - AHEAD_S * 1e9) <= offset.error_ns
 
 
 def test_on_one_host_there_is_no_clock_to_disagree(tmp_path):
