@@ -52,13 +52,13 @@ class FastTransport:
         """Events of the current read that the quick way has taken."""
 
     def open(self, connections: int) -> None:
-        """Open so many connections before the clock starts; those that fail are tried again when needed."""
+        """See `Transport.open`; connections that fail are tried again when needed."""
         self.board.open(connections)
         idle = self.board.idle
         self._watch.stamps = "kernel" if idle and all(c.stamped for c in idle) else "user"
 
     def run(self) -> None:
-        """Send and receive until the share is done or cut off."""
+        """See `Transport.run`."""
         conductor = self._conductor
         wall = WallClock(conductor.origin_ns)
         for descriptor in (self._control, self._timer.descriptor):
@@ -307,7 +307,7 @@ class FastTransport:
         self.board.drop(connection)
 
     def close(self) -> None:
-        """Close every connection."""
+        """See `Transport.close`."""
         self.board.close()
         self._timer.close()
 

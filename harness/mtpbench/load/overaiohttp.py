@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 
 import aiohttp
+import uvloop
 
 from mtpbench.load.address import resolve
 from mtpbench.load.conductor import CUT_OFF, Failure, Flight, authorization
@@ -57,25 +58,35 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class AiohttpTransport:
-    """Drives one process's share of a load through one aiohttp session."""
+    """Drives one process's share of a load through one aiohttp session, on an event loop of its own."""
 
     def __init__(self, options: TransportOptions) -> None:
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._conductor, self._watch, self._path = options.conductor, options.watch, options.path
         self._control, self._hear = options.control, options.hear
-        self._session: aiohttp.ClientSession
+        self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._freed: asyncio.Event
         self._fault: BaseException | None = None
 
-    async def open(self, connections: int) -> None:
-        """Open the session; connections are made when they are needed.
-
-        Raises:
-            RunError: the server's host has no address.
-        """
+    def open(self, connections: int) -> None:
+        """See `Transport.open`; connections are made when they are needed."""
         del connections
+        resolve(self._conductor.job.base_url)
+        self._runner.run(self._open())
+
+    def run(self) -> None:
+        """See `Transport.run`."""
+        self._runner.run(self._run())
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        if self._session is not None:
+            self._runner.run(self._session.close())
+        self._runner.close()
+
+    async def _open(self) -> None:
         job = self._conductor.job
-        resolve(job.base_url)
         headers = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
@@ -104,12 +115,7 @@ class AiohttpTransport:
         )
         self._freed = asyncio.Event()
 
-    async def close(self) -> None:
-        """Close the session."""
-        await self._session.close()
-
-    async def run(self) -> None:
-        """Send and receive until the share is done or cut off."""
+    async def _run(self) -> None:
         conductor = self._conductor
         loop = asyncio.get_running_loop()
         if self._control is not None and self._hear is not None:
@@ -196,6 +202,7 @@ class AiohttpTransport:
             self._conductor.retried += 1  # a kept connection was closed before it took the request
 
     async def _try(self, way: _Way, body: bytes) -> Failure | None:
+        assert self._session is not None
         url = self._conductor.job.base_url.rstrip("/") + self._path
         try:
             async with self._session.post(url, data=BytesIO(body), allow_redirects=False) as response:

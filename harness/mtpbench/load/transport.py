@@ -1,9 +1,10 @@
-"""What every transport is given."""
+"""What every transport is and is given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from mtpbench.load.conductor import Conductor
 from mtpbench.load.selfwatch import SelfWatch
@@ -29,3 +30,20 @@ class TransportOptions:
     path: str
     control: int | None = None
     hear: Callable[[], None] | None = None
+
+
+class Transport(Protocol):
+    """A transport drives one process's share of a load: opened, run once, closed."""
+
+    def open(self, connections: int) -> None:
+        """Get ready before the clock starts, with so many connections where they can be made beforehand.
+
+        Raises:
+            RunError: the server's host has no address.
+        """
+
+    def run(self) -> None:
+        """Send and receive until the share is done or cut off."""
+
+    def close(self) -> None:
+        """Close every connection."""

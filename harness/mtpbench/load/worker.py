@@ -10,7 +10,6 @@ standard input, or its end, cuts the load off.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import os
@@ -24,12 +23,11 @@ from typing import Protocol
 
 from mtpbench.errors import InputError, MtpbenchError
 from mtpbench.load.conductor import Conductor
-from mtpbench.load.fast import FastTransport
 from mtpbench.load.job import Job
 from mtpbench.load.ledger import Ledger
 from mtpbench.load.limits import SPARE_DESCRIPTORS, raise_descriptor_limit
 from mtpbench.load.selfwatch import SelfWatch
-from mtpbench.load.transport import TransportOptions
+from mtpbench.load.transport import Transport, TransportOptions
 from mtpbench.records import from_json
 
 STOPPED = "stopped"
@@ -77,34 +75,24 @@ class Worker:
 
     def run(self) -> None:
         """Wait for the start, send the share, write everything down."""
-        if self.job.load.transport == "aiohttp":
-            self._run_loop()
-        else:
-            transport = FastTransport(self._options)
+        transport = self._make_transport()
+        try:
             transport.open(self._slots)
-            try:
-                if self._await_start():
-                    transport.run()
-            finally:
-                transport.close()
+            if self._await_start():
+                transport.run()
+        finally:
+            transport.close()
         self._finish()
 
-    def _run_loop(self) -> None:
-        import uvloop
+    def _make_transport(self) -> Transport:
+        """Imported here: a process needs only one of them, and aiohttp's takes a while to load."""
+        if self.job.load.transport == "aiohttp":
+            from mtpbench.load.overaiohttp import AiohttpTransport
 
-        from mtpbench.load.overaiohttp import AiohttpTransport
+            return AiohttpTransport(self._options)
+        from mtpbench.load.fast import FastTransport
 
-        async def run() -> None:
-            transport = AiohttpTransport(self._options)
-            await transport.open(self._slots)
-            try:
-                if self._await_start():
-                    await transport.run()
-            finally:
-                await transport.close()
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run())
+        return FastTransport(self._options)
 
     def _await_start(self) -> bool:
         moment = self._voice.await_start()
