@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,3 +170,79 @@ def test_no_file_of_the_harness_is_longer_than_it_should_be() -> None:
         if (lines := len((root / path).read_text().splitlines())) > 450
     }
     assert long == {}
+
+
+PROSE = re.compile(
+    r"^(reasons?|source|caption|unused|withheld|pinned_by|detail|title|notes?|why|left_out)$"
+    r"|_because$|^why_|_reasons?$"
+)
+"""Names of what is written for people: facts travel as fields beside it, and words are made at the edge."""
+TAKES_APART = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix"}
+STILL_TAKEN_APART = {
+    "mtpbench/power/nodes.py": "probe.reason.split(':')",
+    "mtpbench/watch/files.py": "(reason or file).partition(';')",
+    "mtpbench/engines/llamacpp.py": "policy.source == 'the sweep file'",
+    "mtpbench/engines/vllm.py": "policy.source == 'the sweep file'",
+    "mtpbench_analysis/importers/results.py": "energy.source.removesuffix(', not cross-checked')",
+}
+"""By file, the last places that read a sentence; each entry goes with its place."""
+
+
+def called(node: ast.expr) -> str:
+    """What a value is called; of `str(...)`, of an item and of `or` that which they begin with."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Call(func=ast.Name(id="str"), args=[inner]) | ast.Subscript(value=inner):
+            return called(inner)
+        case ast.BoolOp(values=[inner, *_]):
+            return called(inner)
+    return ""
+
+
+def is_prose(node: ast.expr) -> bool:
+    return PROSE.search(called(node)) is not None
+
+
+def reads_prose(node: ast.AST) -> bool:
+    """Whether a node looks into a text that is written for people, or compares it with a sentence."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=text, attr=method)) if method in TAKES_APART:
+            return is_prose(text)
+        case ast.Compare(left=text, ops=[ast.In() | ast.NotIn()], comparators=[where]):
+            return is_prose(where)
+        case ast.Compare(
+            left=text, ops=[ast.Eq() | ast.NotEq()], comparators=[ast.Constant(value=str(said))]
+        ):
+            return " " in said and is_prose(text)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("code", "forbidden"),
+    [
+        ("one.reason.startswith('damaged')", True),
+        ("str(ratio.reason).partition(':')[0]", True),
+        ("document.caption.split('.')[0]", True),
+        ("(reason or file).partition(';')", True),
+        ("'not reached' in ratio.reason", True),
+        ("ratio.reason == 'not reached'", True),
+        ("unused[0].split(' ')", True),
+        ("one.kind == 'damaged'", False),
+        ("probe.source == 'grace'", False),
+        ("path.name.partition('.')", False),
+    ],
+)
+def test_looking_into_a_sentence_is_seen(code: str, forbidden: bool) -> None:
+    assert any(reads_prose(node) for node in ast.walk(ast.parse(code))) == forbidden
+
+
+def test_no_code_takes_a_sentence_apart() -> None:
+    found = {
+        (f"{root.name}/{path}", ast.unparse(node))
+        for root in (HARNESS, ANALYSIS)
+        for path, tree in modules(root)
+        for node in ast.walk(tree)
+        if reads_prose(node)
+    }
+    assert found <= set(STILL_TAKEN_APART.items())

@@ -109,7 +109,7 @@ def _fastest_table(found: Sequence[Fastest], usd: float, note: str, simulated: b
     rows = []
     for one in found:
         if one.interactivity_tps is None or one.cell is None:
-            rows.append((one.curve.label, one.reason or MISSING, MISSING, MISSING))
+            rows.append((one.curve.label, _why_not(one), MISSING, MISSING))
             continue
         value = ("≥ " if one.at_end else "") + speed(one.interactivity_tps)
         if one.interval is not None:
@@ -124,6 +124,13 @@ def _fastest_table(found: Sequence[Fastest], usd: float, note: str, simulated: b
         caption=note,
         text_columns=2,
     )
+
+
+def _why_not(one: Fastest) -> str:
+    """Why a curve has no interactivity at the cost."""
+    if one.least_usd_per_mtok is None:
+        return "the hardware's price is unknown"
+    return f"its cheapest point costs ${one.least_usd_per_mtok:.3f}"
 
 
 def _say_fastest(found: Sequence[Fastest], usd: float) -> str:
@@ -199,7 +206,7 @@ def _fastest_data(one: Fastest) -> dict[str, Any]:
         "at_end": one.at_end,
         "interval": None if interval is None else [interval.low, interval.high],
         "knots": [] if one.cell is None else [knot.mean.recipe for knot in one.cell.knots],
-        "reason": one.reason,
+        "reason": None if one.interactivity_tps is not None else _why_not(one),
     }
 
 

@@ -9,6 +9,8 @@ from mtpbench_analysis.cost import Economics, joules_per_token, tps_per_mw, usd_
 from mtpbench_analysis.curves import Measured
 
 TokenKind = Literal["total", "output", "input"]
+NoInterval = Literal["not_reached", "single_run", "may_end_below"]
+"""Why a cell has no interval: nothing is read there, nothing tells the noise, or draws end before it."""
 State = Literal["measured", "interpolated", "at_least", "not_reached"]
 
 DEFAULT_MAX_GAP = 5.0
@@ -23,11 +25,6 @@ class Interval:
     high: float
     confidence: float
 
-    @property
-    def half_share(self) -> float:
-        """Half its width as a share of its middle: 0.02 reads ±2%."""
-        return (self.high - self.low) / (self.high + self.low)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
@@ -41,7 +38,7 @@ class Cell:
         wide_gap: the two knots' throughputs differ by more than the comparison's factor.
         interval: of the throughput; what lies between two knots is not in it, only the knots' noise.
         interval_basis: `repeats`, or `blocks` (time blocks of a single run), or None.
-        no_interval_because: the reason where there is none.
+        no_interval: the reason where there is none.
         economics: the constants that cost and megawatts are derived with, None where there are none.
     """
 
@@ -54,7 +51,7 @@ class Cell:
     wide_gap: bool = False
     interval: Interval | None = None
     interval_basis: str | None = None
-    no_interval_because: str | None = None
+    no_interval: NoInterval | None = None
     economics: Economics | None = None
 
     @property

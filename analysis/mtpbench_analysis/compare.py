@@ -19,7 +19,7 @@ from mtpbench_analysis.confounds import (
     find_pooling,
     speculates,
 )
-from mtpbench_analysis.cost import Economics
+from mtpbench_analysis.cost import Economics, NoConstants
 from mtpbench_analysis.crossings import Crossing, Lead, find_crossings, find_leads
 from mtpbench_analysis.curves import WORKLOAD_FIELDS, Curve, relabel
 from mtpbench_analysis.frame import CurvePoint
@@ -102,6 +102,11 @@ class Comparison:
     def leads(self) -> tuple[Lead, ...]:
         """Which curve serves the most, by ranges of interactivity; winners are indices into `curves`."""
         return find_leads(self.readings)
+
+    @property
+    def constants(self) -> Economics | NoConstants:
+        """The constants that cost and megawatts are derived with, or that there are none."""
+        return self.settings.economics or NoConstants(hardware=self.baseline.shared("hardware"))
 
     @property
     def simulated(self) -> bool:

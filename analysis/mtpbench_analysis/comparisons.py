@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from mtpbench import hardware
 from mtpbench.errors import InputError
@@ -14,14 +13,13 @@ from mtpbench_analysis.compare import Settings
 from mtpbench_analysis.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
 from mtpbench_analysis.curves import Curve, Grouping, build_curves
 from mtpbench_analysis.frame import CurvePoint, PointSet
-from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.importers.documents import join_reasons
 from mtpbench_analysis.page import Explanation, Method, explain_points
-from mtpbench_analysis.pairing import Outcome, compare_all, describe_invalid, pair
+from mtpbench_analysis.pairing import NoComparisonError, Outcome, compare_all, describe_invalid, pair
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 
 _SHOWN = 3
 """Reasons in the message that there is no valid point."""
-_ALL_INVALID = " are invalid"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,59 +107,54 @@ def _check_some(points: PointSet) -> None:
     """Where no point is valid, the reasons are the answer.
 
     Raises:
-        InputError: no point is valid.
+        NoComparisonError: no point is valid.
     """
     if any(point.valid for point in points.points) or not (points.points or points.unused):
         return
     wrong = [describe_invalid(point) for point in points.points]
     if wrong or points.info is not None:
-        # What has an arm was measured; what has none is only planned, damaged, or a remark.
-        wrong += [item for item in points.unused if item.arm is not None]
-    count = f"; all {len(wrong)}{_ALL_INVALID}: " if wrong else "; "
-    listed = wrong or points.unused
-    shown = "; ".join(f"{one.what}: {one.reason}" for one in listed[:_SHOWN])
-    more = f"; and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    raise InputError(f"{', '.join(points.sources)}: no valid point to compare{count}{shown}{more}")
+        wrong += [item for item in points.unused if item.kind == "unusable"]
+    listed = join_reasons(wrong or points.unused, _SHOWN)
+    if wrong:
+        why = f"no valid point to compare; all {len(wrong)} are invalid"
+        raise NoComparisonError(points.sources, why, f": {listed}")
+    raise NoComparisonError(points.sources, f"no valid point to compare; {listed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Attempt:
+class ComparisonOutcome:
     """An outcome that may be without comparisons.
 
     Args:
         outcome: without comparisons it lists every point that is not valid, and why.
         why_none: why there is no comparison, without the sources' names; None where there is one.
+        examples: the first of the points that `outcome` lists, to stand after `why_none`; may be empty.
     """
 
     outcome: Outcome
-    why_none: str | None
-
-    @property
-    def summary(self) -> str | None:
-        """`why_none` without the single points, which `outcome` lists."""
-        if self.why_none is None:
-            return None
-        head, mark, _ = self.why_none.partition(_ALL_INVALID)
-        return head + mark
+    why_none: str | None = None
+    examples: str = ""
 
 
-def compare_if_possible(points: PointSet, question: Question, kept: Filter | None = None) -> Attempt:
+def compare_if_possible(
+    points: PointSet, question: Question, kept: Filter | None = None
+) -> ComparisonOutcome:
     """The comparisons, or why the points allow none: a sweep whose servers died is worth a look, too.
 
     Raises:
         InputError: what was asked is wrong: a filter that keeps nothing, an unknown baseline, a number.
     """
     try:
-        return Attempt(outcome=compare_points(points, question, kept), why_none=None)
+        return ComparisonOutcome(outcome=compare_points(points, question, kept))
     except InputError as error:
         chosen = choose(points, kept or Filter())
         if _is_pair_possible(chosen, question, _baseline(points, question)) or _is_unknown(points, question):
             raise
         invalid = tuple(describe_invalid(point) for point in chosen.points if not point.valid)
-        return Attempt(
-            outcome=Outcome(comparisons=(), left_out=(*invalid, *points.unused)),
-            why_none=str(error).removeprefix(f"{', '.join(points.sources)}: "),
-        )
+        none = Outcome(comparisons=(), left_out=(*invalid, *points.unused))
+        if isinstance(error, NoComparisonError):
+            return ComparisonOutcome(outcome=none, why_none=error.why, examples=error.examples)
+        return ComparisonOutcome(outcome=none, why_none=str(error))
 
 
 def _is_pair_possible(points: PointSet, question: Question, baseline: str) -> bool:
@@ -222,15 +215,6 @@ def _check_hardware(points: PointSet, kept: Filter) -> None:
     if kept.hardware.lower() not in [name.lower() for name in recorded]:
         there = f"; the points have: {', '.join(recorded)}" if recorded else ""
         raise InputError(f"unknown hardware {kept.hardware!r}; known: {', '.join(hardware.names())}{there}")
-
-
-def compare_results(directory: Path, question: Question | None = None) -> Outcome:
-    """The comparisons of a results folder.
-
-    Raises:
-        InputError, SchemaError, StoreError: as the store and `compare_points` say.
-    """
-    return compare_points(read_source(directory), question or Question())
 
 
 def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Settings:

@@ -6,7 +6,6 @@ Nothing here is interpolated on its own: a cost that is, contradicts the through
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mtpbench import hardware
@@ -113,29 +112,23 @@ class Economics:
         return f"{label} from {self.constants_file}" if self.constants_file else label
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoConstants:
+    """That nobody knows price and power of a comparison's hardware; None where it is not even named."""
+
+    hardware: str | None
+
+    @property
+    def label(self) -> str:
+        """The same in one line, without its full stop."""
+        if self.hardware is None:
+            return "The source does not name its hardware: no cost and no megawatts (--hardware names it)"
+        return f"There are no price and power constants for {self.hardware}: no cost and no megawatts"
+
+
 def price_text(usd: float) -> str:
     """A price with its cents: `$3.30`, `$2.652`."""
     return f"${usd:.2f}" if math.isclose(round(usd, 2), usd) else f"${usd:g}"
-
-
-def list_prices(
-    economics: Economics, asked_usd_per_gpu_h: Sequence[float] = ()
-) -> tuple[tuple[str, float], ...]:
-    """The prices of a GPU-hour to read the same throughput at: each tier's, then those that were asked for.
-
-    Args:
-        economics: the comparison's constants.
-        asked_usd_per_gpu_h: what-if prices.
-
-    Raises:
-        InputError: a price is not a number above 0.
-    """
-    for usd in asked_usd_per_gpu_h:
-        _check_positive("--usd-per-gpu-h", usd, "dollars for a GPU-hour")
-    tiers = [(tier, economics.hardware.usd_per_gpu_h[tier]) for tier in economics.tiers if tier != YOUR_PRICE]
-    own = economics.price(YOUR_PRICE)
-    yours = dict.fromkeys([*([] if own is None else [own]), *asked_usd_per_gpu_h])
-    return (*tiers, *((YOUR_PRICE, usd) for usd in yours))
 
 
 def resolve_name(name: str, constants: str | None = None) -> str:

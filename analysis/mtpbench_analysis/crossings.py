@@ -27,9 +27,10 @@ class Crossing:
         interactivity_tps: where.
         tput_tps_per_gpu: what both serve there.
         wins_above: whether the curve beats the baseline above it (and loses below).
-        interval: of the interactivity; None where the noise is unknown, or where in many draws there is no
-            single crossing.
-        no_interval_because: the reason.
+        interval: of the interactivity; None where the noise is unknown, where in many draws there is no
+            single crossing, or where there are several.
+        single_run: whether there is no interval because nothing tells the noise.
+        unclear_share: of the draws that cross never or more than once, where that is why there is none.
         wide_gap: it lies between two knots too far apart for the comparison's ratios.
     """
 
@@ -37,7 +38,8 @@ class Crossing:
     tput_tps_per_gpu: float
     wins_above: bool
     interval: Interval | None = None
-    no_interval_because: str | None = None
+    single_run: bool = False
+    unclear_share: float | None = None
     wide_gap: bool = False
 
 
@@ -86,8 +88,7 @@ def find_crossings(baseline: Reading, other: Reading) -> tuple[Crossing, ...]:
         )
     if len(found) != 1:
         return tuple(found)
-    interval, reason = _crossing_interval(baseline, other, grid)
-    return (replace(found[0], interval=interval, no_interval_because=reason),)
+    return (_with_interval(found[0], baseline, other, grid),)
 
 
 def find_leads(readings: Sequence[Reading]) -> tuple[Lead, ...]:
@@ -191,11 +192,10 @@ def _root(baseline: Reading, other: Reading, left: float, right: float) -> float
     return right
 
 
-def _crossing_interval(
-    baseline: Reading, other: Reading, grid: FloatArray
-) -> tuple[Interval | None, str | None]:
+def _with_interval(crossing: Crossing, baseline: Reading, other: Reading, grid: FloatArray) -> Crossing:
+    """The only crossing of two curves with its interval, or with the reason why it has none."""
     if not (baseline.is_sure and other.is_sure):
-        return None, "single run"
+        return replace(crossing, single_run=True)
     places = np.linspace(grid[0], grid[-1], _COARSE)
     difference = other.drawn(places) - baseline.drawn(places)
     changes = (np.sign(difference[:, 1:]) * np.sign(difference[:, :-1])) < 0
@@ -206,5 +206,5 @@ def _crossing_interval(
     before, after = difference[rows, column], difference[rows, column + 1]
     at[rows] = places[column] + (places[column + 1] - places[column]) * before / (before - after)
     interval = interval_of(at, baseline.confidence)
-    share = 1 - len(rows) / len(at)
-    return interval, None if interval else f"{share:.0%} of the draws cross never or more than once"
+    unclear_share = None if interval else 1 - len(rows) / len(at)
+    return replace(crossing, interval=interval, unclear_share=unclear_share)

@@ -109,11 +109,6 @@ class Curve:
         return tuple(self.shared(name) for name in WORKLOAD_FIELDS)
 
     @property
-    def single_run(self) -> bool:
-        """Whether every recipe was measured once only, so that nothing says how far a repeat would fall."""
-        return all(len(item.runs) == 1 for item in self.measured)
-
-    @property
     def range_tps(self) -> tuple[float, float]:
         """The front's lowest and highest interactivity."""
         return self.front[0].x, self.front[-1].x

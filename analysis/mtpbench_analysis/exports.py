@@ -20,12 +20,15 @@ from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis import metered
 from mtpbench_analysis.cells import Cell, Interval, TokenKind
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.crossings import Lead
+from mtpbench_analysis.crossings import Crossing, Lead
 from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured
 from mtpbench_analysis.document import describe_workload
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metered import Span
 from mtpbench_analysis.sentences import (
+    explain_no_crossing_interval,
+    explain_no_interval,
+    explain_no_ratio,
     write_caveats,
     write_crossings,
     write_overview,
@@ -132,7 +135,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "confounds": {label: list(texts) for label, texts in comparison.confounds.items()},
         "pooling": list(comparison.pooling),
         "crossings": {
-            label: [record_to_json(crossing) for crossing in crossings]
+            label: [_crossing(crossing) for crossing in crossings]
             for label, crossings in comparison.crossings.items()
         },
         "leads": [
@@ -195,7 +198,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
         values |= {
             "interval": _interval(cell.interval),
             "interval_basis": cell.interval_basis,
-            "no_interval_because": cell.no_interval_because,
+            "no_interval_because": explain_no_interval(cell),
             "usd_per_m_by_tier": _costs(cell),
         }
         extra = {"gap_tps": cell.gap_tps, "knot_tput_ratio": cell.knot_ratio, "knots": knots}
@@ -206,7 +209,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
             "tput_ratio": ratio.value,
             "bound": ratio.bound,
             "lower_cost_share": ratio.lower_cost,
-            "reason": ratio.reason,
+            "reason": explain_no_ratio(ratio),
             "interval": _interval(ratio.interval),
             "envelope": ratio.envelope,
             "metered_energy_ratio": _span(metered.energy_ratio(cell, row.cells[0])),
@@ -241,7 +244,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
                     "envelope_low": ratio.envelope[0] if ratio and ratio.envelope else None,
                     "envelope_high": ratio.envelope[1] if ratio and ratio.envelope else None,
                     "ratio_bound": ratio.bound if ratio and ratio.value is not None else None,
-                    "no_ratio_because": ratio.reason if ratio else None,
+                    "no_ratio_because": explain_no_ratio(ratio) if ratio else None,
                     "lower_cost_share": ratio.lower_cost if ratio else None,
                     "confounds": "; ".join(comparison.confounds.get(curve.label, ())) or None,
                     "constants_date": economics.hardware.constants_date if economics else None,
@@ -277,8 +280,19 @@ def describe_lead_ratio(lead: Lead) -> dict[str, Any]:
     return {
         "margin": None if ratio is None else ratio.value,
         "bound": None if ratio is None else ratio.bound,
-        "reason": "nobody else reaches it" if ratio is None else ratio.reason,
+        "reason": "nobody else reaches it" if ratio is None else explain_no_ratio(ratio),
         "settled": lead.is_settled,
+    }
+
+
+def _crossing(crossing: Crossing) -> dict[str, Any]:
+    return {
+        "interactivity_tps": crossing.interactivity_tps,
+        "tput_tps_per_gpu": crossing.tput_tps_per_gpu,
+        "wins_above": crossing.wins_above,
+        "interval": _interval(crossing.interval),
+        "no_interval_because": explain_no_crossing_interval(crossing),
+        "wide_gap": crossing.wide_gap,
     }
 
 

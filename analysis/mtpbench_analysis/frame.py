@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -111,12 +111,26 @@ class CurvePoint:
         return ", ".join(parts) or "recipe not recorded"
 
 
+UnusedKind = Literal["planned", "damaged", "repeated", "unusable", "invalid", "unpaired", "note"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unused:
-    """A row, or a planned point, that could not become a point of a curve, and why."""
+    """Something of a source that is in no comparison, or a remark on a point that is.
+
+    Args:
+        what: the row, the point, the curve or the field that is meant.
+        reason: why, for people.
+        kind: why, for programs: `planned` (not measured yet), `damaged` (files that can't be read),
+            `repeated` (there twice, used once), `unusable` (a row, or a measured point, without figures),
+            `invalid` (a validity rule was broken), `unpaired` (nothing to set it against), or `note` (what a
+            point lacks, or what was set aside for it; the point itself is used).
+        arm: whose it is, where that is known.
+    """
 
     what: str
     reason: str
+    kind: UnusedKind
     arm: str | None = None
 
 
@@ -186,18 +200,3 @@ def to_frame(points: Iterable[CurvePoint]) -> pd.DataFrame:
         row |= {name: join_list(row[name]) or None for name in row if kinds[name] is tuple and row[name]}
         rows.append({name: value if value != () else None for name, value in row.items()})
     return pd.DataFrame(rows, columns=list(columns()), dtype=object)
-
-
-def from_frame(frame: pd.DataFrame) -> tuple[CurvePoint, ...]:
-    """The points that `to_frame` laid out."""
-    return tuple(_from_row(row) for row in frame.to_dict("records"))
-
-
-def _from_row(row: dict[Any, Any]) -> CurvePoint:
-    values: dict[str, Any] = {}
-    for name, kind in field_types().items():
-        value = row.get(name)
-        if value is None or pd.isna(value):
-            continue
-        values[name] = split_list(name, str(value)) if kind is tuple else kind(value)
-    return CurvePoint(**values)

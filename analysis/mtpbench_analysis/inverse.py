@@ -29,7 +29,8 @@ class Fastest:
         cell: the curve read there.
         interval: of the interactivity.
         at_end: the cost would allow more, but the curve ends there.
-        reason: why there is no interactivity.
+        least_usd_per_mtok: what its cheapest point costs where that is too much; where there is neither this
+            nor an interactivity, the hardware's price is unknown.
     """
 
     curve: Curve
@@ -37,7 +38,7 @@ class Fastest:
     cell: Cell | None = None
     interval: Interval | None = None
     at_end: bool = False
-    reason: str | None = None
+    least_usd_per_mtok: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,12 +106,12 @@ def nearest_misses(curves: Sequence[Curve], wanted: Wanted) -> tuple[str, ...]:
 def _fastest(reading: Reading, max_usd_per_mtok: float) -> Fastest:
     curve, economics = reading.curve, reading.economics
     if economics is None or economics.usd_per_gpu_h is None:
-        return Fastest(curve=curve, interactivity_tps=None, reason="the hardware's price is unknown")
+        return Fastest(curve=curve, interactivity_tps=None)
     needed = economics.usd_per_gpu_h * 1e6 / (3600 * max_usd_per_mtok)
     front = curve.front
     if front[0].y < needed:
         least = usd_per_mtok(front[0].y, economics.usd_per_gpu_h)
-        return Fastest(curve=curve, interactivity_tps=None, reason=f"its cheapest point costs ${least:.3f}")
+        return Fastest(curve=curve, interactivity_tps=None, least_usd_per_mtok=least)
     at_end = front[-1].y >= needed
     at = front[-1].x if at_end else _falls_below(reading, needed)
     (cell,) = reading.cells([at])

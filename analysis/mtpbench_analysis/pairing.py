@@ -21,6 +21,20 @@ from mtpbench_analysis.curves import (
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 
 
+class NoComparisonError(InputError):
+    """The points of some sources allow no comparison at all.
+
+    Args:
+        sources: their names.
+        why: in one line, without them.
+        examples: the first reasons of single points, to stand after `why`; may be empty.
+    """
+
+    def __init__(self, sources: Sequence[str], why: str, examples: str = "") -> None:
+        super().__init__(f"{', '.join(sources)}: {why}{examples}")
+        self.why, self.examples = why, examples
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """All comparisons that a source allows, and every curve or row that is in none of them."""
@@ -44,7 +58,7 @@ def compare_all(
         grouping: what makes one curve, where it is not the usual.
 
     Raises:
-        InputError: no valid point, or none of the baseline's arm.
+        NoComparisonError: no valid point, or none of the baseline's arm.
         NotComparable: both sides exist, but never for the same hardware, model, precision and workload.
     """
     curves = build_curves(points.points, grouping)
@@ -140,7 +154,7 @@ def _days(curve: Curve, baseline: Curve) -> int:
 def _alone(curve: Curve, reason: str) -> Unused:
     count = len(curve.measured)
     points = "1 point" if count == 1 else f"{count} points"
-    return Unused(what=f"{describe(curve)} ({points})", reason=reason, arm=curve.arm)
+    return Unused(what=f"{describe(curve)} ({points})", reason=reason, kind="unpaired", arm=curve.arm)
 
 
 def describe_invalid(point: CurvePoint) -> Unused:
@@ -148,7 +162,8 @@ def describe_invalid(point: CurvePoint) -> Unused:
     what = f"{display_name(point.arm)}, {point.recipe}"
     if point.source is not None:
         what += f" ({point.source})"
-    return Unused(what=what, reason="; ".join(point.reasons) or "marked invalid", arm=point.arm)
+    reason = "; ".join(point.reasons) or "marked invalid"
+    return Unused(what=what, reason=reason, kind="invalid", arm=point.arm)
 
 
 def _belongs(point: CurvePoint, comparison: Comparison) -> bool:
@@ -156,20 +171,19 @@ def _belongs(point: CurvePoint, comparison: Comparison) -> bool:
 
 
 def _check_arms(points: PointSet, curves: Sequence[Curve], baseline_arm: str) -> None:
-    where = ", ".join(points.sources)
     if not curves:
         why = f"; all {len(points.points)} are invalid" if points.points else ""
-        raise InputError(f"{where}: no valid point to compare{why}")
+        raise NoComparisonError(points.sources, f"no valid point to compare{why}")
     arms = sorted({curve.arm for curve in curves})
     if baseline_arm not in arms:
-        raise InputError(
-            f"{where}: no valid point of the baseline {baseline_arm!r}; arms with points: {', '.join(arms)} "
-            "(choose one of them with --baseline)"
+        raise NoComparisonError(
+            points.sources,
+            f"no valid point of the baseline {baseline_arm!r}; arms with points: {', '.join(arms)} "
+            "(choose one of them with --baseline)",
         )
     if len(arms) == 1:
-        raise InputError(
-            f"{where}: all points are of arm {baseline_arm!r}; there is nothing to compare it with"
-        )
+        why = f"all points are of arm {baseline_arm!r}; there is nothing to compare it with"
+        raise NoComparisonError(points.sources, why)
 
 
 def _refuse(curves: Sequence[Curve], baseline_arm: str) -> None:

@@ -11,6 +11,19 @@ Bound = Literal["exact", "at_least", "at_most", "best_points"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """Two neighbouring knots that are too far apart in throughput for a ratio between them.
+
+    Args:
+        knot_ratio: throughput of the lower knot over that of the upper one.
+        limit: the largest such factor at which a ratio is given.
+    """
+
+    knot_ratio: float
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ratio:
     """Throughput of a curve over the baseline's at one target, or why there is none.
 
@@ -18,16 +31,21 @@ class Ratio:
         bound: `exact` (both sides read at the target), `at_least` or `at_most` (the curve, or the
             baseline, is only known by its best point, which does better than the target), `best_points`
             (both are).
-        reason: why `value` is None.
+        withheld: the gap because of which `value` is None; where there is neither, a side is not reached.
         interval: of the value; None where one side's is unknown.
         envelope: lowest and highest ratio that falling curves through the same knots allow.
     """
 
     value: float | None
     bound: Bound = "exact"
-    reason: str | None = None
+    withheld: Gap | None = None
     interval: Interval | None = None
     envelope: tuple[float, float] | None = None
+
+    @property
+    def not_reached(self) -> bool:
+        """Whether there is no ratio because one side does not reach the target."""
+        return self.value is None and self.withheld is None
 
     @property
     def lower_cost(self) -> float | None:
@@ -47,15 +65,12 @@ def ratio_of(cell: Cell, base: Cell, max_gap: float) -> Ratio:
         max_gap: knots whose throughputs differ by more than this factor are no ground for a ratio.
     """
     if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
-        return Ratio(value=None, reason="not reached")
+        return Ratio(value=None)
     envelope = _envelope(cell, base)
     for one in (cell, base):
         if one.wide_gap and one.knot_ratio is not None:
-            return Ratio(
-                value=None,
-                reason=f"withheld: knots {one.knot_ratio:.1f}× apart in throughput (limit {max_gap:g}×)",
-                envelope=envelope,
-            )
+            gap = Gap(knot_ratio=one.knot_ratio, limit=max_gap)
+            return Ratio(value=None, withheld=gap, envelope=envelope)
     bounds: dict[tuple[bool, bool], Bound] = {
         (False, False): "exact",
         (True, False): "at_least",

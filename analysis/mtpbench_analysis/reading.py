@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, Interval, State
+from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, Interval, NoInterval, State
 from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.curves import Curve, Measured
 from mtpbench_analysis.draws import CurveDraws, draw_curve
@@ -91,7 +91,8 @@ class Reading:
         wide = state == "interpolated" and lower is not None and upper is not None
         wide = wide and lower.y / upper.y > self.max_gap  # type: ignore[union-attr]
         knots = [knot for knot in (lower, upper) if knot is not None]
-        interval, reason, basis = None, "not reached", None
+        interval, basis = None, None
+        reason: NoInterval = "not_reached"
         if tput is not None:
             interval, reason, basis = self._interval(knots, drawn)
         return Cell(
@@ -104,7 +105,7 @@ class Reading:
             wide_gap=wide,
             interval=interval,
             interval_basis=basis,
-            no_interval_because=None if interval else reason,
+            no_interval=None if interval else reason,
             economics=self.economics,
         )
 
@@ -124,7 +125,7 @@ class Reading:
 
     def _interval(
         self, knots: Sequence[Measured], drawn: FloatArray
-    ) -> tuple[Interval | None, str, str | None]:
+    ) -> tuple[Interval | None, NoInterval, str | None]:
         known = [
             one
             for one, item in zip(self.noise, self.curve.measured, strict=True)
@@ -132,10 +133,10 @@ class Reading:
         ]
         bases = {one.basis for one in known if one is not None}
         if not bases or None in known:
-            return None, "single run", None
+            return None, "single_run", None
         interval = interval_of(drawn, self.confidence)
         basis = "blocks" if "blocks" in bases else "repeats"
-        return interval, "the curve may end below this interactivity", basis
+        return interval, "may_end_below", basis
 
 
 def interval_of(drawn: FloatArray, confidence: float) -> Interval | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.cells import Cell, NoInterval
 from mtpbench_analysis.compare import Comparison, Row
+from mtpbench_analysis.crossings import Crossing
 from mtpbench_analysis.curves import Curve, display_name
 from mtpbench_analysis.figures import energy, fixed, money, percent, rate, seconds, speed, target, times
 from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span
-from mtpbench_analysis.ratios import Bound, Ratio
+from mtpbench_analysis.ratios import Bound, Gap, Ratio
 
 TTFT_APART = 3.0
 """Median TTFTs of two sides that differ by more than this factor are told."""
@@ -40,11 +41,42 @@ def write_crossings(comparison: Comparison) -> tuple[str, ...]:
                 low, high = speed(crossing.interval.low), speed(crossing.interval.high)
                 text += f"; {crossing.interval.confidence:.0%} interval {low} to {high}"
             else:
-                text += f"; no interval: {crossing.no_interval_because or 'several crossings'}"
+                text += f"; no interval: {explain_no_crossing_interval(crossing) or 'several crossings'}"
             if crossing.wide_gap:
                 text += "; it lies between points far apart in throughput, so it is hardly known"
             sentences.append(f"{text}.")
     return tuple(sentences)
+
+
+def describe_gap(gap: Gap) -> str:
+    """How far apart two knots are, and how far they may be."""
+    return f"knots {gap.knot_ratio:.1f}× apart in throughput (limit {gap.limit:g}×)"
+
+
+def explain_no_ratio(ratio: Ratio) -> str | None:
+    """Why there is no ratio; None where there is one."""
+    if ratio.withheld is not None:
+        return f"withheld: {describe_gap(ratio.withheld)}"
+    return "not reached" if ratio.not_reached else None
+
+
+_NO_CELL_INTERVAL: dict[NoInterval, str] = {
+    "not_reached": "not reached",
+    "single_run": "single run",
+    "may_end_below": "the curve may end below this interactivity",
+}
+
+
+def explain_no_interval(cell: Cell) -> str | None:
+    """Why a cell has no interval; None where it has one."""
+    return None if cell.no_interval is None else _NO_CELL_INTERVAL[cell.no_interval]
+
+
+def explain_no_crossing_interval(crossing: Crossing) -> str | None:
+    """Why a crossing has no interval; None where it has one, or where there are several crossings."""
+    if crossing.unclear_share is not None:
+        return f"{crossing.unclear_share:.0%} of the draws cross never or more than once"
+    return "single run" if crossing.single_run else None
 
 
 def write_overview(comparison: Comparison) -> tuple[str, ...]:

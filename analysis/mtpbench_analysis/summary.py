@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import Curve, short
 from mtpbench_analysis.document import SIMULATED_BANNER
-from mtpbench_analysis.figures import MISSING, target
+from mtpbench_analysis.figures import target
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.sheets import Sheet
-from mtpbench_analysis.tables import Table, Texts, mark_simulated, show_ratio, show_throughput
+from mtpbench_analysis.tables import Table, Texts, mark_simulated, show_brief, show_ratio
 
 _NAMED = ("model", "precision", "engine", "serving")
 _HEADERS = ("workload", "points", "tok/s/user", "tok/s/GPU", "baseline's", "ratio")
@@ -68,7 +68,7 @@ def _sentences(group: Sequence[Comparison]) -> tuple[str, ...]:
     ratios = [ratio for comparison in group for row in comparison.rows for ratio in row.ratios]
     known = [ratio.value for ratio in ratios if ratio.value is not None]
     won = sum(value > 1 for value in known)
-    withheld = sum(ratio.envelope is not None and ratio.value is None for ratio in ratios)
+    withheld = sum(ratio.withheld is not None for ratio in ratios)
     unreached = len(ratios) - len(known) - withheld
     text = f"{len(group)} comparisons, {len(ratios)} targets: a ratio at {len(known)}"
     if known:
@@ -85,8 +85,8 @@ def _rows(comparison: Comparison, index: int) -> list[Texts]:
             name if place == 0 else "",
             points if place == 0 else "",
             target(row.target_tps),
-            _brief(show_throughput(row.cells[index + 1])),
-            _brief(show_throughput(row.cells[0])),
+            show_brief(row.cells[index + 1]),
+            show_brief(row.cells[0]),
             show_ratio(row.ratios[index]),
         )
         for place, row in enumerate(comparison.rows)
@@ -103,8 +103,3 @@ def _name(other: Curve, base: Curve) -> str:
     elif other.shared("image") or base.shared("image"):
         parts.append("images differ")
     return ", ".join(str(part) for part in parts if part is not None)
-
-
-def _brief(text: str) -> str:
-    """A throughput without the distances of its knots."""
-    return text.split("\n")[0].rstrip(",:").replace(" interpolated", "") if text != MISSING else text

@@ -13,11 +13,17 @@ from mtpbench_analysis.figures import MISSING, dollars, energy, rate, seconds, s
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span, tps_per_mw
 from mtpbench_analysis.ratios import Bound, Ratio
-from mtpbench_analysis.sentences import describe_cost, describe_energy
+from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
 Texts = tuple[str, ...]
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
 UNKNOWN = "unknown"
+
+
+class Caution(str):
+    """A cell's text that a reader must be careful with: no figure, or an invalid one. It may stand out."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +40,10 @@ class Table:
     caption: str = ""
     sections: tuple[int, ...] = ()
     text_columns: int = 1
+
+
+INVALID = Caution("NO")
+"""What a column `valid` says of an invalid point."""
 
 
 def matched_table(comparison: Comparison) -> Table:
@@ -80,7 +90,7 @@ def matched_table(comparison: Comparison) -> Table:
         title=mark_simulated("At equal interactivity", comparison.simulated),
         headers=("tok/s/user", "", *(target(row.target_tps) for row in comparison.rows)),
         rows=tuple(rows),
-        caption=_constants_note(comparison) + _target_note(comparison) + _interval_note(comparison),
+        caption=f"{comparison.constants.label}.{note_reading(comparison)}",
         sections=tuple(sections),
         text_columns=2,
     )
@@ -99,7 +109,7 @@ def points_table(comparison: Comparison) -> Table:
         ]
     if comparison.invalid:
         sections.append(len(entries))
-    entries += [(display_name(point.arm), point, 1, "NO") for point in comparison.invalid]
+    entries += [(display_name(point.arm), point, 1, INVALID) for point in comparison.invalid]
     columns = [(name, [show(*entry) for entry in entries], always) for name, always, show in _POINT_COLUMNS]
     dropped = [name for name, cells, always in columns if not always and set(cells) == {MISSING}]
     single = {run for *_, run, _ in entries} == {1}
@@ -223,10 +233,10 @@ def show_energy_ratio(ratio: Span | None, bound: Bound) -> str:
 def show_ratio(ratio: Ratio) -> str:
     """`2.42×, 58.6% lower cost`; with ≥ or ≤ where a side is only known by its best point; or why not."""
     if ratio.value is None:
-        if ratio.reason == "not reached" or ratio.envelope is None:
+        if ratio.withheld is None or ratio.envelope is None:
             return MISSING
         low, high = ratio.envelope
-        return f"{str(ratio.reason).replace(': ', ':' + chr(10))}, so {times(low)}× to {times(high)}×"
+        return Caution(f"withheld:\n{describe_gap(ratio.withheld)}, so {times(low)}× to {times(high)}×")
     sign = _SIGNS[ratio.bound]
     note = " (best points)" if ratio.bound == "best_points" else ""
     value = f"{sign}{times(ratio.value)}×"
@@ -238,18 +248,31 @@ def show_ratio(ratio: Ratio) -> str:
 def show_bare_ratio(ratio: Ratio) -> str:
     """`2.42×`, with ≥ or ≤ where a side is only known by its best point; or why there is none."""
     if ratio.value is None:
-        return str(ratio.reason)
+        reason = str(explain_no_ratio(ratio))
+        return Caution(reason)
     note = " (best points)" if ratio.bound == "best_points" else ""
     return f"{_SIGNS[ratio.bound]}{times(ratio.value)}×{note}"
+
+
+def show_brief(cell: Cell) -> str:
+    """A cell's throughput without what it rests on."""
+    if cell.state == "not_reached":
+        return Caution("not reached")
+    return ("≥ " if cell.state == "at_least" else "") + _figure(cell)
+
+
+def _figure(cell: Cell) -> str:
+    value = rate(cell.tput_tps_per_gpu)
+    return (
+        value if cell.interval is None else f"{value} {spread(cell.interval.low, cell.interval.high, rate)}"
+    )
 
 
 def show_throughput(cell: Cell) -> str:
     """A cell's throughput with what it rests on in a second line."""
     if cell.state == "not_reached":
-        return f"not reached:\nends at {speed(cell.knots[0].x)}"
-    value = rate(cell.tput_tps_per_gpu)
-    if cell.interval is not None:
-        value += f" {spread(cell.interval.low, cell.interval.high, rate)}"
+        return Caution(f"not reached:\nends at {speed(cell.knots[0].x)}")
+    value = _figure(cell)
     if cell.state == "measured":
         return f"{value}\nmeasured"
     if cell.state == "at_least":
@@ -303,13 +326,9 @@ def _layout(point: CurvePoint) -> str:
     return ", ".join(part for part in (point.topology, gpus) if part)
 
 
-def _constants_note(comparison: Comparison) -> str:
-    economics, hardware = comparison.settings.economics, comparison.baseline.shared("hardware")
-    if economics is not None:
-        return f"{economics.label}."
-    if hardware is None:
-        return "The source does not name its hardware: no cost and no megawatts (--hardware names it)."
-    return f"There are no price and power constants for {hardware}: no cost and no megawatts."
+def note_reading(comparison: Comparison) -> str:
+    """How the targets were chosen, and what the intervals are made of; begins with a blank unless empty."""
+    return _target_note(comparison) + _interval_note(comparison)
 
 
 def _interval_note(comparison: Comparison) -> str:

@@ -18,7 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mtpbench_analysis.tables import Table
+from mtpbench_analysis.tables import Caution, Table
 
 LEFT_OUT_FIRST = (
     "runs",
@@ -127,8 +127,7 @@ class FittedTable:
         return cell
 
     def _style(self, row: int, place: int) -> str:
-        text = self.table.rows[row][place]
-        marked = text.partition("\n")[0] == "NO" or text.startswith(("not reached", "withheld"))
+        marked = isinstance(self.table.rows[row][place], Caution)
         return self.styles.get((row, place), "yellow" if marked else "")
 
     def _records(self, width: int) -> Iterator[Text]:

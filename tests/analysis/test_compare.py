@@ -15,6 +15,8 @@ from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, defa
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.cost import find_economics, joules_per_token, tps_per_mw, usd_per_mtok
 from mtpbench_analysis.pairing import Outcome
+from mtpbench_analysis.ratios import Gap
+from mtpbench_analysis.sentences import explain_no_ratio
 
 OFF = ((10.0, 1000.0), (30.0, 400.0), (50.0, 100.0))
 
@@ -117,7 +119,7 @@ def test_ratios_exist_only_where_both_sides_have_a_number() -> None:
     assert [r.bound for r in ratios[:3]] == ["best_points", "at_least", "exact"]
     assert ratios[0].value == 2
     assert ratios[2].value == pytest.approx(1625 / 400)
-    assert [(r.value, r.reason) for r in ratios[3:]] == [(None, "not reached")] * 2
+    assert [(r.value, r.not_reached) for r in ratios[3:]] == [(None, True)] * 2
 
 
 def test_a_baseline_known_only_by_its_best_point_bounds_the_ratio_from_above() -> None:
@@ -134,7 +136,8 @@ def test_a_ratio_across_a_wide_gap_is_withheld_with_the_factor() -> None:
     mtp = make_curve("mtp", (10.0, 2000.0), (50.0, 1000.0))
     withheld = compare(off, [mtp], Settings(targets_tps=(30.0,))).rows[0].ratios[0]
     assert withheld.value is None
-    assert withheld.reason == "withheld: knots 10.0× apart in throughput (limit 5×)"
+    assert withheld.withheld == Gap(knot_ratio=10.0, limit=5.0)
+    assert explain_no_ratio(withheld) == "withheld: knots 10.0× apart in throughput (limit 5×)"
     allowed = compare(off, [mtp], Settings(targets_tps=(30.0,), max_gap=10)).rows[0].ratios[0]
     assert allowed.value == pytest.approx(1500 / 550)
 

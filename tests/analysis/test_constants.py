@@ -11,7 +11,6 @@ from mtpbench_analysis.cost import (
     YOUR_PRICE,
     find_economics,
     has_constants,
-    list_prices,
     price_text,
     resolve_name,
 )
@@ -72,17 +71,6 @@ def test_prices_and_powers_are_above_0(value: float) -> None:
         economics.with_price(value)
     with pytest.raises(InputError, match=r"--kw-per-gpu .* above 0 are needed"):
         economics.with_power(value)
-    with pytest.raises(InputError, match="--usd-per-gpu-h"):
-        list_prices(economics, [value])
-
-
-def test_the_prices_of_a_sensitivity_table_are_the_tiers_and_then_those_asked_for() -> None:
-    economics = find_economics("gb200", "2026-05")
-    tiers = (("hyperscaler", 2.21), ("neocloud", 2.75), ("rental_3y", 3.30))
-    assert list_prices(economics) == tiers
-    asked = ((YOUR_PRICE, 4.0), (YOUR_PRICE, 5.0))
-    assert list_prices(economics.with_price(4.0), [4.0, 5.0]) == (*tiers, *asked)
-    assert list_prices(find_economics("cpu")) == ()
 
 
 def test_a_file_is_named_in_the_label(file: str) -> None:

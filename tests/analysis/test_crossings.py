@@ -12,6 +12,7 @@ from mtpbench_analysis.crossings import find_crossings, find_leads
 from mtpbench_analysis.curves import build_curves
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.reading import Reading
+from mtpbench_analysis.sentences import explain_no_crossing_interval, explain_no_ratio
 
 
 def reading(arm: str, *pairs: tuple[float, float], stream: int = 0, **shared: Any) -> Reading:
@@ -24,7 +25,7 @@ def test_two_straight_lines_cross_where_geometry_says() -> None:
     assert crossing.interactivity_tps == pytest.approx(30, rel=1e-8)
     assert crossing.tput_tps_per_gpu == pytest.approx(600, rel=1e-8)
     assert crossing.wins_above
-    assert crossing.no_interval_because == "single run"
+    assert crossing.single_run
     (mirrored,) = find_crossings(mtp, off)
     assert not mirrored.wins_above
 
@@ -78,7 +79,7 @@ def test_a_crossing_that_noise_may_undo_has_no_interval() -> None:
     mtp = reading("mtp", (10.0, 990.0), (50.0, 205.0), stream=1, **known)
     (crossing,) = find_crossings(off, mtp)
     assert crossing.interval is None
-    assert "of the draws cross never or more than once" in str(crossing.no_interval_because)
+    assert "of the draws cross never or more than once" in str(explain_no_crossing_interval(crossing))
 
 
 def test_the_depth_that_wins_at_each_interactivity() -> None:
@@ -124,7 +125,7 @@ def test_a_lead_has_no_ratio_where_the_table_would_have_none() -> None:
     assert (below.ratio.bound, slower.ratio.bound) == ("best_points", "at_least")
     assert gap.ratio is not None
     assert gap.ratio.value is None
-    assert str(gap.ratio.reason).startswith("withheld: knots 45.0× apart")
+    assert str(explain_no_ratio(gap.ratio)).startswith("withheld: knots 45.0× apart")
     assert alone.ratio is None
 
 
@@ -160,5 +161,5 @@ def test_one_knot_without_an_error_leaves_crossings_and_leads_unsure() -> None:
     (curve,) = build_curves(points)
     off, mtp = Reading(curve=curve), reading("mtp", (10.0, 800.0), (50.0, 400.0), stream=1, **known)
     (crossing,) = find_crossings(off, mtp)
-    assert (crossing.interval, crossing.no_interval_because) == (None, "single run")
+    assert (crossing.interval, crossing.single_run) == (None, True)
     assert {lead.share_of_draws for lead in find_leads([off, mtp])} == {None}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 from curve_points import glm5, make_curve, make_points
 from mtpbench.errors import InputError
 from mtpbench_analysis.curves import Grouping, build_curves, display_name
-from mtpbench_analysis.frame import CurvePoint, from_frame, to_frame
+from mtpbench_analysis.frame import CurvePoint, to_frame
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,6 @@ def test_repeats_of_a_recipe_are_averaged_and_counted() -> None:
     assert (measured.x, measured.y, len(measured.runs)) == (12, 200, 2)
     assert measured.mean.acceptance_length == 2.0
     assert measured.mean.source == "a; b"
-    assert not curve.single_run
 
 
 def test_another_topology_or_pooled_image_is_not_a_repeat() -> None:
@@ -69,7 +67,6 @@ def test_another_topology_or_pooled_image_is_not_a_repeat() -> None:
     points = [first, replace(first, topology="1xTP8"), replace(first, image="x")]
     (curve,) = build_curves(points, Grouping(pool=("image",)))
     assert [len(item.runs) for item in curve.measured] == [1, 1, 1]
-    assert curve.single_run
 
 
 def test_splitting_is_a_choice() -> None:
@@ -145,28 +142,10 @@ def test_measured_points_are_sorted_and_the_front_is_part_of_them() -> None:
     assert curve.range_tps == (10, 30)
 
 
-def test_points_survive_the_way_through_pandas() -> None:
-    points = (
-        *glm5().points,
-        CurvePoint(arm="mtp", interactivity_tps=1.5, tput_tps_per_gpu=2.0, valid=False, reasons=("a", "b")),
+def test_a_missing_value_of_pandas_is_none_and_lists_are_joined() -> None:
+    invalid = CurvePoint(
+        arm="mtp", interactivity_tps=1.5, tput_tps_per_gpu=2.0, valid=False, reasons=("a", "b")
     )
-    frame = to_frame(points)
-    assert from_frame(frame) == points
+    frame = to_frame((*glm5().points, invalid))
     assert frame["engine"].isna().all()
-
-
-def test_a_missing_value_of_pandas_is_none_and_never_zero() -> None:
-    frame = pd.DataFrame(
-        [
-            {
-                "arm": "off",
-                "interactivity_tps": 1.0,
-                "tput_tps_per_gpu": 2.0,
-                "gpus": float("nan"),
-                "date": pd.NA,
-            }
-        ]
-    )
-    (point,) = from_frame(frame)
-    assert point.gpus is None
-    assert point.date is None
+    assert frame["reasons"].iloc[-1] == "a; b"

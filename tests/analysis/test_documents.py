@@ -15,7 +15,7 @@ from rich.console import Console
 from curve_points import INFERENCEX, glm5, make_points, point_set
 from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.comparisons import Filter, Question, compare_points, compare_results
+from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves import Grouping
 from mtpbench_analysis.document import write_document
 from mtpbench_analysis.exports import SCHEMA_VERSION, to_csv, to_json
@@ -171,7 +171,7 @@ def test_simulated_stands_on_every_output(tmp_path: Path) -> None:
         assert "SIMULATED: MTP versus Off" in text
         assert "SIMULATED: these figures come from a model" in text
         assert text.count("(SIMULATED)") >= 3
-    outcome = compare_results(directory)
+    outcome = compare_points(read_source(directory), Question())
     document = write_document(outcome.comparisons[0])
     assert all("(SIMULATED)" in table.title for table in (document.matched, *document.details))
     assert all(
@@ -246,7 +246,7 @@ def test_the_json_holds_every_point_and_every_cell() -> None:
 
 
 def test_a_published_row_stands_beside_ones_own_with_its_residual(tmp_path: Path) -> None:
-    (comparison,) = compare_results(write_sweep(tmp_path)).comparisons
+    (comparison,) = compare_points(read_source(write_sweep(tmp_path)), Question()).comparisons
     table = write_document(comparison).reference
     assert table is not None
     off = next(row for row in table.rows if row[0] == "Off")
@@ -254,12 +254,14 @@ def test_a_published_row_stands_beside_ones_own_with_its_residual(tmp_path: Path
 
 
 def test_a_sweeps_own_constants_baseline_and_confounds_are_used(tmp_path: Path) -> None:
-    (comparison,) = compare_results(write_sweep(tmp_path, targets_tps=(45.0,))).comparisons
+    (comparison,) = compare_points(
+        read_source(write_sweep(tmp_path, targets_tps=(45.0,))), Question()
+    ).comparisons
     assert [row.target_tps for row in comparison.rows] == [45]
     assert comparison.settings.economics is not None
     assert comparison.settings.economics.hardware.constants_date == "2026-05"
     assert comparison.confounds["MTP"][-1] == "MTP forces max_num_tokens"
-    (newer,) = compare_results(tmp_path / "small", Question(constants="2026-07")).comparisons
+    (newer,) = compare_points(read_source(tmp_path / "small"), Question(constants="2026-07")).comparisons
     assert newer.settings.economics is not None
     assert newer.settings.economics.hardware.power_kw_per_gpu == 1.87
 
@@ -313,7 +315,9 @@ def test_the_report_writes_every_format(tmp_path: Path) -> None:
     assert names <= {path.name for path in directory.iterdir()}
     assert not list(directory.glob(".*.new"))
     again = compare_points(read_source(directory / "points.csv"), Question(constants="2026-05"))
-    assert write_sentences(again.comparisons[0]) == write_sentences(compare_results(directory).comparisons[0])
+    assert write_sentences(again.comparisons[0]) == write_sentences(
+        compare_points(read_source(directory), Question()).comparisons[0]
+    )
 
 
 @pytest.mark.parametrize(("highest", "last"), [(100.85, 120), (1947.3, 2000), (0.9, 1.0), (14951.9, 15000)])

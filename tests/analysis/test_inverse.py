@@ -43,7 +43,7 @@ def test_the_fastest_comes_first_and_what_is_too_dear_last() -> None:
     )
     assert [one.curve.arm for one in found] == ["mtp-k3", "mtp-k1", "off"]
     assert found[-1].interactivity_tps is None
-    assert found[-1].reason == f"its cheapest point costs ${usd_per_mtok(500, 1.95):.3f}"
+    assert found[-1].least_usd_per_mtok == usd_per_mtok(500, 1.95)
 
 
 def test_a_cost_that_allows_more_than_was_measured_is_marked() -> None:
@@ -54,7 +54,7 @@ def test_a_cost_that_allows_more_than_was_measured_is_marked() -> None:
 
 def test_hardware_without_a_price_has_no_answer() -> None:
     (found,) = find_fastest([Reading(curve=make_curve("mtp", (10.0, 2000.0)))], 0.5)
-    assert found.reason == "the hardware's price is unknown"
+    assert (found.interactivity_tps, found.least_usd_per_mtok) == (None, None)
 
 
 def test_the_interval_of_the_interactivity_covers_the_truth() -> None:

@@ -488,3 +488,22 @@ def test_several_comparisons_have_an_overview_and_open_with_the_richest() -> Non
     for i, one in enumerate(comparisons):
         assert f'<a href="#c={i}">{write_document(one).title}</a>' in page
     assert '<details class="overview">' not in glm5_page()
+
+
+def test_hardware_without_constants_is_named_whole() -> None:
+    points = [
+        *make_points("off", (10.0, 100.0), (20.0, 50.0), hardware="rig v2.1"),
+        *make_points("mtp", (10.0, 200.0), (20.0, 90.0), hardware="rig v2.1"),
+    ]
+    comparison = compare_points(point_set(*points), Question()).comparisons[0]
+    (told,) = describe_page([comparison], [write_document(comparison)])["comparisons"]
+    assert told["no_constants"] == (
+        "There are no price and power constants for rig v2.1: no cost and no megawatts."
+    )
+
+
+def test_a_remark_on_a_file_is_no_row_that_was_lost(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text("arm,interactivity_tps,tput_tps_per_gpu,colour\noff,10,100,red\nmtp,0,200,red\n")
+    held, *_ = describe_provenance(read_source(path))
+    assert held == "Read from points.csv: 1 valid point, 0 invalid, 1 row that could not become a point."

@@ -12,13 +12,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from curve_points import INFERENCEX, glm5
+from curve_points import INFERENCEX, glm5, make_points, point_set
 from mtpbench.cli import app
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves import Grouping
 from mtpbench_analysis.document import write_document
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.tables import Table
+from mtpbench_analysis.summary import summarize
+from mtpbench_analysis.tables import INVALID, Caution, Table
 from mtpbench_analysis.terminal_table import FittedTable, folded, layout_of
 from stored_sweep import write_sweep
 
@@ -211,9 +212,9 @@ YELLOW = re.compile(r"\x1b\[(?:[0-9;]*;)?33m([^\x1b]*)")
 def test_what_could_not_be_read_is_yellow_at_every_width_as_a_table_and_as_records(columns: int) -> None:
     table = table_of(
         ("", "arm", "40", "80"),
-        ("tok/s/GPU", "MTP", "1,260.4", "not reached: ends at 77.8"),
-        ("", "MTP / Off", "2.42×", "withheld: knots 46.6× apart"),
-        ("valid", "", "NO", "yes"),
+        ("tok/s/GPU", "MTP", "1,260.4", Caution("not reached: ends at 77.8")),
+        ("", "MTP / Off", "2.42×", Caution("withheld: knots 46.6× apart")),
+        ("valid", "", INVALID, "yes"),
     )
     console = Console(
         width=columns, file=io.StringIO(), force_terminal=True, color_system="standard", highlight=False
@@ -226,3 +227,23 @@ def test_what_could_not_be_read_is_yellow_at_every_width_as_a_table_and_as_recor
         assert word in marked.split()
     for word in ("1,260.4", "2.42×", "yes", "MTP"):
         assert word not in marked
+
+
+def test_tables_mark_what_has_no_figure_and_what_is_invalid_and_nothing_else() -> None:
+    off = make_points("off", (20.0, 1000.0), (60.0, 100.0))
+    mtp = [
+        *make_points("mtp", (30.0, 2000.0), (50.0, 900.0)),
+        make_points("mtp", (40.0, 1.0), valid=False)[0],
+    ]
+    question = Question(targets_tps=(40.0, 55.0))
+    outcome = compare_points(point_set(*off, *mtp), question)
+    document = write_document(outcome.comparisons[0])
+    told = [table for sheet in summarize(outcome.comparisons) for table in sheet.tables]
+    marked = {
+        cell.split("\n")[0].partition(":")[0]
+        for table in (document.matched, *document.details, *told)
+        for row in table.rows
+        for cell in row
+        if isinstance(cell, Caution)
+    }
+    assert marked == {"not reached", "withheld", "NO"}

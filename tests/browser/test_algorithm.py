@@ -24,6 +24,7 @@ from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.interpolate import interpolate
 from mtpbench_analysis.report.page import read_part
+from mtpbench_analysis.sentences import explain_no_ratio
 
 PUBLIC = os.environ.get("MTPBENCH_PUBLIC_ROWS")
 """The 435 public rows, which are not in this repository; docs/public-rows.md says where they come from."""
@@ -141,7 +142,7 @@ def check_line(line: dict[str, str], cell: Cell, ratio: Ratio | None) -> None:
         pairs.append(("envelope_low", ratio.envelope and ratio.envelope[0]))
         pairs.append(("envelope_high", ratio.envelope and ratio.envelope[1]))
         assert line["ratio_bound"] == (ratio.bound if ratio.value is not None else "")
-        assert line["no_ratio_because"] == (ratio.reason or "")
+        assert line["no_ratio_because"] == (explain_no_ratio(ratio) or "")
     for name, value in pairs:
         assert number(name) == (None if value is None else pytest.approx(value, rel=CLOSE)), name
 
@@ -246,7 +247,9 @@ def test_wide_gaps_and_repeats_read_the_same_in_words(open_page: OpenPage) -> No
         ]
         assert words == list(document.sentences)
         told += " ".join(words)
-        states |= {ratio.reason and ratio.reason[:5] for row in comparison.rows for ratio in row.ratios}
+        states |= {
+            (explain_no_ratio(ratio) or "")[:5] or None for row in comparison.rows for ratio in row.ratios
+        }
     assert {"withh", "not r", None} <= states
     assert {"less energy", "more energy", " less to ", "at most "} <= {
         text for text in ("less energy", "more energy", " less to ", "at most ") if text in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -179,7 +179,3 @@ def _page_texts(explanations: Sequence[Explanation]) -> Writers:
         ),
         "parquet": lambda: lines_to_parquet([flat(line) for line in lines]),
     }
-
-
-def _cells_to_json(cells: Sequence[dict[str, Any]]) -> str:
-    return json.dumps({"schema_version": 1, "cells": cells}, indent=2, ensure_ascii=False) + "\n"

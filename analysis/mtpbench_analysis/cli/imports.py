@@ -14,10 +14,9 @@ from mtpbench_analysis.cli.options import HardwareOption, OutputOption
 from mtpbench_analysis.comparisons import Filter, narrow
 from mtpbench_analysis.curves import build_curves
 from mtpbench_analysis.document import list_unused
-from mtpbench_analysis.frame import PointSet, Unused
+from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import KINDS, Declared, Reader, read_source, read_sources
 from mtpbench_analysis.importers.documents import join_reasons
-from mtpbench_analysis.importers.fields import Note
 from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.pairing import describe, describe_invalid
 
@@ -104,7 +103,7 @@ def _deliver(
 ) -> None:
     names = ", ".join(file.name for file in files[:4]) + (f" and {len(files) - 4} more" if files[4:] else "")
     if not points.points:
-        lost = [item for item in points.unused if not isinstance(item, Note)]
+        lost = [item for item in points.unused if item.kind != "note"]
         why = join_reasons(lost) if lost else f"no row left by {kept}"
         raise InputError(f"{names}: no point can be made: {why}" if lost else f"{names}: {why}")
     Console(highlight=False, soft_wrap=True).print(_summarize(points, list_curves), markup=False)
@@ -120,8 +119,8 @@ def _count(points: int) -> str:
 def _summarize(points: PointSet, list_curves: bool) -> str:
     curves = build_curves(points.points)
     invalid = [describe_invalid(point) for point in points.points if not point.valid]
-    unusable: list[Unused] = [item for item in points.unused if not isinstance(item, Note)]
-    notes = [item for item in points.unused if isinstance(item, Note)]
+    unusable = [item for item in points.unused if item.kind != "note"]
+    notes = [item for item in points.unused if item.kind == "note"]
     rows = len(points.points) + len(unusable)
     lines = [f"{rows} rows: {_count(len(points.points) - len(invalid))} in {len(curves)} curves"]
     lines[0] += f", {len(invalid)} invalid, {len(unusable)} unusable"

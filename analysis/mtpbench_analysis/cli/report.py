@@ -80,7 +80,7 @@ def report_command(
     traces = read_traces(sources)
     if found.why_none and not traces:
         # Files of other tools hold nothing to look at beside what a comparison would show.
-        raise InputError(f"{', '.join(points.sources)}: {found.why_none}")
+        raise InputError(f"{', '.join(points.sources)}: {found.why_none}{found.examples}")
     left_out = list_unused(found.outcome.left_out)
     chosen = choose(points, kept)
     if kept != Filter():
@@ -91,11 +91,11 @@ def report_command(
         left_out,
         describe_provenance(chosen, [path.resolve().name for path in sources]),
         traces,
-        Alone(why=found.summary, points=chosen.points) if found.summary else None,
+        Alone(why=found.why_none, points=chosen.points) if found.why_none else None,
     )
     write_text(output, page)
-    if found.summary:
-        typer.echo(f"no comparison: {found.summary}", err=True)
+    if found.why_none:
+        typer.echo(f"no comparison: {found.why_none}", err=True)
 
 
 def _title(points: PointSet) -> str:

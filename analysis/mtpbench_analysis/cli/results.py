@@ -26,5 +26,5 @@ def render_results(directory: Path) -> tuple[RenderableType, str]:
     table = to_terminal(documents, left_out, curves=curves_of(found.outcome.comparisons))
     if found.why_none is None:
         return table, to_markdown(documents, left_out)
-    why = f"no comparison yet: {found.summary}"
+    why = f"no comparison yet: {found.why_none}"
     return Group(Text(why), table), f"{why}\n\n{to_markdown(documents, left_out)}"

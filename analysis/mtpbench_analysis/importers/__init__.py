@@ -101,7 +101,8 @@ def _beside_json(path: Path, paths: list[Path]) -> PointSet | None:
     if path.suffix.lower() != ".csv" or twin not in paths or not aiperf.is_table(read_text(path)):
         return None
     reason = f"the same run as {twin.name} beside it, with fewer digits"
-    return PointSet(sources=(str(path),), points=(), unused=(Unused(what=str(path), reason=reason),))
+    unused = Unused(what=str(path), reason=reason, kind="repeated")
+    return PointSet(sources=(str(path),), points=(), unused=(unused,))
 
 
 def _without_repeated(points: PointSet) -> PointSet:
@@ -110,11 +111,10 @@ def _without_repeated(points: PointSet) -> PointSet:
     unused = list(points.unused)
     for point in points.points:
         source = point.source or ""
-        # What follows the file and the row names the run.
-        mark = replace(point, source=source.partition(" ")[2])
+        mark = replace(point, source=None)
         if mark in first:
             reason = f"the same as {first[mark]}; kept once"
-            unused.append(Unused(what=source, reason=reason, arm=point.arm))
+            unused.append(Unused(what=source, reason=reason, kind="repeated", arm=point.arm))
             continue
         first[mark] = source
         kept.append(point)

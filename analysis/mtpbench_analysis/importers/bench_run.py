@@ -18,7 +18,7 @@ from mtpbench.errors import InputError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import Document, Row
-from mtpbench_analysis.importers.fields import Note, UnusableError, check_finite
+from mtpbench_analysis.importers.fields import UnusableError, check_finite
 
 RATE_TOLERANCE = 0.01
 """How far a file's own rates can contradict its totals and its duration."""
@@ -105,7 +105,7 @@ class Run:
     workload: str | None = None
     date: str | None = None
     problems: Sequence[str] = ()
-    notes: Sequence[Note] = ()
+    notes: Sequence[Unused] = ()
 
 
 def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
@@ -196,21 +196,21 @@ def read_runs(
     require(str(path), declared)
     points: list[CurvePoint] = []
     lost: list[Unused] = list(document.unused)
-    notes: list[Note] = []
+    notes: list[Unused] = []
     for row in document.rows:
         try:
             run = to_run(row)
             points.append(to_curve_point(run, declared))
         except UnusableError as error:
-            lost.append(Unused(what=row.what, reason=str(error), arm=declared.arm))
+            lost.append(Unused(what=row.what, reason=str(error), kind="unusable", arm=declared.arm))
             continue
         notes += dict.fromkeys([*run.notes, *_lengths_unknown(run, declared)])
     return PointSet(sources=(str(path),), points=tuple(points), unused=(*lost, *notes))
 
 
-def _lengths_unknown(run: Run, declared: Declared) -> list[Note]:
+def _lengths_unknown(run: Run, declared: Declared) -> list[Unused]:
     return [
-        Note(what=f"{run.what}: {name}", reason=f"not in the file; --{name} names it")
+        Unused(what=f"{run.what}: {name}", reason=f"not in the file; --{name} names it", kind="note")
         for name in ("isl", "osl")
         if getattr(declared, name) is None and getattr(run, name) is None
     ]

@@ -115,7 +115,7 @@ def _read_lines(path: Path, text: str) -> Document | None:
         try:
             rows.append(Row(what=what, value=_parse(line)))
         except (RecursionError, ValueError) as error:
-            unused.append(Unused(what=what, reason=f"not JSON ({_why(error)})"))
+            unused.append(Unused(what=what, reason=f"not JSON ({_why(error)})", kind="unusable"))
     # A pretty-printed object cut short has lines that are JSON by accident (`},` is not, `1` is).
     if len(lines) < 2 or not any(isinstance(row.value, dict) for row in rows):
         return None
@@ -129,7 +129,8 @@ def _without_repeated(document: Document) -> Document:
     for row in document.rows:
         mark = fingerprint(row.value) if isinstance(row.value, dict) else None
         if mark is not None and mark in first:
-            unused.append(Unused(what=row.what, reason=f"the same as {first[mark]}; kept once"))
+            reason = f"the same as {first[mark]}; kept once"
+            unused.append(Unused(what=row.what, reason=reason, kind="repeated"))
             continue
         if mark is not None:
             first[mark] = row.what

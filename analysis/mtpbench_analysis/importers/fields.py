@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mtpbench_analysis.frame import CurvePoint, Unused, field_types
@@ -19,11 +18,6 @@ class UnusableError(Exception):
     """Why a row can't become a point."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Note(Unused):
-    """What a point lacks, or what was set aside for it; the point itself is used."""
-
-
 class Fields:
     """One object of a file, read field by field; `notes` says which fields were left empty, and why.
 
@@ -35,7 +29,7 @@ class Fields:
     def __init__(self, values: Mapping[str, Any], what: str) -> None:
         self.values = values
         self.what = what
-        self.notes: list[Note] = []
+        self.notes: list[Unused] = []
 
     def positive(self, name: str) -> float:
         """A number above 0 that the row can't do without.
@@ -116,7 +110,8 @@ class Fields:
 
     def note(self, name: str, reason: str) -> None:
         """List a field that was left empty."""
-        self.notes.append(Note(what=f"{self.what}: {name}", reason=f"{reason}; left empty"))
+        what = f"{self.what}: {name}"
+        self.notes.append(Unused(what=what, reason=f"{reason}; left empty", kind="note"))
 
 
 def check_finite(point: CurvePoint) -> CurvePoint:

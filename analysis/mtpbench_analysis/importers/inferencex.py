@@ -19,7 +19,7 @@ from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import describe, join_reasons, read_document
-from mtpbench_analysis.importers.fields import Fields, Note, UnusableError, check_finite, show
+from mtpbench_analysis.importers.fields import Fields, UnusableError, check_finite, show
 from mtpbench_analysis.importers.inferencex_gpus import Gpus, count_gpus, find_contradictions, total_rate
 
 __all__ = ["count_gpus", "is_row", "read_rows", "to_curve_point", "total_rate"]
@@ -59,13 +59,13 @@ def read_rows(path: Path, declared: Declared | None = None) -> PointSet:
     points: list[CurvePoint] = []
     unused = list(document.unused)
     for row in document.rows:
-        notes: list[Note] = []
+        notes: list[Unused] = []
         try:
             if not is_row(row.value):
                 raise UnusableError(f"not an InferenceX row: {describe(row.value)}")
             points.append(to_curve_point(row.value, row.what, declared or Declared(), notes))
         except UnusableError as error:
-            unused.append(Unused(what=row.what, reason=str(error)))
+            unused.append(Unused(what=row.what, reason=str(error), kind="unusable"))
         else:
             unused += dict.fromkeys(notes)
     if not points:
@@ -75,7 +75,7 @@ def read_rows(path: Path, declared: Declared | None = None) -> PointSet:
 
 
 def to_curve_point(
-    row: Mapping[str, Any], source: str, declared: Declared, notes: list[Note] | None = None
+    row: Mapping[str, Any], source: str, declared: Declared, notes: list[Unused] | None = None
 ) -> CurvePoint:
     """One row as a point.
 

@@ -20,7 +20,6 @@ from mtpbench_analysis.frame import (
     to_frame,
 )
 from mtpbench_analysis.importers.documents import read_text
-from mtpbench_analysis.importers.fields import Note
 
 REQUIRED = ("arm", "interactivity_tps", "tput_tps_per_gpu")
 
@@ -58,7 +57,8 @@ def read_points(path: Path) -> PointSet:
         texts = tuple(cell.strip() for cell in cells)
         made = _read_point(path, line, dict(zip(header, texts, strict=True)))
         if texts in first:
-            made = Unused(what=f"{path.name}:{line}", reason=f"the same as line {first[texts]}; kept once")
+            reason = f"the same as line {first[texts]}; kept once"
+            made = Unused(what=f"{path.name}:{line}", reason=reason, kind="repeated")
         first.setdefault(texts, line)
         if isinstance(made, CurvePoint):
             points.append(made)
@@ -68,9 +68,8 @@ def read_points(path: Path) -> PointSet:
         raise ImportFileError(f"{path}: has a header, but no row")
     extra = [name for name in header if name not in columns()]
     if extra:
-        unused.append(
-            Note(what=f"{path.name}: column {', '.join(extra)}", reason="no field of that name; ignored")
-        )
+        what = f"{path.name}: column {', '.join(extra)}"
+        unused.append(Unused(what=what, reason="no field of that name; ignored", kind="note"))
     return PointSet(sources=(str(path),), points=tuple(points), unused=tuple(unused))
 
 
@@ -87,7 +86,8 @@ def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unus
     values = {name: _read_cell(path, line, name, text) for name, text in row.items() if name in columns()}
     for name in _RATES:
         if reason := _why_unusable(name, values[name]):
-            return Unused(what=f"{path.name}:{line}", reason=reason, arm=values["arm"])
+            what = f"{path.name}:{line}"
+            return Unused(what=what, reason=reason, kind="unusable", arm=values["arm"])
     known = {name: value for name, value in values.items() if value is not None}
     return CurvePoint(**{"source": f"{path.name}:{line}", **known})
 

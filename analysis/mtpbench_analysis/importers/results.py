@@ -43,8 +43,14 @@ def read_results(directory: Path) -> PointSet:
             points.append(made)
         else:
             unused.append(made)
-    unused += [Unused(what=point_id, reason="planned, not measured yet") for point_id in sweep.missing]
-    unused += [Unused(what=point_id, reason=f"damaged: {why}") for point_id, why in sweep.damaged.items()]
+    unused += [
+        Unused(what=point_id, reason="planned, not measured yet", kind="planned")
+        for point_id in sweep.missing
+    ]
+    unused += [
+        Unused(what=point_id, reason=f"damaged: {why}", kind="damaged")
+        for point_id, why in sweep.damaged.items()
+    ]
     return PointSet(
         sources=(str(directory),),
         points=tuple(points),
@@ -88,10 +94,14 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
     reasons = tuple(f"{reason.code}: {reason.detail}" for reason in result.reasons)
     if not result.interactivity_tps or rates is None or not rates.tput_tps_per_gpu:
         return Unused(
-            what=result.point_id, reason="; ".join(reasons) or "no rate was measured", arm=point.arm.name
+            what=result.point_id,
+            reason="; ".join(reasons) or "no rate was measured",
+            kind="unusable",
+            arm=point.arm.name,
         )
     if unusable := _why_unusable(result.interactivity_tps, rates.tput_tps_per_gpu):
-        return Unused(what=result.point_id, reason="; ".join((unusable, *reasons)), arm=point.arm.name)
+        reason = "; ".join((unusable, *reasons))
+        return Unused(what=result.point_id, reason=reason, kind="unusable", arm=point.arm.name)
     if result.steady is None and not reasons:
         reasons = ("no_steady_window: only the rates of the whole run exist",)
     speculation = point.arm.speculation

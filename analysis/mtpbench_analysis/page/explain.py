@@ -252,7 +252,7 @@ def _claims(
 ) -> Iterator[Explained]:
     labels = sides[0].label, sides[1].label
     state: str = ratio.bound if ratio.value is not None else "not_reached"
-    if ratio.value is None and ratio.reason != "not reached":
+    if ratio.withheld is not None:
         state = "withheld"
     tputs = said[0].tput_tps_per_gpu, said[1].tput_tps_per_gpu
     claims: list[tuple[str, float | None, float | None, list[Reason | None]]] = [
@@ -267,8 +267,8 @@ def _claims(
         reasons.append(
             carried([(label, why[kind, c.label]) for label, c in zip(labels, curves, strict=True)])
         )
-        if state == "withheld":
-            reasons.append(withheld_reason(ratio))
+        if ratio.withheld is not None:
+            reasons.append(withheld_reason(ratio.withheld))
         kept = tuple(reason for reason in reasons if reason is not None)
         if not kept and same(tputs[0] / tputs[1], ratio.value):
             kept = (AGREES,)

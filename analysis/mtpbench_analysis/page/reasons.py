@@ -12,7 +12,8 @@ from mtpbench_analysis.curves import CURVE_FIELDS, Curve, Measured
 from mtpbench_analysis.figures import dollars, fixed, percent, rate, speed, target
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.page.method import PageCell, PageSide, percent_text
-from mtpbench_analysis.ratios import Ratio
+from mtpbench_analysis.ratios import Gap
+from mtpbench_analysis.sentences import describe_gap
 
 Code = Literal[
     "agrees",
@@ -149,10 +150,9 @@ def carried(reasons: Sequence[tuple[str, Sequence[Reason]]]) -> Reason | None:
     return Reason(code="sides", text=f"rests on {' and '.join(faults)}") if faults else None
 
 
-def withheld_reason(ratio: Ratio) -> Reason:
-    """That the honest method gives no ratio here."""
-    text = str(ratio.reason).removeprefix("withheld: ")
-    return Reason(code="withheld", text=f"no honest ratio: {text}")
+def withheld_reason(gap: Gap) -> Reason:
+    """That the honest method gives no ratio over such a gap."""
+    return Reason(code="withheld", text=f"no honest ratio: {describe_gap(gap)}")
 
 
 _FAULTS = {

@@ -11,8 +11,8 @@ from mtpbench_analysis.page.explain import Explained, Explanation
 from mtpbench_analysis.page.method import PageCell, claim_cheaper, claim_faster
 from mtpbench_analysis.page.reasons import AGREES
 from mtpbench_analysis.ratios import Ratio
-from mtpbench_analysis.sentences import describe_cost
-from mtpbench_analysis.tables import Table, Texts
+from mtpbench_analysis.sentences import describe_cost, explain_no_ratio
+from mtpbench_analysis.tables import Caution, Table, Texts
 
 _WORDS = {
     "tput_tps_per_gpu": "tok/s/GPU",
@@ -148,16 +148,16 @@ def show_honest(one: Explained) -> str:
         return "no valid point"
     if one.metric == "concurrency":
         if cell.state == "not_reached":
-            return f"not reached: ends at {speed(cell.knots[0].x)}"
+            return Caution(f"not reached: ends at {speed(cell.knots[0].x)}")
         return " and ".join(dict.fromkeys(knot.mean.recipe for knot in cell.knots))
     if cell.state == "not_reached":
-        return f"not reached: ends at {speed(cell.knots[0].x)}"
+        return Caution(f"not reached: ends at {speed(cell.knots[0].x)}")
     return _bounded(one, cell)
 
 
 def _show_claim(one: Explained, ratio: Ratio) -> str:
     if ratio.value is None:
-        return "no ratio: not reached" if one.honest_state == "not_reached" else str(ratio.reason)
+        return "no ratio: not reached" if ratio.not_reached else Caution(explain_no_ratio(ratio))
     note = " (best points)" if ratio.bound == "best_points" else ""
     if one.metric == "cost_claim":
         return describe_cost(ratio) + note

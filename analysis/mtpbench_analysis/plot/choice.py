@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,6 @@ from mtpbench_analysis.frame import PointSet, Unused
 
 DEFAULT_PANELS, MOST_PANELS = 12, 90
 """90 panels are 30 rows: a PNG of 17,000 pixels' height at the usual resolution."""
-_MISSING, _DAMAGED, _REPEATED = "planned, not measured yet", "damaged: ", "the same "
-"""How the importers begin these reasons; what is there twice is drawn once and lacks nothing."""
 
 
 def choose_panels(comparisons: Sequence[Comparison], at_most: int) -> tuple[Comparison, ...]:
@@ -102,12 +101,9 @@ class Undrawn:
 
 
 def count_unused(unused: Sequence[Unused]) -> Undrawn:
-    """What a source's unused points are."""
-    damaged = sum(one.reason.startswith(_DAMAGED) for one in unused)
-    missing = sum(one.reason == _MISSING for one in unused)
-    repeated = sum(one.reason.startswith(_REPEATED) for one in unused)
-    without = len(unused) - damaged - missing - repeated
-    return Undrawn(damaged=damaged, missing=missing, without_figures=without)
+    """What a source's unused points are; what is there twice is drawn once and lacks nothing."""
+    kinds = Counter(item.kind for item in unused)
+    return Undrawn(damaged=kinds["damaged"], missing=kinds["planned"], without_figures=kinds["unusable"])
 
 
 def describe_left_out(drawn: int, comparisons: int) -> tuple[str, str]:

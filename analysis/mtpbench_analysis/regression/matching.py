@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from mtpbench.errors import NotComparable
 from mtpbench_analysis.curves import display_name, short
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.pairing import describe_invalid
 
 DEPLOYMENT_FIELDS = (
     "arm",
@@ -256,6 +257,7 @@ def _lonely(sides: dict[str, _Runs], side: str) -> list[Unused]:
         Unused(
             what=f"{display_name(point.arm)}, {point.recipe}",
             reason=f"{side} side only",
+            kind="unpaired",
             arm=point.arm,
         )
         for key, lists in sides[side].items()
@@ -270,16 +272,11 @@ def _unusable(sources: Sequence[PointSet], side: str) -> list[Unused]:
         for point in source.points:
             what = f"{side}: {display_name(point.arm)}, {point.recipe}"
             if not point.valid:
-                found.append(
-                    Unused(what=what, reason="; ".join(point.reasons) or "marked invalid", arm=point.arm)
-                )
+                found.append(replace(describe_invalid(point), what=what))
             elif not _load_known(point):
-                found.append(
-                    Unused(what=what, reason="neither concurrency nor rate_rps recorded", arm=point.arm)
-                )
-        found += [
-            Unused(what=f"{side}: {item.what}", reason=item.reason, arm=item.arm) for item in source.unused
-        ]
+                reason = "neither concurrency nor rate_rps recorded"
+                found.append(Unused(what=what, reason=reason, kind="unpaired", arm=point.arm))
+        found += [replace(item, what=f"{side}: {item.what}") for item in source.unused]
     return found
 
 

@@ -143,7 +143,11 @@ def find_regression(
     for metric in METRICS:
         panel, missing = build_panel(matched.recipes, metric)
         left_out += [
-            Unused(what=labels[i], reason=f"{metric.title}: runs of other rounds are missing")
+            Unused(
+                what=labels[i],
+                reason=f"{metric.title}: runs of other rounds are missing",
+                kind="unpaired",
+            )
             for i in missing
         ]
         if panel is not None:

@@ -9,7 +9,7 @@ from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.figures import rate, seconds, speed
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.report.paths import shorten_paths
-from mtpbench_analysis.tables import Table, mark_simulated
+from mtpbench_analysis.tables import INVALID, Table, mark_simulated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Alone:
             (
                 display_name(point.arm),
                 point.recipe,
-                "yes" if point.valid else "NO",
+                "yes" if point.valid else INVALID,
                 speed(point.interactivity_tps),
                 rate(point.tput_tps_per_gpu),
                 seconds(point.ttft_p50_s),

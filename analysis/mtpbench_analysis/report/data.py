@@ -23,6 +23,7 @@ from mtpbench_analysis.report.paths import shorten_paths
 from mtpbench_analysis.report.traces import Traces
 from mtpbench_analysis.report.words import Words
 from mtpbench_analysis.sentences import write_crossings
+from mtpbench_analysis.tables import note_reading
 from mtpbench_analysis.traces.sweep import SweepTrace
 
 NUMBERS = (
@@ -124,7 +125,7 @@ def _comparison(comparison: Comparison, document: Document, words: Words) -> dic
         "targets": [row.target_tps for row in comparison.rows],
         "intervals": [_intervals(row) for row in comparison.rows],
         "caption": _caption(comparison, document),
-        "no_constants": None if settings.economics else document.matched.caption.split(".")[0] + ".",
+        "no_constants": None if settings.economics else f"{comparison.constants.label}.",
         "crossings": list(write_crossings(comparison)),
         "crossed": [
             [index, crossing.interactivity_tps, crossing.tput_tps_per_gpu]
@@ -157,10 +158,8 @@ def _economics(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _caption(comparison: Comparison, document: Document) -> str:
-    """The table's caption without the constants, which follow the reader's choice of a price."""
-    economics = comparison.settings.economics
-    caption = document.matched.caption
-    return caption if economics is None else caption.removeprefix(f"{economics.label}.")
+    """The table's caption; without the constants where they follow the reader's choice of a price."""
+    return note_reading(comparison) if comparison.settings.economics else document.matched.caption
 
 
 def _curve(reading: Reading, comparison: Comparison, words: Words) -> dict[str, Any]:

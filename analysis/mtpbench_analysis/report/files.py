@@ -35,7 +35,7 @@ def write_report(directory: Path, question: Question | None = None) -> Path:
     documents = [write_document(comparison) for comparison in comparisons]
     left_out = list_unused(found.outcome.left_out)
     title = points.info.name if points.info else directory.resolve().name
-    why = f"no comparison: {found.summary}\n\n" if found.summary else ""
+    why = f"no comparison: {found.why_none}\n\n" if found.why_none else ""
     texts = {
         "comparison.md": why + to_markdown(documents, left_out),
         "comparison.csv": to_csv(comparisons),
@@ -47,7 +47,7 @@ def write_report(directory: Path, question: Question | None = None) -> Path:
             left_out,
             describe_provenance(points, [directory.resolve().name]),
             read_traces([directory]),
-            Alone(why=found.summary, points=points.points) if found.summary else None,
+            Alone(why=found.why_none, points=points.points) if found.why_none else None,
         ),
     }
     write_tables(directory, texts)

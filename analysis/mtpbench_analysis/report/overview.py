@@ -9,7 +9,6 @@ from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.figures import MISSING, speed, target
 from mtpbench_analysis.plot.choice import choose_panels
-from mtpbench_analysis.ratios import Ratio
 from mtpbench_analysis.tables import show_bare_ratio
 
 HEADERS = ("comparison", "knots", "shared tok/s/user", "highest ratio at a target", "at tok/s/user")
@@ -76,5 +75,6 @@ def _reason(comparison: Comparison) -> str:
     """Why no target has a ratio."""
     if _shared(comparison) == MISSING:
         return "no shared range"
-    ratios: list[Ratio] = [ratio for row in comparison.rows for ratio in row.ratios]
-    return "; ".join(dict.fromkeys(str(ratio.reason).partition(":")[0] for ratio in ratios))
+    reasons = {True: "withheld", False: "not reached"}
+    ratios = [ratio for row in comparison.rows for ratio in row.ratios]
+    return "; ".join(dict.fromkeys(reasons[ratio.withheld is not None] for ratio in ratios))

@@ -19,8 +19,9 @@ def describe_provenance(points: PointSet, names: Sequence[str] = ()) -> tuple[st
     names = names or [name_source(source) for source in points.sources]
     valid = sum(point.valid for point in points.points)
     held = f"{_count(valid, 'valid point')}, {len(points.points) - valid} invalid"
-    if points.unused:
-        held += f", {_count(len(points.unused), 'row')} that could not become a point"
+    lost = [item for item in points.unused if item.kind != "note"]
+    if lost:
+        held += f", {_count(len(lost), 'row')} that could not become a point"
     lines = [f"Read from {', '.join(names)}: {held}."]
     days = sorted({point.date for point in points.points if point.date})
     if days:

@@ -344,10 +344,11 @@ def test_the_source_line_names_files_without_their_folders() -> None:
 
 def test_the_source_line_says_what_could_not_be_drawn_but_not_what_is_there_twice() -> None:
     unused = [
-        *(Unused(what=f"p{i}", reason="planned, not measured yet") for i in range(3)),
-        Unused(what="q", reason="damaged: /home/me/q/result.json: not JSON"),
-        *(Unused(what="r", reason="server_died: exit code 1") for _ in range(2)),
-        Unused(what="s", reason="the same as line 3; kept once"),
+        *(Unused(what=f"p{i}", reason="planned, not measured yet", kind="planned") for i in range(3)),
+        Unused(what="q", reason="damaged: /home/me/q/result.json: not JSON", kind="damaged"),
+        *(Unused(what="r", reason="server_died: exit code 1", kind="unusable") for _ in range(2)),
+        Unused(what="s", reason="the same as line 3; kept once", kind="repeated"),
+        Unused(what="points.csv: column x", reason="no field of that name; ignored", kind="note"),
     ]
     points = replace(point_set(*make_points("off", *OFF)), unused=tuple(unused))
     line = describe_source(["r"], points, "1")
