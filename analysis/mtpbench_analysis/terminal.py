@@ -9,11 +9,12 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from mtpbench_analysis.chart.content import series_of
+from mtpbench_analysis.chart.terminal import Beside, TerminalCurve
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.sheets import Sheet
 from mtpbench_analysis.tables import Table
-from mtpbench_analysis.terminal_curve import Beside, TerminalCurve, traces_of
 from mtpbench_analysis.terminal_table import FittedTable
 
 _LISTED = 12
@@ -42,12 +43,15 @@ def to_terminal(
     return Group(*parts)
 
 
-def curves_of(comparisons: Sequence[Comparison], *, terminals_only: bool = True) -> tuple[TerminalCurve, ...]:
+def curves_of(
+    comparisons: Sequence[Comparison], *, ascii_only: bool = False, terminals_only: bool = True
+) -> tuple[TerminalCurve, ...]:
     """The drawing of each comparison, invalid points included."""
     return tuple(
         TerminalCurve(
-            traces=traces_of(one.curves, one.invalid),
+            series=series_of(one.curves, one.invalid),
             simulated=one.simulated,
+            ascii_only=ascii_only,
             terminals_only=terminals_only,
         )
         for one in comparisons

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from curve_points import INFERENCEX, glm5, make_points, point_set
+from mtpbench_analysis.chart.axes import nice_steps
 from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
@@ -24,7 +25,6 @@ from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.markdown import to_markdown
 from mtpbench_analysis.report import write_report
-from mtpbench_analysis.report.chart import nice_steps
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.sentences import write_caveats, write_overview, write_sentences
 from mtpbench_analysis.terminal import to_terminal

@@ -21,6 +21,8 @@ from curve_points import GLM5, INFERENCEX, glm5, make_points, point_set
 from mtpbench.cli import app
 from mtpbench.cli.run import _finish
 from mtpbench.errors import InputError
+from mtpbench_analysis.chart.content import describe_chart
+from mtpbench_analysis.chart.palette import MARKS
 from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparisons import Filter, Question, compare_if_possible, compare_points
@@ -28,12 +30,11 @@ from mtpbench_analysis.document import write_document
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report import Alone, describe_provenance, render_page, write_report
-from mtpbench_analysis.report.chart import SHAPES
 from mtpbench_analysis.report.data import COLUMNS, describe_page, to_script_text
 from mtpbench_analysis.report.health import describe_health
 from mtpbench_analysis.report.overview import write_overview_rows
 from mtpbench_analysis.report.page import page_script
-from mtpbench_analysis.report.paths import shorten_paths
+from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.traces.latency import QUANTILES
 from mtpbench_analysis.traces.sweep import POWER_VALUES, PointTrace, SweepTrace, read_traces
 from stored_sweep import write_sweep
@@ -125,8 +126,10 @@ def test_the_script_never_makes_markup_of_a_text() -> None:
 def test_colours_are_never_alone() -> None:
     page = glm5_page()
     drawn = page[page.index('<div class="static">') : page.index('<div class="legend">')]
-    assert drawn.count(SHAPES[0]) == drawn.count(SHAPES[1]) == 7
-    assert f'"{SHAPES[1]}"' in page_script()
+    shapes = [mark.path for mark in MARKS]
+    assert drawn.count(shapes[0]) == drawn.count(shapes[1]) == 7
+    assert page_data(page)["shapes"] == shapes
+    assert len(set(shapes)) == len(shapes)
 
 
 def test_an_interval_and_a_band_travel_where_the_noise_is_known() -> None:
@@ -141,7 +144,7 @@ def test_an_interval_and_a_band_travel_where_the_noise_is_known() -> None:
     ]
     outcome = compare_points(point_set(*points), Question(targets_tps=(20.0, 30.0)))
     (comparison,) = outcome.comparisons
-    data = describe_page(outcome.comparisons, [write_document(comparison)])
+    data = describe_page(outcome.comparisons, [write_document(comparison)], [describe_chart(comparison)])
     curve = data["comparisons"][0]["curves"][1]
     cell = comparison.rows[1].cells[1]
     assert cell.interval is not None

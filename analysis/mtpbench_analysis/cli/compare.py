@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ import typer
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
+from mtpbench_analysis.chart.terminal import TerminalCurve, asks_for_ascii
 from mtpbench_analysis.cli.delivery import Writers, deliver
 from mtpbench_analysis.cli.options import (
     BaselineOption,
@@ -45,7 +47,6 @@ from mtpbench_analysis.pairing import Outcome
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 from mtpbench_analysis.summary import summarize
 from mtpbench_analysis.terminal import curves_of, sheets_to_terminal, to_terminal
-from mtpbench_analysis.terminal_curve import TerminalCurve
 
 HONEST = "honest"
 Format = Literal["terminal", "md", "csv", "json", "latex", "parquet"]
@@ -138,7 +139,8 @@ def _drawings(outcome: Outcome, wanted: bool | None, to_file: bool) -> Sequence[
     """A curve for each comparison; where nobody said, a terminal gets them, and pipes and files do not."""
     if wanted is False or (wanted is None and to_file):
         return ()
-    return curves_of(outcome.comparisons, terminals_only=wanted is None)
+    plain = asks_for_ascii(os.environ)
+    return curves_of(outcome.comparisons, ascii_only=plain, terminals_only=wanted is None)
 
 
 def _texts(outcome: Outcome, full: bool, drawings: Sequence[TerminalCurve]) -> Writers:

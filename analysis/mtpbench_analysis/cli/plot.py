@@ -14,6 +14,24 @@ from mtpbench.errors import InputError
 from mtpbench.hardware import lookup
 from mtpbench.records import Hardware, SweepInfo
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
+from mtpbench_analysis.chart.choice import (
+    DEFAULT_DPI,
+    DEFAULT_PANELS,
+    MOST_PANELS,
+    Ending,
+    Look,
+    Metric,
+    Undrawn,
+    caution,
+    choose_comparisons,
+    describe_left_out,
+    describe_source,
+    ending_of,
+    name_charts,
+    write_title,
+)
+from mtpbench_analysis.chart.content import caption, describe_chart
+from mtpbench_analysis.chart.power_content import describe_power
 from mtpbench_analysis.cli.compare import parse_targets
 from mtpbench_analysis.cli.delivery import deliver
 from mtpbench_analysis.cli.options import (
@@ -40,20 +58,6 @@ from mtpbench_analysis.cost import DEFAULT_TIER, Economics, has_constants, resol
 from mtpbench_analysis.document import SIMULATED_BANNER
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.plot.choice import (
-    DEFAULT_PANELS,
-    MOST_PANELS,
-    Undrawn,
-    caution,
-    choose_panels,
-    describe_left_out,
-    describe_source,
-    head_sheet,
-    name_panels,
-)
-from mtpbench_analysis.plot.content import caption, describe_panel
-from mtpbench_analysis.plot.look import DEFAULT_DPI, Ending, Look, Metric, ending_of
-from mtpbench_analysis.plot.power_content import describe_power
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 from mtpbench_analysis.traces.power import read_sweep_power
 
@@ -157,28 +161,28 @@ def plot_command(
 def _plot_curves(asked: _Asked, kept: Filter, at_most: int) -> bytes:
     points = merge([read_source(path) for path in asked.sources])
     comparisons = compare_points(points, asked.question, kept).comparisons
-    shown = choose_panels(comparisons, at_most)
-    panels = [
-        describe_panel(one, name, asked.look) for one, name in zip(shown, name_panels(shown), strict=True)
+    shown = choose_comparisons(comparisons, at_most)
+    charts = [
+        describe_chart(one, name, asked.look) for one, name in zip(shown, name_charts(shown), strict=True)
     ]
-    if not any(len(panel.values) for panel in panels):
-        raise InputError(_nothing_of(asked.look.metric, [note for panel in panels for note in panel.notes]))
-    foot = [caption(panels), *(note for panel in panels for note in panel.notes)]
+    if not any(len(chart.values) for chart in charts):
+        raise InputError(_nothing_of(asked.look.metric, [note for chart in charts for note in chart.notes]))
+    foot = [caption(charts), *(note for chart in charts for note in chart.notes)]
     foot += caution(shown, asked.question.grouping.pool)
     if len(comparisons) > len(shown):
         said, remedy = describe_left_out(len(shown), len(comparisons))
         typer.echo(f"{said}; {remedy}", err=True)
         foot.append(f"{said}.")
-    if any(panel.simulated for panel in panels):
+    if any(chart.simulated for chart in charts):
         foot.append(SIMULATED_BANNER)
     names = [path.name or str(path) for path in asked.sources]
     foot.append(describe_source(names, choose(points, kept), mtpbench.__version__))
     # Matplotlib takes a second to import, which no other command should wait for.
-    from mtpbench_analysis.plot.ink import save
-    from mtpbench_analysis.plot.sheet import draw_sheet
+    from mtpbench_analysis.chart.mpl_chart import draw_figure
+    from mtpbench_analysis.chart.mpl_style import save
 
-    title = asked.title or head_sheet(shown)
-    return save(draw_sheet(title, panels, tuple(dict.fromkeys(foot)), asked.look), asked.ending, title)
+    title = asked.title or write_title(shown)
+    return save(draw_figure(title, charts, tuple(dict.fromkeys(foot)), asked.look), asked.ending, title)
 
 
 def _nothing_of(metric: Metric, notes: Sequence[str]) -> str:
@@ -198,22 +202,22 @@ def _plot_power(asked: _Asked) -> bytes:
     if not traces:
         why = "; ".join(sweep.damaged.values()) or "no point of the sweep has been measured yet"
         raise InputError(f"{source}: there is nothing to draw: {why}")
-    panel = describe_power(
+    chart = describe_power(
         traces, sweep.info.baseline, _constants(sweep.info, asked.question), sweep.info.arms
     )
     days = sorted({trace.started_utc[:10] for trace in traces})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    foot = [*panel.notes, *([SIMULATED_BANNER] if panel.simulated else [])]
+    foot = [*chart.notes, *([SIMULATED_BANNER] if chart.simulated else [])]
     valid = sum(not trace.broken for trace in traces)
     said = [f"Source: {source.resolve().name}", f"{valid} valid points, {len(traces) - valid} invalid"]
     said += Undrawn(damaged=len(sweep.damaged), missing=len(sweep.missing)).texts()
     foot.append("; ".join([*said, when, f"mtpbench {mtpbench.__version__}"]) + ".")
-    from mtpbench_analysis.plot.ink import save
-    from mtpbench_analysis.plot.power_sheet import draw_power
+    from mtpbench_analysis.chart.mpl_power import draw_power
+    from mtpbench_analysis.chart.mpl_style import save
 
     named = f"Power over the sweep {sweep.info.name}"
-    title = asked.title or (f"SIMULATED: {named}" if panel.simulated else named)
-    return save(draw_power(title, panel, foot, asked.look), asked.ending, title)
+    title = asked.title or (f"SIMULATED: {named}" if chart.simulated else named)
+    return save(draw_power(title, chart, foot, asked.look), asked.ending, title)
 
 
 def _constants(info: SweepInfo, question: Question) -> Hardware | None:

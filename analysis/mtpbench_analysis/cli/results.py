@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from mtpbench_analysis.chart.terminal import asks_for_ascii
 from mtpbench_analysis.comparisons import Question, compare_if_possible
 from mtpbench_analysis.document import list_unused, write_document
 from mtpbench_analysis.importers import read_source
@@ -23,7 +25,8 @@ def render_results(directory: Path) -> tuple[RenderableType, str]:
     found = compare_if_possible(read_source(directory), Question())
     documents = [write_document(comparison) for comparison in found.outcome.comparisons]
     left_out = list_unused(found.outcome.left_out)
-    table = to_terminal(documents, left_out, curves=curves_of(found.outcome.comparisons))
+    drawings = curves_of(found.outcome.comparisons, ascii_only=asks_for_ascii(os.environ))
+    table = to_terminal(documents, left_out, curves=drawings)
     if found.why_none is None:
         return table, to_markdown(documents, left_out)
     why = f"no comparison yet: {found.why_none}"

@@ -1,7 +1,7 @@
 """The files beside a sweep's results: the comparison as text and data, and a page that opens offline."""
 
-from mtpbench_analysis.report.alone import Alone
 from mtpbench_analysis.report.files import write_report
+from mtpbench_analysis.report.overview import Alone
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.report.provenance import describe_provenance
 

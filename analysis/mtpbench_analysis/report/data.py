@@ -1,6 +1,6 @@
 """Pure: what the page's script reads: points, fronts, bands and constants of every comparison, as plain JSON.
 
-Texts stand once in `words`; a point is a list in the order of `columns`, with indices where it has texts.
+Texts stand once in `words`; a point is a list in the order of `columns`, and for its texts their places.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from mtpbench_analysis.cells import Interval
+from mtpbench_analysis.chart.bands import Band, gain_band
+from mtpbench_analysis.chart.content import Chart, curve_of
+from mtpbench_analysis.chart.palette import CROSS, MARKS
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import CurvePoint, join_list
-from mtpbench_analysis.noise import FloatArray
-from mtpbench_analysis.reading import Reading, interval_of
-from mtpbench_analysis.report.paths import shorten_paths
-from mtpbench_analysis.report.traces import Traces
-from mtpbench_analysis.report.words import Words
+from mtpbench_analysis.reading import Reading
+from mtpbench_analysis.report.provenance import shorten_paths
+from mtpbench_analysis.report.traces import TextTable, Traces
 from mtpbench_analysis.sentences import write_crossings
 from mtpbench_analysis.tables import note_reading
 from mtpbench_analysis.traces.sweep import SweepTrace
@@ -64,12 +65,12 @@ TEXTS = (
 COLUMNS = (*NUMBERS, *TEXTS, "runs")
 
 _FACETS = ("hardware", "model", "precision", "engine", "serving")
-_BAND_STEPS = 32
 
 
 def describe_page(
     comparisons: Sequence[Comparison],
     documents: Sequence[Document],
+    charts: Sequence[Chart],
     sweeps: Sequence[SweepTrace] = (),
     opening: int = 0,
     title: str = "",
@@ -77,25 +78,28 @@ def describe_page(
     """All that the script needs; unknown is null.
 
     Args:
-        comparisons: with a document each.
+        comparisons: with a document and a chart each.
         documents: what each says.
+        charts: throughput per GPU over interactivity.
         sweeps: what lies behind the points.
         opening: the comparison that a page shows first.
         title: of the page; files saved from it are named after it.
     """
-    words, traces = Words(), Traces(sweeps)
+    texts, traces = TextTable(), Traces(sweeps)
     described = [
-        {**_comparison(comparison, document, words), **_traces(comparison, traces)}
-        for comparison, document in zip(comparisons, documents, strict=True)
+        {**_comparison(comparison, document, chart, texts), **_traces(comparison, traces)}
+        for comparison, document, chart in zip(comparisons, documents, charts, strict=True)
     ]
     return {
         "title": title,
         "opening": opening,
         "columns": list(COLUMNS),
         "texts": list(TEXTS),
+        "shapes": [mark.path for mark in MARKS],
+        "cross": CROSS,
         "comparisons": described,
-        "traces": traces.describe(words) if traces.points else None,
-        "words": list(words.known),
+        "traces": traces.describe(texts) if traces.points else None,
+        "words": texts.texts,
     }
 
 
@@ -107,7 +111,7 @@ def to_script_text(data: Any) -> str:
     return text
 
 
-def _comparison(comparison: Comparison, document: Document, words: Words) -> dict[str, Any]:
+def _comparison(comparison: Comparison, document: Document, chart: Chart, texts: TextTable) -> dict[str, Any]:
     settings, baseline = comparison.settings, comparison.baseline
     isl, osl = baseline.shared("isl"), baseline.shared("osl")
     return {
@@ -121,18 +125,18 @@ def _comparison(comparison: Comparison, document: Document, words: Words) -> dic
         "max_gap": settings.max_gap,
         "confidence": settings.confidence,
         "economics": _economics(comparison),
-        "curves": [_curve(reading, comparison, words) for reading in comparison.readings],
+        "curves": [
+            _curve(reading, comparison.readings[0], series.band, texts)
+            for reading, series in zip(comparison.readings, chart.series, strict=True)
+        ],
         "targets": [row.target_tps for row in comparison.rows],
         "intervals": [_intervals(row) for row in comparison.rows],
         "caption": _caption(comparison, document),
         "no_constants": None if settings.economics else f"{comparison.constants.label}.",
         "crossings": list(write_crossings(comparison)),
-        "crossed": [
-            [index, crossing.interactivity_tps, crossing.tput_tps_per_gpu]
-            for index, other in enumerate(comparison.others, 1)
-            for crossing in comparison.crossings[other.label]
-        ],
-        "invalid": [_point(point, 1, words) for point in comparison.invalid],
+        "crossed": [[equal.number, equal.x, equal.y] for equal in chart.crossings],
+        "invalid": [_point(point, 1, texts) for point in comparison.invalid],
+        "invalid_curves": [curve_of(point, comparison.readings) for point in comparison.invalid],
     }
 
 
@@ -162,51 +166,26 @@ def _caption(comparison: Comparison, document: Document) -> str:
     return note_reading(comparison) if comparison.settings.economics else document.matched.caption
 
 
-def _curve(reading: Reading, comparison: Comparison, words: Words) -> dict[str, Any]:
+def _curve(reading: Reading, base: Reading, band: Band | None, texts: TextTable) -> dict[str, Any]:
     curve = reading.curve
     place = {id(item): i for i, item in enumerate(curve.measured)}
     return {
         "label": curve.label,
         "arm": display_name(curve.arm),
-        "points": [_point(item.mean, len(item.runs), words) for item in curve.measured],
+        "points": [_point(item.mean, len(item.runs), texts) for item in curve.measured],
         "front": [place[id(knot)] for knot in curve.front],
         "sure": [noise is not None for noise in reading.noise],
-        "band": _band(reading),
-        "gain_band": _gain_band(reading, comparison.readings[0]),
+        "band": _rows(band),
+        "gain_band": _rows(gain_band(reading, base)),
     }
 
 
-def _band(reading: Reading) -> list[list[float]] | None:
-    """Where the curve lies with the comparison's confidence, over its front; None where no noise is known."""
-    low, high = reading.curve.range_tps
-    if not reading.is_sure or low == high:
+def _rows(band: Band | None) -> list[list[float]] | None:
+    """A band as [place, low, high] each; seven digits are more than a pixel can show."""
+    if band is None:
         return None
-    places = _places([reading], low, high)
-    return _edges(places, reading.drawn(places), reading.confidence)
-
-
-def _gain_band(reading: Reading, baseline: Reading) -> list[list[float]] | None:
-    """The same for throughput over the baseline's, where both fronts reach; None for the baseline itself."""
-    low = max(reading.curve.range_tps[0], baseline.curve.range_tps[0])
-    high = min(reading.curve.range_tps[1], baseline.curve.range_tps[1])
-    if reading is baseline or low >= high or not (reading.is_sure and baseline.is_sure):
-        return None
-    places = _places([reading, baseline], low, high)
-    return _edges(places, reading.drawn(places) / baseline.drawn(places), reading.confidence)
-
-
-def _places(readings: Sequence[Reading], low: float, high: float) -> FloatArray:
-    knots = [knot.x for reading in readings for knot in reading.curve.front if low < knot.x < high]
-    return np.unique(np.concatenate([np.linspace(low, high, _BAND_STEPS), knots]))
-
-
-def _edges(places: FloatArray, drawn: FloatArray, confidence: float) -> list[list[float]] | None:
-    band = []
-    for i, x in enumerate(places):
-        interval = interval_of(drawn[:, i], confidence)
-        if interval is not None:
-            band.append([float(f"{value:.7g}") for value in (x, interval.low, interval.high)])
-    return band or None
+    edges = np.column_stack([band.x, band.low, band.high])
+    return [[float(f"{value:.7g}") for value in row] for row in edges.tolist()]
 
 
 def _intervals(row: Row) -> dict[str, Any]:
@@ -220,11 +199,11 @@ def _pair(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
 
 
-def _point(point: CurvePoint, runs: int, words: Words) -> list[Any]:
+def _point(point: CurvePoint, runs: int, texts: TextTable) -> list[Any]:
     numbers = [getattr(point, name) for name in NUMBERS]
-    texts = [_text(point, name) for name in TEXTS]
-    said = [(join_list(text) or None) if isinstance(text, tuple) else text for text in texts]
-    return [*numbers, *(words.index(text) for text in said), runs]
+    values = [_text(point, name) for name in TEXTS]
+    joined = [(join_list(value) or None) if isinstance(value, tuple) else value for value in values]
+    return [*numbers, *(texts.index(text) for text in joined), runs]
 
 
 def _text(point: CurvePoint, name: str) -> Any:

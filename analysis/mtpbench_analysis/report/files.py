@@ -11,7 +11,7 @@ from mtpbench_analysis.exports import to_csv, to_json
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.markdown import to_markdown
-from mtpbench_analysis.report.alone import Alone
+from mtpbench_analysis.report.overview import Alone
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.report.provenance import describe_provenance
 from mtpbench_analysis.traces.sweep import read_traces

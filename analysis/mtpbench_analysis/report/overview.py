@@ -1,15 +1,18 @@
-"""Pure: many comparisons at a glance: a row each, and the one that says the most."""
+"""Pure: many comparisons at a glance, and what a page shows where there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mtpbench_analysis.chart.choice import choose_comparisons
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.document import Document
-from mtpbench_analysis.figures import MISSING, speed, target
-from mtpbench_analysis.plot.choice import choose_panels
-from mtpbench_analysis.tables import show_bare_ratio
+from mtpbench_analysis.figures import MISSING, rate, seconds, speed, target
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.report.provenance import shorten_paths
+from mtpbench_analysis.tables import INVALID, Table, mark_simulated, show_bare_ratio
 
 HEADERS = ("comparison", "knots", "shared tok/s/user", "highest ratio at a target", "at tok/s/user")
 
@@ -29,7 +32,7 @@ class Overview:
 
 def find_opening(comparisons: Sequence[Comparison]) -> int:
     """The index of the comparison to open with: its poorer side has the most knots; the first of equals."""
-    best = choose_panels(comparisons, 1)
+    best = choose_comparisons(comparisons, 1)
     return next((i for i, one in enumerate(comparisons) if best and one is best[0]), 0)
 
 
@@ -78,3 +81,45 @@ def _reason(comparison: Comparison) -> str:
     reasons = {True: "withheld", False: "not reached"}
     ratios = [ratio for row in comparison.rows for ratio in row.ratios]
     return "; ".join(dict.fromkeys(reasons[ratio.withheld is not None] for ratio in ratios))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alone:
+    """What a page shows where nothing can be compared.
+
+    Args:
+        why: in words, to stand after "no comparison: ".
+        points: those with figures, valid or not.
+    """
+
+    why: str
+    points: Sequence[CurvePoint]
+
+    @property
+    def sentence(self) -> str:
+        """Why there is no comparison."""
+        return f"No comparison: {shorten_paths(self.why)}."
+
+    @property
+    def table(self) -> Table | None:
+        """The points with their figures; None where there is none."""
+        if not self.points:
+            return None
+        rows = [
+            (
+                display_name(point.arm),
+                point.recipe,
+                "yes" if point.valid else INVALID,
+                speed(point.interactivity_tps),
+                rate(point.tput_tps_per_gpu),
+                seconds(point.ttft_p50_s),
+            )
+            for point in self.points
+        ]
+        return Table(
+            title=mark_simulated("All points with figures", any(point.simulated for point in self.points)),
+            headers=("", "recipe", "valid", "tok/s/user", "tok/s/GPU", "median TTFT, s"),
+            rows=tuple(rows),
+            caption="The figures of an invalid point are no result: they are here to find out what happened.",
+            text_columns=3,
+        )

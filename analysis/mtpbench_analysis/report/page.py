@@ -1,7 +1,8 @@
-"""Pure: comparisons as one self-contained HTML page: no network, light and dark, printable.
+"""Comparisons as one self-contained HTML page: no network, light and dark, printable.
 
 Without scripts it is a static document; a small script of our own lets a reader type targets and turn the
 chart. Its policy allows that one script and that one style sheet by their hashes, and no request at all.
+Nothing is read but the page's own parts, which lie in this package.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mtpbench_analysis.chart import svg
+from mtpbench_analysis.chart.content import describe_chart
+from mtpbench_analysis.chart.palette import style_sheet
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import SIMULATED_BANNER, write_document
-from mtpbench_analysis.report import chart
-from mtpbench_analysis.report.alone import Alone
 from mtpbench_analysis.report.data import describe_page, to_script_text
 from mtpbench_analysis.report.health import describe_health
-from mtpbench_analysis.report.overview import HEADERS, find_opening, write_overview_rows
-from mtpbench_analysis.report.paths import shorten_paths
+from mtpbench_analysis.report.overview import HEADERS, Alone, find_opening, write_overview_rows
+from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.traces.sweep import SweepTrace
 
 SCRIPTS = (
@@ -59,27 +61,27 @@ def render_page(
     )
     environment.filters["shorten"] = shorten_paths
     documents = [write_document(comparison) for comparison in comparisons]
-    style, script = read_part("page.css"), page_script()
+    charts = [describe_chart(comparison) for comparison in comparisons]
+    style, script = page_style(), page_script()
     return environment.get_template("page.html.j2").render(
         title=title,
         banner=SIMULATED_BANNER if _is_simulated(comparisons, traces, alone) else None,
-        parts=[
-            (document, chart.draw_chart(comparison))
-            for document, comparison in zip(documents, comparisons, strict=True)
-        ],
+        parts=[(document, svg.draw_svg(chart)) for document, chart in zip(documents, charts, strict=True)],
         alone=alone,
         overview=write_overview_rows(comparisons, documents),
         overview_headers=HEADERS,
         left_out=left_out,
         provenance=provenance,
         health=describe_health(traces),
-        chart=chart,
+        chart=svg,
         policy=_policy(style, script),
         # Both are files of ours; the data's own text is escaped so that it can't end its element.
         style=Markup(style),
         script=Markup(script),
         data=Markup(
-            to_script_text(describe_page(comparisons, documents, traces, find_opening(comparisons), title))
+            to_script_text(
+                describe_page(comparisons, documents, charts, traces, find_opening(comparisons), title)
+            )
         ),
     )
 
@@ -91,6 +93,11 @@ def _is_simulated(
         return any(comparison.simulated for comparison in comparisons)
     stored = [point.stored.result.simulated for sweep in traces for point in sweep.points]
     return any(stored) or any(point.simulated for point in alone.points)
+
+
+def page_style() -> str:
+    """The page's style sheet."""
+    return style_sheet() + read_part("page.css")
 
 
 @cache

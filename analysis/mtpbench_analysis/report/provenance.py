@@ -1,12 +1,14 @@
-"""Pure: where a page's points come from, in a few lines."""
+"""Pure: where a page's points come from, in a few lines; nothing in them tells a machine's folders."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import mtpbench
 from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.report.paths import name_source
+
+_PATH = re.compile(r"(?<![\w.:/@~+<-])~?/(?!(?:dev|sys|proc|v\d+)/)(?:[\w.@+%=-]+/)+([\w.@+%=-]+)")
 
 
 def describe_provenance(points: PointSet, names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -36,3 +38,17 @@ def describe_provenance(points: PointSet, names: Sequence[str] = ()) -> tuple[st
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def shorten_paths(text: str) -> str:
+    """The text with `…/result.json` in place of `/home/me/results/sweep/result.json`.
+
+    Addresses (`http://…`, `/v1/completions`) and what is the same on every machine (`/dev`, `/proc`, `/sys`)
+    stay as they are.
+    """
+    return _PATH.sub(r"…/\1", text)
+
+
+def name_source(source: str) -> str:
+    """The last component of a source's path."""
+    return source.rstrip("/").rsplit("/", 1)[-1] or source

@@ -15,8 +15,7 @@ import numpy as np
 from mtpbench.records import Distribution, PointResult, Provenance
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.report.paths import shorten_paths
-from mtpbench_analysis.report.words import Words
+from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.traces.latency import QUANTILES, Floats
 from mtpbench_analysis.traces.power import thin
 from mtpbench_analysis.traces.sweep import POWER_VALUES, PointTrace, SweepTrace
@@ -107,6 +106,22 @@ PROVENANCE = (
 )
 
 
+class TextTable:
+    """The texts of a page's data, each kept once, by their place."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def index(self, text: str | None) -> int | None:
+        """Returns the text's place; None for None."""
+        return None if text is None else self._places.setdefault(text, len(self._places))
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts, by their place."""
+        return list(self._places)
+
+
 class Traces:
     """The traces of a page, numbered as its data number them."""
 
@@ -118,12 +133,12 @@ class Traces:
         """Those of some runs; nothing for a run of another tool."""
         return [self._numbers[run] for run in runs if run in self._numbers]
 
-    def describe(self, words: Words) -> dict[str, Any]:
+    def describe(self, texts: TextTable) -> dict[str, Any]:
         """All of it as JSON; with many points in fewer values, which `quantiles` and `power_values` tell."""
         count = max(1, len(self.points))
         quantiles = min(QUANTILES, max(FEWEST, QUANTILES_IN_ALL // count))
         power = min(POWER_VALUES, max(FEWEST, POWER_VALUES_IN_ALL // count))
-        starts = _Starts(words)
+        starts = _Starts(texts)
         return {
             "columns": list(COLUMNS),
             "texts": list(TEXTS),
@@ -132,7 +147,7 @@ class Traces:
             "client": list(CLIENT),
             "client_texts": list(CLIENT_TEXTS),
             "provenance": list(PROVENANCE),
-            "points": [_point(point, words, starts, quantiles, power) for point in self.points],
+            "points": [_point(point, texts, starts, quantiles, power) for point in self.points],
             "starts": starts.described,
             "commands": starts.commands,
             "quantiles": quantiles,
@@ -145,29 +160,29 @@ class Traces:
 class _Starts:
     """Starts of servers, and command lines, each kept once: a whole ladder shares them."""
 
-    def __init__(self, words: Words) -> None:
+    def __init__(self, texts: TextTable) -> None:
         self.described: list[list[Any]] = []
         self.commands: list[list[Any]] = []
-        self._words = words
+        self._texts = texts
         self._known: dict[str, int] = {}
 
     def index(self, provenance: Provenance, hosts: Sequence[str]) -> int:
-        words = self._words
+        texts = self._texts
         entry = [
-            [words.index(_text(getattr(provenance, name))) for name in PROVENANCE],
+            [texts.index(_text(getattr(provenance, name))) for name in PROVENANCE],
             provenance.git_dirty,
-            [words.index(text) for text in provenance.gpus],
-            _pairs(provenance.packages, words),
-            _pairs(provenance.environment, words),
-            [words.index(text) for text in provenance.notes],
-            [words.index(host) for host in hosts],
+            [texts.index(text) for text in provenance.gpus],
+            _pairs(provenance.packages, texts),
+            _pairs(provenance.environment, texts),
+            [texts.index(text) for text in provenance.notes],
+            [texts.index(host) for host in hosts],
             [self._command(name, line) for name, line in provenance.command_lines.items()],
         ]
         return _kept(entry, self.described, self._known)
 
     def _command(self, name: str, line: Sequence[str]) -> int:
         # Quoted as a shell needs it, argument by argument: most are those of other processes too.
-        entry = [self._words.index(name), *(self._words.index(shlex.quote(word)) for word in line)]
+        entry = [self._texts.index(name), *(self._texts.index(shlex.quote(word)) for word in line)]
         return _kept(entry, self.commands, self._known)
 
 
@@ -179,19 +194,21 @@ def _kept(entry: list[Any], entries: list[list[Any]], known: dict[str, int]) -> 
     return known[key]
 
 
-def _point(trace: PointTrace, words: Words, starts: _Starts, quantiles: int, power_values: int) -> list[Any]:
+def _point(
+    trace: PointTrace, texts: TextTable, starts: _Starts, quantiles: int, power_values: int
+) -> list[Any]:
     result, energy, power = trace.stored.result, trace.stored.result.energy, trace.power
     times_s, power_w = thin(power.times_s, power.power_w, power_values)
     values = {
-        **{name: words.index(text) for name, text in _texts(trace).items()},
+        **{name: texts.index(text) for name, text in _texts(trace).items()},
         "repeat": trace.stored.point.repeat,
         "reasons": [
-            words.index(shorten_paths(f"{reason.code}: {reason.detail}")) for reason in result.reasons
+            texts.index(shorten_paths(f"{reason.code}: {reason.detail}")) for reason in result.reasons
         ],
         "requests": result.requests,
         "failed": result.failed_requests,
         "errors": [
-            [words.index(code), count, words.index(_without_folders(trace.requests.examples.get(code)))]
+            [texts.index(code), count, texts.index(_without_folders(trace.requests.examples.get(code)))]
             for code, count in result.errors.items()
         ],
         "ttft": _distribution(result.ttft_s),
@@ -203,15 +220,15 @@ def _point(trace: PointTrace, words: Words, starts: _Starts, quantiles: int, pow
         "power_times_s": [_short(value, 5) for value in times_s.tolist()],
         "power_w": [_short(value) for value in power_w.tolist()],
         "power_gpus": energy.gpus,
-        "power_reason": words.index(_without_folders(power.reason)),
+        "power_reason": texts.index(_without_folders(power.reason)),
         "energy": [_short(getattr(energy, name), 6) for name in ENERGY],
         "idle": [
-            [words.index(one.state), _short(one.power_w_per_gpu), words.index(one.reason)]
+            [texts.index(one.state), _short(one.power_w_per_gpu), texts.index(one.reason)]
             for one in result.idle
         ],
-        "acceptance": _acceptance(trace, words),
-        "client": _client(result, words),
-        "gpus": _gpus(result, words),
+        "acceptance": _acceptance(trace, texts),
+        "client": _client(result, texts),
+        "gpus": _gpus(result, texts),
         "start": starts.index(trace.stored.provenance, result.client.hosts),
     }
     return [values[name] for name in COLUMNS]
@@ -259,23 +276,23 @@ def _milliseconds(quantiles: Floats, at_most: int) -> list[Any]:
     return [_short(value * 1e3) for value in quantiles.tolist()]
 
 
-def _acceptance(trace: PointTrace, words: Words) -> list[Any]:
+def _acceptance(trace: PointTrace, texts: TextTable) -> list[Any]:
     found, arm = trace.stored.result.acceptance, trace.stored.point.arm
     mode = arm.speculation.acceptance.mode if arm.speculation else "off"
     rates = None if found.per_position is None else [_short(share) for share in found.per_position]
-    said = [words.index(mode), words.index(found.source), words.index(found.reason)]
+    said = [texts.index(mode), texts.index(found.source), texts.index(found.reason)]
     return [_short(found.length), _short(found.rate), rates, _short(found.drafts, 8), *said]
 
 
-def _client(result: PointResult, words: Words) -> list[Any] | None:
+def _client(result: PointResult, texts: TextTable) -> list[Any] | None:
     """The load client's own figures; None where not one was recorded."""
     values = [getattr(result.client, name) for name in CLIENT]
     if all(value is None for value in values):
         return None
-    return [words.index(value) if isinstance(value, str) else _short(value, 5) for value in values]
+    return [texts.index(value) if isinstance(value, str) else _short(value, 5) for value in values]
 
 
-def _gpus(result: PointResult, words: Words) -> list[Any] | None:
+def _gpus(result: PointResult, texts: TextTable) -> list[Any] | None:
     """What the deployment's GPUs said of themselves: the hottest, power limits, what held clocks down."""
     told = [gpu for gpu in result.gpus if not gpu.name.startswith("unused@")]
     if not told:
@@ -287,12 +304,12 @@ def _gpus(result: PointResult, words: Words) -> list[Any] | None:
         max(hottest, default=None),
         min(caps, default=None),
         max(caps, default=None),
-        [words.index(reason) for reason in reasons],
+        [texts.index(reason) for reason in reasons],
     ]
 
 
-def _pairs(values: Mapping[str, str], words: Words) -> list[list[Any]]:
-    return [[words.index(name), words.index(value)] for name, value in values.items()]
+def _pairs(values: Mapping[str, str], texts: TextTable) -> list[list[Any]]:
+    return [[texts.index(name), texts.index(value)] for name, value in values.items()]
 
 
 def _without_folders(text: str | None) -> str | None:

@@ -22,10 +22,10 @@ from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench.watch.files import SweepFiles, signature
 from mtpbench.watch.picture import Picture, SeenPoint
+from mtpbench_analysis.chart.content import Series, series_of
 from mtpbench_analysis.curves import build_curves
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
-from mtpbench_analysis.terminal_curve import Trace, traces_of
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -112,10 +112,10 @@ class View:
             return Text(self._waiting())
         # Before the first point has landed, only the sweep file knows.
         picture = replace(picture, simulated=picture.simulated or self.simulated)
-        traces = self._traces(picture)
+        series = self._series(picture)
         picture = replace(picture, points=tuple(self._told(point) for point in picture.points))
         self.over = picture.over
-        return Frame(picture=picture, traces=traces, rows=rows)
+        return Frame(picture=picture, series=series, rows=rows)
 
     def nothing_to_come(self) -> str | None:
         """Why a single look at a folder shows nothing; None where it does, or a sweep file promises a run."""
@@ -149,7 +149,7 @@ class View:
         names = " and none in ".join(str(folder) for folder in self.folders)
         return f"waiting: no results in {names} yet; {self.planned} points are planned"
 
-    def _traces(self, picture: Picture) -> tuple[Trace, ...]:
+    def _series(self, picture: Picture) -> tuple[Series, ...]:
         """The curves of what has landed; a point is converted once."""
         drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
         for point in picture.points:
@@ -157,7 +157,7 @@ class View:
             drawn[point.planned.id] = known if known and known[0] is point else (point, _convert(point))
         self._drawn = drawn
         points = [made for _, made in drawn.values() if isinstance(made, CurvePoint)]
-        return traces_of(
+        return series_of(
             build_curves(points), [point for point in points if not point.valid], picture.info.arms
         )
 

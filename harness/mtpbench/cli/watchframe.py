@@ -18,7 +18,8 @@ from mtpbench.slurm.journal import JobProgress
 from mtpbench.store import RunProgress
 from mtpbench.watch.left import Left, find_left
 from mtpbench.watch.picture import Picture, next_of_ladder, seconds_of
-from mtpbench_analysis.terminal_curve import LEAST_COLUMNS, LEAST_ROWS, Trace, draw, is_plain
+from mtpbench_analysis.chart.content import Series
+from mtpbench_analysis.chart.terminal import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw
 
 MANY_ROWS = 100_000
 """The height of a frame that nothing limits: one that goes into a pipe."""
@@ -35,23 +36,23 @@ class Frame:
     """A picture as a rich renderable; never wider or higher than the console it is printed on.
 
     Args:
-        traces: what the curve shows, a trace for each arm of the sweep in its order.
+        series: what the curve shows, one for each arm of the sweep in its order.
         rows: the frame's height; None for as high as it gets.
     """
 
     picture: Picture
-    traces: tuple[Trace, ...]
+    series: tuple[Series, ...]
     rows: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The frame, line by line."""
         size = (options.max_width, self.rows or MANY_ROWS)
-        plain = is_plain(options, os.environ)
-        yield from lines_of(self.picture, self.traces, size, ascii_only=plain)
+        plain = options.ascii_only or asks_for_ascii(os.environ)
+        yield from lines_of(self.picture, self.series, size, ascii_only=plain)
 
 
 def lines_of(
-    picture: Picture, traces: Sequence[Trace], size: tuple[int, int], *, ascii_only: bool = False
+    picture: Picture, series: Sequence[Series], size: tuple[int, int], *, ascii_only: bool = False
 ) -> list[Text]:
     """The lines of a frame; at most as many, and as wide, as its size says."""
     columns, rows = size
@@ -59,11 +60,11 @@ def lines_of(
     for words, style in _going_on(picture):
         head += _wrapped(words, columns, 3, style)
     head = [*head[: max(2, rows // 2)], Text()]
-    body = _body(picture, traces, (columns, rows - len(head)), ascii_only)
+    body = _body(picture, series, (columns, rows - len(head)), ascii_only)
     return [_fitted(line, columns, ascii_only) for line in [*head, *body][:rows]]
 
 
-def _body(picture: Picture, traces: Sequence[Trace], size: tuple[int, int], ascii_only: bool) -> list[Text]:
+def _body(picture: Picture, series: Sequence[Series], size: tuple[int, int], ascii_only: bool) -> list[Text]:
     """The table, and the curve beside or below it."""
     columns, rows = size
     table = table_lines(picture, columns, min(rows, MANY_ROWS), ascii_only=ascii_only)
@@ -71,13 +72,13 @@ def _body(picture: Picture, traces: Sequence[Trace], size: tuple[int, int], asci
     beside = columns - taken - _GAP
     if beside >= LEAST_COLUMNS + 8:
         height = min(rows, HIGH_ROWS if rows < MANY_ROWS // 2 else CURVE_ROWS)
-        curve = draw(traces, (min(beside, 76), height), simulated=picture.simulated, ascii_only=ascii_only)
+        curve = draw(series, (min(beside, 76), height), simulated=picture.simulated, ascii_only=ascii_only)
         return _side_by_side(table, list(curve.split("\n")), taken)
     # Half of a low terminal is too little for both: the figures come first.
     room = min(CURVE_ROWS, max(rows // 2 if rows >= _BOTH else 0, rows - len(table) - 1))
     if room < LEAST_ROWS or columns < LEAST_COLUMNS:
         return table
-    drawn = draw(traces, (min(columns, 76), room), simulated=picture.simulated, ascii_only=ascii_only).split(
+    drawn = draw(series, (min(columns, 76), room), simulated=picture.simulated, ascii_only=ascii_only).split(
         "\n"
     )
     table = table_lines(picture, columns, rows - len(drawn) - 1, ascii_only=ascii_only)

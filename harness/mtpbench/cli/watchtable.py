@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from mtpbench.watch.picture import Picture, SeenPoint
+from mtpbench_analysis.chart.terminal import mark_and_style
 from mtpbench_analysis.curves import display_name
-from mtpbench_analysis.terminal_curve import ASCII_MARKS, MARKS, STYLES
 
 _STYLES = {
     "invalid": "red",
@@ -105,12 +105,9 @@ def _is_running(picture: Picture, point: SeenPoint) -> bool:
 
 
 def _arm_line(arm: str, place: int, group: Sequence[SeenPoint], ascii_only: bool) -> Text:
-    marks = ASCII_MARKS if ascii_only else MARKS
+    mark, style = mark_and_style(place, ascii_only)
     measured = sum(one.state in ("valid", "invalid", "unusable") for one in group)
-    style = f"bold {STYLES[place % len(STYLES)]}"
-    return Text.assemble(
-        (f"{marks[place % len(marks)]} {display_name(arm)}", style), (f"  {measured} of {len(group)}", "dim")
-    )
+    return Text.assemble((f"{mark} {display_name(arm)}", style), (f"  {measured} of {len(group)}", "dim"))
 
 
 def _point_line(picture: Picture, point: SeenPoint, layout: Sequence[_Column]) -> Text:

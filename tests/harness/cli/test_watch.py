@@ -63,7 +63,7 @@ def frame_of(directory: Path) -> Frame:
 
 
 def plain(frame: Frame, picture: Picture | None = None, size: tuple[int, int] = (110, 60)) -> list[str]:
-    return [line.plain.rstrip() for line in lines_of(picture or frame.picture, frame.traces, size)]
+    return [line.plain.rstrip() for line in lines_of(picture or frame.picture, frame.series, size)]
 
 
 def test_one_frame_of_a_folder(watch: Call, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_frame_is_never_larger_than_its_terminal(tmp_path: Path, points: int) 
     for columns in (1, 5, 20, 40, 60, 80, 99, 120, 250):
         for rows in (1, 2, 5, 10, 24, 40, 100):
             for ascii_only in (False, True):
-                lines = lines_of(picture, frame.traces, (columns, rows), ascii_only=ascii_only)
+                lines = lines_of(picture, frame.series, (columns, rows), ascii_only=ascii_only)
                 assert len(lines) <= rows
                 assert all(line.cell_len <= columns for line in lines)
                 assert not ascii_only or all(line.plain.isascii() for line in lines)

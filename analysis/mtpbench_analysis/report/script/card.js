@@ -5,7 +5,7 @@ function showCard(entry) {
   for (const [name, value] of cardFacts(point, curve, shown)) {
     list.append(make("dt", { class: name === "INVALID" ? "bad" : null }, name), make("dd", {}, value));
   }
-  const heading = make("p", { class: arm ? `name k${arm.number % 6}` : "name" }, nameOf(entry), shown.mark ? make("strong", { class: "mark" }, ` ${shown.mark}`) : "");
+  const heading = make("p", { class: arm ? `name k${toneOf(arm)}` : "name" }, nameOf(entry), shown.mark ? make("strong", { class: "mark" }, ` ${shown.mark}`) : "");
   card.replaceChildren(heading, list);
   card.hidden = false;
   const box = holder.getBoundingClientRect(), dot = element.getBoundingClientRect();

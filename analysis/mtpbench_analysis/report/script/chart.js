@@ -1,10 +1,8 @@
 // The chart: an SVG of our own. Colours come from classes, so that light, dark and paper need no drawing anew.
 const SVG = document.querySelector("svg").namespaceURI;
-const SHAPES = [
-  "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0z", "M-4,-4H4V4H-4z", "M0,-5.4L5,3.8H-5z", "M0,-5.8L5.2,0L0,5.8L-5.2,0z",
-  "M0,5.4L5,-3.8H-5z", "M-1.7,-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7z",
-];
-const CROSS = "M-4,-4L4,4M-4,4L4,-4";
+const SHAPES = page.shapes;
+/** The number of a curve's colour and mark. */
+const toneOf = (curve) => curve.number % SHAPES.length;
 const STEPS = 20;
 
 function draw(tag, attributes, ...children) {
@@ -100,7 +98,7 @@ function chartContent(comparison, view) {
     return { curve, dots, pieces, guide, band };
   });
   const invalid = view.front ? [] : comparison.invalid
-    .map((point) => ({ point, arm: comparison.curves.find((curve) => curve.points[0].arm === point.arm) || null }))
+    .map((point) => ({ point, arm: comparison.curves[point.curve] || null }))
     .filter(({ arm }) => !arm || !view.hidden.includes(arm.number))
     .map(({ point, arm }) => ({ point, arm, x: xMetric.point(point), y: yMetric.gain ? null : yMetric.point(point, null) }))
     .filter((one) => known(one.x) && known(one.y));
@@ -147,7 +145,7 @@ function drawChart(svg, comparison, view, width) {
     svg.append(drawText(x, top - 6, showTarget(target), { class: "axis", "text-anchor": "middle" }));
   }
   for (const { curve, pieces, guide, band } of series) {
-    const colour = `c${curve.number % 6}`;
+    const colour = `c${toneOf(curve)}`;
     if (band.length > 1) {
       const back = band.map(([x, low]) => [x, low]).reverse();
       svg.append(draw("path", { class: `band ${colour}`, d: `${path(band.map(([x, , high]) => [x, high]))}L${back.map(at).join("L")}Z` }));
@@ -210,10 +208,10 @@ function drawLabels(svg, series, xs, ys, edge) {
 function drawPoint(svg, dot, curve, where, content) {
   const { point } = dot;
   const tone = curve || dot.arm;
-  const kind = (tone ? `c${tone.number % 6}` : "lone") + (curve ? (point.onFront ? "" : " below") : " invalid");
+  const kind = (tone ? `c${toneOf(tone)}` : "lone") + (curve ? (point.onFront ? "" : " below") : " invalid");
   const element = draw("g", { class: `point ${kind}`, transform: `translate(${where})`, tabindex: "-1", role: "img" });
   element.append(draw("path", { class: "hit", d: "M-11,0a11,11 0 1,0 22,0a11,11 0 1,0 -22,0z" }));
-  element.append(draw("path", { class: "shape", d: curve ? SHAPES[curve.number % 6] : CROSS }));
+  element.append(draw("path", { class: "shape", d: curve ? SHAPES[toneOf(curve)] : page.cross }));
   const name = curve ? curve.label : `invalid, ${dot.arm ? dot.arm.label : point.arm}`;
   element.setAttribute("aria-label", `${name}: ${content.yMetric.show(dot.y)} ${content.yMetric.label} at `
     + `${content.xMetric.show(dot.x)} ${content.xMetric.label}, ${point.recipe}`);

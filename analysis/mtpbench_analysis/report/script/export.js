@@ -16,8 +16,8 @@ function chartAsSvg(comparison, view, width = 900) {
   svg.append(drawText(14, 22, comparison.title, { class: "heading" }));
   content.series.forEach(({ curve }, i) => {
     const y = height + 44 + 18 * i;
-    const mark = draw("g", { class: `point c${curve.number % 6}`, transform: `translate(24 ${y})` });
-    mark.append(draw("path", { class: "shape", d: SHAPES[curve.number % 6] }));
+    const mark = draw("g", { class: `point c${toneOf(curve)}`, transform: `translate(24 ${y})` });
+    mark.append(draw("path", { class: "shape", d: SHAPES[toneOf(curve)] }));
     svg.append(mark, drawText(36, y + 4, curve.label, { class: "axis" }));
   });
   svg.setAttribute("height", height + 44 + 18 * lines);

@@ -195,9 +195,9 @@ function buildChart(comparison) {
       update();
     });
     const icon = draw("svg", { viewBox: "-14 -7 28 14", width: 28, height: 14, "aria-hidden": "true" });
-    icon.append(draw("path", { class: `curve c${curve.number % 6}`, d: "M-14,0H14" }));
-    const mark = draw("g", { class: `point c${curve.number % 6}` });
-    mark.append(draw("path", { class: "shape", d: SHAPES[curve.number % 6] }));
+    icon.append(draw("path", { class: `curve c${toneOf(curve)}`, d: "M-14,0H14" }));
+    const mark = draw("g", { class: `point c${toneOf(curve)}` });
+    mark.append(draw("path", { class: "shape", d: SHAPES[toneOf(curve)] }));
     icon.append(mark);
     legend.append(make("label", { class: "tick" }, box, icon, curve.label));
   }

@@ -26,7 +26,7 @@ function comparisonAt(index) {
       const spline = makeSpline(front.map((k) => k.x), front.map((k) => k.y));
       return { ...curve, number, points, front, spline };
     });
-    const invalid = raw.invalid.map((row, i) => ({ ...decodePoint(row), traces: raw.invalid_traces[i] }));
+    const invalid = raw.invalid.map((row, i) => ({ ...decodePoint(row), curve: raw.invalid_curves[i], traces: raw.invalid_traces[i] }));
     decoded.set(index, { ...raw, index, curves, invalid });
   }
   return decoded.get(index);

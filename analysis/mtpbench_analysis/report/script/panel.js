@@ -94,7 +94,7 @@ function renderCloser() {
   }
   const trace = traceAt(run.number), whole = Math.max(260, Math.floor(region.clientWidth || 880) - 26);
   const half = whole >= 620 ? Math.floor((whole - 20) / 2) : whole;
-  const tone = `tone${run.curve ? run.curve.number % 6 : 0}`, { mark } = trace;
+  const tone = `tone${run.curve ? toneOf(run.curve) : 0}`, { mark } = trace;
   const title = `${run.curve ? run.curve.label : trace.arm}, ${trace.recipe}`;
   body.replaceChildren(
     make("p", { class: "name" }, title, mark ? make("strong", { class: "mark" }, ` ${mark}`) : "",

@@ -91,7 +91,7 @@ function powerPlot(trace, width, tone, mark) {
 /** What tells the arms apart in a small chart, in words. */
 const armLegend = (curves) => make("div", { class: "legend" }, ...curves.map((curve) => make("span", { class: "tick" },
   draw("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true", class: "plot" },
-    draw("path", { class: `dot tone${curve.number % 6}`, d: SHAPES[curve.number % 6] })), curve.label)));
+    draw("path", { class: `dot tone${toneOf(curve)}`, d: SHAPES[toneOf(curve)] })), curve.label)));
 
 const shade = (from, to, top, bottom) => draw("path", { class: "window", d: `M${from},${top}H${to}V${bottom}H${from}Z` });
 

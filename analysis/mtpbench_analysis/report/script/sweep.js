@@ -64,11 +64,11 @@ function loadPlot({ width, mark, loads, series, low, high, label, name }) {
   const every = Math.max(1, Math.ceil(34 / room));
   loads.forEach(([, text], i) => { if (i % every === 0) svg.append(drawText(place(box.left + room * (i + 0.5)), box.height - box.bottom + 17, text, { class: "axis", "text-anchor": "middle" })); });
   for (const { curve, label: end, points } of series) {
-    const tone = `tone${curve.number % 6}`;
+    const tone = `tone${toneOf(curve)}`;
     // A line joins the loads of one topology only: between two topologies it would mean nothing.
     const lines = [...new Set(points.map((point) => point[2]))].map((topology) => points.filter((point) => point[2] === topology));
     for (const those of lines) if (those.length > 1) svg.append(draw("path", { class: `line thin ${tone}`, d: lineThrough(those.map(at)) }));
-    for (const point of points) svg.append(draw("path", { class: `dot ${tone}`, d: SHAPES[curve.number % 6], transform: `translate(${at(point).join(" ")}) scale(0.8)` }));
+    for (const point of points) svg.append(draw("path", { class: `dot ${tone}`, d: SHAPES[toneOf(curve)], transform: `translate(${at(point).join(" ")}) scale(0.8)` }));
     if (end && points.length) {
       const [x, y] = at(points[points.length - 1]);
       svg.append(drawText(x + 9, y + 4, end, { class: "axis" }));
@@ -116,7 +116,7 @@ function powerStrip(curve, traces, highest, width, mark, perGpu) {
     const first = Math.min(times[0], window ? window[0] : times[0]), last = Math.max(times[times.length - 1], window ? window[1] : 0);
     const at = (time) => place(from + 2 + (time - first) / (last - first) * (cell - 4));
     if (window) svg.append(shade(at(window[0]), at(window[1]), box.top, floor));
-    svg.append(draw("path", { class: `line thin tone${curve.number % 6}`, d: lineThrough(times.map((time, k) => [at(time), ys.at(watts[k])])) }));
+    svg.append(draw("path", { class: `line thin tone${toneOf(curve)}`, d: lineThrough(times.map((time, k) => [at(time), ys.at(watts[k])])) }));
     if (window && known(trace.energy.mean_power_w_per_gpu)) {
       svg.append(draw("path", { class: "mean", d: `M${at(window[0])},${ys.at(trace.energy.mean_power_w_per_gpu)}H${at(window[1])}` }));
     }

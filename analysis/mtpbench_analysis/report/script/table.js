@@ -220,6 +220,6 @@ function pointsCsv(comparison) {
   const lines = [["curve", "on_front", ...names, ...page.columns]];
   const push = (label, point) => lines.push([label, Boolean(point.onFront), ...names.map((name) => shared[name]), ...page.columns.map((name) => point[name])]);
   for (const curve of comparison.curves) for (const point of curve.points) push(curve.label, point);
-  for (const point of comparison.invalid) push((comparison.curves.find((curve) => curve.points[0].arm === point.arm) || { label: point.arm }).label, point);
+  for (const point of comparison.invalid) push((comparison.curves[point.curve] || { label: point.arm }).label, point);
   return toCsv(lines);
 }

@@ -16,13 +16,12 @@ from typer.testing import CliRunner, Result
 
 from curve_points import GLM5, INFERENCEX, make_points, point_set
 from mtpbench.errors import InputError, MtpbenchError
+from mtpbench_analysis.chart.choice import Ending, Look
+from mtpbench_analysis.chart.content import describe_chart
+from mtpbench_analysis.chart.mpl_chart import draw_figure
+from mtpbench_analysis.chart.mpl_style import clean, columns_of, cut, save, wrap
 from mtpbench_analysis.cli import register
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.plot.content import describe_panel
-from mtpbench_analysis.plot.ink import save
-from mtpbench_analysis.plot.look import Ending, Look
-from mtpbench_analysis.plot.sheet import draw_sheet
-from mtpbench_analysis.plot.texts import clean, columns_of, cut, wrap
 from stored_sweep import write_sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -54,8 +53,8 @@ def picture(kind: Ending, *, simulated: bool = False, arm: str = "mtp", title: s
     points += make_points(arm, (12, 950), (40, 600), simulated=simulated, engine=arm, model=arm)
     points[:2] = make_points("off", (10, 900), (30, 500), simulated=simulated, engine=arm, model=arm)
     (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
-    panel = describe_panel(comparison, f"panel of {arm}", Look())
-    return save(draw_sheet(title, [panel], [f"foot of {arm}"], Look(dpi=80)), kind, title)
+    panel = describe_chart(comparison, f"panel of {arm}", Look())
+    return save(draw_figure(title, [panel], [f"foot of {arm}"], Look(dpi=80)), kind, title)
 
 
 def svg_texts(data: bytes) -> list[str]:
@@ -128,7 +127,7 @@ def test_pyplot_and_its_global_state_are_not_used(tmp_path: Path) -> None:
     picture("png")
     assert dict(matplotlib.rcParams) == before
     code = (
-        "import sys; from mtpbench_analysis.plot import sheet, power_sheet; "
+        "import sys; from mtpbench_analysis.chart import mpl_chart, mpl_power; "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

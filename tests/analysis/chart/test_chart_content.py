@@ -14,27 +14,29 @@ from matplotlib.colors import to_hex
 
 from curve_points import glm5, make_points, point_set
 from mtpbench.errors import InputError
+from mtpbench_analysis.chart.axes import tick
+from mtpbench_analysis.chart.choice import (
+    Look,
+    caution,
+    choose_comparisons,
+    describe_left_out,
+    describe_source,
+    ending_of,
+    name_charts,
+    write_title,
+)
+from mtpbench_analysis.chart.content import Chart, caption, describe_chart
+from mtpbench_analysis.chart.mpl_chart import draw_figure
+from mtpbench_analysis.chart.mpl_style import DIM, PAPER, colour_of, make_figure, marker_of, renderer_of
+from mtpbench_analysis.chart.palette import MARKS
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.document import write_document
 from mtpbench_analysis.frame import CurvePoint, Unused
-from mtpbench_analysis.plot.choice import (
-    caution,
-    choose_panels,
-    describe_left_out,
-    describe_source,
-    head_sheet,
-    name_panels,
-)
-from mtpbench_analysis.plot.content import Panel, caption, describe_panel
-from mtpbench_analysis.plot.ink import COLOURS, DIM, MARKERS, PAPER, colour_of, make_figure, marker_of
-from mtpbench_analysis.plot.labels import renderer_of
-from mtpbench_analysis.plot.look import Look, ending_of
-from mtpbench_analysis.plot.sheet import draw_sheet
-from mtpbench_analysis.plot.texts import tick
 from mtpbench_analysis.report.data import describe_page
-from mtpbench_analysis.report.page import read_part
+from mtpbench_analysis.report.page import page_style
 
+COLOURS, MARKERS = tuple(mark.light for mark in MARKS), tuple(mark.marker for mark in MARKS)
 OFF = ((10.0, 1000.0), (20.0, 800.0), (40.0, 100.0), (30.0, 90.0))
 MTP = ((15.0, 700.0), (30.0, 600.0), (60.0, 400.0), (50.0, 100.0))
 
@@ -57,10 +59,10 @@ def repeated() -> Comparison:
     return comparison
 
 
-def drawn(comparison: Comparison, **look: Any) -> tuple[Panel, Axes]:
+def drawn(comparison: Comparison, **look: Any) -> tuple[Chart, Axes]:
     chosen = Look(**look)
-    panel = describe_panel(comparison, "panel", chosen)
-    return panel, draw_sheet("title", [panel], ["foot"], chosen).axes[0]
+    panel = describe_chart(comparison, "panel", chosen)
+    return panel, draw_figure("title", [panel], ["foot"], chosen).axes[0]
 
 
 def lines(axes: Axes, colour: str, *, dots: bool) -> list[Any]:
@@ -144,8 +146,8 @@ def test_a_cross_belongs_to_the_curve_that_the_point_would_have_entered() -> Non
     points += make_points("mtp", *((x * 1.1, y * 1.1) for x, y in MTP), image="b")
     points += make_points("mtp", (25.0, 650.0), image="b", valid=False, reasons=("died",))
     (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
-    ((number,),) = [[dot.number for dot in describe_panel(comparison, "", Look()).invalid]]
-    assert comparison.curves[number or 0].shared("image") == "b"
+    (series,) = [one for one in describe_chart(comparison).series if one.invalid]
+    assert comparison.curves[series.number].shared("image") == "b"
 
 
 def test_marks_on_the_edge_of_the_axes_are_whole() -> None:
@@ -193,7 +195,7 @@ def test_the_numbers_at_the_axes_lie_within_the_picture() -> None:
 
 
 def test_colours_are_those_of_the_report_and_no_two_curves_look_alike() -> None:
-    light = read_part("page.css").split("@media")[0]
+    light = page_style().split("@media")[0]
     assert tuple(re.findall(r"--c\d: (#\w{6})", light)) == COLOURS
     assert len({(colour_of(i), marker_of(i)[0]) for i in range(36)}) == 36
 
@@ -222,7 +224,8 @@ def test_the_crossing_is_ringed_where_python_finds_it() -> None:
 
 def test_bands_are_those_of_the_report() -> None:
     comparison = repeated()
-    curves = describe_page([comparison], [write_document(comparison)])["comparisons"][0]["curves"]
+    described = describe_page([comparison], [write_document(comparison)], [describe_chart(comparison)])
+    curves = described["comparisons"][0]["curves"]
     for metric, name in (("total", "band"), ("gain", "gain_band")):
         panel, axes = drawn(comparison, metric=metric)
         assert any("95% band" in text for text in texts(axes))
@@ -233,7 +236,7 @@ def test_bands_are_those_of_the_report() -> None:
                 assert one.band is not None
                 mine = np.column_stack([one.band.x, one.band.low, one.band.high])
                 assert mine == pytest.approx(np.array(curve[name]), rel=1e-6)
-    assert all(one.band is None for one in describe_panel(pair(), "", Look()).series)
+    assert all(one.band is None for one in describe_chart(pair(), "", Look()).series)
 
 
 def test_cost_follows_from_the_same_curve_and_the_price() -> None:
@@ -308,8 +311,8 @@ def test_simulated_is_written_across_a_panel_exactly_where_it_is(simulated: bool
     comparison = pair(simulated=simulated)
     _, axes = drawn(comparison)
     assert ("SIMULATED" in texts(axes)) == simulated
-    assert head_sheet([comparison]) == ("SIMULATED: " if simulated else "") + "MTP versus Off"
-    panel = describe_panel(comparison, "", Look())
+    assert write_title([comparison]) == ("SIMULATED: " if simulated else "") + "MTP versus Off"
+    panel = describe_chart(comparison, "", Look())
     kind = "simulated" if simulated else "measured"
     assert caption([panel]).startswith(f"Curves: between {kind} points of the front")
     both = [panel, replace(panel, simulated=not simulated)]
@@ -321,9 +324,9 @@ def test_the_panels_with_the_most_knots_are_chosen_and_told_apart() -> None:
     for isl, pairs in ((1024, OFF[:1]), (8192, OFF), (2048, OFF[:2])):
         points += make_points("off", *pairs, isl=isl, osl=1) + make_points("mtp", *pairs, isl=isl, osl=1)
     comparisons = compare_points(point_set(*points), Question(), Filter()).comparisons
-    assert [one.baseline.shared("isl") for one in choose_panels(comparisons, 2)] == [8192, 2048]
-    assert name_panels(comparisons)[0] == "b200, ISL 1024 / OSL 1"
-    twice = name_panels([comparisons[0], comparisons[0]])
+    assert [one.baseline.shared("isl") for one in choose_comparisons(comparisons, 2)] == [8192, 2048]
+    assert name_charts(comparisons)[0] == "b200, ISL 1024 / OSL 1"
+    twice = name_charts([comparisons[0], comparisons[0]])
     assert len(set(twice)) == 2
 
 
@@ -389,14 +392,14 @@ def test_sizes_that_make_no_picture_are_refused(size: dict[str, Any]) -> None:
 
 
 def test_a_picture_too_small_for_its_panels_is_refused() -> None:
-    panel = describe_panel(pair(), "p", Look())
+    panel = describe_chart(pair(), "p", Look())
     with pytest.raises(InputError, match="--width: too small"):
-        draw_sheet("t", [panel] * 6, [], Look(width_in=5.0))
+        draw_figure("t", [panel] * 6, [], Look(width_in=5.0))
     with pytest.raises(InputError, match="--height: too small"):
-        draw_sheet("t", [panel] * 6, [], Look(height_in=3.0))
+        draw_figure("t", [panel] * 6, [], Look(height_in=3.0))
 
 
 def test_a_picture_of_too_many_pixels_is_refused_with_the_resolution_that_would_do() -> None:
-    panel = describe_panel(pair(), "p", Look())
+    panel = describe_chart(pair(), "p", Look())
     with pytest.raises(InputError, match=r"--dpi 600: .* choose at most 1\d\d, or draw fewer with --panels"):
-        draw_sheet("t", [panel] * 90, [], Look(dpi=600))
+        draw_figure("t", [panel] * 90, [], Look(dpi=600))

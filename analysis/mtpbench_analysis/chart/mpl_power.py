@@ -13,16 +13,26 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from mtpbench_analysis.chart.axes import nice_steps, tick
+from mtpbench_analysis.chart.choice import Look, check_room
+from mtpbench_analysis.chart.mpl_style import (
+    BAD,
+    DIM,
+    INK,
+    clean,
+    colour_of,
+    cut,
+    draw_foot,
+    draw_title,
+    ink,
+    make_figure,
+    mark_simulated,
+    renderer_of,
+    wrap_foot,
+)
+from mtpbench_analysis.chart.power_content import PowerChart, Stretch
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.figures import rate
-from mtpbench_analysis.plot.ink import BAD, DIM, INK, colour_of, ink, make_figure
-from mtpbench_analysis.plot.labels import renderer_of
-from mtpbench_analysis.plot.look import Look, check_room
-from mtpbench_analysis.plot.panel import mark_simulated
-from mtpbench_analysis.plot.power_content import PowerPanel, Stretch
-from mtpbench_analysis.plot.sheet import draw_foot, draw_title, wrap_foot
-from mtpbench_analysis.plot.texts import clean, cut, tick
-from mtpbench_analysis.report.chart import nice_steps
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN, _TITLE_IN, _PLOT_IN = 0.78, 0.25, 0.46, 0.42, 2.9
 _LEAST_IN = (2.5, 1.0)
@@ -34,22 +44,22 @@ _UNKNOWN, _INVALID = "///", "xx"
 _HATCH_ALPHA = 0.35
 
 
-def draw_power(title: str, panel: PowerPanel, foot: Sequence[str], look: Look) -> Figure:
-    """The sheet; saved by `ink.save`.
+def draw_power(title: str, chart: PowerChart, foot: Sequence[str], look: Look) -> Figure:
+    """Draws a figure; `mpl_style.save` makes bytes of it.
 
     Args:
         title: above the picture.
-        panel: what to draw.
+        chart: what to draw.
         foot: sentences below it.
         look: sizes; what belongs to curves is not looked at.
     """
-    width_in = look.width_in or min(24.0, max(9.0, 1.2 + 0.36 * len(panel.stretches)))
+    width_in = look.width_in or min(24.0, max(9.0, 1.2 + 0.36 * len(chart.stretches)))
     lines = wrap_foot(foot, width_in)
     low_in = _BOTTOM_IN + 0.14 + 0.135 * len(lines)
     with ink():
         figure = make_figure(width_in, look.height_in or 1.0, look.dpi)
-        legend = _legend(figure, panel)
-        labels_in = _labels_height_in(figure, panel, width_in)
+        legend = _legend(figure, chart)
+        labels_in = _labels_height_in(figure, chart, width_in)
         high_in = (
             _TITLE_IN + legend.get_window_extent(renderer_of(figure)).height / look.dpi + 0.14 + labels_in
         )
@@ -63,28 +73,28 @@ def draw_power(title: str, panel: PowerPanel, foot: Sequence[str], look: Look) -
         axes = figure.add_axes(
             (_LEFT_IN / width_in, low_in / height_in, room_in[0] / width_in, room_in[1] / height_in)
         )
-        _draw_axes(axes, panel)
-        _draw_labels(figure, axes, panel, upright=labels_in > _FLAT_IN)
+        _draw_axes(axes, chart)
+        _draw_labels(figure, axes, chart, upright=labels_in > _FLAT_IN)
     return figure
 
 
-def _draw_axes(axes: Axes, panel: PowerPanel) -> None:
-    _scale(axes, panel)
-    if panel.simulated:
+def _draw_axes(axes: Axes, chart: PowerChart) -> None:
+    _scale(axes, chart)
+    if chart.simulated:
         mark_simulated(axes)
-    for stretch in panel.stretches:
+    for stretch in chart.stretches:
         _draw_stretch(axes, stretch)
-    _draw_pauses(axes, panel)
-    if panel.provisioned_w_per_gpu is not None:
-        axes.axhline(panel.provisioned_w_per_gpu, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
+    _draw_pauses(axes, chart)
+    if chart.provisioned_w_per_gpu is not None:
+        axes.axhline(chart.provisioned_w_per_gpu, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=2)
 
 
-def _scale(axes: Axes, panel: PowerPanel) -> None:
+def _scale(axes: Axes, chart: PowerChart) -> None:
     highest = max(
-        [float(one.power_w_per_gpu.max()) for one in panel.stretches if len(one.times)], default=0.0
+        [float(one.power_w_per_gpu.max()) for one in chart.stretches if len(one.times)], default=0.0
     )
-    steps = nice_steps(max(highest, panel.provisioned_w_per_gpu or 0.0) or 1000.0)
-    first, last = panel.stretches[0].start, max(one.end for one in panel.stretches)
+    steps = nice_steps(max(highest, chart.provisioned_w_per_gpu or 0.0) or 1000.0)
+    first, last = chart.stretches[0].start, max(one.end for one in chart.stretches)
     room = 0.01 * (last - first)
     axes.set(xlim=(first - room, last + room), ylim=(0, steps[-1]))
     axes.yaxis.set_major_locator(FixedLocator(steps))
@@ -92,7 +102,7 @@ def _scale(axes: Axes, panel: PowerPanel) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.grid(axis="y")
-    axes.set_xlabel(panel.x_label)
+    axes.set_xlabel(chart.x_label)
     axes.set_ylabel("power, W per GPU")
 
 
@@ -112,18 +122,18 @@ def _middle(stretch: Stretch) -> float:
     return (low + high) / 2
 
 
-def _labels_height_in(figure: Figure, panel: PowerPanel, width_in: float) -> float:
+def _labels_height_in(figure: Figure, chart: PowerChart, width_in: float) -> float:
     """Flat labels where every one has room beside its neighbours, else upright ones as long as they are."""
     renderer = renderer_of(figure)
     sizes_in = []
-    for stretch in panel.stretches:
+    for stretch in chart.stretches:
         text = figure.text(0, 0, _label_of(stretch), fontsize=_LABEL_PT)
         sizes_in.append(text.get_window_extent(renderer).width / figure.dpi)
         text.remove()
-    first, last = panel.stretches[0].start, max(one.end for one in panel.stretches)
+    first, last = chart.stretches[0].start, max(one.end for one in chart.stretches)
     per_unit_in = (width_in - _LEFT_IN - _RIGHT_IN) / (1.02 * (last - first))
     places_in = sorted(
-        (_middle(one) * per_unit_in, size) for one, size in zip(panel.stretches, sizes_in, strict=True)
+        (_middle(one) * per_unit_in, size) for one, size in zip(chart.stretches, sizes_in, strict=True)
     )
     for (one, half), (other, other_half) in pairwise(places_in):
         if one + half / 2 + 0.05 > other - other_half / 2:
@@ -168,8 +178,8 @@ def _hatched(colour: str, hatch: str) -> dict[str, Any]:
     }
 
 
-def _draw_pauses(axes: Axes, panel: PowerPanel) -> None:
-    for at, minutes in panel.pauses:
+def _draw_pauses(axes: Axes, chart: PowerChart) -> None:
+    for at, minutes in chart.pauses:
         axes.axvline(at, color=DIM, linewidth=1.4, linestyle=(0, (1, 2)), zorder=2)
         said = f"{minutes / 60:,.1f} h" if minutes >= 90 else f"{minutes:,.0f} min"
         axes.text(
@@ -185,12 +195,12 @@ def _draw_pauses(axes: Axes, panel: PowerPanel) -> None:
         )
 
 
-def _draw_labels(figure: Figure, axes: Axes, panel: PowerPanel, *, upright: bool) -> None:
+def _draw_labels(figure: Figure, axes: Axes, chart: PowerChart, *, upright: bool) -> None:
     """Arm, concurrency and mean above each window; upright ones step aside for each other."""
     box = axes.get_window_extent()
     to_pixels = axes.transData.transform
     width_px, height_px = figure.get_size_inches() * figure.dpi
-    order = sorted(panel.stretches, key=_middle)
+    order = sorted(chart.stretches, key=_middle)
     wanted = [float(to_pixels((_middle(one), 0))[0]) for one in order]
     apart_px = 2.5 * _LABEL_PT * figure.dpi / 72
     places = spread(wanted, apart_px, box.x0, box.x1) if upright else wanted
@@ -237,16 +247,16 @@ def spread(wanted: Sequence[float], apart: float, low: float, high: float) -> li
     return places
 
 
-def _legend(figure: Figure, panel: PowerPanel) -> Legend:
+def _legend(figure: Figure, chart: PowerChart) -> Legend:
     """In as few rows as the width allows; its place comes later."""
     entries: list[tuple[Line2D | Patch, str]] = [
-        (Line2D([], [], color=colour_of(i), lw=1.8), display_name(arm)) for i, arm in enumerate(panel.arms)
+        (Line2D([], [], color=colour_of(i), lw=1.8), display_name(arm)) for i, arm in enumerate(chart.arms)
     ]
-    if panel.provisioned_w_per_gpu is not None:
-        entries.append((Line2D([], [], color=INK, lw=1, ls=(0, (5, 3))), panel.provisioned_label))
-    if any(one.reason is not None for one in panel.stretches):
+    if chart.provisioned_w_per_gpu is not None:
+        entries.append((Line2D([], [], color=INK, lw=1, ls=(0, (5, 3))), chart.provisioned_label))
+    if any(one.reason is not None for one in chart.stretches):
         entries.append((Patch(**_hatched(BAD, _UNKNOWN)), "power not known, with the reason"))
-    if any(one.broken for one in panel.stretches):
+    if any(one.broken for one in chart.stretches):
         entries.append((Patch(**_hatched(DIM, _INVALID)), "invalid, with the rule that it broke"))
     for columns in range(len(entries), 0, -1):
         legend = figure.legend(

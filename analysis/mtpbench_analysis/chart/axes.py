@@ -1,10 +1,11 @@
-"""Pure: the axes of a curve in a terminal: which range, which ticks, where a value falls."""
+"""Pure: the axes of charts: which range, which round ticks, where a value falls, how a tick reads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 LOG_ABOVE = 20.0
 """On a linear axis, what is less than a twentieth of the highest value lies on the floor."""
@@ -38,8 +39,14 @@ class Axis:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The ticks as text."""
-        return tuple(number(tick) for tick in self.ticks)
+        """The ticks as a terminal shows them."""
+        return tuple(short_tick(tick) for tick in self.ticks)
+
+
+def nice_steps(highest: float) -> tuple[float, ...]:
+    """0 and round numbers up to the first one that is not below `highest`: steps of 1, 2 or 5 × 10ⁿ."""
+    step = _round_step(highest / 6)
+    return tuple(step * i for i in range(math.ceil(highest / step - 1e-9) + 1))
 
 
 def drawable(value: float) -> bool:
@@ -89,8 +96,17 @@ def _round_step(rough: float) -> float:
     return next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
 
 
-def number(value: float) -> str:
-    """A tick's label, at most nine characters."""
+def tick(value: float) -> str:
+    """A tick of a picture or of the page: `0.00001`, `1,500`, `2.5M`; never an exponent."""
+    rounded = Decimal(f"{value:.6g}")
+    for unit, sign in ((10**12, "T"), (10**6, "M")):
+        if rounded >= unit:
+            return f"{rounded / unit:,f}{sign}"
+    return f"{rounded:,f}"
+
+
+def short_tick(value: float) -> str:
+    """A tick of a terminal, at most nine characters."""
     if value == 0:
         return "0"
     if value >= 1e6 or value < 1e-3:

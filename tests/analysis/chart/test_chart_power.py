@@ -18,14 +18,16 @@ from typer.testing import CliRunner
 
 from mtpbench.errors import InputError
 from mtpbench.hardware import lookup
+from mtpbench_analysis.chart.choice import Look
+from mtpbench_analysis.chart.mpl_power import draw_power, spread
+from mtpbench_analysis.chart.mpl_style import BAD
+from mtpbench_analysis.chart.palette import MARKS
+from mtpbench_analysis.chart.power_content import PowerChart, describe_power
 from mtpbench_analysis.cli import register
-from mtpbench_analysis.plot.ink import BAD, COLOURS
-from mtpbench_analysis.plot.look import Look
-from mtpbench_analysis.plot.power_content import PowerPanel, describe_power
-from mtpbench_analysis.plot.power_sheet import draw_power, spread
 from mtpbench_analysis.traces.power import PowerTrace
 from stored_sweep import write_sweep
 
+COLOURS = tuple(mark.light for mark in MARKS)
 GB200 = lookup("gb200-nvl72", "2026-05")
 NOTHING = np.empty(0)
 
@@ -56,11 +58,11 @@ def unknown(**changes: Any) -> PowerTrace:
     return trace(**{**nothing, "reason": "no_power_source", **changes})
 
 
-def described(*traces: PowerTrace) -> PowerPanel:
+def described(*traces: PowerTrace) -> PowerChart:
     return describe_power(traces, "off", GB200, ("off", "mtp"))
 
 
-def texts(panel: PowerPanel, **look: Any) -> list[str]:
+def texts(panel: PowerChart, **look: Any) -> list[str]:
     figure = draw_power("title", panel, ["foot"], Look(**look))
     legend = figure.legends[0]
     return [text.get_text() for text in (*figure.texts, *figure.axes[0].texts, *legend.get_texts())]

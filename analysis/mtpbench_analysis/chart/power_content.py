@@ -48,7 +48,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PowerPanel:
+class PowerChart:
     """The power of a whole sweep.
 
     Args:
@@ -69,7 +69,7 @@ class PowerPanel:
 
 def describe_power(
     traces: Sequence[PowerTrace], baseline: str, hardware: Hardware | None, order: Sequence[str] = ()
-) -> PowerPanel:
+) -> PowerChart:
     """The traces of a sweep on one axis: minutes of wall time, or, simulated, engine seconds end to end.
 
     Args:
@@ -92,7 +92,7 @@ def describe_power(
         for trace, span, start in zip(traces, spans, starts, strict=True)
     ]
     watts = hardware.power_kw_per_gpu * 1000 if hardware and hardware.power_kw_per_gpu else None
-    return PowerPanel(
+    return PowerChart(
         arms=tuple(names),
         stretches=tuple(stretches),
         pauses=tuple((at / unit_s, cut_s / 60) for at, cut_s in pauses),

@@ -1,0 +1,137 @@
+"""Pure: a curve between its knots: its pieces, and its band of confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.chart.choice import Metric
+from mtpbench_analysis.noise import FloatArray
+from mtpbench_analysis.reading import Reading, interval_of
+
+_STEPS, _BAND_STEPS = 20, 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Piece:
+    """The curve between two neighbouring knots; `wide` where they are too far apart for a ratio."""
+
+    x: FloatArray
+    y: FloatArray
+    wide: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Band:
+    """Where the curve lies with the comparison's confidence: (n,) places and both edges."""
+
+    x: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+def metric_pieces(reading: Reading, metric: Metric) -> tuple[Piece, ...]:
+    """The curve of a metric, a piece between each two knots of the front; none where it is unknown there."""
+    pieces = []
+    for lower, upper in pairwise(reading.curve.front):
+        places = _between(lower.x, upper.x)
+        values = _values(reading, metric, places)
+        known = np.isfinite(values)
+        if known.sum() > 1:
+            wide = lower.y / upper.y > reading.max_gap
+            pieces.append(Piece(x=places[known], y=values[known], wide=wide))
+    return tuple(pieces)
+
+
+def gain_pieces(reading: Reading, base: Reading) -> tuple[Piece, ...]:
+    """Throughput over the baseline's, where both fronts reach."""
+    shared = _shared_range(reading, base)
+    if shared is None:
+        return ()
+    pieces = []
+    for low, high in pairwise(_knots_within([reading, base], *shared)):
+        places = _between(low, high)
+        middle = [(low + high) / 2]
+        wide = any(one.cells(middle, one.serves(middle)[None, :])[0].wide_gap for one in (reading, base))
+        pieces.append(Piece(x=places, y=reading.serves(places) / base.serves(places), wide=wide))
+    return tuple(pieces)
+
+
+def metric_band(reading: Reading, metric: Metric) -> Band | None:
+    """The band of throughput, or of the cost that follows from it; None where no noise is known."""
+    low, high = reading.curve.range_tps
+    price = None if reading.economics is None else reading.economics.price()
+    if not reading.is_sure or low == high or metric not in ("total", "cost"):
+        return None
+    if metric == "cost" and price is None:
+        return None
+    places = _band_places([reading], low, high)
+    drawn = reading.drawn(places)
+    return _edges(
+        places, drawn if price is None or metric == "total" else price * 1e6 / (3600 * drawn), reading
+    )
+
+
+def gain_band(reading: Reading, base: Reading) -> Band | None:
+    """The band of throughput over the baseline's, where both fronts reach; None for the baseline itself."""
+    shared = _shared_range(reading, base)
+    if shared is None or not (reading.is_sure and base.is_sure):
+        return None
+    places = _band_places([reading, base], *shared)
+    return _edges(places, reading.drawn(places) / base.drawn(places), reading)
+
+
+def _values(reading: Reading, metric: Metric, places: FloatArray) -> FloatArray:
+    """(places,) the metric at each place; NaN where it is unknown."""
+    served = reading.serves(places)
+    if metric == "total":
+        return served
+    # Intervals are not asked for here, so one row of draws will do.
+    cells = reading.cells(places.tolist(), served[None, :])
+    return np.array([_cell_value(cell, metric) or np.nan for cell in cells], np.float64)
+
+
+def _cell_value(cell: Cell, metric: Metric) -> float | None:
+    values = {
+        "total": cell.tput_tps_per_gpu,
+        "output": cell.output_tps_per_gpu,
+        "input": cell.input_tps_per_gpu,
+        "cost": cell.usd_per_mtok,
+    }
+    return values[metric]
+
+
+def _band_places(readings: Sequence[Reading], low: float, high: float) -> FloatArray:
+    even = np.clip(np.linspace(low, high, _BAND_STEPS), low, high)
+    return np.unique(np.concatenate([even, _knots_within(readings, low, high)]))
+
+
+def _edges(places: FloatArray, drawn: FloatArray, reading: Reading) -> Band | None:
+    intervals = [(x, interval_of(drawn[:, i], reading.confidence)) for i, x in enumerate(places)]
+    known = [(x, interval.low, interval.high) for x, interval in intervals if interval is not None]
+    if len(known) < 2:
+        return None
+    x, low, high = np.array(known).T
+    return Band(x=x, low=low, high=high)
+
+
+def _shared_range(reading: Reading, base: Reading) -> tuple[float, float] | None:
+    """The interactivities that both fronts reach; None for the baseline itself, or where there are none."""
+    low = max(reading.curve.range_tps[0], base.curve.range_tps[0])
+    high = min(reading.curve.range_tps[1], base.curve.range_tps[1])
+    return None if reading is base or low >= high else (low, high)
+
+
+def _knots_within(readings: Sequence[Reading], low: float, high: float) -> list[float]:
+    """Both ends, and the knots of all curves between them."""
+    inside = {knot.x for one in readings for knot in one.curve.front if low < knot.x < high}
+    return sorted({low, high, *inside})
+
+
+def _between(low: float, high: float) -> FloatArray:
+    # Linspace may pass its own end by a rounding error, and outside of the knots nothing is known.
+    return np.unique(np.clip(np.linspace(low, high, _STEPS + 1), low, high))

@@ -1,0 +1,289 @@
+"""Pure: what the chart of a comparison shows, in values; nothing about ink, pixels or characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtpbench_analysis.chart.bands import Band, Piece, gain_band, gain_pieces, metric_band, metric_pieces
+from mtpbench_analysis.chart.choice import Look, Metric
+from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.cost import usd_per_mtok
+from mtpbench_analysis.curves import Curve, display_name
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.noise import FloatArray
+from mtpbench_analysis.reading import Reading
+
+_TELLING = (
+    "topology",
+    "engine",
+    "image",
+    "version",
+    "serving",
+    "acceptance_mode",
+    "draft_tokens",
+    "settings",
+)
+"""Fields that tell two curves of one arm apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dot:
+    """A measured point: interactivity (tok/s/user) and the metric there; `load` is `c64` or `4/s`."""
+
+    x: float
+    y: float
+    on_front: bool = False
+    load: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Series:
+    """One curve.
+
+    Args:
+        number: its place in the comparison, which chooses colour and mark.
+        dots: valid points, by rising interactivity.
+        invalid: points that broke a rule, and would have entered this curve.
+        pieces: the curve between its knots.
+        unrecorded: points that do not have the metric.
+    """
+
+    number: int
+    label: str
+    dots: tuple[Dot, ...] = ()
+    invalid: tuple[Dot, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    band: Band | None = None
+    unrecorded: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EqualPoint:
+    """Where a curve and the baseline serve the same; `wide` where it lies in a gap too wide to be sure.
+
+    Args:
+        number: of the curve.
+    """
+
+    number: int
+    x: float
+    y: float
+    wide: bool
+    interval_tps: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chart:
+    """The chart of one comparison.
+
+    Args:
+        lone: invalid points of arms that have no curve.
+        targets_tps: interactivities that the tables read the curves at.
+        level: a horizontal line that means something (1 where the axis is a gain); None elsewhere.
+        notes: what the reader must know beside the picture.
+    """
+
+    title: str
+    y_label: str
+    metric: Metric
+    series: tuple[Series, ...]
+    targets_tps: tuple[float, ...]
+    crossings: tuple[EqualPoint, ...]
+    simulated: bool
+    confidence: float
+    lone: tuple[Dot, ...] = ()
+    level: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def invalid(self) -> tuple[Dot, ...]:
+        """Every invalid point."""
+        return (*(dot for one in self.series for dot in one.invalid), *self.lone)
+
+    @property
+    def values(self) -> FloatArray:
+        """(n, 2) all that is drawn: dots, curves, bands and invalid points."""
+        dots = [*(dot for one in self.series for dot in one.dots), *self.invalid]
+        places = [(dot.x, dot.y) for dot in dots]
+        parts = [np.array(places, np.float64).reshape(-1, 2)]
+        for one in self.series:
+            parts += [np.column_stack([piece.x, piece.y]) for piece in one.pieces]
+            if one.band is not None:
+                parts += [np.column_stack([one.band.x, edge]) for edge in (one.band.low, one.band.high)]
+        return np.concatenate(parts)
+
+
+def caption(charts: Sequence[Chart]) -> str:
+    """What the curves of a picture are; simulated points are not called measured."""
+    kinds = {chart.simulated for chart in charts}
+    points = "measured or simulated" if len(kinds) > 1 else "simulated" if True in kinds else "measured"
+    return (
+        f"Curves: between {points} points of the front, as mtpbench compare reads them. Dotted: the "
+        "interactivities of its tables."
+    )
+
+
+def describe_chart(comparison: Comparison, title: str = "", look: Look | None = None) -> Chart:
+    """The chart of a comparison; a metric that nobody recorded leaves it empty, and a note says so."""
+    look = look or Look()
+    readings, gain = comparison.readings, look.metric == "gain"
+    lost: dict[int | None, list[CurvePoint]] = {}
+    for point in () if look.front_only or gain else comparison.invalid:
+        lost.setdefault(curve_of(point, readings), []).append(point)
+    series = [
+        _series(number, readings[0], look, reading, lost.get(number, ()))
+        for number, reading in enumerate(readings)
+    ]
+    return Chart(
+        title=title,
+        y_label=_y_label(comparison, look.metric),
+        metric=look.metric,
+        series=tuple(series),
+        targets_tps=tuple(row.target_tps for row in comparison.rows),
+        crossings=_crossings(comparison, look.metric),
+        simulated=comparison.simulated,
+        confidence=comparison.settings.confidence,
+        lone=_dots(lost.get(None, ()), look.metric, readings[0]),
+        level=1.0 if gain else None,
+        notes=_notes(comparison, series, look.metric),
+    )
+
+
+def series_of(
+    curves: Sequence[Curve], invalid: Iterable[CurvePoint] = (), arms: Sequence[str] = ()
+) -> tuple[Series, ...]:
+    """Throughput of curves without a comparison: points alone, in the order of `arms`, then the others.
+
+    Invalid points go to the first curve of their arm; an arm that has nothing else gets a series of its own.
+    Arms of `arms` without any point get an empty one, so that the others keep their marks.
+    """
+    lost: dict[str, list[Dot]] = {}
+    for point in invalid:
+        lost.setdefault(point.arm, []).append(_dot(point, point.tput_tps_per_gpu))
+    series: list[Series] = []
+    for arm in dict.fromkeys((*arms, *(curve.arm for curve in curves), *lost)):
+        dots = tuple(lost.get(arm, ()))
+        for curve in (one for one in curves if one.arm == arm):
+            front = {id(knot) for knot in curve.front}
+            valid = [_dot(item.mean, item.y, on_front=id(item) in front) for item in curve.measured]
+            series.append(Series(number=len(series), label=curve.label, dots=tuple(valid), invalid=dots))
+            dots = ()
+        if dots or not any(curve.arm == arm for curve in curves):
+            series.append(Series(number=len(series), label=display_name(arm), invalid=dots))
+    return tuple(series)
+
+
+def curve_of(point: CurvePoint, readings: Sequence[Reading]) -> int | None:
+    """The number of the curve that an invalid point would have entered: of its arm, the most alike."""
+    alike = {
+        number: sum(reading.curve.shared(name) == getattr(point, name) for name in _TELLING)
+        for number, reading in enumerate(readings)
+        if reading.curve.arm == point.arm
+    }
+    return max(alike, key=alike.__getitem__, default=None)
+
+
+def _y_label(comparison: Comparison, metric: Metric) -> str:
+    if metric == "gain":
+        return f"gain over {comparison.baseline.label} at equal interactivity, ×"
+    if metric == "cost":
+        economics = comparison.settings.economics
+        return "cost, $/M tokens" + ("" if economics is None else f" ({economics.tier})")
+    return ("throughput" if metric == "total" else f"{metric} throughput") + ", tok/s/GPU"
+
+
+def _notes(comparison: Comparison, series: Sequence[Series], metric: Metric) -> tuple[str, ...]:
+    economics = comparison.settings.economics
+    if metric == "cost":
+        if economics is None:
+            return (f"No price is known for {comparison.baseline.shared('hardware') or 'this hardware'}.",)
+        return (f"Cost: {economics.label}.",)
+    return tuple(
+        f"{one.unrecorded} of {one.unrecorded + len(one.dots)} points of {one.label} did not record their "
+        f"{metric} tokens."
+        for one in series
+        if one.unrecorded and metric != "gain"
+    )
+
+
+def _series(
+    number: int, base: Reading, look: Look, reading: Reading, invalid: Sequence[CurvePoint]
+) -> Series:
+    curve, gain = reading.curve, look.metric == "gain"
+    front = {id(knot) for knot in curve.front}
+    shown = [item for item in curve.measured if id(item) in front or not (look.front_only or gain)]
+    if gain and number == 0:
+        shown = []
+    values = [(item, _value(item.mean, look.metric, base)) for item in shown]
+    dots = [_dot(item.mean, value, on_front=id(item) in front) for item, value in values if value is not None]
+    return Series(
+        number=number,
+        label=curve.label,
+        dots=tuple(dots),
+        invalid=_dots(invalid, look.metric, base),
+        pieces=gain_pieces(reading, base) if gain else metric_pieces(reading, look.metric),
+        band=gain_band(reading, base) if gain else metric_band(reading, look.metric),
+        unrecorded=len(values) - len(dots),
+    )
+
+
+def _dots(points: Sequence[CurvePoint], metric: Metric, base: Reading) -> tuple[Dot, ...]:
+    values = [(point, _value(point, metric, base)) for point in points]
+    return tuple(_dot(point, value) for point, value in values if value is not None)
+
+
+def _dot(point: CurvePoint, value: float, *, on_front: bool = False) -> Dot:
+    load = "" if point.rate_rps is None else f"{point.rate_rps:g}/s"
+    if point.concurrency is not None:
+        load = f"c{point.concurrency}"
+    return Dot(x=point.interactivity_tps, y=value, on_front=on_front, load=load)
+
+
+def _value(point: CurvePoint, metric: Metric, base: Reading) -> float | None:
+    if metric == "gain":
+        return _gain(point, base)
+    if metric == "cost":
+        price = None if base.economics is None else base.economics.price()
+        return None if price is None else usd_per_mtok(point.tput_tps_per_gpu, price)
+    values = {
+        "total": point.tput_tps_per_gpu,
+        "output": point.output_tps_per_gpu,
+        "input": point.input_tps_per_gpu,
+    }
+    return values[metric]
+
+
+def _gain(point: CurvePoint, base: Reading) -> float | None:
+    """Throughput over the baseline's curve at the point's own speed; None outside of that curve."""
+    low, high = base.curve.range_tps
+    if not low <= point.interactivity_tps <= high:
+        return None
+    return point.tput_tps_per_gpu / float(base.serves([point.interactivity_tps])[0])
+
+
+def _crossings(comparison: Comparison, metric: Metric) -> tuple[EqualPoint, ...]:
+    """Equal throughput is equal cost and a gain of 1, but says nothing of output or input tokens alone."""
+    price = None if comparison.settings.economics is None else comparison.settings.economics.price()
+    points = []
+    for number, other in enumerate(comparison.others, 1):
+        for crossing in comparison.crossings[other.label]:
+            heights = {
+                "total": crossing.tput_tps_per_gpu,
+                "gain": 1.0,
+                "cost": None if price is None else usd_per_mtok(crossing.tput_tps_per_gpu, price),
+            }
+            y, interval = heights.get(metric), crossing.interval
+            if y is not None:
+                points.append(
+                    EqualPoint(
+                        number=number,
+                        x=crossing.interactivity_tps,
+                        y=y,
+                        wide=crossing.wide_gap,
+                        interval_tps=None if interval is None else (interval.low, interval.high),
+                    )
+                )
+    return tuple(points)

@@ -1,0 +1,248 @@
+"""Comparisons drawn as one picture: title, a chart for each, and what the reader must know in small print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from mtpbench_analysis.chart.axes import nice_steps, tick
+from mtpbench_analysis.chart.choice import Look, check_pixels, check_room
+from mtpbench_analysis.chart.content import Chart, Dot, Series
+from mtpbench_analysis.chart.mpl_legend import draw_legend, draw_loads, place_legend
+from mtpbench_analysis.chart.mpl_style import (
+    DIM,
+    INK,
+    PAPER,
+    clean,
+    colour_of,
+    draw_foot,
+    draw_title,
+    figure_of,
+    ink,
+    make_figure,
+    mark_simulated,
+    marker_of,
+    renderer_of,
+    wrap,
+    wrap_foot,
+)
+from mtpbench_analysis.figures import target
+
+_LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.28, 0.52
+_TITLE_IN, _FOOT_LINE_IN, _HEAD_LINE_IN, _TARGETS_IN = 0.42, 0.135, 0.165, 0.2
+_PANEL_IN = ((7.2, 4.1), (5.4, 3.5), (4.8, 3.2))
+"""Width and height of a chart where there are one, two or three in a row."""
+_LEAST_IN = (1.8, 1.2)
+_HEAD_PER_IN = 13.5
+"""Characters of a chart's title in an inch."""
+_NEAR = 1.3
+
+
+def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], look: Look) -> Figure:
+    """Draws a figure; `mpl_style.save` makes bytes of it.
+
+    Args:
+        title: above all charts.
+        charts: at least one.
+        foot: sentences below them, each on lines of its own.
+        look: sizes and choices.
+    """
+    columns = 1 if len(charts) == 1 else 2 if len(charts) <= 4 else 3
+    rows = math.ceil(len(charts) / columns)
+    panel_width_in, panel_height_in = _PANEL_IN[columns - 1]
+    width_in = look.width_in or columns * panel_width_in
+    cell_width_in = width_in / columns
+    foot_lines = wrap_foot(foot, width_in)
+    heads = [wrap(one.title, int((cell_width_in - 0.4) * _HEAD_PER_IN), 2) for one in charts]
+    head_in = max(len(lines) for lines in heads) * _HEAD_LINE_IN + _TARGETS_IN
+    foot_in = len(foot_lines) * _FOOT_LINE_IN + 0.12
+    height_in = look.height_in or _TITLE_IN + rows * (panel_height_in + head_in) + foot_in
+    cell_height_in = (height_in - _TITLE_IN - foot_in) / rows
+    room_in = cell_width_in - _LEFT_IN - _RIGHT_IN, cell_height_in - _BOTTOM_IN - head_in
+    check_room(*room_in, _LEAST_IN)
+    check_pixels(width_in, height_in, look.dpi)
+    with ink():
+        figure = make_figure(width_in, height_in, look.dpi)
+        draw_title(figure, title)
+        draw_foot(figure, foot_lines)
+        for i, (chart, head) in enumerate(zip(charts, heads, strict=True)):
+            left_in = (i % columns) * cell_width_in
+            top_in = height_in - _TITLE_IN - (i // columns) * cell_height_in
+            place = (
+                (left_in + _LEFT_IN) / width_in,
+                (top_in - cell_height_in + _BOTTOM_IN) / height_in,
+                room_in[0] / width_in,
+                room_in[1] / height_in,
+            )
+            axes = figure.add_axes(place)
+            figure.text(
+                (left_in + 0.16) / width_in,
+                (top_in - 0.02) / height_in,
+                "\n".join(head),
+                va="top",
+                fontsize=8.5,
+                color=DIM if len(charts) == 1 else INK,
+                linespacing=1.25,
+            )
+            draw_chart(axes, chart, log=look.log, loads=look.loads)
+    return figure
+
+
+def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:
+    """The chart: axes, targets, bands, curves, crossings, points, legend.
+
+    Args:
+        axes: already at their final place, because texts are laid out in pixels.
+        chart: what to draw.
+        log: both axes logarithmic, where everything drawn is above 0.
+        loads: the concurrency or rate beside each knot.
+    """
+    if not len(chart.values):
+        _say_empty(axes, chart)
+        return
+    targets = _near_targets(chart)
+    _scale(axes, chart, targets, log)
+    if chart.simulated:
+        mark_simulated(axes)
+    if chart.level is not None:
+        axes.axhline(chart.level, color=DIM, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.5)
+    for at in targets:
+        axes.axvline(at, color=DIM, linewidth=0.6, linestyle=(0, (2, 3)), zorder=1.5)
+    _draw_target_texts(axes, targets)
+    for one in chart.series:
+        _draw_curve(axes, one)
+    for mark in chart.crossings:
+        style = (0, (2, 1.5)) if mark.wide else "solid"
+        ring = axes.scatter([mark.x], [mark.y], s=150, facecolors="none", edgecolors=INK, linewidths=0.9)
+        ring.set(linestyle=style, zorder=2.6, clip_on=False)
+    for one in chart.series:
+        _draw_dots(axes, one)
+    for one in chart.series:
+        _draw_crosses(axes, one.invalid, one.number)
+    _draw_crosses(axes, chart.lone, None)
+    legend = draw_legend(axes, chart)
+    place_legend(axes, legend, chart)
+    if loads:
+        draw_loads(axes, legend, chart)
+
+
+def _say_empty(axes: Axes, chart: Chart) -> None:
+    why = chart.notes[0] if chart.notes else "no arm reaches what the other does"
+    axes.set(xticks=[], yticks=[])
+    text = clean(f"nothing to show: {why}", 60)
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=DIM, transform=axes.transAxes)
+
+
+def _near_targets(chart: Chart) -> list[float]:
+    """Targets far above everything measured would leave the chart empty; the tables have them."""
+    reach = float(chart.values[:, 0].max())
+    return [at for at in chart.targets_tps if at <= reach * _NEAR]
+
+
+def _scale(axes: Axes, chart: Chart, targets: list[float], log: bool) -> None:
+    values = chart.values
+    xs = np.concatenate([values[:, 0], targets])
+    ys = np.concatenate([values[:, 1], [] if chart.level is None else [chart.level]])
+    dollar = "$" if chart.metric == "cost" else ""
+    for axis, found, sign in ((axes.xaxis, xs, ""), (axes.yaxis, ys, dollar)):
+        name = axis.axis_name
+        if log and found.min() > 0:
+            axes.set(**{f"{name}scale": "log"})
+            decades = np.log10(found.max() / found.min())
+            subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
+            axis.set_major_locator(LogLocator(subs=subs))
+            room = (found.max() / found.min()) ** 0.06 if decades else 1.5
+            axes.set(**{f"{name}lim": (found.min() / room, found.max() * room)})
+        else:
+            # Both begin at 0, so that a ratio looks like what it is.
+            steps = nice_steps(float(found.max()) or 1.0)
+            axis.set_major_locator(FixedLocator(steps))
+            axes.set(**{f"{name}lim": (0, steps[-1])})
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _, sign=sign: sign + tick(value)))
+    axes.grid(axis="y")
+    axes.set_xlabel("interactivity, tok/s/user")
+    axes.set_ylabel(clean(chart.y_label, 60))
+
+
+def _draw_target_texts(axes: Axes, targets: list[float]) -> None:
+    """Above the axes; one that would touch its neighbour is left out, its line stays."""
+    renderer = renderer_of(figure_of(axes))
+    free = -np.inf
+    for at in sorted(targets):
+        text = axes.annotate(
+            target(at),
+            (at, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=DIM,
+            fontsize=7.5,
+        )
+        box = text.get_window_extent(renderer)
+        if box.x0 < free:
+            text.remove()
+        else:
+            free = box.x1 + 3
+
+
+def _draw_curve(axes: Axes, one: Series) -> None:
+    colour = colour_of(one.number)
+    if one.band is not None:
+        axes.fill_between(
+            one.band.x, one.band.low, one.band.high, color=colour, alpha=0.16, linewidth=0, zorder=2
+        )
+    for piece in one.pieces:
+        style = (0, (4, 2.5)) if piece.wide else "solid"
+        axes.plot(piece.x, piece.y, color=colour, linewidth=1.8, linestyle=style, zorder=3)
+
+
+def _draw_dots(axes: Axes, one: Series) -> None:
+    colour, (marker, size_pt) = colour_of(one.number), marker_of(one.number)
+    for on_front, face in ((False, PAPER), (True, colour)):
+        dots = [dot for dot in one.dots if dot.on_front == on_front]
+        if dots:
+            axes.plot(
+                [dot.x for dot in dots],
+                [dot.y for dot in dots],
+                color=colour,
+                linestyle="none",
+                marker=marker,
+                markersize=size_pt,
+                markerfacecolor=face,
+                markeredgecolor=colour,
+                markeredgewidth=1.1,
+                zorder=5 if on_front else 4,
+                # Half of a mark on the edge of the axes would be another mark.
+                clip_on=False,
+            )
+
+
+def _draw_crosses(axes: Axes, dots: Sequence[Dot], number: int | None) -> None:
+    """Invalid points in their arm's colour, across a paler copy of its mark: not all readers see colours."""
+    if not dots:
+        return
+    xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]
+    colour = DIM if number is None else colour_of(number)
+    if number is not None:
+        marker, size_pt = marker_of(number)
+        axes.plot(
+            xs,
+            ys,
+            linestyle="none",
+            marker=marker,
+            ms=size_pt * 1.6,
+            mfc=PAPER,
+            mec=(colour, 0.55),
+            mew=0.8,
+            zorder=4,
+            clip_on=False,
+        )
+    axes.plot(xs, ys, "x", color=colour, ms=5.5, mew=1.4, linestyle="none", zorder=4.5, clip_on=False)

@@ -1,0 +1,186 @@
+"""Texts inside a chart, and where they find room: the legend, and the load beside each knot."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
+from matplotlib.transforms import Bbox
+
+from mtpbench_analysis.chart.axes import nice_steps
+from mtpbench_analysis.chart.content import Chart, Series
+from mtpbench_analysis.chart.mpl_style import (
+    DIM,
+    INK,
+    PAPER,
+    clean,
+    colour_of,
+    figure_of,
+    marker_of,
+    renderer_of,
+)
+from mtpbench_analysis.figures import speed
+from mtpbench_analysis.noise import FloatArray
+
+_Corner = Literal["upper right", "upper left", "lower left", "lower right", "upper center", "lower center"]
+_CORNERS: tuple[_Corner, ...] = (
+    "upper right",
+    "upper left",
+    "lower left",
+    "lower right",
+    "upper center",
+    "lower center",
+)
+_LOAD_PT = 6.5
+_LEGEND_COLUMNS = 46
+_LEGEND_LINE_IN, _LEGEND_HANDLE_IN, _LEGEND_PER_IN = 0.17, 0.45, 14.0
+
+
+def draw_legend(axes: Axes, chart: Chart) -> Legend:
+    """Draws the legend in the upper right corner; `place_legend` finds it a better place."""
+    box, dpi = axes.get_window_extent(), figure_of(axes).dpi
+    columns = int((0.66 * box.width / dpi - _LEGEND_HANDLE_IN) * _LEGEND_PER_IN)
+    columns = max(8, min(columns, _LEGEND_COLUMNS))
+    entries = [_entry(one, columns) for one in chart.series if one.dots or one.pieces]
+    signs = _signs(chart)
+    room = max(3, int(0.8 * box.height / dpi / _LEGEND_LINE_IN) - len(signs))
+    if len(entries) > room:
+        rest = len(entries) - room + 1
+        entries = [*entries[: room - 1], (Line2D([], [], linestyle="none"), f"and {rest} more")]
+    entries += signs
+    # A label that begins with `_` would be dropped, so the names are put in afterwards.
+    legend = axes.legend(
+        [handle for handle, _ in entries],
+        [str(i) for i in range(len(entries))],
+        loc="upper right",
+        framealpha=0.88,
+        edgecolor="none",
+        facecolor=PAPER,
+        borderpad=0.35,
+        handlelength=2.2,
+        labelspacing=0.45,
+    )
+    for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
+        text.set_text(label)
+    return legend
+
+
+def _signs(chart: Chart) -> list[tuple[Line2D, str]]:
+    """What the legend explains besides the curves, as far as it is there."""
+    entries = []
+    if any(not dot.on_front for one in chart.series for dot in one.dots):
+        hollow = Line2D([], [], linestyle="none", marker="o", mfc=PAPER, mec=DIM, ms=5, mew=1.1)
+        entries.append((hollow, "below the front"))
+    if any(piece.wide for one in chart.series for piece in one.pieces):
+        entries.append((Line2D([], [], color=DIM, lw=1.6, ls=(0, (4, 2.5))), "gap too wide for a ratio"))
+    if any(one.band is not None for one in chart.series):
+        entries.append((Line2D([], [], color=DIM, lw=6, alpha=0.25), f"{chart.confidence:.0%} band"))
+    if chart.crossings:
+        ring = Line2D([], [], linestyle="none", marker="o", mfc="none", mec=INK, ms=9, mew=0.9)
+        entries.append((ring, _crossing_text(chart)))
+    if chart.invalid:
+        cross = Line2D([], [], linestyle="none", marker="x", color=DIM, ms=6.5, mew=1.3)
+        entries.append((cross, f"invalid ({len(chart.invalid)})"))
+    return entries
+
+
+def _entry(one: Series, columns: int) -> tuple[Line2D, str]:
+    colour, (marker, size_pt) = colour_of(one.number), marker_of(one.number)
+    line = "-" if one.pieces else "none"
+    handle = Line2D([], [], color=colour, lw=1.8, ls=line, marker=marker, ms=size_pt, mfc=colour, mec=colour)
+    return handle, clean(one.label, columns)
+
+
+def _crossing_text(chart: Chart) -> str:
+    if len(chart.crossings) > 1:
+        return "equal at " + ", ".join(speed(mark.x) for mark in chart.crossings[:3]) + " tok/s/user"
+    (mark,) = chart.crossings
+    between = ""
+    if mark.interval_tps is not None:
+        between = f" ({speed(mark.interval_tps[0])}–{speed(mark.interval_tps[1])})"
+    return f"equal at {speed(mark.x)}{between} tok/s/user" + (", in a wide gap" if mark.wide else "")
+
+
+def place_legend(axes: Axes, legend: Legend, chart: Chart) -> None:
+    """The corner where the legend hides the least; a linear axis grows until it hides nothing."""
+    renderer = renderer_of(figure_of(axes))
+    low, high = axes.get_ylim()
+    best: tuple[float, _Corner, float] = (np.inf, _CORNERS[0], high)
+    growing = (1.0, 1.2, 1.4, 1.6) if axes.get_yscale() == "linear" else (1.0,)
+    for factor in growing:
+        top = nice_steps(high * factor)[-1] if factor > 1 else high
+        axes.set_ylim(low, top)
+        drawn = axes.transData.transform(chart.values)
+        for corner in _CORNERS:
+            legend.set_loc(corner)
+            hidden = _inside(legend.get_window_extent(renderer).padded(4), drawn)
+            if hidden < best[0]:
+                best = (hidden, corner, top)
+        if best[0] == 0:
+            break
+    _, corner, top = best
+    axes.set_ylim(low, top)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(FixedLocator(nice_steps(top)))
+    legend.set_loc(corner)
+
+
+def _inside(box: Bbox, places: FloatArray) -> int:
+    x, y = places.T
+    return int(((x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)).sum())
+
+
+def draw_loads(axes: Axes, legend: Legend, chart: Chart) -> None:
+    """`c64` beside every knot that has room for it; what would cover another text or point is left out."""
+    figure = figure_of(axes)
+    renderer, scale = renderer_of(figure), figure.dpi / 72
+    dots = [dot for one in chart.series for dot in one.dots]
+    curves = np.concatenate(
+        [np.empty((0, 2)), *(np.column_stack([p.x, p.y]) for one in chart.series for p in one.pieces)]
+    )
+    lines = axes.transData.transform(curves) if len(curves) else np.empty((0, 2))
+    radius = 3.2 * scale
+    taken = [legend.get_window_extent(renderer)]
+    for x, y in axes.transData.transform([(dot.x, dot.y) for dot in dots]) if dots else ():
+        taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
+    room = axes.get_window_extent(renderer)
+    for dot in dots:
+        if not (dot.on_front and dot.load):
+            continue
+        text = axes.annotate(
+            dot.load, (dot.x, dot.y), xytext=(0, 0), textcoords="offset points", color=DIM, fontsize=_LOAD_PT
+        )
+        text.set_zorder(6)
+        size = text.get_window_extent(renderer)
+        found: list[tuple[int, tuple[float, float], Bbox]] = []
+        for offset in _offsets(size.width / scale, size.height / scale):
+            box = size.translated(offset[0] * scale, offset[1] * scale)
+            inside = room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                found.append((_inside(box, lines), offset, box))
+        if not found:
+            text.remove()
+            continue
+        _, offset, box = min(found, key=lambda one: one[0])
+        text.set_position(offset)
+        taken.append(box)
+
+
+def _offsets(width_pt: float, height_pt: float) -> list[tuple[float, float]]:
+    """Eight places around a mark, for the lower left corner of a text of that size."""
+    near, half, mid = 5.0, -width_pt / 2, -height_pt / 2
+    left, below = -near - width_pt, -near - height_pt
+    return [
+        (near, near - 2),
+        (near, below + 2),
+        (left, below + 2),
+        (left, near - 2),
+        (half, near + 1),
+        (half, below - 1),
+        (near + 1, mid),
+        (left - 1, mid),
+    ]
