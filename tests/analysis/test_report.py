@@ -499,7 +499,8 @@ def test_hardware_without_constants_is_named_whole() -> None:
         *make_points("mtp", (10.0, 200.0), (20.0, 90.0), hardware="rig v2.1"),
     ]
     comparison = compare_points(point_set(*points), Question()).comparisons[0]
-    (told,) = describe_page([comparison], [write_document(comparison)])["comparisons"]
+    charts = [describe_chart(comparison)]
+    (told,) = describe_page([comparison], [write_document(comparison)], charts)["comparisons"]
     assert told["no_constants"] == (
         "There are no price and power constants for rig v2.1: no cost and no megawatts."
     )
