@@ -1,6 +1,6 @@
-"""Where a sweep is run: what is left to measure, ladder by ladder; and a stored result made anew.
+"""What is left of a sweep to measure, ladder by ladder, where it runs; and a stored result made anew.
 
-`ladder` serves one of them; `virtualrun` does the same without servers.
+`deployment_run` serves one ladder; `virtual_run` does the same without servers.
 """
 
 from __future__ import annotations
@@ -10,59 +10,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtpbench import hardware
 from mtpbench.deployment import Site
-from mtpbench.engines.registry import engine_of
+from mtpbench.deployment_run import DeploymentRun, RunContext
 from mtpbench.errors import InputError, UnsupportedError
-from mtpbench.executors.local import LocalSite
-from mtpbench.ladder import Ladder, Observer
 from mtpbench.metrics import measure
-from mtpbench.records import (
-    Point,
-    PointResult,
-)
+from mtpbench.plan import Ladder, ladders_of
+from mtpbench.progress import Observer, PointCounts
+from mtpbench.records import Point, PointResult
 from mtpbench.store import SweepStore, read_point, read_raw, rewrite_result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """What is left to measure: ladders of points, and the ids that are valid already."""
+    """What is left to measure: ladders, and the ids of points that are valid already."""
 
-    ladders: tuple[tuple[Point, ...], ...]
+    ladders: tuple[Ladder, ...]
     done: tuple[str, ...]
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points left, in the order that they run."""
+        return tuple(point for ladder in self.ladders for point in ladder.points)
+
+    def counts(self) -> PointCounts:
+        """Counts that begin with what is done."""
+        return PointCounts(total=len(self.done) + len(self.points), valid=len(self.done))
 
 
 def plan_run(points: Sequence[Point], store: SweepStore, *, again: bool = False) -> RunPlan:
-    """The points that are missing or invalid, by deployment, low concurrency first.
+    """The ladders of the points that are missing or invalid.
 
     Args:
         points: the chosen points of the sweep.
         store: where results are.
         again: measure valid points again too.
     """
-    states = {point.id: store.state(point.id) for point in points}
-    done = tuple(name for name, state in states.items() if state == "valid" and not again)
-    ladders: dict[str, list[Point]] = {}
-    for point in points:
-        if point.id not in done:
-            ladders.setdefault(point.deployment_key, []).append(point)
-    ordered = tuple(
-        tuple(sorted(ladder, key=lambda p: (p.repeat, p.concurrency))) for ladder in ladders.values()
+    states = [store.state(point.id) for point in points]
+    done = [state == "valid" and not again for state in states]
+    return RunPlan(
+        ladders=ladders_of(point for point, is_done in zip(points, done, strict=True) if not is_done),
+        done=tuple(point.id for point, is_done in zip(points, done, strict=True) if is_done),
     )
-    return RunPlan(ladders=ordered, done=done)
 
 
-def refuse_impossible(plan: RunPlan, site: Site | None = None) -> None:
-    """Refuse, before anything starts, what can't run at a site (this machine where none is given).
+def refuse_impossible(plan: RunPlan, site: Site) -> None:
+    """Refuse, before anything starts, what can't run at a site.
 
     Raises:
         UnsupportedError: names the first such deployment, and what can be done instead.
     """
-    site = site or LocalSite()
     for ladder in plan.ladders:
-        first = ladder[0]
-        deployment = engine_of(first).deploy(first, hardware.lookup(first.hardware))
-        if why_not := site.obstacle(deployment, first):
+        if why_not := site.obstacle(ladder.deployment, ladder.first):
             raise UnsupportedError(why_not)
 
 
@@ -71,7 +69,7 @@ async def run_live(
     store: SweepStore,
     observer: Observer,
     stop: asyncio.Event,
-    site: Site | None = None,
+    site: Site,
     servers: Path | None = None,
 ) -> None:
     """Measure every ladder of a plan on servers of its own.
@@ -81,7 +79,7 @@ async def run_live(
         store: where results go.
         observer: told what happens.
         stop: ends the run when set.
-        site: where servers run; None for this machine.
+        site: where servers run.
         servers: where their files and logs go; None for the folder `servers` of the results.
 
     A point that fails is stored as invalid, and the ladder goes on. When `stop` is set, the running point is
@@ -92,11 +90,17 @@ async def run_live(
         RunError: an address asked for by number is taken.
         StoreError: results can't be written.
     """
-    place = (site or LocalSite(), servers or store.directory / "servers")
+    context = RunContext(
+        store=store,
+        observer=observer,
+        stop=stop,
+        site=site,
+        servers=servers or store.directory / "servers",
+    )
     for ladder in plan.ladders:
         if stop.is_set():
             return
-        await Ladder(ladder, store, observer, stop, place).run()
+        await DeploymentRun(ladder, context).run()
 
 
 def recompute(directory: Path) -> tuple[PointResult, PointResult]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mtpbench.executors.local import LocalSite
 from mtpbench.load.client import Progress
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import plan_run, run_live
@@ -31,7 +32,7 @@ class Watcher:
     victim: list[int] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
 
-    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None: ...
+    def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None: ...
 
     def point_started(self, point: Point) -> None: ...
 
@@ -78,7 +79,7 @@ def measure(store: SweepStore, points: Sequence[Point], kill: tuple[str, int] | 
     """Run points once; a busy machine may make some invalid (`client_saturated`)."""
     store.open()
     watcher = Watcher(root=store.directory, kill=kill)
-    asyncio.run(run_live(plan_run(points, store), store, watcher, asyncio.Event()))
+    asyncio.run(run_live(plan_run(points, store), store, watcher, asyncio.Event(), LocalSite()))
     return Run(watcher=watcher, directory=store.directory)
 
 

@@ -43,7 +43,7 @@ class Watcher:
     troubles: list[str] = field(default_factory=list)
     starts: int = 0
 
-    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
+    def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None:
         self.starts += 1
 
     def point_started(self, point: Point) -> None: ...

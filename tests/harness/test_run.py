@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from mtpbench.executors.local import LocalSite
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import RunPlan, plan_run, run_live
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
-from mtpbench.virtualrun import run_virtual
+from mtpbench.virtual_run import run_virtual
 
 SPLIT = ("- {aggregated: 1xTP4, concurrency: [1, 2]}", "- {prefill: 1xTP4, decode: 2xTP4, concurrency: [2]}")
 
@@ -30,7 +31,7 @@ class Log:
         self.troubles: list[str] = []
         self.ladders = 0
 
-    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
+    def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None:
         self.ladders += 1
 
     def point_started(self, point: Point) -> None: ...
@@ -55,7 +56,7 @@ def go(sweep: Sweep, root: Path, stop_when: object = None) -> tuple[Log, SweepSt
     log = Log()
 
     async def main() -> None:
-        await run_live(plan, store, log, asyncio.Event())
+        await run_live(plan, store, log, asyncio.Event(), LocalSite())
 
     asyncio.run(main())
     return log, store
@@ -113,7 +114,7 @@ def test_a_second_run_measures_only_what_is_missing_or_invalid(write_sweep, tmp_
     gone = store.directory / sweep.points[1].id
     gone.rename(tmp_path / "elsewhere")
     left = plan_run(sweep.points, store)
-    assert sweep.points[1].id in {point.id for ladder in left.ladders for point in ladder}
+    assert sweep.points[1].id in {point.id for point in left.points}
     assert len(plan_run(sweep.points, store, again=True).ladders) == 2
 
 
@@ -301,7 +302,9 @@ def test_a_worker_lost_behind_a_hanging_router_ends_the_point(write_sweep, tmp_p
                     struck.append(role)
 
     log.point_progress = strike  # type: ignore[method-assign]
-    asyncio.run(run_live(RunPlan(ladders=plan.ladders[:1], done=()), store, log, asyncio.Event()))
+    asyncio.run(
+        run_live(RunPlan(ladders=plan.ladders[:1], done=()), store, log, asyncio.Event(), LocalSite())
+    )
     assert sorted(struck) == ["decode", "router"]
     (result,) = log.results
     assert "server_died" in codes(result)

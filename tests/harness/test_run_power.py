@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench import ladder
+from mtpbench import deployment_run
 from mtpbench.executors.local import LocalSite
 from mtpbench.power.meter import Meter
 from mtpbench.records import Point, PointResult
@@ -25,7 +25,7 @@ class Quiet:
     def __init__(self) -> None:
         self.troubles: list[str] = []
 
-    def ladder_started(self, deployment: object, ladder: object) -> None: ...
+    def ladder_started(self, deployment: object, points: object) -> None: ...
     def point_started(self, point: Point) -> None: ...
     def point_progress(self, point: Point, progress: object) -> None: ...
     def point_finished(self, point: Point, result: PointResult) -> None: ...
@@ -35,7 +35,7 @@ class Quiet:
 
 def measure(points: tuple[Point, ...], store: SweepStore, observer: Quiet) -> tuple[StoredPoint, ...]:
     store.open()
-    asyncio.run(run_live(plan_run(points, store), store, observer, asyncio.Event()))
+    asyncio.run(run_live(plan_run(points, store), store, observer, asyncio.Event(), LocalSite()))
     return read_sweep(store.directory).points
 
 
@@ -47,8 +47,8 @@ def test_metered_gpus_give_a_point_its_energy_its_idle_power_and_its_conditions(
     async def real_meter(site: LocalSite, deployment, _point: Point, directory: Path) -> Meter:  # type: ignore[no-untyped-def]
         return Meter(site.metered(deployment, directory), directory)
 
-    on_standin.setattr(ladder, "meter_at", real_meter)
-    on_standin.setattr(ladder.simulated_power, "readings", lambda _: [])
+    on_standin.setattr(deployment_run, "meter_at", real_meter)
+    on_standin.setattr(deployment_run, "simulated_power", lambda _: [])
     on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 reasons 64")
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, idle_s: 0.6")
     sweep = load_sweep(write_sweep(REAL_TIME, rules))
@@ -109,8 +109,8 @@ def test_a_point_whose_energy_got_lost_is_measured_again_where_power_is_required
     async def real_meter(site: LocalSite, deployment, _point: Point, directory: Path) -> Meter:  # type: ignore[no-untyped-def]
         return Meter(site.metered(deployment, directory), directory)
 
-    on_standin.setattr(ladder, "meter_at", real_meter)
-    on_standin.setattr(ladder.simulated_power, "readings", lambda _: [])
+    on_standin.setattr(deployment_run, "meter_at", real_meter)
+    on_standin.setattr(deployment_run, "simulated_power", lambda _: [])
     on_standin.setattr("mtpbench.metrics.MAX_GAP_S", 0.5)
     on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 at 1500 lost 1")
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, idle_s: 0, power: required")
@@ -127,9 +127,7 @@ def test_a_point_whose_energy_got_lost_is_measured_again_where_power_is_required
         # Throughput is there all the same.
         assert one.result.steady is not None
     assert "`power: required`, but " in {r.code: r.detail for r in lost[-1].result.reasons}["power_missing"]
-    assert {point.id for ladder in plan_run(mine, store).ladders for point in ladder} >= {
-        one.point.id for one in lost
-    }
+    assert {point.id for point in plan_run(mine, store).points} >= {one.point.id for one in lost}
 
 
 def test_a_simulated_engine_meets_the_requirement(write_sweep, tmp_path: Path) -> None:

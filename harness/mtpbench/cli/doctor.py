@@ -48,7 +48,7 @@ def doctor(
         path = capacity.keep(measured)
         console.print(f"{_said(measured)}; kept in {path}", highlight=False, soft_wrap=True)
     if loaded is not None:
-        _print_needs(console, planning.plan_sweep(loaded))
+        _print_needs(console, planning.ladders_of(loaded.points))
 
 
 def _inventory() -> Iterator[tuple[str, str]]:
@@ -103,7 +103,7 @@ def _print_rung(console: Console, rung: Rung) -> None:
     )
 
 
-def _print_needs(console: Console, ladders: tuple[planning.PlannedLadder, ...]) -> None:
+def _print_needs(console: Console, ladders: tuple[planning.Ladder, ...]) -> None:
     ceiling = capacity.known()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("point", "events/s expected", "client processes"):

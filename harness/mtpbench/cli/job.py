@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mtpbench.cli.progress import RunProgress
+from mtpbench.cli.progress import RunView
 from mtpbench.slurm.job import FAILED_EXIT, JobRun, job_file
 from mtpbench.slurm.journal import Finished
 
@@ -27,15 +27,15 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
         signal.signal(number, lambda received, _: early.append(received))
     console = Console(width=200)
     run = JobRun(job_file(file), os.environ)
-    left = sum(len(ladder) for ladder in run.prepare().ladders)
+    left = len(run.prepare().points)
     console.print(
         f"attempt {run.attempt.name} of {run.job.key} on {', '.join(run.allocation.nodes)}: {left} of "
         f"{len(run.job.points)} points to measure",
         markup=False,
         highlight=False,
     )
-    with RunProgress(console, left) as progress:
-        finished = asyncio.run(_run(run, progress, early))
+    with RunView(console, left) as view:
+        finished = asyncio.run(_run(run, view, early))
     console.print(
         f"{finished.outcome}: {finished.points_valid} valid, {finished.points_invalid} invalid, "
         f"{finished.points_left} left" + (f": {finished.detail}" if finished.detail else ""),
@@ -46,17 +46,17 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
         raise typer.Exit(FAILED_EXIT)
 
 
-async def _run(run: JobRun, progress: RunProgress, early: list[int]) -> Finished:
+async def _run(run: JobRun, view: RunView, early: list[int]) -> Finished:
     """Run the job; a signal ends it in order, and whatever hangs then is cancelled."""
     stop = asyncio.Event()
-    task = asyncio.ensure_future(run.run(progress, stop))
+    task = asyncio.ensure_future(run.run(view, stop))
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
         if stop.is_set():
             return
         stop.set()
-        progress.trouble("told to stop: the running point is closed, what is left can be submitted again")
+        view.trouble("told to stop: the running point is closed, what is left can be submitted again")
         loop.call_later(run.stop_patience_s, task.cancel)
 
     for number in (signal.SIGTERM, signal.SIGINT):

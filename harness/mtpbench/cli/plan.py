@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from mtpbench import plan as planning
 from mtpbench.estimate import START_S
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, known, workers_for
-from mtpbench.plan import PlannedLadder
+from mtpbench.plan import Ladder, LadderEstimate
 from mtpbench.records import SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench.sweep.schema import schema_text
@@ -28,10 +29,11 @@ def plan(
     """Show a sweep's points, nodes, GPU-hours, dollars, command lines and confounds; starts nothing."""
     console = Console(soft_wrap=False)
     loaded = load_sweep(sweep)
-    ladders = planning.plan_sweep(loaded)
+    estimates = planning.plan_sweep(loaded)
+    ladders = [estimate.ladder for estimate in estimates]
     console.print(f"[bold]{loaded.info.name}[/]: {loaded.info.question}", highlight=False)
-    console.print(_ladder_table(ladders, loaded))
-    _print_totals(console, ladders, loaded.info)
+    console.print(_ladder_table(estimates, loaded))
+    _print_totals(console, estimates, loaded.info)
     _print_client(console, ladders)
     _print_confounds(console, loaded.info)
     _print_missing(console, ladders)
@@ -44,16 +46,16 @@ def schema() -> None:
     typer.echo(schema_text(), nl=False)
 
 
-def _ladder_table(ladders: tuple[PlannedLadder, ...], sweep: Sweep) -> Table:
-    title = f"{len(sweep.points)} points on {len(ladders)} deployments"
+def _ladder_table(estimates: tuple[LadderEstimate, ...], sweep: Sweep) -> Table:
+    title = f"{len(sweep.points)} points on {len(estimates)} deployments"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("arm", "topology"):
         table.add_column(heading, no_wrap=True)
     table.add_column("concurrency", min_width=11)
     for heading in ("GPUs", "nodes", "requests", "hours", "GPU-h"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for ladder in ladders:
-        first = ladder.points[0]
+    for estimate in estimates:
+        ladder, first = estimate.ladder, estimate.ladder.first
         rungs = list(dict.fromkeys(str(point.concurrency) for point in ladder.points))
         repeats = 1 + max(point.repeat for point in ladder.points)
         table.add_row(
@@ -62,9 +64,9 @@ def _ladder_table(ladders: tuple[PlannedLadder, ...], sweep: Sweep) -> Table:
             " ".join(rungs) + (f"  ×{repeats}" if repeats > 1 else ""),
             str(ladder.deployment.gpus),
             str(ladder.deployment.nodes),
-            _number(ladder.requests, ",.0f"),
-            _number(ladder.hours, ".2f"),
-            _number(ladder.gpu_hours, ".1f"),
+            _number(estimate.requests, ",.0f"),
+            _number(estimate.hours, ".2f"),
+            _number(estimate.gpu_hours, ".1f"),
         )
     return table
 
@@ -73,21 +75,21 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _print_totals(console: Console, ladders: tuple[PlannedLadder, ...], info: SweepInfo) -> None:
-    known = [ladder for ladder in ladders if ladder.hours is not None]
-    for reason in dict.fromkeys(ladder.reason for ladder in ladders if ladder.reason):
+def _print_totals(console: Console, estimates: tuple[LadderEstimate, ...], info: SweepInfo) -> None:
+    known = [estimate for estimate in estimates if estimate.hours is not None]
+    for reason in dict.fromkeys(estimate.reason for estimate in estimates if estimate.reason):
         console.print(f"not estimated: {reason}", highlight=False)
     if not known:
         return
-    hours = sum(ladder.hours or 0 for ladder in known)
-    if known[0].points[0].simulation:
+    hours = sum(estimate.hours or 0 for estimate in known)
+    if known[0].ladder.first.simulation:
         console.print(
             f"estimated: {hours * 60:.1f} minutes on this machine, one deployment after the other; "
             "SIMULATED: no GPU is used and nothing is paid",
             highlight=False,
         )
         return
-    gpu_hours = sum(ladder.gpu_hours or 0 for ladder in known)
+    gpu_hours = sum(estimate.gpu_hours or 0 for estimate in known)
     tiers = info.hardware.usd_per_gpu_h.items()
     prices = ", ".join(f"${gpu_hours * usd:,.0f} {tier}" for tier, usd in tiers)
     console.print(
@@ -98,7 +100,7 @@ def _print_totals(console: Console, ladders: tuple[PlannedLadder, ...], info: Sw
     )
 
 
-def _print_client(console: Console, ladders: tuple[PlannedLadder, ...]) -> None:
+def _print_client(console: Console, ladders: Sequence[Ladder]) -> None:
     """How many processes the load client will need on a machine like this one."""
     expected = [
         events
@@ -131,7 +133,7 @@ def _print_confounds(console: Console, info: SweepInfo) -> None:
     console.print(bullets)
 
 
-def _print_missing(console: Console, ladders: tuple[PlannedLadder, ...]) -> None:
+def _print_missing(console: Console, ladders: Sequence[Ladder]) -> None:
     """An engine that is not here is no fault of a plan, which may run elsewhere or in its image."""
     bare = [ladder for ladder in ladders if not any(p.container for p in ladder.deployment.processes)]
     missing = {said for ladder in bare if (said := missing_program(ladder.deployment))}
@@ -139,10 +141,10 @@ def _print_missing(console: Console, ladders: tuple[PlannedLadder, ...]) -> None
         console.print(f"To run it here: {said}", highlight=False, markup=False)
 
 
-def _print_commands(ladders: tuple[PlannedLadder, ...]) -> None:
+def _print_commands(ladders: Sequence[Ladder]) -> None:
     """Plain text, unwrapped: these lines are for copying and for grep."""
     for ladder in ladders:
-        typer.echo(f"\n# {ladder.deployment.key}")
+        typer.echo(f"\n# {ladder.key}")
         for process in ladder.deployment.processes:
             gpus = f", GPUs {process.gpus[0]}-{process.gpus[-1]}" if process.gpus else ""
             image = f", image {process.container.image}" if process.container else ""

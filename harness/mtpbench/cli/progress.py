@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from mtpbench.errors import StoreError
-from mtpbench.ladder import Observer
 from mtpbench.load.client import Progress as LoadProgress
 from mtpbench.records import Deployment, Point, PointResult
-from mtpbench.slurm.job import ProgressObserver, Tally
-from mtpbench.slurm.journal import JobProgress
-from mtpbench.store import RunProgress as WrittenProgress
-from mtpbench.store import remove_progress, write_progress
 
 PLAIN_EVERY_S = 10.0
 
 
-class RunProgress:
+class RunView:
     """Shows a run: which deployment, which point, how far, tokens per second, time left.
 
     Args:
@@ -48,7 +39,7 @@ class RunProgress:
         )
         self._task = self._bar.add_task("starting", total=1.0, rate="")
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> RunView:
         if self._live:
             self._bar.start()
         return self
@@ -57,16 +48,16 @@ class RunProgress:
         if self._live:
             self._bar.stop()
 
-    def ladder_started(self, deployment: Deployment | None, ladder: Sequence[Point]) -> None:
+    def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None:
         """Say what is being started."""
-        first = ladder[0]
+        first = points[0]
         if deployment is None:
-            self._say(f"{len(ladder)} points on the virtual clock")
+            self._say(f"{len(points)} points on the virtual clock")
         else:
             processes = f"{len(deployment.processes)} process" + (
                 "es" if len(deployment.processes) > 1 else ""
             )
-            rungs = ", ".join(dict.fromkeys(str(point.concurrency) for point in ladder))
+            rungs = ", ".join(dict.fromkeys(str(point.concurrency) for point in points))
             self._say(
                 f"{first.arm.name} on {first.topology.name}: starting {processes} for concurrency {rungs}"
             )
@@ -114,52 +105,8 @@ class RunProgress:
         self.console.print(text, style=style, highlight=False, markup=False)
 
 
-class WrittenRun(ProgressObserver):
-    """Writes what a run is doing into its results folder while it is entered, and passes everything on.
-
-    Args:
-        directory: results/<sweep>.
-        tally: what is counted.
-        inner: told the same.
-    """
-
-    def __init__(self, directory: Path, tally: Tally, inner: Observer) -> None:
-        super().__init__(tally, inner)
-        self._directory, self._begun, self._failed = directory, time.monotonic(), False
-
-    def __enter__(self) -> WrittenRun:
-        self.beat()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        remove_progress(self._directory)
-
-    def write(self, progress: JobProgress) -> None:
-        """Into progress.json; where that fails it is said once, and the run goes on."""
-        now = WrittenProgress(
-            time_utc=progress.time_utc,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            stage=progress.stage,
-            point_id=progress.point_id,
-            requests_ended=progress.requests_ended,
-            requests_total=progress.requests_total,
-            output_tps=progress.output_tps,
-            points_done=progress.points_done,
-            points_left=progress.points_left,
-            elapsed_s=round(time.monotonic() - self._begun, 3),
-            simulated=self.simulated,
-        )
-        try:
-            write_progress(self._directory, now)
-        except StoreError as error:
-            if not self._failed:
-                self._inner.trouble(f"{error}; `mtpbench watch` sees less of this run")
-            self._failed = True
-
-
 class _TimeLeft(ProgressColumn):
-    def __init__(self, run: RunProgress) -> None:
+    def __init__(self, run: RunView) -> None:
         super().__init__()
         self._run = run
 

@@ -13,22 +13,22 @@ import typer
 from rich.console import Console
 
 from mtpbench import run as running
-from mtpbench.cli.progress import RunProgress, WrittenRun
+from mtpbench.cli.progress import RunView
 from mtpbench.deployment import Site
 from mtpbench.errors import InputError, RunError, SchemaError, StoreError
 from mtpbench.executors.local import LocalSite
 from mtpbench.executors.slurm import SlurmSite
 from mtpbench.executors.sockets import choose_port
+from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
 from mtpbench.records import Point
 from mtpbench.slurm.cluster import load_cluster
-from mtpbench.slurm.job import Tally, allocation_here, beat_on, step_options
+from mtpbench.slurm.job import allocation_here, step_options
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
-from mtpbench.virtualrun import run_virtual
+from mtpbench.virtual_run import run_virtual
 from mtpbench_analysis.cli import render_results, write_report
 
 RESULTS = Path("results")
-INVALID_POINTS = 3
 INTERRUPTED = 130
 STOP_PATIENCE_S = 60.0
 
@@ -69,15 +69,16 @@ def run(
         plan = running.plan_run(chosen, store, again=again)
         if not on_virtual_clock:
             running.refuse_impossible(plan, site)
-        left = sum(len(ladder) for ladder in plan.ladders)
+        left = len(plan.points)
         _announce(console, loaded, len(plan.done), left)
-        tally = Tally(total=len(plan.done) + left, valid=len(plan.done))
-        with RunProgress(console, left) as shown, WrittenRun(store.directory, tally, shown) as progress:
+        with RunView(console, left) as view, ProgressWriter(store.directory / PROGRESS_FILE) as writer:
+            observer = ProgressObserver(writer, plan.counts(), view)
+            observer.beat()
             if on_virtual_clock:
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
-                interrupted = run_virtual(plan, store, progress)
+                interrupted = run_virtual(plan, store, observer)
             else:
-                interrupted = asyncio.run(_run_live(plan, store, progress, site))
+                interrupted = asyncio.run(_run_live(plan, store, observer, site))
     _finish(console, store.directory, interrupted=interrupted)
 
 
@@ -140,11 +141,10 @@ def _site(executor: str, cluster: str | None, port: int | None) -> Site:
     raise InputError(f"unknown executor {executor!r}; known: local, slurm")
 
 
-async def _run_live(plan: running.RunPlan, store: SweepStore, progress: WrittenRun, site: Site) -> bool:
+async def _run_live(plan: running.RunPlan, store: SweepStore, observer: ProgressObserver, site: Site) -> bool:
     """Run, and take everything down in order on Ctrl-C or SIGTERM; returns whether that happened."""
     stop = asyncio.Event()
-    task = asyncio.ensure_future(running.run_live(plan, store, progress, stop, site))
-    beating = asyncio.create_task(beat_on(progress))
+    task = asyncio.ensure_future(running.run_live(plan, store, observer, stop, site))
     loop = asyncio.get_running_loop()
 
     def interrupt() -> None:
@@ -152,19 +152,18 @@ async def _run_live(plan: running.RunPlan, store: SweepStore, progress: WrittenR
             # Asked twice: go at once. The reaper ends what the local executor started.
             os._exit(INTERRUPTED)
         stop.set()
-        progress.trouble("interrupted: stopping the servers; what was recorded is kept")
+        observer.trouble("interrupted: stopping the servers; what was recorded is kept")
         # Everything looks at `stop`; what hangs all the same is cancelled.
         loop.call_later(STOP_PATIENCE_S, task.cancel)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
     try:
-        await task
+        async with heartbeat(observer):
+            await task
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
-    finally:
-        beating.cancel()
     return stop.is_set()
 
 

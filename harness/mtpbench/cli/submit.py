@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +12,9 @@ from rich.table import Table
 
 from mtpbench.cli.run import RESULTS, OnlyOption, ResultsOption, SweepArgument, select
 from mtpbench.errors import InputError, RunError
-from mtpbench.ladder import now_utc
-from mtpbench.plan import plan_sweep
+from mtpbench.plan import estimate_ladder
+from mtpbench.progress import now_utc
+from mtpbench.run import plan_run
 from mtpbench.slurm.cluster import ClusterProfile, load_cluster
 from mtpbench.slurm.commands import Slurm
 from mtpbench.slurm.journal import Journal
@@ -22,11 +23,11 @@ from mtpbench.slurm.submission import (
     Need,
     Request,
     analysis_batch,
-    find_needs,
     live_jobs,
     live_keys,
     look_again,
     make_batches,
+    need_of,
     submit_batch,
 )
 from mtpbench.store import SweepStore
@@ -67,8 +68,8 @@ def submit(
         analysis=analysis,
     )
     store = SweepStore(results, loaded.info)
-    states = {point.id: store.state(point.id) for point in chosen}
-    needs = find_needs(chosen, lambda point: states[point.id] == "valid" and not again, request.profile)
+    plan = plan_run(chosen, store, again=again)
+    needs = tuple(need_of(ladder, request.profile) for ladder in plan.ladders)
     journal = Journal(store.directory)
     if dry_run:
         _print_scripts(console, _all_batches(loaded, needs, request, journal))
@@ -85,11 +86,11 @@ def submit(
             console.print(f"{need.key}: job {live[need.key]} has it already", highlight=False)
     waiting = tuple(need for need in needs if need.key not in live)
     if not waiting:
-        console.print(_nothing_to_do(needs, states), highlight=False)
+        console.print(_nothing_to_do(needs, len(chosen)), highlight=False)
         return
-    _warn_of_limit(console, loaded, waiting, request.profile)
+    _warn_of_limit(console, waiting, request.profile)
     batches = make_batches(loaded.info, waiting, request, journal)
-    _submit_all(console, loaded, batches, request, (journal, slurm))
+    _submit_all(console, loaded, batches, request, journal, slurm)
 
 
 def cancel(
@@ -119,9 +120,13 @@ def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<swe
 
 
 def _submit_all(
-    console: Console, sweep: Sweep, batches: Sequence[Batch], request: Request, through: tuple[Journal, Slurm]
+    console: Console,
+    sweep: Sweep,
+    batches: Sequence[Batch],
+    request: Request,
+    journal: Journal,
+    slurm: Slurm,
 ) -> None:
-    journal, slurm = through
     table = Table(title=f"{sweep.info.name} on {request.cluster}", title_justify="left")
     for heading in ("job", "nodes", "deployments", "points"):
         table.add_column(heading)
@@ -133,7 +138,7 @@ def _submit_all(
             failed.append(f"{', '.join(made.keys)}: {made.error}")
             continue
         done.append(made.job_id)
-        points = sum(len(need.points) for need in batch.needs)
+        points = sum(len(need.ladder.points) for need in batch.needs)
         table.add_row(made.job_id, str(batch.needs[0].nodes), "\n".join(made.keys), str(points))
     if done:
         console.print(table)
@@ -175,10 +180,10 @@ def _print_scripts(console: Console, batches: Sequence[Batch]) -> None:
         console.print("# nothing to submit", highlight=False)
 
 
-def _nothing_to_do(needs: Sequence[Need], states: Mapping[str, str]) -> str:
+def _nothing_to_do(needs: Sequence[Need], points: int) -> str:
     if needs:
         return "nothing to submit: every deployment with points left has a job"
-    return f"nothing to submit: all {len(states)} points are valid"
+    return f"nothing to submit: all {points} points are valid"
 
 
 def _check_cluster(slurm: Slurm, profile: ClusterProfile) -> None:
@@ -197,14 +202,13 @@ def _check_image(profile: ClusterProfile) -> None:
         raise InputError(f"container.image {image} is not there; the path of a .sqsh on a shared filesystem")
 
 
-def _warn_of_limit(console: Console, sweep: Sweep, needs: Sequence[Need], profile: ClusterProfile) -> None:
+def _warn_of_limit(console: Console, needs: Sequence[Need], profile: ClusterProfile) -> None:
     """Say so where the planner thinks that a ladder will not end in time; the rest stays for `submit`."""
-    wanted = {need.key for need in needs}
-    for ladder in plan_sweep(sweep):
-        key = ladder.points[0].deployment_key
-        if key in wanted and ladder.hours is not None and ladder.hours * 3600 > profile.time_limit_s:
+    for need in needs:
+        hours = estimate_ladder(need.ladder).hours
+        if hours is not None and hours * 3600 > profile.time_limit_s:
             console.print(
-                f"{key} is expected to take {ladder.hours:.1f} h, the limit is "
+                f"{need.key} is expected to take {hours:.1f} h, the limit is "
                 f"{profile.time_limit_s / 3600:.1f} h: what is left then can be submitted again",
                 style="yellow",
                 highlight=False,

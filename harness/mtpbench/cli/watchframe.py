@@ -13,9 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from mtpbench.cli.watchtable import table_lines
+from mtpbench.progress import RunProgress
 from mtpbench.slurm.fate import STALE_S, JobFiles
-from mtpbench.slurm.journal import JobProgress
-from mtpbench.store import RunProgress
 from mtpbench.watch.left import Left, find_left
 from mtpbench.watch.picture import Picture, next_of_ladder, seconds_of
 from mtpbench_analysis.chart.content import Series
@@ -189,7 +188,7 @@ def _silent(run: RunProgress, now_s: float) -> str:
     )
 
 
-def _doing(progress: RunProgress | JobProgress) -> str:
+def _doing(progress: RunProgress) -> str:
     """The stage, or the point with its requests and rate; then how many points are done and left."""
     left = f"{progress.points_done} done, {progress.points_left} left"
     if progress.point_id is None:

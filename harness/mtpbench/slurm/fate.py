@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Submission
+from mtpbench.progress import RunProgress
+from mtpbench.slurm.journal import Attempt, Finished, Submission
 from mtpbench.slurm.states import JobSight, cause
 
 STALE_S = 60.0
@@ -26,7 +27,7 @@ class JobFiles:
     """What one attempt left on disk."""
 
     attempt: Attempt
-    progress: JobProgress | None
+    progress: RunProgress | None
     finished: Finished | None
 
 

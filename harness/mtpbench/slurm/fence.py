@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from mtpbench.slurm.journal import Attempt, JobFile, Journal
 from mtpbench.store import RawPoint, SweepStore
 
 OWNER_EVERY_S = 5.0
+"""Between two looks at the file of the owner while load runs."""
 
 Outcome = Literal["done", "stopped", "failed", "superseded"]
 
@@ -30,23 +30,15 @@ class Fence:
         self._journal, self._attempt, self._slurm = journal, attempt, slurm
         self.lost: str | None = None
         self.outcome: Outcome = "superseded"
-        self._checked = time.monotonic()
 
     def holds(self) -> bool:
         """Whether the file of the owner names this attempt; one that can't be read is no evidence."""
-        self._checked = time.monotonic()
         if self.lost is None:
             with contextlib.suppress(StoreError):
                 owner = self._journal.owner(self._attempt.key)
                 if owner is not None and owner.name != self._attempt.name:
                     self.lost = f"attempt {owner.name} on {owner.host} has taken over"
         return self.lost is None
-
-    def holds_now_and_then(self) -> bool:
-        """The same, with the file read every few seconds only."""
-        if time.monotonic() - self._checked < OWNER_EVERY_S:
-            return self.lost is None
-        return self.holds()
 
     def is_alive_to_slurm(self) -> bool:
         """Whether Slurm still runs this attempt, as far as it answers.

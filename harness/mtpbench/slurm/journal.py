@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mtpbench.errors import StoreError
+from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
 from mtpbench.records import SCHEMA_VERSION, Point, SweepInfo, from_json, to_json
 
 FOLDER = ".slurm"
@@ -110,25 +111,6 @@ class Finished:
     detail: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobProgress:
-    """What an attempt is doing at a moment.
-
-    Args:
-        point_id: the point under load; None while servers start.
-        output_tps: output tokens/s of it so far, over the whole deployment.
-    """
-
-    time_utc: str
-    point_id: str | None
-    requests_ended: int = 0
-    requests_total: int = 0
-    output_tps: float | None = None
-    points_done: int = 0
-    points_left: int = 0
-    stage: str | None = None
-
-
 class Journal:
     """Reads and writes the files of one sweep's jobs.
 
@@ -196,7 +178,7 @@ class Journal:
         directory = self.attempt_directory(attempt)
         directory.mkdir(parents=True, exist_ok=True)
         # Ids come round again after a new installation: an older attempt's last word is not this one's.
-        for name in ("finished.json", "progress.json"):
+        for name in ("finished.json", PROGRESS_FILE):
             (directory / name).unlink(missing_ok=True)
         self._write(f"attempts/{attempt.name}/started.json", attempt)
         self._write(f"current/{attempt.key}.json", attempt)
@@ -211,9 +193,9 @@ class Journal:
         path = self.root / "current" / f"{key}.json"
         return self._read(Attempt, path) if path.exists() else None
 
-    def write_progress(self, attempt: Attempt, progress: JobProgress) -> None:
-        """Say what an attempt is doing."""
-        self._write(f"attempts/{attempt.name}/progress.json", progress)
+    def progress_path(self, attempt: Attempt) -> Path:
+        """Where an attempt says what it is doing."""
+        return self.attempt_directory(attempt) / PROGRESS_FILE
 
     def write_finished(self, attempt: Attempt, finished: Finished) -> None:
         """Say how an attempt ended."""
@@ -226,10 +208,10 @@ class Journal:
         found = [self._read(Attempt, path) for path in (self.root / "attempts").glob("*/started.json")]
         return tuple(sorted((one for one in found if one.key == key), key=lambda one: one.started_utc))
 
-    def progress(self, attempt: Attempt) -> JobProgress | None:
+    def progress(self, attempt: Attempt) -> RunProgress | None:
         """What an attempt last said of itself."""
-        path = self.attempt_directory(attempt) / "progress.json"
-        return self._read(JobProgress, path) if path.exists() else None
+        path = self.progress_path(attempt)
+        return read_progress(path) if path.exists() else None
 
     def finished(self, attempt: Attempt) -> Finished | None:
         """How an attempt ended; None while it runs, and for ever where it was killed."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mtpbench import hardware
-from mtpbench.engines.registry import engine_of
 from mtpbench.errors import InputError, RunError
-from mtpbench.records import Deployment, Point, SweepInfo, digest
+from mtpbench.plan import Ladder
+from mtpbench.records import Deployment, SweepInfo, digest
 from mtpbench.slurm.batch import BatchJob, batch_text
 from mtpbench.slurm.cluster import ClusterProfile
 from mtpbench.slurm.commands import Slurm
@@ -23,12 +22,21 @@ LIVE = frozenset(("pending", "running", "completing", "requeued", "suspended"))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Need:
-    """One deployment that has points to measure: they, and the nodes that they take."""
+    """A ladder that needs a job, and what the job asks Slurm for.
 
-    key: str
-    points: tuple[Point, ...]
+    Args:
+        nodes: those of the deployment and those of the load client.
+        gpus_per_node: the most GPUs that its processes use on any node.
+    """
+
+    ladder: Ladder
     nodes: int
     gpus_per_node: int
+
+    @property
+    def key(self) -> str:
+        """The deployment's key."""
+        return self.ladder.key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,38 +76,26 @@ class Request:
         return self.profile.python or sys.executable
 
 
-def find_needs(
-    points: Sequence[Point], done: Callable[[Point], bool], profile: ClusterProfile
-) -> tuple[Need, ...]:
-    """The deployments that have points left, in the order of the plan.
+def need_of(ladder: Ladder, profile: ClusterProfile) -> Need:
+    """What the job of a ladder needs on a cluster.
 
     Raises:
-        InputError: a deployment needs more nodes than the cluster's NVLink domain has, or other GPUs per node
-            than the profile says.
+        InputError: the deployment needs more nodes than the cluster's NVLink domain has, or other GPUs per
+            node than the profile says.
     """
-    ladders: dict[str, list[Point]] = {}
-    for point in points:
-        if not done(point):
-            ladders.setdefault(point.deployment_key, []).append(point)
-    return tuple(_need(key, tuple(ladder), profile) for key, ladder in ladders.items())
-
-
-def _need(key: str, ladder: tuple[Point, ...], profile: ClusterProfile) -> Need:
-    first = ladder[0]
-    rack = hardware.lookup(first.hardware)
-    deployment = engine_of(first).deploy(first, rack)
+    first, rack = ladder.first, ladder.rack
     if profile.gpus_per_node not in (None, rack.gpus_per_node):
         raise InputError(
             f"the cluster's nodes have {profile.gpus_per_node} GPUs, those of {rack.name} have "
             f"{rack.gpus_per_node}; the sweep is laid out for the latter"
         )
-    domain, nodes = profile.segment_nodes, deployment.nodes + profile.client_nodes
+    domain, nodes = profile.segment_nodes, ladder.deployment.nodes + profile.client_nodes
     if domain is not None and nodes > domain:
         raise InputError(
             f"{first.arm.name} on {first.topology.name} needs {nodes} nodes in one NVLink domain; the "
             f"cluster's domains have {domain}"
         )
-    return Need(key=key, points=ladder, nodes=nodes, gpus_per_node=_gpus_per_node(deployment))
+    return Need(ladder=ladder, nodes=nodes, gpus_per_node=_gpus_per_node(ladder.deployment))
 
 
 def _gpus_per_node(deployment: Deployment) -> int:
@@ -182,7 +178,7 @@ def submit_batch(
             JobFile(
                 key=need.key,
                 sweep=sweep,
-                points=need.points,
+                points=need.ladder.points,
                 cluster=request.cluster,
                 profile=request.profile.model_dump(mode="json", by_alias=True),
                 results=str(request.results.resolve()),

@@ -12,7 +12,7 @@
             power.parquet       power and energy by time, process and GPU
             logs/               what each process printed while the point ran
         servers/                files and whole logs of each start of a deployment
-        progress.json           what a run on this folder is doing now (RunProgress); removed at its end
+        progress.json           what a run on this folder is doing now; removed at its end
         comparison.*, points.csv, report.html   the tables, rewritten by every run
         .attempts/              being written; leftovers of dead writers are removed
         .superseded/            attempts that a newer one replaced
@@ -22,7 +22,6 @@ renames of a replacement leaves the old attempt in .superseded/, marked; the nex
 """
 
 from mtpbench.store.columns import read_power
-from mtpbench.store.progress import RunProgress, read_progress, remove_progress, write_progress
 from mtpbench.store.reading import (
     RawPoint,
     StoredPoint,
@@ -37,7 +36,6 @@ from mtpbench.store.writing import SweepStore, exclusive, rewrite_result, write_
 
 __all__ = [
     "RawPoint",
-    "RunProgress",
     "StoredPoint",
     "StoredSweep",
     "SweepStore",
@@ -46,11 +44,8 @@ __all__ = [
     "is_valid",
     "read_point",
     "read_power",
-    "read_progress",
     "read_raw",
     "read_sweep",
-    "remove_progress",
     "rewrite_result",
-    "write_progress",
     "write_tables",
 ]

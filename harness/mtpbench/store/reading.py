@@ -120,8 +120,8 @@ def read_raw(directory: Path) -> RawPoint:
         requests=read_packed(directory / "requests.parquet"),
         counters=read_counters(directory / "counters.parquet"),
         power=read_power(directory / "power.parquet"),
-        client=_decode(ClientHealth, raw.get("client"), directory / "raw.json"),
-        facts=_decode(RunFacts, raw.get("facts"), directory / "raw.json"),
+        client=decode(ClientHealth, raw.get("client"), directory / "raw.json"),
+        facts=decode(RunFacts, raw.get("facts"), directory / "raw.json"),
     )
 
 
@@ -155,7 +155,12 @@ def check_schema(data: Any, path: Path) -> None:
         )
 
 
-def _decode(kind: type[T], data: Any, path: Path) -> T:
+def decode(kind: type[T], data: Any, path: Path) -> T:
+    """The record in a file's JSON.
+
+    Raises:
+        StoreError: the file lacks something; says what.
+    """
     try:
         return from_json(kind, data)
     except ValueError as error:
@@ -170,4 +175,4 @@ def read_record(kind: type[T], path: Path, *, wrapped: bool = False) -> T:
     """
     data = read_json(path)
     check_schema(data, path)
-    return _decode(kind, data.get("point") if wrapped else data, path)
+    return decode(kind, data.get("point") if wrapped else data, path)

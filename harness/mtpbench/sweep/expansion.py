@@ -50,14 +50,6 @@ class Sweep:
     info: SweepInfo
     points: tuple[Point, ...]
 
-    @property
-    def deployments(self) -> tuple[tuple[Point, ...], ...]:
-        """The points by deployment: one server start serves one of these ladders."""
-        ladders: dict[str, list[Point]] = {}
-        for point in self.points:
-            ladders.setdefault(point.deployment_key, []).append(point)
-        return tuple(tuple(ladder) for ladder in ladders.values())
-
 
 def load_sweep(path: Path) -> Sweep:
     """The sweep in a YAML file.

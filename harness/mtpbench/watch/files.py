@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from mtpbench.errors import SchemaError, StoreError
+from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
 from mtpbench.records import SweepInfo
 from mtpbench.slurm.fate import JobFiles
 from mtpbench.slurm.journal import Journal, Submission
-from mtpbench.store import RunProgress, read_point, read_progress
-from mtpbench.store.progress import PROGRESS_FILE
+from mtpbench.store import read_point
 from mtpbench.store.reading import SWEEP_FILE, read_record
 from mtpbench.watch.picture import Holder, Picture, Planned, SeenPoint, ServerStart, State
 
@@ -192,7 +192,7 @@ class SweepFiles:
         """What a run says of itself; what can't be read becomes a sentence."""
         path = self.directory / PROGRESS_FILE
         try:
-            return self._memory.read(path, lambda: read_progress(self.directory))
+            return self._memory.read(path, lambda: read_progress(path))
         except (SchemaError, StoreError) as error:
             # It may have ended since we looked.
             if path.exists():
@@ -209,7 +209,7 @@ class SweepFiles:
             try:
                 if (files := self._job(key)) is not None:
                     jobs[key] = files
-            except StoreError as error:
+            except (SchemaError, StoreError) as error:
                 trouble.append(str(error))
         try:
             submissions = self._memory.read(self._journal.root / "journal", self._journal.submissions) or ()
@@ -228,7 +228,7 @@ class SweepFiles:
         """What says so before the first point lands: the files of its jobs, or the run that is at work."""
         jobs, path = self._journal.root / "jobs", self.directory / PROGRESS_FILE
         with contextlib.suppress(StoreError, SchemaError):
-            progress = self._memory.read(path, lambda: read_progress(self.directory))
+            progress = self._memory.read(path, lambda: read_progress(path))
             if progress is not None and progress.simulated:
                 return True
         for name in _names(jobs):

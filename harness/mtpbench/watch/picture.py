@@ -9,10 +9,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
+from mtpbench.progress import RunProgress
 from mtpbench.records import SweepInfo
 from mtpbench.slurm.fate import STALE_S, JobFiles
 from mtpbench.slurm.journal import Submission
-from mtpbench.store import RunProgress, StoredPoint
+from mtpbench.store import StoredPoint
 
 State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "incomplete", "missing"]
 """`unusable`: stored as valid, with rates that no curve can hold. `incomplete`: its folder is there without

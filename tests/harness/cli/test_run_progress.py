@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,20 +10,26 @@ import re
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from mtpbench.cli import main
-from mtpbench.cli import progress as progress_module
-from mtpbench.cli.progress import RunProgress, WrittenRun
+from mtpbench.cli.progress import RunView
 from mtpbench.errors import StoreError
 from mtpbench.load.client import Progress
+from mtpbench.progress import (
+    PROGRESS_FILE,
+    Observer,
+    PointCounts,
+    ProgressObserver,
+    ProgressWriter,
+    RunProgress,
+)
+from mtpbench.progress import read_progress as read_file
 from mtpbench.records import Deployment
-from mtpbench.slurm.job import Tally
-from mtpbench.store import read_progress
 from stored_sweep import OFF, store_point, store_result
 
 POINT = store_point(OFF, 16)
@@ -33,7 +40,20 @@ def load(ended: int) -> Progress:
     return Progress(ended=ended, failed=0, total=9, in_flight=4, output_tokens=1000, elapsed_s=4.0)
 
 
-class Shown(RunProgress):
+def read_progress(directory: Path) -> RunProgress:
+    return read_file(directory / PROGRESS_FILE)
+
+
+@contextlib.contextmanager
+def written_run(directory: Path, counts: PointCounts, inner: Observer) -> Iterator[ProgressObserver]:
+    """What `mtpbench run` does around its points."""
+    with ProgressWriter(directory / PROGRESS_FILE) as writer:
+        observer = ProgressObserver(writer, counts, inner)
+        observer.beat()
+        yield observer
+
+
+class Shown(RunView):
     """A run's display that is looked at."""
 
     def __init__(self) -> None:
@@ -45,9 +65,9 @@ def test_it_says_what_it_is_doing_and_nothing_after_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("mtpbench.slurm.job.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mtpbench.progress.time.monotonic", lambda: now[0])
     shown = Shown()
-    with WrittenRun(tmp_path, Tally(total=3, valid=1), shown) as run:
+    with written_run(tmp_path, PointCounts(total=3, valid=1), shown) as run:
         first = read_progress(tmp_path)
         assert (first.stage, first.points_done, first.points_left) == ("starting", 1, 2)
         assert (first.host, first.pid) == (socket.gethostname(), os.getpid())
@@ -68,7 +88,7 @@ def test_it_says_what_it_is_doing_and_nothing_after_its_end(
 
 
 def test_the_virtual_clock_has_no_servers_to_wait_for(tmp_path: Path) -> None:
-    with WrittenRun(tmp_path, Tally(total=1, valid=0), Shown()) as run:
+    with written_run(tmp_path, PointCounts(total=1, valid=0), Shown()) as run:
         run.ladder_started(None, [POINT])
         assert read_progress(tmp_path).stage == "simulating"
 
@@ -77,9 +97,9 @@ def test_a_full_disk_is_said_once_and_survived(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise StoreError("progress.json: can't be written (No space left on device)")
 
-    monkeypatch.setattr(progress_module, "write_progress", refuse)
+    monkeypatch.setattr(ProgressWriter, "write", refuse)
     shown = Shown()
-    with WrittenRun(tmp_path, Tally(total=1, valid=0), shown) as run:
+    with written_run(tmp_path, PointCounts(total=1, valid=0), shown) as run:
         for _ in range(3):
             run.point_started(POINT)
             run.beat()
@@ -87,7 +107,7 @@ def test_a_full_disk_is_said_once_and_survived(tmp_path: Path, monkeypatch: pyte
 
 
 def test_it_is_removed_when_the_run_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), WrittenRun(tmp_path, Tally(total=1, valid=0), Shown()):
+    with pytest.raises(RuntimeError), written_run(tmp_path, PointCounts(total=1, valid=0), Shown()):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
 
@@ -97,13 +117,13 @@ def test_a_whole_run_writes_it_and_leaves_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[dict[str, object]] = []
-    real = RunProgress.ladder_started
+    real = RunView.ladder_started
 
-    def looking(self: RunProgress, deployment: Deployment | None, ladder: Sequence[object]) -> None:
+    def looking(self: RunView, deployment: Deployment | None, ladder: Sequence[object]) -> None:
         seen.append(json.loads(Path("results/tiny.simulated/progress.json").read_text()))
         real(self, deployment, ladder)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(RunProgress, "ladder_started", looking)
+    monkeypatch.setattr(RunView, "ladder_started", looking)
     monkeypatch.setattr(sys, "argv", ["mtpbench", "run", str(write_sweep()), "--simulate"])
     with pytest.raises(SystemExit, match="0"):
         main()

@@ -25,9 +25,9 @@ import pytest
 from mtpbench.cli import main
 from mtpbench.cli.watch import View
 from mtpbench.cli.watchframe import Frame, ago, lines_of
+from mtpbench.progress import RunProgress
 from mtpbench.slurm.fate import JobFiles
-from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Submission
-from mtpbench.store import RunProgress
+from mtpbench.slurm.journal import Attempt, Finished, Submission
 from mtpbench.watch.picture import Holder, Picture, SeenPoint, ServerStart
 from stored_sweep import MTP, OFF, store_point, write_sweep
 
@@ -333,7 +333,7 @@ def test_jobs_say_what_they_wrote_down(tmp_path: Path) -> None:
         nodes=("n0",),
         started_utc="2026-11-24T10:00:00Z",
     )
-    progress = JobProgress(
+    progress = RunProgress(
         time_utc="2026-11-24T10:01:00Z",
         point_id=point.id,
         requests_ended=3,

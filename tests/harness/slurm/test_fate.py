@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mtpbench.progress import RunProgress
 from mtpbench.slurm.fate import Fate, JobFiles, tell
-from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Submission
+from mtpbench.slurm.journal import Attempt, Finished, Submission
 from mtpbench.slurm.states import JobSight, Place
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -48,7 +49,7 @@ def fate(files: JobFiles | None = None, *sights: JobSight, submission: Submissio
     return tell(KEY, submission, files, {one.job_id: one for one in sights}, NOW)
 
 
-def progress(age_s: float = 1.0, **more: Any) -> JobProgress:
+def progress(age_s: float = 1.0, **more: Any) -> RunProgress:
     values: dict[str, Any] = {
         "time_utc": (NOW - timedelta(seconds=age_s)).isoformat(),
         "point_id": "mtp_c64",
@@ -58,7 +59,7 @@ def progress(age_s: float = 1.0, **more: Any) -> JobProgress:
         "points_done": 2,
         "points_left": 3,
     }
-    return JobProgress(**{**values, **more})
+    return RunProgress(**{**values, **more})
 
 
 def test_before_anything_was_submitted() -> None:

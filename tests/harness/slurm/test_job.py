@@ -19,7 +19,6 @@ import pytest
 
 from mtpbench.errors import InputError
 from mtpbench.records import Point, PointResult
-from mtpbench.slurm import job as job_module
 from mtpbench.slurm.cluster import ClusterProfile
 from mtpbench.slurm.job import JobRun, job_file, step_options
 from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal
@@ -41,7 +40,7 @@ class Log:
         self.on_progress: Callable[[Point, Any], None] = lambda point, progress: None
         self.on_finished: Callable[[], None] = lambda: None
 
-    def ladder_started(self, deployment: object, ladder: object) -> None: ...
+    def ladder_started(self, deployment: object, points: object) -> None: ...
     def point_started(self, point: Point) -> None: ...
 
     def point_progress(self, point: Point, progress: Any) -> None:
@@ -145,7 +144,7 @@ def test_a_job_measures_its_ladder_and_leaves_its_records(bench: Bench, fake: Pa
 
 
 def test_progress_is_written_while_load_runs(slow_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr("mtpbench.progress.WRITE_EVERY_S", 0.0)
     slow_bench.points = slow_bench.points[:1]
     slow_bench.path = slow_bench.lay_down()
     seen = []
@@ -196,7 +195,7 @@ def test_a_requeued_job_that_measures_again_does_not_begin_again(bench: Bench) -
     bench.run(log, restart=1)
     assert len(log.results) == 3 - valid
     other = JobRun(bench.path, {**os.environ, "SLURM_JOB_ID": "42"})
-    assert sum(map(len, other.prepare().ladders)) == 3
+    assert len(other.prepare().points) == 3
 
 
 def test_an_orphan_takes_no_place_and_ends(bench: Bench, fake: Path) -> None:
@@ -221,8 +220,8 @@ def test_an_orphan_takes_no_place_and_ends(bench: Bench, fake: Path) -> None:
 
 
 def test_an_orphan_notices_under_load(slow_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtpbench.slurm.fence.OWNER_EVERY_S", 0.0)
-    monkeypatch.setattr(job_module, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr("mtpbench.slurm.job.OWNER_EVERY_S", 0.05)
+    monkeypatch.setattr("mtpbench.progress.WRITE_EVERY_S", 0.0)
     log = Log()
 
     def take_over(point: Point, progress: Any) -> None:

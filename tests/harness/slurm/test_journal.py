@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mtpbench.errors import StoreError
-from mtpbench.slurm.journal import Attempt, Finished, JobFile, JobProgress, Journal, Submission
+from mtpbench.progress import ProgressWriter, RunProgress
+from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal, Submission
 from mtpbench.sweep import load_sweep
 
 ROOT = Path(__file__).parents[3]
@@ -84,9 +85,9 @@ def test_progress_and_the_last_word(tmp_path: Path) -> None:
     one = attempt("12_3")
     journal.take_over(one)
     assert (journal.progress(one), journal.finished(one)) == (None, None)
-    progress = JobProgress(time_utc="t", point_id="p", requests_ended=3, requests_total=9, output_tps=1.5)
+    progress = RunProgress(time_utc="t", point_id="p", requests_ended=3, requests_total=9, output_tps=1.5)
     finished = Finished(outcome="stopped", ended_utc="t", points_valid=1, points_invalid=0, points_left=4)
-    journal.write_progress(one, progress)
+    ProgressWriter(journal.progress_path(one)).write(progress)
     journal.write_finished(one, finished)
     assert (journal.progress(one), journal.finished(one)) == (progress, finished)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mtpbench.errors import SweepError
+from mtpbench.plan import ladders_of
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench.sweep.schema import schema_text
 
@@ -15,7 +16,7 @@ from mtpbench.sweep.schema import schema_text
 def test_a_sweep_is_arms_times_topologies_times_concurrency(write_sweep) -> None:
     sweep = load_sweep(write_sweep(("topologies:", "repeats: 2\ntopologies:")))
     assert len(sweep.points) == 2 * 2 * 2
-    assert len(sweep.deployments) == 2
+    assert len(ladders_of(sweep.points)) == 2
     assert sweep.info.baseline == "off"
     assert sweep.info.planned == tuple(point.id for point in sweep.points)
     assert len(set(sweep.info.planned)) == 8

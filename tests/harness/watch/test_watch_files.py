@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import mtpbench.watch.files as files
+from mtpbench.progress import PROGRESS_FILE, ProgressWriter, RunProgress
 from mtpbench.records import ClientHealth, Reason, RunFacts, SweepInfo
 from mtpbench.requests import RequestTable
-from mtpbench.slurm.journal import Attempt, Finished, JobProgress, Journal, Submission
-from mtpbench.store import RawPoint, RunProgress, SweepStore, exclusive, remove_progress, write_progress
+from mtpbench.slurm.journal import Attempt, Finished, Journal, Submission
+from mtpbench.store import RawPoint, SweepStore, exclusive
 from mtpbench.store.reading import read_record
 from mtpbench.watch.files import ALL_EVERY, SweepFiles
 from mtpbench.watch.left import find_left
@@ -29,6 +30,10 @@ RAW = RawPoint(
 
 def store_of(directory: Path) -> SweepStore:
     return SweepStore(directory.parent, read_record(SweepInfo, directory / "sweep.json"))
+
+
+def writer_of(directory: Path) -> ProgressWriter:
+    return ProgressWriter(directory / PROGRESS_FILE)
 
 
 def land(directory: Path, *, tput: float = 900.0, concurrency: int = 512) -> Path:
@@ -232,7 +237,7 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     )
     watched = SweepFiles(directory, clock=lambda: 1_795_514_460.0 + 30)
     for i in range(4):
-        write_progress(directory, replace(said, requests_ended=i))
+        writer_of(directory).write(replace(said, requests_ended=i))
         picture = watched.look()
     assert picture is not None
     assert picture.run is not None
@@ -242,7 +247,7 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     looked: list[Path] = []
     real = files.signature
     monkeypatch.setattr(files, "signature", lambda path: looked.append(path) or real(path))  # type: ignore[func-returns-value]
-    write_progress(directory, replace(said, requests_ended=9))
+    writer_of(directory).write(replace(said, requests_ended=9))
     picture = watched.look()
     assert not [path for path in looked if path.name == "result.json"]
     assert picture is not None
@@ -250,7 +255,7 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     assert picture.run.requests_ended == 9
     monkeypatch.undo()
     land(directory, tput=123.0, concurrency=16)
-    write_progress(directory, said)
+    writer_of(directory).write(said)
     again = watched.look()
     assert again is not None
     tputs = [
@@ -259,7 +264,7 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
         if one.stored and one.stored.result.steady
     ]
     assert 123.0 in tputs, "a point that is replaced meanwhile is seen"
-    remove_progress(directory)
+    (directory / PROGRESS_FILE).unlink()
     gone = watched.look()
     assert gone is not None
     assert gone.run is None
@@ -276,7 +281,7 @@ def test_a_run_says_that_it_is_simulated_before_a_point_landed(tmp_path: Path) -
         shutil.rmtree(point)
     said = RunProgress(time_utc="2026-11-24T10:00:00+00:00", host="h", pid=1, stage="starting")
     for simulated in (None, False, True):
-        write_progress(directory, replace(said, simulated=simulated))
+        writer_of(directory).write(replace(said, simulated=simulated))
         picture = SweepFiles(directory).look()
         assert picture is not None
         assert picture.simulated is bool(simulated)
@@ -294,8 +299,8 @@ def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:
         Submission(number=1, name="j", keys=(key, other), time_utc="2026-11-24T09:59:00Z", job_id="7")
     )
     journal.take_over(attempt)
-    progress = JobProgress(time_utc="2026-11-24T10:01:00Z", point_id=point.id, requests_total=9)
-    journal.write_progress(attempt, progress)
+    progress = RunProgress(time_utc="2026-11-24T10:01:00Z", point_id=point.id, requests_total=9)
+    ProgressWriter(journal.progress_path(attempt)).write(progress)
     clock_s = 1_795_514_460.0 + 30
     watched = SweepFiles(directory, clock=lambda: clock_s)
     picture = watched.look()

@@ -13,9 +13,14 @@ from aiohttp.test_utils import TestServer
 
 from measured import make_point
 from mtpbench.deployment import LiveDeployment
-from mtpbench.executors.evaluation import read_score, run_evaluation
 from mtpbench.executors.reaper import is_alive
-from mtpbench.quality import PROMPTS, answer_greedily, check_quality
+from mtpbench.output_check import (
+    PROMPTS,
+    answer_greedily,
+    check_output,
+    read_score,
+    run_evaluation,
+)
 from mtpbench.records import Measurement
 
 
@@ -72,10 +77,10 @@ async def test_a_prompt_that_is_not_answered_gives_a_reason_and_no_answers() -> 
 async def test_the_evaluation_gets_the_endpoint_and_its_score_is_kept() -> None:
     server, _ = await serve()
     command = 'echo "at $MTPBENCH_BASE_URL"; echo "{\\"score\\": 0.5, \\"model\\": \\"$MTPBENCH_MODEL\\"}"'
-    quality = await check_quality(live_at(server), make_point(measurement=Measurement(evaluate=command)))
+    output = await check_output(live_at(server), make_point(measurement=Measurement(evaluate=command)))
     await server.close()
-    assert quality.evaluation is not None
-    assert (quality.evaluation.score, quality.evaluation.reason) == (0.5, None)
+    assert output.evaluation is not None
+    assert (output.evaluation.score, output.evaluation.reason) == (0.5, None)
 
 
 @pytest.mark.parametrize(

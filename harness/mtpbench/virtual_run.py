@@ -9,9 +9,9 @@ import signal
 import sys
 
 from mtpbench.engines.registry import engine_of
-from mtpbench.ladder import Observer, now_utc
 from mtpbench.load.pacer import ClosedLoop
 from mtpbench.metrics import measure
+from mtpbench.progress import Observer, now_utc
 from mtpbench.provenance import Started, collect
 from mtpbench.records import ClientHealth, Point, PointResult, RunFacts
 from mtpbench.run import RunPlan
@@ -29,9 +29,7 @@ def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
     Raises:
         StoreError: results can't be written.
     """
-    points = sorted(
-        (point for ladder in plan.ladders for point in ladder), key=lambda p: p.concurrency, reverse=True
-    )
+    points = sorted(plan.points, key=lambda point: point.concurrency, reverse=True)
     if not points:
         return False
     observer.ladder_started(None, points)

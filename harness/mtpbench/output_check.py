@@ -6,15 +6,24 @@ batches of another shape. Both arms answer the same fixed prompts; analysis hold
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
 
 from mtpbench.deployment import LiveDeployment
-from mtpbench.executors.evaluation import run_evaluation
+from mtpbench.executors.reaper import is_alive
 from mtpbench.records import Answers, Evaluation, Point
 
 ANSWER_TIMEOUT_S = 600.0
+END_S = 10.0
 PROMPTS = (
     "List the first ten prime numbers, separated by commas:",
     "The capital of France is Paris. The capital of Japan is",
@@ -28,21 +37,21 @@ PROMPTS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Quality:
+class OutputCheck:
     """What one start of a deployment answers and scores."""
 
     answers: Answers
     evaluation: Evaluation | None
 
 
-async def check_quality(live: LiveDeployment, point: Point) -> Quality:
+async def check_output(live: LiveDeployment, point: Point) -> OutputCheck:
     """The greedy answers of a live deployment, and the score of the user's evaluation if there is one."""
     rules = point.measurement
     evaluation = None
     if rules.evaluate:
         environment = {"MTPBENCH_BASE_URL": live.base_url, "MTPBENCH_MODEL": live.deployment.model_name}
         evaluation = await run_evaluation(rules.evaluate, environment, rules.evaluate_timeout_s)
-    return Quality(answers=await answer_greedily(live, point), evaluation=evaluation)
+    return OutputCheck(answers=await answer_greedily(live, point), evaluation=evaluation)
 
 
 async def answer_greedily(live: LiveDeployment, point: Point) -> Answers:
@@ -83,3 +92,62 @@ async def _answer(session: aiohttp.ClientSession, live: LiveDeployment, point: P
     if not isinstance(text, str):
         raise ValueError("the answer holds no text")
     return text
+
+
+async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s: float) -> Evaluation:
+    """The score that a shell command prints in its last line: a number, or JSON with a number under `score`.
+
+    Args:
+        command: run by `sh -c`, in a process group of its own.
+        environment: added to the harness's own; says where the endpoint is.
+        timeout_s: wall seconds, then the group is killed.
+    """
+    process = await asyncio.create_subprocess_shell(
+        command,
+        env={**os.environ, **environment},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        return Evaluation(command=command, score=None, reason=f"no end after {timeout_s:g} s")
+    finally:
+        await _end_group(process)
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    last = lines[-1].strip() if lines else ""
+    if process.returncode:
+        return Evaluation(command=command, score=None, reason=f"exit code {process.returncode}: {last}")
+    score = read_score(last)
+    reason = None if score is not None else f"the last line holds no score: {last!r}"
+    return Evaluation(command=command, score=score, reason=reason)
+
+
+async def _end_group(process: asyncio.subprocess.Process) -> None:
+    """Kill a process group and wait for all of it: a child that still ends would take load from the ladder.
+
+    SIGKILL is carried out by each process when it is scheduled next, so the shell's end says nothing about
+    its children's. One that the kernel holds (a dead file system) is waited for no longer than `END_S`.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    deadline = time.monotonic() + END_S
+    while is_alive(process.pid) and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+
+
+def read_score(line: str) -> float | None:
+    """The number in a line, or under `score` in its JSON object; None where there is none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    if isinstance(value, dict):
+        value = value.get("score")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)

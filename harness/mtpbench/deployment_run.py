@@ -1,0 +1,326 @@
+"""The run of one deployment: started, metered, loaded point by point, and started again once if it dies.
+
+One start serves one ladder; each point of it becomes one stored attempt, whatever happened to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mtpbench.deployment import LiveDeployment, Site, meter_at
+from mtpbench.engines.prometheus import simulated_power
+from mtpbench.engines.registry import engine_of
+from mtpbench.errors import StartError
+from mtpbench.load.client import drive
+from mtpbench.load.harvest import DriveResult
+from mtpbench.load.job import Job
+from mtpbench.metrics import measure
+from mtpbench.output_check import OutputCheck, check_output
+from mtpbench.plan import Ladder, expected_events_per_s
+from mtpbench.power.meter import Meter
+from mtpbench.progress import Observer, in_background, now_utc
+from mtpbench.provenance import Started, collect
+from mtpbench.records import ClientHealth, IdlePower, Point, RunFacts
+from mtpbench.requests import RequestTable
+from mtpbench.scraper import Scraper
+from mtpbench.store import RawPoint, SweepStore
+
+RESTARTS = 1
+LOG_LIMIT_BYTES = 1_000_000
+WATCH_INTERVAL_S = 0.5
+DEATH_GRACE_S = 3.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """What every deployment of a run shares.
+
+    Args:
+        store: where results go.
+        observer: told what happens.
+        stop: ends the run when set.
+        site: where servers run.
+        servers: the folder of their files and logs.
+    """
+
+    store: SweepStore
+    observer: Observer
+    stop: asyncio.Event
+    site: Site
+    servers: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """One start of a deployment: alive, its output checked, metered, and its idle power."""
+
+    live: LiveDeployment
+    output: OutputCheck
+    meter: Meter
+    idle: tuple[IdlePower, ...]
+
+
+class DeploymentRun:
+    """The run of one deployment through its ladder.
+
+    Args:
+        ladder: the deployment and its points.
+        context: of the whole run.
+    """
+
+    def __init__(self, ladder: Ladder, context: RunContext) -> None:
+        self.deployment, self.context = ladder.deployment, context
+        self.waiting = list(ladder.points)
+        self.starts = 0
+
+    async def run(self) -> None:
+        """Serve the ladder; a dead deployment is started again once, then the rest is marked."""
+        observer, stop = self.context.observer, self.context.stop
+        why = "the server died"
+        observer.ladder_started(self.deployment, self.waiting)
+        while self.waiting and self.starts <= RESTARTS and not stop.is_set():
+            self.starts += 1
+            try:
+                why = await self._serve()
+            except StartError as error:
+                why = str(error)
+                if self.waiting:
+                    observer.trouble(why)
+        if not stop.is_set():
+            for point in self.waiting:
+                store_failure(point, why, self.context)
+
+    async def _serve(self) -> str:
+        """Start the deployment and serve what waits, until it is done or dead; says how it died."""
+        async with contextlib.AsyncExitStack() as stack:
+            start = await self._unless_stopped(self._start(stack))
+            while start is not None and self.waiting and not self.context.stop.is_set():
+                point, live = self.waiting[0], start.live
+                notes = await _reset_cache(live, point)
+                if not await live.is_healthy():
+                    return live.dead() or f"{live.deployment.front} no longer answers its health check"
+                if await PointRun(point, start, self.context).run(notes):
+                    self.waiting.remove(point)
+        return "the server died"
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> Start:
+        """Start and meter the deployment, both until the stack ends, and check what it answers."""
+        site, first = self.context.site, self.waiting[0]
+        directory = self.context.servers / f"{self.deployment.key}@{_stamp()}"
+        executor, rules = site.executor(directory), first.measurement
+        meter = await stack.enter_async_context(await meter_at(site, self.deployment, first, directory))
+        if rules.power == "required" and meter.reason is not None:
+            raise StartError(f"required, but can't be read: {meter.reason}", process="power")
+        cold = await meter.rest("before_start", rules.idle_s)
+        live = await stack.enter_async_context(
+            LiveDeployment(self.deployment, executor, rules.ready_timeout_s)
+        )
+        output = await check_output(live, first)
+        loaded = await meter.rest("loaded", rules.idle_s)
+        return Start(live=live, output=output, meter=meter, idle=(*cold, *loaded))
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work gives; None where the run was stopped first: the work is cancelled then."""
+        task, stopping = asyncio.create_task(work), asyncio.create_task(self.context.stop.wait())
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for left in (task, stopping):
+                left.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
+
+
+class PointRun:
+    """The load of one point on a started deployment, and what is stored of it.
+
+    Args:
+        point: the point.
+        start: the deployment's.
+        context: of the whole run.
+    """
+
+    def __init__(self, point: Point, start: Start, context: RunContext) -> None:
+        self.point, self.start, self.context = point, start, context
+        self.started_utc = now_utc()
+        self._log_sizes = {h.process.name: _size(h.log) for h in start.live.handles}
+
+    async def run(self, notes: tuple[str, ...]) -> bool:
+        """Load the deployment and store the point; False where the run was stopped before a request ended."""
+        self.context.observer.point_started(self.point)
+        driven, scraper = await self._drive()
+        if self.context.stop.is_set() and not len(driven.table):
+            return False
+        live, meter = self.start.live, self.start.meter
+        died = live.dead()
+        cut_off = None if died else driven.cut_off
+        if died is None and driven.server_unreachable:
+            died = f"{live.deployment.front} stopped answering"
+        facts = dataclasses.replace(
+            self._facts(),
+            server_died=died,
+            cut_off=cut_off,
+            client_failed=driven.client_failed,
+            notes=(*notes, *driven.notes, *meter.notes),
+        )
+        raw = RawPoint(
+            requests=driven.table,
+            counters=tuple(scraper.counters),
+            power=(*scraper.power, *meter.samples(driven.origin)),
+            client=driven.client,
+            facts=facts,
+        )
+        self._store(raw)
+        if died:
+            self.context.observer.trouble(died)
+        return True
+
+    async def _drive(self) -> tuple[DriveResult, Scraper]:
+        point, live, scale = self.point, self.start.live, self.start.live.deployment.time_scale
+        scraper = Scraper(
+            live.metrics_urls,
+            interval_s=point.measurement.sample_interval_s / scale,
+            counters=engine_of(point).counters,
+            power=simulated_power if point.simulation else None,
+            time_scale=scale,
+        )
+        halt = asyncio.Event()
+        watching = asyncio.create_task(self._watch(halt))
+        async with scraper, in_background(watching):
+            await self.start.meter.begin()
+            try:
+                driven = await drive(
+                    Job.of(
+                        point,
+                        live.base_url,
+                        live.deployment.model_name,
+                        scale,
+                        live.deployment.keeps_connections,
+                    ),
+                    events_per_s=expected_events_per_s(point, scale),
+                    progress=lambda progress: self.context.observer.point_progress(point, progress),
+                    stop=halt,
+                    hosts=self.context.site.client_hosts(self.context.servers),
+                )
+            finally:
+                await self.start.meter.end()
+        scraper.start_clock(driven.origin)
+        return driven, scraper
+
+    async def _watch(self, halt: asyncio.Event) -> None:
+        """End the load when the run is stopped, or soon after a process of the deployment died.
+
+        A front that hangs on a lost worker would keep its streams open until every timeout has passed.
+        """
+        stop = self.context.stop
+        while not stop.is_set():
+            if self.start.live.dead():
+                # What fails by itself says more than what is cut off.
+                await _wait(stop, DEATH_GRACE_S)
+                break
+            await _wait(stop, WATCH_INTERVAL_S)
+        halt.set()
+
+    def _facts(self) -> RunFacts:
+        start, processes = self.start, self.start.live.deployment.processes
+        return RunFacts(
+            counter_processes=tuple(
+                p.name for p in processes if p.role in ("decode", "aggregated") and p.metrics
+            ),
+            counter_source=f"{self.point.engine.name} /metrics of every decoding worker",
+            power_source=start.meter.source,
+            power_reason=start.meter.reason,
+            idle=start.idle,
+            gpus=start.meter.conditions,
+            grace_reason=start.meter.grace_reason,
+            nodes={process.name: process.node for process in processes},
+            answers=start.output.answers,
+            evaluation=start.output.evaluation,
+        )
+
+    def _store(self, raw: RawPoint) -> None:
+        """Measure the raw records and store both, with what the processes printed meanwhile."""
+        point, site, live, meter = self.point, self.context.site, self.start.live, self.start.meter
+        origin = Started(
+            executor=site.name,
+            deployment=live.deployment,
+            placement=live.placement,
+            where=site.notes(),
+            driver=meter.driver,
+            gpus=tuple(
+                f"{gpu.name}: {gpu.model or 'GPU'} {gpu.uuid or ''}".rstrip() for gpu in meter.conditions
+            ),
+        )
+        logs = {h.process.name: _since(h.log, self._log_sizes[h.process.name]) for h in live.handles}
+        _store_point(point, raw, origin, self.started_utc, logs, self.context)
+
+
+def store_failure(point: Point, why: str, context: RunContext) -> None:
+    """Store a point that never ran, as invalid, with the reason and the servers' last words."""
+    raw = RawPoint(
+        requests=RequestTable.from_records([]),
+        counters=(),
+        power=(),
+        client=ClientHealth(),
+        facts=RunFacts(start_failed=why, power_reason="nothing ran", counter_source="none"),
+    )
+    origin = Started(executor=context.site.name, where=context.site.notes())
+    _store_point(point, raw, origin, now_utc(), {"failure": why.encode()}, context)
+
+
+def _store_point(
+    point: Point,
+    raw: RawPoint,
+    origin: Started,
+    started_utc: str,
+    logs: Mapping[str, bytes],
+    context: RunContext,
+) -> None:
+    result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    provenance = collect(point, origin, (started_utc, now_utc()), raw.facts.notes)
+    if point.load.chunks == "summarised":
+        raw = dataclasses.replace(raw, requests=raw.requests.summarised())
+    context.store.write(point, result, provenance, raw, logs)
+    context.observer.point_finished(point, result)
+
+
+async def _reset_cache(live: LiveDeployment, point: Point) -> tuple[str, ...]:
+    """Empty the prefix caches before a point; notes where that is not possible."""
+    path = engine_of(point).RESET_PATH
+    if path is None:
+        return ("this engine has no cache reset; prompts are unique",)
+    failed = await live.reset_cache(path)
+    return (f"cache reset failed: {failed}",) if failed else ()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event or the time, whichever comes first."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _since(path: Path, offset: int) -> bytes:
+    """What a log gained since `offset`, its last megabyte at most."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as log:
+        log.seek(max(offset, _size(path) - LOG_LIMIT_BYTES))
+        return log.read()
