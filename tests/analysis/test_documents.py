@@ -24,7 +24,7 @@ from mtpbench_analysis.figures import dollars, fixed, money, rate
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.markdown import to_markdown
-from mtpbench_analysis.report import write_report
+from mtpbench_analysis.report import compare_folder, write_report
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.sentences import write_caveats, write_overview, write_sentences
 from mtpbench_analysis.terminal import to_terminal
@@ -163,11 +163,13 @@ def test_figures(shown: str, text: str) -> None:
 
 def test_simulated_stands_on_every_output(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
-    renderable, markdown = render_results(directory)
+    compared = compare_folder(directory)
+    renderable, page = render_results(compared), write_report(compared).read_text("utf-8")
+    markdown = (directory / "comparison.md").read_text("utf-8")
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(renderable)
     terminal = console.export_text()
-    for text in (terminal, markdown, write_report(directory).read_text("utf-8")):
+    for text in (terminal, markdown, page):
         assert "SIMULATED: MTP versus Off" in text
         assert "SIMULATED: these figures come from a model" in text
         assert text.count("(SIMULATED)") >= 3
@@ -267,7 +269,9 @@ def test_a_sweeps_own_constants_baseline_and_confounds_are_used(tmp_path: Path) 
 
 
 def test_invalid_and_missing_points_are_told(tmp_path: Path) -> None:
-    _, markdown = render_results(write_sweep(tmp_path))
+    markdown = (
+        write_report(compare_folder(write_sweep(tmp_path))).with_name("comparison.md").read_text("utf-8")
+    )
     assert "client_saturated: event loop 0.4 s late" in markdown
     assert "server_died: exit code 1" in markdown
     assert "planned, not measured yet" in markdown
@@ -299,7 +303,7 @@ class Links(HTMLParser):
 
 def test_the_page_stands_alone(tmp_path: Path) -> None:
     """It loads nothing and closes what it opens; tests/browser looks at its script."""
-    page = write_report(write_sweep(tmp_path)).read_text("utf-8")
+    page = write_report(compare_folder(write_sweep(tmp_path))).read_text("utf-8")
     parser = Links()
     parser.feed(page)
     assert (parser.open, parser.loads) == ([], [])
@@ -310,7 +314,7 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
 
 def test_the_report_writes_every_format(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
-    assert write_report(directory) == directory / "report.html"
+    assert write_report(compare_folder(directory)) == directory / "report.html"
     names = {"comparison.md", "comparison.csv", "comparison.json", "points.csv", "report.html"}
     assert names <= {path.name for path in directory.iterdir()}
     assert not list(directory.glob(".*.new"))

@@ -29,7 +29,7 @@ from mtpbench_analysis.comparisons import Filter, Question, compare_if_possible,
 from mtpbench_analysis.document import write_document
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report import Alone, describe_provenance, render_page, write_report
+from mtpbench_analysis.report import Alone, compare_folder, describe_provenance, render_page, write_report
 from mtpbench_analysis.report.data import COLUMNS, describe_page, to_script_text
 from mtpbench_analysis.report.health import describe_health
 from mtpbench_analysis.report.overview import write_overview_rows
@@ -165,7 +165,7 @@ def test_single_runs_have_no_band() -> None:
 
 
 def test_a_simulation_says_so_in_the_title_the_banner_and_the_data(tmp_path: Path) -> None:
-    page = write_report(write_sweep(tmp_path)).read_text("utf-8")
+    page = write_report(compare_folder(write_sweep(tmp_path))).read_text("utf-8")
     assert "<title>SIMULATED: " in page
     assert (
         ">SIMULATED</text>" in page[page.index('<div class="static">') : page.index('<div class="legend">')]
@@ -280,7 +280,7 @@ def test_a_thousand_points_with_traces_stay_under_two_megabytes(tmp_path: Path) 
 
 def test_the_page_of_a_results_folder_holds_its_traces(tmp_path: Path) -> None:
     directory = write_traced(tmp_path, failing="overloaded", environment={"A": "1"})
-    data = page_data(write_report(directory).read_text("utf-8"))
+    data = page_data(write_report(compare_folder(directory)).read_text("utf-8"))
     traces, words = data["traces"], data["words"]
     assert not traces["coarse"]
     (sweep,) = read_traces([directory])
@@ -313,7 +313,7 @@ def test_hostile_traces_are_nowhere_markup(tmp_path: Path) -> None:
     directory = write_traced(
         tmp_path, commands={HOSTILE: (HOSTILE, "a")}, environment={"X": HOSTILE}, failing=HOSTILE
     )
-    page = write_report(directory).read_text("utf-8")
+    page = write_report(compare_folder(directory)).read_text("utf-8")
     assert page.count("<script") == page.count("</script") == 2
     assert "<img" not in page
     assert "<!--" not in page
@@ -328,7 +328,7 @@ def test_points_of_other_tools_have_no_traces_and_no_health() -> None:
 
 
 def test_the_health_of_the_runs_is_open_only_where_something_is_wrong(tmp_path: Path) -> None:
-    page = write_report(write_traced(tmp_path / "a", failing="overloaded")).read_text("utf-8")
+    page = write_report(compare_folder(write_traced(tmp_path / "a", failing="overloaded"))).read_text("utf-8")
     assert '<details class="health" open><summary>The runs: 6 of 7 measured points valid, 1 planned' in page
     assert "MTP, concurrency 16, 1xTP2, 2 GPUs: error_rate: " in page
     assert "load client at most 25.0% of a core" in page
@@ -383,7 +383,7 @@ def test_a_sweep_without_a_valid_point_has_a_page_all_the_same(tmp_path: Path) -
     directory, output = write_traced(tmp_path, died=DIED), tmp_path / "page.html"
     result = CliRunner().invoke(app, ["report", str(directory), "-o", str(output)])
     assert result.exit_code == 0, result.output
-    for page in (output.read_text("utf-8"), write_report(directory).read_text("utf-8")):
+    for page in (output.read_text("utf-8"), write_report(compare_folder(directory)).read_text("utf-8")):
         assert "<h1>traced</h1>" in page
         assert "<strong>No comparison: no valid point to compare; all 6 are invalid.</strong>" in page
         assert "<summary>The runs: 0 of 6 measured points valid" in page
@@ -397,11 +397,10 @@ def test_a_sweep_without_a_valid_point_has_a_page_all_the_same(tmp_path: Path) -
 
 
 def test_what_a_run_ends_with_says_why_there_is_no_comparison(tmp_path: Path) -> None:
-    table, markdown = render_results(write_traced(tmp_path, died=DIED))
+    table = render_results(compare_folder(write_traced(tmp_path, died=DIED)))
     with (console := Console(width=200)).capture() as captured:
         console.print(table)
-    for text in (captured.get(), markdown):
-        assert text.startswith("no comparison yet: no valid point to compare; all 6 are invalid\n")
+    assert captured.get().startswith("no comparison yet: no valid point to compare; all 6 are invalid\n")
 
 
 def test_a_run_of_dead_servers_ends_with_a_report_and_its_exit_code(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from engines.runs import Run, measure
 from mtpbench.errors import MtpbenchError
 from mtpbench.sweep import load_sweep
-from mtpbench_analysis.cli import render_results
+from mtpbench_analysis.cli import compare_folder, render_results
 
 SWEEPS = Path(__file__).resolve().parent / "sweeps"
 NEEDED = {"vllm": "MTPBENCH_VLLM_PYTHON", "llamacpp": "MTPBENCH_LLAMA_SERVER"}
@@ -50,6 +50,6 @@ def pytest_terminal_summary() -> None:
     console = Console(width=100)
     for done in _measured:
         try:
-            console.print(render_results(done.directory)[0])
+            console.print(render_results(compare_folder(done.directory)))
         except MtpbenchError as error:
             console.print(f"no table of {done.sweep.info.name}: {error}", markup=False)

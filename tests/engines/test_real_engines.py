@@ -10,7 +10,7 @@ import pytest
 from engines.runs import ANSWER_TOKENS, Run, measure, processes_under
 from engines.setup.chain import CHAIN
 from mtpbench.sweep import load_sweep
-from mtpbench_analysis.cli import render_results
+from mtpbench_analysis.cli import compare_folder, write_report
 
 pytestmark = pytest.mark.engines
 SWEEPS = Path(__file__).resolve().parent / "sweeps"
@@ -69,7 +69,7 @@ def test_sampling_under_speculation_says_what_the_model_is_sure_of(run: Run) -> 
 
 
 def test_the_comparison_table_is_rendered_from_it(run: Run) -> None:
-    _, text = render_results(run.directory)
+    text = write_report(compare_folder(run.directory)).with_name("comparison.md").read_text("utf-8")
     assert "tok/s/GPU" in text
     assert "unknown" in text  # what a CPU costs, and what power it was given
     assert "neither a published price nor a provisioned power" in text

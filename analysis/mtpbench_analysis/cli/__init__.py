@@ -11,9 +11,17 @@ from mtpbench_analysis.cli.plot import plot_command
 from mtpbench_analysis.cli.regress import regress_command
 from mtpbench_analysis.cli.report import report_command
 from mtpbench_analysis.cli.results import render_results
-from mtpbench_analysis.report import write_report
+from mtpbench_analysis.report import compare_folder, write_report
 
-__all__ = ["compare_command", "import_app", "parse_targets", "register", "render_results", "write_report"]
+__all__ = [
+    "compare_command",
+    "compare_folder",
+    "import_app",
+    "parse_targets",
+    "register",
+    "render_results",
+    "write_report",
+]
 
 
 def register(app: typer.Typer) -> None:

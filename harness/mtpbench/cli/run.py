@@ -26,7 +26,7 @@ from mtpbench.slurm.job import allocation_here, step_options
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench.virtual_run import run_virtual
-from mtpbench_analysis.cli import render_results, write_report
+from mtpbench_analysis.cli import compare_folder, render_results, write_report
 
 RESULTS = Path("results")
 INTERRUPTED = 130
@@ -199,8 +199,8 @@ def _finish(console: Console, directory: Path, *, interrupted: bool) -> None:
 def _show_comparison(console: Console, directory: Path) -> None:
     """The table and the report, or why there is none yet: a run of one arm or one point is no mistake."""
     try:
-        table, _ = render_results(directory)
-        report = write_report(directory)
+        compared = compare_folder(directory)
+        table, report = render_results(compared), write_report(compared)
     except (SchemaError, StoreError):
         raise
     except InputError as reason:

@@ -32,7 +32,7 @@ from mtpbench.slurm.submission import (
 )
 from mtpbench.store import SweepStore
 from mtpbench.sweep import Sweep, load_sweep
-from mtpbench_analysis.cli import render_results, write_report
+from mtpbench_analysis.cli import compare_folder, write_report
 
 ClusterOption = Annotated[
     str, typer.Option("--cluster", help="a name in slurm/clusters, or the path of a profile")
@@ -114,9 +114,8 @@ def cancel(
 
 def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<sweep>")]) -> None:
     """Make the tables and the report of a results folder; what the last job of a submission runs."""
-    _, markdown = render_results(directory)
-    (directory / "comparison.md").write_text(markdown, "utf-8")
-    typer.echo(f"{directory / 'comparison.md'}\n{write_report(directory)}")
+    report = write_report(compare_folder(directory))
+    typer.echo(f"{directory / 'comparison.md'}\n{report}")
 
 
 def _submit_all(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtpbench.cli import main
+from mtpbench_analysis import comparisons
 
 
 @pytest.fixture
@@ -167,3 +168,29 @@ def test_internal_faults_say_that_they_are_ours(cli, write_sweep, monkeypatch: p
     code, _, err = cli("plan", str(write_sweep()))
     assert code == 70
     assert "internal fault: this is a bug in mtpbench" in err
+
+
+@pytest.mark.parametrize("command", ["run", "tables"])
+def test_a_command_compares_a_folder_once_and_writes_it_whole(
+    cli, write_sweep, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path, folder = str(write_sweep()), Path("results/tiny.simulated")
+    cli("run", path, "--simulate")
+    compared, written = [], []
+    compare, write = comparisons.compare_points, Path.write_text
+
+    def counting(*arguments: object) -> object:
+        compared.append(arguments)
+        return compare(*arguments)  # type: ignore[arg-type]
+
+    def noting(self: Path, *arguments: object, **options: object) -> int:
+        written.append(self.name)
+        return write(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(comparisons, "compare_points", counting)
+    monkeypatch.setattr(Path, "write_text", noting)
+    code, out, _ = cli(*(("run", path, "--simulate") if command == "run" else ("tables", str(folder))))
+    assert code == 0
+    assert "report.html" in out
+    assert len(compared) == 1
+    assert "comparison.md" not in written, "beside its place, and renamed into it"
