@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,15 +142,46 @@ def test_printing_happens_in_the_command_lines_only() -> None:
     assert offenders == []
 
 
-def test_subprocesses_start_in_executors_provenance_and_slurm_commands_only() -> None:
+STARTERS = ("executors/", "output_check.py", "provenance.py", "remote/helper.py", "slurm/client.py")
+"""Where processes are started: servers, helpers, the user's evaluation, Slurm's programs."""
+STARTS = {"Popen", "create_subprocess_exec", "create_subprocess_shell", "fork"}
+
+
+def starts_processes(tree: ast.Module) -> bool:
+    """Whether a module starts processes, by `subprocess` or by asyncio."""
+    calls = [n.func for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    return any(call.attr in STARTS or ast.unparse(call) == "subprocess.run" for call in calls)
+
+
+def test_processes_are_started_in_few_places() -> None:
     offenders = [
-        path
-        for path, tree in modules(HARNESS)
-        if "subprocess" in imports(tree)
-        and not path.startswith("executors/")
-        and path not in ("provenance.py", "slurm/commands.py")
+        path for path, tree in modules(HARNESS) if starts_processes(tree) and not path.startswith(STARTERS)
     ]
     assert offenders == []
+
+
+def test_executors_know_nothing_of_slurm_nor_of_runs() -> None:
+    above = (
+        "mtpbench.slurm",
+        "mtpbench.run",
+        "mtpbench.deployment_run",
+        "mtpbench.cli",
+        "mtpbench.deployment",
+    )
+    offenders = {
+        path: found
+        for path, tree in modules(HARNESS)
+        if path.startswith(("executors/", "remote/", "power/"))
+        and (found := {name for layer in above for name in named(imports(tree), layer)})
+    }
+    assert offenders == {}
+
+
+def test_programs_that_run_on_their_own_need_the_standard_library_only() -> None:
+    """`reaper.py` must outlive the harness, `rollcall.py` runs where mtpbench may not be."""
+    for path in ("executors/reaper.py", "slurm/rollcall.py"):
+        tree = ast.parse((HARNESS / path).read_text("utf-8"))
+        assert {name.split(".")[0] for name in imports(tree)} <= sys.stdlib_module_names
 
 
 def test_the_results_folder_is_written_by_the_store_only() -> None:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtpbench.deployment import LiveDeployment, Site, meter_at
+from mtpbench.deployment import LiveDeployment, meter_at
 from mtpbench.engines.prometheus import simulated_power
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import StartError
+from mtpbench.executors.protocol import Site
 from mtpbench.load.client import drive
 from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtpbench.executors.local import LocalSite
-from mtpbench.executors.sockets import choose_port
+from mtpbench.executors.ports import choose_port
 from mtpbench.load.client import Progress
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import plan_run, run_live

@@ -42,14 +42,14 @@ INSIDE = textwrap.dedent(
     from pathlib import Path
     from mtpbench.deployment import LiveDeployment
     from mtpbench.errors import StartError
-    from mtpbench.executors import slurm as executor
-    from mtpbench.executors.slurm import SlurmSite
-    from mtpbench.executors.steps import StepOptions, Steps
+    from mtpbench.slurm import executor as executor
+    from mtpbench.slurm.executor import SlurmSite
+    from mtpbench.slurm.steps import StepOptions
     from mtpbench.power.energy import measure_energy
     from mtpbench.power.meter import Meter
     from mtpbench.records import Deployment, File, Probe, Process
     from mtpbench.window import Window
-    from mtpbench.slurm.job import allocation_here
+    from mtpbench.slurm.allocation import allocation_here
 
     SERVER = '''
     import http.server, os, signal, sys

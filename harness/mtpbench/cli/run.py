@@ -14,15 +14,16 @@ from rich.console import Console
 
 from mtpbench import run as running
 from mtpbench.cli.progress import RunView
-from mtpbench.deployment import Site
 from mtpbench.errors import InputError, RunError, SchemaError, StoreError
 from mtpbench.executors.local import LocalSite
-from mtpbench.executors.slurm import SlurmSite
-from mtpbench.executors.sockets import choose_port
+from mtpbench.executors.ports import choose_port
+from mtpbench.executors.protocol import Site
 from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
 from mtpbench.records import Point
+from mtpbench.slurm.allocation import allocation_here
 from mtpbench.slurm.cluster import load_cluster
-from mtpbench.slurm.job import allocation_here, step_options
+from mtpbench.slurm.executor import SlurmSite
+from mtpbench.slurm.steps import StepOptions
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench.virtual_run import run_virtual
@@ -137,7 +138,7 @@ def _site(executor: str, cluster: str | None, port: int | None) -> Site:
         return LocalSite(port)
     if executor == "slurm":
         profile = load_cluster(cluster) if cluster is not None else None
-        return SlurmSite(allocation_here(os.environ), step_options(profile), port)
+        return SlurmSite(allocation_here(os.environ), StepOptions.of(profile), port)
     raise InputError(f"unknown executor {executor!r}; known: local, slurm")
 
 

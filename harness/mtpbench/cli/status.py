@@ -18,10 +18,10 @@ from mtpbench.cli.progress import summary
 from mtpbench.cli.run import RESULTS, ResultsOption, SweepArgument
 from mtpbench.errors import RunError
 from mtpbench.records import Point
-from mtpbench.slurm.commands import Slurm
-from mtpbench.slurm.fate import Fate, JobFiles, tell
+from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.journal import Journal
-from mtpbench.slurm.states import JobSight
+from mtpbench.slurm.outcome import JobFiles, JobOutcome, judge_job
+from mtpbench.slurm.states import JobStatus
 from mtpbench.slurm.submission import look_again
 from mtpbench.store import StoredSweep, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
@@ -56,20 +56,20 @@ class Picture:
     """A sweep at one moment.
 
     Args:
-        jobs: the fate of each deployment that was ever submitted, by key.
+        jobs: the outcome of each deployment that was ever submitted, by key.
         trouble: why Slurm could not be asked; None where it was, or where nothing was submitted.
     """
 
     sweep: Sweep
     stored: StoredSweep
-    jobs: Mapping[str, Fate]
+    jobs: Mapping[str, JobOutcome]
     journal: Journal
     trouble: str | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a job may still measure something."""
-        return any(fate.state in ("pending", "running", "unknown") for fate in self.jobs.values())
+        return any(outcome.state in ("pending", "running", "unknown") for outcome in self.jobs.values())
 
 
 def _show(console: Console, sweep: Sweep, directory: Path, watch: bool) -> None:
@@ -92,7 +92,7 @@ class _View:
         self.sweep, self.directory = sweep, directory
         self.journal, self.slurm = Journal(directory), Slurm()
         self._asked_at = -SLURM_EVERY_S
-        self._sights: Mapping[str, JobSight] | None = None
+        self._statuses: Mapping[str, JobStatus] | None = None
         self._trouble: str | None = None
 
     def look(self) -> Picture:
@@ -105,17 +105,19 @@ class _View:
         return Picture(
             sweep=self.sweep,
             stored=read_sweep(self.directory),
-            jobs={key: tell(key, one, self._files(key), self._sights, now) for key, one in newest.items()},
+            jobs={
+                key: judge_job(key, one, self._files(key), self._statuses, now) for key, one in newest.items()
+            },
             journal=self.journal,
             trouble=self._trouble,
         )
 
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
-        self._sights, self._trouble = None, self.slurm.available()
+        self._statuses, self._trouble = None, self.slurm.available()
         if self._trouble is None:
             try:
-                _, self._sights = look_again(self.journal, self.slurm)
+                _, self._statuses = look_again(self.journal, self.slurm)
             except RunError as error:
                 self._trouble = str(error)
 
@@ -155,33 +157,40 @@ def _state(picture: Picture, point: Point) -> tuple[str, str]:
     if point.id in picture.stored.damaged:
         return "damaged", f"{picture.stored.damaged[point.id]}; running again measures it anew"
     if stored is None:
-        fate = picture.jobs.get(point.deployment_key)
-        waiting = fate is not None and fate.state in ("pending", "running", "unknown")
-        return (fate.state if fate is not None and waiting else "missing"), ""
+        outcome = picture.jobs.get(point.deployment_key)
+        waiting = outcome is not None and outcome.state in ("pending", "running", "unknown")
+        return (outcome.state if outcome is not None and waiting else "missing"), ""
     if stored.result.valid:
         return "valid", summary(stored.result)
     return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in stored.result.reasons)
 
 
 def _jobs(picture: Picture) -> FittedTable:
-    fates = list(picture.jobs.items())
+    outcomes = list(picture.jobs.items())
     table = Table(
         title=f"{picture.stored.info.name}: jobs",
         headers=("deployment", "job", "state"),
-        rows=tuple((key, fate.job or "", fate.words) for key, fate in fates),
+        rows=tuple((key, outcome.job_id or "", outcome.text) for key, outcome in outcomes),
         text_columns=3,
     )
-    styles = {(row, 2): _STYLES[fate.state] for row, (_, fate) in enumerate(fates) if fate.state in _STYLES}
+    styles = {
+        (row, 2): _STYLES[outcome.state]
+        for row, (_, outcome) in enumerate(outcomes)
+        if outcome.state in _STYLES
+    }
     return FittedTable(table, styles, elsewhere="")
 
 
 def _logs(picture: Picture) -> Sequence[RenderableType]:
     """The last lines of what failed: most causes stand there."""
     parts = []
-    for key, fate in picture.jobs.items():
-        lines = picture.journal.log_tail(fate.job, LOG_LINES) if fate.look_at_log and fate.job else ()
+    for key, outcome in picture.jobs.items():
+        if not outcome.show_log or outcome.job_id is None:
+            continue
+        lines = picture.journal.log_tail(outcome.job_id, LOG_LINES)
         if lines:
-            parts.append(Text("\n".join([f"{key}, job {fate.job}:", *(f"  | {line}" for line in lines)])))
+            head = f"{key}, job {outcome.job_id}:"
+            parts.append(Text("\n".join([head, *(f"  | {line}" for line in lines)])))
     return parts
 
 

@@ -15,8 +15,8 @@ from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
 from mtpbench.run import plan_run
+from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster import ClusterProfile, load_cluster
-from mtpbench.slurm.commands import Slurm
 from mtpbench.slurm.journal import Journal
 from mtpbench.slurm.submission import (
     Batch,
@@ -102,8 +102,8 @@ def cancel(
     journal, slurm = Journal(results / loaded.info.name), Slurm()
     if why_not := slurm.available():
         raise InputError(why_not)
-    submissions, sights = look_again(journal, slurm)
-    live = live_jobs(submissions, sights)
+    submissions, statuses = look_again(journal, slurm)
+    live = live_jobs(submissions, statuses)
     if not live:
         typer.echo(f"{loaded.info.name}: no job is pending or running")
         return

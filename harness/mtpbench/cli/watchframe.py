@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mtpbench.cli.watchtable import table_lines
 from mtpbench.progress import RunProgress
-from mtpbench.slurm.fate import STALE_S, JobFiles
+from mtpbench.slurm.outcome import STALE_S, JobFiles
 from mtpbench.watch.left import Left, find_left
 from mtpbench.watch.picture import Picture, next_of_ladder, seconds_of
 from mtpbench_analysis.chart.content import Series

@@ -1,1 +1,1 @@
-"""Where a described process runs: `local` (process groups on this machine); Slurm steps come beside it."""
+"""Where a described process runs: `local` is this machine; Slurm jobs are in `slurm.executor`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mtpbench.errors import StartError
 from mtpbench.executors import reaper
-from mtpbench.executors.sockets import HOST, choose_port, listens_in_group
+from mtpbench.executors.ports import HOST, choose_ports, listens_in_group
 from mtpbench.placeholders import Placement, resolve
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
@@ -133,17 +133,10 @@ class LocalExecutor:
         Raises:
             PortInUse: the front's port was asked for by number and is taken.
         """
-        ports: dict[tuple[str, str], int] = {}
-        for process in deployment.processes:
-            for name in process.ports:
-                is_front = (process.name, name) == (deployment.front, deployment.front_port)
-                port = choose_port(self._front_port if is_front else None)
-                while port in ports.values():
-                    port = choose_port()
-                ports[process.name, name] = port
+        hosts = {process.name: HOST for process in deployment.processes}
         return Placement(
-            hosts={process.name: HOST for process in deployment.processes},
-            ports=ports,
+            hosts=hosts,
+            ports=choose_ports(deployment, hosts, self._front_port),
             directory=str(self.directory),
             python=sys.executable,
             environment=os.environ,

@@ -1,64 +1,101 @@
-"""Ports on the nodes of a Slurm job: no two alike, none that another job of the same node would choose."""
+"""Free ports, here and on the nodes of a Slurm job, and whose a port is that answers (Linux /proc)."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from mtpbench.errors import PortInUse
 from mtpbench.records import Deployment
 
-FIRST_PORT, LAST_PORT = 20_000, 32_767
-"""Where ports are looked for: below those that Linux gives to clients, and within signed 16 bits (Dynamo)."""
+HOST = "127.0.0.1"
+FREE_PORTS = range(20_000, 32_768)
+"""Where free ports are looked for: below those that Linux gives to clients, so that none is lost between the
+choice and the server's start, and none above the signed 16 bits of Dynamo's DYN_SYSTEM_PORT."""
 PORT_BLOCK = 128
 """Ports of one job: jobs of neighbouring numbers that share a node don't meet."""
 PROBE_S = 0.3
+_LISTEN = "0A"
 
 
 def port_block(raw_id: str) -> range:
     """The ports of a job, by its number."""
-    blocks = (LAST_PORT + 1 - FIRST_PORT) // PORT_BLOCK
-    first = FIRST_PORT + int(raw_id) % blocks * PORT_BLOCK
+    blocks = len(FREE_PORTS) // PORT_BLOCK
+    first = FREE_PORTS.start + int(raw_id) % blocks * PORT_BLOCK
     return range(first, first + PORT_BLOCK)
 
 
+def choose_port(wanted: int | None = None) -> int:
+    """A free port of this machine, or `wanted` if it is free.
+
+    Raises:
+        PortInUse: `wanted` is taken, or none is free.
+    """
+    if wanted is None:
+        return _next_free(_search(FREE_PORTS), HOST, set())
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except (OSError, OverflowError) as error:
+            raise PortInUse(
+                f"port {wanted} on {HOST} can't be had ({getattr(error, 'strerror', error)}); "
+                "stop what listens there, or choose another"
+            ) from error
+    return wanted
+
+
 def choose_ports(
-    deployment: Deployment, hosts: Mapping[str, str], block: range, front_port: int | None = None
+    deployment: Deployment,
+    hosts: Mapping[str, str],
+    front_port: int | None = None,
+    block: range = FREE_PORTS,
 ) -> dict[tuple[str, str], int]:
-    """A port for each that a process listens on: no two alike in a job, none that is seen to be taken.
+    """A port for each that a process listens on: no two alike, none that is seen to be taken.
 
     Nodes are probed from here, each by its address, so that this holds where "nodes" are one machine too.
+
+    Args:
+        deployment: the processes.
+        hosts: the address of each.
+        front_port: the number of the front's port, or None for a free one.
+        block: where free ports are looked for first.
 
     Raises:
         PortInUse: the front's port was asked for by number and is taken, or too many are.
     """
-    start = random.randrange(len(block))
-    numbers = [
-        *block[start:],
-        *block[:start],
-        *range(block.stop, LAST_PORT + 1),
-        *range(FIRST_PORT, block[0]),
-    ]
-    free = iter(number for number in numbers if number != front_port)
+    free = (number for number in _search(block) if number != front_port)
     silent: set[str] = set()
     ports: dict[tuple[str, str], int] = {}
     for process in deployment.processes:
         host = hosts[process.name]
         for name in process.ports:
-            if front_port is not None and (process.name, name) == (deployment.front, deployment.front_port):
-                if is_taken(host, front_port, silent):
-                    raise PortInUse(
-                        f"port {front_port} on {host} is taken; stop what listens, or choose another"
-                    )
-                ports[process.name, name] = front_port
+            is_front = (process.name, name) == (deployment.front, deployment.front_port)
+            if front_port is None or not is_front:
+                ports[process.name, name] = _next_free(free, host, silent)
                 continue
-            port = next((number for number in free if not is_taken(host, number, silent)), None)
-            if port is None:
-                raise PortInUse(f"no free port on {host} between {FIRST_PORT} and {LAST_PORT}")
-            ports[process.name, name] = port
+            if is_taken(host, front_port, silent):
+                raise PortInUse(f"port {front_port} on {host} is taken; stop what listens, or choose another")
+            ports[process.name, name] = front_port
     return ports
+
+
+def _search(block: range) -> Iterator[int]:
+    """Every port in which a free one may be found: those of a block first, from a random one on."""
+    start = random.randrange(len(block))
+    yield from (*block[start:], *block[:start])
+    yield from (*range(block.stop, FREE_PORTS.stop), *range(FREE_PORTS.start, block.start))
+
+
+def _next_free(numbers: Iterator[int], host: str, silent: set[str]) -> int:
+    port = next((number for number in numbers if not is_taken(host, number, silent)), None)
+    if port is None:
+        raise PortInUse(f"no free port on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}")
+    return port
 
 
 def is_taken(host: str, port: int, silent: set[str]) -> bool:
@@ -92,3 +129,44 @@ def _is_bound_here(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def listens_in_group(port: int, group: int) -> bool | None:
+    """Whether a process of the group listens on the port; None where /proc does not tell.
+
+    A stale server of an earlier run can answer /health on the same port: only its owner tells them apart.
+    """
+    inodes = _listening_inodes(port)
+    if not inodes:
+        return None
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            if os.getpgid(pid) == group and _sockets(pid) & inodes:
+                return True
+        except (ProcessLookupError, PermissionError, FileNotFoundError):
+            continue
+    return False
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if not Path(table).exists():
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == port:
+                inodes.add(fields[9])
+    return inodes
+
+
+def _sockets(pid: int) -> set[str]:
+    found = set()
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(handle)
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:["):
+            found.add(target[8:-1])
+    return found

@@ -1,22 +1,34 @@
 """The Slurm allocation that this process runs in: its job, its nodes, their addresses and GPUs.
 
-    Allocation.from_environment(os.environ, ask)      in a batch job, a step, or the shell of salloc
+    allocation_here(os.environ)      in a batch job, a step, or the shell of salloc
+    call_roll(allocation, …)         what each node says of itself: a short program, run once on each
 
 The environment tells the job and its nodes; `scontrol` their addresses, which is why it is asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import re
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mtpbench.errors import InputError, RunError
+from mtpbench.records import Process
+from mtpbench.slurm import rollcall
+from mtpbench.slurm.client import Slurm
+from mtpbench.slurm.steps import Step, StepOptions, srun_command
 
 Ask = Callable[[Sequence[str]], str]
 """Runs one of Slurm's programs and gives what it printed; RunError where it failed."""
 
+ROLL_CALL_TIMEOUT_S = 90.0
 PATIENCE_S = 120.0
 RETRY_S = 3.0
 """A controller that is busy or restarts answers again after a while; a job should not die of it."""
@@ -74,6 +86,17 @@ class Allocation:
             gpus_per_node=_gpus_per_node(environment, raw_id, len(nodes), ask),
             here=environment.get("SLURMD_NODENAME"),
         )
+
+
+def allocation_here(environment: Mapping[str, str]) -> Allocation:
+    """The allocation that this process runs in.
+
+    Raises:
+        InputError: it runs in none.
+        RunError: Slurm does not answer.
+    """
+    slurm = Slurm(environment)
+    return Allocation.from_environment(environment, lambda argv: slurm.ask(*argv))
 
 
 def job_id_of(environment: Mapping[str, str]) -> str:
@@ -172,3 +195,101 @@ def _patiently(ask: Ask, words: Sequence[str]) -> str:
             if time.monotonic() > deadline:
                 raise
         time.sleep(RETRY_S)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """A node as it answered the roll call: its name, its address, and the GPUs that a step sees there."""
+
+    name: str
+    address: str
+    visible_gpus: tuple[str, ...]
+
+
+def call_roll(
+    allocation: Allocation, options: StepOptions, slurm: Slurm, directory: Path
+) -> tuple[Node, ...]:
+    """Every node, asked once by a step on all of them: its address, its GPUs, whether it sees our files.
+
+    Args:
+        allocation: the job and its nodes.
+        options: what the cluster's owner says.
+        slurm: runs the step, for this job.
+        directory: a folder that every node should see.
+
+    Raises:
+        InputError: a node does not see `directory`, or lacks the network interface.
+        RunError: a node does not answer.
+    """
+    token = secrets.token_hex(8)
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "roll-call"
+    file.write_text(token, "utf-8")
+    interface = options.interface or ""
+    text = Path(rollcall.__file__).read_text("utf-8")
+    argv = (options.python, "-I", "-c", text, str(file), token, interface)
+    process = Process(name="roll-call", role="router", argv=argv)
+    step = Step(
+        name=f"roll-call.{token}",
+        nodes=allocation.nodes,
+        process=process,
+        gpus=allocation.gpus_per_node,
+    )
+    # Without --mpi: as many tasks as nodes here are no MPI program.
+    command = srun_command(step, dataclasses.replace(options, mpi="none"))
+    answers = {a.get("node"): a for a in _answers(slurm.ask(*command, timeout_s=ROLL_CALL_TIMEOUT_S))}
+    return tuple(_node(name, answers.get(name), allocation, options, directory) for name in allocation.nodes)
+
+
+def _node(
+    name: str,
+    answer: Mapping[str, object] | None,
+    allocation: Allocation,
+    options: StepOptions,
+    directory: Path,
+) -> Node:
+    if answer is None:
+        raise RunError(f"node {name} did not answer the roll call")
+    if not answer["sees"]:
+        raise InputError(
+            f"node {name} ({answer['host']}) does not see {directory}: results have to be on a filesystem "
+            "that all nodes share; choose another --results folder"
+        )
+    if options.interface and not answer["address"]:
+        raise InputError(
+            f"node {name}: network interface {options.interface!r} has no IPv4 address "
+            f"({answer['no_address']}); set network_interface in the cluster's profile"
+        )
+    visible = str(answer["visible_gpus"] or "")
+    return Node(
+        name=name,
+        address=str(answer["address"] or allocation.addresses[name]),
+        visible_gpus=tuple(word for word in visible.split(",") if word),
+    )
+
+
+def refuse_loopback(nodes: Sequence[Node]) -> None:
+    """A node whose name means 127.0.1.1 on itself can't be reached from the others."""
+    local = [node for node in nodes if _is_loopback(node.address)]
+    if local and len(local) < len(nodes):
+        raise InputError(
+            f"node {local[0].name}: its address {local[0].address} means this machine alone; set "
+            "network_interface in the cluster's profile"
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return socket.gethostbyname(address).startswith("127.")
+    except OSError:
+        return False
+
+
+def _answers(text: str) -> list[Mapping[str, object]]:
+    found: list[Mapping[str, object]] = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            answer = json.loads(line)
+            if isinstance(answer, dict):
+                found.append(answer)
+    return found

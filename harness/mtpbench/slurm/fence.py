@@ -10,7 +10,7 @@ from typing import Literal
 
 from mtpbench.errors import StoreError
 from mtpbench.records import Point, PointResult, Provenance
-from mtpbench.slurm.commands import Slurm
+from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.journal import Attempt, JobFile, Journal
 from mtpbench.store import RawPoint, SweepStore
 
@@ -48,14 +48,14 @@ class Fence:
         """
         if not self.holds():
             return False
-        look = self._slurm.look((), (self._attempt.job_id,))
-        sight = look.sights.get(self._attempt.job_id) if look.answer == "ok" else None
-        if sight is None:
+        result = self._slurm.query((), (self._attempt.job_id,))
+        status = result.statuses.get(self._attempt.job_id) if result.answer == "ok" else None
+        if status is None:
             return True
-        if (sight.restarts or 0) > self._attempt.restart or sight.state in ("pending", "requeued"):
-            self.lost = f"Slurm has requeued the job ({sight.raw})"
-        elif sight.state not in ("running", "suspended", "unknown"):
-            self.lost, self.outcome = f"Slurm is ending the job ({sight.raw})", "stopped"
+        if (status.restarts or 0) > self._attempt.restart or status.state in ("pending", "requeued"):
+            self.lost = f"Slurm has requeued the job ({status.raw})"
+        elif status.state not in ("running", "suspended", "unknown"):
+            self.lost, self.outcome = f"Slurm is ending the job ({status.raw})", "stopped"
         return self.lost is None
 
 

@@ -11,15 +11,12 @@ import asyncio
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from mtpbench.errors import InputError, MtpbenchError, StoreError
-from mtpbench.executors.slurm import SlurmSite
-from mtpbench.executors.steps import StepOptions, ask
 from mtpbench.progress import (
     Observer,
     PointCounts,
@@ -30,45 +27,18 @@ from mtpbench.progress import (
     now_utc,
 )
 from mtpbench.run import RunPlan, plan_run, refuse_impossible, run_live
-from mtpbench.slurm.allocation import Allocation
+from mtpbench.slurm.allocation import allocation_here
+from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster import ClusterProfile
-from mtpbench.slurm.commands import Slurm, clean
+from mtpbench.slurm.executor import SlurmSite
 from mtpbench.slurm.fence import OWNER_EVERY_S, Fence, FencedStore, Outcome
 from mtpbench.slurm.journal import Attempt, Finished, Journal
+from mtpbench.slurm.steps import StepOptions
 from mtpbench.store import SweepStore, read_point
 
 STOP_SHARE = 0.7
 """Of the time between the warning and the limit: then what still hangs is cancelled."""
 FAILED_EXIT = 3
-
-
-def allocation_here(environment: Mapping[str, str]) -> Allocation:
-    """The allocation that this process runs in.
-
-    Raises:
-        InputError: it runs in none.
-        RunError: Slurm does not answer.
-    """
-    asking = clean(environment)
-    return Allocation.from_environment(environment, lambda words: ask(words, asking))
-
-
-def step_options(profile: ClusterProfile | None) -> StepOptions:
-    """What a cluster's profile says of how processes start; without one, Slurm's own ways."""
-    if profile is None:
-        return StepOptions(python=sys.executable)
-    container = profile.container
-    return StepOptions(
-        python=profile.python or sys.executable,
-        gres=profile.gres,
-        client_nodes=profile.client_nodes,
-        mpi=profile.mpi,
-        interface=profile.network_interface,
-        container=container is not None,
-        image=container.image if container else None,
-        mounts=tuple(container.mounts) if container else (),
-        container_flags=tuple(container.flags) if container else (),
-    )
 
 
 class JobRun:
@@ -159,7 +129,7 @@ class JobRun:
         written = ProgressObserver(writer, counts, observer, displaced=lambda: self.fence.lost)
         guarding = asyncio.create_task(self._guard(observer, stop))
         async with heartbeat(written), in_background(guarding):
-            site = SlurmSite(self.allocation, step_options(self.profile))
+            site = SlurmSite(self.allocation, StepOptions.of(self.profile))
             refuse_impossible(plan, site)
             store = FencedStore(Path(self.job.results), self.job, self.fence, stop)
             servers = self.journal.attempt_directory(self.attempt) / "servers"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from mtpbench.slurm.states import NEVER, JobSight, Place, State
+from mtpbench.slurm.states import NEVER, JobStatus, Place, State
 
 SQUEUE_FORMAT = (
     "JobArrayID:|,State:|,Reason:|,RestartCnt:|,exit_code:|,NodeList:|,StartTime:|,TimeLeft:|,Name:|."
@@ -69,7 +69,7 @@ _SQUEUE = re.compile(rf"{_SQUEUE_HEAD}(?P<name>.*)\|\.", re.DOTALL)
 _SQUEUE_BEGINS = re.compile(rf"(?:\A|(?<=\|\.\n))(?={_SQUEUE_HEAD})")
 
 
-def parse_squeue(text: str) -> tuple[JobSight, ...]:
+def parse_squeue(text: str) -> tuple[JobStatus, ...]:
     """Every job in the output of `squeue -h -r -O SQUEUE_FORMAT`.
 
     Raises:
@@ -98,7 +98,7 @@ def parse_places(text: str) -> dict[str, Place]:
     }
 
 
-def _squeue_sight(record: str) -> JobSight:
+def _squeue_sight(record: str) -> JobStatus:
     found = _SQUEUE.fullmatch(record)
     if found is None:
         raise Unreadable(f"squeue printed {_start(record)!r}, which is not what it was asked for")
@@ -123,7 +123,7 @@ _SCONTROL_FIELD = re.compile(r"(?:^|\s)(?P<key>[A-Za-z][\w/:.]*)=(?P<value>\S*)"
 _SCONTROL_NAME = re.compile(r"JobName=(?P<name>.*?) (?=UserId=|JobState=)", re.DOTALL)
 
 
-def parse_scontrol_jobs(text: str) -> tuple[JobSight, ...]:
+def parse_scontrol_jobs(text: str) -> tuple[JobStatus, ...]:
     """Every job in the output of `scontrol -o show job`, where an array's waiting tasks share a record.
 
     Raises:
@@ -132,13 +132,13 @@ def parse_scontrol_jobs(text: str) -> tuple[JobSight, ...]:
     if text.strip() == "No jobs in the system":
         return ()
     return tuple(
-        sight
+        status
         for record in _records(text, _SCONTROL_BEGINS, "scontrol")
-        for sight in _scontrol_sights(record.rstrip())
+        for status in _scontrol_sights(record.rstrip())
     )
 
 
-def _scontrol_sights(record: str) -> Iterator[JobSight]:
+def _scontrol_sights(record: str) -> Iterator[JobStatus]:
     named = _SCONTROL_NAME.search(record)
     rest = record if named is None else record[: named.start()] + record[named.end() :]
     # The first of a key counts: what follows the fields of interest may be a user's own text.
@@ -148,7 +148,7 @@ def _scontrol_sights(record: str) -> Iterator[JobSight]:
     if named is None or "JobState" not in fields or "ExitCode" not in fields:
         raise Unreadable(f"scontrol printed {_start(record)!r}, which is not a whole job")
     tasks = fields.get("ArrayTaskId")
-    sight = _sight(
+    status = _sight(
         job_id=fields["JobId"],
         name=named["name"],
         raw=fields["JobState"],
@@ -160,9 +160,9 @@ def _scontrol_sights(record: str) -> Iterator[JobSight]:
         failed_node=fields.get("FailedNode"),
     )
     if tasks is None:
-        yield sight
+        yield status
     else:
-        yield from (replace(sight, job_id=f"{fields['ArrayJobId']}_{task}") for task in _tasks(tasks))
+        yield from (replace(status, job_id=f"{fields['ArrayJobId']}_{task}") for task in _tasks(tasks))
 
 
 def _tasks(text: str) -> Iterator[int]:
@@ -179,7 +179,7 @@ _SACCT_BEGINS = re.compile(rf"^(?={_ID}\|[A-Z_]+[^|\n]*\|\d+:\d+\|)", re.MULTILI
 _BY = re.compile(r"CANCELLED by (\d+)")
 
 
-def parse_sacct(text: str) -> tuple[JobSight, ...]:
+def parse_sacct(text: str) -> tuple[JobStatus, ...]:
     """Every job in the output of `sacct -X -nP --duplicates -o SACCT_FORMAT`, as it stood at its end.
 
     A requeued job has a record for each of its runs; the last counts, the others are its restarts. One
@@ -188,22 +188,22 @@ def parse_sacct(text: str) -> tuple[JobSight, ...]:
     Raises:
         Unreadable: something else was printed.
     """
-    found: dict[str, JobSight] = {}
+    found: dict[str, JobStatus] = {}
     for record in _records(text, _SACCT_BEGINS, "sacct"):
-        sight = _sacct_sight(record)
-        before = found.get(sight.job_id)
-        again = before is not None and before.name == sight.name
-        found[sight.job_id] = replace(sight, restarts=(before.restarts or 0) + 1 if before and again else 0)
+        status = _sacct_sight(record)
+        before = found.get(status.job_id)
+        again = before is not None and before.name == status.name
+        found[status.job_id] = replace(status, restarts=(before.restarts or 0) + 1 if before and again else 0)
     return tuple(found.values())
 
 
-def _sacct_sight(record: str) -> JobSight:
+def _sacct_sight(record: str) -> JobStatus:
     fields = record.split("|", 5)
     if len(fields) < 6 or "|" not in fields[5]:
         raise Unreadable(f"sacct printed {_start(record)!r}, which is not what it was asked for")
     job_id, state, ending, reason, nodes, rest = fields
     by = _BY.match(state)
-    sight = _sight(
+    status = _sight(
         job_id=job_id,
         name=rest.rpartition("|")[0],
         raw=state.split()[0].rstrip("+"),
@@ -213,7 +213,7 @@ def _sacct_sight(record: str) -> JobSight:
         ending=_code_and_signal(ending),
         cancelled_by=int(by[1]) if by else None,
     )
-    return sight if sight.state in _ENDED else replace(sight, state="unknown")
+    return status if status.state in _ENDED else replace(status, state="unknown")
 
 
 def _records(text: str, begins: re.Pattern[str], program: str) -> Iterator[str]:
@@ -244,11 +244,11 @@ def _sight(
     left: str | None = None,
     failed_node: str | None = None,
     cancelled_by: int | None = None,
-) -> JobSight:
+) -> JobStatus:
     state = _STATES.get(raw, "unknown")
     code, number = ending
     over = state in _ENDED
-    return JobSight(
+    return JobStatus(
         job_id=job_id,
         name=name,
         state=state,

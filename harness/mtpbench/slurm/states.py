@@ -62,7 +62,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobSight:
+class JobStatus:
     """What Slurm says of one job or array task.
 
     Args:
@@ -104,63 +104,63 @@ class JobSight:
         return self.job_id.partition("_")[0]
 
 
-def cause(sight: JobSight) -> str | None:
+def cause(status: JobStatus) -> str | None:
     """What ended a job, or keeps it from ever starting, in words; None where all is well.
 
     A completed job and one that merely waits its turn have no cause.
     """
-    match sight.state:
+    match status.state:
         case "pending":
-            return _WAITING.get(sight.reason or "")
+            return _WAITING.get(status.reason or "")
         case "requeued":
-            return "requeued" if sight.reason is None else f"requeued ({sight.reason})"
+            return "requeued" if status.reason is None else f"requeued ({status.reason})"
         case "out_of_memory":
             return "out of memory"
         case "timeout":
-            return "time limit reached" if sight.raw == "TIMEOUT" else "deadline passed"
+            return "time limit reached" if status.raw == "TIMEOUT" else "deadline passed"
         case "node_fail":
-            return _lost_node(sight)
+            return _lost_node(status)
         case "preempted":
             return "preempted by a job of higher priority"
         case "cancelled":
-            return _cancelled(sight)
+            return _cancelled(status)
         case "failed":
-            return _failed(sight)
+            return _failed(status)
         case "unknown":
-            return f"Slurm calls it {sight.raw}"
+            return f"Slurm calls it {status.raw}"
         case _:
             return None
 
 
-def _lost_node(sight: JobSight) -> str:
-    what = "did not boot" if sight.raw == "BOOT_FAIL" else "failed"
-    if sight.failed_node:
-        return f"node {sight.failed_node} {what}"
-    if sight.nodes is None:
+def _lost_node(status: JobStatus) -> str:
+    what = "did not boot" if status.raw == "BOOT_FAIL" else "failed"
+    if status.failed_node:
+        return f"node {status.failed_node} {what}"
+    if status.nodes is None:
         return f"a node {what}"
-    several = "[" in sight.nodes or "," in sight.nodes
-    return f"one of its nodes {sight.nodes} {what}" if several else f"node {sight.nodes} {what}"
+    several = "[" in status.nodes or "," in status.nodes
+    return f"one of its nodes {status.nodes} {what}" if several else f"node {status.nodes} {what}"
 
 
-def _cancelled(sight: JobSight) -> str:
-    if sight.dependency_never:
+def _cancelled(status: JobStatus) -> str:
+    if status.dependency_never:
         return "cancelled by Slurm: a job that it depends on failed"
-    by = sight.cancelled_by
+    by = status.cancelled_by
     who = "" if by is None else " by root" if by == 0 else f" by user {by}"
     return f"cancelled{who}"
 
 
-def _failed(sight: JobSight) -> str:
+def _failed(status: JobStatus) -> str:
     # To 22.05 a script that a signal ended is a launch failure too.
-    if sight.reason in _ENDINGS and not (sight.signal and sight.reason == "JobLaunchFailure"):
-        return _ENDINGS[sight.reason]
-    if sight.signal is not None:
-        return f"killed by {_signal_name(sight.signal)}"
-    if sight.exit_code:
-        inner = sight.exit_code - 128
+    if status.reason in _ENDINGS and not (status.signal and status.reason == "JobLaunchFailure"):
+        return _ENDINGS[status.reason]
+    if status.signal is not None:
+        return f"killed by {_signal_name(status.signal)}"
+    if status.exit_code:
+        inner = status.exit_code - 128
         hint = f" (a process of it was killed by {_signal_name(inner)})" if 0 < inner < 65 else ""
-        return f"exit code {sight.exit_code}{hint}"
-    return "failed" if sight.reason is None else f"failed ({sight.reason})"
+        return f"exit code {status.exit_code}{hint}"
+    return "failed" if status.reason is None else f"failed ({status.reason})"
 
 
 def _signal_name(number: int) -> str:

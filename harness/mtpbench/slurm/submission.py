@@ -11,10 +11,10 @@ from mtpbench.errors import InputError, RunError
 from mtpbench.plan import Ladder
 from mtpbench.records import Deployment, SweepInfo, digest
 from mtpbench.slurm.batch import BatchJob, batch_text
+from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster import ClusterProfile
-from mtpbench.slurm.commands import Slurm
 from mtpbench.slurm.journal import JobFile, Journal, Submission
-from mtpbench.slurm.states import JobSight
+from mtpbench.slurm.states import JobStatus
 
 LIVE = frozenset(("pending", "running", "completing", "requeued", "suspended"))
 """States in which a job may still measure something."""
@@ -203,38 +203,38 @@ def find_lost(submission: Submission, slurm: Slurm) -> Submission:
     Raises:
         RunError: Slurm does not answer, so nobody knows whether the job exists.
     """
-    look = slurm.find_by_name(submission.name)
-    if look.answer == "failed":
+    result = slurm.find_by_name(submission.name)
+    if result.answer == "failed":
         raise RunError(
             f"sbatch failed ({submission.error or 'no answer was recorded'}) and Slurm does not answer "
-            f"({look.error}): whether job {submission.name} exists is unknown. It is journalled; run the "
+            f"({result.error}): whether job {submission.name} exists is unknown. It is journalled; run the "
             "same command again when Slurm answers, and it is looked for first"
         )
-    ids = {sight.job_id.partition("_")[0] for sight in look.sights.values()}
+    ids = {status.job_id.partition("_")[0] for status in result.statuses.values()}
     return replace(submission, job_id=max(ids, key=int)) if ids else submission
 
 
-def live_keys(submissions: Sequence[Submission], sights: Mapping[str, JobSight]) -> Mapping[str, str]:
+def live_keys(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> Mapping[str, str]:
     """By deployment key, the job that still has it: nothing may be submitted twice."""
     found: dict[str, str] = {}
     for submission in submissions:
         for key in submission.keys:
             task = submission.task_id(key)
-            if task is not None and task in sights and sights[task].state in LIVE:
+            if task is not None and task in statuses and statuses[task].state in LIVE:
                 found[key] = task
     return found
 
 
-def live_jobs(submissions: Sequence[Submission], sights: Mapping[str, JobSight]) -> set[str]:
+def live_jobs(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> set[str]:
     """Every job of the sweep that Slurm still has, the one that makes the tables too."""
-    return {task for task in _tasks(submissions) if task in sights and sights[task].state in LIVE}
+    return {task for task in _tasks(submissions) if task in statuses and statuses[task].state in LIVE}
 
 
 def _tasks(submissions: Sequence[Submission]) -> set[str]:
     return {task for one in submissions for key in one.keys or ("",) if (task := one.task_id(key))}
 
 
-def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], Mapping[str, JobSight]]:
+def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], Mapping[str, JobStatus]]:
     """All submissions of a sweep and what Slurm says of their jobs now, in one query.
 
     A submission whose answer was lost is looked for by its name first, and written down if it is found.
@@ -251,7 +251,7 @@ def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], 
     ids = _tasks(submissions)
     if not ids:
         return tuple(submissions), {}
-    look = slurm.look([one.name for one in submissions], ids)
-    if look.answer == "failed":
-        raise RunError(f"Slurm does not answer ({look.error}), so nobody knows which jobs run; try again")
-    return tuple(submissions), look.sights
+    result = slurm.query([one.name for one in submissions], ids)
+    if result.answer == "failed":
+        raise RunError(f"Slurm does not answer ({result.error}), so nobody knows which jobs run; try again")
+    return tuple(submissions), result.statuses

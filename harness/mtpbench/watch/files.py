@@ -19,8 +19,8 @@ from typing import TypeVar, cast
 from mtpbench.errors import SchemaError, StoreError
 from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
 from mtpbench.records import SweepInfo
-from mtpbench.slurm.fate import JobFiles
 from mtpbench.slurm.journal import Journal, Submission
+from mtpbench.slurm.outcome import JobFiles
 from mtpbench.store import read_point
 from mtpbench.store.reading import SWEEP_FILE, read_record
 from mtpbench.watch.picture import Holder, Picture, Planned, SeenPoint, ServerStart, State

@@ -11,8 +11,8 @@ from typing import Literal
 
 from mtpbench.progress import RunProgress
 from mtpbench.records import SweepInfo
-from mtpbench.slurm.fate import STALE_S, JobFiles
 from mtpbench.slurm.journal import Submission
+from mtpbench.slurm.outcome import STALE_S, JobFiles
 from mtpbench.store import StoredPoint
 
 State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "incomplete", "missing"]

@@ -26,8 +26,8 @@ from mtpbench.cli import main
 from mtpbench.cli.watch import View
 from mtpbench.cli.watchframe import Frame, ago, lines_of
 from mtpbench.progress import RunProgress
-from mtpbench.slurm.fate import JobFiles
 from mtpbench.slurm.journal import Attempt, Finished, Submission
+from mtpbench.slurm.outcome import JobFiles
 from mtpbench.watch.picture import Holder, Picture, SeenPoint, ServerStart
 from stored_sweep import MTP, OFF, store_point, write_sweep
 

@@ -20,8 +20,9 @@ import pytest
 from mtpbench.errors import InputError
 from mtpbench.records import Point, PointResult
 from mtpbench.slurm.cluster import ClusterProfile
-from mtpbench.slurm.job import JobRun, job_file, step_options
+from mtpbench.slurm.job import JobRun, job_file
 from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal
+from mtpbench.slurm.steps import StepOptions
 from mtpbench.store import SweepStore, read_sweep
 from mtpbench.sweep import Sweep, load_sweep
 
@@ -321,10 +322,10 @@ def test_options_of_steps_come_from_the_profile() -> None:
             "container": {"image": "/i.sqsh", "mounts": ["/m:/m"], "flags": ["--container-writable"]},
         }
     )
-    options = step_options(profile)
+    options = StepOptions.of(profile)
     assert (options.python, options.gres, options.interface) == ("/venv/bin/python", None, "ib0")
     assert (options.container, options.image, options.mounts) == (True, "/i.sqsh", ("/m:/m",))
-    assert step_options(None).python == sys.executable
+    assert StepOptions.of(None).python == sys.executable
 
 
 def start(bench: Bench) -> subprocess.Popen[str]:

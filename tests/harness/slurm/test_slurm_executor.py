@@ -21,14 +21,13 @@ from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import InputError, PortInUse, StartError
-from mtpbench.executors import slurm as executor_module
-from mtpbench.executors.nodes import Node, refuse_loopback
 from mtpbench.executors.ports import choose_ports, port_block
-from mtpbench.executors.slurm import SlurmExecutor, SlurmSite, mpi_programs
-from mtpbench.executors.steps import Step, StepOptions, srun_words
 from mtpbench.records import Container, Deployment, File, Point, PointResult, Probe, Process
 from mtpbench.run import plan_run, run_live
-from mtpbench.slurm.job import allocation_here
+from mtpbench.slurm import executor as executor_module
+from mtpbench.slurm.allocation import Node, allocation_here, refuse_loopback
+from mtpbench.slurm.executor import SlurmExecutor, SlurmSite, mpi_programs
+from mtpbench.slurm.steps import Step, StepOptions, srun_command
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import load_sweep
 
@@ -272,7 +271,7 @@ def test_a_multi_node_worker_gets_rank_leader_and_ports(write_sweep, site: Slurm
 def test_a_folder_that_nodes_do_not_share_is_said_before_anything_starts(
     executor: SlurmExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtpbench.executors.nodes.secrets.token_hex", lambda _: "other")
+    monkeypatch.setattr("mtpbench.slurm.allocation.secrets.token_hex", lambda _: "other")
     original = Path.write_text
 
     def elsewhere(path: Path, text: str, *rest: str) -> int:
@@ -315,11 +314,11 @@ def test_ports_of_a_job_are_never_alike_and_taken_ones_are_passed_over() -> None
     hosts = {process.name: "127.0.0.77" for process in made.processes}
     with socket.socket() as taken:
         taken.bind(("127.0.0.77", block[0]))
-        ports = choose_ports(made, hosts, range(block[0], block[0] + 100))
+        ports = choose_ports(made, hosts, block=range(block[0], block[0] + 100))
         assert len(set(ports.values())) == 100
         assert block[0] not in ports.values()
         with pytest.raises(PortInUse, match=f"port {block[0]} on 127.0.0.77 is taken"):
-            choose_ports(made, hosts, block, front_port=block[0])
+            choose_ports(made, hosts, block[0], block)
 
 
 def test_an_address_that_means_this_machine_alone_is_refused() -> None:
@@ -342,7 +341,7 @@ def test_engines_run_in_their_image_and_the_harness_bare() -> None:
         container=Container(image="repo#image:1"),
     )
     step = Step(name="a", nodes=("n0",), process=engine, gpus=4, visible="0,1", mounts=("/results/x y",))
-    words = srun_words(step, options)
+    words = srun_command(step, options)
     assert "--container-image=repo#image:1" in words
     assert "--container-mounts=/m:/m,/results/x y:/results/x y" in words
     assert "--container-writable" in words
@@ -350,18 +349,18 @@ def test_engines_run_in_their_image_and_the_harness_bare() -> None:
     assert not any("hidden" in word for word in words)
     bare = dataclasses.replace(engine, argv=(sys.executable, "-m", "x"), env={})
     assert not any(
-        "container" in word for word in srun_words(dataclasses.replace(step, process=bare), options)
+        "container" in word for word in srun_command(dataclasses.replace(step, process=bare), options)
     )
     own = dataclasses.replace(options, image="/images/mine.sqsh")
-    assert "--container-image=/images/mine.sqsh" in srun_words(step, own)
+    assert "--container-image=/images/mine.sqsh" in srun_command(step, own)
     with pytest.raises(InputError, match="comma or a colon"):
-        srun_words(dataclasses.replace(step, mounts=("/a,b",)), options)
+        srun_command(dataclasses.replace(step, mounts=("/a,b",)), options)
 
 
 def test_without_gres_none_is_asked_for() -> None:
     process = Process(name="a", role="decode", argv=("x",))
     step = Step(name="a", nodes=("n0",), process=process, gpus=4)
-    assert "--gres=gpu:gb200:4" in srun_words(step, dataclasses.replace(OPTIONS, gres="gpu:gb200"))
-    words = srun_words(step, dataclasses.replace(OPTIONS, gres=None))
+    assert "--gres=gpu:gb200:4" in srun_command(step, dataclasses.replace(OPTIONS, gres="gpu:gb200"))
+    words = srun_command(step, dataclasses.replace(OPTIONS, gres=None))
     assert not any(word.startswith("--gres") for word in words)
     json.dumps(words)

@@ -14,12 +14,12 @@ import pytest
 from measured import make_point
 from mtpbench.deployment import meter_at
 from mtpbench.errors import RunError
-from mtpbench.executors import slurm as executor_module
-from mtpbench.executors.slurm import SlurmSite
-from mtpbench.executors.steps import StepOptions
 from mtpbench.power.energy import measure_energy
 from mtpbench.records import Deployment, Process
-from mtpbench.slurm.job import allocation_here
+from mtpbench.slurm import executor as executor_module
+from mtpbench.slurm.allocation import allocation_here
+from mtpbench.slurm.executor import SlurmSite
+from mtpbench.slurm.steps import StepOptions
 from mtpbench.window import Window
 
 

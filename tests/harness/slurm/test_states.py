@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtpbench.slurm.listings import Unreadable, parse_places, parse_sacct, parse_scontrol_jobs, parse_squeue
-from mtpbench.slurm.states import JobSight, Place, State, cause
+from mtpbench.slurm.states import JobStatus, Place, State, cause
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "slurm"
 VERSIONS = ("22.05.8", "24.11.5")
@@ -18,12 +18,12 @@ def recorded(version: str, name: str) -> str:
     return (FIXTURES / version / name).read_text("utf-8")
 
 
-def by_name(sights: tuple[JobSight, ...]) -> dict[str, JobSight]:
-    return {sight.name: sight for sight in sights}
+def by_name(statuses: tuple[JobStatus, ...]) -> dict[str, JobStatus]:
+    return {status.name: status for status in statuses}
 
 
 @pytest.fixture(params=VERSIONS)
-def ended(request: pytest.FixtureRequest) -> dict[str, JobSight]:
+def ended(request: pytest.FixtureRequest) -> dict[str, JobStatus]:
     return by_name(parse_squeue(recorded(request.param, "squeue-ended.txt")))
 
 
@@ -46,7 +46,7 @@ def ended(request: pytest.FixtureRequest) -> dict[str, JobSight]:
     ],
 )
 def test_both_versions_of_squeue_tell_how_a_job_ended(
-    ended: dict[str, JobSight], name: str, state: State, why: str | None
+    ended: dict[str, JobStatus], name: str, state: State, why: str | None
 ) -> None:
     assert (ended[name].state, cause(ended[name])) == (state, why)
 
@@ -57,7 +57,7 @@ def test_impossible_requests_have_a_cause_in_both_versions() -> None:
     assert cause(new) == "no nodes are as it asks"
 
 
-def test_squeue_tells_restarts_and_time_left(ended: dict[str, JobSight]) -> None:
+def test_squeue_tells_restarts_and_time_left(ended: dict[str, JobStatus]) -> None:
     again, running = ended["again"], ended["requeued"]
     assert (again.restarts, running.restarts, ended["failed"].restarts) == (1, 1, 0)
     assert running.nodes == "n0"
@@ -70,27 +70,27 @@ def test_squeue_tells_restarts_and_time_left(ended: dict[str, JobSight]) -> None
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_waiting_job_has_an_estimated_start_and_a_running_one_has_not(version: str) -> None:
-    sights = by_name(parse_squeue(recorded(version, "squeue-running.txt")))
-    assert (sights["waiting"].start_estimate or "").startswith("2027-")
-    assert sights["limit"].start_estimate is None
-    assert sights["limit"].state == "running"
+    statuses = by_name(parse_squeue(recorded(version, "squeue-running.txt")))
+    assert (statuses["waiting"].start_estimate or "").startswith("2027-")
+    assert statuses["limit"].start_estimate is None
+    assert statuses["limit"].state == "running"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_requeued_job_is_still_alive(version: str) -> None:
-    sight = by_name(parse_squeue(recorded(version, "squeue-requeued.txt")))["requeued"]
-    assert (sight.state, sight.restarts) == ("completing", 1)
+    status = by_name(parse_squeue(recorded(version, "squeue-requeued.txt")))["requeued"]
+    assert (status.state, status.restarts) == ("completing", 1)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_array_tasks_are_jobs_of_their_own(version: str) -> None:
-    for sights in (
+    for statuses in (
         parse_squeue(recorded(version, "squeue-ended.txt")),
         parse_scontrol_jobs(recorded(version, "scontrol.txt")),
     ):
-        tasks = {s.job_id.partition("_")[2]: s.state for s in sights if s.name == "throttled"}
+        tasks = {s.job_id.partition("_")[2]: s.state for s in statuses if s.name == "throttled"}
         assert tasks == {"0": "running", "1": "running", "2": "pending", "3": "pending"}
-        assert {s.base_id for s in sights if s.name == ODD} == {"2"}
+        assert {s.base_id for s in statuses if s.name == ODD} == {"2"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -98,9 +98,9 @@ def test_scontrol_tells_the_same_as_squeue(version: str) -> None:
     queue = {s.job_id: s for s in parse_squeue(recorded(version, "squeue-ended.txt"))}
     shown = {s.job_id: s for s in parse_scontrol_jobs(recorded(version, "scontrol.txt"))}
     assert queue.keys() == shown.keys()
-    for job_id, sight in shown.items():
+    for job_id, status in shown.items():
         same = ("name", "state", "exit_code", "signal", "restarts", "nodes", "dependency_never")
-        assert {k: getattr(sight, k) for k in same} == {k: getattr(queue[job_id], k) for k in same}
+        assert {k: getattr(status, k) for k in same} == {k: getattr(queue[job_id], k) for k in same}
 
 
 def test_scontrol_names_the_failed_node_from_24_11_on() -> None:
@@ -110,19 +110,19 @@ def test_scontrol_names_the_failed_node_from_24_11_on() -> None:
 
 
 def test_the_history_tells_who_cancelled_and_counts_restarts() -> None:
-    sights = by_name(parse_sacct(recorded("22.05.8", "sacct.txt")))
-    assert cause(sights["cancelled"]) == "cancelled by root"
-    assert cause(sights["failed"]) == "exit code 7"
-    assert cause(sights["lost"]) == "one of its nodes n[1-2] failed"
-    assert sights["lost"].restarts == 0
-    assert sights["requeued"].restarts == 1
-    assert sights[ODD.replace('"', "`")].state == "completed"
+    statuses = by_name(parse_sacct(recorded("22.05.8", "sacct.txt")))
+    assert cause(statuses["cancelled"]) == "cancelled by root"
+    assert cause(statuses["failed"]) == "exit code 7"
+    assert cause(statuses["lost"]) == "one of its nodes n[1-2] failed"
+    assert statuses["lost"].restarts == 0
+    assert statuses["requeued"].restarts == 1
+    assert statuses[ODD.replace('"', "`")].state == "completed"
 
 
 def test_the_history_never_says_that_a_job_lives() -> None:
-    sights = by_name(parse_sacct(recorded("22.05.8", "sacct.txt")))
-    assert (sights["requeued"].state, sights["again"].state) == ("unknown", "unknown")
-    assert cause(sights["requeued"]) == "Slurm calls it RUNNING"
+    statuses = by_name(parse_sacct(recorded("22.05.8", "sacct.txt")))
+    assert (statuses["requeued"].state, statuses["again"].state) == ("unknown", "unknown")
+    assert cause(statuses["requeued"]) == "Slurm calls it RUNNING"
 
 
 @pytest.mark.parametrize("parse", [parse_squeue, parse_scontrol_jobs, parse_sacct])
@@ -141,11 +141,11 @@ def test_squeue_cut_off_anywhere_is_refused_or_lacks_only_whole_records(version:
     for end in range(1, len(text)):
         cut = text[:end]
         try:
-            sights = parse_squeue(cut)
+            statuses = parse_squeue(cut)
         except Unreadable:
             continue
         assert cut.endswith(("|.", "|.\n")), cut[-40:]
-        assert sights == whole[: len(sights)] or cut.endswith("|.")
+        assert statuses == whole[: len(statuses)] or cut.endswith("|.")
 
 
 def test_a_banner_before_the_records_is_refused() -> None:
@@ -165,20 +165,20 @@ def test_a_banner_before_the_records_is_refused() -> None:
     ],
 )
 def test_times_left_in_seconds(text: str, seconds: float | None) -> None:
-    (sight,) = parse_squeue(f"5|RUNNING|None|0|0|n0|2026-11-24T07:54:53|{text}|x|.\n")
-    assert sight.time_left_s == seconds
+    (status,) = parse_squeue(f"5|RUNNING|None|0|0|n0|2026-11-24T07:54:53|{text}|x|.\n")
+    assert status.time_left_s == seconds
 
 
 def test_the_tasks_of_an_array_are_unfolded_and_a_list_cut_short_is_refused() -> None:
     record = "JobId=9 ArrayJobId=9 ArrayTaskId={} JobName=x UserId=u(1) JobState=PENDING ExitCode=0:0 \n"
-    ids = [sight.job_id for sight in parse_scontrol_jobs(record.format("0-4:2,7%2"))]
+    ids = [status.job_id for status in parse_scontrol_jobs(record.format("0-4:2,7%2"))]
     assert ids == ["9_0", "9_2", "9_4", "9_7"]
     with pytest.raises(Unreadable, match="cuts long lists"):
         parse_scontrol_jobs(record.format("0,2,4,..."))
 
 
 @pytest.mark.parametrize(
-    ("sight", "words"),
+    ("status", "words"),
     [
         ({"state": "out_of_memory", "raw": "OUT_OF_MEMORY", "signal": 125}, "out of memory"),
         ({"state": "node_fail", "raw": "NODE_FAIL", "nodes": "n3"}, "node n3 failed"),
@@ -202,8 +202,8 @@ def test_the_tasks_of_an_array_are_unfolded_and_a_list_cut_short_is_refused() ->
         ({"state": "unknown", "raw": "EXPEDITING"}, "Slurm calls it EXPEDITING"),
     ],
 )
-def test_causes_that_could_not_be_recorded(sight: dict[str, object], words: str | None) -> None:
-    assert cause(JobSight(job_id="1", name="x", **sight)) == words  # type: ignore[arg-type]
+def test_causes_that_could_not_be_recorded(status: dict[str, object], words: str | None) -> None:
+    assert cause(JobStatus(job_id="1", name="x", **status)) == words  # type: ignore[arg-type]
 
 
 def test_places_in_the_queue_are_those_of_jobs_that_wait_their_turn() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtpbench.errors import RunError
-from mtpbench.slurm.commands import Look, Slurm, clean
+from mtpbench.slurm.client import QueryResult, Slurm, clean
 from mtpbench.slurm.states import Place
 
 OUTAGES = (
@@ -98,23 +98,23 @@ def test_words_and_the_script_reach_sbatch_as_they_are(play: Play, tmp_path: Pat
     assert words == ["--parsable", '--comment="q"\n`y`', "/a b/$(x)'.sh"]
 
 
-# --- look: three answers ---
+# --- query: three answers ---
 
 
 def test_look_sees_whole_arrays_tasks_and_jobs_in_one_query(play: Play, tmp_path: Path) -> None:
     listing = rows(
         ("5_0", "RUNNING", "a"), ("5_1", "PENDING", "a"), ("6", "FAILED", "b"), ("7", "RUNNING", "x")
     )
-    look = play(squeue=listing).look(["a", "b"], ["5", "6"])
-    assert look.answer == "ok"
-    assert {job: sight.state for job, sight in look.sights.items()} == {
+    result = play(squeue=listing).query(["a", "b"], ["5", "6"])
+    assert result.answer == "ok"
+    assert {job: status.state for job, status in result.statuses.items()} == {
         "5_0": "running",
         "5_1": "pending",
         "6": "failed",
     }
     # The second one asks where the waiting task stands.
     assert (calls(tmp_path, "squeue"), calls(tmp_path, "scontrol")) == (2, 0)
-    play(squeue=rows(("5_0", "RUNNING", "a"))).look(["a"], ["5"])
+    play(squeue=rows(("5_0", "RUNNING", "a"))).query(["a"], ["5"])
     assert calls(tmp_path, "squeue") == 3
 
 
@@ -122,33 +122,33 @@ def test_waiting_jobs_have_a_place_where_slurm_tells_it(play: Play) -> None:
     listing = rows(("5", "PENDING", "a"))
     places = "printf '9|7|batch|Priority|.\\n5|3|batch|Priority|.\\n'"
     told = play(squeue=f'case "$*" in *PriorityLong*) {places}; exit;; esac\n{listing}')
-    assert told.look(["a"], ["5"]).sights["5"].place == Place(number=2, of=2, partition="batch")
+    assert told.query(["a"], ["5"]).statuses["5"].place == Place(number=2, of=2, partition="batch")
     silent = play(squeue=f'case "$*" in *PriorityLong*) exit 1;; esac\n{listing}')
-    look = silent.look(["a"], ["5"])
-    assert (look.answer, look.sights["5"].place) == ("ok", None)
+    result = silent.query(["a"], ["5"])
+    assert (result.answer, result.statuses["5"].place) == ("ok", None)
 
 
 @pytest.mark.parametrize("text", OUTAGES)
 def test_an_outage_is_a_failed_query_and_never_an_absent_job(play: Play, text: str) -> None:
     slurm = play(squeue=fails(text), scontrol=fails(UNKNOWN), sacct=DISABLED)
-    for look in (slurm.look(["a"], ["5"]), slurm.find_by_name("a")):
-        assert look == Look(answer="failed", error=text)
+    for result in (slurm.query(["a"], ["5"]), slurm.find_by_name("a")):
+        assert result == QueryResult(answer="failed", error=text)
 
 
 @pytest.mark.parametrize("text", OUTAGES)
 def test_an_outage_between_two_queries_is_a_failed_query(play: Play, text: str) -> None:
-    look = play(squeue="true", scontrol=fails(text)).look(["a"], ["5"])
-    assert (look.answer, look.error) == ("failed", text)
+    result = play(squeue="true", scontrol=fails(text)).query(["a"], ["5"])
+    assert (result.answer, result.error) == ("failed", text)
 
 
 def test_a_job_that_the_controller_does_not_know_is_absent(play: Play) -> None:
-    look = play(squeue="true", scontrol=fails(UNKNOWN), sacct=DISABLED).look(["a"], ["5"])
-    assert look == Look(answer="ok")
+    result = play(squeue="true", scontrol=fails(UNKNOWN), sacct=DISABLED).query(["a"], ["5"])
+    assert result == QueryResult(answer="ok")
 
 
 def test_a_hanging_squeue_is_a_failed_query(play: Play) -> None:
-    look = play(timeout_s=0.3, squeue="sleep 60").look(["a"], ["5"])
-    assert (look.answer, look.error) == ("failed", "squeue did not answer within 0.3 s")
+    result = play(timeout_s=0.3, squeue="sleep 60").query(["a"], ["5"])
+    assert (result.answer, result.error) == ("failed", "squeue did not answer within 0.3 s")
 
 
 @pytest.mark.parametrize(
@@ -162,39 +162,39 @@ def test_a_hanging_squeue_is_a_failed_query(play: Play) -> None:
     ],
 )
 def test_output_that_cannot_be_read_is_a_failed_query(play: Play, script: str) -> None:
-    look = play(squeue=script, scontrol=fails(UNKNOWN), sacct=DISABLED).look(["a"], ["5"])
-    assert look.answer == "failed"
-    assert look.error
+    result = play(squeue=script, scontrol=fails(UNKNOWN), sacct=DISABLED).query(["a"], ["5"])
+    assert result.answer == "failed"
+    assert result.error
 
 
 def test_a_missing_program_is_a_failed_query(play: Play) -> None:
-    assert play().look(["a"], ["5"]) == Look(answer="failed", error="no squeue on this machine")
+    assert play().query(["a"], ["5"]) == QueryResult(answer="failed", error="no squeue on this machine")
 
 
 def test_a_program_that_cannot_be_started_is_a_failed_query(play: Play, tmp_path: Path) -> None:
     slurm = play(squeue="true")
     (tmp_path / "bin" / "squeue").write_bytes(b"\x7fELF nonsense")
-    look = slurm.look(["a"], ["5"])
-    assert look.answer == "failed"
-    assert "could not be started" in (look.error or "")
+    result = slurm.query(["a"], ["5"])
+    assert result.answer == "failed"
+    assert "could not be started" in (result.error or "")
 
 
 def test_names_that_are_no_utf8_are_read_and_belong_to_others(play: Play) -> None:
     row = "printf '5|RUNNING|None|0|0|n0|N/A|9:00|\\377\\376|.\\n6|RUNNING|None|0|0|n0|N/A|9:00|a|.\\n'"
-    look = play(squeue=row).look(["a"], ["6"])
-    assert list(look.sights) == ["6"]
+    result = play(squeue=row).query(["a"], ["6"])
+    assert list(result.statuses) == ["6"]
 
 
 def test_an_id_that_came_round_again_for_another_job_is_absent(play: Play) -> None:
     listing = rows(("5", "RUNNING", "other"))
     slurm = play(squeue=listing, scontrol=fails(UNKNOWN), sacct="echo '5|COMPLETED|0:0|None|n0|a|c'")
-    assert slurm.look(["a"], ["5"]).sights["5"].state == "completed"
+    assert slurm.query(["a"], ["5"]).statuses["5"].state == "completed"
 
 
 def test_a_job_of_another_user_is_seen(play: Play) -> None:
     shown = "echo 'JobId=5 JobName=a UserId=u(1) JobState=RUNNING Reason=None Restarts=2 ExitCode=0:0 '"
-    look = play(squeue="true", scontrol=shown).look(["a"], ["5"])
-    assert (look.sights["5"].state, look.sights["5"].restarts) == ("running", 2)
+    result = play(squeue="true", scontrol=shown).query(["a"], ["5"])
+    assert (result.statuses["5"].state, result.statuses["5"].restarts) == ("running", 2)
 
 
 def test_the_history_is_asked_once_for_all_that_the_controller_forgot(play: Play, tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def test_the_history_is_asked_once_for_all_that_the_controller_forgot(play: Play
         scontrol=fails(UNKNOWN),
         sacct="echo '5_0|TIMEOUT|0:0|None|n0|a|c\n6|CANCELLED by 7|0:0|None|n0|b|c'",
     )
-    look = slurm.look(["a", "b"], ["5_0", "5_1", "6"])
-    assert {job: sight.state for job, sight in look.sights.items()} == {
+    result = slurm.query(["a", "b"], ["5_0", "5_1", "6"])
+    assert {job: status.state for job, status in result.statuses.items()} == {
         "5_0": "timeout",
         "5_1": "running",
         "6": "cancelled",
@@ -214,18 +214,18 @@ def test_the_history_is_asked_once_for_all_that_the_controller_forgot(play: Play
 
 @pytest.mark.parametrize("script", [fails("sacct: error: Unable to connect to slurmdbd"), "echo nonsense"])
 def test_a_history_that_fails_leaves_a_job_absent_and_says_so(play: Play, script: str) -> None:
-    look = play(squeue="true", scontrol=fails(UNKNOWN), sacct=script).look(["a"], ["5"])
-    assert (look.answer, dict(look.sights)) == ("ok", {})
-    assert look.error
+    result = play(squeue="true", scontrol=fails(UNKNOWN), sacct=script).query(["a"], ["5"])
+    assert (result.answer, dict(result.statuses)) == ("ok", {})
+    assert result.error
 
 
 def test_without_sacct_a_job_that_was_forgotten_is_absent(play: Play) -> None:
-    assert play(squeue="true", scontrol=fails(UNKNOWN)).look(["a"], ["5"]) == Look(answer="ok")
+    assert play(squeue="true", scontrol=fails(UNKNOWN)).query(["a"], ["5"]) == QueryResult(answer="ok")
 
 
 def test_nothing_asked_is_nothing_run(play: Play, tmp_path: Path) -> None:
     slurm = play(squeue="true", scancel="true")
-    assert slurm.look([], []) == Look(answer="ok")
+    assert slurm.query([], []) == QueryResult(answer="ok")
     assert slurm.cancel([]) is None
     assert calls(tmp_path, "squeue") + calls(tmp_path, "scancel") == 0
 
@@ -235,18 +235,18 @@ def test_nothing_asked_is_nothing_run(play: Play, tmp_path: Path) -> None:
 
 def test_a_job_is_found_by_its_exact_name(play: Play) -> None:
     slurm = play(squeue=rows(("5", "RUNNING", "a"), ("6", "RUNNING", "ab"), ("7", "FAILED", "a")))
-    assert set(slurm.find_by_name("a").sights) == {"5", "7"}
+    assert set(slurm.find_by_name("a").statuses) == {"5", "7"}
 
 
 def test_a_name_is_looked_for_again_before_it_is_called_absent(play: Play, tmp_path: Path) -> None:
     late = f"[ $(wc -l < {tmp_path}/squeue.calls) -lt 2 ] || {rows(('5', 'PENDING', 'a'))}"
-    assert set(play(settle_s=0.05, squeue=late).find_by_name("a").sights) == {"5"}
+    assert set(play(settle_s=0.05, squeue=late).find_by_name("a").statuses) == {"5"}
     assert calls(tmp_path, "squeue") == 2
 
 
 def test_the_history_finds_a_name_that_the_controller_forgot(play: Play) -> None:
     slurm = play(squeue="true", sacct="echo '5|COMPLETED|0:0|None|n0|a|c'")
-    assert slurm.find_by_name("a").sights["5"].state == "completed"
+    assert slurm.find_by_name("a").statuses["5"].state == "completed"
 
 
 # --- the rest ---

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.journal import Attempt, Finished, Submission
-from mtpbench.slurm.states import JobSight, cause
+from mtpbench.slurm.states import JobStatus, cause
 
 STALE_S = 60.0
 """A running job that has said nothing for so long is no longer believed without saying so."""
@@ -32,107 +32,107 @@ class JobFiles:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fate:
+class JobOutcome:
     """How a deployment stands.
 
     Args:
-        job: the id of its newest job; None before the first.
+        job_id: of its newest job; None before the first.
         state: `not submitted`, `lost`, `pending`, `running`, `done`, `stopped`, `failed` or `unknown`.
-        words: the same for a reader, with the cause or the progress.
-        look_at_log: whether the job's log is worth showing.
+        text: the same for a reader, with the cause or the progress.
+        show_log: whether the job's log is worth showing.
     """
 
-    job: str | None
+    job_id: str | None
     state: str
-    words: str
-    look_at_log: bool = False
+    text: str
+    show_log: bool = False
 
 
-def tell(
+def judge_job(
     key: str,
     submission: Submission | None,
     files: JobFiles | None,
-    sights: Mapping[str, JobSight] | None,
+    statuses: Mapping[str, JobStatus] | None,
     now: datetime,
-) -> Fate:
-    """The fate of one deployment.
+) -> JobOutcome:
+    """Says how one deployment stands.
 
     Args:
         key: the deployment's.
         submission: its newest.
         files: of its newest attempt.
-        sights: what Slurm says of all jobs; None where it does not answer.
+        statuses: what Slurm says of all jobs; None where it does not answer.
         now: for ages; with a time zone.
     """
     if submission is None:
-        return Fate(job=None, state="not submitted", words="not submitted")
+        return JobOutcome(job_id=None, state="not submitted", text="not submitted")
     job = submission.task_id(key)
     if job is None:
         why = submission.error or "no answer was recorded"
-        return Fate(job=None, state="lost", words=f"submission failed: {why}")
+        return JobOutcome(job_id=None, state="lost", text=f"submission failed: {why}")
     files = files if files is not None and _of_this_job(files.attempt, job) else None
     if files is not None and files.finished is not None:
         return _finished(job, files.finished)
-    if sights is None:
+    if statuses is None:
         return _unheard(job, files, now)
-    sight = sights.get(job)
-    if sight is None:
+    status = statuses.get(job)
+    if status is None:
         return _vanished(job, files)
-    if sight.state in ("pending", "requeued", "suspended"):
-        return Fate(job=job, state="pending", words=_pending(sight))
-    if sight.state in ("running", "completing"):
-        return Fate(job=job, state="running", words=_running(sight, files, now))
-    words = cause(sight) or sight.raw.lower().replace("_", " ")
-    return Fate(job=job, state="failed", words=words, look_at_log=True)
+    if status.state in ("pending", "requeued", "suspended"):
+        return JobOutcome(job_id=job, state="pending", text=_pending(status))
+    if status.state in ("running", "completing"):
+        return JobOutcome(job_id=job, state="running", text=_running(status, files, now))
+    text = cause(status) or status.raw.lower().replace("_", " ")
+    return JobOutcome(job_id=job, state="failed", text=text, show_log=True)
 
 
 def _of_this_job(attempt: Attempt, job: str) -> bool:
     return attempt.job_id == job
 
 
-def _finished(job: str, finished: Finished) -> Fate:
+def _finished(job: str, finished: Finished) -> JobOutcome:
     counts = f"{finished.points_valid} valid, {finished.points_invalid} invalid, {finished.points_left} left"
     detail = f": {finished.detail}" if finished.detail else ""
-    return Fate(
-        job=job,
+    return JobOutcome(
+        job_id=job,
         state="stopped" if finished.outcome == "superseded" else finished.outcome,
-        words=f"{_OUTCOMES[finished.outcome]} ({counts}){detail}",
-        look_at_log=finished.outcome == "failed",
+        text=f"{_OUTCOMES[finished.outcome]} ({counts}){detail}",
+        show_log=finished.outcome == "failed",
     )
 
 
-def _unheard(job: str, files: JobFiles | None, now: datetime) -> Fate:
+def _unheard(job: str, files: JobFiles | None, now: datetime) -> JobOutcome:
     said = _progress(files, now) if files is not None else "no attempt has started yet"
-    return Fate(job=job, state="unknown", words=f"Slurm does not answer; {said}")
+    return JobOutcome(job_id=job, state="unknown", text=f"Slurm does not answer; {said}")
 
 
-def _vanished(job: str, files: JobFiles | None) -> Fate:
+def _vanished(job: str, files: JobFiles | None) -> JobOutcome:
     """Slurm forgets jobs that ended; one that left no last word was killed."""
     if files is None:
-        words = f"Slurm no longer knows job {job}, and it never started: cancelled, or asked the impossible"
+        text = f"Slurm no longer knows job {job}, and it never started: cancelled, or asked the impossible"
     else:
-        words = f"Slurm no longer knows job {job}, and it left no last word: it was killed"
-    return Fate(job=job, state="failed", words=words, look_at_log=files is not None)
+        text = f"Slurm no longer knows job {job}, and it left no last word: it was killed"
+    return JobOutcome(job_id=job, state="failed", text=text, show_log=files is not None)
 
 
-def _pending(sight: JobSight) -> str:
-    if sight.dependency_never:
+def _pending(status: JobStatus) -> str:
+    if status.dependency_never:
         return "pending for ever: a job that it waits for failed; `mtpbench cancel`, then submit again"
-    text: str = "requeued" if sight.state == "requeued" or (sight.restarts or 0) > 0 else sight.state
-    if sight.reason and sight.reason != "None":
-        text += f" ({sight.reason})"
-    if place := sight.place:
+    text: str = "requeued" if status.state == "requeued" or (status.restarts or 0) > 0 else status.state
+    if status.reason and status.reason != "None":
+        text += f" ({status.reason})"
+    if place := status.place:
         text += f", place {place.number} of {place.of} in {place.partition}"
-    if sight.start_estimate:
-        text += f", starts about {sight.start_estimate}"
+    if status.start_estimate:
+        text += f", starts about {status.start_estimate}"
     return text
 
 
-def _running(sight: JobSight, files: JobFiles | None, now: datetime) -> str:
-    where = f" on {sight.nodes}" if sight.nodes else ""
+def _running(status: JobStatus, files: JobFiles | None, now: datetime) -> str:
+    where = f" on {status.nodes}" if status.nodes else ""
     said = f": {_progress(files, now)}" if files is not None else ": starting"
-    again = f" (start {1 + sight.restarts})" if sight.restarts else ""
-    return f"{sight.state}{where}{again}{said}"
+    again = f" (start {1 + status.restarts})" if status.restarts else ""
+    return f"{status.state}{where}{again}{said}"
 
 
 def _progress(files: JobFiles | None, now: datetime) -> str:

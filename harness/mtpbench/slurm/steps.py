@@ -1,17 +1,18 @@
-"""Steps of a Slurm job: the words of `srun`, and the few questions that are asked of Slurm about them."""
+"""Steps of a Slurm job: the command lines of `srun`, and the few questions about steps that run."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from mtpbench.errors import InputError, RunError
 from mtpbench.provenance import looks_secret
 from mtpbench.records import Process
-from mtpbench.slurm.commands import clean
+from mtpbench.slurm.client import Slurm
+from mtpbench.slurm.cluster import ClusterProfile
 
-ASK_TIMEOUT_S = 30.0
 CONTROL_TIMEOUT_S = 10.0
 """For what is only asked while a deployment is taken down, where signals to srun do as well."""
 
@@ -42,6 +43,24 @@ class StepOptions:
     mounts: tuple[str, ...] = ()
     container_flags: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, profile: ClusterProfile | None) -> StepOptions:
+        """What a cluster's profile says; without one, Slurm's own ways."""
+        if profile is None:
+            return cls(python=sys.executable)
+        container = profile.container
+        return cls(
+            python=profile.python or sys.executable,
+            gres=profile.gres,
+            client_nodes=profile.client_nodes,
+            mpi=profile.mpi,
+            interface=profile.network_interface,
+            container=container is not None,
+            image=container.image if container else None,
+            mounts=tuple(container.mounts) if container else (),
+            container_flags=tuple(container.flags) if container else (),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
@@ -64,8 +83,8 @@ class Step:
     mounts: tuple[str, ...] = field(default=())
 
 
-def srun_words(step: Step, options: StepOptions) -> list[str]:
-    """The whole command, as words: no shell reads any of it.
+def srun_command(step: Step, options: StepOptions) -> list[str]:
+    """The whole command: no shell reads any of it.
 
     A step takes all CPUs and memory that the job has on its nodes and shares them (`--overlap`): servers, the
     router and the load client's helpers are steps of the same nodes.
@@ -99,7 +118,7 @@ def srun_words(step: Step, options: StepOptions) -> list[str]:
     return [*words, *_inner_words(step, options)]
 
 
-def helper_words(node: str, name: str, options: StepOptions, gpus: int | None) -> tuple[str, ...]:
+def helper_launch(node: str, name: str, options: StepOptions, gpus: int | None) -> tuple[str, ...]:
     """What stands before a helper's command to run it on a node, its input and output connected.
 
     Args:
@@ -172,52 +191,20 @@ def _inner_words(step: Step, options: StepOptions) -> list[str]:
     return [*prefix, *step.process.argv]
 
 
-def step_environment(environment: Mapping[str, str], raw_id: str) -> dict[str, str]:
-    """What `srun` starts with: the harness's environment, without what describes the batch job's own task."""
-    kept = {name: v for name, v in clean(environment).items() if not name.startswith(("PMI_", "PMIX_"))}
-    return {**kept, "SLURM_JOB_ID": raw_id, "PYTHONUNBUFFERED": "1"}
-
-
-def ask(words: Sequence[str], environment: Mapping[str, str], timeout_s: float = ASK_TIMEOUT_S) -> str:
-    """What one of Slurm's programs printed.
-
-    Raises:
-        RunError: it is not there, failed, or took too long.
-    """
-    try:
-        done = subprocess.run(
-            tuple(words),
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except OSError as error:
-        raise RunError(f"{words[0]} can't be run ({error.strerror})") from error
-    except subprocess.TimeoutExpired:
-        raise RunError(f"{words[0]} did not answer within {timeout_s:g} s") from None
-    if done.returncode:
-        raise RunError(f"{words[0]} ended with {done.returncode}: {done.stderr.strip() or 'it said nothing'}")
-    return done.stdout
-
-
 class Steps:
     """The steps of one job that are named so and so: which are alive, and signals to them.
 
     Nothing here raises: whatever Slurm does not answer is taken for no answer, and signals to `srun` remain.
     """
 
-    def __init__(self, raw_id: str, environment: Mapping[str, str]) -> None:
-        self._raw_id, self._environment = raw_id, environment
+    def __init__(self, slurm: Slurm, job_id: str) -> None:
+        self._slurm, self._job_id = slurm, job_id
 
-    def alive(self, names: set[str]) -> tuple[str, ...] | None:
+    def alive(self, names: Collection[str]) -> tuple[str, ...] | None:
         """The ids of the steps of these names; None where Slurm does not answer."""
-        words = ("squeue", "--steps", "--noheader", f"--jobs={self._raw_id}", "--format=%i|%j")
+        arguments = ("--steps", "--noheader", f"--jobs={self._job_id}", "--format=%i|%j")
         try:
-            text = ask(words, self._environment, CONTROL_TIMEOUT_S)
+            text = self._slurm.ask("squeue", *arguments, timeout_s=CONTROL_TIMEOUT_S)
         except RunError:
             return None
         rows = (line.strip().partition("|") for line in text.splitlines())
@@ -227,7 +214,5 @@ class Steps:
         """Send a signal to steps. scancel of 22.05 may say that it failed although it did it: not heard."""
         if not ids:
             return
-        try:
-            ask(("scancel", f"--signal={name}", *ids), self._environment, CONTROL_TIMEOUT_S)
-        except RunError:
-            return
+        with contextlib.suppress(RunError):
+            self._slurm.ask("scancel", f"--signal={name}", *ids, timeout_s=CONTROL_TIMEOUT_S)

@@ -19,23 +19,15 @@ from pathlib import Path
 from mtpbench.errors import RunError, StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.local import Reaper, last_lines, lay_down
-from mtpbench.executors.nodes import Node, call_roll, refuse_loopback
 from mtpbench.executors.ports import choose_ports, port_block
-from mtpbench.executors.steps import (
-    Step,
-    StepOptions,
-    Steps,
-    helper_words,
-    in_container,
-    srun_words,
-    step_environment,
-)
 from mtpbench.placeholders import Placement, resolve
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote.hosts import Host
-from mtpbench.slurm.allocation import Allocation
+from mtpbench.slurm.allocation import Allocation, Node, call_roll, refuse_loopback
+from mtpbench.slurm.client import Slurm
+from mtpbench.slurm.steps import Step, StepOptions, Steps, helper_launch, in_container, srun_command
 
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 8.0
@@ -87,35 +79,36 @@ class SlurmSite:
         if not held:
             raise ValueError("no_gpu: the deployment holds no GPU")
         nodes = self.roll_call(directory.resolve())
+        gpus = self.allocation.gpus_per_node
         return tuple(
             MeteredNode(
-                gpus=gpus_of_node(node, gpus, nodes[node].visible_gpus or None),
-                host=Host(
-                    name=nodes[node].name,
-                    launch=helper_words(
-                        nodes[node].name, "power-sampler", self.options, self.allocation.gpus_per_node
-                    ),
-                    directory=directory.resolve(),
-                    environment=self.environment(),
-                    python=self.options.python,
-                ),
+                gpus=gpus_of_node(number, owners, nodes[number].visible_gpus or None),
+                host=self._host(nodes[number].name, "power-sampler", gpus, directory),
             )
-            for node, gpus in sorted(held.items())
+            for number, owners in sorted(held.items())
         )
 
     def client_hosts(self, directory: Path) -> tuple[Host, ...]:
         """The nodes that only drive load, each reached by a step."""
         directory.mkdir(parents=True, exist_ok=True)
         clients = self.allocation.nodes[len(self.allocation.nodes) - self.options.client_nodes :]
-        return tuple(
-            Host(
-                name=node,
-                launch=helper_words(node, "load-client", self.options, 0),
-                directory=directory.resolve(),
-                environment=self.environment(),
-                python=self.options.python,
-            )
-            for node in clients
+        return tuple(self._host(node, "load-client", 0, directory) for node in clients)
+
+    def _host(self, node: str, step: str, gpus: int | None, directory: Path) -> Host:
+        """A node for helpers, each a step of its own.
+
+        Args:
+            node: its name.
+            step: the steps' name.
+            gpus: that helpers see: 0 for none, None to leave it to Slurm.
+            directory: seen by all nodes.
+        """
+        return Host(
+            name=node,
+            launch=helper_launch(node, step, self.options, gpus),
+            directory=directory.resolve(),
+            environment=self.slurm().environment,
+            python=self.options.python,
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -127,9 +120,9 @@ class SlurmSite:
             here = ", ".join(job.nodes[len(job.nodes) - self.options.client_nodes :])
         return (f"Slurm job {job.job_id}{restarted} on {', '.join(job.nodes)}; load from {here}",)
 
-    def environment(self) -> dict[str, str]:
-        """What `srun` and Slurm's other programs start with."""
-        return step_environment(os.environ, self.allocation.raw_id)
+    def slurm(self) -> Slurm:
+        """What runs Slurm's programs for this job."""
+        return Slurm(os.environ, job_id=self.allocation.raw_id)
 
     def roll_call(self, directory: Path) -> tuple[Node, ...]:
         """Every node, asked once by a step on all of them: its address, its GPUs, whether it sees our files.
@@ -139,7 +132,7 @@ class SlurmSite:
             RunError: a node does not answer.
         """
         if self._nodes is None:
-            self._nodes = call_roll(self.allocation, self.options, self.environment(), directory)
+            self._nodes = call_roll(self.allocation, self.options, self.slurm(), directory)
         return self._nodes
 
 
@@ -229,9 +222,8 @@ class SlurmExecutor:
         hosts = {p.name: self._nodes[p.node].address for p in deployment.processes}
         refuse_loopback(self._nodes[: deployment.nodes])
         self._programs = mpi_programs(deployment)
-        ports = choose_ports(
-            deployment, hosts, port_block(self._site.allocation.raw_id), self._site.front_port
-        )
+        block = port_block(self._site.allocation.raw_id)
+        ports = choose_ports(deployment, hosts, self._site.front_port, block)
         return Placement(
             hosts=hosts,
             ports=ports,
@@ -257,14 +249,7 @@ class SlurmExecutor:
         log = self.directory / f"{process.name}.log"
         with log.open("ab") as output:
             try:
-                popen = subprocess.Popen(
-                    srun_words(step, self._site.options),
-                    env={**self._site.environment(), **ready.env},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+                popen = self._site.slurm().start(srun_command(step, self._site.options), ready.env, output)
             except OSError as error:
                 raise StartError(f"srun can't be run ({error.strerror})", process=process.name) from error
         handle = SlurmHandle(process, step, popen, log)
@@ -279,7 +264,7 @@ class SlurmExecutor:
         itself, and then a signal that kills whoever does not handle it: what Slurm kills, it kills later.
         """
         running = [h for h in self._handles if not isinstance(h, SlurmRank)]
-        steps = Steps(self._site.allocation.raw_id, self._site.environment())
+        steps = Steps(self._site.slurm(), self._site.allocation.raw_id)
         names = {handle.step.name for handle in running}
         alive: tuple[str, ...] | None = ()
         if any(h.ended() is None for h in running):

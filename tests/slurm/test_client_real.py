@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.slurm.commands import Look, Slurm, Submitted
-from mtpbench.slurm.states import JobSight, cause
+from mtpbench.slurm.client import QueryResult, Slurm, Submitted
+from mtpbench.slurm.states import JobStatus, cause
 from slurm.cluster import PrivateSlurm, wait_until
 from slurm.guardian import left_over
 
@@ -38,10 +38,10 @@ def submit(tmp_path: Path) -> Callable[..., Submitted]:
     return make
 
 
-def see(slurm: PrivateSlurm, job_id: str) -> JobSight | None:
-    look = ours(slurm).look([], [job_id])
-    assert look.answer == "ok", look.error
-    return look.sights.get(job_id)
+def see(slurm: PrivateSlurm, job_id: str) -> JobStatus | None:
+    result = ours(slurm).query([], [job_id])
+    assert result.answer == "ok", result.error
+    return result.statuses.get(job_id)
 
 
 def watch(
@@ -51,11 +51,11 @@ def watch(
     seen: list[tuple[str, int | None]] = []
 
     def reached() -> bool:
-        sight = see(slurm, job_id)
-        assert sight is not None, f"{job_id} vanished after {seen}"
-        if not seen or seen[-1] != (sight.state, sight.restarts):
-            seen.append((sight.state, sight.restarts))
-        return sight.state in until
+        status = see(slurm, job_id)
+        assert status is not None, f"{job_id} vanished after {seen}"
+        if not seen or seen[-1] != (status.state, status.restarts):
+            seen.append((status.state, status.restarts))
+        return status.state in until
 
     wait_until(reached, f"job {job_id} to be {' or '.join(until)}; saw {seen}", limit_s, 0.1)
     return seen
@@ -76,10 +76,10 @@ def test_a_job_is_submitted_seen_and_cancelled(
     job = submit(cluster, "good", "sleep 60", "-N2", "--gpus-per-node=4", "-t", "5").job_id
     assert job
     watch(cluster, job, "running")
-    sight = see(cluster, job)
-    assert sight is not None
-    assert (sight.name, sight.nodes, sight.restarts) == ("good", "n[0-1]", 0)
-    assert 200 < (sight.time_left_s or 0) <= 300
+    status = see(cluster, job)
+    assert status is not None
+    assert (status.name, status.nodes, status.restarts) == ("good", "n[0-1]", 0)
+    assert 200 < (status.time_left_s or 0) <= 300
     assert ours(cluster).cancel([job]) is None
     watch(cluster, job, "cancelled")
     assert ours(cluster).cancel([job, "999999"]) is None, "it is gone already"
@@ -89,8 +89,8 @@ def test_odd_names_come_back_as_they_went(cluster: PrivateSlurm, submit: Callabl
     name = 'a|b $(touch x) `id` "q" \'é|.\n7|RUNNING|x'
     job = submit(cluster, name, "true").job_id
     assert job
-    assert ours(cluster).look([name], [job]).sights[job].name == name
-    assert set(ours(cluster).find_by_name(name).sights) == {job}
+    assert ours(cluster).query([name], [job]).statuses[job].name == name
+    assert set(ours(cluster).find_by_name(name).statuses) == {job}
 
 
 def test_each_task_of_an_array_is_seen(cluster: PrivateSlurm, submit: Callable[..., Submitted]) -> None:
@@ -102,14 +102,14 @@ def test_each_task_of_an_array_is_seen(cluster: PrivateSlurm, submit: Callable[.
     wait_until(
         lambda: (see(cluster, f"{job}_2") or pytest.fail("gone")).state == "running", "the next task", 20
     )
-    sights = ours(cluster).look(["array"], [job]).sights
-    assert {task: sight.state for task, sight in sights.items()} == {
+    statuses = ours(cluster).query(["array"], [job]).statuses
+    assert {task: status.state for task, status in statuses.items()} == {
         f"{job}_0": "running",
         f"{job}_1": "failed",
         f"{job}_2": "running",
         f"{job}_3": "pending",
     }
-    assert cause(sights[f"{job}_1"]) == "exit code 3"
+    assert cause(statuses[f"{job}_1"]) == "exit code 3"
     assert ours(cluster).cancel([f"{job}_0", f"{job}_3"]) is None
     watch(cluster, f"{job}_3", "cancelled")
 
@@ -139,8 +139,8 @@ def test_what_a_cluster_is(cluster: PrivateSlurm) -> None:
 
 
 def test_a_job_that_never_was_is_absent(cluster: PrivateSlurm) -> None:
-    assert ours(cluster).look(["x"], ["999999"]) == Look(answer="ok")
-    assert ours(cluster).find_by_name("no such name") == Look(answer="ok")
+    assert ours(cluster).query(["x"], ["999999"]) == QueryResult(answer="ok")
+    assert ours(cluster).find_by_name("no such name") == QueryResult(answer="ok")
 
 
 # --- a controller that does not answer ---
@@ -154,8 +154,8 @@ def test_the_job_runs_although_sbatch_failed(cluster: PrivateSlurm, submit: Call
         unknown = ours(cluster).find_by_name("lost-answer")
         assert unknown.answer == "failed", "nobody knows yet whether the job runs"
     found = ours(cluster).find_by_name("lost-answer")
-    assert [sight.name for sight in found.sights.values()] == ["lost-answer"]
-    (job,) = found.sights
+    assert [status.name for status in found.statuses.values()] == ["lost-answer"]
+    (job,) = found.statuses
     watch(cluster, job, "running")
 
 
@@ -165,7 +165,7 @@ def test_no_job_runs_when_sbatch_never_reached_the_controller(
     answer = submit(cluster, "refused", "true", "--partition=none")
     assert answer.job_id is None
     assert "partition" in (answer.error or "")
-    assert ours(cluster).find_by_name("refused") == Look(answer="ok")
+    assert ours(cluster).find_by_name("refused") == QueryResult(answer="ok")
 
 
 def test_a_frozen_controller_at_poll_is_a_failed_query(
@@ -174,10 +174,10 @@ def test_a_frozen_controller_at_poll_is_a_failed_query(
     job = submit(cluster, "polled", "sleep 60").job_id
     assert job
     with cluster.frozen():
-        look = ours(cluster).look(["polled"], [job])
-        assert (look.answer, dict(look.sights)) == ("failed", {})
-        assert "timed out" in (look.error or "").lower()
-        hasty = Slurm(cluster.env, timeout_s=0.5).look(["polled"], [job])
+        result = ours(cluster).query(["polled"], [job])
+        assert (result.answer, dict(result.statuses)) == ("failed", {})
+        assert "timed out" in (result.error or "").lower()
+        hasty = Slurm(cluster.env, timeout_s=0.5).query(["polled"], [job])
         assert hasty.error == "squeue did not answer within 0.5 s"
         assert "timed out" in (ours(cluster).cancel([job]) or "").lower()
     assert (see(cluster, job) or pytest.fail("gone")).state in ("running", "cancelled", "completing")
@@ -256,8 +256,8 @@ def test_waiting_jobs_know_their_place(cluster: PrivateSlurm, submit: Callable[.
     assert len(asked) == 4
 
     def places() -> list[tuple[int, int] | None]:
-        look = ours(cluster).look([], asked)
-        found = [look.sights[job].place for job in asked if job in look.sights]
+        result = ours(cluster).query([], asked)
+        found = [result.statuses[job].place for job in asked if job in result.statuses]
         return [place and (place.number, place.of) for place in found]
 
     wait_until(lambda: places() == [(1, 2), (2, 2), None, None], "two jobs to wait their turn", SHORT_S)
@@ -284,8 +284,8 @@ def test_without_accounting_a_forgotten_job_is_absent(
         assert job
         watch(slurm, job, "failed")
         wait_for_absence(slurm, job)
-        assert ours(slurm).look(["forgotten"], [job]) == Look(answer="ok")
-        assert ours(slurm).find_by_name("forgotten") == Look(answer="ok")
+        assert ours(slurm).query(["forgotten"], [job]) == QueryResult(answer="ok")
+        assert ours(slurm).find_by_name("forgotten") == QueryResult(answer="ok")
 
 
 def test_with_accounting_a_forgotten_job_is_found(
@@ -296,13 +296,13 @@ def test_with_accounting_a_forgotten_job_is_found(
     ours(accounted).cancel([jobs[1]])
     for job in jobs:
         wait_for_absence(accounted, job)
-    look = ours(accounted).look(["forgotten"], jobs)
-    assert (look.answer, look.error) == ("ok", None)
+    result = ours(accounted).query(["forgotten"], jobs)
+    assert (result.answer, result.error) == ("ok", None)
     me = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
-    assert [cause(look.sights[job]) for job in jobs] == ["exit code 5", f"cancelled by {me}", None]
-    assert look.sights[jobs[2]].state == "completed"
-    assert set(ours(accounted).find_by_name("forgotten").sights) == set(jobs)
-    assert ours(accounted).look(["another name"], jobs) == Look(answer="ok")
+    assert [cause(result.statuses[job]) for job in jobs] == ["exit code 5", f"cancelled by {me}", None]
+    assert result.statuses[jobs[2]].state == "completed"
+    assert set(ours(accounted).find_by_name("forgotten").statuses) == set(jobs)
+    assert ours(accounted).query(["another name"], jobs) == QueryResult(answer="ok")
 
 
 # --- the fixture itself ---

@@ -1,4 +1,4 @@
-"""Slurm's own programs: the only place that calls them.
+"""Slurm's own programs: the only place that runs them (helpers are started through `srun` by `remote`).
 
 Three answers, never two: a job was seen, is absent (the controller answered and does not know it), or nobody
 knows because the query failed. sbatch may fail although its job runs; `find_by_name` tells.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from mtpbench.errors import RunError
 from mtpbench.slurm.listings import (
@@ -29,7 +29,7 @@ from mtpbench.slurm.listings import (
     parse_scontrol_jobs,
     parse_squeue,
 )
-from mtpbench.slurm.states import JobSight
+from mtpbench.slurm.states import JobStatus
 
 QUERY_TIMEOUT_S = 20.0
 SUBMIT_TIMEOUT_S = 90.0
@@ -55,22 +55,22 @@ class Submitted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class QueryResult:
     """What Slurm says of some jobs.
 
     Args:
         answer: `failed` where Slurm did not answer: then nothing is known of any job.
-        sights: by job id, `12` or `12_3`; one that was asked for and is not here is absent.
+        statuses: by job id, `12` or `12_3`; one that was asked for and is not here is absent.
         error: why it failed; with `ok`, why the history could not be asked for what the controller forgot.
     """
 
     answer: Literal["ok", "failed"]
-    sights: Mapping[str, JobSight] = field(default_factory=dict)
+    statuses: Mapping[str, JobStatus] = field(default_factory=dict)
     error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Said:
+class _Completed:
     """How a program ended. `code` is None where it never ended or could not be started."""
 
     code: int | None
@@ -91,6 +91,7 @@ class Slurm:
 
     Args:
         environment: what they inherit; SLURM_CONF stays, other settings of Slurm's do not.
+        job_id: the raw id of the job whose steps it starts and asks about; None for no job.
         programs: paths by name, for those that are not found on PATH.
         timeout_s: the longest that a query may take.
         submit_timeout_s: the longest that sbatch may take.
@@ -102,11 +103,14 @@ class Slurm:
         environment: Mapping[str, str] | None = None,
         programs: Mapping[str, str] | None = None,
         *,
+        job_id: str | None = None,
         timeout_s: float = QUERY_TIMEOUT_S,
         submit_timeout_s: float = SUBMIT_TIMEOUT_S,
         settle_s: float = SETTLE_S,
     ) -> None:
         self.environment = clean(os.environ if environment is None else environment)
+        if job_id is not None:
+            self.environment = _step_environment(self.environment, job_id)
         self._programs = dict(programs or {})
         self._timeout_s, self._submit_timeout_s, self._settle_s = timeout_s, submit_timeout_s, settle_s
 
@@ -131,10 +135,10 @@ class Slurm:
         Raises:
             RunError: Slurm does not answer.
         """
-        said = self._call("sinfo", "-h", "-a", "-o", "%R")
-        if said.failed:
-            raise RunError(f"Slurm does not answer: {said.error}")
-        return tuple(dict.fromkeys(line.strip() for line in said.out.splitlines() if line.strip()))
+        completed = self._call("sinfo", "-h", "-a", "-o", "%R")
+        if completed.failed:
+            raise RunError(f"Slurm does not answer: {completed.error}")
+        return tuple(dict.fromkeys(line.strip() for line in completed.out.splitlines() if line.strip()))
 
     def submit(self, script: Path, words: Sequence[str] = ()) -> Submitted:
         """Submit a batch script. After an error the job may run all the same: look for its name.
@@ -143,15 +147,15 @@ class Slurm:
             script: the file, which sbatch copies.
             words: further options of sbatch.
         """
-        said = self._call("sbatch", "--parsable", *words, str(script), timeout_s=self._submit_timeout_s)
-        if said.failed:
-            return Submitted(error=said.error)
-        for line in reversed(said.out.splitlines()):
+        completed = self._call("sbatch", "--parsable", *words, str(script), timeout_s=self._submit_timeout_s)
+        if completed.failed:
+            return Submitted(error=completed.error)
+        for line in reversed(completed.out.splitlines()):
             if found := _JOB_ID.fullmatch(line.strip()):
                 return Submitted(job_id=found[1])
-        return Submitted(error=f"sbatch answered {said.out.strip()[:200]!r} instead of a job id")
+        return Submitted(error=f"sbatch answered {completed.out.strip()[:200]!r} instead of a job id")
 
-    def look(self, names: Collection[str], job_ids: Collection[str]) -> Look:
+    def query(self, names: Collection[str], job_ids: Collection[str]) -> QueryResult:
         """What becomes of jobs: one query for all, one more where some wait, and one for each that it lacks.
 
         Args:
@@ -162,38 +166,38 @@ class Slurm:
         """
         wanted = set(job_ids)
         if not wanted:
-            return Look(answer="ok")
+            return QueryResult(answer="ok")
         try:
-            sights = _chosen(self._queue("--me"), names, wanted)
-            for job_id in sorted({_base(one) for one in _absent(wanted, sights)}):
-                sights |= _chosen(self._show(job_id), names, wanted - sights.keys())
-            self._name_failed_nodes(sights)
-            self._find_places(sights)
+            statuses = _chosen(self._queue("--me"), names, wanted)
+            for job_id in sorted({_base(one) for one in _absent(wanted, statuses)}):
+                statuses |= _chosen(self._show(job_id), names, wanted - statuses.keys())
+            self._name_failed_nodes(statuses)
+            self._find_places(statuses)
         except _NoAnswer as why:
-            return Look(answer="failed", error=str(why))
-        absent = _absent(wanted, sights)
+            return QueryResult(answer="failed", error=str(why))
+        absent = _absent(wanted, statuses)
         if not absent:
-            return Look(answer="ok", sights=sights)
+            return QueryResult(answer="ok", statuses=statuses)
         past, error = self._history("-j", ",".join(sorted({_base(one) for one in absent})))
-        return Look(answer="ok", sights={**_chosen(past, names, absent), **sights}, error=error)
+        return QueryResult(answer="ok", statuses={**_chosen(past, names, absent), **statuses}, error=error)
 
-    def find_by_name(self, name: str) -> Look:
+    def find_by_name(self, name: str) -> QueryResult:
         """The jobs of this name, whatever their state: after an sbatch whose answer was lost.
 
         Asks twice, some seconds apart, before it says that there is none: the controller may still be taking
         in what sbatch sent.
         """
         try:
-            sights = _named(self._queue("--me"), name)
-            if not sights and self._settle_s > 0:
+            statuses = _named(self._queue("--me"), name)
+            if not statuses and self._settle_s > 0:
                 time.sleep(self._settle_s)
-                sights = _named(self._queue("--me"), name)
+                statuses = _named(self._queue("--me"), name)
         except _NoAnswer as why:
-            return Look(answer="failed", error=str(why))
-        if sights:
-            return Look(answer="ok", sights=sights)
+            return QueryResult(answer="failed", error=str(why))
+        if statuses:
+            return QueryResult(answer="ok", statuses=statuses)
         past, error = self._history("-S", HISTORY)
-        return Look(answer="ok", sights=_named(past, name), error=error)
+        return QueryResult(answer="ok", statuses=_named(past, name), error=error)
 
     def cancel(self, job_ids: Collection[str], signal: str | None = None) -> str | None:
         """Cancel jobs; one that has ended or never was is no error.
@@ -210,58 +214,94 @@ class Slurm:
         if not job_ids:
             return None
         gently = () if signal is None else ("--batch", f"--signal={signal}", "--state=RUNNING")
-        said = self._call("scancel", *gently, *sorted(job_ids))
-        return said.error if said.failed and not _UNKNOWN_JOB.search(said.error) else None
+        completed = self._call("scancel", *gently, *sorted(job_ids))
+        return completed.error if completed.failed and not _UNKNOWN_JOB.search(completed.error) else None
+
+    # --- steps of a job ---
+
+    def ask(self, program: str, *arguments: str, timeout_s: float | None = None) -> str:
+        """What a program printed.
+
+        Raises:
+            RunError: it is not there, failed, or took too long.
+        """
+        completed = self._call(program, *arguments, timeout_s=timeout_s)
+        if completed.failed:
+            ending = "" if completed.code is None else f"{program} ended with {completed.code}: "
+            raise RunError(ending + completed.error)
+        return completed.out
+
+    def start(
+        self, argv: Sequence[str], variables: Mapping[str, str], output: BinaryIO
+    ) -> subprocess.Popen[bytes]:
+        """Start an `srun` that runs as long as its step, in a process group of its own.
+
+        Args:
+            argv: the whole command.
+            variables: added to the environment.
+            output: an open file that takes what the step prints.
+
+        Raises:
+            OSError: it can't be run.
+        """
+        return subprocess.Popen(
+            argv,
+            env={**self.environment, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     # --- queries ---
 
-    def _queue(self, *words: str) -> tuple[JobSight, ...]:
+    def _queue(self, *words: str) -> tuple[JobStatus, ...]:
         return self._read(parse_squeue, "squeue", "-h", "-a", "-r", "-t", "all", "-O", SQUEUE_FORMAT, *words)
 
-    def _show(self, job_id: str) -> tuple[JobSight, ...]:
+    def _show(self, job_id: str) -> tuple[JobStatus, ...]:
         """Jobs of other users and of hidden partitions, too."""
         return self._read(parse_scontrol_jobs, "scontrol", "-o", "-a", "show", "job", job_id)
 
     def _read(
-        self, parse: Callable[[str], tuple[JobSight, ...]], program: str, *words: str
-    ) -> tuple[JobSight, ...]:
-        said = self._call(program, *words)
-        if said.failed:
-            if said.code is not None and _UNKNOWN_JOB.search(said.error):
+        self, parse: Callable[[str], tuple[JobStatus, ...]], program: str, *words: str
+    ) -> tuple[JobStatus, ...]:
+        completed = self._call(program, *words)
+        if completed.failed:
+            if completed.code is not None and _UNKNOWN_JOB.search(completed.error):
                 return ()
-            raise _NoAnswer(said.error)
+            raise _NoAnswer(completed.error)
         try:
-            return parse(said.out)
+            return parse(completed.out)
         except Unreadable as why:
             raise _NoAnswer(str(why)) from why
 
-    def _name_failed_nodes(self, sights: dict[str, JobSight]) -> None:
+    def _name_failed_nodes(self, statuses: dict[str, JobStatus]) -> None:
         """Add the node that a job lost, which squeue does not tell (nor does scontrol before 24.11)."""
-        for job_id, sight in sights.items():
-            if sight.state == "node_fail" and sight.failed_node is None:
+        for job_id, status in statuses.items():
+            if status.state == "node_fail" and status.failed_node is None:
                 for shown in self._show(job_id):
                     if shown.job_id == job_id:
-                        sights[job_id] = replace(sight, failed_node=shown.failed_node)
+                        statuses[job_id] = replace(status, failed_node=shown.failed_node)
 
-    def _find_places(self, sights: dict[str, JobSight]) -> None:
+    def _find_places(self, statuses: dict[str, JobStatus]) -> None:
         """Add where waiting jobs stand; what can't be told is left out."""
-        waiting = [job_id for job_id, sight in sights.items() if sight.state == "pending"]
+        waiting = [job_id for job_id, status in statuses.items() if status.state == "pending"]
         if not waiting:
             return
-        said = self._call("squeue", "-h", "-a", "-r", "-t", "PENDING", "-O", WAITING_FORMAT)
-        places = {} if said.failed else parse_places(said.out)
+        completed = self._call("squeue", "-h", "-a", "-r", "-t", "PENDING", "-O", WAITING_FORMAT)
+        places = {} if completed.failed else parse_places(completed.out)
         for job_id in waiting:
-            sights[job_id] = replace(sights[job_id], place=places.get(job_id))
+            statuses[job_id] = replace(statuses[job_id], place=places.get(job_id))
 
-    def _history(self, *words: str) -> tuple[tuple[JobSight, ...], str | None]:
+    def _history(self, *words: str) -> tuple[tuple[JobStatus, ...], str | None]:
         """What accounting remembers, and why it could not be asked where that is news."""
         if self._find("sacct") is None:
             return (), None
-        said = self._call("sacct", "-X", "-nP", "--duplicates", "-o", SACCT_FORMAT, *words)
-        if said.failed:
-            return (), None if _NO_HISTORY.search(said.error) else said.error
+        completed = self._call("sacct", "-X", "-nP", "--duplicates", "-o", SACCT_FORMAT, *words)
+        if completed.failed:
+            return (), None if _NO_HISTORY.search(completed.error) else completed.error
         try:
-            return parse_sacct(said.out), None
+            return parse_sacct(completed.out), None
         except Unreadable as why:
             return (), str(why)
 
@@ -270,11 +310,11 @@ class Slurm:
     def _find(self, program: str) -> str | None:
         return shutil.which(self._programs.get(program, program), path=self.environment.get("PATH"))
 
-    def _call(self, program: str, *words: str, timeout_s: float | None = None) -> _Said:
+    def _call(self, program: str, *words: str, timeout_s: float | None = None) -> _Completed:
         """Run a program to its end, or kill it with all it started when it takes too long."""
         found = self._find(program)
         if found is None:
-            return _Said(code=None, out="", error=f"no {program} on this machine")
+            return _Completed(code=None, out="", error=f"no {program} on this machine")
         limit_s = timeout_s or self._timeout_s
         try:
             process = subprocess.Popen(
@@ -286,20 +326,20 @@ class Slurm:
                 start_new_session=True,
             )
         except OSError as why:
-            return _Said(code=None, out="", error=f"{program} could not be started: {why}")
+            return _Completed(code=None, out="", error=f"{program} could not be started: {why}")
         with process:
             try:
                 out, error = process.communicate(timeout=limit_s)
             except subprocess.TimeoutExpired:
                 _kill(process)
-                return _Said(code=None, out="", error=f"{program} did not answer within {limit_s:g} s")
+                return _Completed(code=None, out="", error=f"{program} did not answer within {limit_s:g} s")
             except BaseException:
                 _kill(process)
                 raise
-        code, said = process.returncode, " ".join(error.decode("utf-8", "replace").split())
+        code, message = process.returncode, " ".join(error.decode("utf-8", "replace").split())
         if code:
-            said = said or f"{program} ended with {code} and said nothing"
-        return _Said(code=code, out=out.decode("utf-8", "replace"), error=said)
+            message = message or f"{program} ended with {code} and said nothing"
+        return _Completed(code=code, out=out.decode("utf-8", "replace"), error=message)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -318,30 +358,37 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _step_environment(cleaned: Mapping[str, str], job_id: str) -> dict[str, str]:
+    """What `srun` starts with: nothing of what describes the batch job's own task."""
+    kept = {name: value for name, value in cleaned.items() if not name.startswith(("PMI_", "PMIX_"))}
+    return {**kept, "SLURM_JOB_ID": job_id, "PYTHONUNBUFFERED": "1"}
+
+
 def _base(job_id: str) -> str:
     return job_id.partition("_")[0]
 
 
-def _absent(wanted: Iterable[str], sights: Mapping[str, JobSight]) -> set[str]:
-    seen = {sight.base_id for sight in sights.values()} | sights.keys()
+def _absent(wanted: Iterable[str], statuses: Mapping[str, JobStatus]) -> set[str]:
+    seen = {status.base_id for status in statuses.values()} | statuses.keys()
     return {job_id for job_id in wanted if job_id not in seen}
 
 
 def _chosen(
-    sights: Iterable[JobSight], names: Collection[str], wanted: Collection[str]
-) -> dict[str, JobSight]:
-    known = set(map(_told, names))
+    statuses: Iterable[JobStatus], names: Collection[str], wanted: Collection[str]
+) -> dict[str, JobStatus]:
+    kept_names = set(map(_as_kept, names))
     return {
-        sight.job_id: sight
-        for sight in sights
-        if (sight.job_id in wanted or sight.base_id in wanted) and (not known or _told(sight.name) in known)
+        status.job_id: status
+        for status in statuses
+        if (status.job_id in wanted or status.base_id in wanted)
+        and (not kept_names or _as_kept(status.name) in kept_names)
     }
 
 
-def _named(sights: Iterable[JobSight], name: str) -> dict[str, JobSight]:
-    return {sight.job_id: sight for sight in sights if _told(sight.name) == _told(name)}
+def _named(statuses: Iterable[JobStatus], name: str) -> dict[str, JobStatus]:
+    return {status.job_id: status for status in statuses if _as_kept(status.name) == _as_kept(name)}
 
 
-def _told(name: str) -> str:
+def _as_kept(name: str) -> str:
     """A job's name as the history keeps it: its double quotes are turned into back quotes."""
     return name.replace('"', "`")

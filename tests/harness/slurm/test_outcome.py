@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mtpbench.progress import RunProgress
-from mtpbench.slurm.fate import Fate, JobFiles, tell
 from mtpbench.slurm.journal import Attempt, Finished, Submission
-from mtpbench.slurm.states import JobSight, Place
+from mtpbench.slurm.outcome import JobFiles, JobOutcome, judge_job
+from mtpbench.slurm.states import JobStatus, Place
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY = "mtp_1xTP8_0a"
@@ -27,7 +27,7 @@ ATTEMPT = Attempt(
 )
 
 
-def sight(state: str, **more: Any) -> JobSight:
+def status(state: str, **more: Any) -> JobStatus:
     values: dict[str, Any] = {
         "job_id": "12",
         "name": SUBMITTED.name,
@@ -42,11 +42,13 @@ def sight(state: str, **more: Any) -> JobSight:
         "time_left_s": None,
         "dependency_never": False,
     }
-    return JobSight(**{**values, **more})
+    return JobStatus(**{**values, **more})
 
 
-def fate(files: JobFiles | None = None, *sights: JobSight, submission: Submission | None = SUBMITTED) -> Fate:
-    return tell(KEY, submission, files, {one.job_id: one for one in sights}, NOW)
+def judged(
+    files: JobFiles | None = None, *statuses: JobStatus, submission: Submission | None = SUBMITTED
+) -> JobOutcome:
+    return judge_job(KEY, submission, files, {one.job_id: one for one in statuses}, NOW)
 
 
 def progress(age_s: float = 1.0, **more: Any) -> RunProgress:
@@ -63,37 +65,39 @@ def progress(age_s: float = 1.0, **more: Any) -> RunProgress:
 
 
 def test_before_anything_was_submitted() -> None:
-    assert fate(submission=None).words == "not submitted"
+    assert judged(submission=None).text == "not submitted"
 
 
 def test_a_submission_that_failed_says_why() -> None:
     lost = replace(SUBMITTED, job_id=None, error="Invalid account")
-    assert fate(submission=lost) == Fate(job=None, state="lost", words="submission failed: Invalid account")
+    assert judged(submission=lost) == JobOutcome(
+        job_id=None, state="lost", text="submission failed: Invalid account"
+    )
 
 
 def test_waiting_in_the_queue() -> None:
-    waiting = fate(None, sight("pending", reason="Priority", start_estimate="12:30"))
-    assert (waiting.state, waiting.words) == ("pending", "pending (Priority), starts about 12:30")
-    third = sight("pending", reason="Priority", place=Place(number=3, of=12, partition="batch"))
-    assert fate(None, third).words == "pending (Priority), place 3 of 12 in batch"
-    again = fate(None, sight("pending", reason="BeginTime", restarts=1))
-    assert again.words == "requeued (BeginTime)"
-    never = fate(None, sight("pending", reason="DependencyNeverSatisfied", dependency_never=True))
-    assert never.words.startswith("pending for ever")
+    waiting = judged(None, status("pending", reason="Priority", start_estimate="12:30"))
+    assert (waiting.state, waiting.text) == ("pending", "pending (Priority), starts about 12:30")
+    third = status("pending", reason="Priority", place=Place(number=3, of=12, partition="batch"))
+    assert judged(None, third).text == "pending (Priority), place 3 of 12 in batch"
+    again = judged(None, status("pending", reason="BeginTime", restarts=1))
+    assert again.text == "requeued (BeginTime)"
+    never = judged(None, status("pending", reason="DependencyNeverSatisfied", dependency_never=True))
+    assert never.text.startswith("pending for ever")
 
 
 def test_running_with_its_live_rate() -> None:
     files = JobFiles(attempt=ATTEMPT, progress=progress(), finished=None)
-    running = fate(files, sight("running", nodes="n[0-1]", restarts=1))
+    running = judged(files, status("running", nodes="n[0-1]", restarts=1))
     assert running.state == "running"
-    assert running.words == (
+    assert running.text == (
         "running on n[0-1] (start 2): mtp_c64: 123 of 640 requests, 1,234 output tok/s; 2 points done, 3 left"
     )
 
 
 def test_a_silent_job_is_said_to_be_silent() -> None:
     files = JobFiles(attempt=ATTEMPT, progress=progress(age_s=300), finished=None)
-    assert fate(files, sight("running")).words.endswith("(last heard of 5 min ago)")
+    assert judged(files, status("running")).text.endswith("(last heard of 5 min ago)")
 
 
 @pytest.mark.parametrize(
@@ -110,35 +114,35 @@ def test_the_last_word_counts_whatever_slurm_says(outcome: Any, state: str, log:
         outcome=outcome, ended_utc="t", points_valid=4, points_invalid=1, points_left=0, detail="x"
     )
     files = JobFiles(attempt=ATTEMPT, progress=None, finished=finished)
-    unheard = tell(KEY, SUBMITTED, files, None, NOW)
-    for found in (fate(files), fate(files, sight("failed", exit_code=1)), unheard):
-        assert (found.state, found.look_at_log) == (state, log)
-        assert "(4 valid, 1 invalid, 0 left): x" in found.words
+    unheard = judge_job(KEY, SUBMITTED, files, None, NOW)
+    for found in (judged(files), judged(files, status("failed", exit_code=1)), unheard):
+        assert (found.state, found.show_log) == (state, log)
+        assert "(4 valid, 1 invalid, 0 left): x" in found.text
 
 
 def test_an_outage_is_not_a_death() -> None:
     files = JobFiles(attempt=ATTEMPT, progress=progress(), finished=None)
-    found = tell(KEY, SUBMITTED, files, None, NOW)
+    found = judge_job(KEY, SUBMITTED, files, None, NOW)
     assert found.state == "unknown"
-    assert found.words.startswith("Slurm does not answer; mtp_c64: 123 of 640")
+    assert found.text.startswith("Slurm does not answer; mtp_c64: 123 of 640")
 
 
 def test_a_job_that_slurm_forgot_and_that_said_nothing_was_killed() -> None:
     files = JobFiles(attempt=ATTEMPT, progress=progress(), finished=None)
-    assert "left no last word" in fate(files).words
-    assert fate(files).look_at_log
-    assert "never started" in fate(None).words
+    assert "left no last word" in judged(files).text
+    assert judged(files).show_log
+    assert "never started" in judged(None).text
 
 
 def test_files_of_an_earlier_job_say_nothing_of_this_one() -> None:
     finished = Finished(outcome="failed", ended_utc="t", points_valid=0, points_invalid=1, points_left=0)
     files = JobFiles(attempt=replace(ATTEMPT, job_id="11"), progress=None, finished=finished)
-    assert fate(files, sight("pending")).state == "pending"
+    assert judged(files, status("pending")).state == "pending"
 
 
 @pytest.mark.parametrize("state", ["timeout", "node_fail", "out_of_memory", "cancelled", "failed"])
 def test_what_killed_a_job_is_named(state: str) -> None:
-    found = fate(None, sight(state, nodes="n2", exit_code=7))
+    found = judged(None, status(state, nodes="n2", exit_code=7))
     assert found.state == "failed"
-    assert found.look_at_log
-    assert found.words
+    assert found.show_log
+    assert found.text
