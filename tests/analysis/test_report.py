@@ -35,8 +35,7 @@ from mtpbench_analysis.report.health import describe_health
 from mtpbench_analysis.report.overview import write_overview_rows
 from mtpbench_analysis.report.page import page_script
 from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.traces.latency import QUANTILES
-from mtpbench_analysis.traces.sweep import POWER_VALUES, PointTrace, SweepTrace, read_traces
+from mtpbench_analysis.traces.points import POWER_VALUES, QUANTILES, PointTrace, SweepTrace, read_traces
 from stored_sweep import write_sweep
 from traced_sweep import COMMANDS, write_traced
 

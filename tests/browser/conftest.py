@@ -12,7 +12,7 @@ import pytest
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.report import Alone, render_page
-from mtpbench_analysis.traces.sweep import SweepTrace
+from mtpbench_analysis.traces.points import SweepTrace
 
 try:
     from playwright.sync_api import Browser, Page, sync_playwright

@@ -17,7 +17,7 @@ from mtpbench_analysis.comparisons import Question, compare_if_possible, compare
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report import Alone
 from mtpbench_analysis.report.page import read_part
-from mtpbench_analysis.traces.sweep import SweepTrace, read_traces
+from mtpbench_analysis.traces.points import SweepTrace, read_traces
 from traced_sweep import write_traced
 
 COPIED = "[...document.querySelectorAll('.process [role=status]')].some((one) => one.textContent)"

@@ -116,8 +116,8 @@ def ending_of(name: str) -> Ending:
     """
     ending = name.rpartition(".")[2].lower() if "." in name else ""
     if ending not in get_args(Ending):
-        said = f"no picture can be made with the ending .{ending}" if ending else "the name has no ending"
-        raise InputError(f"{name}: {said}; .svg, .png or .pdf is needed")
+        why = f"no picture can be made with the ending .{ending}" if ending else "the name has no ending"
+        raise InputError(f"{name}: {why}; .svg, .png or .pdf is needed")
     return cast(Ending, ending)
 
 
@@ -137,24 +137,24 @@ def _knots(comparison: Comparison) -> int:
 def name_charts(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """Hardware, model, precision, lengths and engine of each; what else tells equal ones apart, if any."""
     names = [describe_workload(one.baseline) or "workload not recorded" for one in comparisons]
-    told = [
+    titles = [
         f"{name} ({more})" if names.count(name) > 1 and (more := _telling(one)) else name
         for name, one in zip(names, comparisons, strict=True)
     ]
     seen: dict[str, int] = {}
-    for i, name in enumerate(told):
+    for i, name in enumerate(titles):
         seen[name] = seen.get(name, 0) + 1
-        if told.count(name) > 1:
-            told[i] = f"{name} #{seen[name]}"
-    return tuple(told)
+        if titles.count(name) > 1:
+            titles[i] = f"{name} #{seen[name]}"
+    return tuple(titles)
 
 
 def _telling(comparison: Comparison) -> str:
     baseline = comparison.baseline
-    said = [
+    telling = [
         short(value, name) for name in ("image", "version", "workload") if (value := baseline.shared(name))
     ]
-    return ", ".join(said[:1])
+    return ", ".join(telling[:1])
 
 
 def write_title(comparisons: Sequence[Comparison]) -> str:
@@ -172,17 +172,17 @@ def caution(comparisons: Sequence[Comparison], pool: Sequence[str]) -> tuple[str
         comparisons: those that are drawn.
         pool: fields in which the reader let one curve's points differ.
     """
-    said = []
+    sentences = []
     if any(one.pooling for one in comparisons) and pool:
-        said.append(f"A curve may mix points that differ in {', '.join(pool)}, as was asked for.")
+        sentences.append(f"A curve may mix points that differ in {', '.join(pool)}, as was asked for.")
     differing = sum(any(one.confounds.values()) for one in comparisons)
     if differing:
         where = "" if len(comparisons) == 1 else f" in {differing} of {len(comparisons)} charts"
-        said.append(
+        sentences.append(
             f"The sides differ in more than speculation, or nobody recorded whether they do{where}; mtpbench "
             "compare lists it."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,9 +201,9 @@ class Undrawn:
 
     def texts(self) -> list[str]:
         """`1 damaged, not drawn`, `3 not measured yet`; nothing of what there is none of."""
-        said = [f"{self.damaged} damaged, not drawn"] if self.damaged else []
-        said += [f"{self.without_figures} without figures, not drawn"] if self.without_figures else []
-        return said + ([f"{self.missing} not measured yet"] if self.missing else [])
+        parts = [f"{self.damaged} damaged, not drawn"] if self.damaged else []
+        parts += [f"{self.without_figures} without figures, not drawn"] if self.without_figures else []
+        return parts + ([f"{self.missing} not measured yet"] if self.missing else [])
 
 
 def count_unused(unused: Sequence[Unused]) -> Undrawn:
@@ -214,11 +214,11 @@ def count_unused(unused: Sequence[Unused]) -> Undrawn:
 
 def describe_left_out(drawn: int, comparisons: int) -> tuple[str, str]:
     """What a sheet leaves out, and what would draw it."""
-    said = f"{comparisons - drawn} of {comparisons} comparisons, those with the fewest knots, are not drawn"
+    text = f"{comparisons - drawn} of {comparisons} comparisons, those with the fewest knots, are not drawn"
     if comparisons <= MOST_PANELS:
-        return said, f"--panels {comparisons} draws all"
+        return text, f"--panels {comparisons} draws all"
     return (
-        said,
+        text,
         f"a picture holds at most {MOST_PANELS}: choose with --hardware, --precision, --isl, --engine",
     )
 
@@ -234,8 +234,8 @@ def describe_source(names: Sequence[str], points: PointSet, version: str) -> str
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     valid = sum(point.valid for point in points.points)
     days = sorted({point.date for point in points.points if point.date})
-    said = [f"Source: {listed}", f"{valid} valid points, {len(points.points) - valid} invalid"]
-    said += count_unused(points.unused).texts()
+    parts = [f"Source: {listed}", f"{valid} valid points, {len(points.points) - valid} invalid"]
+    parts += count_unused(points.unused).texts()
     if days:
-        said.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
-    return "; ".join([*said, f"mtpbench {version}"]) + "."
+        parts.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
+    return "; ".join([*parts, f"mtpbench {version}"]) + "."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,12 +36,39 @@ from mtpbench_analysis.figures import target
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.28, 0.52
 _TITLE_IN, _FOOT_LINE_IN, _HEAD_LINE_IN, _TARGETS_IN = 0.42, 0.135, 0.165, 0.2
-_PANEL_IN = ((7.2, 4.1), (5.4, 3.5), (4.8, 3.2))
+_CHART_IN = ((7.2, 4.1), (5.4, 3.5), (4.8, 3.2))
 """Width and height of a chart where there are one, two or three in a row."""
 _LEAST_IN = (1.8, 1.2)
 _HEAD_PER_IN = 13.5
 """Characters of a chart's title in an inch."""
 _NEAR = 1.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Grid:
+    """Where the charts of a figure stand, in inches; each cell has a head above its axes."""
+
+    columns: int
+    width_in: float
+    height_in: float
+    cell_in: tuple[float, float]
+    axes_in: tuple[float, float]
+
+    def corner_in(self, i: int) -> tuple[float, float]:
+        """The upper left corner of the i-th cell, from the lower left one of the figure."""
+        column, row = i % self.columns, i // self.columns
+        return column * self.cell_in[0], self.height_in - _TITLE_IN - row * self.cell_in[1]
+
+    def axes_place(self, i: int) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of the i-th axes as shares of the figure."""
+        left_in, top_in = self.corner_in(i)
+        bottom_in = top_in - self.cell_in[1] + _BOTTOM_IN
+        return (
+            (left_in + _LEFT_IN) / self.width_in,
+            bottom_in / self.height_in,
+            self.axes_in[0] / self.width_in,
+            self.axes_in[1] / self.height_in,
+        )
 
 
 def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], look: Look) -> Figure:
@@ -53,36 +81,21 @@ def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], look: 
         look: sizes and choices.
     """
     columns = 1 if len(charts) == 1 else 2 if len(charts) <= 4 else 3
-    rows = math.ceil(len(charts) / columns)
-    panel_width_in, panel_height_in = _PANEL_IN[columns - 1]
-    width_in = look.width_in or columns * panel_width_in
-    cell_width_in = width_in / columns
+    width_in = look.width_in or columns * _CHART_IN[columns - 1][0]
     foot_lines = wrap_foot(foot, width_in)
-    heads = [wrap(one.title, int((cell_width_in - 0.4) * _HEAD_PER_IN), 2) for one in charts]
+    heads = [wrap(one.title, int((width_in / columns - 0.4) * _HEAD_PER_IN), 2) for one in charts]
     head_in = max(len(lines) for lines in heads) * _HEAD_LINE_IN + _TARGETS_IN
-    foot_in = len(foot_lines) * _FOOT_LINE_IN + 0.12
-    height_in = look.height_in or _TITLE_IN + rows * (panel_height_in + head_in) + foot_in
-    cell_height_in = (height_in - _TITLE_IN - foot_in) / rows
-    room_in = cell_width_in - _LEFT_IN - _RIGHT_IN, cell_height_in - _BOTTOM_IN - head_in
-    check_room(*room_in, _LEAST_IN)
-    check_pixels(width_in, height_in, look.dpi)
+    grid = _layout(len(charts), columns, head_in, len(foot_lines) * _FOOT_LINE_IN + 0.12, look)
     with ink():
-        figure = make_figure(width_in, height_in, look.dpi)
+        figure = make_figure(grid.width_in, grid.height_in, look.dpi)
         draw_title(figure, title)
         draw_foot(figure, foot_lines)
         for i, (chart, head) in enumerate(zip(charts, heads, strict=True)):
-            left_in = (i % columns) * cell_width_in
-            top_in = height_in - _TITLE_IN - (i // columns) * cell_height_in
-            place = (
-                (left_in + _LEFT_IN) / width_in,
-                (top_in - cell_height_in + _BOTTOM_IN) / height_in,
-                room_in[0] / width_in,
-                room_in[1] / height_in,
-            )
-            axes = figure.add_axes(place)
+            axes = figure.add_axes(grid.axes_place(i))
+            left_in, top_in = grid.corner_in(i)
             figure.text(
-                (left_in + 0.16) / width_in,
-                (top_in - 0.02) / height_in,
+                (left_in + 0.16) / grid.width_in,
+                (top_in - 0.02) / grid.height_in,
                 "\n".join(head),
                 va="top",
                 fontsize=8.5,
@@ -91,6 +104,19 @@ def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], look: 
             )
             draw_chart(axes, chart, log=look.log, loads=look.loads)
     return figure
+
+
+def _layout(count: int, columns: int, head_in: float, foot_in: float, look: Look) -> _Grid:
+    """The grid of so many charts in the size that was asked for, or that they need."""
+    rows = math.ceil(count / columns)
+    chart_width_in, chart_height_in = _CHART_IN[columns - 1]
+    width_in = look.width_in or columns * chart_width_in
+    height_in = look.height_in or _TITLE_IN + rows * (chart_height_in + head_in) + foot_in
+    cell_in = width_in / columns, (height_in - _TITLE_IN - foot_in) / rows
+    axes_in = cell_in[0] - _LEFT_IN - _RIGHT_IN, cell_in[1] - _BOTTOM_IN - head_in
+    check_room(*axes_in, _LEAST_IN)
+    check_pixels(width_in, height_in, look.dpi)
+    return _Grid(columns=columns, width_in=width_in, height_in=height_in, cell_in=cell_in, axes_in=axes_in)
 
 
 def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:

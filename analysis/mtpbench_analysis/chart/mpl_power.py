@@ -107,14 +107,14 @@ def _scale(axes: Axes, chart: PowerChart) -> None:
 
 
 def _label_of(stretch: Stretch) -> str:
-    said = "" if stretch.mean_w_per_gpu is None else f"{rate(stretch.mean_w_per_gpu)} W"
+    text = "" if stretch.mean_w_per_gpu is None else f"{rate(stretch.mean_w_per_gpu)} W"
     if stretch.reason is not None:
-        said = cut(clean(stretch.reason), _NAME_COLUMNS)
+        text = cut(clean(stretch.reason), _NAME_COLUMNS)
     if stretch.broken:
         more = f" and {len(stretch.broken) - 1} more" if len(stretch.broken) > 1 else ""
         invalid = f"invalid: {cut(clean(stretch.broken[0]), _NAME_COLUMNS)}{more}"
-        said = f"{said}, {invalid}" if said else invalid
-    return f"{cut(clean(stretch.name), _NAME_COLUMNS)}\n{said}"
+        text = f"{text}, {invalid}" if text else invalid
+    return f"{cut(clean(stretch.name), _NAME_COLUMNS)}\n{text}"
 
 
 def _middle(stretch: Stretch) -> float:
@@ -181,11 +181,11 @@ def _hatched(colour: str, hatch: str) -> dict[str, Any]:
 def _draw_pauses(axes: Axes, chart: PowerChart) -> None:
     for at, minutes in chart.pauses:
         axes.axvline(at, color=DIM, linewidth=1.4, linestyle=(0, (1, 2)), zorder=2)
-        said = f"{minutes / 60:,.1f} h" if minutes >= 90 else f"{minutes:,.0f} min"
+        duration = f"{minutes / 60:,.1f} h" if minutes >= 90 else f"{minutes:,.0f} min"
         axes.text(
             at,
             0.5,
-            f"{said} cut out",
+            f"{duration} cut out",
             transform=axes.get_xaxis_transform(),
             rotation=90,
             ha="right",

@@ -176,12 +176,12 @@ def columns_of(text: str) -> int:
 def wrap(text: str, columns: int, lines: int) -> list[str]:
     """The text in at most so many lines, the last of them cut."""
     # Textwrap counts characters; where they are wide, half as many fit.
-    said = clean(text)
-    wide = max(1, columns_of(said)) / max(1, len(said))
-    found = textwrap.wrap(said, max(8, int(columns / wide)), break_long_words=True) or [""]
-    if len(found) <= lines:
-        return found
-    return [*found[: lines - 1], cut(" ".join(found[lines - 1 :]), columns)]
+    line = clean(text)
+    wide = max(1, columns_of(line)) / max(1, len(line))
+    wrapped = textwrap.wrap(line, max(8, int(columns / wide)), break_long_words=True) or [""]
+    if len(wrapped) <= lines:
+        return wrapped
+    return [*wrapped[: lines - 1], cut(" ".join(wrapped[lines - 1 :]), columns)]
 
 
 def save(figure: Figure, kind: Ending, title: str) -> bytes:

@@ -37,7 +37,7 @@ from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 from mtpbench_analysis.report import Alone, describe_provenance, render_page
-from mtpbench_analysis.traces.sweep import narrow_traces, read_traces
+from mtpbench_analysis.traces.points import narrow_traces, read_traces
 
 
 def report_command(

@@ -25,7 +25,7 @@ from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.report.traces import TextTable, Traces
 from mtpbench_analysis.sentences import write_crossings
 from mtpbench_analysis.tables import note_reading
-from mtpbench_analysis.traces.sweep import SweepTrace
+from mtpbench_analysis.traces.points import SweepTrace
 
 NUMBERS = (
     "interactivity_tps",

@@ -16,7 +16,7 @@ from mtpbench_analysis.markdown import to_markdown
 from mtpbench_analysis.report.overview import Alone
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.report.provenance import describe_provenance
-from mtpbench_analysis.traces.sweep import read_traces
+from mtpbench_analysis.traces.points import read_traces
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

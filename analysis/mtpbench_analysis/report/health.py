@@ -11,7 +11,7 @@ from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.figures import percent
 from mtpbench_analysis.report.traces import recipe_of
 from mtpbench_analysis.tables import Table
-from mtpbench_analysis.traces.sweep import PointTrace, SweepTrace
+from mtpbench_analysis.traces.points import PointTrace, SweepTrace
 
 BUSY_CPU_SHARE = 0.8
 """A client process above this share of a core deserves a look; the validity rules judge it by its lag."""

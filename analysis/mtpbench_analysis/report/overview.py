@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from mtpbench_analysis.chart.choice import choose_comparisons
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.curves import Curve, display_name
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.figures import MISSING, rate, seconds, speed, target
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.ratios import Ratio
 from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.tables import INVALID, Table, mark_simulated, show_bare_ratio
 
@@ -41,27 +42,33 @@ def write_overview_rows(comparisons: Sequence[Comparison], documents: Sequence[D
     if len(comparisons) < 2:
         return None
     rows = tuple(_row(one, document) for one, document in zip(comparisons, documents, strict=True))
-    told = sum(row[3] != MISSING and not row[3].startswith(MISSING) for row in rows)
+    with_ratio = sum(_best_ratio(one) is not None for one in comparisons)
     return Overview(
-        summary=f"All {len(rows)} comparisons at a glance: {told} with a ratio at a target",
+        summary=f"All {len(rows)} comparisons at a glance: {with_ratio} with a ratio at a target",
         rows=rows,
     )
 
 
 def _row(comparison: Comparison, document: Document) -> tuple[str, ...]:
     knots = " / ".join(str(len(curve.front)) for curve in (*comparison.others, comparison.baseline))
-    found = [
-        (ratio, row.target_tps, i)
+    best = _best_ratio(comparison)
+    if best is None:
+        return document.title, knots, _shared(comparison), f"{MISSING}, {_reason(comparison)}", MISSING
+    ratio, place, curve = best
+    who = f" ({curve.label})" if len(comparison.others) > 1 else ""
+    return document.title, knots, _shared(comparison), show_bare_ratio(ratio) + who, target(place)
+
+
+def _best_ratio(comparison: Comparison) -> tuple[Ratio, float, Curve] | None:
+    """The highest ratio at a target, the target, and whose it is; None where no target has one."""
+    ratios = [
+        (ratio, row.target_tps, curve)
         for row in comparison.rows
-        for i, ratio in enumerate(row.ratios)
+        for ratio, curve in zip(row.ratios, comparison.others, strict=True)
         if ratio.value is not None
     ]
-    if not found:
-        return document.title, knots, _shared(comparison), f"{MISSING}, {_reason(comparison)}", MISSING
     # A ratio at the target itself says more than one between best points.
-    ratio, place, i = max(found, key=lambda one: (one[0].bound == "exact", one[0].value or 0.0))
-    who = f" ({comparison.others[i].label})" if len(comparison.others) > 1 else ""
-    return document.title, knots, _shared(comparison), show_bare_ratio(ratio) + who, target(place)
+    return max(ratios, key=lambda best: (best[0].bound == "exact", best[0].value or 0.0), default=None)
 
 
 def _shared(comparison: Comparison) -> str:

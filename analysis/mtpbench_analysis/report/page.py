@@ -25,7 +25,7 @@ from mtpbench_analysis.report.data import describe_page, to_script_text
 from mtpbench_analysis.report.health import describe_health
 from mtpbench_analysis.report.overview import HEADERS, Alone, find_opening, write_overview_rows
 from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.traces.sweep import SweepTrace
+from mtpbench_analysis.traces.points import SweepTrace
 
 SCRIPTS = (
     *("figures", "curve", "metered", "words", "model", "table", "chart", "export", "card"),

@@ -16,9 +16,8 @@ from mtpbench.records import Distribution, PointResult, Provenance
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.traces.latency import QUANTILES, Floats
+from mtpbench_analysis.traces.points import POWER_VALUES, QUANTILES, Floats, PointTrace, SweepTrace
 from mtpbench_analysis.traces.power import thin
-from mtpbench_analysis.traces.sweep import POWER_VALUES, PointTrace, SweepTrace
 
 QUANTILES_IN_ALL, POWER_VALUES_IN_ALL = 20_000, 24_000
 """So many quantiles of one kind, and so many values of power, are on a page with many points: 1,000 points
@@ -277,11 +276,11 @@ def _milliseconds(quantiles: Floats, at_most: int) -> list[Any]:
 
 
 def _acceptance(trace: PointTrace, texts: TextTable) -> list[Any]:
-    found, arm = trace.stored.result.acceptance, trace.stored.point.arm
+    acceptance, arm = trace.stored.result.acceptance, trace.stored.point.arm
     mode = arm.speculation.acceptance.mode if arm.speculation else "off"
-    rates = None if found.per_position is None else [_short(share) for share in found.per_position]
-    said = [texts.index(mode), texts.index(found.source), texts.index(found.reason)]
-    return [_short(found.length), _short(found.rate), rates, _short(found.drafts, 8), *said]
+    rates = None if acceptance.per_position is None else [_short(share) for share in acceptance.per_position]
+    sources = [texts.index(mode), texts.index(acceptance.source), texts.index(acceptance.reason)]
+    return [_short(acceptance.length), _short(acceptance.rate), rates, _short(acceptance.drafts, 8), *sources]
 
 
 def _client(result: PointResult, texts: TextTable) -> list[Any] | None:
@@ -294,12 +293,12 @@ def _client(result: PointResult, texts: TextTable) -> list[Any] | None:
 
 def _gpus(result: PointResult, texts: TextTable) -> list[Any] | None:
     """What the deployment's GPUs said of themselves: the hottest, power limits, what held clocks down."""
-    told = [gpu for gpu in result.gpus if not gpu.name.startswith("unused@")]
-    if not told:
+    gpus = [gpu for gpu in result.gpus if not gpu.name.startswith("unused@")]
+    if not gpus:
         return None
-    hottest = [gpu.temperature_max_c for gpu in told if gpu.temperature_max_c is not None]
-    caps = [cap for gpu in told for cap in (gpu.power_cap_min_w, gpu.power_cap_max_w) if cap is not None]
-    reasons = sorted({reason for gpu in told for reason in gpu.clock_reasons or ()})
+    hottest = [gpu.temperature_max_c for gpu in gpus if gpu.temperature_max_c is not None]
+    caps = [cap for gpu in gpus for cap in (gpu.power_cap_min_w, gpu.power_cap_max_w) if cap is not None]
+    reasons = sorted({reason for gpu in gpus for reason in gpu.clock_reasons or ()})
     return [
         max(hottest, default=None),
         min(caps, default=None),

@@ -13,8 +13,14 @@ from mtpbench.records import PointResult
 from mtpbench.store import StoredPoint, read_sweep
 from mtpbench.store.columns import read_packed, write_requests
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.traces.latency import counted_requests, latencies, quantiles, request_trace
-from mtpbench_analysis.traces.sweep import narrow_traces, read_traces
+from mtpbench_analysis.traces.points import (
+    counted_requests,
+    latencies,
+    narrow_traces,
+    quantiles,
+    read_traces,
+    request_trace,
+)
 from stored_sweep import provenance
 from traced_sweep import loaded, measured, open_point, point_of, write_traced
 

@@ -1,17 +1,21 @@
-"""TTFT and TPOT of every counted request of a stored point, as quantiles; what failed requests were told."""
+"""What a results folder holds of its points beyond their figures, latencies and power, for a report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtpbench.errors import StoreError
-from mtpbench.store import StoredPoint
+from mtpbench.store import StoredPoint, read_sweep
 from mtpbench.store.columns import read_packed
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.importers.results import to_curve_point
+from mtpbench_analysis.traces.power import PowerTrace, power_trace, thin
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,6 +24,8 @@ QUANTILES = 101
 _UNKNOWN = -1
 """Stands in the store's tables where a server did not count."""
 _EXAMPLE_CHARACTERS = 400
+POWER_VALUES = 120
+"""Of a point; each is the mean over its share of the time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +49,84 @@ class RequestTrace:
     reason: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointTrace:
+    """One stored point with what its figures were made of.
+
+    Args:
+        point: the point of a curve that it became, equal to the one that `read_results` makes: this is how a
+            comparison finds it, whatever folder it came from. None where it has no figures.
+        stored: its records.
+        requests: latencies of its requests.
+        power: over time, at most `POWER_VALUES` values, each the mean over its share of the time.
+    """
+
+    point: CurvePoint | None
+    stored: StoredPoint
+    requests: RequestTrace
+    power: PowerTrace
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepTrace:
+    """The points of one results folder in the order in which they were measured.
+
+    Args:
+        source: the folder.
+        points: every stored one, valid or not.
+        missing: planned ids that nobody has measured.
+        damaged: ids whose files can't be read, and why.
+    """
+
+    source: str
+    points: tuple[PointTrace, ...]
+    missing: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_traces(sources: Sequence[Path]) -> tuple[SweepTrace, ...]:
+    """The traces of those sources that are results folders; files of other tools have none.
+
+    Raises:
+        InputError, SchemaError, StoreError: as `read_results` says.
+    """
+    return tuple(_read_folder(path) for path in sources if path.is_dir())
+
+
+def narrow_traces(traces: Sequence[SweepTrace], kept: Iterable[CurvePoint]) -> tuple[SweepTrace, ...]:
+    """Only the traces of some points; those without figures stay out, as nothing says that they are meant."""
+    wanted = set(kept)
+    return tuple(
+        replace(sweep, points=tuple(one for one in sweep.points if one.point in wanted)) for sweep in traces
+    )
+
+
+def _read_folder(directory: Path) -> SweepTrace:
+    sweep = read_sweep(directory)
+    return SweepTrace(
+        source=str(directory),
+        points=tuple(
+            read_trace(stored)
+            for stored in sorted(sweep.points, key=lambda stored: stored.provenance.started_utc)
+        ),
+        missing=sweep.missing,
+        damaged=sweep.damaged,
+    )
+
+
+def read_trace(stored: StoredPoint) -> PointTrace:
+    """The trace of one stored point; files of it that can't be read give reasons, not errors."""
+    made = to_curve_point(stored)
+    power = power_trace(stored)
+    times_s, power_w = thin(power.times_s, power.power_w, POWER_VALUES)
+    return PointTrace(
+        point=made if isinstance(made, CurvePoint) else None,
+        stored=stored,
+        requests=request_trace(stored),
+        power=replace(power, times_s=times_s, power_w=power_w),
+    )
+
+
 def request_trace(stored: StoredPoint) -> RequestTrace:
     """The latencies of one stored point; a damaged file gives none, with the reason."""
     try:
@@ -52,11 +136,11 @@ def request_trace(stored: StoredPoint) -> RequestTrace:
         return _unknown(str(error))
     ttft_s, tpot_s = latencies(table, counted_requests(table, stored))
     examples = _examples(table)
-    told = stored.result.ttft_s.count if stored.result.ttft_s else 0
-    if len(ttft_s) != told:
-        why = f"the request records hold {len(ttft_s)} counted requests, result.json says {told}"
+    count = stored.result.ttft_s.count if stored.result.ttft_s else 0
+    if len(ttft_s) != count:
+        why = f"the request records hold {len(ttft_s)} counted requests, result.json says {count}"
         return _unknown(f"{why}: `mtpbench recompute` makes them agree", examples)
-    if not told:
+    if not count:
         return _unknown("no request was counted", examples)
     return RequestTrace(ttft_s=quantiles(ttft_s), tpot_s=quantiles(tpot_s), examples=examples)
 
