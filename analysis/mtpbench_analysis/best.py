@@ -9,12 +9,13 @@ from typing import Any
 from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Settings, read_curves
 from mtpbench_analysis.comparisons import Question, settings_for
+from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.crossings import find_leads
 from mtpbench_analysis.curves import Curve, build_curves, relabel
 from mtpbench_analysis.details import leads_table
 from mtpbench_analysis.document import SIMULATED_BANNER, describe_workload
 from mtpbench_analysis.exports import describe_lead_ratio
-from mtpbench_analysis.figures import MISSING, dollars, fixed, percent, rate, seconds, speed, spread
+from mtpbench_analysis.figures import MISSING, dollars, percent, rate, speed, spread
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.inverse import (
     Fastest,
@@ -24,6 +25,7 @@ from mtpbench_analysis.inverse import (
     find_recipes,
     nearest_misses,
 )
+from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.sheets import Sheet
 from mtpbench_analysis.tables import Table, mark_simulated
 
@@ -67,18 +69,17 @@ def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Sheet:
     tables: list[Table] = []
     sentences: list[str] = []
     data: dict[str, Any] = {"curves": [curve.label for curve in curves], "simulated": simulated}
-    note = "" if settings.economics is None else f"{settings.economics.label}."
     if asked.max_usd_per_mtok is not None:
         fastest = find_fastest(readings, asked.max_usd_per_mtok)
-        tables.append(_fastest_table(fastest, asked.max_usd_per_mtok, note, simulated))
+        tables.append(_fastest_table(fastest, asked.max_usd_per_mtok, settings.economics, simulated))
         sentences.append(_say_fastest(fastest, asked.max_usd_per_mtok))
         data["fastest"] = [_fastest_data(one) for one in fastest]
     if asked.wanted is not None:
         recipes = find_recipes(curves, asked.wanted, settings.economics)
         sentences.append(_say_recipes(curves, recipes, asked.wanted))
-        data["recipes"] = [_recipe_data(one) for one in recipes]
+        data["recipes"] = [_recipe_data(one, settings.economics) for one in recipes]
         if recipes:
-            tables.append(_recipes_table(recipes, asked.wanted, note, simulated))
+            tables.append(_recipes_table(recipes, asked.wanted, settings.economics, simulated))
     if asked.max_usd_per_mtok is None and asked.wanted is None:
         leads = find_leads(readings)
         tables.append(leads_table(curves, leads, simulated))
@@ -105,7 +106,9 @@ def _describe(curve: Curve) -> str:
     return describe_workload(curve, served_by=False) or "hardware and workload not recorded"
 
 
-def _fastest_table(found: Sequence[Fastest], usd: float, note: str, simulated: bool) -> Table:
+def _fastest_table(
+    found: Sequence[Fastest], usd: float, economics: Economics | None, simulated: bool
+) -> Table:
     rows = []
     for one in found:
         if one.interactivity_tps is None or one.cell is None:
@@ -121,7 +124,7 @@ def _fastest_table(found: Sequence[Fastest], usd: float, note: str, simulated: b
         title=mark_simulated(f"The highest tok/s/user at {dollars(usd)} per million tokens", simulated),
         headers=("", "where", "tok/s/user", "tok/s/GPU"),
         rows=tuple(rows),
-        caption=note,
+        caption=_note(economics),
         text_columns=2,
     )
 
@@ -131,6 +134,10 @@ def _why_not(one: Fastest) -> str:
     if one.least_usd_per_mtok is None:
         return "the hardware's price is unknown"
     return f"its cheapest point costs ${one.least_usd_per_mtok:.3f}"
+
+
+def _note(economics: Economics | None) -> str:
+    return "" if economics is None else f"{economics.label}."
 
 
 def _say_fastest(found: Sequence[Fastest], usd: float) -> str:
@@ -146,29 +153,25 @@ def _say_fastest(found: Sequence[Fastest], usd: float) -> str:
     return f"{text}."
 
 
-def _recipes_table(recipes: Sequence[Recipe], wanted: Wanted, note: str, simulated: bool) -> Table:
-    rows = []
-    for one in recipes[:_LISTED]:
-        mean = one.measured.mean
-        length = MISSING if mean.acceptance_length is None else fixed(mean.acceptance_length, 2)
-        rows.append(
-            (
-                one.curve.label,
-                mean.recipe,
-                dollars(one.usd_per_mtok),
-                rate(one.measured.y),
-                speed(one.measured.x),
-                seconds(mean.ttft_p50_s),
-                length,
-                str(len(one.measured.runs)),
-            )
+def _recipes_table(
+    recipes: Sequence[Recipe], wanted: Wanted, economics: Economics | None, simulated: bool
+) -> Table:
+    shown = metrics_in("recipes")
+    rows = [
+        (
+            one.curve.label,
+            one.measured.mean.recipe,
+            *(metric.text_of(one.measured.mean, economics) for metric in shown),
+            str(len(one.measured.runs)),
         )
+        for one in recipes[:_LISTED]
+    ]
     more = f" {len(recipes) - _LISTED} more meet it." if len(recipes) > _LISTED else ""
     return Table(
         title=mark_simulated(f"Measured recipes with {_say_wanted(wanted)}, the cheapest first", simulated),
-        headers=("", "recipe", "$/M tok", "tok/s/GPU", "tok/s/user", "TTFT s", "AL", "runs"),
+        headers=("", "recipe", *(metric.label_in("recipes") for metric in shown), "runs"),
         rows=tuple(rows),
-        caption=note + more,
+        caption=_note(economics) + more,
         text_columns=2,
     )
 
@@ -210,16 +213,12 @@ def _fastest_data(one: Fastest) -> dict[str, Any]:
     }
 
 
-def _recipe_data(one: Recipe) -> dict[str, Any]:
+def _recipe_data(one: Recipe, economics: Economics | None) -> dict[str, Any]:
     mean = one.measured.mean
     return {
         "curve": one.curve.label,
         "recipe": mean.recipe,
-        "usd_per_mtok": one.usd_per_mtok,
-        "tput_tps_per_gpu": one.measured.y,
-        "interactivity_tps": one.measured.x,
-        "ttft_p50_s": mean.ttft_p50_s,
-        "acceptance_length": mean.acceptance_length,
+        **{metric.id: metric.of_point(mean, economics) for metric in metrics_in("recipes")},
         "runs": len(one.measured.runs),
         "source": mean.source,
     }

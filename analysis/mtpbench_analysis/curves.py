@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.frame import CurvePoint, averaged
 
 WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "simulated")
 """Curves that differ in one of these answer different questions and are never compared."""
@@ -21,17 +21,6 @@ SPLITTABLE = ("topology", "draft_tokens", "date")
 """Fields in which one curve's points may differ, unless a reader splits by them."""
 
 _RECIPE_FIELDS = ("topology", "concurrency", "rate_rps", "gpus", "draft_tokens", *CURVE_FIELDS)
-_MEANS = (
-    "interactivity_tps",
-    "tput_tps_per_gpu",
-    "output_tps_per_gpu",
-    "input_tps_per_gpu",
-    "acceptance_length",
-    "power_w_per_gpu",
-    "ttft_p50_s",
-    "ttft_p99_s",
-    "e2el_p50_s",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +213,7 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
     if len(runs) == 1:
         return runs[0]
     means: dict[str, Any] = {}
-    for name in _MEANS:
+    for name in averaged():
         known = [value for run in runs if (value := getattr(run, name)) is not None]
         means[name] = fmean(known) if known else None
     sources = [run.source for run in runs if run.source]

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from mtpbench_analysis.cells import Cell, TokenKind
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.crossings import Lead
-from mtpbench_analysis.curves import Curve, Measured
+from mtpbench_analysis.curves import Curve
 from mtpbench_analysis.figures import (
     MISSING,
-    dollars,
-    energy,
     fixed,
     percent,
-    rate,
-    seconds,
     speed,
     target,
     times,
 )
-from mtpbench_analysis.tables import Table, Texts, mark_simulated, metered_joules, show_bare_ratio
+from mtpbench_analysis.metric_table import metrics_in
+from mtpbench_analysis.tables import Table, Texts, mark_simulated, show_bare_ratio, show_knots, show_value
 from mtpbench_analysis.twins import Twins, find_twins
-
-_KINDS: tuple[TokenKind, ...] = ("total", "output", "input")
 
 
 def metrics_table(comparison: Comparison) -> Table:
     """Every metric at the targets: rates, costs by tier and kind of token, what the knots recorded."""
     rows: list[Texts] = []
     sections: list[int] = []
-    for name, show in _metrics(comparison):
-        body = [tuple(show(row.cells[i]) for row in comparison.rows) for i in _order(comparison)]
+    for metric in metrics_in("metrics", comparison.settings.economics):
+        # Metered figures are given as the knots have them: this table is for what they rest on.
+        show = show_value if metric.of == "cell" else show_knots
+        body = [tuple(show(metric, row.cells[i]) for row in comparison.rows) for i in _order(comparison)]
         if all(text == MISSING for texts in body for text in texts):
             continue
         sections.append(len(rows))
         for place, (i, texts) in enumerate(zip(_order(comparison), body, strict=True)):
-            rows.append((name if place == 0 else "", comparison.curves[i].label, *texts))
+            label = metric.label_in("metrics") if place == 0 else ""
+            rows.append((label, comparison.curves[i].label, *texts))
     return Table(
         title=mark_simulated("Every metric at equal interactivity", comparison.simulated),
         headers=("", "", *(f"at {target(row.target_tps)}" for row in comparison.rows)),
@@ -98,61 +95,3 @@ def _twins(pair: Twins) -> Texts:
 def _order(comparison: Comparison) -> tuple[int, ...]:
     """The others first, then the baseline, as in `MTP / Off`."""
     return (*range(1, len(comparison.curves)), 0)
-
-
-def _metrics(comparison: Comparison) -> list[tuple[str, Callable[[Cell], str]]]:
-    metrics: list[tuple[str, Callable[[Cell], str]]] = [
-        ("output tok/s/GPU", lambda cell: rate(cell.output_tps_per_gpu)),
-        ("input tok/s/GPU", lambda cell: rate(cell.input_tps_per_gpu)),
-    ]
-    economics = comparison.settings.economics
-    tiers = () if economics is None else economics.tiers
-    metrics += [(f"$/M {kind} tokens, {tier}", _cost(kind, tier)) for tier in tiers for kind in _KINDS]
-    return [
-        *metrics,
-        ("tok/s/MW, provisioned", lambda cell: rate(cell.tps_per_mw)),
-        ("tok/s/MW at the knots, metered GPUs", _knots(_metered_mw)),
-        ("J/token, provisioned", lambda cell: energy(cell.joules_per_token)),
-        ("J/token at the knots, metered GPUs", _knots(lambda knot: energy(metered_joules(knot.mean)))),
-        ("J/output token at the knots, metered GPUs", _knots(_metered_output_joules)),
-        ("TTFT s, median", _knots(lambda knot: seconds(knot.mean.ttft_p50_s))),
-        ("TTFT s, p99", _knots(lambda knot: seconds(knot.mean.ttft_p99_s))),
-        ("E2EL s, median", _knots(lambda knot: seconds(knot.mean.e2el_p50_s))),
-        ("acceptance length", _knots(_length)),
-        ("accepted by position", _knots(_positions)),
-        ("GPUs", _knots(lambda knot: MISSING if knot.mean.gpus is None else str(knot.mean.gpus))),
-        ("topology", _knots(lambda knot: knot.mean.topology or MISSING)),
-    ]
-
-
-def _cost(kind: TokenKind, tier: str) -> Callable[[Cell], str]:
-    return lambda cell: dollars(cell.usd_per_m(kind, tier))
-
-
-def _knots(show: Callable[[Measured], str]) -> Callable[[Cell], str]:
-    def at(cell: Cell) -> str:
-        if cell.state == "not_reached":
-            return MISSING
-        return " and ".join(dict.fromkeys(show(knot) for knot in cell.knots))
-
-    return at
-
-
-def _metered_mw(knot: Measured) -> str:
-    power = knot.mean.power_w_per_gpu
-    return MISSING if power is None else rate(knot.y / power * 1e6)
-
-
-def _metered_output_joules(knot: Measured) -> str:
-    power, output = knot.mean.power_w_per_gpu, knot.mean.output_tps_per_gpu
-    return MISSING if power is None or not output else energy(power / output)
-
-
-def _length(knot: Measured) -> str:
-    length = knot.mean.acceptance_length
-    return MISSING if length is None else fixed(length, 2)
-
-
-def _positions(knot: Measured) -> str:
-    rates = knot.mean.acceptance_per_position
-    return MISSING if rates is None else " / ".join(fixed(share, 2) for share in rates)

@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 
 from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis import metered
-from mtpbench_analysis.cells import Cell, Interval, TokenKind
+from mtpbench_analysis.cells import Cell, Interval
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.crossings import Crossing, Lead
 from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured
 from mtpbench_analysis.document import describe_workload
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metered import Span
+from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
     explain_no_crossing_interval,
     explain_no_interval,
@@ -39,24 +40,6 @@ from mtpbench_analysis.twins import find_twins
 SCHEMA_VERSION = 2
 
 _CURVE = ("arm", *CURVE_FIELDS)
-_CELL = (
-    "state",
-    "tput_tps_per_gpu",
-    "output_tps_per_gpu",
-    "input_tps_per_gpu",
-    "runs_at_tps",
-    "wide_gap",
-    "usd_per_mtok",
-    "tps_per_mw",
-    "joules_per_token",
-)
-_METERED = {
-    "metered_w_per_gpu": metered.power_w_per_gpu,
-    "metered_tps_per_mw": metered.tps_per_mw,
-    "metered_joules_per_token": metered.joules_per_token,
-    "metered_joules_per_output_token": metered.joules_per_output_token,
-}
-"""As [lowest, highest]: power belongs to the knots' recipes and is not interpolated."""
 
 
 def to_json(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> str:
@@ -188,13 +171,13 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
                 "tput_tps_per_gpu": knot.y,
                 "runs": len(knot.runs),
                 "recipe": knot.mean.recipe,
-                **{name: getattr(knot.mean, name) for name in _KNOT},
+                **_of_knot(knot),
                 "acceptance_per_position": knot.mean.acceptance_per_position,
             }
             for knot in cell.knots
         ]
-        values = {name: getattr(cell, name) for name in _CELL}
-        values |= {name: _span(derive(cell)) for name, derive in _METERED.items()}
+        values = _of_cell(cell)
+        values |= {metric.id: _span(metric.of_cell(cell)) for metric in METRICS if metric.of == "span"}
         values |= {
             "interval": _interval(cell.interval),
             "interval_basis": cell.interval_basis,
@@ -232,7 +215,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
                     "curve": curve.label,
                     "baseline": comparison.baseline.label,
                     "target_tps": row.target_tps,
-                    **{name: getattr(cell, name) for name in _CELL},
+                    **_of_cell(cell),
                     **_knot("lower", cell.lower),
                     **_knot("upper", cell.upper),
                     "interval_low": cell.interval.low if cell.interval else None,
@@ -254,24 +237,29 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
     return lines
 
 
-_KNOT = (
-    "concurrency",
-    "gpus",
-    "topology",
-    "acceptance_length",
-    "power_w_per_gpu",
-    "ttft_p50_s",
-    "e2el_p50_s",
-    "version",
-    "image",
-    "date",
-)
+def _of_cell(cell: Cell) -> dict[str, Any]:
+    """What is interpolated at a target, where that stands, and what is derived from it."""
+
+    def values(needs: str | None) -> dict[str, Any]:
+        chosen = [metric for metric in METRICS if metric.of == "cell" and metric.needs == needs]
+        return {metric.id: metric.of_cell(cell) for metric in chosen}
+
+    where = {"runs_at_tps": cell.runs_at_tps, "wide_gap": cell.wide_gap}
+    return {"state": cell.state, **values(None), **where, **values("constants")}
+
+
+def _of_knot(knot: Measured) -> dict[str, Any]:
+    """What a knot's recipe is and recorded, beside its throughput and interactivity."""
+    values = {metric.id: metric.of_point(knot.mean) for metric in metrics_in("knot_export")}
+    return {**values, **{name: getattr(knot.mean, name) for name in ("version", "image", "date")}}
 
 
 def _knot(side: str, knot: Measured | None) -> dict[str, Any]:
-    fields = ("interactivity_tps", "tput_tps_per_gpu", *_KNOT)
-    values = {f"{side}_{name}": getattr(knot.mean, name) if knot else None for name in fields}
-    return {**values, f"{side}_runs": len(knot.runs) if knot else None}
+    names = ("interactivity_tps", "tput_tps_per_gpu", *VIEWS["knot_export"], "version", "image", "date")
+    if knot is None:
+        return dict.fromkeys((*(f"{side}_{name}" for name in names), f"{side}_runs"))
+    values = {"interactivity_tps": knot.x, "tput_tps_per_gpu": knot.y, **_of_knot(knot)}
+    return {**{f"{side}_{name}": values[name] for name in names}, f"{side}_runs": len(knot.runs)}
 
 
 def describe_lead_ratio(lead: Lead) -> dict[str, Any]:
@@ -296,9 +284,9 @@ def _crossing(crossing: Crossing) -> dict[str, Any]:
     }
 
 
-def _span(span: Span | None) -> Any:
+def _span(span: float | Span | None) -> Any:
     """Its lowest and its highest value; null where nothing is known."""
-    return None if span is None else [span.low, span.high]
+    return [span.low, span.high] if isinstance(span, Span) else None
 
 
 def _interval(interval: Interval | None) -> dict[str, float] | None:
@@ -309,5 +297,4 @@ def _costs(cell: Cell) -> dict[str, dict[str, float | None]]:
     """Dollars for a million tokens, by owner tier and kind of token."""
     if cell.economics is None:
         return {}
-    kinds: tuple[TokenKind, ...] = ("total", "output", "input")
-    return {tier: {kind: cell.usd_per_m(kind, tier) for kind in kinds} for tier in cell.economics.tiers}
+    return {tier: {kind: cell.usd_per_m(kind, tier) for kind in TOKEN_KINDS} for tier in cell.economics.tiers}

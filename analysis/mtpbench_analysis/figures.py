@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, Literal
 
 MISSING = "–"
 
@@ -68,3 +69,41 @@ def times(value: float) -> str:
 def percent(share: float) -> str:
     """A share as a percentage: `58.6%`."""
     return fixed(share * 100, 1) + "%"
+
+
+def hundredths(value: float | None) -> str:
+    """A length or a share with two decimals: `2.49`."""
+    return MISSING if value is None else fixed(value, 2)
+
+
+def hundredths_list(values: Sequence[float] | None) -> str:
+    """Several of them: `0.90 / 0.72`."""
+    return MISSING if values is None else " / ".join(fixed(value, 2) for value in values)
+
+
+def whole(value: float | None) -> str:
+    """A count, as it is."""
+    return MISSING if value is None else str(value)
+
+
+def text(value: str | None) -> str:
+    """A word, as it is."""
+    return value or MISSING
+
+
+Format = Literal[
+    "rate", "speed", "dollars", "seconds", "energy", "times", "hundredths", "hundredths_list", "whole", "text"
+]
+FORMATS: Mapping[Format, Callable[[Any], str]] = {
+    "rate": rate,
+    "speed": speed,
+    "dollars": dollars,
+    "seconds": seconds,
+    "energy": energy,
+    "times": times,
+    "hundredths": hundredths,
+    "hundredths_list": hundredths_list,
+    "whole": whole,
+    "text": text,
+}
+"""How a metric's values are written; the page's script has the same by the same names."""

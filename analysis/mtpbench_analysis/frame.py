@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -17,6 +17,9 @@ import pandas as pd
 
 from mtpbench.records import SweepInfo
 from mtpbench_analysis.agreement import ArmAnswers
+
+MEAN = {"mean": True}
+"""Marks a field of which the mean over the runs of a recipe is taken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +57,10 @@ class CurvePoint:
     """
 
     arm: str
-    interactivity_tps: float
-    tput_tps_per_gpu: float
-    output_tps_per_gpu: float | None = None
-    input_tps_per_gpu: float | None = None
+    interactivity_tps: float = field(metadata=MEAN)
+    tput_tps_per_gpu: float = field(metadata=MEAN)
+    output_tps_per_gpu: float | None = field(default=None, metadata=MEAN)
+    input_tps_per_gpu: float | None = field(default=None, metadata=MEAN)
     concurrency: int | None = None
     rate_rps: float | None = None
     gpus: int | None = None
@@ -77,15 +80,15 @@ class CurvePoint:
     workload: str | None = None
     date: str | None = None
     draft_tokens: int | None = None
-    acceptance_length: float | None = None
+    acceptance_length: float | None = field(default=None, metadata=MEAN)
     acceptance_per_position: tuple[float, ...] | None = None
     acceptance_mode: str | None = None
-    power_w_per_gpu: float | None = None
+    power_w_per_gpu: float | None = field(default=None, metadata=MEAN)
     power_source: str | None = None
     power_cap_w: float | None = None
-    ttft_p50_s: float | None = None
-    ttft_p99_s: float | None = None
-    e2el_p50_s: float | None = None
+    ttft_p50_s: float | None = field(default=None, metadata=MEAN)
+    ttft_p99_s: float | None = field(default=None, metadata=MEAN)
+    e2el_p50_s: float | None = field(default=None, metadata=MEAN)
     tput_rel_se: float | None = None
     interactivity_rel_se: float | None = None
     rel_se_correlation: float | None = None
@@ -163,6 +166,12 @@ def merge(sets: Sequence[PointSet]) -> PointSet:
 def columns() -> tuple[str, ...]:
     """The names of `CurvePoint`'s fields, in order: the columns of a points CSV."""
     return tuple(f.name for f in dataclasses.fields(CurvePoint))
+
+
+@cache
+def averaged() -> tuple[str, ...]:
+    """The names of the fields of which the mean over the runs of a recipe is taken."""
+    return tuple(f.name for f in dataclasses.fields(CurvePoint) if f.metadata == MEAN)
 
 
 @cache

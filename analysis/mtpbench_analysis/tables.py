@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mtpbench.records import Reference
 from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.compare import Comparison, read_curves
+from mtpbench_analysis.compare import Comparison, Row, read_curves
 from mtpbench_analysis.curves import display_name
-from mtpbench_analysis.figures import MISSING, dollars, energy, rate, seconds, speed, spread, target, times
+from mtpbench_analysis.figures import MISSING, rate, speed, spread, target, times
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span, tps_per_mw
+from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span
+from mtpbench_analysis.metric_table import Metric, metrics_in
 from mtpbench_analysis.ratios import Bound, Ratio
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
@@ -51,40 +53,14 @@ def matched_table(comparison: Comparison) -> Table:
     rows: list[Texts] = []
     sections: list[int] = []
 
-    def add(metric: str, body: Sequence[tuple[str, Texts]]) -> None:
+    def add(label: str, body: Sequence[tuple[str, Texts]]) -> None:
         sections.append(len(rows))
-        rows.extend(((metric if i == 0 else ""), who, *cells) for i, (who, cells) in enumerate(body))
+        rows.extend(((label if i == 0 else ""), who, *cells) for i, (who, cells) in enumerate(body))
 
-    add("tok/s/GPU", _per_curve(comparison, show_throughput) + _per_ratio(comparison))
-    if comparison.settings.economics is not None:
-        add(
-            "cost, $/M tok",
-            _per_curve(comparison, lambda cell: _bounded(dollars(cell.usd_per_mtok), cell, "≤")),
-        )
-        add(
-            "tok/s/MW, provisioned",
-            _per_curve(comparison, lambda cell: _bounded(rate(cell.tps_per_mw), cell, "≥")),
-        )
-    if is_metered(comparison):
-        add(
-            "tok/s/MW, metered GPUs",
-            _per_curve(comparison, lambda c: _bounded(show_span(tps_per_mw(c), rate), c, "≥")),
-        )
-    if comparison.settings.economics is not None:
-        add(
-            "J/token, provisioned",
-            _per_curve(comparison, lambda c: _bounded(energy(c.joules_per_token), c, "≤")),
-        )
-    if is_metered(comparison):
-        add(
-            "J/output token, metered GPUs",
-            _per_curve(comparison, lambda c: _bounded(show_span(joules_per_output_token(c), energy), c, "≤"))
-            + _per_energy_ratio(comparison),
-        )
-    if any(run.acceptance_length is not None for c in comparison.curves for m in c.front for run in m.runs):
-        add("acceptance length at the knots", _per_curve(comparison, _acceptance))
-    if any(run.ttft_p50_s is not None for c in comparison.curves for m in c.front for run in m.runs):
-        add("median TTFT at the knots, s", _per_curve(comparison, _ttft))
+    for metric in metrics_in("matched"):
+        if is_shown(metric, comparison):
+            body = [*_per_curve(comparison, show_of(metric)), *_per_ratio(metric, comparison)]
+            add(metric.label_in("matched"), body)
     add("recipes at the knots", _per_curve(comparison, _recipes))
     return Table(
         title=mark_simulated("At equal interactivity", comparison.simulated),
@@ -94,6 +70,45 @@ def matched_table(comparison: Comparison) -> Table:
         sections=tuple(sections),
         text_columns=2,
     )
+
+
+def is_shown(metric: Metric, comparison: Comparison) -> bool:
+    """Whether the first table has rows for a metric: where something can be derived, or a knot has it."""
+    if metric.needs == "constants":
+        return comparison.settings.economics is not None
+    if metric.needs == "meter":
+        return is_metered(comparison)
+    knots = (knot for curve in comparison.curves for knot in curve.front)
+    return metric.of == "cell" or any(metric.of_point(run) is not None for knot in knots for run in knot.runs)
+
+
+def show_of(metric: Metric) -> Callable[[Cell], str]:
+    """How a table shows a metric at a target."""
+    if metric.id == "tput_tps_per_gpu":
+        return show_throughput
+    return (lambda cell: show_knots(metric, cell)) if metric.of == "knots" else partial(_show_bounded, metric)
+
+
+def show_knots(metric: Metric, cell: Cell) -> str:
+    """What the knots of a cell have of a metric: `208.6 and 121.0`; it is never interpolated."""
+    if cell.state == "not_reached":
+        return MISSING
+    return " and ".join(dict.fromkeys(metric.text_of(knot.mean) for knot in cell.knots))
+
+
+def show_value(metric: Metric, cell: Cell) -> str:
+    """The value of a metric at a target, or the two values that it lies between."""
+    value = metric.of_cell(cell)
+    return show_span(value, metric.text) if isinstance(value, Span) else metric.text(value)
+
+
+def _show_bounded(metric: Metric, cell: Cell) -> str:
+    """A derived figure; where there is a throughput to derive it from, only its constant can be missing."""
+    text = show_value(metric, cell)
+    if text == MISSING:
+        return UNKNOWN if cell.tput_tps_per_gpu is not None else MISSING
+    sign = "≤" if metric.better == "lower" else "≥"
+    return f"{sign} {text}" if cell.state == "at_least" else text
 
 
 def points_table(comparison: Comparison) -> Table:
@@ -110,11 +125,19 @@ def points_table(comparison: Comparison) -> Table:
     if comparison.invalid:
         sections.append(len(entries))
     entries += [(display_name(point.arm), point, 1, INVALID) for point in comparison.invalid]
-    columns = [(name, [show(*entry) for entry in entries], always) for name, always, show in _POINT_COLUMNS]
-    dropped = [name for name, cells, always in columns if not always and set(cells) == {MISSING}]
+    columns = [
+        ("arm", [label for label, *_ in entries]),
+        *(
+            (metric.label_in("points"), [metric.text_of(point) for _, point, *_ in entries])
+            for metric in metrics_in("points")
+        ),
+        ("runs", [f"{runs}" for *_, runs, _ in entries]),
+        ("valid", [where for *_, where in entries]),
+    ]
+    dropped = [name for name, cells in columns if set(cells) == {MISSING}]
     single = {run for *_, run, _ in entries} == {1}
     hidden = [*dropped, "runs"] if single else dropped
-    kept = [(name, cells) for name, cells, _ in columns if name not in hidden]
+    kept = [(name, cells) for name, cells in columns if name not in hidden]
     notes = ["knot: valid and on the front."]
     notes += ["Every point is a single run."] if single else []
     notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
@@ -158,55 +181,19 @@ def is_metered(comparison: Comparison) -> bool:
     return any(joules_per_output_token(cell) for row in comparison.rows for cell in row.cells)
 
 
-def metered_joules(point: CurvePoint) -> float | None:
-    """Metered joules for a token at a measured point; None where power was not metered."""
-    return None if point.power_w_per_gpu is None else point.power_w_per_gpu / point.tput_tps_per_gpu
-
-
-_Show = Callable[[str, CurvePoint, int, str], str]
-_POINT_COLUMNS: tuple[tuple[str, bool, _Show], ...] = (
-    ("arm", True, lambda label, p, n, where: label),
-    ("conc.", False, lambda label, p, n, where: MISSING if p.concurrency is None else f"{p.concurrency}"),
-    ("topology", False, lambda label, p, n, where: p.topology or MISSING),
-    ("GPUs", False, lambda label, p, n, where: MISSING if p.gpus is None else f"{p.gpus}"),
-    ("tok/s/GPU", True, lambda label, p, n, where: rate(p.tput_tps_per_gpu)),
-    ("tok/s/user", True, lambda label, p, n, where: speed(p.interactivity_tps)),
-    ("TTFT s", False, lambda label, p, n, where: seconds(p.ttft_p50_s)),
-    ("AL", False, lambda label, p, n, where: _length(p)),
-    ("J/token", False, lambda label, p, n, where: energy(metered_joules(p))),
-    ("runs", False, lambda label, p, n, where: f"{n}"),
-    ("valid", True, lambda label, p, n, where: where),
-)
-
-
-def _length(point: CurvePoint) -> str:
-    return MISSING if point.acceptance_length is None else f"{point.acceptance_length:.2f}"
-
-
 def _per_curve(comparison: Comparison, show: Callable[[Cell], str]) -> list[tuple[str, Texts]]:
     """The others first, then the baseline, as in `MTP / Off`."""
     order = [*range(1, len(comparison.curves)), 0]
     return [(comparison.curves[i].label, tuple(show(row.cells[i]) for row in comparison.rows)) for i in order]
 
 
-def _per_ratio(comparison: Comparison) -> list[tuple[str, Texts]]:
-    base = comparison.baseline.label
+def _per_ratio(metric: Metric, comparison: Comparison) -> list[tuple[str, Texts]]:
+    """What each curve has over the baseline, of the metrics that a ratio is given of."""
+    if metric.id not in _RATIOS:
+        return []
+    show, base = _RATIOS[metric.id], comparison.baseline.label
     return [
-        (f"{other.label} / {base}", tuple(show_ratio(row.ratios[i]) for row in comparison.rows))
-        for i, other in enumerate(comparison.others)
-    ]
-
-
-def _per_energy_ratio(comparison: Comparison) -> list[tuple[str, Texts]]:
-    base = comparison.baseline.label
-    return [
-        (
-            f"{other.label} / {base}",
-            tuple(
-                show_energy_ratio(energy_ratio(row.cells[i + 1], row.cells[0]), row.ratios[i].bound)
-                for row in comparison.rows
-            ),
-        )
+        (f"{other.label} / {base}", tuple(show(row, i) for row in comparison.rows))
         for i, other in enumerate(comparison.others)
     ]
 
@@ -286,24 +273,13 @@ def show_throughput(cell: Cell) -> str:
     return f"{value} interpolated,\nknots {speed(lower.x)} and {speed(upper.x)}"
 
 
-def _bounded(text: str, cell: Cell, sign: str) -> str:
-    """A derived figure; where there is a throughput to derive it from, only its constant can be missing."""
-    if text == MISSING:
-        return UNKNOWN if cell.tput_tps_per_gpu is not None else MISSING
-    return f"{sign} {text}" if cell.state == "at_least" else text
-
-
-def _acceptance(cell: Cell) -> str:
-    if cell.state == "not_reached":
-        return MISSING
-    lengths = [_length(knot.mean) for knot in cell.knots]
-    return " and ".join(dict.fromkeys(lengths))
-
-
-def _ttft(cell: Cell) -> str:
-    if cell.state == "not_reached":
-        return MISSING
-    return " and ".join(dict.fromkeys(seconds(knot.mean.ttft_p50_s) for knot in cell.knots))
+_RATIOS: Mapping[str, Callable[[Row, int], str]] = {
+    "tput_tps_per_gpu": lambda row, i: show_ratio(row.ratios[i]),
+    "metered_joules_per_output_token": lambda row, i: show_energy_ratio(
+        energy_ratio(row.cells[i + 1], row.cells[0]), row.ratios[i].bound
+    ),
+}
+"""By metric, its ratio to the baseline's, for the curve of a number."""
 
 
 def _recipes(cell: Cell) -> str:

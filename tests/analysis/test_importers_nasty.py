@@ -138,7 +138,8 @@ def test_any_cells_are_points_or_an_error(folder: Path, rows: list[dict[str, str
     base = {"arm": "off", "interactivity_tps": "10", "tput_tps_per_gpu": "20"}
     names = sorted({name for row in rows for name in row} | set(base))
     out = io.StringIO()
-    writer = csv.DictWriter(out, names)
+    # Quoted: a line that begins with # is a comment.
+    writer = csv.DictWriter(out, names, quoting=csv.QUOTE_ALL)
     writer.writeheader()
     writer.writerows([base | row for row in rows])
     path = folder / "cells.csv"

@@ -67,16 +67,19 @@ def sides(factor: float = 1.0, count: int = 3, **more: Any) -> Regression:
 
 
 def verdicts(regression: Regression, level: Any = "all") -> dict[str, str]:
-    return {f"{f.metric.name} {f.of}".removesuffix(" all"): f.verdict for f in regression.select(level)}
+    return {
+        f"{f.metric.key_in('regress')} {f.of}".removesuffix(" all"): f.verdict
+        for f in regression.select(level)
+    }
 
 
 def test_a_slower_build_is_found_in_every_metric_arm_and_recipe() -> None:
     found = sides(factor=0.9)
     expected = {"throughput": "slower", "interactivity": "slower", "ttft_p50": "slower"}
     assert {name: verdicts(found)[name] for name in expected} == expected
-    assert {f.verdict for f in found.select("arm", "throughput")} == {"slower"}
-    assert {f.verdict for f in found.select("recipe", "throughput")} == {"slower"}
-    assert found.select("all", "ttft_p50")[0].change == pytest.approx(1 / 0.9 - 1, abs=0.01)
+    assert {f.verdict for f in found.select("arm", "tput_tps_per_gpu")} == {"slower"}
+    assert {f.verdict for f in found.select("recipe", "tput_tps_per_gpu")} == {"slower"}
+    assert found.select("all", "ttft_p50_s")[0].change == pytest.approx(1 / 0.9 - 1, abs=0.01)
     assert "throughput" not in verdicts(found) or any("slower" in reason for reason in found.gate)
 
 
@@ -93,7 +96,7 @@ def test_two_sweeps_of_one_build_have_no_change_and_an_open_gate() -> None:
 
 
 def test_a_change_that_is_there_but_small_is_no_change_beyond_the_threshold() -> None:
-    found = sides(factor=0.99).select("all", "throughput")[0]
+    found = sides(factor=0.99).select("all", "tput_tps_per_gpu")[0]
     assert found.interval is not None
     assert found.interval.high < 0
     assert found.verdict == "no change"
@@ -105,7 +108,7 @@ def test_between_the_two_the_answer_is_undecided() -> None:
 
 def test_noisy_sweeps_say_what_they_could_have_found_and_close_the_gate() -> None:
     found = sides(noise=0.15, count=2)
-    finding = found.select("all", "throughput")[0]
+    finding = found.select("all", "tput_tps_per_gpu")[0]
     assert finding.verdict == "no power"
     assert finding.smallest is not None
     assert finding.smallest > 0.05
@@ -122,17 +125,17 @@ def test_one_server_start_each_is_not_trusted_to_the_last_percent() -> None:
     old, new = (sweep(seed, noise=0.001, repeats=2) for seed in (1, 2))
     careful = find_regression([old], [new])
     assert verdicts(careful)["throughput"] == "no change"
-    assert {f.verdict for f in careful.select("arm", "throughput")} == {"no power"}
-    assert {f.verdict for f in careful.select("recipe", "throughput")} == {"no power"}
+    assert {f.verdict for f in careful.select("arm", "tput_tps_per_gpu")} == {"no power"}
+    assert {f.verdict for f in careful.select("recipe", "tput_tps_per_gpu")} == {"no power"}
     sure = find_regression([old], [new], Criteria(start_noise=0.0))
-    assert {f.verdict for f in sure.select("recipe", "throughput")} == {"no change"}
+    assert {f.verdict for f in sure.select("recipe", "tput_tps_per_gpu")} == {"no change"}
     assert "nothing is allowed for it" in to_markdown(sure)
     assert "an assumption" in to_markdown(careful)
 
 
 def test_single_runs_rest_on_the_scatter_over_the_recipes() -> None:
     found = find_regression([sweep(1)], [sweep(2, factor=0.85)])
-    finding = found.select("all", "throughput")[0]
+    finding = found.select("all", "tput_tps_per_gpu")[0]
     assert finding.estimate is not None
     assert finding.estimate.basis == "recipes"
     assert finding.verdict == "slower"
@@ -213,7 +216,7 @@ def test_recipes_on_several_machines_are_told_apart() -> None:
         )
         for seed in (1, 2)
     ]
-    names = [f.of for f in find_regression([both[0]], [both[1]]).select("recipe", "throughput")]
+    names = [f.of for f in find_regression([both[0]], [both[1]]).select("recipe", "tput_tps_per_gpu")]
     assert len(set(names)) == len(names) == 16
     assert "Off, conc. 1, 1xTP8, 8 GPUs, b200" in names
 
@@ -238,7 +241,7 @@ def test_a_recipe_of_one_side_is_listed_and_one_that_broke_closes_the_gate() -> 
 
 def test_a_recipe_that_lacks_a_round_is_left_out_and_listed() -> None:
     found = find_regression([sweep(1, repeats=2)], [without(sweep(2, repeats=2), 0)])
-    assert found.select("all", "throughput")[0].recipes == 7
+    assert found.select("all", "tput_tps_per_gpu")[0].recipes == 7
     assert "Off, conc. 1, 1xTP8, 8 GPUs: runs are missing, so it was not tested" in found.gate
     assert "8 recipes on both sides, 7 of them tested" in heading(found)[0]
     assert any("runs of other rounds are missing" in unused.reason for unused in found.left_out)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
-from mtpbench_analysis.regression.panel import METRICS, Panel
+from mtpbench_analysis.regression.panel import Panel
 from mtpbench_analysis.regression.power import (
     find_power,
     smallest_effect,
@@ -132,7 +133,7 @@ def test_recipes_that_err_together_are_not_found_more_often_than_allowed(start: 
 def decide(panel: Panel, criteria: Criteria) -> Finding:
     estimate = whole(panel, criteria.start_noise)
     finding = Finding(
-        metric=METRICS[0],
+        metric=metrics_in("regress")[0],
         level="all",
         of="all",
         recipes=estimate.recipes,

@@ -11,6 +11,7 @@ from mtpbench_analysis.compare import Settings, compare, read_curves
 from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.curves import Curve, Grouping, build_curves
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.metric_table import VIEWS
 from mtpbench_analysis.page.method import (
     Method,
     PageCell,
@@ -198,13 +199,10 @@ def _at_target(
             none = (Reason(code="invalid_knot", text="the honest method has no valid point of this side"),)
             found += _of_one_side(side, said, (side.label, None), {"tput": none, "cost": none})
     # All of one metric together, both sides below each other, as on the page.
-    yield from sorted(found, key=lambda one: _METRICS.index(one.metric))
+    yield from sorted(found, key=lambda one: VIEWS["public_page"].index(one.metric))
     if len(sides) == 2:
         for other, base, ratios in honest.ratios:
             yield from _claims(sides, (page[0][index], page[1][index]), (other, base), ratios[index], why)
-
-
-_METRICS = ("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "concurrency")
 
 
 def _of_one_side(

@@ -7,6 +7,7 @@ from typing import Any
 
 from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.figures import MISSING, dollars, fixed, rate, speed, target, times
+from mtpbench_analysis.metric_table import VIEWS, metrics_in
 from mtpbench_analysis.page.explain import Explained, Explanation
 from mtpbench_analysis.page.method import PageCell, claim_cheaper, claim_faster
 from mtpbench_analysis.page.reasons import AGREES
@@ -14,14 +15,8 @@ from mtpbench_analysis.ratios import Ratio
 from mtpbench_analysis.sentences import describe_cost, explain_no_ratio
 from mtpbench_analysis.tables import Caution, Table, Texts
 
-_WORDS = {
-    "tput_tps_per_gpu": "tok/s/GPU",
-    "usd_per_mtok": "$/M tok",
-    "tps_per_mw": "tok/s/MW",
-    "concurrency": "concurrency",
-    "throughput_claim": "throughput",
-    "cost_claim": "cost",
-}
+_LABELS = {metric.id: metric.label_in("public_page") for metric in metrics_in("public_page")}
+_LABELS |= {"throughput_claim": "throughput", "cost_claim": "cost"}
 _WHAT = {
     "page-2026-05": "cost and every other metric splined on its own",
     "page": "cost derived from the interpolated throughput, every other metric splined on its own",
@@ -32,7 +27,7 @@ def page_table(explanation: Explanation) -> Table:
     """What the page shows, in its own layout and its own rounding."""
     rows: list[Texts] = []
     sections = []
-    for metric in ("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "concurrency"):
+    for metric in VIEWS["public_page"]:
         body = [
             (side.label, tuple(show_page(metric, getattr(cell, metric)) for cell in cells))
             for side, cells in zip(explanation.sides, explanation.page, strict=True)
@@ -40,7 +35,7 @@ def page_table(explanation: Explanation) -> Table:
         if all(text == MISSING for _, texts in body for text in texts):
             continue
         sections.append(len(rows))
-        rows += [((_WORDS[metric] if i == 0 else ""), who, *texts) for i, (who, texts) in enumerate(body)]
+        rows += [((_LABELS[metric] if i == 0 else ""), who, *texts) for i, (who, texts) in enumerate(body)]
     return Table(
         title=_simulated(f"As the page says it ({explanation.method})", explanation),
         headers=("tok/s/user", "", *(target(value) for value in explanation.targets_tps)),
@@ -65,7 +60,7 @@ def explanation_table(explanation: Explanation) -> Table:
             sections.append(len(rows))
         if one.metric == "tput_tps_per_gpu":
             reasons[one.curve] = tuple(reason.text for reason in one.reasons)
-        head = (target(one.target_tps) if new_target else "", _WORDS[one.metric] if new_metric else "")
+        head = (target(one.target_tps) if new_target else "", _LABELS[one.metric] if new_metric else "")
         rows.append((*head, one.curve, _page_text(one), show_honest(one), _why(one, reasons)))
     return Table(
         title=_simulated("Where the page and the honest numbers part", explanation),
@@ -98,7 +93,7 @@ def write_page_sentences(explanation: Explanation) -> tuple[str, ...]:
 def write_differences(explanation: Explanation) -> tuple[str, ...]:
     """One sentence for each number of the page that the honest method does not say the same way."""
     return tuple(
-        f"At {target(one.target_tps)} tok/s/user, {one.curve}, {_WORDS[one.metric]}: the page says "
+        f"At {target(one.target_tps)} tok/s/user, {one.curve}, {_LABELS[one.metric]}: the page says "
         f"{_page_text(one)}, honest is {show_honest(one)} ({'; '.join(r.text for r in one.reasons)})."
         for one in explanation.explained
         if not one.agrees

@@ -5,55 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.metric_table import Metric
 from mtpbench_analysis.regression.matching import Recipe
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
-MetricName = Literal["throughput", "interactivity", "ttft_p50", "acceptance_length"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """One figure of a point.
-
-    Args:
-        better: 1 where more is better, -1 where less is.
-        explains: a change of it is a reason for the others, not a result.
-        rel_se: the field that holds the error of a single run from its time blocks, or None.
-    """
-
-    name: MetricName
-    title: str
-    field: str
-    better: int
-    explains: bool = False
-    rel_se: str | None = None
-
-
-METRICS = (
-    Metric(name="throughput", title="tok/s/GPU", field="tput_tps_per_gpu", better=1, rel_se="tput_rel_se"),
-    Metric(
-        name="interactivity",
-        title="tok/s/user",
-        field="interactivity_tps",
-        better=1,
-        rel_se="interactivity_rel_se",
-    ),
-    Metric(name="ttft_p50", title="TTFT p50", field="ttft_p50_s", better=-1),
-    Metric(
-        name="acceptance_length",
-        title="acceptance length",
-        field="acceptance_length",
-        better=1,
-        explains=True,
-    ),
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,7 +106,7 @@ def _sides(recipe: Recipe) -> tuple[tuple[tuple[CurvePoint, ...], ...], ...]:
 
 def _values(recipe: Recipe, metric: Metric) -> bool:
     """Whether every run of the recipe has the metric."""
-    found = [getattr(run, metric.field) for lists in _sides(recipe) for runs in lists for run in runs]
+    found = [metric.of_point(run) for lists in _sides(recipe) for runs in lists for run in runs]
     return all(value is not None and value > 0 for value in found)
 
 
@@ -155,7 +117,7 @@ def _rounds(recipes: Sequence[Recipe], side: str) -> list[int]:
 
 
 def _column(lists: Sequence[Sequence[CurvePoint]], metric: Metric, collapse: bool) -> list[float]:
-    logs = [[math.log(getattr(run, metric.field)) for run in runs] for runs in lists]
+    logs = [[math.log(metric.of_point(run)) for run in runs] for runs in lists]
     return (
         [sum(runs) / len(runs) for runs in logs] if collapse else [value for runs in logs for value in runs]
     )
@@ -166,7 +128,7 @@ def _block_variance(recipe: Recipe, metric: Metric) -> float:
     total = 0.0
     for lists in _sides(recipe):
         runs = [run for runs in lists for run in runs]
-        errors: list[Any] = [getattr(run, metric.rel_se) if metric.rel_se else None for run in runs]
+        errors: list[Any] = [getattr(run, metric.error) if metric.error else None for run in runs]
         if None in errors:
             return 0.0
         total += sum(error**2 for error in errors) / len(runs) ** 2

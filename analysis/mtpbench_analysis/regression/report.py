@@ -8,10 +8,9 @@ from typing import Any
 
 from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis.document import SIMULATED_BANNER
-from mtpbench_analysis.figures import MISSING, fixed, percent, rate, seconds, speed
+from mtpbench_analysis.figures import MISSING, fixed, percent
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.regression.estimates import Basis
-from mtpbench_analysis.regression.panel import Metric
 from mtpbench_analysis.regression.verdicts import Finding, Level, Regression
 from mtpbench_analysis.tables import Table, Texts
 
@@ -92,12 +91,10 @@ def summary_table(regression: Regression) -> Table:
     """Each metric over all recipes and by arm."""
     rows: list[Texts] = []
     sections: list[int] = []
-    for name in dict.fromkeys(f.metric.name for f in regression.findings):
+    for name in dict.fromkeys(f.metric.id for f in regression.findings):
         sections.append(len(rows))
         found = (*regression.select("all", name), *regression.select("arm", name))
-        rows += [
-            (f.metric.title if i == 0 else "", f.of, *_figures(f, _needs(f))) for i, f in enumerate(found)
-        ]
+        rows += [(f.title if i == 0 else "", f.of, *_figures(f, _needs(f))) for i, f in enumerate(found)]
     return Table(
         title=_titled("Overall and by arm", regression),
         headers=("", "of", "change", "interval", "finds", "needs", "verdict"),
@@ -111,11 +108,11 @@ def recipe_tables(regression: Regression) -> tuple[Table, ...]:
     """Every recipe, one table for each metric."""
     return tuple(
         Table(
-            title=_titled(f"By recipe: {found[0].metric.title}", regression),
+            title=_titled(f"By recipe: {found[0].metric.label_in('regress')}", regression),
             headers=("recipe", "old", "new", "change", "interval", "finds", "verdict"),
-            rows=tuple((f.of, _value(f.metric, f.old), _value(f.metric, f.new), *_figures(f)) for f in found),
+            rows=tuple((f.of, f.metric.text(f.old), f.metric.text(f.new), *_figures(f)) for f in found),
         )
-        for name in dict.fromkeys(f.metric.name for f in regression.findings)
+        for name in dict.fromkeys(f.metric.id for f in regression.findings)
         if (found := regression.select("recipe", name))
     )
 
@@ -164,7 +161,7 @@ def to_json(regression: Regression) -> str:
 def _finding(finding: Finding) -> dict[str, Any]:
     estimate, interval = finding.estimate, finding.interval
     return {
-        "metric": finding.metric.name,
+        "metric": finding.metric.key_in("regress"),
         "level": finding.level,
         "of": finding.of,
         "recipes": finding.recipes,
@@ -185,7 +182,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _sentence(finding: Finding, threshold: float) -> str:
-    what = f"{finding.metric.title}, all recipes: {verdict_text(finding)}"
+    what = f"{finding.metric.label_in('regress')}, all recipes: {verdict_text(finding)}"
     if finding.interval is None:
         return what + "."
     change = f"{signed(finding.change)} ({_interval(finding)})"
@@ -242,12 +239,6 @@ def signed(share: float) -> str:
 def _interval(finding: Finding) -> str:
     interval = finding.interval
     return MISSING if interval is None else f"{signed(interval.low)} to {signed(interval.high)}"
-
-
-def _value(metric: Metric, value: float) -> str:
-    if metric.name == "acceptance_length":
-        return fixed(value, 2)
-    return {"throughput": rate, "interactivity": speed, "ttft_p50": seconds}[metric.name](value)
 
 
 def _plain(share: float) -> str:

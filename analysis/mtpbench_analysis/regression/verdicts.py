@@ -13,16 +13,17 @@ from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.cells import Interval
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.frame import PointSet, Unused
+from mtpbench_analysis.metric_table import Metric, metrics_in
 from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
 from mtpbench_analysis.regression.matching import Matched, match
-from mtpbench_analysis.regression.panel import METRICS, IntArray, Metric, Panel, build_panel, per_sweep
+from mtpbench_analysis.regression.panel import IntArray, Panel, build_panel, per_sweep
 from mtpbench_analysis.regression.power import smallest_effect, sweeps_needed, t_quantile, two_sided_p
 
 Verdict = Literal["slower", "faster", "no change", "no power", "undecided"]
 Level = Literal["all", "arm", "recipe"]
 
 DEFAULT_START_NOISE = 0.01
-_GATED = ("throughput", "interactivity")
+_GATED = ("tput_tps_per_gpu", "interactivity_tps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +86,11 @@ class Finding:
     sweeps_needed: int | None = None
     estimate: Estimate | None = None
 
+    @property
+    def title(self) -> str:
+        """What the metric is called here."""
+        return self.metric.label_in("regress")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regression:
@@ -101,12 +107,12 @@ class Regression:
 
     def select(self, level: Level, name: str | None = None) -> tuple[Finding, ...]:
         """The findings of one level, of one metric or of all."""
-        return tuple(f for f in self.findings if f.level == level and name in (None, f.metric.name))
+        return tuple(f for f in self.findings if f.level == level and name in (None, f.metric.id))
 
     @property
     def untested(self) -> tuple[str, ...]:
         """The recipes of both sides whose throughput was not tested, because runs of theirs are missing."""
-        tested = {finding.of for finding in self.select("recipe", "throughput")}
+        tested = {finding.of for finding in self.select("recipe", "tput_tps_per_gpu")}
         return tuple(label for label in self.matched.labels if label not in tested)
 
     @property
@@ -117,8 +123,8 @@ class Regression:
         reasons += self.matched.unfinished
         for finding in self.findings:
             blind = finding.verdict == "no power" and finding.level != "recipe"
-            if finding.metric.name in _GATED and (finding.verdict == "slower" or blind):
-                reasons.append(f"{finding.of}, {finding.metric.title}: {finding.verdict}")
+            if finding.metric.id in _GATED and (finding.verdict == "slower" or blind):
+                reasons.append(f"{finding.of}, {finding.metric.label_in('regress')}: {finding.verdict}")
         return tuple(reasons)
 
 
@@ -140,19 +146,19 @@ def find_regression(
     findings: list[Finding] = []
     left_out = list(matched.left_out)
     labels = matched.labels
-    for metric in METRICS:
+    for metric in metrics_in("regress"):
         panel, missing = build_panel(matched.recipes, metric)
         left_out += [
             Unused(
                 what=labels[i],
-                reason=f"{metric.title}: runs of other rounds are missing",
+                reason=f"{metric.label_in('regress')}: runs of other rounds are missing",
                 kind="unpaired",
             )
             for i in missing
         ]
         if panel is not None:
             findings += _of_metric(matched, panel, metric, criteria)
-    if not any(f.estimate for f in findings if f.metric.name in _GATED):
+    if not any(f.estimate for f in findings if f.metric.id in _GATED):
         raise NotComparable(_why_undecidable(matched))
     return Regression(criteria=criteria, matched=matched, findings=tuple(findings), left_out=tuple(left_out))
 
@@ -238,14 +244,14 @@ def _decide(finding: Finding, estimate: Estimate, alpha: float, criteria: Criter
     half = t_quantile(1 - alpha / 2, estimate.df) * estimate.se
     low, high = math.expm1(estimate.effect - half), math.expm1(estimate.effect + half)
     least = smallest_effect(estimate.df, alpha, criteria.power) * estimate.se
-    better = finding.metric.better
+    more_is_better = finding.metric.better == "higher"
     # The change for the worse that lies so far from none: −3% of a throughput, +3% of a latency.
-    smallest = -math.expm1(-least) if better > 0 else math.expm1(least)
-    limit = -math.log1p(-criteria.threshold) if better > 0 else math.log1p(criteria.threshold)
+    smallest = -math.expm1(-least) if more_is_better else math.expm1(least)
+    limit = -math.log1p(-criteria.threshold) if more_is_better else math.log1p(criteria.threshold)
     found = finding.p is not None and finding.p < 1 - criteria.confidence
     verdict: Verdict
     if found and abs(finding.change) >= criteria.threshold:
-        verdict = "faster" if (finding.change > 0) == (better > 0) else "slower"
+        verdict = "faster" if (finding.change > 0) == more_is_better else "slower"
     elif -criteria.threshold < low and high < criteria.threshold:
         verdict = "no change"
     elif smallest > criteria.threshold:

@@ -1,0 +1,432 @@
+"""Pure: every figure that a table, an export, a plot, the page or `regress` can show, declared once.
+
+A new metric is a field of `CurvePoint`, its importer's line, and one row of `METRICS`, which `VIEWS` names
+where it is to be seen. Everything else reads these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mtpbench_analysis import metered
+from mtpbench_analysis.cells import Cell, TokenKind
+from mtpbench_analysis.cost import Economics, joules_per_token, tps_per_mw, usd_per_mtok
+from mtpbench_analysis.figures import FORMATS, Format
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.metered import Span
+
+View = Literal[
+    "matched",
+    "metrics",
+    "points",
+    "recipes",
+    "knot_export",
+    "regress",
+    "page",
+    "x",
+    "y",
+    "plot",
+    "public_page",
+]
+"""Where a figure stands: the first table, that of every metric, that of all points, that of `best`'s recipes,
+the knots of CSV and JSON, `regress`, a point of the report's page, the axes of its chart, a picture's
+vertical axis, and the public page's table."""
+COSTS = "costs"
+"""Stands in a view for the costs of every tier and kind of token."""
+Of = Literal["cell", "span", "knots", "ratio"]
+OfPoint = Callable[[CurvePoint, Economics | None], Any]
+OfCell = Callable[[Cell], "float | Span | None"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One figure: what it is called, how it is written, and where it comes from.
+
+    Args:
+        id: its name in exports; without `point` it is a field of `CurvePoint` of that name.
+        label: what a row, a column or an axis calls it, unit included, unless `labels` says it otherwise.
+        show: how its numbers are written, by name, as in `figures.FORMATS` and in the page's script.
+        unit: for programs; empty where it counts something.
+        better: which way is better; None where neither is.
+        of: `cell`: a curve has it at a target, interpolated or derived from what is; `span`: at a target it
+            lies between two values; `knots`: it belongs to measured recipes, so a target has that of its
+            knots; `ratio`: it sets a curve against the baseline.
+        needs: `constants` (price or power of the hardware) or `meter` (metered power), without which no table
+            has a row for it.
+        error: the field of `CurvePoint` that holds its relative standard error in a single run.
+        explains: a change of it is a reason for other changes, not a result.
+        point: its value at a measured point, where it is not recorded as such.
+        cell: its value at a target, where it has one there.
+        labels: what a view calls it, where that is not `label`.
+        keys: what a view's identifiers call it (a link to the page, `--y`, a JSON), where that is not `id`.
+    """
+
+    id: str
+    label: str
+    show: Format
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+    of: Of = "knots"
+    needs: Literal["constants", "meter"] | None = None
+    error: str | None = None
+    explains: bool = False
+    point: OfPoint | None = None
+    cell: OfCell | None = None
+    labels: Mapping[View, str] = field(default_factory=dict)
+    keys: Mapping[View, str] = field(default_factory=dict)
+
+    def label_in(self, view: View) -> str:
+        """What a view calls it."""
+        return self.labels.get(view, self.label)
+
+    def key_in(self, view: View) -> str:
+        """What a view's identifiers call it."""
+        return self.keys.get(view, self.id)
+
+    def of_point(self, point: CurvePoint, economics: Economics | None = None) -> Any:
+        """Its value at a measured point; None where nobody recorded what it takes."""
+        return getattr(point, self.id) if self.point is None else self.point(point, economics)
+
+    def of_cell(self, cell: Cell) -> float | Span | None:
+        """Its value at a target; None where it has none there."""
+        return None if self.cell is None else self.cell(cell)
+
+    def text(self, value: Any) -> str:
+        """A value of it as a reader sees it; a dash where it is unknown."""
+        return FORMATS[self.show](value)
+
+    def text_of(self, point: CurvePoint, economics: Economics | None = None) -> str:
+        """Its value at a measured point as a reader sees it."""
+        return self.text(self.of_point(point, economics))
+
+    def declaration(self, view: View) -> dict[str, str | None]:
+        """What a program must know to show it in a view, as plain JSON."""
+        return {
+            "id": self.id,
+            "key": self.key_in(view),
+            "label": self.label_in(view),
+            "unit": self.unit,
+            "show": self.show,
+            "better": self.better,
+            "of": self.of,
+        }
+
+
+def _rate(point: CurvePoint, kind: TokenKind) -> float | None:
+    rates = {
+        "total": point.tput_tps_per_gpu,
+        "output": point.output_tps_per_gpu,
+        "input": point.input_tps_per_gpu,
+    }
+    return rates[kind]
+
+
+def _usd(point: CurvePoint, economics: Economics | None, kind: TokenKind, tier: str | None) -> float | None:
+    price, rate = None if economics is None else economics.price(tier), _rate(point, kind)
+    return None if price is None or not rate else usd_per_mtok(rate, price)
+
+
+def _kw(economics: Economics | None) -> float | None:
+    return None if economics is None else economics.hardware.power_kw_per_gpu
+
+
+def _provisioned_mw(point: CurvePoint, economics: Economics | None) -> float | None:
+    kw = _kw(economics)
+    return None if kw is None else tps_per_mw(point.tput_tps_per_gpu, kw)
+
+
+def _provisioned_joules(point: CurvePoint, economics: Economics | None) -> float | None:
+    kw = _kw(economics)
+    return None if kw is None else joules_per_token(point.tput_tps_per_gpu, kw * 1000)
+
+
+METRICS = (
+    Metric(
+        id="tput_tps_per_gpu",
+        label="tok/s/GPU",
+        unit="tok/s/GPU",
+        show="rate",
+        better="higher",
+        of="cell",
+        error="tput_rel_se",
+        cell=lambda cell: cell.tput_tps_per_gpu,
+        labels={"y": "throughput, tok/s/GPU", "plot": "throughput, tok/s/GPU"},
+        keys={"regress": "throughput", "y": "tput:total", "plot": "total"},
+    ),
+    Metric(
+        id="interactivity_tps",
+        label="tok/s/user",
+        unit="tok/s/user",
+        show="speed",
+        better="higher",
+        error="interactivity_rel_se",
+        labels={"x": "interactivity, tok/s/user"},
+        keys={"regress": "interactivity", "x": "interactivity"},
+    ),
+    Metric(
+        id="output_tps_per_gpu",
+        label="output tok/s/GPU",
+        unit="tok/s/GPU",
+        show="rate",
+        better="higher",
+        of="cell",
+        cell=lambda cell: cell.output_tps_per_gpu,
+        labels={"y": "output throughput, tok/s/GPU", "plot": "output throughput, tok/s/GPU"},
+        keys={"y": "tput:output", "plot": "output"},
+    ),
+    Metric(
+        id="input_tps_per_gpu",
+        label="input tok/s/GPU",
+        unit="tok/s/GPU",
+        show="rate",
+        better="higher",
+        of="cell",
+        cell=lambda cell: cell.input_tps_per_gpu,
+        labels={"y": "input throughput, tok/s/GPU", "plot": "input throughput, tok/s/GPU"},
+        keys={"y": "tput:input", "plot": "input"},
+    ),
+    Metric(
+        id="gain",
+        label="gain over {baseline}, ×",
+        show="times",
+        better="higher",
+        of="ratio",
+        point=lambda point, _: None,
+        labels={"plot": "gain over {baseline} at equal interactivity, ×"},
+    ),
+    Metric(
+        id="usd_per_mtok",
+        label="cost, $/M tok",
+        unit="$/M tokens",
+        show="dollars",
+        better="lower",
+        of="cell",
+        needs="constants",
+        point=lambda point, economics: _usd(point, economics, "total", None),
+        cell=lambda cell: cell.usd_per_mtok,
+        labels={"recipes": "$/M tok", "public_page": "$/M tok", "plot": "cost, $/M tokens"},
+        keys={"plot": "cost"},
+    ),
+    Metric(
+        id="tps_per_mw",
+        label="tok/s/MW, provisioned",
+        unit="tok/s/MW",
+        show="rate",
+        better="higher",
+        of="cell",
+        needs="constants",
+        point=_provisioned_mw,
+        cell=lambda cell: cell.tps_per_mw,
+        labels={"public_page": "tok/s/MW"},
+        keys={"y": "mw"},
+    ),
+    Metric(
+        id="metered_w_per_gpu",
+        label="W/GPU, metered",
+        unit="W",
+        show="rate",
+        better="lower",
+        of="span",
+        needs="meter",
+        point=lambda point, _: point.power_w_per_gpu,
+        cell=metered.power_w_per_gpu,
+    ),
+    Metric(
+        id="metered_tps_per_mw",
+        label="tok/s/MW, metered GPUs",
+        unit="tok/s/MW",
+        show="rate",
+        better="higher",
+        of="span",
+        needs="meter",
+        point=lambda point, _: metered.tps_per_mw_of(point),
+        cell=metered.tps_per_mw,
+        labels={"metrics": "tok/s/MW at the knots, metered GPUs"},
+        keys={"y": "mw:metered"},
+    ),
+    Metric(
+        id="joules_per_token",
+        label="J/token, provisioned",
+        unit="J",
+        show="energy",
+        better="lower",
+        of="cell",
+        needs="constants",
+        point=_provisioned_joules,
+        cell=lambda cell: cell.joules_per_token,
+        keys={"y": "j"},
+    ),
+    Metric(
+        id="metered_joules_per_token",
+        label="J/token, metered GPUs",
+        unit="J",
+        show="energy",
+        better="lower",
+        of="span",
+        needs="meter",
+        point=lambda point, _: metered.joules_per_token_of(point),
+        cell=metered.joules_per_token,
+        labels={"metrics": "J/token at the knots, metered GPUs", "points": "J/token"},
+        keys={"y": "j:metered"},
+    ),
+    Metric(
+        id="metered_joules_per_output_token",
+        label="J/output token, metered GPUs",
+        unit="J",
+        show="energy",
+        better="lower",
+        of="span",
+        needs="meter",
+        point=lambda point, _: metered.joules_per_output_token_of(point),
+        cell=metered.joules_per_output_token,
+        labels={"metrics": "J/output token at the knots, metered GPUs"},
+        keys={"y": "jout:metered"},
+    ),
+    Metric(
+        id="power_w_per_gpu",
+        label="W/GPU",
+        unit="W",
+        show="rate",
+        better="lower",
+    ),
+    Metric(
+        id="ttft_p50_s",
+        label="TTFT s, median",
+        unit="s",
+        show="seconds",
+        better="lower",
+        labels={
+            "matched": "median TTFT at the knots, s",
+            "points": "TTFT s",
+            "recipes": "TTFT s",
+            "regress": "TTFT p50",
+            "x": "TTFT, median, s",
+            "y": "TTFT, median, s",
+        },
+        keys={"regress": "ttft_p50", "x": "ttft", "y": "ttft"},
+    ),
+    Metric(
+        id="ttft_p99_s",
+        label="TTFT s, p99",
+        unit="s",
+        show="seconds",
+        better="lower",
+        labels={"y": "TTFT, p99, s"},
+        keys={"y": "ttft:p99"},
+    ),
+    Metric(
+        id="e2el_p50_s",
+        label="E2EL s, median",
+        unit="s",
+        show="seconds",
+        better="lower",
+        labels={"x": "E2EL, median, s", "y": "E2EL, median, s"},
+        keys={"x": "e2el", "y": "e2el"},
+    ),
+    Metric(
+        id="acceptance_length",
+        label="acceptance length",
+        unit="tokens/step",
+        show="hundredths",
+        better="higher",
+        explains=True,
+        labels={
+            "matched": "acceptance length at the knots",
+            "points": "AL",
+            "recipes": "AL",
+            "y": "acceptance length, tokens/step",
+        },
+        keys={"y": "acceptance"},
+    ),
+    Metric(
+        id="acceptance_per_position",
+        label="accepted by position",
+        show="hundredths_list",
+        better="higher",
+    ),
+    Metric(id="concurrency", label="concurrency", show="whole", labels={"points": "conc."}),
+    Metric(id="rate_rps", label="requests/s", unit="1/s", show="speed"),
+    Metric(id="gpus", label="GPUs", show="whole"),
+    Metric(id="prefill_gpus", label="prefill GPUs", show="whole"),
+    Metric(id="decode_gpus", label="decode GPUs", show="whole"),
+    Metric(id="draft_tokens", label="draft tokens", show="whole"),
+    Metric(id="topology", label="topology", show="text"),
+)
+
+VIEWS: Mapping[View, tuple[str, ...]] = {
+    "matched": (
+        *("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "metered_tps_per_mw", "joules_per_token"),
+        *("metered_joules_per_output_token", "acceptance_length", "ttft_p50_s"),
+    ),
+    "metrics": (
+        *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "metered_tps_per_mw"),
+        *("joules_per_token", "metered_joules_per_token", "metered_joules_per_output_token"),
+        *("ttft_p50_s", "ttft_p99_s", "e2el_p50_s", "acceptance_length", "acceptance_per_position"),
+        *("gpus", "topology"),
+    ),
+    "points": (
+        *("concurrency", "topology", "gpus", "tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s"),
+        *("acceptance_length", "metered_joules_per_token"),
+    ),
+    "recipes": (
+        *("usd_per_mtok", "tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s", "acceptance_length"),
+    ),
+    "knot_export": (
+        *("concurrency", "gpus", "topology", "acceptance_length", "power_w_per_gpu", "ttft_p50_s"),
+        "e2el_p50_s",
+    ),
+    "regress": ("tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s", "acceptance_length"),
+    "page": (
+        *("interactivity_tps", "tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "concurrency"),
+        *("rate_rps", "gpus", "prefill_gpus", "decode_gpus", "draft_tokens", "acceptance_length"),
+        *("acceptance_per_position", "power_w_per_gpu", "ttft_p50_s", "ttft_p99_s", "e2el_p50_s"),
+    ),
+    "x": ("interactivity_tps", "e2el_p50_s", "ttft_p50_s", "concurrency"),
+    "y": (
+        *("tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "gain", COSTS, "tps_per_mw"),
+        *("joules_per_token", "metered_tps_per_mw", "metered_joules_per_token"),
+        *("metered_joules_per_output_token", "acceptance_length", "ttft_p50_s", "ttft_p99_s", "e2el_p50_s"),
+    ),
+    "plot": ("tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "usd_per_mtok", "gain"),
+    "public_page": ("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "concurrency"),
+}
+"""Which figures stand where, in the order of each view."""
+
+_BY_ID = {metric.id: metric for metric in METRICS}
+TOKEN_KINDS: tuple[TokenKind, ...] = ("total", "output", "input")
+
+
+def metric(name: str) -> Metric:
+    """The metric of an id."""
+    return _BY_ID[name]
+
+
+def metrics_in(view: View, economics: Economics | None = None) -> tuple[Metric, ...]:
+    """The metrics of a view in its order, with as many costs as the constants of a comparison allow."""
+    return tuple(
+        shown for name in VIEWS[view] for shown in (costs(economics) if name == COSTS else (_BY_ID[name],))
+    )
+
+
+def costs(economics: Economics | None) -> tuple[Metric, ...]:
+    """The cost of a million tokens, by tier and kind of token; none without constants."""
+    tiers = () if economics is None else economics.tiers
+    return tuple(_cost(kind, tier) for tier in tiers for kind in TOKEN_KINDS)
+
+
+def _cost(kind: TokenKind, tier: str) -> Metric:
+    return Metric(
+        id=f"usd_per_m_{kind}_{tier.replace(' ', '_')}",
+        label=f"$/M {kind} tokens, {tier}",
+        unit="$/M tokens",
+        show="dollars",
+        better="lower",
+        of="cell",
+        needs="constants",
+        point=lambda point, economics: _usd(point, economics, kind, tier),
+        cell=lambda cell: cell.usd_per_m(kind, tier),
+        labels={"y": f"cost, $/M {kind} tokens, {tier}"},
+        keys={"y": f"usd:{tier}:{kind}"},
+    )
