@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import time
@@ -19,8 +18,8 @@ from typing import Protocol, Self
 
 from mtpbench.errors import StoreError
 from mtpbench.load.client import Progress as LoadProgress
-from mtpbench.records import READABLE_VERSIONS, SCHEMA_VERSION, Deployment, Point, PointResult, to_json
-from mtpbench.store import write_tables
+from mtpbench.records import READABLE_VERSIONS, SCHEMA_VERSION, Deployment, Point, PointResult
+from mtpbench.store import json_text, replace_file
 from mtpbench.store.reading import check_schema, decode, read_json
 from mtpbench.validity import CUT_OFF
 
@@ -98,8 +97,7 @@ class ProgressWriter:
         Raises:
             StoreError: the file can't be written.
         """
-        text = json.dumps(to_json(progress), indent=1, ensure_ascii=False) + "\n"
-        write_tables(self.path.parent, {self.path.name: text})
+        replace_file(self.path, json_text(progress), sync=False)
 
 
 @dataclass(kw_only=True, slots=True)

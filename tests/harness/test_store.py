@@ -33,7 +33,7 @@ from mtpbench.records import (
 )
 from mtpbench.requests import RequestTable
 from mtpbench.run import measure, recompute
-from mtpbench.store import RawPoint, SweepStore, exclusive, read_point, read_raw, read_sweep
+from mtpbench.store import RawPoint, SweepStore, exclusive, read_point, read_raw, read_sweep, replace_file
 from mtpbench.sweep import Sweep, load_sweep
 
 
@@ -365,3 +365,16 @@ def test_two_runs_of_one_sweep_are_refused(tmp_path: Path) -> None:
         exclusive(tmp_path),
     ):
         pass
+
+
+def test_a_file_that_can_not_be_replaced_stays_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    (path / "inside").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"folder: can't be written"):
+        replace_file(path, "text")
+    assert [child.name for child in tmp_path.iterdir()] == ["folder"]
+    with pytest.raises(StoreError, match=r"missing/file: can't be written"):
+        replace_file(tmp_path / "missing" / "file", "text")
+    replace_file(tmp_path / "made" / "file", b"\x00", parents=True)
+    replace_file(tmp_path / "made" / "file", "é", sync=False)
+    assert (tmp_path / "made" / "file").read_text("utf-8") == "é"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtpbench.store import write_tables
+from mtpbench.store import replace_file
 from mtpbench_analysis.comparisons import ComparisonOutcome, Question, compare_if_possible
 from mtpbench_analysis.document import Document, list_unused, write_document
 from mtpbench_analysis.exports import to_csv, to_json
@@ -85,5 +85,6 @@ def write_report(compared: FolderComparison) -> Path:
             Alone(why=why_none, points=points.points) if why_none else None,
         ),
     }
-    write_tables(directory, texts)
+    for name, text in texts.items():
+        replace_file(directory / name, text, sync=False)
     return directory / "report.html"

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtpbench.records import from_json, to_json
+from mtpbench.records import from_json
+from mtpbench.store import json_text, replace_file
 
 STEP_S = 0.02
 """The step of the mock that ceilings are measured against."""
@@ -90,12 +91,13 @@ def workers_for(events_per_s: float, ceiling: Ceiling | None) -> int:
 
 
 def keep(ceiling: Ceiling) -> Path:
-    """Write the ceiling where `known` finds it."""
+    """Write the ceiling where `known` finds it.
+
+    Raises:
+        StoreError: it can't be written.
+    """
     path = _path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(to_json(ceiling), indent=1), "utf-8")
-    beside.rename(path)
+    replace_file(path, json_text(ceiling), parents=True)
     return path
 
 

@@ -7,25 +7,23 @@
     attempts/<job>.<restart>/    one run of a job: started.json, progress.json, finished.json, servers/
     current/<key>.json           the attempt that owns a deployment now; another one's points take no place
 
-Every file is written whole, by rename. The records here carry no schema version of their own: a JobFile is
-read by the mtpbench that wrote it, or refused with its points.
+Every file is written whole, by rename. A JobFile is read by the mtpbench that wrote it, or refused with its
+points; the other records carry no schema version.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from mtpbench.errors import StoreError
 from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
-from mtpbench.records import SCHEMA_VERSION, Point, SweepInfo, from_json, to_json
+from mtpbench.records import SCHEMA_VERSION, Point, SweepInfo
+from mtpbench.store import json_text, replace_file
+from mtpbench.store.reading import read_record
 
 FOLDER = ".slurm"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,9 +133,10 @@ class Journal:
         """The job in a file.
 
         Raises:
-            StoreError: it can't be read, or another version of mtpbench wrote it.
+            SchemaError: another version of mtpbench wrote it.
+            StoreError: it can't be read.
         """
-        return self._read(JobFile, path)
+        return read_record(JobFile, path, versions=(SCHEMA_VERSION,), remedy="Submit again")
 
     def next_number(self) -> int:
         """The number of the next submission."""
@@ -152,12 +151,12 @@ class Journal:
         # Slurm makes no folders for what a job prints.
         (self.root / "logs").mkdir(parents=True, exist_ok=True)
         path = self.root / "batch" / f"{number:05d}.sh"
-        _replace(path, text)
+        replace_file(path, text, parents=True)
         return path
 
     def submissions(self) -> tuple[Submission, ...]:
         """All submissions, oldest first."""
-        return tuple(self._read(Submission, path) for path in sorted((self.root / "journal").glob("*.json")))
+        return tuple(read_record(Submission, path) for path in sorted((self.root / "journal").glob("*.json")))
 
     def log_pattern(self, number: int, *, array: bool) -> str:
         """Where Slurm puts a submission's standard output."""
@@ -191,7 +190,7 @@ class Journal:
     def owner(self, key: str) -> Attempt | None:
         """The attempt that owns a deployment; None before the first."""
         path = self.root / "current" / f"{key}.json"
-        return self._read(Attempt, path) if path.exists() else None
+        return read_record(Attempt, path) if path.exists() else None
 
     def progress_path(self, attempt: Attempt) -> Path:
         """Where an attempt says what it is doing."""
@@ -205,7 +204,7 @@ class Journal:
 
     def attempts(self, key: str) -> tuple[Attempt, ...]:
         """The attempts of one deployment, oldest first."""
-        found = [self._read(Attempt, path) for path in (self.root / "attempts").glob("*/started.json")]
+        found = [read_record(Attempt, path) for path in (self.root / "attempts").glob("*/started.json")]
         return tuple(sorted((one for one in found if one.key == key), key=lambda one: one.started_utc))
 
     def progress(self, attempt: Attempt) -> RunProgress | None:
@@ -216,35 +215,9 @@ class Journal:
     def finished(self, attempt: Attempt) -> Finished | None:
         """How an attempt ended; None while it runs, and for ever where it was killed."""
         path = self.attempt_directory(attempt) / "finished.json"
-        return self._read(Finished, path) if path.exists() else None
+        return read_record(Finished, path) if path.exists() else None
 
     def _write(self, name: str, record: object) -> Path:
         path = self.root / name
-        _replace(path, json.dumps(to_json(record), indent=1, ensure_ascii=False) + "\n")
+        replace_file(path, json_text(record), parents=True)
         return path
-
-    def _read(self, kind: type[T], path: Path) -> T:
-        try:
-            data = json.loads(path.read_text("utf-8"))
-            version = data.get("schema_version", SCHEMA_VERSION) if isinstance(data, dict) else None
-            if version != SCHEMA_VERSION:
-                raise StoreError(
-                    f"{path}: written under schema version {version!r}, not {SCHEMA_VERSION}; submit again"
-                )
-            return from_json(kind, data)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: can't be read ({error})") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole: beside its place, to the disk, then over it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(path)
-    except OSError as error:
-        raise StoreError(f"{path}: can't be written ({error.strerror})") from error

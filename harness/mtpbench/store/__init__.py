@@ -32,7 +32,7 @@ from mtpbench.store.reading import (
     read_raw,
     read_sweep,
 )
-from mtpbench.store.writing import SweepStore, exclusive, rewrite_result, write_tables
+from mtpbench.store.writing import SweepStore, exclusive, json_text, replace_file, rewrite_result
 
 __all__ = [
     "RawPoint",
@@ -42,10 +42,11 @@ __all__ = [
     "exclusive",
     "is_complete",
     "is_valid",
+    "json_text",
     "read_point",
     "read_power",
     "read_raw",
     "read_sweep",
+    "replace_file",
     "rewrite_result",
-    "write_tables",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from mtpbench.records import (
 from mtpbench.store.columns import read_counters, read_packed, read_power
 
 SWEEP_FILE = "sweep.json"
+MEASURE_AGAIN = "Use the version that wrote it, or measure again into another --results folder"
 T = TypeVar("T")
 
 
@@ -139,19 +140,26 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged") from error
 
 
-def check_schema(data: Any, path: Path) -> None:
-    """Refuse what another schema version wrote.
+def check_schema(
+    data: Any, path: Path, versions: Sequence[int] = READABLE_VERSIONS, remedy: str = MEASURE_AGAIN
+) -> None:
+    """Refuse what another schema version wrote, or what says none.
+
+    Args:
+        data: the file's JSON.
+        path: the file.
+        versions: that can be read.
+        remedy: what can be done about another one.
 
     Raises:
         SchemaError: says which version wrote it, and what can be done.
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version not in READABLE_VERSIONS:
-        *older, newest = map(str, READABLE_VERSIONS)
-        readable = f"{', '.join(older)} and {newest}"
+    if version not in versions:
+        readable = " and ".join(filter(None, (", ".join(map(str, versions[:-1])), str(versions[-1]))))
         raise SchemaError(
             f"{path}: written under schema version {version!r}; this version of mtpbench reads {readable}. "
-            "Use the version that wrote it, or measure again into another --results folder"
+            f"{remedy}"
         )
 
 
@@ -167,12 +175,27 @@ def decode(kind: type[T], data: Any, path: Path) -> T:
         raise StoreError(f"{path}: {error}") from error
 
 
-def read_record(kind: type[T], path: Path, *, wrapped: bool = False) -> T:
+def read_record(
+    kind: type[T],
+    path: Path,
+    *,
+    wrapped: bool = False,
+    versions: Sequence[int] = READABLE_VERSIONS,
+    remedy: str = MEASURE_AGAIN,
+) -> T:
     """The record in a file, or under its key `point` where `wrapped`.
+
+    Args:
+        kind: of the record; the version is checked where it has a field for it.
+        path: the file.
+        wrapped: whether the file holds the version beside the record.
+        versions: that can be read.
+        remedy: what can be done about another one.
 
     Raises:
         SchemaError, StoreError: as `check_schema` and `read_json` say.
     """
     data = read_json(path)
-    check_schema(data, path)
+    if wrapped or "schema_version" in getattr(kind, "__dataclass_fields__", ()):
+        check_schema(data, path, versions, remedy)
     return decode(kind, data.get("point") if wrapped else data, path)

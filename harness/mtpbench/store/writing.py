@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class SweepStore:
             self._remove_dead_attempts()
             self._restore_superseded()
             self._refuse_foreign()
-            _write_atomically(self.directory / SWEEP_FILE, to_json(self.info))
+            replace_file(self.directory / SWEEP_FILE, json_text(self.info))
         except OSError as error:
             raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
 
@@ -77,7 +77,7 @@ class SweepStore:
                 (self.directory / name).mkdir(parents=True, exist_ok=True)
             self._refuse_foreign()
             if not (self.directory / SWEEP_FILE).exists():
-                _write_atomically(self.directory / SWEEP_FILE, to_json(self.info))
+                replace_file(self.directory / SWEEP_FILE, json_text(self.info))
         except OSError as error:
             raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
 
@@ -137,15 +137,16 @@ class SweepStore:
         try:
             shutil.rmtree(attempt, ignore_errors=True)
             (attempt / "logs").mkdir(parents=True)
-            _write_json(attempt / "point.json", {"schema_version": SCHEMA_VERSION, "point": to_json(point)})
-            _write_json(attempt / "provenance.json", to_json(provenance))
-            _write_json(attempt / "raw.json", _raw_json(raw))
+            version = {"schema_version": SCHEMA_VERSION}
+            _write_json(attempt / "point.json", {**version, "point": point})
+            _write_json(attempt / "provenance.json", provenance)
+            _write_json(attempt / "raw.json", {**version, "client": raw.client, "facts": raw.facts})
             write_requests(raw.requests, attempt / "requests.parquet")
             write_counters(raw.counters, attempt / "counters.parquet")
             write_power(raw.power, attempt / "power.parquet")
             for name, text in logs.items():
                 (attempt / "logs" / f"{name}.log").write_bytes(text)
-            _write_json(attempt / "result.json", to_json(result))
+            _write_json(attempt / "result.json", result)
             _sync_all(attempt)
             if superseded:
                 return self._set_aside(attempt, point.id)
@@ -221,22 +222,40 @@ class SweepStore:
 
 def rewrite_result(directory: Path, result: PointResult) -> None:
     """Replace result.json of a stored point by a recomputed one, atomically."""
-    _write_atomically(directory / "result.json", to_json(result))
+    replace_file(directory / "result.json", json_text(result))
 
 
-def write_tables(directory: Path, texts: Mapping[str, str]) -> None:
-    """Write tables and pages beside the points they are made of; no reader ever sees half of one.
+def json_text(record: Any) -> str:
+    """The text of a JSON file: a record, or plain values with records in them."""
+    return json.dumps(to_json(record), indent=1, ensure_ascii=False) + "\n"
+
+
+def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents: bool = False) -> None:
+    """Write a file whole: beside its place, then over it; no reader ever sees half of one.
+
+    Args:
+        path: its place.
+        content: what it holds.
+        sync: whether to wait until the disk has it; what is made anew at any time need not.
+        parents: whether to make the folders that it lies in.
 
     Raises:
-        StoreError: a file can't be written.
+        StoreError: it can't be written; what was in its place is still there.
     """
-    for name, text in texts.items():
-        beside = directory / f".{name}.{os.getpid()}"
-        try:
-            beside.write_text(text, "utf-8")
-            beside.rename(directory / name)
-        except OSError as error:
-            raise StoreError(f"{directory / name}: can't be written ({error.strerror})") from error
+    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        if sync:
+            _sync(beside)
+        beside.rename(path)
+        if sync:
+            _sync(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise StoreError(f"{path}: can't be written ({error.strerror})") from error
 
 
 @contextmanager
@@ -284,20 +303,8 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
-def _raw_json(raw: RawPoint) -> Mapping[str, Any]:
-    return {"schema_version": SCHEMA_VERSION, "client": to_json(raw.client), "facts": to_json(raw.facts)}
-
-
-def _write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _write_atomically(path: Path, data: Any) -> None:
-    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    _write_json(beside, data)
-    _sync(beside)
-    beside.rename(path)
-    _sync(path.parent)
+def _write_json(path: Path, record: Any) -> None:
+    path.write_text(json_text(record), "utf-8")
 
 
 def _sync_all(directory: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from mtpbench.errors import StoreError
+from mtpbench.errors import SchemaError, StoreError
 from mtpbench.progress import ProgressWriter, RunProgress
+from mtpbench.records import SCHEMA_VERSION
 from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal, Submission
 from mtpbench.sweep import load_sweep
 
@@ -42,11 +44,33 @@ def test_a_job_comes_back_as_it_was_laid_down(tmp_path: Path) -> None:
     assert journal.read_job(journal.job_path(job.key)) == job
 
 
-def test_a_job_of_another_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "job.json"
-    path.write_text('{"schema_version": 99}', "utf-8")
-    with pytest.raises(StoreError, match=r"schema version 99.*submit again"):
+@pytest.mark.parametrize(("version", "named"), [(99, "99"), (SCHEMA_VERSION - 1, None), (None, "None")])
+def test_a_job_of_another_version_is_refused(tmp_path: Path, version: int | None, named: str | None) -> None:
+    """Its points would be read as what they are not; a job without a version is of another one."""
+    sweep = load_sweep(ROOT / "sweeps/demo.yaml")
+    job = JobFile(
+        key="k", sweep=sweep.info, points=sweep.points[:1], cluster="mine", profile={}, results="/r"
+    )
+    path = Journal(tmp_path).write_job(job)
+    data = json.loads(path.read_text("utf-8"))
+    if version is None:
+        del data["schema_version"]
+    else:
+        data["schema_version"] = version
+    path.write_text(json.dumps(data), "utf-8")
+    with pytest.raises(SchemaError, match=rf"schema version {named or version}.*ubmit again"):
         Journal(tmp_path).read_job(path)
+
+
+def test_a_damaged_record_is_an_error_of_the_store(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    path = journal.write_submission(Submission(number=1, name="a", keys=("x",), time_utc="t"))
+    path.write_text('{"number": 1', "utf-8")
+    with pytest.raises(StoreError, match=r"00001\.json:1: not JSON"):
+        journal.submissions()
+    path.write_text('{"number": 1}', "utf-8")
+    with pytest.raises(StoreError, match="missing name"):
+        journal.submissions()
 
 
 def test_submissions_count_up_and_know_their_tasks(tmp_path: Path) -> None:
@@ -101,14 +125,6 @@ def test_an_id_that_comes_round_again_begins_anew(tmp_path: Path) -> None:
     )
     journal.take_over(one)
     assert journal.finished(one) is None
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    path = journal.write_submission(Submission(number=1, name="a", keys=(), time_utc="t"))
-    path.write_text("{", "utf-8")
-    with pytest.raises(StoreError, match=r"00001\.json: can't be read"):
-        journal.submissions()
 
 
 def test_the_log_pattern_keeps_percent_signs_of_the_path(tmp_path: Path) -> None:

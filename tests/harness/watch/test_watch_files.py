@@ -323,7 +323,7 @@ def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:
     (journal.root / "current" / f"{key}.json").write_text("{")
     damaged = watched.look()
     assert damaged is not None
-    assert "can't be read" in damaged.trouble[0]
+    assert "not JSON" in damaged.trouble[0]
 
 
 def test_what_is_left_rests_on_the_same_concurrency_alone(tmp_path: Path) -> None:
