@@ -18,7 +18,7 @@ demo-real: $(RUN_READY) ## the same on real vLLM on this machine's CPU (installs
 	$(BIN)/python tests/engines/setup/prepare.py vllm -- $(BIN)/mtpbench run sweeps/demo-real.yaml
 
 test: $(DEV_READY) ## the fast tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(DEV_READY) ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -52,3 +52,18 @@ def write_sweep(tmp_path: Path):  # type: ignore[no-untyped-def]
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the minimal sweep; its results on the virtual clock lie in `results` beside it."""
+    from typer.testing import CliRunner
+
+    from mtpbench.cli import app
+
+    path = tmp_path_factory.mktemp("simulated") / "tiny.yaml"
+    path.write_text(MINIMAL_SWEEP, "utf-8")
+    words = ["run", str(path), "--simulate", "--results", str(path.parent / "results")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -66,9 +67,14 @@ PURE = (
 EFFECTS = {"subprocess", "socket", "aiohttp", "asyncio", "pathlib", "os", "shutil", "urllib", "tempfile"}
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def modules(root: Path, pattern: str = "**/*.py") -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(root.glob(pattern)):
-        yield str(path.relative_to(root)), ast.parse(path.read_text("utf-8"))
+        yield str(path.relative_to(root)), tree_of(path)
 
 
 def imports(tree: ast.Module) -> set[str]:

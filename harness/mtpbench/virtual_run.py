@@ -55,6 +55,9 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)  # it went before it could be watched
 
 
 def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:

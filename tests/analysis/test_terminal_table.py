@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections import Counter
@@ -37,10 +38,16 @@ def shown(renderable: object, columns: int) -> str:
     return console.export_text()
 
 
+@functools.cache
 def printed(columns: int, *words: object) -> str:
     made = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": str(columns)})
     assert made.exit_code == 0, made.output
     return made.output
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("stored"))
 
 
 def numbers(text: str) -> Counter[str]:
@@ -69,10 +76,9 @@ def tables() -> list[Table]:
     ids=["compare", "summary", "page", "best"],
 )
 def test_every_number_of_a_narrow_print_stands_in_the_wide_one(
-    tmp_path: Path, columns: int, words: tuple[str, ...]
+    stored: Path, columns: int, words: tuple[str, ...]
 ) -> None:
-    directory = write_sweep(tmp_path)
-    narrow, wide = (printed(width, words[0], directory, *words[1:]) for width in (columns, UNBOUND))
+    narrow, wide = (printed(width, words[0], stored, *words[1:]) for width in (columns, UNBOUND))
     assert max(map(len, narrow.splitlines())) <= columns
     assert set(numbers(narrow)) <= set(numbers(wide))
     assert not BROKEN.search(narrow)
@@ -82,8 +88,8 @@ def test_every_number_of_a_narrow_print_stands_in_the_wide_one(
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_every_number_of_a_bought_rack_is_whole(tmp_path: Path, columns: int) -> None:
-    asked = ("best", write_sweep(tmp_path), "--cost", "5", "--interactivity", "40", "--ttft", "2")
+def test_every_number_of_a_bought_rack_is_whole(stored: Path, columns: int) -> None:
+    asked = ("best", stored, "--cost", "5", "--interactivity", "40", "--ttft", "2")
     narrow, wide = (printed(width, *asked) for width in (columns, UNBOUND))
     assert set(numbers(narrow)) <= set(numbers(wide))
     assert not BROKEN.search(narrow)

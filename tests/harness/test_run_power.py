@@ -16,7 +16,7 @@ from mtpbench.run import plan_run, recompute, run_live
 from mtpbench.store import StoredPoint, SweepStore, read_sweep
 from mtpbench.sweep import load_sweep
 
-REAL_TIME = ("clock: scaled\n  speed: 5", "clock: real")
+REAL_TIME = ("clock: scaled\n  speed: 5", "clock: real"), ("osl: 32", "osl: 16")
 
 
 class Quiet:
@@ -51,7 +51,7 @@ def test_metered_gpus_give_a_point_its_energy_its_idle_power_and_its_conditions(
     on_standin.setattr(deployment_run, "simulated_power", lambda _: [])
     on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 reasons 64")
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, idle_s: 0.6")
-    sweep = load_sweep(write_sweep(REAL_TIME, rules))
+    sweep = load_sweep(write_sweep(*REAL_TIME, rules))
     mine = tuple(point for point in sweep.points if point.arm.name == "off")
     store = SweepStore(tmp_path, sweep.info)
     first, second = measure(mine, store, Quiet())
@@ -114,7 +114,7 @@ def test_a_point_whose_energy_got_lost_is_measured_again_where_power_is_required
     on_standin.setattr("mtpbench.metrics.MAX_GAP_S", 0.5)
     on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 at 1500 lost 1")
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, idle_s: 0, power: required")
-    sweep = load_sweep(write_sweep(REAL_TIME, rules))
+    sweep = load_sweep(write_sweep(*REAL_TIME, rules))
     mine = tuple(point for point in sweep.points if point.arm.name == "off")
     store = SweepStore(tmp_path, sweep.info)
     stored = measure(mine, store, Quiet())

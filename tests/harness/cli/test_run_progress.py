@@ -133,14 +133,9 @@ def test_a_whole_run_writes_it_and_leaves_none(
 
 @pytest.mark.parametrize("columns", [40, 60, 70, 80, 100, 160])
 def test_a_status_of_any_width_cuts_no_figure(
-    write_sweep: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    columns: int,
+    simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = str(write_sweep())
+    monkeypatch.chdir(simulated.parent)
 
     def call(*words: str, width: int = 200) -> str:
         monkeypatch.setenv("COLUMNS", str(width))
@@ -149,6 +144,7 @@ def test_a_status_of_any_width_cuts_no_figure(
             main()
         return capsys.readouterr().out
 
-    call("run", path, "--simulate")
+    path = str(simulated)
     narrow, wide = (Counter(NUMBER.findall(call("status", path, width=one))) for one in (columns, 1000))
+    assert narrow
     assert narrow == wide

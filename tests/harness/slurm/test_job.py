@@ -111,7 +111,8 @@ class Bench:
 @pytest.fixture
 def bench(fake: Path, write_sweep, tmp_path: Path) -> Bench:
     return Bench(
-        load_sweep(write_sweep(("concurrency: [1, 2]", "concurrency: [1, 2, 3]"))), tmp_path / "results"
+        load_sweep(write_sweep(("concurrency: [1, 2]", "concurrency: [1, 2, 3]"), ("speed: 5", "speed: 10"))),
+        tmp_path / "results",
     )
 
 
