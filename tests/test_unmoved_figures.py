@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -106,6 +107,22 @@ def test_what_is_measured_is_what_it_was(directory: Path, before: dict[str, Any]
 def test_what_is_recomputed_from_the_raw_records_is_that_too(directory: Path, before: dict[str, Any]) -> None:
     assert "8 results recomputed from raw records, 0 changed" in call("recompute", directory)
     check(figures_of(directory), before)
+
+
+def test_a_folder_of_schema_4_counts_as_measured_and_gives_the_same_figures(
+    tmp_path: Path, before: dict[str, Any]
+) -> None:
+    """Two points of this sweep as they were stored before."""
+    results = tmp_path / "results"
+    shutil.copytree(FIXTURES / "schema4", results)
+    old = results / "figures.simulated"
+    ids = sorted(path.parent.name for path in old.glob("*/result.json"))
+    only = [word for name in ids for word in ("--only", name)]
+    told = call("run", FIXTURES / "sweep.yaml", "--simulate", "--results", results, *only)
+    assert "0 points to measure, 2 valid already" in told
+    expected = {"points": {name: before["points"][name] for name in ids}}
+    assert "2 results recomputed from raw records" in call("recompute", old)
+    check(figures_of(old), expected)
 
 
 def test_the_cells_of_the_comparison_are_what_they_were(directory: Path, before: dict[str, Any]) -> None:
