@@ -60,8 +60,7 @@ PURE = (
     "simengine/drafts.py",
     "slurm/states.py",
     "slurm/listings.py",
-    "watch/picture.py",
-    "watch/left.py",
+    "snapshot/snapshot.py",
 )
 
 EFFECTS = {"subprocess", "socket", "aiohttp", "asyncio", "pathlib", "os", "shutil", "urllib", "tempfile"}
@@ -218,7 +217,6 @@ PROSE = re.compile(
 TAKES_APART = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix"}
 STILL_TAKEN_APART = {
     "mtpbench/power/nodes.py": "probe.reason.split(':')",
-    "mtpbench/watch/files.py": "(reason or file).partition(';')",
     "mtpbench/engines/llamacpp.py": "policy.source == 'the sweep file'",
     "mtpbench/engines/vllm.py": "policy.source == 'the sweep file'",
     "mtpbench_analysis/importers/results.py": "energy.source.removesuffix(', not cross-checked')",

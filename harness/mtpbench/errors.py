@@ -64,7 +64,17 @@ class ImportFileError(InputError):
 
 
 class SchemaError(InputError):
-    """Results were written under a schema version that this version can't read."""
+    """Results were written under a schema version that this version can't read.
+
+    Args:
+        message: the whole, with what can be done.
+        path: the file.
+        reason: in a few words what is wrong with it, for a table.
+    """
+
+    def __init__(self, message: str, *, path: Path | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.path, self.reason = path, reason
 
 
 class NotComparable(InputError):
@@ -101,9 +111,19 @@ class PortInUse(RunError):
 
 
 class StoreError(MtpbenchError):
-    """results/ could not be written or read."""
+    """results/ could not be written or read.
+
+    Args:
+        message: the whole, with what can be done.
+        path: the file at fault, where it is one that can't be read.
+        reason: in a few words what is wrong with it, for a table.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, path: Path | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.path, self.reason = path, reason
 
 
 INTERNAL_FAULT_EXIT_CODE = 70

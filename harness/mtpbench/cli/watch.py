@@ -18,10 +18,10 @@ from rich.text import Text
 from mtpbench.cli.run import INTERRUPTED, RESULTS, ResultsOption
 from mtpbench.cli.watchframe import Frame
 from mtpbench.errors import InputError, SchemaError, StoreError
+from mtpbench.snapshot.reader import SnapshotReader, signature
+from mtpbench.snapshot.snapshot import Problem, SeenPoint, Snapshot
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
-from mtpbench.watch.files import SweepFiles, signature
-from mtpbench.watch.picture import Picture, SeenPoint
 from mtpbench_analysis.chart.content import Series, series_of
 from mtpbench_analysis.curves import build_curves
 from mtpbench_analysis.frame import CurvePoint, Unused
@@ -98,24 +98,24 @@ class View:
         else:
             self.folders = (target,)
         self.over = False
-        self._files = {folder: SweepFiles(folder) for folder in self.folders}
+        self._readers = {folder: SnapshotReader(folder) for folder in self.folders}
         self._drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
 
     def look(self, rows: int | None = None) -> RenderableType:
         """The frame of this moment, or why there is none."""
         folder = self._folder()
         try:
-            picture = self._files[folder].look()
+            snapshot = self._readers[folder].read()
         except (SchemaError, StoreError) as error:
             return Text(f"nothing to show: {error}", style="red")
-        if picture is None:
+        if snapshot is None:
             return Text(self._waiting())
         # Before the first point has landed, only the sweep file knows.
-        picture = replace(picture, simulated=picture.simulated or self.simulated)
-        series = self._series(picture)
-        picture = replace(picture, points=tuple(self._told(point) for point in picture.points))
-        self.over = picture.over
-        return Frame(picture=picture, series=series, rows=rows)
+        snapshot = replace(snapshot, simulated=snapshot.simulated or self.simulated)
+        series = self._series(snapshot)
+        snapshot = replace(snapshot, points=tuple(self._told(point) for point in snapshot.points))
+        self.over = snapshot.over
+        return Frame(snapshot=snapshot, series=series, rows=rows)
 
     def nothing_to_come(self) -> str | None:
         """Why a single look at a folder shows nothing; None where it does, or a sweep file promises a run."""
@@ -149,16 +149,16 @@ class View:
         names = " and none in ".join(str(folder) for folder in self.folders)
         return f"waiting: no results in {names} yet; {self.planned} points are planned"
 
-    def _series(self, picture: Picture) -> tuple[Series, ...]:
+    def _series(self, snapshot: Snapshot) -> tuple[Series, ...]:
         """The curves of what has landed; a point is converted once."""
         drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
-        for point in picture.points:
+        for point in snapshot.points:
             known = self._drawn.get(point.planned.id)
             drawn[point.planned.id] = known if known and known[0] is point else (point, _convert(point))
         self._drawn = drawn
         points = [made for _, made in drawn.values() if isinstance(made, CurvePoint)]
         return series_of(
-            build_curves(points), [point for point in points if not point.valid], picture.info.arms
+            build_curves(points), [point for point in points if not point.valid], snapshot.info.arms
         )
 
     def _told(self, point: SeenPoint) -> SeenPoint:
@@ -166,7 +166,7 @@ class View:
         _, made = self._drawn[point.planned.id]
         if point.state != "valid" or not isinstance(made, Unused):
             return point
-        return replace(point, state="unusable", detail=made.reason)
+        return replace(point, state="unusable", problem=Problem(reason=made.reason))
 
 
 def _convert(point: SeenPoint) -> CurvePoint | Unused | None:

@@ -1,4 +1,4 @@
-"""A picture of a sweep as a frame that fits its terminal: counts, what runs, the table, the curve."""
+"""A snapshot of a sweep as a frame that fits its terminal: counts, what runs, the table, the curve."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from rich.text import Text
 from mtpbench.cli.watchtable import table_lines
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.outcome import STALE_S, JobFiles
-from mtpbench.watch.left import Left, find_left
-from mtpbench.watch.picture import Picture, next_of_ladder, seconds_of
+from mtpbench.snapshot.snapshot import Snapshot, TimeLeft, next_of_ladder, seconds_of, time_left
 from mtpbench_analysis.chart.content import Series
 from mtpbench_analysis.chart.terminal import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw
 
@@ -32,14 +31,14 @@ _PLAIN = str.maketrans({"…": "~", "–": "-", "·": "|", "×": "x"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """A picture as a rich renderable; never wider or higher than the console it is printed on.
+    """A snapshot as a rich renderable; never wider or higher than the console it is printed on.
 
     Args:
         series: what the curve shows, one for each arm of the sweep in its order.
         rows: the frame's height; None for as high as it gets.
     """
 
-    picture: Picture
+    snapshot: Snapshot
     series: tuple[Series, ...]
     rows: int | None = None
 
@@ -47,40 +46,42 @@ class Frame:
         """The frame, line by line."""
         size = (options.max_width, self.rows or MANY_ROWS)
         plain = options.ascii_only or asks_for_ascii(os.environ)
-        yield from lines_of(self.picture, self.series, size, ascii_only=plain)
+        yield from lines_of(self.snapshot, self.series, size, ascii_only=plain)
 
 
 def lines_of(
-    picture: Picture, series: Sequence[Series], size: tuple[int, int], *, ascii_only: bool = False
+    snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], *, ascii_only: bool = False
 ) -> list[Text]:
     """The lines of a frame; at most as many, and as wide, as its size says."""
     columns, rows = size
-    head = [_title(picture, columns), *_wrapped(_counts(picture), columns, 2)]
-    for words, style in _going_on(picture):
+    head = [_title(snapshot, columns), *_wrapped(_counts(snapshot), columns, 2)]
+    for words, style in _going_on(snapshot):
         head += _wrapped(words, columns, 3, style)
     head = [*head[: max(2, rows // 2)], Text()]
-    body = _body(picture, series, (columns, rows - len(head)), ascii_only)
+    body = _body(snapshot, series, (columns, rows - len(head)), ascii_only)
     return [_fitted(line, columns, ascii_only) for line in [*head, *body][:rows]]
 
 
-def _body(picture: Picture, series: Sequence[Series], size: tuple[int, int], ascii_only: bool) -> list[Text]:
+def _body(
+    snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], ascii_only: bool
+) -> list[Text]:
     """The table, and the curve beside or below it."""
     columns, rows = size
-    table = table_lines(picture, columns, min(rows, MANY_ROWS), ascii_only=ascii_only)
+    table = table_lines(snapshot, columns, min(rows, MANY_ROWS), ascii_only=ascii_only)
     taken = max((len(line) for line in table), default=0)
     beside = columns - taken - _GAP
     if beside >= LEAST_COLUMNS + 8:
         height = min(rows, HIGH_ROWS if rows < MANY_ROWS // 2 else CURVE_ROWS)
-        curve = draw(series, (min(beside, 76), height), simulated=picture.simulated, ascii_only=ascii_only)
+        curve = draw(series, (min(beside, 76), height), simulated=snapshot.simulated, ascii_only=ascii_only)
         return _side_by_side(table, list(curve.split("\n")), taken)
     # Half of a low terminal is too little for both: the figures come first.
     room = min(CURVE_ROWS, max(rows // 2 if rows >= _BOTH else 0, rows - len(table) - 1))
     if room < LEAST_ROWS or columns < LEAST_COLUMNS:
         return table
-    drawn = draw(series, (min(columns, 76), room), simulated=picture.simulated, ascii_only=ascii_only).split(
+    drawn = draw(series, (min(columns, 76), room), simulated=snapshot.simulated, ascii_only=ascii_only).split(
         "\n"
     )
-    table = table_lines(picture, columns, rows - len(drawn) - 1, ascii_only=ascii_only)
+    table = table_lines(snapshot, columns, rows - len(drawn) - 1, ascii_only=ascii_only)
     return [*table, Text(), *drawn]
 
 
@@ -95,65 +96,64 @@ def _side_by_side(table: Sequence[Text], curve: Sequence[Text], taken: int) -> l
     return made
 
 
-def _title(picture: Picture, columns: int) -> Text:
-    line = Text(picture.info.name, style="bold")
-    if picture.simulated:
+def _title(snapshot: Snapshot, columns: int) -> Text:
+    line = Text(snapshot.info.name, style="bold")
+    if snapshot.simulated:
         line.append("  SIMULATED", style="bold yellow")
-    clock = f"{datetime.fromtimestamp(picture.now_s):%H:%M:%S}"
+    clock = f"{datetime.fromtimestamp(snapshot.now_s):%H:%M:%S}"
     if (room := columns - len(line) - len(clock)) > 0:
         line.append(" " * room + clock, style="not bold dim")
     return line
 
 
-def _counts(picture: Picture) -> str:
+def _counts(snapshot: Snapshot) -> str:
     """`6 valid, 1 invalid (server_died 1), 1 running, 2 missing of 10 points`."""
-    invalid = picture.having("invalid")
+    invalid = snapshot.having("invalid")
     codes = Counter(reason.code for one in invalid if one.stored for reason in one.stored.result.reasons[:1])
     why = f" ({', '.join(f'{code} {n}' for code, n in codes.most_common(3))})" if codes else ""
-    missing = {one.planned.id for one in picture.having("missing")}
-    running = len(missing & set(picture.running))
-    parts = [f"{len(picture.having('valid'))} valid", f"{len(invalid)} invalid{why}"]
+    missing = {one.planned.id for one in snapshot.having("missing")}
+    running = len(missing & set(snapshot.running))
+    parts = [f"{len(snapshot.having('valid'))} valid", f"{len(invalid)} invalid{why}"]
     parts += [f"{running} running"] if running else []
     parts += [f"{len(missing) - running} missing"]
     parts += [
         f"{n} {state}"
         for state in ("unusable", "damaged", "other schema", "incomplete")
-        if (n := _count(picture, state))
+        if (n := _count(snapshot, state))
     ]
-    return f"{', '.join(parts)} of {len(picture.points)} points"
+    return f"{', '.join(parts)} of {len(snapshot.points)} points"
 
 
-def _count(picture: Picture, state: str) -> int:
-    return sum(one.state == state for one in picture.points)
+def _count(snapshot: Snapshot, state: str) -> int:
+    return sum(one.state == state for one in snapshot.points)
 
 
-def _going_on(picture: Picture) -> list[tuple[str, str]]:
+def _going_on(snapshot: Snapshot) -> list[tuple[str, str]]:
     """What is known of the present, a sentence and a style each."""
-    said = [(words, "") for words in _jobs(picture)]
-    if picture.jobs and not said and not picture.over:
+    said = [(words, "") for words in _jobs(snapshot)]
+    if snapshot.jobs and not said and not snapshot.over:
         said.append(("all jobs have ended; `mtpbench submit` asks for what is missing", "yellow"))
-    if picture.holder.held or picture.run or not (picture.jobs or picture.unheard):
-        said.append((_local(picture), "" if picture.at_work else "yellow" if not picture.over else "dim"))
-    said.append((_times(picture), "dim"))
-    if bad := picture.having("unusable", "damaged", "other schema"):
+    if snapshot.holder.held or snapshot.run or not (snapshot.jobs or snapshot.unheard):
+        said.append((_local(snapshot), "" if snapshot.at_work else "yellow" if not snapshot.over else "dim"))
+    said.append((_times(snapshot), "dim"))
+    if bad := snapshot.having("unusable", "damaged", "other schema"):
         more = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
-        said.append(
-            (f"{bad[0].state}: {bad[0].detail}, {bad[0].planned.arm} {bad[0].planned.words}{more}", "red")
-        )
-    said += [(words, "red") for words in picture.trouble]
+        why = bad[0].problem.label if bad[0].problem else ""
+        said.append((f"{bad[0].state}: {why}, {bad[0].planned.arm} {bad[0].planned.label}{more}", "red"))
+    said += [(words, "red") for words in snapshot.trouble]
     return said
 
 
-def _local(picture: Picture) -> str:
+def _local(snapshot: Snapshot) -> str:
     """What the lock and the servers' files tell."""
-    holder, servers = picture.holder, picture.servers
-    if picture.live_run is not None:
-        return _run(picture.live_run, picture.now_s)
-    if not picture.at_work:
-        if picture.over:
+    holder, servers = snapshot.holder, snapshot.servers
+    if snapshot.live_run is not None:
+        return _run(snapshot.live_run, snapshot.now_s)
+    if not snapshot.at_work:
+        if snapshot.over:
             return "every planned point is measured"
-        if picture.run is not None:
-            return _silent(picture.run, picture.now_s)
+        if snapshot.run is not None:
+            return _silent(snapshot.run, snapshot.now_s)
         if holder.held is None:
             return "whether a run holds this folder can't be seen on this machine"
         return "no run on this machine holds this folder; `mtpbench run` measures what is missing"
@@ -161,13 +161,13 @@ def _local(picture: Picture) -> str:
     if servers is None:
         return f"{run}: it has started no servers yet"
     name = servers.key.rpartition("_")[0].replace("_", " on ", 1)
-    up = f"{name}: servers started {ago(picture.now_s - servers.started_s)}"
-    if picture.writing:
+    up = f"{name}: servers started {ago(snapshot.now_s - servers.started_s)}"
+    if snapshot.writing:
         return f"{up}; a point is being stored"
-    point = next_of_ladder(picture.points, servers)
+    point = next_of_ladder(snapshot.points, servers)
     if point is None:
         return f"{up}; all points of this ladder have landed"
-    return f"{up}; next in its ladder, so most likely under load: {point.planned.words}"
+    return f"{up}; next in its ladder, so most likely under load: {point.planned.label}"
 
 
 def _run(run: RunProgress, now_s: float) -> str:
@@ -198,20 +198,20 @@ def _doing(progress: RunProgress) -> str:
     return f"{progress.point_id.rsplit('_', 1)[0]}, {share}{rate}; {left}"
 
 
-def _jobs(picture: Picture) -> list[str]:
+def _jobs(snapshot: Snapshot) -> list[str]:
     """What Slurm jobs say of themselves; those that ended well say nothing."""
     said = []
-    for key, files in (picture.jobs or {}).items():
+    for key, files in snapshot.jobs.items():
         if files.finished is None:
             said.append(
-                f"{key.rpartition('_')[0]}: job {files.attempt.job_id}{_progress(files, picture.now_s)}"
+                f"{key.rpartition('_')[0]}: job {files.attempt.job_id}{_progress(files, snapshot.now_s)}"
             )
         elif files.finished.outcome != "done":
             detail = f": {files.finished.detail}" if files.finished.detail else ""
             said.append(
                 f"{key.rpartition('_')[0]}: job {files.attempt.job_id} {files.finished.outcome}{detail}"
             )
-    for one in picture.unheard:
+    for one in snapshot.unheard:
         many = f" for {len(one.keys)} deployments" if len(one.keys) > 1 else f" for {one.keys[0]}"
         job = f"job {one.job_id}" if one.job_id else f"{one.name} ({one.error or 'no job number yet'})"
         said.append(f"{job}{many}: nothing heard of it yet; `mtpbench status` asks Slurm")
@@ -229,16 +229,16 @@ def _progress(files: JobFiles, now_s: float) -> str:
     return f"{where}: {_doing(progress)}{heard}"
 
 
-def _times(picture: Picture) -> str:
-    changed_s = picture.changed_s
-    said = "no point has landed yet" if changed_s is None else f"last point {ago(picture.now_s - changed_s)}"
-    if picture.servers is not None and picture.at_work:
-        said += f", servers' logs grew {ago(picture.now_s - picture.servers.grew_s)}"
-    left = find_left(picture) if picture.at_work else None
+def _times(snapshot: Snapshot) -> str:
+    changed_s = snapshot.changed_s
+    said = "no point has landed yet" if changed_s is None else f"last point {ago(snapshot.now_s - changed_s)}"
+    if snapshot.servers is not None and snapshot.at_work:
+        said += f", servers' logs grew {ago(snapshot.now_s - snapshot.servers.grew_s)}"
+    left = time_left(snapshot) if snapshot.at_work else None
     return f"{said}. {_left(left)}" if left else said
 
 
-def _left(left: Left) -> str:
+def _left(left: TimeLeft) -> str:
     """An estimate with what it rests on."""
     what = " in the longest ladder" if left.side_by_side else ""
     covers = f"{left.points} point{'s' * (left.points > 1)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from mtpbench.watch.picture import Picture, SeenPoint
+from mtpbench.snapshot.snapshot import SeenPoint, Snapshot
 from mtpbench_analysis.chart.terminal import mark_and_style
 from mtpbench_analysis.curves import display_name
 
@@ -36,28 +36,28 @@ class _Column:
     right: bool = True
 
 
-def table_lines(picture: Picture, columns: int, rows: int, *, ascii_only: bool = False) -> list[Text]:
+def table_lines(snapshot: Snapshot, columns: int, rows: int, *, ascii_only: bool = False) -> list[Text]:
     """The table in at most so many lines; `… n more` stands for what has no room."""
-    layout = _layout(picture, columns)
+    layout = _layout(snapshot, columns)
     head = [_line([column.upper for column in layout], layout), _line([c.lower for c in layout], layout)]
     for line in head:
         line.stylize("dim")
-    arms = list(dict.fromkeys((*picture.info.arms, *(one.planned.arm for one in picture.points))))
-    groups = [(arm, [one for one in picture.points if one.planned.arm == arm]) for arm in arms]
+    arms = list(dict.fromkeys((*snapshot.info.arms, *(one.planned.arm for one in snapshot.points))))
+    groups = [(arm, [one for one in snapshot.points if one.planned.arm == arm]) for arm in arms]
     groups = [(arm, group) for arm, group in groups if group]
     rooms = _share_out([len(group) for _, group in groups], rows - len(head) - len(groups))
     lines = head
     for (arm, group), room in zip(groups, rooms, strict=True):
         place = arms.index(arm)
         lines.append(_arm_line(arm, place, group, ascii_only))
-        lines += _rows(picture, group, layout, room)
+        lines += _rows(snapshot, group, layout, room)
     return lines[: max(0, rows)]
 
 
-def _layout(picture: Picture, columns: int) -> list[_Column]:
+def _layout(snapshot: Snapshot, columns: int) -> list[_Column]:
     """The columns for a width; what a narrow terminal has no room for is left out."""
-    names = {one.planned.topology for one in picture.points}
-    words = max((len(one.planned.words) for one in picture.points), default=4)
+    names = {one.planned.topology for one in snapshot.points}
+    words = max((len(one.planned.label) for one in snapshot.points), default=4)
     layout = [_Column("", "load", min(18, max(5, words)), right=False)]
     if len(names) > 1 and columns >= _NARROW:
         layout.append(_Column("", "topology", min(16, max(map(len, names))), right=False))
@@ -83,16 +83,16 @@ def _share_out(sizes: Sequence[int], room: int) -> list[int]:
     return given
 
 
-def _rows(picture: Picture, group: Sequence[SeenPoint], layout: Sequence[_Column], room: int) -> list[Text]:
+def _rows(snapshot: Snapshot, group: Sequence[SeenPoint], layout: Sequence[_Column], room: int) -> list[Text]:
     """An arm's points; where not all have room, those around what landed last or runs."""
     if len(group) <= room:
-        return [_point_line(picture, one, layout) for one in group]
+        return [_point_line(snapshot, one, layout) for one in group]
     shown = max(1, room - 1)
     newest = max(
-        range(len(group)), key=lambda i: (_is_running(picture, group[i]), group[i].landed_s or 0.0, -i)
+        range(len(group)), key=lambda i: (_is_running(snapshot, group[i]), group[i].landed_s or 0.0, -i)
     )
     first = min(max(0, newest + 2 - shown), len(group) - shown)
-    lines = [_point_line(picture, one, layout) for one in group[first : first + shown]]
+    lines = [_point_line(snapshot, one, layout) for one in group[first : first + shown]]
     below = len(group) - first - shown
     words = " and ".join(
         text for text in (f"{first} above" * bool(first), f"{below} below" * bool(below)) if text
@@ -100,8 +100,8 @@ def _rows(picture: Picture, group: Sequence[SeenPoint], layout: Sequence[_Column
     return [*lines, Text(f"  … {len(group) - shown} more ({words})", style="dim")]
 
 
-def _is_running(picture: Picture, point: SeenPoint) -> bool:
-    return point.planned.id in picture.running
+def _is_running(snapshot: Snapshot, point: SeenPoint) -> bool:
+    return point.planned.id in snapshot.running
 
 
 def _arm_line(arm: str, place: int, group: Sequence[SeenPoint], ascii_only: bool) -> Text:
@@ -110,15 +110,15 @@ def _arm_line(arm: str, place: int, group: Sequence[SeenPoint], ascii_only: bool
     return Text.assemble((f"{mark} {display_name(arm)}", style), (f"  {measured} of {len(group)}", "dim"))
 
 
-def _point_line(picture: Picture, point: SeenPoint, layout: Sequence[_Column]) -> Text:
+def _point_line(snapshot: Snapshot, point: SeenPoint, layout: Sequence[_Column]) -> Text:
     cells = {
-        "load": point.planned.words,
+        "load": point.planned.label,
         "topology": point.planned.topology,
-        "state": _state_words(picture, point),
+        "state": _state_cell(snapshot, point, layout[-1].width),
         **_figures(point),
     }
     line = _line([cells.get(column.lower, "") for column in layout], layout)
-    running = _is_running(picture, point)
+    running = _is_running(snapshot, point)
     style = "bold" if running and point.state == "missing" else _STYLES.get(point.state, "")
     line.stylize(style)
     return line
@@ -143,25 +143,26 @@ def _figure(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
 
 
-def _state_words(picture: Picture, point: SeenPoint) -> str:
-    """The state, and for what went wrong the first reason."""
-    if point.planned.id in picture.writing:
+def _state_cell(snapshot: Snapshot, point: SeenPoint, width: int) -> str:
+    """The state, and for what went wrong the first reason where a good part of it has room."""
+    if point.planned.id in snapshot.writing:
         return "storing"
-    if point.state == "missing" and _is_running(picture, point):
-        return "running" if picture.running[point.planned.id] else "running?"
     if point.state == "missing":
-        return "–"
+        if not _is_running(snapshot, point):
+            return "–"
+        return "running" if snapshot.running[point.planned.id] else "running?"
+    reason = point.problem.label if point.problem else ""
     if point.state == "invalid" and point.stored is not None:
-        return f"invalid: {point.stored.result.reasons[0].code}"
-    return f"{point.state}: {point.detail}" if point.detail else point.state
+        reason = point.stored.result.reasons[0].code
+    whole = f"{point.state}: {reason}" if reason else point.state
+    # Half a reason says less than none: the state alone is whole.
+    return point.state if width < _REASON and len(whole) > width else whole
 
 
 def _line(cells: Sequence[str], layout: Sequence[_Column]) -> Text:
     """A line of cells, each cut to its column."""
     made = []
     for cell, column in zip(cells, layout, strict=True):
-        # Half a reason says less than none: the state alone is whole.
-        short = cell.partition(": ")[0] if column.width < _REASON and len(cell) > column.width else cell
-        text = short if len(short) <= column.width else f"{short[: column.width - 1]}…"
+        text = cell if len(cell) <= column.width else f"{cell[: column.width - 1]}…"
         made.append(text.rjust(column.width) if column.right else text.ljust(column.width))
     return Text(" ".join(made))

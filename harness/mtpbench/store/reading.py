@@ -135,9 +135,14 @@ def read_json(path: Path) -> Any:
     try:
         return orjson.loads(path.read_bytes())
     except OSError as error:
-        raise StoreError(f"{path}: can't be read ({error})") from error
+        reason = error.strerror or "can't be read"
+        raise StoreError(f"{path}: can't be read ({error})", path=path, reason=reason) from error
     except orjson.JSONDecodeError as error:
-        raise StoreError(f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged") from error
+        raise StoreError(
+            f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged",
+            path=path,
+            reason="not JSON",
+        ) from error
 
 
 def check_schema(
@@ -157,9 +162,11 @@ def check_schema(
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version not in versions:
         readable = " and ".join(filter(None, (", ".join(map(str, versions[:-1])), str(versions[-1]))))
+        written = f"written under schema version {version!r}"
         raise SchemaError(
-            f"{path}: written under schema version {version!r}; this version of mtpbench reads {readable}. "
-            f"{remedy}"
+            f"{path}: {written}; this version of mtpbench reads {readable}. {remedy}",
+            path=path,
+            reason=written,
         )
 
 
@@ -172,7 +179,7 @@ def decode(kind: type[T], data: Any, path: Path) -> T:
     try:
         return from_json(kind, data)
     except ValueError as error:
-        raise StoreError(f"{path}: {error}") from error
+        raise StoreError(f"{path}: {error}", path=path, reason=str(error)) from error
 
 
 def read_record(

@@ -28,7 +28,7 @@ from mtpbench.cli.watchframe import Frame, ago, lines_of
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.journal import Attempt, Finished, Submission
 from mtpbench.slurm.outcome import JobFiles
-from mtpbench.watch.picture import Holder, Picture, SeenPoint, ServerStart
+from mtpbench.snapshot.snapshot import Holder, SeenPoint, ServerStart, Snapshot
 from stored_sweep import MTP, OFF, store_point, write_sweep
 
 Call = Callable[..., tuple[int, str, str]]
@@ -62,8 +62,8 @@ def frame_of(directory: Path) -> Frame:
     return made
 
 
-def plain(frame: Frame, picture: Picture | None = None, size: tuple[int, int] = (110, 60)) -> list[str]:
-    return [line.plain.rstrip() for line in lines_of(picture or frame.picture, frame.series, size)]
+def plain(frame: Frame, snapshot: Snapshot | None = None, size: tuple[int, int] = (110, 60)) -> list[str]:
+    return [line.plain.rstrip() for line in lines_of(snapshot or frame.snapshot, frame.series, size)]
 
 
 def test_one_frame_of_a_folder(watch: Call, tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_a_sweep_that_can_not_be_read_is_said(watch: Call, tmp_path: Path, text:
     assert said in " ".join(out.split())
 
 
-def many(frame: Frame, points: int) -> Picture:
-    """The frame's picture with a long ladder of Off, the first half of it measured."""
-    stored = next(one for one in frame.picture.points if one.stored is not None)
+def many(frame: Frame, points: int) -> Snapshot:
+    """The frame's snapshot with a long ladder of Off, the first half of it measured."""
+    stored = next(one for one in frame.snapshot.points if one.stored is not None)
     ladder = tuple(
         SeenPoint(
             planned=replace(stored.planned, id=f"p{i}", concurrency=i + 1),
@@ -219,8 +219,8 @@ def many(frame: Frame, points: int) -> Picture:
         )
         for i in range(points)
     )
-    others = tuple(one for one in frame.picture.points if one.planned.arm == "mtp")
-    return replace(frame.picture, points=(*ladder, *others))
+    others = tuple(one for one in frame.snapshot.points if one.planned.arm == "mtp")
+    return replace(frame.snapshot, points=(*ladder, *others))
 
 
 def test_a_long_ladder_is_cut_around_what_landed_last(tmp_path: Path) -> None:
@@ -236,11 +236,11 @@ def test_a_long_ladder_is_cut_around_what_landed_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize("points", [9, 300])
 def test_a_frame_is_never_larger_than_its_terminal(tmp_path: Path, points: int) -> None:
     frame = frame_of(write_sweep(tmp_path))
-    picture = frame.picture if points == 9 else many(frame, points)
+    snapshot = frame.snapshot if points == 9 else many(frame, points)
     for columns in (1, 5, 20, 40, 60, 80, 99, 120, 250):
         for rows in (1, 2, 5, 10, 24, 40, 100):
             for ascii_only in (False, True):
-                lines = lines_of(picture, frame.series, (columns, rows), ascii_only=ascii_only)
+                lines = lines_of(snapshot, frame.series, (columns, rows), ascii_only=ascii_only)
                 assert len(lines) <= rows
                 assert all(line.cell_len <= columns for line in lines)
                 assert not ascii_only or all(line.plain.isascii() for line in lines)
@@ -261,26 +261,26 @@ def test_a_run_at_work_says_what_follows_and_how_sure_that_is(tmp_path: Path) ->
     frame = frame_of(write_sweep(tmp_path))
     servers = ServerStart(
         key=store_point(OFF, 512).deployment_key,
-        started_s=frame.picture.now_s - 30,
-        grew_s=frame.picture.now_s - 2,
+        started_s=frame.snapshot.now_s - 30,
+        grew_s=frame.snapshot.now_s - 2,
     )
-    picture = replace(frame.picture, holder=Holder(held=True, pid=12), servers=servers)
-    text = "\n".join(plain(frame, picture))
+    snapshot = replace(frame.snapshot, holder=Holder(held=True, pid=12), servers=servers)
+    text = "\n".join(plain(frame, snapshot))
     assert "1 running, 0 missing" in text
     assert (
         "off on 1xTP8: servers started 30 s ago; next in its ladder, so most likely under load: c512" in text
     )
     assert "servers' logs grew 2 s ago" in text
     assert "running?" in text
-    idle = "\n".join(plain(frame, replace(picture, servers=None)))
+    idle = "\n".join(plain(frame, replace(snapshot, servers=None)))
     assert "run 12 at work: it has started no servers yet" in idle
-    assert "whether a run holds" in "\n".join(plain(frame, replace(picture, holder=Holder(held=None))))
+    assert "whether a run holds" in "\n".join(plain(frame, replace(snapshot, holder=Holder(held=None))))
 
 
-def live(picture: Picture, **changes: Any) -> RunProgress:
+def live(snapshot: Snapshot, **changes: Any) -> RunProgress:
     """What a run said ten seconds ago."""
     made = RunProgress(
-        time_utc=datetime.fromtimestamp(picture.now_s - 10, UTC).isoformat(),
+        time_utc=datetime.fromtimestamp(snapshot.now_s - 10, UTC).isoformat(),
         host="other",
         pid=4711,
         point_id=store_point(OFF, 512).id,
@@ -295,13 +295,13 @@ def live(picture: Picture, **changes: Any) -> RunProgress:
 
 def test_a_run_says_what_it_wrote_down_from_any_machine(tmp_path: Path) -> None:
     frame = frame_of(write_sweep(tmp_path))
-    picture = replace(frame.picture, run=live(frame.picture))
-    text = " ".join(plain(frame, picture))
+    snapshot = replace(frame.snapshot, run=live(frame.snapshot))
+    text = " ".join(plain(frame, snapshot))
     assert "run 4711 on other: off_1xTP8_c512_r0, 3 of 9 requests, 276 output tok/s; 8 done, 1 left" in text
     assert "1 running, 0 missing" in text
     assert re.search(r"c512 .* running ", text)
     assert "running?" not in text
-    waiting = replace(picture, run=live(picture, point_id=None, stage="waiting for the servers"))
+    waiting = replace(snapshot, run=live(snapshot, point_id=None, stage="waiting for the servers"))
     text = " ".join(plain(frame, waiting))
     assert "run 4711 on other: waiting for the servers; 8 done, 1 left" in text
     assert waiting.running == {}
@@ -309,13 +309,13 @@ def test_a_run_says_what_it_wrote_down_from_any_machine(tmp_path: Path) -> None:
 
 def test_a_killed_run_is_silent_since_then(tmp_path: Path) -> None:
     frame = frame_of(write_sweep(tmp_path))
-    dead = replace(frame.picture, run=live(frame.picture), now_s=frame.picture.now_s + 600)
-    then = datetime.fromtimestamp(frame.picture.now_s - 10)
+    dead = replace(frame.snapshot, run=live(frame.snapshot), now_s=frame.snapshot.now_s + 600)
+    then = datetime.fromtimestamp(frame.snapshot.now_s - 10)
     text = " ".join(plain(frame, dead))
     assert f"run 4711 on other is silent since {then:%H:%M:%S} (10 min ago), at off_1xTP8_c512_r0" in text
     assert "1 missing" in text
     assert not dead.at_work
-    here = replace(frame.picture, run=live(frame.picture), run_here=True, holder=Holder(held=False))
+    here = replace(frame.snapshot, run=live(frame.snapshot), run_here=True, holder=Holder(held=False))
     assert "is silent since" in " ".join(plain(frame, here)), "its lock is free, so it has ended"
     held = replace(dead, run_here=True, holder=Holder(held=True, pid=4711))
     assert "(last heard of 10 min ago)" in " ".join(plain(frame, held)), "it holds its lock, so it lives"
@@ -343,23 +343,23 @@ def test_jobs_say_what_they_wrote_down(tmp_path: Path) -> None:
         points_left=1,
     )
     running = JobFiles(attempt=attempt, progress=progress, finished=None)
-    picture = replace(frame.picture, jobs={point.deployment_key: running}, now_s=1_795_514_460.0 + 5)
-    text = " ".join(plain(frame, picture))
+    snapshot = replace(frame.snapshot, jobs={point.deployment_key: running}, now_s=1_795_514_460.0 + 5)
+    text = " ".join(plain(frame, snapshot))
     assert (
         "mtp_1xTP8: job 7 on n0: mtp_1xTP8_c128_r0, 3 of 9 requests, 276 output tok/s; 2 done, 1 left" in text
     )
-    late = " ".join(plain(frame, replace(picture, now_s=picture.now_s + 600)))
+    late = " ".join(plain(frame, replace(snapshot, now_s=snapshot.now_s + 600)))
     assert "last heard of 10 min ago" in late
     ended = Finished(
         outcome="failed", ended_utc="", points_valid=0, points_invalid=1, points_left=0, detail="no GPUs"
     )
     failed = {point.deployment_key: replace(running, finished=ended)}
-    assert "job 7 failed: no GPUs" in " ".join(plain(frame, replace(picture, jobs=failed)))
+    assert "job 7 failed: no GPUs" in " ".join(plain(frame, replace(snapshot, jobs=failed)))
     waiting = Submission(number=1, name="x", keys=("a", "b"), time_utc="", job_id="9")
-    unheard = replace(frame.picture, unheard=(waiting,))
+    unheard = replace(frame.snapshot, submissions={"a": waiting, "b": waiting})
     assert "job 9 for 2 deployments: nothing heard of it yet" in " ".join(plain(frame, unheard))
     crowd = {f"k{i}_0": running for i in range(9)}
-    assert "… 5 more jobs" in "\n".join(plain(frame, replace(picture, jobs=crowd)))
+    assert "… 5 more jobs" in "\n".join(plain(frame, replace(snapshot, jobs=crowd)))
 
 
 def test_times_are_short_and_a_clock_that_is_ahead_says_now() -> None:

@@ -6,21 +6,24 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-import mtpbench.watch.files as files
 from mtpbench.progress import PROGRESS_FILE, ProgressWriter, RunProgress
 from mtpbench.records import ClientHealth, Reason, RunFacts, SweepInfo
 from mtpbench.requests import RequestTable
+from mtpbench.slurm.client import QueryResult, Slurm
 from mtpbench.slurm.journal import Attempt, Finished, Journal, Submission
+from mtpbench.slurm.states import JobStatus
+from mtpbench.snapshot import reader as files
+from mtpbench.snapshot.reader import ALL_EVERY, SnapshotReader
+from mtpbench.snapshot.snapshot import PlannedPoint, ServerStart, Snapshot, next_of_ladder, time_left
 from mtpbench.store import RawPoint, SweepStore, exclusive
 from mtpbench.store.reading import read_record
-from mtpbench.watch.files import ALL_EVERY, SweepFiles
-from mtpbench.watch.left import find_left
-from mtpbench.watch.picture import Picture, Planned, ServerStart, next_of_ladder
 from stored_sweep import MTP, OFF, provenance, store_point, store_result, write_sweep
 
 RAW = RawPoint(
@@ -41,9 +44,9 @@ def land(directory: Path, *, tput: float = 900.0, concurrency: int = 512) -> Pat
     return store_of(directory).write(point, store_result(point, 9.0, tput), provenance(), RAW, {})
 
 
-def states(picture: Picture | None) -> dict[str, str]:
-    assert picture is not None
-    return {f"{one.planned.arm} c{one.planned.concurrency}": one.state for one in picture.points}
+def states(snapshot: Snapshot | None) -> dict[str, str]:
+    assert snapshot is not None
+    return {f"{one.planned.arm} c{one.planned.concurrency}": one.state for one in snapshot.points}
 
 
 @pytest.fixture
@@ -61,47 +64,47 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    watched = SweepFiles(tmp_path / "small")
-    assert watched.look() is None
+    watched = SnapshotReader(tmp_path / "small")
+    assert watched.read() is None
     write_sweep(tmp_path)
-    assert Counter(states(watched.look()).values()) == {"valid": 6, "invalid": 2, "missing": 1}
+    assert Counter(states(watched.read()).values()) == {"valid": 6, "invalid": 2, "missing": 1}
 
 
 def test_a_point_that_lands_is_seen_and_the_others_are_not_read_again(
     tmp_path: Path, reads: Counter[str]
 ) -> None:
     directory = write_sweep(tmp_path)
-    watched = SweepFiles(directory)
+    watched = SnapshotReader(directory)
     for _ in range(2 * ALL_EVERY):
-        assert states(watched.look())["off c512"] == "missing"
+        assert states(watched.read())["off c512"] == "missing"
     assert set(reads.values()) == {1}
     landed = land(directory)
-    assert states(watched.look())["off c512"] == "valid"
+    assert states(watched.read())["off c512"] == "valid"
     assert reads[landed.name] == 1
     assert set(reads.values()) == {1}
     assert len(reads) == 9
 
 
 def test_a_quiet_folder_is_not_even_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = SweepFiles(write_sweep(tmp_path))
+    watched = SnapshotReader(write_sweep(tmp_path))
     for _ in range(3):
-        watched.look()
+        watched.read()
     looked: list[Path] = []
     real = files.signature
     monkeypatch.setattr(files, "signature", lambda path: looked.append(path) or real(path))  # type: ignore[func-returns-value]
-    watched.look()
+    watched.read()
     assert not [path for path in looked if path.name == "result.json"]
 
 
 def test_a_replaced_point_is_read_anew(tmp_path: Path, reads: Counter[str]) -> None:
     directory = write_sweep(tmp_path)
-    watched = SweepFiles(directory)
+    watched = SnapshotReader(directory)
     for _ in range(4):
-        watched.look()
+        watched.read()
     place = land(directory, tput=123.0, concurrency=16)
-    picture = watched.look()
-    assert picture is not None
-    (seen,) = [one for one in picture.points if one.planned.id == place.name]
+    snapshot = watched.read()
+    assert snapshot is not None
+    (seen,) = [one for one in snapshot.points if one.planned.id == place.name]
     assert seen.stored is not None
     assert seen.stored.result.steady is not None
     assert seen.stored.result.steady.tput_tps_per_gpu == 123.0
@@ -110,15 +113,15 @@ def test_a_replaced_point_is_read_anew(tmp_path: Path, reads: Counter[str]) -> N
 
 def test_a_result_rewritten_in_its_place_is_found_after_a_while(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
-    watched = SweepFiles(directory)
+    watched = SnapshotReader(directory)
     for _ in range(4):
-        watched.look()
+        watched.read()
     path = next(directory.glob("off*_c16_*/result.json"))
     data = json.loads(path.read_text())
     beside = path.with_name("new")
     beside.write_text(json.dumps({**data, "reasons": [{"code": "zero_acceptance", "detail": "x"}]}))
     beside.rename(path)
-    seen = [states(watched.look())["off c16"] for _ in range(ALL_EVERY)]
+    seen = [states(watched.read())["off c16"] for _ in range(ALL_EVERY)]
     assert (seen[0], seen[-1]) == ("valid", "invalid")
 
 
@@ -130,50 +133,52 @@ def test_what_is_broken_is_shown_as_what_it_is_and_mends(tmp_path: Path) -> None
     result = json.loads((found[16] / "result.json").read_text())
     (found[16] / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
     (found[64] / "result.json").unlink()
-    watched = SweepFiles(directory)
+    watched = SnapshotReader(directory)
     broken = {"off c1": "damaged", "off c16": "other schema", "off c64": "incomplete"}
     for _ in range(4):
-        picture = watched.look()
-        assert {name: states(picture)[name] for name in broken} == broken
-    assert picture is not None
-    details = {f"c{one.planned.concurrency}": one.detail for one in picture.having("damaged", "other schema")}
+        snapshot = watched.read()
+        assert {name: states(snapshot)[name] for name in broken} == broken
+    assert snapshot is not None
+    details = {
+        f"c{one.planned.concurrency}": one.problem.label for one in snapshot.having("damaged", "other schema")
+    }
     assert "not JSON" in details["c1"]
     assert "schema version 99" in details["c16"]
     (found[1] / "point.json").write_text(whole)
     shutil.rmtree(found[64])
-    picture = watched.look()
-    assert (states(picture)["off c1"], states(picture)["off c64"]) == ("valid", "missing")
+    snapshot = watched.read()
+    assert (states(snapshot)["off c1"], states(snapshot)["off c64"]) == ("valid", "missing")
 
 
 def test_nothing_in_the_folder_is_touched(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
 
-    def snapshot() -> dict[str, tuple[int, int, int]]:
+    def files_of() -> dict[str, tuple[int, int, int]]:
         return {
             str(path): (path.stat().st_ino, path.stat().st_mtime_ns, path.stat().st_size)
             for path in (directory, *directory.rglob("*"))
         }
 
-    before = snapshot()
-    watched = SweepFiles(directory)
+    before = files_of()
+    watched = SnapshotReader(directory)
     for _ in range(5):
-        watched.look()
-    assert snapshot() == before
+        watched.read()
+    assert files_of() == before
     assert not (directory / ".lock").exists()
 
 
 def test_the_lock_is_seen_and_never_taken(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
-    watched = SweepFiles(directory)
-    free = watched.look()
+    watched = SnapshotReader(directory)
+    free = watched.read()
     assert free is not None
     if not files._LOCKS.exists():
         pytest.skip("this system has no /proc/locks")
     with exclusive(directory):
-        held = watched.look()
+        held = watched.read()
         assert held is not None
         assert (held.holder.held, held.holder.pid) == (True, os.getpid())
-    after = watched.look()
+    after = watched.read()
     assert after is not None
     assert (free.holder.held, after.holder.held) == (False, False)
     with exclusive(directory):
@@ -187,12 +192,12 @@ def test_a_lock_that_nobody_can_ask_about_is_unknown(tmp_path: Path, monkeypatch
 
 
 def test_the_ids_parts_are_read_from_its_end() -> None:
-    planned = Planned.of("mtp_k3_6xDEP8-1xDEP16_c16384_q2.5_r1_0123abcd")
+    planned = PlannedPoint.of("mtp_k3_6xDEP8-1xDEP16_c16384_q2.5_r1_0123abcd")
     assert (planned.arm, planned.topology, planned.concurrency) == ("mtp_k3", "6xDEP8-1xDEP16", 16384)
-    assert planned.words == "c16384 q2.5 repeat 1"
-    assert Planned.of("else").arm == "else"
+    assert planned.label == "c16384 q2.5 repeat 1"
+    assert PlannedPoint.of("else").arm == "else"
     for point in (store_point(OFF, 16), store_point(MTP, 4, repeat=2)):
-        parts = Planned.of(point.id)
+        parts = PlannedPoint.of(point.id)
         assert (parts.arm, parts.topology) == (point.arm.name, point.topology.name)
         assert (parts.concurrency, parts.repeat) == (point.concurrency, point.repeat)
 
@@ -202,30 +207,30 @@ def test_the_newest_servers_of_this_run_tell_the_ladder_and_the_next_point(tmp_p
     key = store_point(OFF, 512).deployment_key
     for name in ("mtp_1xTP8_00000000@20200101T000000.000000", f"{key}@20990101T000000.500000", "rubbish"):
         (directory / "servers" / name).mkdir(parents=True)
-    picture = SweepFiles(directory).look()
-    assert picture is not None
-    assert picture.servers is not None
-    assert picture.servers.key == key
-    found = next_of_ladder(picture.points, picture.servers)
+    snapshot = SnapshotReader(directory).read()
+    assert snapshot is not None
+    assert snapshot.servers is not None
+    assert snapshot.servers.key == key
+    found = next_of_ladder(snapshot.points, snapshot.servers)
     assert found is not None
-    assert found.planned.words == "c512"
-    assert picture.running == {}, "nobody holds the lock, so nothing is known to run"
+    assert found.planned.label == "c512"
+    assert snapshot.running == {}, "nobody holds the lock, so nothing is known to run"
     for old in (directory / "servers").glob("*2099*"):
         shutil.rmtree(old)
-    again = SweepFiles(directory).look()
+    again = SnapshotReader(directory).read()
     assert again is not None
     assert again.servers is None, "servers that are older than this run are not its own"
 
 
 def test_a_ladder_goes_up_and_leaves_out_what_is_valid(tmp_path: Path) -> None:
-    picture = SweepFiles(write_sweep(tmp_path)).look()
-    assert picture is not None
+    snapshot = SnapshotReader(write_sweep(tmp_path)).read()
+    assert snapshot is not None
     servers = ServerStart(key=store_point(MTP, 1).deployment_key, started_s=0.0, grew_s=0.0)
-    assert next_of_ladder(picture.points, servers) is None, "its invalid points landed after the start"
-    later = replace(servers, started_s=picture.now_s + 10)
-    found = next_of_ladder(picture.points, later)
+    assert next_of_ladder(snapshot.points, servers) is None, "its invalid points landed after the start"
+    later = replace(servers, started_s=snapshot.now_s + 10)
+    found = next_of_ladder(snapshot.points, later)
     assert found is not None
-    assert found.planned.words == "c128"
+    assert found.planned.label == "c128"
 
 
 def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
@@ -235,28 +240,28 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     said = RunProgress(
         time_utc="2026-11-24T10:01:00+00:00", host="n0", pid=7, point_id=store_point(OFF, 512).id
     )
-    watched = SweepFiles(directory, clock=lambda: 1_795_514_460.0 + 30)
+    watched = SnapshotReader(directory, clock=lambda: 1_795_514_460.0 + 30)
     for i in range(4):
         writer_of(directory).write(replace(said, requests_ended=i))
-        picture = watched.look()
-    assert picture is not None
-    assert picture.run is not None
-    assert (picture.run.requests_ended, picture.run_here) == (3, False)
-    assert picture.running == {said.point_id: True}
-    assert picture.at_work
+        snapshot = watched.read()
+    assert snapshot is not None
+    assert snapshot.run is not None
+    assert (snapshot.run.requests_ended, snapshot.run_here) == (3, False)
+    assert snapshot.running == {said.point_id: True}
+    assert snapshot.at_work
     looked: list[Path] = []
     real = files.signature
     monkeypatch.setattr(files, "signature", lambda path: looked.append(path) or real(path))  # type: ignore[func-returns-value]
     writer_of(directory).write(replace(said, requests_ended=9))
-    picture = watched.look()
+    snapshot = watched.read()
     assert not [path for path in looked if path.name == "result.json"]
-    assert picture is not None
-    assert picture.run is not None
-    assert picture.run.requests_ended == 9
+    assert snapshot is not None
+    assert snapshot.run is not None
+    assert snapshot.run.requests_ended == 9
     monkeypatch.undo()
     land(directory, tput=123.0, concurrency=16)
     writer_of(directory).write(said)
-    again = watched.look()
+    again = watched.read()
     assert again is not None
     tputs = [
         one.stored.result.steady.tput_tps_per_gpu
@@ -265,11 +270,11 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     ]
     assert 123.0 in tputs, "a point that is replaced meanwhile is seen"
     (directory / PROGRESS_FILE).unlink()
-    gone = watched.look()
+    gone = watched.read()
     assert gone is not None
     assert gone.run is None
     (directory / "progress.json").write_text("{")
-    torn = watched.look()
+    torn = watched.read()
     assert torn is not None
     assert torn.run is None
     assert "progress.json" in torn.trouble[0]
@@ -282,9 +287,9 @@ def test_a_run_says_that_it_is_simulated_before_a_point_landed(tmp_path: Path) -
     said = RunProgress(time_utc="2026-11-24T10:00:00+00:00", host="h", pid=1, stage="starting")
     for simulated in (None, False, True):
         writer_of(directory).write(replace(said, simulated=simulated))
-        picture = SweepFiles(directory).look()
-        assert picture is not None
-        assert picture.simulated is bool(simulated)
+        snapshot = SnapshotReader(directory).read()
+        assert snapshot is not None
+        assert snapshot.simulated is bool(simulated)
 
 
 def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:
@@ -302,14 +307,14 @@ def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:
     progress = RunProgress(time_utc="2026-11-24T10:01:00Z", point_id=point.id, requests_total=9)
     ProgressWriter(journal.progress_path(attempt)).write(progress)
     clock_s = 1_795_514_460.0 + 30
-    watched = SweepFiles(directory, clock=lambda: clock_s)
-    picture = watched.look()
-    assert picture is not None
-    assert picture.running == {point.id: True}
-    assert picture.at_work
-    assert [one.number for one in picture.unheard] == [1], "the other deployment of the array has not begun"
+    watched = SnapshotReader(directory, clock=lambda: clock_s)
+    snapshot = watched.read()
+    assert snapshot is not None
+    assert snapshot.running == {point.id: True}
+    assert snapshot.at_work
+    assert [one.number for one in snapshot.unheard] == [1], "the other deployment of the array has not begun"
     clock_s += 3600
-    stale = watched.look()
+    stale = watched.read()
     assert stale is not None
     assert not stale.at_work
     journal.write_finished(
@@ -317,11 +322,11 @@ def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:
         Finished(outcome="done", ended_utc="", points_valid=1, points_invalid=0, points_left=0),
     )
     clock_s -= 3600
-    ended = watched.look()
+    ended = watched.read()
     assert ended is not None
     assert not ended.at_work
     (journal.root / "current" / f"{key}.json").write_text("{")
-    damaged = watched.look()
+    damaged = watched.read()
     assert damaged is not None
     assert "not JSON" in damaged.trouble[0]
 
@@ -335,28 +340,67 @@ def test_what_is_left_rests_on_the_same_concurrency_alone(tmp_path: Path) -> Non
     shutil.rmtree(directory / store_point(MTP, 16).id)
     for arm in (OFF, MTP):
         shutil.rmtree(directory / store_point(arm, 64).id)
-    picture = SweepFiles(directory).look()
-    assert picture is not None
-    left = find_left(picture)
+    snapshot = SnapshotReader(directory).read()
+    assert snapshot is not None
+    left = time_left(snapshot)
     assert left is not None
     assert (left.seconds, left.points, left.unknown) == (60.0, 1, 2)
 
 
 def test_a_virtual_clock_gives_no_estimate(tmp_path: Path) -> None:
-    picture = SweepFiles(write_sweep(tmp_path)).look()
-    assert picture is not None
-    assert find_left(picture) is None
+    snapshot = SnapshotReader(write_sweep(tmp_path)).read()
+    assert snapshot is not None
+    assert time_left(snapshot) is None
 
 
 def test_it_is_over_when_all_is_measured_and_nothing_goes_on(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
-    watched = SweepFiles(directory)
-    first = watched.look()
+    watched = SnapshotReader(directory)
+    first = watched.read()
     assert first is not None
     assert not first.over
     point = store_point(OFF, 512)
     died = (Reason(code="server_died", detail="exit code 1"),)
     store_of(directory).write(point, store_result(point, 1.0, 1.0, reasons=died), provenance(), RAW, {})
-    last = watched.look()
+    last = watched.read()
     assert last is not None
     assert last.over, "an invalid point is measured too"
+
+
+class AnsweringSlurm:
+    """A Slurm that knows one running job, and counts how often it is asked."""
+
+    def __init__(self, trouble: str | None = None) -> None:
+        self.asked, self.trouble = 0, trouble
+
+    def available(self) -> str | None:
+        self.asked += 1
+        return self.trouble
+
+    def query(self, names: Sequence[str], ids: Collection[str]) -> QueryResult:
+        return QueryResult(
+            answer="ok", statuses={"9": JobStatus(job_id="9", name="x", state="running", raw="RUNNING")}
+        )
+
+
+@pytest.mark.parametrize(("trouble", "state"), [(None, "running"), ("sbatch is not here", "unknown")])
+def test_slurm_is_asked_now_and_then_by_a_reader_that_has_it(
+    tmp_path: Path, trouble: str | None, state: str
+) -> None:
+    directory = write_sweep(tmp_path)
+    key = store_point(MTP, 128).deployment_key
+    slurm = AnsweringSlurm(trouble)
+    reader = SnapshotReader(directory, cast(Slurm, slurm))
+    nothing_submitted = reader.read()
+    assert nothing_submitted is not None
+    assert (nothing_submitted.outcomes, slurm.asked) == ({}, 0)
+    submission = Submission(number=1, name="x", keys=(key,), time_utc="", job_id="9")
+    Journal(directory).write_submission(submission)
+    for _ in range(3):
+        snapshot = reader.read()
+        assert snapshot is not None
+        assert (snapshot.outcomes[key].state, snapshot.slurm_trouble) == (state, trouble)
+    assert slurm.asked == 1
+    watching = SnapshotReader(directory).read()
+    assert watching is not None
+    assert watching.statuses is None

@@ -1,7 +1,7 @@
-"""Looks at a results folder again and again; reads only, and only what changed since the last look.
+"""Reads a snapshot of a results folder again and again; only what changed since the last is read anew.
 
-Neither the folder's lock nor Slurm is asked: who holds the lock stands in /proc/locks, and what jobs do in
-their own files.
+The folder's lock is not touched: who holds it stands in /proc/locks, and what jobs do in their own files.
+Slurm is asked only where a reader is given a source of that.
 """
 
 from __future__ import annotations
@@ -10,23 +10,29 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-from mtpbench.errors import SchemaError, StoreError
+from mtpbench.errors import RunError, SchemaError, StoreError
 from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
 from mtpbench.records import SweepInfo
+from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.journal import Journal, Submission
 from mtpbench.slurm.outcome import JobFiles
+from mtpbench.slurm.states import JobStatus
+from mtpbench.slurm.submission import look_again
+from mtpbench.snapshot.snapshot import Holder, PlannedPoint, Problem, SeenPoint, ServerStart, Snapshot, State
 from mtpbench.store import read_point
 from mtpbench.store.reading import SWEEP_FILE, read_record
-from mtpbench.watch.picture import Holder, Picture, Planned, SeenPoint, ServerStart, State
 
 ALL_EVERY = 15
 """Looks between two at every point's file, where the folder says that no point came or went."""
+SLURM_EVERY_S = 20.0
+"""Slurm's controller serves everybody: it is asked once for all jobs, three times a minute."""
+INCOMPLETE = Problem(reason="result.json is missing")
 _TRIES = 3
 """A point may be replaced while it is read."""
 _LOCKS = Path("/proc/locks")
@@ -35,11 +41,39 @@ T = TypeVar("T")
 Signature = tuple[int, int, int]
 
 
+class SlurmSource:
+    """What Slurm says of a sweep's jobs, asked now and then.
+
+    Args:
+        journal: of the sweep's submissions.
+        slurm: the one to ask.
+    """
+
+    def __init__(self, journal: Journal, slurm: Slurm) -> None:
+        self._journal, self._slurm = journal, slurm
+        self._asked_at = -SLURM_EVERY_S
+        self.statuses: Mapping[str, JobStatus] | None = None
+        self.trouble: str | None = None
+
+    def ask(self) -> bool:
+        """Ask for all jobs at once, where the last time is long enough ago; whether it was."""
+        if time.monotonic() - self._asked_at < SLURM_EVERY_S:
+            return False
+        self._asked_at = time.monotonic()
+        self.statuses, self.trouble = None, self._slurm.available()
+        if self.trouble is None:
+            try:
+                _, self.statuses = look_again(self._journal, self._slurm)
+            except RunError as error:
+                self.trouble = str(error)
+        return True
+
+
 class FileMemory:
     """What was read from files, for as long as they stay as they are (inode, time of change, size)."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[Signature, object]] = {}
+        self._records: dict[Path, tuple[Signature, object]] = {}
 
     def read(self, path: Path, reader: Callable[[], T]) -> T | None:
         """What `reader` makes of a file, or made when it last changed; None where there is no file.
@@ -48,14 +82,14 @@ class FileMemory:
         """
         now = signature(path)
         if now is None:
-            self._known.pop(path, None)
+            self._records.pop(path, None)
             return None
-        known = self._known.get(path)
-        if known is not None and known[0] == now:
-            return cast(T, known[1])
-        made = reader()
-        self._known[path] = (now, made)
-        return made
+        remembered = self._records.get(path)
+        if remembered is not None and remembered[0] == now:
+            return cast(T, remembered[1])
+        record = reader()
+        self._records[path] = (now, record)
+        return record
 
 
 def signature(path: Path) -> Signature | None:
@@ -67,23 +101,27 @@ def signature(path: Path) -> Signature | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-class SweepFiles:
-    """A results folder under observation.
+class SnapshotReader:
+    """The reader of one results folder.
 
     Args:
         directory: results/<sweep>.
+        slurm: asked what became of the jobs; None for what the files tell.
         clock: seconds since 1970.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, slurm: Slurm | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.directory, self._clock = directory, clock
-        self._memory, self._journal = FileMemory(), Journal(directory)
+        self.journal, self._memory = Journal(directory), FileMemory()
+        self._slurm = SlurmSource(self.journal, slurm) if slurm is not None else None
         self._points: dict[str, SeenPoint] = {}
         self._places: dict[str, int] = {}
         self._folder_times: tuple[int | None, int | None] = (None, None)
         self._looks = 0
 
-    def look(self) -> Picture | None:
+    def read(self) -> Snapshot | None:
         """The sweep now; None where the folder holds no sweep.
 
         Raises:
@@ -96,10 +134,13 @@ class SweepFiles:
             return None
         begun_s = _changed_s(path)
         trouble: list[str] = []
-        jobs, unheard = self._jobs(trouble)
-        run = self._run(trouble)
+        submissions = self._submissions(trouble)
+        if submissions and self._slurm is not None and self._slurm.ask():
+            # A job whose number was lost may have been found, and written down.
+            submissions = self._submissions(trouble)
+        jobs, run = self._jobs(trouble), self._run(trouble)
         points = self._look_at_points(info.planned)
-        return Picture(
+        return Snapshot(
             info=info,
             points=points,
             simulated=any(one.stored is not None and one.stored.result.simulated for one in points)
@@ -112,8 +153,10 @@ class SweepFiles:
             writing=tuple(name.split("@")[0] for name in _names(self.directory / ".attempts")),
             run=run,
             run_here=run is not None and run.host == socket.gethostname(),
+            submissions={key: submission for submission in submissions for key in submission.keys},
             jobs=jobs,
-            unheard=unheard,
+            statuses=self._slurm.statuses if self._slurm is not None else None,
+            slurm_trouble=self._slurm.trouble if self._slurm is not None else None,
         )
 
     # ------------------------------------------------------------------------------------------------ points
@@ -130,7 +173,7 @@ class SweepFiles:
             if stays and known is not None and known.state in ("valid", "invalid", "missing"):
                 seen[point_id] = known
             elif not quiet and point_id not in places:
-                seen[point_id] = SeenPoint(planned=Planned.of(point_id), state="missing")
+                seen[point_id] = SeenPoint(planned=PlannedPoint.of(point_id), state="missing")
             else:
                 seen[point_id] = self._look_at(point_id)
         self._points, self._places = seen, places
@@ -151,26 +194,26 @@ class SweepFiles:
         return same and self._looks % ALL_EVERY != 0
 
     def _look_at(self, point_id: str) -> SeenPoint:
-        planned, place = Planned.of(point_id), self.directory / point_id
+        planned, place = PlannedPoint.of(point_id), self.directory / point_id
         path = place / "result.json"
         state: State = "missing"
-        detail = ""
+        problem: Problem | None = None
         for _ in range(_TRIES):
             before = signature(path)
             try:
                 stored = self._memory.read(path, lambda: read_point(place))
             except (SchemaError, StoreError) as error:
                 state = "other schema" if isinstance(error, SchemaError) else "damaged"
-                detail = _shortened(error, place)
+                problem = _problem(error)
                 if before == signature(path):
                     break
                 continue
             if stored is not None and before is not None:
                 state = "valid" if stored.result.valid else "invalid"
                 return SeenPoint(planned=planned, state=state, stored=stored, landed_s=before[1] / 1e9)
-            state, detail = ("incomplete", "result.json is missing") if place.is_dir() else ("missing", "")
+            state, problem = ("incomplete", INCOMPLETE) if place.is_dir() else ("missing", None)
             break
-        return SeenPoint(planned=planned, state=state, detail=detail, landed_s=_changed_s(path))
+        return SeenPoint(planned=planned, state=state, problem=problem, landed_s=_changed_s(path))
 
     # ----------------------------------------------------------------------------------------- what goes on
 
@@ -199,10 +242,18 @@ class SweepFiles:
                 trouble.append(str(error))
             return None
 
-    def _jobs(self, trouble: list[str]) -> tuple[dict[str, JobFiles], tuple[Submission, ...]]:
+    def _submissions(self, trouble: list[str]) -> tuple[Submission, ...]:
+        """All submissions to Slurm, oldest first; what can't be read becomes a sentence."""
+        try:
+            return self._memory.read(self.journal.root / "journal", self.journal.submissions) or ()
+        except StoreError as error:
+            trouble.append(str(error))
+            return ()
+
+    def _jobs(self, trouble: list[str]) -> dict[str, JobFiles]:
         """What Slurm jobs left on disk; what can't be read becomes a sentence."""
         jobs: dict[str, JobFiles] = {}
-        for name in _names(self._journal.root / "current"):
+        for name in _names(self.journal.root / "current"):
             key = name.removesuffix(".json")
             if name.startswith(".") or key == name:
                 continue
@@ -211,22 +262,11 @@ class SweepFiles:
                     jobs[key] = files
             except (SchemaError, StoreError) as error:
                 trouble.append(str(error))
-        try:
-            submissions = self._memory.read(self._journal.root / "journal", self._journal.submissions) or ()
-        except StoreError as error:
-            trouble.append(str(error))
-            submissions = ()
-        newest = {key: one for one in submissions for key in one.keys}
-        waiting = {
-            one.number: one
-            for key, one in newest.items()
-            if key not in jobs or jobs[key].attempt.job_id != one.task_id(key)
-        }
-        return jobs, tuple(waiting[number] for number in sorted(waiting))
+        return jobs
 
     def _will_be_simulated(self) -> bool:
         """What says so before the first point lands: the files of its jobs, or the run that is at work."""
-        jobs, path = self._journal.root / "jobs", self.directory / PROGRESS_FILE
+        jobs, path = self.journal.root / "jobs", self.directory / PROGRESS_FILE
         with contextlib.suppress(StoreError, SchemaError):
             progress = self._memory.read(path, lambda: read_progress(path))
             if progress is not None and progress.simulated:
@@ -234,21 +274,21 @@ class SweepFiles:
         for name in _names(jobs):
             job = None
             with contextlib.suppress(StoreError, SchemaError):
-                job = self._memory.read(jobs / name, partial(self._journal.read_job, jobs / name))
+                job = self._memory.read(jobs / name, partial(self.journal.read_job, jobs / name))
             if job is not None and any(point.simulated for point in job.points):
                 return True
         return False
 
     def _job(self, key: str) -> JobFiles | None:
-        root, memory = self._journal.root, self._memory
-        attempt = memory.read(root / "current" / f"{key}.json", lambda: self._journal.owner(key))
+        root, memory = self.journal.root, self._memory
+        attempt = memory.read(root / "current" / f"{key}.json", lambda: self.journal.owner(key))
         if attempt is None:
             return None
-        own = self._journal.attempt_directory(attempt)
+        own = self.journal.attempt_directory(attempt)
         return JobFiles(
             attempt=attempt,
-            progress=memory.read(own / "progress.json", lambda: self._journal.progress(attempt)),
-            finished=memory.read(own / "finished.json", lambda: self._journal.finished(attempt)),
+            progress=memory.read(own / "progress.json", lambda: self.journal.progress(attempt)),
+            finished=memory.read(own / "finished.json", lambda: self.journal.finished(attempt)),
         )
 
 
@@ -284,14 +324,9 @@ def _inodes(folder: Path) -> dict[str, int]:
         return {}
 
 
-def _shortened(error: Exception, place: Path) -> str:
-    """`not JSON (point.json)`: why a point can't be read, before where; all of the path is the point's."""
-    file, _, reason = str(error).removeprefix(f"{place}{os.sep}").partition(": ")
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.strerror:
-        reason = cause.strerror
-    words = (reason or file).partition(";")[0].partition(" (")[0]
-    return f"{words} ({file.partition(':')[0]})" if reason else words
+def _problem(error: SchemaError | StoreError) -> Problem:
+    name = error.path.name if error.path is not None else None
+    return Problem(reason=error.reason or str(error), file=name, message=str(error))
 
 
 def _changed_s(path: Path) -> float | None:

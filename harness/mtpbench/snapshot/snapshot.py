@@ -1,18 +1,20 @@
-"""Pure: a sweep at one moment as its files tell it, and what follows from that."""
+"""Pure: a snapshot of a sweep, as its files and perhaps Slurm tell it, and what follows from that."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
+from statistics import fmean
 from typing import Literal
 
 from mtpbench.progress import RunProgress
 from mtpbench.records import SweepInfo
 from mtpbench.slurm.journal import Submission
-from mtpbench.slurm.outcome import STALE_S, JobFiles
+from mtpbench.slurm.outcome import STALE_S, JobFiles, JobOutcome, judge_job
+from mtpbench.slurm.states import JobStatus
 from mtpbench.store import StoredPoint
 
 State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "incomplete", "missing"]
@@ -23,7 +25,7 @@ _ID = re.compile(r"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>[^_]+))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Planned:
+class PlannedPoint:
     """A planned point, as far as its id tells: all that a results folder says of what is missing."""
 
     id: str
@@ -34,7 +36,7 @@ class Planned:
     repeat: int = 0
 
     @classmethod
-    def of(cls, point_id: str) -> Planned:
+    def of(cls, point_id: str) -> PlannedPoint:
         """The parts of an id; one of another form is its own arm."""
         found = _ID.fullmatch(point_id)
         if found is None:
@@ -54,7 +56,7 @@ class Planned:
         return (self.topology, self.concurrency, self.rate_rps)
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """`c16`, `c16 q4 repeat 1`."""
         if self.concurrency is None:
             return self.id
@@ -63,19 +65,39 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Why what lies in a point's place can't be used.
+
+    Args:
+        reason: in a few words.
+        file: the name of the file at fault, where one is.
+        message: the whole, with what can be done.
+    """
+
+    reason: str
+    file: str | None = None
+    message: str = ""
+
+    @property
+    def label(self) -> str:
+        """`not JSON (point.json)`."""
+        return f"{self.reason} ({self.file})" if self.file else self.reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SeenPoint:
     """A planned point and what lies in its place.
 
     Args:
         stored: where it could be read.
-        detail: why it could not.
+        problem: why it could not.
         landed_s: when its result was written, seconds since 1970 by the file system's clock.
     """
 
-    planned: Planned
+    planned: PlannedPoint
     state: State
     stored: StoredPoint | None = None
-    detail: str = ""
+    problem: Problem | None = None
     landed_s: float | None = None
 
 
@@ -106,7 +128,7 @@ class Holder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Snapshot:
     """A sweep at one moment.
 
     Args:
@@ -118,8 +140,10 @@ class Picture:
         writing: ids of points that are being stored just now.
         run: what a run that is no Slurm job last said; there after its end only where it was killed.
         run_here: whether that run is, or was, on this machine.
-        jobs: what the newest attempts of Slurm jobs left, by deployment.
-        unheard: submissions of deployments that no attempt was made of.
+        submissions: the newest to Slurm of each deployment that was ever submitted, by its key.
+        jobs: what the attempts that own the deployments left, by key.
+        statuses: what Slurm says of all jobs; None where it was not asked, or did not answer.
+        slurm_trouble: why it could not be asked.
     """
 
     info: SweepInfo
@@ -133,8 +157,10 @@ class Picture:
     writing: tuple[str, ...] = ()
     run: RunProgress | None = None
     run_here: bool = False
-    jobs: Mapping[str, JobFiles] | None = None
-    unheard: tuple[Submission, ...] = ()
+    submissions: Mapping[str, Submission] = field(default_factory=dict)
+    jobs: Mapping[str, JobFiles] = field(default_factory=dict)
+    statuses: Mapping[str, JobStatus] | None = None
+    slurm_trouble: str | None = None
 
     def having(self, *states: State) -> list[SeenPoint]:
         """The points in some states."""
@@ -143,7 +169,26 @@ class Picture:
     @cached_property
     def live_jobs(self) -> tuple[JobFiles, ...]:
         """Attempts that have not ended and were heard of lately."""
-        return tuple(one for one in (self.jobs or {}).values() if _is_live(one, self.now_s))
+        return tuple(one for one in self.jobs.values() if _is_live(one, self.now_s))
+
+    @property
+    def unheard(self) -> tuple[Submission, ...]:
+        """Submissions of deployments that no attempt was made of, oldest first."""
+        waiting = {
+            submission.number: submission
+            for key, submission in self.submissions.items()
+            if key not in self.jobs or self.jobs[key].attempt.job_id != submission.task_id(key)
+        }
+        return tuple(waiting[number] for number in sorted(waiting))
+
+    @cached_property
+    def outcomes(self) -> Mapping[str, JobOutcome]:
+        """What became of each deployment that was ever submitted, by key, where Slurm was asked."""
+        now = datetime.fromtimestamp(self.now_s, UTC)
+        return {
+            key: judge_job(key, submission, self.jobs.get(key), self.statuses, now)
+            for key, submission in self.submissions.items()
+        }
 
     @cached_property
     def live_run(self) -> RunProgress | None:
@@ -218,3 +263,67 @@ def seconds_of(time_utc: str) -> float:
         return datetime.fromisoformat(time_utc).timestamp()
     except ValueError:
         return 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeLeft:
+    """How long what is missing may take, from how long the measured points of the same load took.
+
+    Args:
+        seconds: of load, for the points whose load was measured before; in several jobs side by side, those
+            of the longest ladder.
+        points: how many of the points left that covers.
+        unknown: how many it does not: nobody has measured their concurrency yet.
+        side_by_side: whether ladders run in jobs of their own.
+    """
+
+    seconds: float
+    points: int
+    unknown: int
+    side_by_side: bool
+
+
+def time_left(snapshot: Snapshot) -> TimeLeft | None:
+    """The time left; None where nothing is left, nothing tells, or time passes differently.
+
+    A virtual clock's points are simulated side by side, so their durations do not add up.
+    """
+    waiting = snapshot.having("missing", "damaged", "incomplete")
+    if not waiting or any(one.stored and one.stored.result.clock == "virtual" for one in snapshot.points):
+        return None
+    ladders: dict[tuple[str, str], float] = {}
+    covered = 0
+    for point in waiting:
+        if (duration_s := _duration_like(point, snapshot.points)) is None:
+            continue
+        covered += 1
+        if point.planned.id in snapshot.running:
+            # Points of a ladder follow each other, so this one began about when the last one was stored.
+            begun_s = max(snapshot.changed_s or 0.0, snapshot.servers.started_s if snapshot.servers else 0.0)
+            duration_s = max(0.0, duration_s - (snapshot.now_s - begun_s))
+        key = (point.planned.arm, point.planned.topology)
+        ladders[key] = ladders.get(key, 0.0) + duration_s
+    if not covered:
+        return None
+    side_by_side = bool(snapshot.jobs)
+    seconds = max(ladders.values()) if side_by_side else sum(ladders.values())
+    return TimeLeft(
+        seconds=seconds, points=covered, unknown=len(waiting) - covered, side_by_side=side_by_side
+    )
+
+
+def _duration_like(point: SeenPoint, points: Sequence[SeenPoint]) -> float | None:
+    """The mean duration of the same load in this arm, else in any."""
+    same = [one for one in points if one.planned.rung == point.planned.rung and one.stored]
+    own = [one for one in same if one.planned.arm == point.planned.arm]
+    durations = [taken for one in own or same if (taken := duration_of(one)) is not None]
+    return fmean(durations) if durations else None
+
+
+def duration_of(point: SeenPoint) -> float | None:
+    """Wall seconds that a point took from the start of its load to its end; None where it sent nothing."""
+    if point.stored is None or not point.stored.result.requests:
+        return None
+    origin = point.stored.provenance
+    taken = seconds_of(origin.finished_utc) - seconds_of(origin.started_utc)
+    return taken if taken > 0 else None
