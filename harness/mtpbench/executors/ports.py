@@ -161,12 +161,12 @@ def _listening_inodes(port: int) -> set[str]:
 
 
 def _sockets(pid: int) -> set[str]:
-    found = set()
+    inodes = set()
     for handle in Path(f"/proc/{pid}/fd").iterdir():
         try:
             target = os.readlink(handle)
         except FileNotFoundError:
             continue
         if target.startswith("socket:["):
-            found.add(target[8:-1])
-    return found
+            inodes.add(target[8:-1])
+    return inodes

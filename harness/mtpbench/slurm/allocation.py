@@ -118,16 +118,16 @@ def expand_nodes(text: str) -> tuple[str, ...]:
 
 def _split(text: str) -> Iterator[str]:
     """The words between the commas that are outside of brackets."""
-    words, depth = [""], 0
+    entries, depth = [""], 0
     for character in text:
         depth += (character == "[") - (character == "]")
         if character == "," and not depth:
-            words.append("")
+            entries.append("")
         else:
-            words[-1] += character
-    if depth or not all(words):
+            entries[-1] += character
+    if depth or not all(entries):
         raise InputError(f"{text!r} is no list of nodes as Slurm writes them, such as n[0-2],m1")
-    yield from words
+    yield from entries
 
 
 def _expand(word: str) -> Iterator[str]:
@@ -151,16 +151,16 @@ _ADDRESS = re.compile(r"\bNodeAddr=(\S+)")
 
 def node_addresses(text: str) -> Mapping[str, str]:
     """Addresses by node, from what `scontrol -o show node` printed; a node without one is its own name."""
-    found = {}
+    addresses = {}
     for node in _NODE.finditer(text):
         address = _ADDRESS.search(node["rest"])
-        found[node["name"]] = address[1] if address else node["name"]
-    return found
+        addresses[node["name"]] = address[1] if address else node["name"]
+    return addresses
 
 
 def _addresses(nodes: Sequence[str], listed: str, ask: Ask) -> Mapping[str, str]:
-    known = node_addresses(_patiently(ask, ("scontrol", "-o", "show", "node", listed)))
-    return {node: known.get(node, node) for node in nodes}
+    addresses = node_addresses(_patiently(ask, ("scontrol", "-o", "show", "node", listed)))
+    return {node: addresses.get(node, node) for node in nodes}
 
 
 _JOB_GPUS = re.compile(r"\bgres/gpu=(\d+)")
@@ -176,21 +176,21 @@ def _gpus_per_node(environment: Mapping[str, str], raw_id: str, nodes: int, ask:
 
 def job_gpus_per_node(text: str, nodes: int) -> int | None:
     """GPUs on each node, from what `scontrol -o show job` printed; None where it tells of none."""
-    if found := _NODE_GPUS.search(text):
-        return int(found[1])
-    found = _JOB_GPUS.search(text)
-    return int(found[1]) // nodes if found else None
+    if match := _NODE_GPUS.search(text):
+        return int(match[1])
+    match = _JOB_GPUS.search(text)
+    return int(match[1]) // nodes if match else None
 
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
 
 
-def _patiently(ask: Ask, words: Sequence[str]) -> str:
+def _patiently(ask: Ask, argv: Sequence[str]) -> str:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return ask(words)
+            return ask(argv)
         except RunError:
             if time.monotonic() > deadline:
                 raise
@@ -286,10 +286,10 @@ def _is_loopback(address: str) -> bool:
 
 
 def _answers(text: str) -> list[Mapping[str, object]]:
-    found: list[Mapping[str, object]] = []
+    answers: list[Mapping[str, object]] = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
             answer = json.loads(line)
             if isinstance(answer, dict):
-                found.append(answer)
-    return found
+                answers.append(answer)
+    return answers

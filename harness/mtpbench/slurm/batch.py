@@ -43,13 +43,13 @@ def batch_text(profile: ClusterProfile, job: BatchJob) -> str:
     lines += [f"#SBATCH {option}" for option in _options(profile, job)]
     lines += ["set -euo pipefail"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
-    lines += [_words(command) for command in profile.pre_commands]
+    lines += [_shell_line(command) for command in profile.pre_commands]
     if len(job.commands) == 1:
-        lines.append(f"exec {_words((job.python, '-m', 'mtpbench', *job.commands[0]))}")
+        lines.append(f"exec {_shell_line((job.python, '-m', 'mtpbench', *job.commands[0]))}")
     else:
         lines.append('case "$SLURM_ARRAY_TASK_ID" in')
         lines += [
-            f"{index}) exec {_words((job.python, '-m', 'mtpbench', *command))} ;;"
+            f"{index}) exec {_shell_line((job.python, '-m', 'mtpbench', *command))} ;;"
             for index, command in enumerate(job.commands)
         ]
         lines.append("esac")
@@ -100,5 +100,5 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _words(words: Sequence[str]) -> str:
-    return " ".join(shlex.quote(word) for word in words)
+def _shell_line(argv: Sequence[str]) -> str:
+    return " ".join(shlex.quote(word) for word in argv)

@@ -126,8 +126,8 @@ class Slurm:
 
     def version(self) -> str | None:
         """Slurm's version, such as `22.05.8`; None where sbatch does not tell."""
-        found = re.search(r"\d+\.\d+\S*", self._call("sbatch", "--version").out)
-        return found[0] if found else None
+        match = re.search(r"\d+\.\d+\S*", self._call("sbatch", "--version").out)
+        return match[0] if match else None
 
     def partitions(self) -> tuple[str, ...]:
         """The names of all partitions.
@@ -140,19 +140,21 @@ class Slurm:
             raise RunError(f"Slurm does not answer: {completed.error}")
         return tuple(dict.fromkeys(line.strip() for line in completed.out.splitlines() if line.strip()))
 
-    def submit(self, script: Path, words: Sequence[str] = ()) -> Submitted:
+    def submit(self, script: Path, options: Sequence[str] = ()) -> Submitted:
         """Submit a batch script. After an error the job may run all the same: look for its name.
 
         Args:
             script: the file, which sbatch copies.
-            words: further options of sbatch.
+            options: further ones of sbatch.
         """
-        completed = self._call("sbatch", "--parsable", *words, str(script), timeout_s=self._submit_timeout_s)
+        completed = self._call(
+            "sbatch", "--parsable", *options, str(script), timeout_s=self._submit_timeout_s
+        )
         if completed.failed:
             return Submitted(error=completed.error)
         for line in reversed(completed.out.splitlines()):
-            if found := _JOB_ID.fullmatch(line.strip()):
-                return Submitted(job_id=found[1])
+            if match := _JOB_ID.fullmatch(line.strip()):
+                return Submitted(job_id=match[1])
         return Submitted(error=f"sbatch answered {completed.out.strip()[:200]!r} instead of a job id")
 
     def query(self, names: Collection[str], job_ids: Collection[str]) -> QueryResult:
@@ -169,7 +171,7 @@ class Slurm:
             return QueryResult(answer="ok")
         try:
             statuses = _chosen(self._queue("--me"), names, wanted)
-            for job_id in sorted({_base(one) for one in _absent(wanted, statuses)}):
+            for job_id in sorted({_base(job_id) for job_id in _absent(wanted, statuses)}):
                 statuses |= _chosen(self._show(job_id), names, wanted - statuses.keys())
             self._name_failed_nodes(statuses)
             self._find_places(statuses)
@@ -178,7 +180,7 @@ class Slurm:
         absent = _absent(wanted, statuses)
         if not absent:
             return QueryResult(answer="ok", statuses=statuses)
-        past, error = self._history("-j", ",".join(sorted({_base(one) for one in absent})))
+        past, error = self._history("-j", ",".join(sorted({_base(job_id) for job_id in absent})))
         return QueryResult(answer="ok", statuses={**_chosen(past, names, absent), **statuses}, error=error)
 
     def find_by_name(self, name: str) -> QueryResult:
@@ -255,17 +257,19 @@ class Slurm:
 
     # --- queries ---
 
-    def _queue(self, *words: str) -> tuple[JobStatus, ...]:
-        return self._read(parse_squeue, "squeue", "-h", "-a", "-r", "-t", "all", "-O", SQUEUE_FORMAT, *words)
+    def _queue(self, *arguments: str) -> tuple[JobStatus, ...]:
+        return self._read(
+            parse_squeue, "squeue", "-h", "-a", "-r", "-t", "all", "-O", SQUEUE_FORMAT, *arguments
+        )
 
     def _show(self, job_id: str) -> tuple[JobStatus, ...]:
         """Jobs of other users and of hidden partitions, too."""
         return self._read(parse_scontrol_jobs, "scontrol", "-o", "-a", "show", "job", job_id)
 
     def _read(
-        self, parse: Callable[[str], tuple[JobStatus, ...]], program: str, *words: str
+        self, parse: Callable[[str], tuple[JobStatus, ...]], program: str, *arguments: str
     ) -> tuple[JobStatus, ...]:
-        completed = self._call(program, *words)
+        completed = self._call(program, *arguments)
         if completed.failed:
             if completed.code is not None and _UNKNOWN_JOB.search(completed.error):
                 return ()
@@ -293,11 +297,11 @@ class Slurm:
         for job_id in waiting:
             statuses[job_id] = replace(statuses[job_id], place=places.get(job_id))
 
-    def _history(self, *words: str) -> tuple[tuple[JobStatus, ...], str | None]:
+    def _history(self, *arguments: str) -> tuple[tuple[JobStatus, ...], str | None]:
         """What accounting remembers, and why it could not be asked where that is news."""
         if self._find("sacct") is None:
             return (), None
-        completed = self._call("sacct", "-X", "-nP", "--duplicates", "-o", SACCT_FORMAT, *words)
+        completed = self._call("sacct", "-X", "-nP", "--duplicates", "-o", SACCT_FORMAT, *arguments)
         if completed.failed:
             return (), None if _NO_HISTORY.search(completed.error) else completed.error
         try:
@@ -310,15 +314,15 @@ class Slurm:
     def _find(self, program: str) -> str | None:
         return shutil.which(self._programs.get(program, program), path=self.environment.get("PATH"))
 
-    def _call(self, program: str, *words: str, timeout_s: float | None = None) -> _Completed:
+    def _call(self, program: str, *arguments: str, timeout_s: float | None = None) -> _Completed:
         """Run a program to its end, or kill it with all it started when it takes too long."""
-        found = self._find(program)
-        if found is None:
+        path = self._find(program)
+        if path is None:
             return _Completed(code=None, out="", error=f"no {program} on this machine")
         limit_s = timeout_s or self._timeout_s
         try:
             process = subprocess.Popen(
-                (found, *words),
+                (path, *arguments),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -298,9 +298,9 @@ class SlurmExecutor:
     def _step(self, process: Process, ready: Process) -> Step:
         program = self._programs.get(process.name, (process,))
         nodes = tuple(self._nodes[part.node].name for part in program)
-        seen = self._nodes[process.node].visible_gpus
+        visible = self._nodes[process.node].visible_gpus
         gpus = self._site.allocation.gpus_per_node
-        chosen = [seen[gpu] for gpu in process.gpus if gpu < len(seen)]
+        chosen = [visible[gpu] for gpu in process.gpus if gpu < len(visible)]
         return Step(
             name=f"{process.name}.{self._tag}",
             nodes=nodes,
@@ -308,7 +308,7 @@ class SlurmExecutor:
             tasks_per_node=process.mpi_tasks,
             # All that the job has: steps of one node would be given the same first ones otherwise.
             gpus=(gpus if process.gpus else 0) if gpus else None,
-            visible=",".join(chosen) if chosen and len(chosen) < len(seen) else None,
+            visible=",".join(chosen) if chosen and len(chosen) < len(visible) else None,
             mounts=(str(self.directory),) if in_container(ready, self._site.options) else (),
         )
 
@@ -319,12 +319,12 @@ def mpi_programs(deployment: Deployment) -> Mapping[str, tuple[Process, ...]]:
     Engines describe such a worker as one process for each node (`decode-0.r0`, `decode-0.r1`); its ranks find
     each other only when one `srun` starts them all.
     """
-    found: dict[str, list[Process]] = {}
+    programs: dict[str, list[Process]] = {}
     for process in deployment.processes:
         worker, dot, rank = process.name.rpartition(".r")
         if process.mpi_tasks > 1 and dot and rank.isdigit():
-            found.setdefault(worker, []).append(process)
-    return {parts[0].name: tuple(parts) for parts in found.values() if len(parts) > 1}
+            programs.setdefault(worker, []).append(process)
+    return {parts[0].name: tuple(parts) for parts in programs.values() if len(parts) > 1}
 
 
 def _await(handles: Sequence[SlurmHandle], seconds: float) -> None:

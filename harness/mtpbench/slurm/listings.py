@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from mtpbench.slurm.states import NEVER, JobStatus, Place, State
@@ -75,7 +75,7 @@ def parse_squeue(text: str) -> tuple[JobStatus, ...]:
     Raises:
         Unreadable: something else was printed, or the output was cut off.
     """
-    return tuple(map(_squeue_sight, _records(text, _SQUEUE_BEGINS, "squeue")))
+    return tuple(map(_read_squeue, _records(text, _SQUEUE_BEGINS, "squeue")))
 
 
 _WAITING = re.compile(rf"(?P<id>{_ID})\|(?P<priority>\d+)\|(?P<partition>[^|\n]*)\|(?P<reason>[^|\n]*)\|\.")
@@ -88,33 +88,33 @@ def parse_places(text: str) -> dict[str, Place]:
     """
     queues: dict[str, list[tuple[int, str]]] = {}
     for line in text.splitlines():
-        found = _WAITING.fullmatch(line.strip())
-        if found is not None and found["reason"] in TURN_REASONS:
-            queues.setdefault(found["partition"], []).append((-int(found["priority"]), found["id"]))
+        match = _WAITING.fullmatch(line.strip())
+        if match is not None and match["reason"] in TURN_REASONS:
+            queues.setdefault(match["partition"], []).append((-int(match["priority"]), match["id"]))
     return {
         job_id: Place(number=number, of=len(waiting), partition=partition)
         for partition, waiting in queues.items()
-        for number, (_, job_id) in enumerate(sorted(waiting, key=lambda one: one[0]), 1)
+        for number, (_, job_id) in enumerate(sorted(waiting, key=lambda entry: entry[0]), 1)
     }
 
 
-def _squeue_sight(record: str) -> JobStatus:
-    found = _SQUEUE.fullmatch(record)
-    if found is None:
+def _read_squeue(record: str) -> JobStatus:
+    match = _SQUEUE.fullmatch(record)
+    if match is None:
         raise Unreadable(f"squeue printed {_start(record)!r}, which is not what it was asked for")
-    status = found["status"]
+    status = match["status"]
     # 22.05 prints the status of wait(2), 24.11 exit code and signal.
-    ending = _code_and_signal(status) if ":" in status else (int(status) >> 8, int(status) & 0x7F)
-    return _sight(
-        job_id=found["id"],
-        name=found["name"],
-        raw=found["state"],
-        reason=found["reason"],
-        nodes=found["nodes"],
-        restarts=int(found["restarts"]),
+    ending = _ending(status) if ":" in status else _Ending(code=int(status) >> 8, signal=int(status) & 0x7F)
+    return _status(
+        job_id=match["id"],
+        name=match["name"],
+        raw=match["state"],
+        reason=match["reason"],
+        nodes=match["nodes"],
+        restarts=int(match["restarts"]),
         ending=ending,
-        start=found["start"],
-        left=found["left"],
+        start=match["start"],
+        left=match["left"],
     )
 
 
@@ -134,28 +134,28 @@ def parse_scontrol_jobs(text: str) -> tuple[JobStatus, ...]:
     return tuple(
         status
         for record in _records(text, _SCONTROL_BEGINS, "scontrol")
-        for status in _scontrol_sights(record.rstrip())
+        for status in _read_scontrol_record(record.rstrip())
     )
 
 
-def _scontrol_sights(record: str) -> Iterator[JobStatus]:
+def _read_scontrol_record(record: str) -> Iterator[JobStatus]:
     named = _SCONTROL_NAME.search(record)
     rest = record if named is None else record[: named.start()] + record[named.end() :]
     # The first of a key counts: what follows the fields of interest may be a user's own text.
     fields: dict[str, str] = {}
-    for found in _SCONTROL_FIELD.finditer(rest):
-        fields.setdefault(found["key"], found["value"])
+    for match in _SCONTROL_FIELD.finditer(rest):
+        fields.setdefault(match["key"], match["value"])
     if named is None or "JobState" not in fields or "ExitCode" not in fields:
         raise Unreadable(f"scontrol printed {_start(record)!r}, which is not a whole job")
     tasks = fields.get("ArrayTaskId")
-    status = _sight(
+    status = _status(
         job_id=fields["JobId"],
         name=named["name"],
         raw=fields["JobState"],
         reason=fields.get("Reason"),
         nodes=fields.get("NodeList"),
         restarts=int(fields["Restarts"]) if "Restarts" in fields else None,
-        ending=_code_and_signal(fields["ExitCode"]),
+        ending=_ending(fields["ExitCode"]),
         start=fields.get("StartTime"),
         failed_node=fields.get("FailedNode"),
     )
@@ -168,10 +168,10 @@ def _scontrol_sights(record: str) -> Iterator[JobStatus]:
 def _tasks(text: str) -> Iterator[int]:
     """`0-6:2,9%4` as 0, 2, 4, 6 and 9."""
     for part in text.partition("%")[0].split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
-        if found is None:
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if match is None:
             raise Unreadable(f"{text!r} are not tasks of an array (Slurm cuts long lists off)")
-        first, last, step = found.groups()
+        first, last, step = match.groups()
         yield from range(int(first), int(last or first) + 1, int(step or 1))
 
 
@@ -188,29 +188,30 @@ def parse_sacct(text: str) -> tuple[JobStatus, ...]:
     Raises:
         Unreadable: something else was printed.
     """
-    found: dict[str, JobStatus] = {}
+    statuses: dict[str, JobStatus] = {}
     for record in _records(text, _SACCT_BEGINS, "sacct"):
-        status = _sacct_sight(record)
-        before = found.get(status.job_id)
+        status = _read_sacct(record)
+        before = statuses.get(status.job_id)
         again = before is not None and before.name == status.name
-        found[status.job_id] = replace(status, restarts=(before.restarts or 0) + 1 if before and again else 0)
-    return tuple(found.values())
+        restarts = (before.restarts or 0) + 1 if before and again else 0
+        statuses[status.job_id] = replace(status, restarts=restarts)
+    return tuple(statuses.values())
 
 
-def _sacct_sight(record: str) -> JobStatus:
+def _read_sacct(record: str) -> JobStatus:
     fields = record.split("|", 5)
     if len(fields) < 6 or "|" not in fields[5]:
         raise Unreadable(f"sacct printed {_start(record)!r}, which is not what it was asked for")
     job_id, state, ending, reason, nodes, rest = fields
     by = _BY.match(state)
-    status = _sight(
+    status = _status(
         job_id=job_id,
         name=rest.rpartition("|")[0],
         raw=state.split()[0].rstrip("+"),
         reason=reason,
         nodes=nodes,
         restarts=0,
-        ending=_code_and_signal(ending),
+        ending=_ending(ending),
         cancelled_by=int(by[1]) if by else None,
     )
     return status if status.state in _ENDED else replace(status, state="unknown")
@@ -220,18 +221,26 @@ def _records(text: str, begins: re.Pattern[str], program: str) -> Iterator[str]:
     """The text cut where a record begins, without the line break that ends each."""
     if not text.strip():
         return
-    cuts = [found.start() for found in begins.finditer(text)]
+    cuts = [match.start() for match in begins.finditer(text)]
     if before := text[: cuts[0]].strip() if cuts else text:
         raise Unreadable(f"{program} printed {_start(before)!r}, which is not what it was asked for")
     for first, last in pairwise([*cuts, len(text)]):
         yield text[first:last].rstrip("\n")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ending:
+    """How a batch script ended: the code that it gave and the signal that ended it, each 0 for none."""
+
+    code: int
+    signal: int
+
+
 def _start(text: str) -> str:
     return text.strip()[:80]
 
 
-def _sight(
+def _status(
     *,
     job_id: str,
     name: str,
@@ -239,43 +248,42 @@ def _sight(
     reason: str | None,
     nodes: str | None,
     restarts: int | None,
-    ending: tuple[int, int],
+    ending: _Ending,
     start: str | None = None,
     left: str | None = None,
     failed_node: str | None = None,
     cancelled_by: int | None = None,
 ) -> JobStatus:
     state = _STATES.get(raw, "unknown")
-    code, number = ending
     over = state in _ENDED
     return JobStatus(
         job_id=job_id,
         name=name,
         state=state,
         raw=raw,
-        reason=_known(reason),
-        nodes=_known(nodes),
+        reason=_or_none(reason),
+        nodes=_or_none(nodes),
         restarts=restarts,
-        exit_code=code if over and not number else None,
-        signal=number if over and number else None,
-        start_estimate=_known(start) if state == "pending" else None,
+        exit_code=ending.code if over and not ending.signal else None,
+        signal=ending.signal if over and ending.signal else None,
+        start_estimate=_or_none(start) if state == "pending" else None,
         time_left_s=_seconds(left) if not over else None,
         dependency_never=reason == NEVER,
-        failed_node=_known(failed_node),
+        failed_node=_or_none(failed_node),
         cancelled_by=cancelled_by,
     )
 
 
-def _known(text: str | None) -> str | None:
+def _or_none(text: str | None) -> str | None:
     return None if text in (None, "", "None", "N/A", "(null)", "Unknown", "None assigned") else text
 
 
-def _code_and_signal(text: str) -> tuple[int, int]:
+def _ending(text: str) -> _Ending:
     """`7:0` is exit code 7, `0:11` signal 11."""
     code, _, number = text.partition(":")
     if not code.isdigit() or not number.isdigit():
         raise Unreadable(f"{text!r} is not an exit code of Slurm's")
-    return int(code), int(number)
+    return _Ending(code=int(code), signal=int(number))
 
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
@@ -283,8 +291,8 @@ _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 def _seconds(text: str | None) -> float | None:
     """`364-23:59:59`, `1:02:03` or `9:59` in seconds; None for UNLIMITED and its like."""
-    found = _CLOCK.fullmatch(text or "")
-    if found is None:
+    match = _CLOCK.fullmatch(text or "")
+    if match is None:
         return None
-    days, hours, minutes, seconds = (int(group or 0) for group in found.groups())
+    days, hours, minutes, seconds = (int(group or 0) for group in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

@@ -102,8 +102,8 @@ def _finished(job: str, finished: Finished) -> JobOutcome:
 
 
 def _unheard(job: str, files: JobFiles | None, now: datetime) -> JobOutcome:
-    said = _progress(files, now) if files is not None else "no attempt has started yet"
-    return JobOutcome(job_id=job, state="unknown", text=f"Slurm does not answer; {said}")
+    doing = _progress(files, now) if files is not None else "no attempt has started yet"
+    return JobOutcome(job_id=job, state="unknown", text=f"Slurm does not answer; {doing}")
 
 
 def _vanished(job: str, files: JobFiles | None) -> JobOutcome:
@@ -130,9 +130,9 @@ def _pending(status: JobStatus) -> str:
 
 def _running(status: JobStatus, files: JobFiles | None, now: datetime) -> str:
     where = f" on {status.nodes}" if status.nodes else ""
-    said = f": {_progress(files, now)}" if files is not None else ": starting"
+    doing = f": {_progress(files, now)}" if files is not None else ": starting"
     again = f" (start {1 + status.restarts})" if status.restarts else ""
-    return f"{status.state}{where}{again}{said}"
+    return f"{status.state}{where}{again}{doing}"
 
 
 def _progress(files: JobFiles | None, now: datetime) -> str:

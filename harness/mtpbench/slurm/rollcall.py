@@ -49,7 +49,7 @@ def address_of(interface: str) -> tuple[str | None, str | None]:
 def main(path: str, token: str, interface: str = "") -> None:
     """Look around and print it."""
     address, why = address_of(interface) if interface else (None, None)
-    seen = {
+    answer = {
         "node": os.environ.get("SLURMD_NODENAME"),
         "host": socket.gethostname(),
         "sees": sees(path, token),
@@ -58,7 +58,7 @@ def main(path: str, token: str, interface: str = "") -> None:
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "python": sys.version.split()[0],
     }
-    sys.stdout.write(json.dumps(seen) + "\n")
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

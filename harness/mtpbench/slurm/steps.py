@@ -93,7 +93,7 @@ def srun_command(step: Step, options: StepOptions) -> list[str]:
         InputError: a path can't be written in a list of mounts.
     """
     tasks = len(step.nodes) * step.tasks_per_node
-    words = [
+    argv = [
         "srun",
         f"--job-name={step.name}",
         f"--nodes={len(step.nodes)}",
@@ -113,9 +113,9 @@ def srun_command(step: Step, options: StepOptions) -> list[str]:
         "--disable-status",
         "--export=ALL",
     ]
-    words += _gpu_words(step, options)
-    words += _container_words(step, options)
-    return [*words, *_inner_words(step, options)]
+    argv += _gres_options(options, step.gpus)
+    argv += _container_options(step, options)
+    return [*argv, *_program(step, options)]
 
 
 def helper_launch(node: str, name: str, options: StepOptions, gpus: int | None) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ def helper_launch(node: str, name: str, options: StepOptions, gpus: int | None) 
         "--unbuffered",
         "--disable-status",
         "--export=ALL",
-        *_gres_words(options, gpus),
+        *_gres_options(options, gpus),
     )
 
 
@@ -151,17 +151,13 @@ def in_container(process: Process, options: StepOptions) -> bool:
     return options.container and image is not None and process.argv[0] != options.python
 
 
-def _gpu_words(step: Step, options: StepOptions) -> list[str]:
-    return _gres_words(options, step.gpus)
-
-
-def _gres_words(options: StepOptions, gpus: int | None) -> list[str]:
+def _gres_options(options: StepOptions, gpus: int | None) -> list[str]:
     if options.gres is None or gpus is None:
         return []
     return [f"--gres={options.gres}:{gpus}" if gpus else "--gres=none"]
 
 
-def _container_words(step: Step, options: StepOptions) -> list[str]:
+def _container_options(step: Step, options: StepOptions) -> list[str]:
     if not in_container(step.process, options):
         return []
     own = step.process.container
@@ -179,7 +175,7 @@ def _mount(directory: str) -> str:
     return f"{directory}:{directory}"
 
 
-def _inner_words(step: Step, options: StepOptions) -> list[str]:
+def _program(step: Step, options: StepOptions) -> list[str]:
     """The program, behind `env` where Slurm or an image would set a variable otherwise than it must be."""
     variables: dict[str, str] = {}
     if in_container(step.process, options):
