@@ -189,14 +189,134 @@ def test_programs_that_run_on_their_own_need_the_standard_library_only() -> None
         assert {name.split(".")[0] for name in imports(tree)} <= sys.stdlib_module_names
 
 
-def test_the_results_folder_is_written_by_the_store_only() -> None:
-    """Parquet and fsync belong to the store (and the columns it is made of)."""
+def test_parquet_belongs_to_the_store() -> None:
     offenders = [
         path
         for path, tree in modules(HARNESS)
         if named(imports(tree), "pyarrow") and not path.startswith("store/")
     ]
     assert offenders == []
+
+
+WRITERS = {
+    "cli/": "where the user's own option points",
+    "executors/local.py": "files and logs of servers",
+    "load/pool.py": "what its workers read, in a temporary folder",
+    "load/worker.py": "what it recorded, in that folder",
+    "power/agent.py": "its readings, until the point is stored",
+    "remote/helper.py": "what helpers print",
+    "slurm/allocation.py": "a token that tells whether nodes share the folder",
+    "slurm/executor.py": "files and logs of servers",
+    "store/": "results",
+}
+"""Who may write files, and which; results are written by the store only."""
+WRITES = {"write_text", "write_bytes", "rename", "fsync"}
+
+
+def writes_files(node: ast.AST) -> bool:
+    """Whether a node calls what makes, fills, moves or syncs a file."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr=method)) if method in WRITES:
+            return True
+        case ast.Call(func=ast.Attribute(attr="replace", value=value), args=args, keywords=[]):
+            # Of a path with its target; a text's has two arguments, a date's keywords.
+            return ast.unparse(value) == "os" or len(args) == 1
+        case ast.Call(func=ast.Attribute(attr="open") | ast.Name(id="open"), args=args, keywords=keywords):
+            modes = [*args, *(keyword.value for keyword in keywords if keyword.arg == "mode")]
+            texts = [mode.value for mode in modes if isinstance(mode, ast.Constant)]
+            return any(
+                isinstance(text, str) and re.fullmatch(r"[rbt]*[wax+][rwaxbt+]*", text) for text in texts
+            )
+    return False
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [
+        ("path.open('w')", True),
+        ("open(path, mode='ab')", True),
+        ("os.replace(a, b)", True),
+        ("beside.replace(path)", True),
+        ("path.open('rb')", False),
+        ("text.replace('a', 'b')", False),
+        ("point.replace(seed=1)", False),
+    ],
+)
+def test_the_rule_knows_what_writes(code: str, written: bool) -> None:
+    assert any(writes_files(node) for node in ast.walk(ast.parse(code))) is written
+
+
+@pytest.mark.parametrize(
+    ("root", "writers"), [(HARNESS, tuple(WRITERS)), (ANALYSIS, ("cli/",))], ids=["harness", "analysis"]
+)
+def test_files_are_written_in_few_places_and_results_by_the_store(
+    root: Path, writers: tuple[str, ...]
+) -> None:
+    writing = {path for path, tree in modules(root) if any(map(writes_files, ast.walk(tree)))}
+    assert {path for path in writing if not path.startswith(writers)} == set()
+    assert {writer for writer in writers if not any(path.startswith(writer) for path in writing)} == set()
+
+
+FLOORS = {
+    HARNESS: """
+        errors failures records yaml_files hardware placeholders
+        requests chunks tally blocks gaps tokens window validity golden
+        acceptance metrics power remote provenance
+        store workload executors
+        load progress
+        simengine engines scraper
+        estimate sweep plan
+        deployment output_check deployment_run run virtual_run
+        slurm snapshot
+        cli
+    """,
+    ANALYSIS: """
+        figures interpolate cost agreement frame
+        curves cells confounds noise twins draws metered ratios reading crossings inverse
+        importers traces metric_table
+        compare pairing sentences
+        tables details sheets document summary
+        terminal_table latex markdown exports chart terminal page
+        comparisons regression best report
+        cli
+    """,
+}
+"""The floors of each half, packages and modules of its root, from the ground up: a floor imports what is on
+it or below it. A new module is put on the lowest floor that its imports allow."""
+UPWARD: set[tuple[str, str]] = set()
+"""Arrows that go up all the same, until they are mended."""
+
+
+def arrows(root: Path) -> set[tuple[str, str]]:
+    """Who imports whom, by package or module of the root."""
+    names = {name_of(path) for path, _ in modules(root)}
+    return {
+        (name_of(path), target)
+        for path, tree in modules(root)
+        for name in named(imports(tree), root.name)
+        if (target := name.removeprefix(f"{root.name}.").split(".")[0]) in names - {name_of(path)}
+    }
+
+
+def name_of(path: str) -> str:
+    return path.split("/")[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("root", FLOORS, ids=lambda root: root.name)
+def test_every_module_stands_on_a_floor_and_imports_nothing_above_it(root: Path) -> None:
+    floor = {name: level for level, line in enumerate(FLOORS[root].splitlines()) for name in line.split()}
+    standing = {name_of(path) for path, _ in modules(root)} - {"__init__", "__main__"}
+    assert standing == set(floor), "each package and module has its place in FLOORS"
+    upward = {(a, b) for a, b in arrows(root) if a in floor and b in floor and floor[b] > floor[a]}
+    assert upward - UPWARD == set()
+
+
+@pytest.mark.parametrize("root", FLOORS, ids=lambda root: root.name)
+def test_no_packages_import_each_other_in_a_circle(root: Path) -> None:
+    left = arrows(root) - UPWARD
+    while ends := {b for _, b in left} - {a for a, _ in left}:
+        left = {(a, b) for a, b in left if b not in ends}
+    assert left == set(), "what is left leads back to itself"
 
 
 def test_no_file_of_the_harness_is_longer_than_it_should_be() -> None:
