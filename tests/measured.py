@@ -15,6 +15,7 @@ from mtpbench.records import (
     Model,
     Point,
     PowerSample,
+    PowerSource,
     RequestRecord,
     SpecCounters,
     Speculation,
@@ -25,6 +26,7 @@ from mtpbench.records import (
 
 MTP = Arm(name="mtp", speculation=Speculation(draft_tokens=3, acceptance=AcceptancePolicy(mode="measured")))
 OFF = Arm(name="off")
+SIMULATED_POWER = PowerSource(meter="simulated", counter=True)
 
 
 def make_point(**changes: Any) -> Point:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from measured import SIMULATED_POWER
 from mtpbench.hardware import lookup
 from mtpbench.records import (
     Acceptance,
@@ -88,14 +89,16 @@ def store_result(point: Point, speed: float, tput: float, **changes: Any) -> Poi
         tpot_basis=None,
         steady=rates,
         whole=rates,
-        acceptance=Acceptance(length=length, rate=None, per_position=None, drafts=None, source="test"),
+        acceptance=Acceptance(length=length, rate=None, per_position=None, drafts=None, source=None),
         energy=Energy(
             energy_j=1.0,
             mean_power_w_per_gpu=900.0,
             joules_per_token=1.0,
             joules_per_output_token=1.0,
             gpus=8,
-            source="test",
+            source=SIMULATED_POWER,
+            basis="counter",
+            cross_checked=True,
         ),
         client=ClientHealth(
             reader_lag_p99_s=None, send_lag_p99_s=None, cpu_share=None, achieved_concurrency=None

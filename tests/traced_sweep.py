@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from measured import MTP, OFF, counter_samples, make_point, make_request, power_samples
+from measured import MTP, OFF, SIMULATED_POWER, counter_samples, make_point, make_request, power_samples
 from mtpbench.hardware import lookup
 from mtpbench.metrics import measure
 from mtpbench.records import (
@@ -27,7 +27,7 @@ from mtpbench.store import RawPoint, SweepStore
 from stored_sweep import provenance
 
 SECONDS = 40
-FACTS = RunFacts(counter_processes=("worker",), counter_source="test", power_source="test")
+FACTS = RunFacts(counter_processes=("worker",), power_source=SIMULATED_POWER)
 HEALTH = ClientHealth(
     transport="fast",
     stamps="kernel",

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mtpbench.records import Acceptance, CounterSample, Point, SpecCounters
+from mtpbench.records import Acceptance, CounterSample, CounterSource, GaugeMean, Point, SpecCounters
+from mtpbench.records.result import AcceptanceGap
 from mtpbench.window import Window
 
 MIN_COVERAGE = 0.5
@@ -20,7 +21,7 @@ def measure_acceptance(
     samples: Sequence[CounterSample],
     window: Window | None,
     expected: Sequence[str] = (),
-    source: str = "engine counters",
+    source: CounterSource | None = None,
 ) -> Acceptance:
     """Counter differences over the window, summed over all workers that verify drafts.
 
@@ -66,7 +67,7 @@ def measure_acceptance(
     return _summed(deltas, source)
 
 
-def unknown(reason: str, source: str = "engine counters") -> Acceptance:
+def unknown(reason: AcceptanceGap, source: CounterSource | None = None) -> Acceptance:
     """An acceptance that is not known, with the reason code."""
     return Acceptance(length=None, rate=None, per_position=None, drafts=None, source=source, reason=reason)
 
@@ -80,7 +81,7 @@ def _with_steps(sample: CounterSample, drafts: int) -> CounterSample:
     return dataclasses.replace(sample, counters=steps)
 
 
-def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | str:
+def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | AcceptanceGap:
     """What one worker counted over the window, or why that is not known."""
     used = _covering(samples, window)
     if isinstance(used, str):
@@ -98,7 +99,7 @@ def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | str:
     )
 
 
-def _covering(samples: list[CounterSample], window: Window) -> list[CounterSample] | str:
+def _covering(samples: list[CounterSample], window: Window) -> list[CounterSample] | AcceptanceGap:
     """The readable samples that span the window, or why they do not."""
     good = [s for s in samples if s.counters is not None or s.gauges]
     used = [s for s in good if window.start_s <= s.time_s <= window.end_s]
@@ -113,7 +114,10 @@ def _covering(samples: list[CounterSample], window: Window) -> list[CounterSampl
 
 
 def average_gauges(
-    workers: Mapping[str, list[CounterSample]], window: Window, drafts: int, source: str
+    workers: Mapping[str, list[CounterSample]],
+    window: Window,
+    drafts: int,
+    source: CounterSource | None,
 ) -> Acceptance:
     """The acceptance of an engine that gives only gauges: their mean over the window's samples and ranks.
 
@@ -145,13 +149,13 @@ def average_gauges(
     if not sum(weights):
         return unknown("no_drafts", source)
     length = float(np.average(lengths, weights=weights))
-    weighed = "weighted by verification steps" if counted else "unweighted"
     return Acceptance(
         length=length,
         rate=(length - 1) / drafts,
         per_position=None,
         drafts=counted or None,
-        source=f"{source}; a gauge, mean of {len(lengths)} samples, {weighed}",
+        source=source,
+        gauge=GaugeMean(samples=len(lengths), weighted=bool(counted)),
     )
 
 
@@ -165,7 +169,7 @@ def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:
     return tuple(b - a for a, b in zip(before, last.per_position, strict=False))
 
 
-def _summed(deltas: list[SpecCounters], source: str) -> Acceptance:
+def _summed(deltas: list[SpecCounters], source: CounterSource | None) -> Acceptance:
     drafts = sum(delta.drafts or 0.0 for delta in deltas)
     drafted = sum(delta.draft_tokens for delta in deltas)
     accepted = sum(delta.accepted_tokens for delta in deltas)

@@ -16,6 +16,7 @@ from mtpbench.failures import explain
 from mtpbench.placeholders import Placement
 from mtpbench.power.meter import SIMULATED, Meter
 from mtpbench.power.nodes import Gathered
+from mtpbench.power.source import Unread, unread
 from mtpbench.records import Deployment, Point, Process
 
 POLL_S = 0.1
@@ -38,8 +39,10 @@ async def meter_at(site: Site, deployment: Deployment, point: Point, directory: 
     try:
         # In a thread: a site may have to ask every node first.
         nodes = await asyncio.to_thread(site.metered, deployment, directory)
-    except (RunError, ValueError) as why:
-        return Meter((), directory, Gathered(reason=str(why)))
+    except Unread as why:
+        return Meter((), directory, Gathered(reason=why.reason))
+    except RunError as why:
+        return Meter((), directory, Gathered(reason=unread("no_answer", str(why))))
     return Meter(nodes, directory)
 
 

@@ -28,7 +28,7 @@ from mtpbench.plan import Ladder, expected_events_per_s
 from mtpbench.power.meter import Meter
 from mtpbench.progress import Observer, in_background, now_utc
 from mtpbench.provenance import Started, collect
-from mtpbench.records import ClientHealth, IdlePower, Point, RunFacts
+from mtpbench.records import ClientHealth, CounterSource, IdlePower, Point, Reason, RunFacts
 from mtpbench.requests import RequestTable
 from mtpbench.scraper import Scraper
 from mtpbench.store import RawPoint, SweepStore
@@ -237,7 +237,7 @@ class PointRun:
             counter_processes=tuple(
                 p.name for p in processes if p.role in ("decode", "aggregated") and p.metrics
             ),
-            counter_source=f"{self.point.engine.name} /metrics of every decoding worker",
+            counter_source=CounterSource(kind="metrics", engine=self.point.engine.name),
             power_source=start.meter.source,
             power_reason=start.meter.reason,
             idle=start.idle,
@@ -272,7 +272,7 @@ def store_failure(point: Point, why: str, context: RunContext) -> None:
         counters=(),
         power=(),
         client=ClientHealth(),
-        facts=RunFacts(start_failed=why, power_reason="nothing ran", counter_source="none"),
+        facts=RunFacts(start_failed=why, power_reason=Reason(code="nothing_ran", detail="nothing ran")),
     )
     origin = Started(executor=context.site.name, where=context.site.notes())
     _store_point(point, raw, origin, now_utc(), {"failure": why.encode()}, context)

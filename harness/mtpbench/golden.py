@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from mtpbench.errors import InputError
+from mtpbench.records import GoldenTable
 from mtpbench.requests import Floats
 
 SOURCE = "data/golden_acceptance.yaml"
@@ -23,14 +24,14 @@ def _tables() -> Mapping[str, Any]:
     return loaded
 
 
-def golden_table(model: str, method: str, mode: str) -> Mapping[int, float]:
+def golden_table(table: GoldenTable) -> Mapping[int, float]:
     """Mean acceptance lengths by number of draft tokens, such as of deepseek-v4-pro, mtp, thinking_on.
 
     Raises:
         InputError: a name is unknown; the message lists the known ones.
     """
     node: Any = _tables()
-    for kind, name in (("model", model), ("method", method), ("mode", mode)):
+    for kind, name in (("model", table.model), ("method", table.method), ("mode", table.mode)):
         if name not in node:
             raise InputError(
                 f"no golden acceptance of {kind} {name!r} in {SOURCE}; known: {', '.join(map(str, node))}"
@@ -39,13 +40,13 @@ def golden_table(model: str, method: str, mode: str) -> Mapping[int, float]:
     return {int(drafts): float(length) for drafts, length in node.items()}
 
 
-def golden_length(model: str, method: str, mode: str, drafts: int) -> float:
+def golden_length(table: GoldenTable, drafts: int) -> float:
     """The published mean acceptance length, bonus token included.
 
     Raises:
         InputError: a name or the draft count is unknown; the message lists the known ones.
     """
-    return _entry(golden_table(model, method, mode), drafts, f"{model} {method} {mode}")
+    return _entry(golden_table(table), drafts, f"{table.model} {table.method} {table.mode}")
 
 
 def golden_rates(length_by_drafts: Mapping[int, float], drafts: int) -> tuple[float, ...]:

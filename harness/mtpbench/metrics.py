@@ -123,8 +123,8 @@ def measure(
 
 def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, notes: RunFacts) -> Energy:
     gpus = point.topology.gpus
-    if notes.power_source == "none":
-        return unknown(notes.power_reason or "no_power_source", gpus, notes.power_source)
+    if notes.power_source is None:
+        return unknown(notes.power_reason or "no_power_source", gpus, None)
     if steady is None:
         return unknown("no_window", gpus, notes.power_source)
     energy = measure_energy(

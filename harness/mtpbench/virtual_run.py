@@ -13,7 +13,7 @@ from mtpbench.load.pacer import ClosedLoop
 from mtpbench.metrics import measure
 from mtpbench.progress import Observer, now_utc
 from mtpbench.provenance import Started, collect
-from mtpbench.records import ClientHealth, Point, PointResult, RunFacts
+from mtpbench.records import ClientHealth, CounterSource, Point, PointResult, PowerSource, RunFacts
 from mtpbench.run import RunPlan
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.store import RawPoint, SweepStore
@@ -77,8 +77,8 @@ def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
         client=ClientHealth(),
         facts=RunFacts(
             counter_processes=tuple(sorted({sample.process for sample in run.counters})),
-            counter_source="embedded engine, in process",
-            power_source="simulated",
+            counter_source=CounterSource(kind="process"),
+            power_source=PowerSource(meter="simulated", counter=True),
         ),
     )
     result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)

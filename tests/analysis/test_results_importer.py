@@ -101,7 +101,7 @@ def test_an_open_loop_and_a_shared_prefix_stand_in_the_workload() -> None:
 
 
 def test_what_was_measured_of_acceptance_and_waiting_is_kept() -> None:
-    found = Acceptance(length=2.5, rate=0.5, per_position=(0.8, 0.5, 0.2), drafts=10.0, source="test")
+    found = Acceptance(length=2.5, rate=0.5, per_position=(0.8, 0.5, 0.2), drafts=10.0, source=None)
     point = imported(acceptance=found)
     assert (point.acceptance_per_position, point.ttft_p99_s) == ((0.8, 0.5, 0.2), 0.9)
     assert point.source == store_point(MTP, 16).id

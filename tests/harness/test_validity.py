@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from measured import MTP, counter_samples, make_point, make_request, power_samples, steady_load
+from measured import (
+    MTP,
+    SIMULATED_POWER,
+    counter_samples,
+    make_point,
+    make_request,
+    power_samples,
+    steady_load,
+)
 from mtpbench.metrics import measure
 from mtpbench.records import ClientHealth, Load, Measurement, RunFacts, Simulation, Workload
 from mtpbench.requests import RequestTable
@@ -15,7 +23,7 @@ from mtpbench.validity import CODES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validity.md"
 CLIENT = ClientHealth(reader_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
-FACTS = RunFacts(power_source="simulated", counter_processes=("worker",))
+FACTS = RunFacts(power_source=SIMULATED_POWER, counter_processes=("worker",))
 
 
 def judge(*, point=None, records=None, counters=None, client=CLIENT, facts=FACTS, power=None):

@@ -91,7 +91,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
     """
     point, result = stored.point, stored.result
     rates = result.steady or result.whole
-    reasons = tuple(f"{reason.code}: {reason.detail}" for reason in result.reasons)
+    reasons = tuple(str(reason) for reason in result.reasons)
     if not result.interactivity_tps or rates is None or not rates.tput_tps_per_gpu:
         return Unused(
             what=result.point_id,
@@ -181,7 +181,7 @@ def _errors(result: PointResult) -> dict[str, Any]:
 
 def _power_source(energy: Energy) -> str | None:
     """What was read; whether it could be cross-checked says something of the point, not of the meter."""
-    return None if energy.energy_j is None else energy.source.removesuffix(", not cross-checked")
+    return None if energy.energy_j is None else energy.meter_text
 
 
 def _power_cap_w(gpus: Sequence[GpuCondition]) -> float | None:

@@ -222,7 +222,7 @@ def _point(
         "power_reason": texts.index(_without_folders(power.reason)),
         "energy": [_short(getattr(energy, name), 6) for name in ENERGY],
         "idle": [
-            [texts.index(one.state), _short(one.power_w_per_gpu), texts.index(one.reason)]
+            [texts.index(one.state), _short(one.power_w_per_gpu), texts.index(_text(one.reason))]
             for one in result.idle
         ],
         "acceptance": _acceptance(trace, texts),
@@ -245,7 +245,7 @@ def _texts(trace: PointTrace) -> dict[str, str | None]:
         "started": provenance.started_utc,
         "finished": provenance.finished_utc,
         "latency_reason": _without_folders(trace.requests.reason),
-        "power_source": result.energy.source,
+        "power_source": result.energy.source_text,
         "mark": "SIMULATED" if result.simulated else None,
     }
 
@@ -279,7 +279,7 @@ def _acceptance(trace: PointTrace, texts: TextTable) -> list[Any]:
     acceptance, arm = trace.stored.result.acceptance, trace.stored.point.arm
     mode = arm.speculation.acceptance.mode if arm.speculation else "off"
     rates = None if acceptance.per_position is None else [_short(share) for share in acceptance.per_position]
-    sources = [texts.index(mode), texts.index(acceptance.source), texts.index(acceptance.reason)]
+    sources = [texts.index(mode), texts.index(acceptance.source_text), texts.index(acceptance.reason)]
     return [_short(acceptance.length), _short(acceptance.rate), rates, _short(acceptance.drafts, 8), *sources]
 
 

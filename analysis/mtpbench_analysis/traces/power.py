@@ -93,7 +93,7 @@ def power_traces(sweep: StoredSweep) -> tuple[PowerTrace, ...]:
 def power_trace(stored: StoredPoint) -> PowerTrace:
     """The trace of one point; a damaged file gives an empty one with the reason."""
     result = stored.result
-    reason = result.energy.reason
+    reason = None if result.energy.reason is None else str(result.energy.reason)
     path = stored.directory / "power.parquet"
     try:
         samples = read_power(path)
@@ -115,7 +115,7 @@ def power_trace(stored: StoredPoint) -> PowerTrace:
         window_s=(result.steady.start_s, result.steady.end_s) if result.steady else None,
         energy_j=result.energy.energy_j,
         reason=reason,
-        source=result.energy.source,
+        source=result.energy.source_text,
         simulated=result.simulated,
         broken=_broken(result),
     )

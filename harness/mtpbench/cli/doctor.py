@@ -22,7 +22,8 @@ from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, usable_cores, workers_for
 from mtpbench.load.ceiling import measure_ceiling
 from mtpbench.load.limits import local_ports, most_descriptors
-from mtpbench.power.nvml import NvmlUnavailable, list_gpus
+from mtpbench.power.nvml import list_gpus
+from mtpbench.power.source import Unread
 from mtpbench.sweep import load_sweep
 
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm", "dynamo": "dynamo"}
@@ -66,8 +67,8 @@ def _inventory() -> Iterator[tuple[str, str]]:
     try:
         gpus = list_gpus()
         yield "GPUs, power", f"{len(gpus)} through NVML: {', '.join(sorted(set(gpus)))}" if gpus else "none"
-    except NvmlUnavailable as reason:
-        yield "GPUs, power", f"none through NVML ({reason})"
+    except Unread as why:
+        yield "GPUs, power", f"none through NVML ({why.reason.detail})"
     sbatch = shutil.which("sbatch")
     yield "Slurm", sbatch or "not here (sbatch is not on the path)"
     descriptors, ports = most_descriptors(), local_ports()

@@ -22,6 +22,9 @@ from mtpbench.records import (
 class EngineModule(Protocol):
     """What every module of this package offers."""
 
+    SIMULATED: bool
+    """Whether its figures come from a model of an engine."""
+
     RESET_PATH: str | None
     """POST here empties the prefix cache; None where the engine has no such call."""
 

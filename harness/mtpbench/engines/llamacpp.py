@@ -25,6 +25,7 @@ from mtpbench.records import (
     WorkerRole,
 )
 
+SIMULATED = False
 RESET_PATH: str | None = None
 """Its cache is emptied slot by slot, and only where slots may be saved to disk; prompts are unique."""
 
@@ -59,7 +60,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
     policy = speculation.acceptance
     if policy.mode == "measured":
         return flags
-    if policy.source == "the sweep file" and policy.rates is not None:
+    if policy.pinned_by == "sweep" and policy.rates is not None:
         return {**flags, "spec-synth-rates": ",".join(f"{rate:g}" for rate in policy.rates)}
     return {**flags, "spec-synth-len": policy.length}
 

@@ -16,6 +16,7 @@ from mtpbench.engines.placement import PlacedWorker, assemble, place
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
 
+SIMULATED = True
 RESET_PATH: str | None = None
 MAX_DRAFTS = 5
 USUAL_COMMAND = ("python3", "-m", "dynamo.mocker")

@@ -24,6 +24,7 @@ from mtpbench.records import (
     WorkerRole,
 )
 
+SIMULATED = False
 RESET_PATH: str | None = "/flush_cache"
 ROUTERS = ("dynamo", "sglang")
 

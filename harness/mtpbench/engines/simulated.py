@@ -35,6 +35,7 @@ from mtpbench.simengine.cluster import make_worker
 from mtpbench.simengine.faults import check_fault
 from mtpbench.simengine.profile import load_profile
 
+SIMULATED = True
 RESET_PATH: str | None = "/reset_prefix_cache"
 _FLAGS = ("max-running", "prefill-chunk-tokens", "stream-interval", "kv-tokens")
 _ROUTER = "router"

@@ -31,6 +31,7 @@ from mtpbench.records import (
     WorkerRole,
 )
 
+SIMULATED = False
 RESET_PATH: str | None = None
 ROUTERS = ("dynamo", "trtllm")
 _PROMPT_ROOM_TOKENS = 256

@@ -25,6 +25,7 @@ from mtpbench.records import (
     WorkerRole,
 )
 
+SIMULATED = False
 RESET_PATH: str | None = "/reset_prefix_cache"
 
 
@@ -47,7 +48,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
     policy = speculation.acceptance
     if policy.mode == "golden":
         config["rejection_sample_method"] = "synthetic"
-        if policy.source == "the sweep file" and policy.rates is not None:
+        if policy.pinned_by == "sweep" and policy.rates is not None:
             config["synthetic_acceptance_rates"] = list(policy.rates)
         else:
             config["synthetic_acceptance_length"] = policy.length

@@ -18,6 +18,7 @@ from mtpbench.executors.ports import HOST, choose_ports, listens_in_group
 from mtpbench.placeholders import Placement, resolve
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
+from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote.hosts import Host
 
@@ -93,7 +94,7 @@ class LocalSite:
         del directory
         held = held_by_node(deployment)
         if not held:
-            raise ValueError("no_gpu: the deployment holds no GPU")
+            raise Unread("no_gpu", "the deployment holds no GPU")
         variable = os.environ.get("CUDA_VISIBLE_DEVICES")
         shown = None if variable is None else [word.strip() for word in variable.split(",")]
         here = Host(name=socket.gethostname())

@@ -58,7 +58,7 @@ class Site(Protocol):
 
         Raises:
             RunError: a node does not answer.
-            ValueError: the GPUs can't be told apart, as `code: sentence`.
+            Unread: the GPUs can't be told apart.
         """
 
     def client_hosts(self, directory: Path) -> tuple[Host, ...]:

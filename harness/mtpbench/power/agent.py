@@ -27,7 +27,7 @@ from pathlib import Path
 from mtpbench.power.grace import HWMON, GraceSource
 from mtpbench.power.log import end_line, head_line, late_line, states_line, tick_line
 from mtpbench.power.nvml import NvmlSource
-from mtpbench.power.source import MeterReading, Probe, Source
+from mtpbench.power.source import MeterReading, Probe, Source, unread
 
 INTERVAL_S = 0.1
 STATES_EVERY_S = 1.0
@@ -80,7 +80,7 @@ class NodeSampler:
         probes: list[Probe] = []
         for kind, source in candidates:
             if kind in (taken for taken, _ in self._sources):
-                probes.append(Probe(source="dcgm", reason="not_needed: NVML reads these GPUs"))
+                probes.append(Probe(kind="dcgm", reason=unread("not_needed", "NVML reads these GPUs")))
                 continue
             probes.append(_without_double_counting(source.probe(), probes))
             if probes[-1].reason is None:
@@ -160,9 +160,10 @@ def _is_late(reading: MeterReading, took_s: float) -> bool:
 
 def _without_double_counting(probe: Probe, earlier: list[Probe]) -> Probe:
     """A Grace rail beside GPUs whose counter covers their Grace already is refused."""
-    covered = any(other.scope == "module" and other.reason is None for other in earlier)
-    if probe.source == "grace" and probe.reason is None and covered:
-        return Probe(source="grace", reason="grace_in_module: the GPUs' counter covers their Grace already")
+    covered = any(other.source is not None and other.source.scope == "module" for other in earlier)
+    if probe.kind == "grace" and probe.reason is None and covered:
+        reason = unread("grace_in_module", "the GPUs' counter covers their Grace already")
+        return Probe(kind="grace", reason=reason)
     return probe
 
 

@@ -12,7 +12,8 @@ import re
 import urllib.request
 from collections.abc import Callable, Sequence
 
-from mtpbench.power.source import MeterReading, MeterState, Probe, Scope
+from mtpbench.power.source import MeterReading, MeterState, Probe, unread
+from mtpbench.records import PowerSource
 
 POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
 """The name the exporter writes, and the one that DCGM now calls the field (155); watts."""
@@ -104,29 +105,31 @@ class DcgmSource:
             text = self._fetch()
             found = readings(text)
         except (OSError, ValueError, KeyError) as error:
-            return Probe(source="dcgm", reason=f"no_dcgm: {self._url}: {error}")
+            return Probe(kind="dcgm", reason=unread("no_dcgm", f"{self._url}: {error}"))
         by_number = {str(reading.meter): uuid for uuid, reading in found.items()}
         wanted = self._wanted or tuple(by_number)
         uuids = [by_number.get(gpu, gpu) for gpu in wanted]
         missing = [gpu for gpu, uuid in zip(wanted, uuids, strict=True) if uuid not in found]
         if missing or not uuids:
-            return Probe(source="dcgm", reason=f"no_gpu: {self._url} does not show GPU {', '.join(missing)}")
+            gone = f"{self._url} does not show GPU {', '.join(missing)}"
+            return Probe(kind="dcgm", reason=unread("no_gpu", gone))
         self._uuids = tuple(uuids)
         counted = all(found[uuid].energy_j is not None for uuid in uuids)
         timed = all(found[uuid].unix_s is not None for uuid in uuids)
-        words = ["dcgm exporter energy counter" if counted else "dcgm exporter", "power"]
-        words.append("its own timestamps" if timed else "times at which its values moved")
         models, driver = _names(text)
         names = [models.get(uuid, "") for uuid in uuids]
         modules = {any(module in name for module in ONE_GPU_PER_MODULE) for name in names}
         if len(modules) > 1:
-            return Probe(source="dcgm", reason="mixed_scopes: some GPUs are metered with their Grace")
-        scope: Scope = "module" if modules == {True} else "gpu"
-        words += ["module scope (GPU and its Grace)"] * (scope == "module")
+            return Probe(kind="dcgm", reason=unread("mixed_scopes", "some GPUs are metered with their Grace"))
         return Probe(
-            source="dcgm",
-            says=", ".join(words),
-            scope=scope,
+            kind="dcgm",
+            source=PowerSource(
+                meter="dcgm",
+                counter=counted,
+                power="exported",
+                scope="module" if modules == {True} else "gpu",
+                stamped=timed,
+            ),
             meters=tuple(enumerate(self._uuids)),
             models=tuple(names) if all(names) else (),
             driver=driver,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from mtpbench.power.log import GRACE, UNUSED
 from mtpbench.power.series import Series, integrate
-from mtpbench.records import Energy, IdlePower, IdleState, PowerSample
+from mtpbench.records import Energy, IdlePower, IdleState, PowerSample, PowerSource, Reason
 from mtpbench.window import Window
 
 MAX_GAP_S = 3.0
@@ -61,7 +62,7 @@ def measure_energy(
     expected_gpus: int,
     tokens: float,
     output_tokens: float,
-    source: str,
+    source: PowerSource | None,
     max_gap_s: float = MAX_GAP_S,
 ) -> Energy:
     """The energy of every GPU of the deployment over the window, idle ones too.
@@ -130,7 +131,7 @@ def measure_idle(
         max_gap_s: a longer hole between two readings makes it unknown.
     """
     window = Window(start_s=0.0, end_s=duration_s)
-    energy = measure_energy(samples, window, gpus, 0.0, 0.0, "", max_gap_s)
+    energy = measure_energy(samples, window, gpus, 0.0, 0.0, None, max_gap_s)
     return IdlePower(
         state=state,
         duration_s=duration_s,
@@ -139,8 +140,8 @@ def measure_idle(
     )
 
 
-def unknown(reason: str, gpus: int, source: str) -> Energy:
-    """An energy that is not known, with the reason code."""
+def unknown(reason: Reason | str, gpus: int, source: PowerSource | None) -> Energy:
+    """An energy that is not known, with the reason or its code."""
     return Energy(
         energy_j=None,
         mean_power_w_per_gpu=None,
@@ -148,7 +149,7 @@ def unknown(reason: str, gpus: int, source: str) -> Energy:
         joules_per_output_token=None,
         gpus=gpus,
         source=source,
-        reason=reason,
+        reason=Reason(code=reason) if isinstance(reason, str) else reason,
     )
 
 
@@ -260,22 +261,26 @@ def _read_unused(gpus: list[list[PowerSample]], window: Window, max_gap_s: float
     return total if gpus else None
 
 
-def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str) -> Energy:
+def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: PowerSource | None) -> Energy:
     counted = {gpu.name: gpu.counted_j for gpu in gpus if gpu.counted_j is not None}
     integrals = {gpu.name: gpu.integral_j for gpu in gpus if gpu.integral_j is not None}
     integral = sum(integrals.values()) if len(integrals) == len(gpus) else None
+    basis: Literal["counter", "integral"] = "counter"
+    cross_checked: bool | None = None
     if not counted and integral is not None:
-        by_gpu, source = integrals, f"{source}, integral of power"
+        by_gpu, basis = integrals, "integral"
     elif len(counted) < len(gpus):
         # Never mix: some GPUs by counter and some by integral would be a figure of no one kind.
         return unknown("no_power_samples", len(gpus), source)
     else:
         by_gpu = counted
         if integral is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
-            source, integral = f"{source}, not cross-checked", None
+            cross_checked, integral = False, None
         # Each by itself: among 72 GPUs a wrong one would vanish in the sum.
         elif any(map(_disagrees, gpus)):
             return unknown("power_mismatch", len(gpus), source)
+        else:
+            cross_checked = True
     energy = sum(by_gpu.values())
     by_role: dict[str, float] = {}
     for name, joules in by_gpu.items():
@@ -290,6 +295,8 @@ def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: str) -> En
         joules_per_input_token=_each(energy, tokens.input),
         gpus=len(gpus),
         source=source,
+        basis=basis,
+        cross_checked=cross_checked,
         energy_j_by_gpu=by_gpu,
         energy_j_by_role=by_role,
         prefill_joules_per_input_token=_each(by_role["prefill"], tokens.input) if apart else None,

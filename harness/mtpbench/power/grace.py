@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
-from mtpbench.power.source import MeterReading, MeterState, Probe
+from mtpbench.power.source import MeterReading, MeterState, Probe, unread
+from mtpbench.records import PowerSource
 
 HWMON = Path("/sys/class/hwmon")
 LABEL = re.compile(r"(Grace|CPU|SysIO|Module)(?: Input)? Power(?: Input)? Socket (\d+)", re.IGNORECASE)
-RAILS = ("grace", "cpu")
+RAILS: tuple[Literal["grace", "cpu"], ...] = ("grace", "cpu")
 """The whole CPU socket with its memory and fabric first, its cores alone else; `Module` holds the GPU too."""
 
 
@@ -37,20 +39,20 @@ class GraceSource:
             if match and _microwatts(average) is not None:
                 found[match[1].lower(), int(match[2])] = average
         if not found:
-            return Probe(source="grace", reason=f"no_grace: no Grace power rail under {self._root}")
+            return Probe(kind="grace", reason=unread("no_grace", f"no Grace power rail under {self._root}"))
         sockets = sorted({socket for _, socket in found})
         for rail in RAILS:
             if all((rail, socket) in found for socket in sockets):
                 self._files = {socket: found[rail, socket] for socket in sockets}
                 label = {"grace": "Grace", "cpu": "CPU cores"}[rail]
                 return Probe(
-                    source="grace",
-                    says=f"{label} power through hwmon, integral of power",
-                    scope="grace",
+                    kind="grace",
+                    source=PowerSource(meter="grace", scope="grace", rail=rail),
                     meters=tuple((socket, f"{label} Power Socket {socket}") for socket in sockets),
                 )
         listed = ", ".join(f"{rail} {socket}" for rail, socket in sorted(found))
-        return Probe(source="grace", reason=f"grace_rails: no rail is there for every socket ({listed})")
+        gap = f"no rail is there for every socket ({listed})"
+        return Probe(kind="grace", reason=unread("grace_rails", gap))
 
     def read(self) -> list[MeterReading]:
         """The power of every socket."""

@@ -1,6 +1,6 @@
 """Pure: the lines that a node's sampler writes, and what they say; a torn last line costs itself only.
 
-    {"format": 1, "interval_s": …, "probes": [Probe…]}      first: what was looked for, and found
+    {"format": 2, "interval_s": …, "probes": [Probe…]}      first: what was looked for, and found
     {"t": …, "w": …, "gpu": [[meter, W, J, unix_s, t]…]}    a tick of the GPUs' source
     {"t": …, "w": …, "grace": [[socket, W, null, unix_s]…]} a tick of the Grace rails
     {"t": …, "w": …, "states": [MeterState…]}               about every second
@@ -18,10 +18,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtpbench.power.source import MeterReading, MeterState, Probe
-from mtpbench.records import PowerSample
+from mtpbench.power.source import MeterReading, MeterState, Probe, unread
+from mtpbench.records import PowerSample, Reason, from_json, to_json
 
-FORMAT = 1
+FORMAT = 2
 GRACE = "grace"
 """What stands for the process in the samples of a Grace rail: it belongs to none."""
 UNUSED = "unused"
@@ -61,19 +61,17 @@ class PowerLog:
     @property
     def gpu_probe(self) -> Probe | None:
         """The source that the GPUs were read from."""
-        return next((p for p in self.probes if p.reason is None and p.source != "grace"), None)
+        return next((p for p in self.probes if p.reason is None and p.kind != "grace"), None)
 
     @property
     def grace_probe(self) -> Probe | None:
         """The Grace rails, where there are any."""
-        return next((p for p in self.probes if p.reason is None and p.source == "grace"), None)
+        return next((p for p in self.probes if p.reason is None and p.kind == "grace"), None)
 
 
 def head_line(probes: Sequence[Probe], interval_s: float) -> str:
     """The first line."""
-    return _line(
-        {"format": FORMAT, "interval_s": interval_s, "probes": [dataclasses.asdict(p) for p in probes]}
-    )
+    return _line({"format": FORMAT, "interval_s": interval_s, "probes": to_json(tuple(probes))})
 
 
 def tick_line(monotonic_s: float, wall_s: float, kind: str, readings: Iterable[MeterReading]) -> str:
@@ -171,8 +169,8 @@ def moment_of(tick: Tick, reading: MeterReading) -> float:
     return tick.monotonic_s if reading.at_s is None else reading.at_s
 
 
-def identity_fault(log: PowerLog, held: Collection[int] | None = None) -> str | None:
-    """`gpu_swapped: …` where a meter was another GPU later than it was first, else None.
+def identity_fault(log: PowerLog, held: Collection[int] | None = None) -> Reason | None:
+    """`gpu_swapped` where a meter was another GPU later than it was first, else None.
 
     Args:
         log: of one node.
@@ -185,23 +183,14 @@ def identity_fault(log: PowerLog, held: Collection[int] | None = None) -> str | 
             if held is not None and state.meter not in held:
                 continue
             if state.uuid is not None and known is not None and state.uuid != known:
-                return f"gpu_swapped: GPU {state.meter} was {known} and became {state.uuid}"
+                return unread("gpu_swapped", f"GPU {state.meter} was {known} and became {state.uuid}")
     return None
 
 
 def _probes(data: Mapping[str, Any]) -> tuple[Probe, ...]:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']} where {FORMAT} is known")
-    return tuple(
-        Probe(
-            **{
-                **probe,
-                "meters": tuple((meter, name) for meter, name in probe["meters"]),
-                "models": tuple(probe.get("models", ())),
-            }
-        )
-        for probe in data["probes"]
-    )
+    return tuple(from_json(Probe, probe) for probe in data["probes"])
 
 
 def _tick(data: Mapping[str, Any]) -> Tick:

@@ -19,14 +19,15 @@ from mtpbench.power.conditions import hindrances
 from mtpbench.power.energy import measure_idle
 from mtpbench.power.host import INTERVAL_S, HostSampler
 from mtpbench.power.nodes import Gathered, NodeGpus, NodeLog, gather, read_past, readings
-from mtpbench.records import GpuCondition, IdlePower, IdleState, PowerSample
+from mtpbench.power.source import unread
+from mtpbench.records import GpuCondition, IdlePower, IdleState, PowerSample, PowerSource, Reason
 from mtpbench.remote.hosts import Host
 
 EDGE_S = 2.5
 """How long a source may take to say something new; an exporter collects every second or so."""
 SETTLE_S = 0.3
 
-SIMULATED = Gathered(source="simulated")
+SIMULATED = Gathered(source=PowerSource(meter="simulated", counter=True))
 """The embedded engine tells its power with its counters, which are scraped anyway."""
 
 
@@ -41,7 +42,7 @@ class MeteredNode:
 class Meter:
     """An async context; its samplers run while the block does.
 
-    `source` and `reason` go into a point's facts: exactly one of them says something. `notes` are what a
+    `source` and `reason` go into a point's facts: exactly one of them is given. `notes` are what a
     reader of the figures should know besides, `conditions` what the GPUs said of themselves.
 
     Args:
@@ -55,18 +56,18 @@ class Meter:
     ) -> None:
         self._samplers = [HostSampler(node.gpus, node.host, directory) for node in nodes]
         self._gpus = [node.gpus for node in nodes]
-        self._seen = instead or Gathered(reason="no_power_source")
+        self._seen = instead or Gathered(reason=Reason(code="no_power_source"))
         self._logs: dict[int, NodeLog] = {}
         self._faults: dict[int, str] = {}
         self.notes: tuple[str, ...] = ()
 
     @property
-    def source(self) -> str:
-        """What is read, in words; `none` where nothing is."""
+    def source(self) -> PowerSource | None:
+        """What is read, or None."""
         return self._seen.source
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> Reason | None:
         """Why nothing is read, or None."""
         return self._seen.reason
 
@@ -82,7 +83,7 @@ class Meter:
 
     @property
     def grace_reason(self) -> str | None:
-        """Why there is no figure of the Grace CPUs; None where there is one, or nobody was asked."""
+        """The code of why there is no figure of the Grace CPUs, or None."""
         return self._seen.grace_reason
 
     async def __aenter__(self) -> Self:
@@ -124,7 +125,7 @@ class Meter:
         await asyncio.gather(*(sampler.compare_again() for sampler in self._samplers if sampler.host.launch))
         if self._faults:
             node, fault = min(self._faults.items())
-            self._seen = Gathered(reason=f"sampler_failed: {fault}{self._where(node)}")
+            self._seen = Gathered(reason=unread("sampler_failed", f"{fault}{self._where(node)}"))
         else:
             self._seen = gather(self._gpus, self._logs)
         self.notes = self._describe()
@@ -179,7 +180,7 @@ class Meter:
         said: list[str] = []
         for node, seen in sorted(self._logs.items()):
             where = self._where(node)
-            said += [f"power: {probe.source}: {probe.reason or probe.says}" for probe in seen.log.probes]
+            said += [f"power: {probe.kind}: {probe.reason or probe.source}" for probe in seen.log.probes]
             late, worst_s = seen.log.late
             if late:
                 said.append(f"power: {late} readings took up to {worst_s:.1f} s and were left out{where}")

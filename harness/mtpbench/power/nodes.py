@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mtpbench.power.conditions import conditions
 from mtpbench.power.log import GRACE, PowerLog, identity_fault, moment_of, samples
-from mtpbench.records import Deployment, GpuCondition, PowerSample
+from mtpbench.power.source import Unread, unread
+from mtpbench.records import Deployment, GpuCondition, PowerSample, PowerSource, Reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +39,14 @@ class NodeLog:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gathered:
-    """What the readings of all nodes are good for; exactly one of `source` (else `none`) and `reason` speaks.
+    """What the readings of all nodes are good for; exactly one of `source` and `reason` is given.
 
-    `grace_reason` is why there is no figure of the Grace CPUs beside it, or None.
+    `grace_reason` is the code of why there is no figure of the Grace CPUs beside it, or None.
     """
 
     conditions: tuple[GpuCondition, ...] = ()
-    source: str = "none"
-    reason: str | None = None
+    source: PowerSource | None = None
+    reason: Reason | None = None
     drivers: tuple[str, ...] = ()
     grace_reason: str | None = None
 
@@ -70,16 +71,17 @@ def gpus_of_node(node: int, held: Mapping[int, str], shown: Sequence[str] | None
             are read. None where that is not known: then the held ones are, by their index.
 
     Raises:
-        ValueError: fewer GPUs are shown than are held, or MIG slices.
+        Unread: fewer GPUs are shown than are held, or MIG slices.
     """
     wanted = sorted(held)
     if shown is None:
         owners = {meter: held[gpu] for meter, gpu in enumerate(wanted)}
         return NodeGpus(node=node, names=tuple(map(str, wanted)), owners=owners)
     if len(shown) <= max(wanted) or not all(_names_gpu(shown[gpu]) for gpu in wanted):
-        raise ValueError(
-            f"no_gpu: CUDA_VISIBLE_DEVICES={','.join(shown)}: indices or UUIDs of {len(wanted)} whole GPUs "
-            "are needed"
+        raise Unread(
+            "no_gpu",
+            f"CUDA_VISIBLE_DEVICES={','.join(shown)}: indices or UUIDs of {len(wanted)} whole GPUs are "
+            "needed",
         )
     return NodeGpus(
         node=node,
@@ -97,26 +99,28 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog]) -> Gathered:
         logs: by node.
 
     Returns:
-        NULL with reason `node_missing`, `gpu_swapped`, `no_reading`, `mixed_sources`, or a sampler's words.
+        Without a source and with reason `node_missing`, `gpu_swapped`, `no_reading`, `mixed_sources`, or a
+        sampler's own, where not all of them can be added up.
     """
     told: list[GpuCondition] = []
-    sources: set[str] = set()
+    sources: set[PowerSource] = set()
     drivers: set[str] = set()
     for gpus in nodes:
         where = f" (node {gpus.node})" if len(nodes) > 1 else ""
         seen = logs.get(gpus.node)
         if seen is None:
-            return Gathered(reason=f"node_missing: the sampler of node {gpus.node} left no file")
+            return Gathered(reason=unread("node_missing", f"the sampler of node {gpus.node} left no file"))
         probe = seen.log.gpu_probe
-        if probe is None:
-            return Gathered(reason=why_unread(seen.log) + where)
+        if probe is None or probe.source is None:
+            return Gathered(reason=_at(why_unread(seen.log), where))
         if fault := identity_fault(seen.log, gpus.owners) or _silence(seen.log, gpus):
-            return Gathered(reason=fault + where)
-        sources.add(probe.says)
+            return Gathered(reason=_at(fault, where))
+        sources.add(probe.source)
         drivers |= {probe.driver} if probe.driver else set()
         told += conditions(seen.log, gpus.owners, gpus.node)
     if len(sources) != 1:
-        return Gathered(reason=f"mixed_sources: {' / '.join(sorted(sources)) or 'no node was read'}")
+        listed = " / ".join(sorted(map(str, sources))) or "no node was read"
+        return Gathered(reason=unread("mixed_sources", listed))
     return Gathered(
         conditions=tuple(told),
         source=sources.pop(),
@@ -163,8 +167,12 @@ def read_past(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], moment_s: 
     return True
 
 
-def _silence(log: PowerLog, gpus: NodeGpus) -> str | None:
-    """`no_reading: …` where a held GPU was never read: a source that is there and says nothing is none."""
+def _at(reason: Reason, where: str) -> Reason:
+    return replace(reason, detail=reason.detail + where)
+
+
+def _silence(log: PowerLog, gpus: NodeGpus) -> Reason | None:
+    """`no_reading` where a held GPU was never read: a source that is there and says nothing is none."""
     told = {
         reading.meter
         for tick in log.ticks
@@ -173,29 +181,32 @@ def _silence(log: PowerLog, gpus: NodeGpus) -> str | None:
         if reading.power_w is not None or reading.energy_j is not None
     }
     silent = [gpus.names[meter] for meter in sorted(gpus.owners) if meter not in told]
-    return f"no_reading: GPU {', '.join(silent)} told nothing" if silent else None
+    return unread("no_reading", f"GPU {', '.join(silent)} told nothing") if silent else None
 
 
 def _grace_reason(logs: Sequence[PowerLog]) -> str | None:
     """Why the rails of all nodes make no figure: some lack them, or have others; None where they do."""
-    found = {log.grace_probe.says for log in logs if log.grace_probe is not None}
-    reasons = {
-        probe.reason.split(":")[0]
+    sources = {log.grace_probe.source for log in logs if log.grace_probe is not None}
+    codes = {
+        probe.reason.code
         for log in logs
         for probe in log.probes
-        if probe.source == "grace" and probe.reason is not None
+        if probe.kind == "grace" and probe.reason is not None
     }
-    if len(found) > 1:
+    if len(sources) > 1:
         return "grace_mixed"
-    if found and any(log.grace_probe is None for log in logs):
+    if sources and any(log.grace_probe is None for log in logs):
         return "grace_missing"
-    return None if found else min(reasons, default="no_grace")
+    return None if sources else min(codes, default="no_grace")
 
 
-def why_unread(log: PowerLog) -> str:
-    """Why a node's GPUs are not read: what each source said of itself."""
-    words = "; ".join(probe.reason or "" for probe in log.probes if probe.source != "grace")
-    return words or "no source of GPU power was looked for"
+def why_unread(log: PowerLog) -> Reason:
+    """Why a node's GPUs are not read: the reason of the first source, with those of the others behind it."""
+    reasons = [probe.reason for probe in log.probes if probe.kind != "grace" and probe.reason is not None]
+    if not reasons:
+        return unread("no_power_source", "no source of GPU power was looked for")
+    first, *others = reasons
+    return replace(first, detail="; ".join([first.detail, *map(str, others)]))
 
 
 def _names_gpu(word: str) -> bool:

@@ -13,26 +13,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mtpbench.power.source import MeterReading, MeterState, Probe, Scope
+from mtpbench.power.source import MeterReading, MeterState, Probe, Unread
+from mtpbench.records import PowerSource
+from mtpbench.records.raw import Scope
 
 FIELD_ENERGY = 83
 FIELD_POWER_INSTANT = 186
 SCOPE_NUMBERS: dict[Scope, int] = {"gpu": 0, "module": 1}
-SCOPE_WORDS: dict[Scope, str] = {"gpu": "GPU scope", "module": "module scope (GPU and its Grace)"}
 ONE_GPU_PER_MODULE = ("GH200",)
 """Names of modules whose energy counter covers Grace and GPU together; nothing is counted twice there."""
 CELSIUS_OF_GPU = 0
-
-
-class NvmlUnavailable(Exception):
-    """NVML can't be read here; the message is the reason that the result carries."""
 
 
 def list_gpus(library: Any = None) -> list[str]:
     """The names of this node's GPUs.
 
     Raises:
-        NvmlUnavailable: NVML can't be read here.
+        Unread: NVML can't be read here.
     """
     library = library or _load()
     _init(library)
@@ -40,7 +37,7 @@ def list_gpus(library: Any = None) -> list[str]:
         handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
         return [str(library.nvmlDeviceGetName(handle)) for handle in handles]
     except library.NVMLError as error:
-        raise NvmlUnavailable(str(error)) from error
+        raise Unread("no_nvml", str(error)) from error
     finally:
         library.nvmlShutdown()
 
@@ -66,13 +63,13 @@ class NvmlSource:
         try:
             self._library = self._library or _load()
             _init(self._library)
-        except NvmlUnavailable as why:
-            return Probe(source="nvml", reason=f"no_nvml: {why}")
+        except Unread as why:
+            return Probe(kind="nvml", reason=why.reason)
         try:
             return self._describe()
-        except NvmlUnavailable as why:
+        except Unread as why:
             self.close()
-            return Probe(source="nvml", reason=str(why))
+            return Probe(kind="nvml", reason=why.reason)
 
     def read(self) -> list[MeterReading]:
         """Counter and power of every GPU, in one call for each, stamped with the middle of that call."""
@@ -117,7 +114,7 @@ class NvmlSource:
         library = self._library
         wanted = self._wanted or tuple(str(i) for i in range(self._ask(library.nvmlDeviceGetCount) or 0))
         if not wanted:
-            raise NvmlUnavailable("no_gpu: NVML sees no GPU")
+            raise Unread("no_gpu", "NVML sees no GPU")
         self._wanted = wanted
         self._handles = [self._find(gpu) for gpu in wanted]
         self._scope = self._choose_scope()
@@ -131,14 +128,16 @@ class NvmlSource:
         self._fields = [(FIELD_ENERGY, 0)] if self._counter else []
         self._fields += [(FIELD_POWER_INSTANT, SCOPE_NUMBERS[self._scope])] if instant else []
         if not (self._counter or instant or self._average):
-            raise NvmlUnavailable(f"no_meter: GPU {wanted[0]} has neither an energy counter nor power")
+            raise Unread("no_meter", f"GPU {wanted[0]} has neither an energy counter nor power")
         self._add_spares()
-        words = ["nvml energy counter"] if self._counter else ["nvml"]
-        words += ["instant power"] * instant + ["power averaged over 1 s"] * self._average
         return Probe(
-            source="nvml",
-            says=", ".join([*words, SCOPE_WORDS[self._scope]]),
-            scope=self._scope,
+            kind="nvml",
+            source=PowerSource(
+                meter="nvml",
+                counter=self._counter,
+                power="instant" if instant else "averaged" if self._average else None,
+                scope=self._scope,
+            ),
             meters=tuple((meter, self._uuid(meter) or "unknown") for meter in range(len(self._handles))),
             models=tuple(str(self._ask(library.nvmlDeviceGetName, each)) for each in self._handles),
             driver=self._ask(library.nvmlSystemGetDriverVersion),
@@ -150,7 +149,7 @@ class NvmlSource:
             try:
                 handle = self._find(gpu)
                 alike = self._scope_of(handle) == self._scope
-            except NvmlUnavailable:
+            except Unread:
                 continue
             if alike:
                 self._handles.append(handle)
@@ -160,13 +159,13 @@ class NvmlSource:
         """The handle of a GPU that can be metered."""
         library = self._library
         if gpu.startswith("MIG-"):
-            raise NvmlUnavailable(f"mig: {gpu} is a MIG slice, which has no meter of its own")
+            raise Unread("mig", f"{gpu} is a MIG slice, which has no meter of its own")
         handle = self._handle(gpu)
         if isinstance(handle, str):
-            raise NvmlUnavailable(f"no_gpu: GPU {gpu}: {handle}")
+            raise Unread("no_gpu", f"GPU {gpu}: {handle}")
         mode = self._ask(library.nvmlDeviceGetMigMode, handle)  # GPUs that know no MIG say "not supported"
         if mode and mode[0]:
-            raise NvmlUnavailable(f"mig: GPU {gpu}: MIG is on, and a slice has no meter of its own")
+            raise Unread("mig", f"GPU {gpu}: MIG is on, and a slice has no meter of its own")
         return handle
 
     def _handle(self, gpu: str) -> Any:
@@ -182,11 +181,11 @@ class NvmlSource:
         """The scope of the energy counter, which NVML does not name: told by the GPU and what power it has.
 
         Raises:
-            NvmlUnavailable: a module's reading would be counted for each of its GPUs, or GPUs differ.
+            Unread: a module's reading would be counted for each of its GPUs, or GPUs differ.
         """
         scopes = {self._scope_of(handle) for handle in self._handles}
         if len(scopes) > 1:
-            raise NvmlUnavailable("mixed_scopes: some GPUs are metered alone and others with their module")
+            raise Unread("mixed_scopes", "some GPUs are metered alone and others with their module")
         return scopes.pop()
 
     def _scope_of(self, handle: Any) -> Scope:
@@ -195,8 +194,9 @@ class NvmlSource:
             return "module"
         alone, module = self._instant_w(handle, "gpu"), self._instant_w(handle, "module")
         if alone is None and module is not None:
-            raise NvmlUnavailable(
-                f"shared_module: {name} tells its module's power only; how many GPUs share one is unknown"
+            raise Unread(
+                "shared_module",
+                f"{name} tells its module's power only; how many GPUs share one is unknown",
             )
         return "gpu"
 
@@ -255,11 +255,11 @@ def _init(library: Any) -> None:
     try:
         library.nvmlInit()
     except library.NVMLError as error:
-        raise NvmlUnavailable(f"nvmlInit: {error}") from error
+        raise Unread("no_nvml", f"nvmlInit: {error}") from error
 
 
 def _load() -> Any:
     try:
         return importlib.import_module("pynvml")
     except ImportError:
-        raise NvmlUnavailable("nvidia-ml-py is not installed (pip install 'mtpbench[power]')") from None
+        raise Unread("no_nvml", "nvidia-ml-py is not installed (pip install 'mtpbench[power]')") from None

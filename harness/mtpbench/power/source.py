@@ -5,8 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Scope = Literal["gpu", "module", "grace"]
-"""What a figure covers: one GPU board, a module of Grace and GPU together, or a Grace CPU alone."""
+from mtpbench.records import PowerSource, Reason
+
+UnreadCode = Literal[
+    "no_nvml",
+    "no_gpu",
+    "no_meter",
+    "mig",
+    "shared_module",
+    "mixed_scopes",
+    "no_dcgm",
+    "not_needed",
+    "no_grace",
+    "grace_rails",
+    "grace_in_module",
+    "no_power_source",
+    "no_reading",
+    "no_answer",
+    "node_missing",
+    "gpu_swapped",
+    "mixed_sources",
+    "sampler_failed",
+]
+"""Why power can't be read; docs/validity.md explains each."""
+
+
+class Unread(Exception):
+    """Power can't be read, with the code and a sentence that go into the result."""
+
+    def __init__(self, code: UnreadCode, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.reason = unread(code, detail)
+
+
+def unread(code: UnreadCode, detail: str) -> Reason:
+    """Why power can't be read."""
+    return Reason(code=code, detail=detail)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,22 +48,20 @@ class Probe:
     """What a source is, or why there is none.
 
     Args:
-        source: `nvml`, `dcgm`, `grace` or `simulated`.
-        says: the source in a reader's words, such as `nvml energy counter, instant power, GPU scope`.
-        scope: what its figures cover.
+        kind: which source was looked for.
+        source: what it is and what its figures cover; None where it can't be read.
         meters: what it reads, by its own index: the UUID of a GPU, the rail of a Grace.
         models: by the same index, the GPU's name; empty where the source has none.
         driver: the version of the GPUs' driver, where the source tells it.
-        reason: why it can't be read, as `code: sentence`; None where it can.
+        reason: why it can't be read; None where it can.
     """
 
-    source: str
-    says: str = ""
-    scope: Scope | None = None
+    kind: Literal["nvml", "dcgm", "grace"]
+    source: PowerSource | None = None
     meters: tuple[tuple[int, str], ...] = ()
     models: tuple[str, ...] = ()
     driver: str | None = None
-    reason: str | None = None
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,8 @@ among `READABLE_VERSIONS`)
                   the schedule
     3   2026-11   time blocks of the window; energy by GPU and by role, of Grace, and the integral beside it
     4   2026-11   idle power, what GPUs said of themselves, GPUs at hand that nobody used
+    5   2026-11   sources and reasons as fields: what pins acceptance, what counters and power are read from,
+                  why power or energy is unknown
 """
 
 from mtpbench.records.codec import digest, from_json, to_json
@@ -20,6 +22,7 @@ from mtpbench.records.point import (
     Engine,
     EngineLimits,
     Fault,
+    GoldenTable,
     Load,
     Measurement,
     Model,
@@ -34,11 +37,14 @@ from mtpbench.records.process import Container, Deployment, File, Probe, Process
 from mtpbench.records.raw import (
     Answers,
     CounterSample,
+    CounterSource,
     Evaluation,
     GpuCondition,
     IdlePower,
     IdleState,
     PowerSample,
+    PowerSource,
+    Reason,
     RequestRecord,
     RunFacts,
     SpecCounters,
@@ -50,10 +56,10 @@ from mtpbench.records.result import (
     ClientHealth,
     Distribution,
     Energy,
+    GaugeMean,
     PointResult,
     Provenance,
     Rates,
-    Reason,
     Stalls,
 )
 from mtpbench.records.sweepinfo import Hardware, Reference, ReferenceRow, SweepInfo
@@ -71,6 +77,7 @@ __all__ = [
     "Clock",
     "Container",
     "CounterSample",
+    "CounterSource",
     "Deployment",
     "Distribution",
     "Energy",
@@ -80,6 +87,8 @@ __all__ = [
     "Fault",
     "File",
     "Flags",
+    "GaugeMean",
+    "GoldenTable",
     "GpuCondition",
     "Hardware",
     "IdlePower",
@@ -91,6 +100,7 @@ __all__ = [
     "Point",
     "PointResult",
     "PowerSample",
+    "PowerSource",
     "Probe",
     "Process",
     "Provenance",

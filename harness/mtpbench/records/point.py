@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mtpbench.records.codec import digest, to_json
-from mtpbench.records.types import Clock, Flags, Role, WorkerRole
+from mtpbench.records.types import Clock, Flags, Json, Role, WorkerRole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +78,32 @@ class Topology:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GoldenTable:
+    """A table of published mean acceptance lengths (`data/golden_acceptance.yaml`)."""
+
+    model: str
+    method: str
+    mode: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AcceptancePolicy:
     """How draft tokens are accepted: really (`measured`), or pinned to a golden mean length.
 
-    `length` counts the bonus token (1 … drafts + 1). `rates` are unconditional per-position acceptance
-    rates, non-increasing, one per draft; the embedded engine needs them, real engines take the length.
+    Args:
+        length: mean acceptance length, the bonus token included (1 … drafts + 1).
+        rates: unconditional acceptance rates by position, non-increasing, one per draft; the embedded engine
+            needs them, real engines take the length.
+        pinned_by: what pins acceptance: numbers of the `sweep` file, the `golden` table that it names, or the
+            embedded `engine`, which has nothing to measure and draws from a table. None where it is measured.
+        table: the golden table, where one pins.
     """
 
     mode: Literal["measured", "golden"]
     length: float | None = None
     rates: tuple[float, ...] | None = None
-    source: str | None = None
+    pinned_by: Literal["sweep", "golden", "engine"] | None = None
+    table: GoldenTable | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +188,7 @@ class Engine:
     `flags` and `env` are by worker role, already merged for the topology (without what an arm forces).
     `command` are the words that start a worker in place of the engine's usual ones; None for those.
     `router` names what stands in front of disaggregated workers (`dynamo`, `sglang`, `trtllm`, `simulated`).
+    `simulates` says that its figures come from a model of an engine, not from one.
     """
 
     name: str
@@ -182,6 +198,7 @@ class Engine:
     command: tuple[str, ...] | None = None
     flags: Mapping[str, Flags] = field(default_factory=dict)
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    simulates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,7 +342,7 @@ class Point:
         """
         rate = f"_q{self.load.rate_rps:g}" if self.load.rate_rps is not None else ""
         where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}{rate}_r{self.repeat}"
-        body = to_json(self)
+        body = self._hashed()
         for name in _BESIDE_THE_POINT:
             body["measurement"].pop(name)
         return f"{where}_{digest(body)[:8]}"
@@ -333,17 +350,45 @@ class Point:
     @property
     def deployment_key(self) -> str:
         """Equal for all points that one server start can serve (all but the load, repeat and seed)."""
-        body = to_json(self)
+        body = self._hashed()
         for name in ("concurrency", "repeat", "seed", "load", "measurement"):
             body.pop(name)
         return f"{self.arm.name}_{self.topology.name}_{digest(body)[:8]}"
 
     @property
     def simulated(self) -> bool:
-        """Whether its figures come from a model of an engine: the embedded one, or Dynamo's mocker."""
-        return self.simulation is not None or self.engine.name == "mocker"
+        """Whether its figures come from a model of an engine: the embedded one, or another that simulates."""
+        return self.simulation is not None or self.engine.simulates
 
     @property
     def draft_tokens(self) -> int:
         """Draft tokens per step; 0 is speculation off."""
         return self.arm.speculation.draft_tokens if self.arm.speculation else 0
+
+    def _hashed(self) -> Json:
+        """The JSON that ids are made of: that of schema version 4, so that what was measured before stays so.
+
+        It knew in words what pins acceptance, and nothing of which engines simulate.
+        """
+        body = to_json(self)
+        body["engine"].pop("simulates")
+        if self.arm.speculation is not None:
+            policy = body["arm"]["speculation"]["acceptance"]
+            policy.pop("pinned_by")
+            policy.pop("table")
+            policy["source"] = _pinned_text(self.arm.speculation.acceptance)
+        return body
+
+
+def _pinned_text(policy: AcceptancePolicy) -> str | None:
+    """What pins acceptance, in the words that the hash of a point holds since schema version 1."""
+    table = policy.table
+    golden = "golden" if table is None else f"golden {table.model} {table.method} {table.mode}"
+    match policy.pinned_by:
+        case "sweep":
+            return "the sweep file"
+        case "golden":
+            return golden
+        case "engine":
+            return f"drawn by the embedded engine from {golden}"
+    return None

@@ -7,6 +7,83 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 IdleState = Literal["before_start", "loaded"]
+Scope = Literal["gpu", "module", "grace"]
+"""What a power figure covers: one GPU board, a module of Grace and GPU together, or a Grace CPU alone."""
+
+_SAYS_IT_ALL = ("nothing_ran", "no_answer", "other")
+_SCOPE_TEXT: Mapping[Scope, str] = {"gpu": "GPU scope", "module": "module scope (GPU and its Grace)"}
+_POWER_TEXT = {"instant": "instant power", "averaged": "power averaged over 1 s", "exported": "power"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reason:
+    """Why a figure is unknown, or a point invalid: a stable code of docs/validity.md, and a sentence.
+
+    As text it is `code: detail`, the code alone where there is no detail. Where nobody gave it a code of its
+    own (`nothing_ran`, `no_answer` of a node, `other` of an older schema) it is the detail alone.
+    """
+
+    code: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        if self.code in _SAYS_IT_ALL:
+            return self.detail
+        return f"{self.code}: {self.detail}" if self.detail else self.code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerSource:
+    """What power is read from, and what its figures cover; sources that differ are never added up.
+
+    Args:
+        meter: `nvml`, a `dcgm` exporter, the `grace` rails of hwmon, or the embedded engine (`simulated`).
+        counter: whether it has an energy counter.
+        power: how its power is told: at this `instant`, `averaged` over 1 s, as an exporter tells it
+            (`exported`); None where it has none, or nobody asks.
+        scope: what its figures cover; None where they are simulated.
+        stamped: whether an exporter gives its values times of its own; None where it is none.
+        rail: which rail of a Grace is read; None where it is none.
+    """
+
+    meter: Literal["nvml", "dcgm", "grace", "simulated"]
+    counter: bool = False
+    power: Literal["instant", "averaged", "exported"] | None = None
+    scope: Scope | None = None
+    stamped: bool | None = None
+    rail: Literal["grace", "cpu"] | None = None
+
+    def __str__(self) -> str:
+        if self.meter == "simulated":
+            return "simulated"
+        if self.meter == "grace":
+            return f"{'CPU cores' if self.rail == 'cpu' else 'Grace'} power through hwmon, integral of power"
+        meter = "dcgm exporter" if self.meter == "dcgm" else "nvml"
+        parts = [f"{meter} energy counter" if self.counter else meter]
+        if self.power is not None:
+            parts.append(_POWER_TEXT[self.power])
+        if self.stamped is not None:
+            parts.append("its own timestamps" if self.stamped else "times at which its values moved")
+        # An exporter says nothing of the usual scope.
+        if self.scope is not None and (self.meter, self.scope) != ("dcgm", "gpu"):
+            parts.append(_SCOPE_TEXT[self.scope])
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CounterSource:
+    """Where speculation counters come from: the `metrics` pages of an engine's workers, or its own `process`.
+
+    `engine` is None where nobody recorded it.
+    """
+
+    kind: Literal["metrics", "process"]
+    engine: str | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "process":
+            return "embedded engine, in process"
+        return f"{self.engine or 'engine'} /metrics of every decoding worker"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +191,7 @@ class IdlePower:
     state: IdleState
     duration_s: float
     power_w_per_gpu: float | None
-    reason: str | None = None
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,14 +226,15 @@ class RunFacts:
         client_failed: how a process of the load client died, or None.
         cut_off: why the point was ended before its last request (`point_timeout`, `interrupted`, …), or None.
         counter_processes: the processes whose speculation counters make the acceptance.
-        counter_source: where they come from, such as `vllm:spec_decode_*`.
-        power_source: where power comes from, or why there is none.
-        power_reason: why there is no power, or None.
+        counter_source: where they come from; None where nothing was counted.
+        power_source: where power comes from; None where there is none.
+        power_reason: why there is none, or None.
         idle: what the GPUs drew before the servers started and with the model loaded; empty where nobody
             could or would measure it.
         gpus: what they said of themselves while the point ran.
         nodes: the node of every process.
-        grace_reason: why there is no energy of the Grace CPUs, where the meter knows more than its readings.
+        grace_reason: code of why there is no energy of the Grace CPUs, where the meter knows more than its
+            readings.
         answers: what this start answered greedily before its ladder.
         evaluation: what the user's evaluation said of this start, or None where none was asked for.
         notes: anything else a reader should know.
@@ -167,9 +245,9 @@ class RunFacts:
     client_failed: str | None = None
     cut_off: str | None = None
     counter_processes: tuple[str, ...] = ()
-    counter_source: str = "none"
-    power_source: str = "none"
-    power_reason: str | None = None
+    counter_source: CounterSource | None = None
+    power_source: PowerSource | None = None
+    power_reason: Reason | None = None
     idle: tuple[IdlePower, ...] = ()
     gpus: tuple[GpuCondition, ...] = ()
     nodes: Mapping[str, int] = field(default_factory=dict)

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mtpbench.records.raw import Answers, Evaluation, GpuCondition, IdlePower
+from mtpbench.records.raw import (
+    Answers,
+    CounterSource,
+    Evaluation,
+    GpuCondition,
+    IdlePower,
+    PowerSource,
+    Reason,
+)
 from mtpbench.records.types import SCHEMA_VERSION, Clock
 
 
@@ -68,20 +76,53 @@ class Blocks:
     interactivity_tps: tuple[float, ...]
 
 
+AcceptanceGap = Literal[
+    "speculation_off",
+    "off_but_drafting",
+    "no_window",
+    "no_counters",
+    "worker_missing",
+    "worker_vanished",
+    "too_few_samples",
+    "counter_reset",
+    "no_drafts",
+]
+"""Why an acceptance is NULL; docs/validity.md explains each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GaugeMean:
+    """That an acceptance is the mean of a gauge: of how many samples, and whether steps weigh them."""
+
+    samples: int
+    weighted: bool
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Acceptance:
     """What became of the drafts over the window, summed over all decode workers and ranks.
 
     `length` is 1 + accepted / drafts (bonus token included); `rate` is accepted / drafted;
     `per_position` is accepted at position i / drafts. All NULL with a `reason` where unknown or off.
+    `gauge` says that the engine has no counters, and how its gauges were averaged.
     """
 
     length: float | None
     rate: float | None
     per_position: tuple[float, ...] | None
     drafts: float | None
-    source: str
-    reason: str | None = None
+    source: CounterSource | None
+    gauge: GaugeMean | None = None
+    reason: AcceptanceGap | None = None
+
+    @property
+    def source_text(self) -> str:
+        """Where the counters come from, in words; `none` where nothing was counted."""
+        text = "none" if self.source is None else str(self.source)
+        if self.gauge is None:
+            return text
+        weighed = "weighted by verification steps" if self.gauge.weighted else "unweighted"
+        return f"{text}; a gauge, mean of {self.gauge.samples} samples, {weighed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,9 +139,14 @@ class Energy:
         energy_j_by_node: by number of the node that it is on; empty where nobody recorded that.
         prefill_joules_per_input_token, decode_joules_per_output_token: role energy, where prefill and decode
             have GPUs of their own; each is the energy of that role over the whole window, waiting included.
+        source: what was read; None where nothing was.
+        basis: whether the figures are differences of the energy `counter` or the `integral` of power; None
+            where there are none.
+        cross_checked: whether counter and integral were held against each other; None where there is no
+            counter.
         integral_j: the integral of power over the window, which the counter was held against.
         grace_energy_j: of the Grace CPUs, one rail for each socket.
-        grace_reason: why there is none, or None.
+        grace_reason: code of why there is none, or None.
         unused_gpus: GPUs at hand that no process held; they are in none of the other figures.
         unused_energy_j: what those drew over the window; NULL where there are none, or one was not read well.
     """
@@ -110,8 +156,10 @@ class Energy:
     joules_per_token: float | None
     joules_per_output_token: float | None
     gpus: int
-    source: str
-    reason: str | None = None
+    source: PowerSource | None
+    basis: Literal["counter", "integral"] | None = None
+    cross_checked: bool | None = None
+    reason: Reason | None = None
     joules_per_input_token: float | None = None
     energy_j_by_gpu: Mapping[str, float] = field(default_factory=dict)
     energy_j_by_role: Mapping[str, float] = field(default_factory=dict)
@@ -123,6 +171,17 @@ class Energy:
     grace_reason: str | None = None
     unused_gpus: int = 0
     unused_energy_j: float | None = None
+
+    @property
+    def meter_text(self) -> str:
+        """What was read, in words; `none` where nothing was. It says nothing of this one point."""
+        text = "none" if self.source is None else str(self.source)
+        return f"{text}, integral of power" if self.basis == "integral" else text
+
+    @property
+    def source_text(self) -> str:
+        """What was read, and whether it could be cross-checked."""
+        return f"{self.meter_text}, not cross-checked" if self.cross_checked is False else self.meter_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,14 +258,6 @@ class Stalls:
     share: float
     over_time: tuple[int, ...]
     worst: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reason:
-    """Why a point is invalid: a stable code of `validity.py` and a sentence with the figures."""
-
-    code: str
-    detail: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Written into every stored record; the history stands in the package's docstring."""
-READABLE_VERSIONS = (2, 3, 4)
-"""What the store reads; fields that an older version lacked are NULL."""
+READABLE_VERSIONS = (2, 3, 4, 5)
+"""What the store reads; fields that an older version lacked are NULL (`store/migration.py`)."""
 
 Json = Any
 Role = Literal["router", "prefill", "decode", "aggregated", "sampler", "client"]

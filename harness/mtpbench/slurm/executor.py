@@ -23,6 +23,7 @@ from mtpbench.executors.ports import choose_ports, port_block
 from mtpbench.placeholders import Placement, resolve
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
+from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote.hosts import Host
 from mtpbench.slurm.allocation import Allocation, Node, call_roll, refuse_loopback
@@ -77,7 +78,7 @@ class SlurmSite:
         """Every node with GPUs, its sampler a step there; all GPUs that the job has on it are read."""
         held = held_by_node(deployment)
         if not held:
-            raise ValueError("no_gpu: the deployment holds no GPU")
+            raise Unread("no_gpu", "the deployment holds no GPU")
         nodes = self.roll_call(directory.resolve())
         gpus = self.allocation.gpus_per_node
         return tuple(

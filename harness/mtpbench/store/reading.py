@@ -13,6 +13,7 @@ from mtpbench.chunks import Requests
 from mtpbench.errors import InputError, SchemaError, StoreError
 from mtpbench.records import (
     READABLE_VERSIONS,
+    SCHEMA_VERSION,
     ClientHealth,
     CounterSample,
     Point,
@@ -24,6 +25,7 @@ from mtpbench.records import (
     from_json,
 )
 from mtpbench.store.columns import read_counters, read_packed, read_power
+from mtpbench.store.migration import FIRST_WITH_FIELDS, upgraded
 
 SWEEP_FILE = "sweep.json"
 MEASURE_AGAIN = "Use the version that wrote it, or measure again into another --results folder"
@@ -116,13 +118,13 @@ def read_point(directory: Path) -> StoredPoint:
 def read_raw(directory: Path) -> RawPoint:
     """The raw records of one stored point."""
     raw = read_json(directory / "raw.json")
-    check_schema(raw, directory / "raw.json")
+    version = check_schema(raw, directory / "raw.json")
     return RawPoint(
         requests=read_packed(directory / "requests.parquet"),
         counters=read_counters(directory / "counters.parquet"),
         power=read_power(directory / "power.parquet"),
-        client=decode(ClientHealth, raw.get("client"), directory / "raw.json"),
-        facts=decode(RunFacts, raw.get("facts"), directory / "raw.json"),
+        client=decode(ClientHealth, raw.get("client"), directory / "raw.json", version),
+        facts=decode(RunFacts, raw.get("facts"), directory / "raw.json", version),
     )
 
 
@@ -147,8 +149,8 @@ def read_json(path: Path) -> Any:
 
 def check_schema(
     data: Any, path: Path, versions: Sequence[int] = READABLE_VERSIONS, remedy: str = MEASURE_AGAIN
-) -> None:
-    """Refuse what another schema version wrote, or what says none.
+) -> int:
+    """The schema version that wrote the data; another one than can be read, or none, is refused.
 
     Args:
         data: the file's JSON.
@@ -168,16 +170,17 @@ def check_schema(
             path=path,
             reason=written,
         )
+    return int(version or 0)
 
 
-def decode(kind: type[T], data: Any, path: Path) -> T:
-    """The record in a file's JSON.
+def decode(kind: type[T], data: Any, path: Path, version: int = SCHEMA_VERSION) -> T:
+    """The record in a file's JSON, which a schema version wrote.
 
     Raises:
         StoreError: the file lacks something; says what.
     """
     try:
-        return from_json(kind, data)
+        return from_json(kind, upgraded(kind, data) if version < FIRST_WITH_FIELDS else data)
     except ValueError as error:
         raise StoreError(f"{path}: {error}", path=path, reason=str(error)) from error
 
@@ -203,6 +206,7 @@ def read_record(
         SchemaError, StoreError: as `check_schema` and `read_json` say.
     """
     data = read_json(path)
+    version = SCHEMA_VERSION
     if wrapped or "schema_version" in getattr(kind, "__dataclass_fields__", ()):
-        check_schema(data, path, versions, remedy)
-    return decode(kind, data.get("point") if wrapped else data, path)
+        version = check_schema(data, path, versions, remedy)
+    return decode(kind, data.get("point") if wrapped else data, path, version)

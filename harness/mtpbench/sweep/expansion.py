@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mtpbench import golden, hardware
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines.registry import ENGINES, engine_of
 from mtpbench.errors import InputError, SweepError
 from mtpbench.records import (
     AcceptancePolicy,
@@ -18,6 +18,7 @@ from mtpbench.records import (
     Engine,
     Fault,
     Flags,
+    GoldenTable,
     Hardware,
     Load,
     Measurement,
@@ -105,12 +106,18 @@ def _with_rates(speculation: Speculation) -> Speculation:
     policy = speculation.acceptance
     if policy.rates is not None:
         return speculation
-    lengths = golden.golden_table("deepseek-v4-pro", "mtp", "thinking_on")
+    table = GoldenTable(model="deepseek-v4-pro", method="mtp", mode="thinking_on")
+    lengths = golden.golden_table(table)
     if policy.length is not None:
         lengths = {**lengths, speculation.draft_tokens: policy.length}
     rates = golden.golden_rates(lengths, speculation.draft_tokens)
-    source = policy.source or "drawn by the embedded engine from golden deepseek-v4-pro mtp thinking_on"
-    drawn = AcceptancePolicy(mode="golden", length=1 + sum(rates), rates=rates, source=source)
+    drawn = AcceptancePolicy(
+        mode="golden",
+        length=1 + sum(rates),
+        rates=rates,
+        pinned_by=policy.pinned_by or "engine",
+        table=policy.table if policy.pinned_by else table,
+    )
     return dataclasses.replace(speculation, acceptance=drawn)
 
 
@@ -223,23 +230,26 @@ def _policy(spec: ArmSpec, drafts: int) -> AcceptancePolicy:
         return AcceptancePolicy(mode="measured")
     assert not isinstance(wanted, str)
     if wanted.golden is not None:
-        table = golden.golden_table(wanted.model, "mtp", wanted.golden)
-        length = golden.golden_length(wanted.model, "mtp", wanted.golden, drafts)
-        source = f"golden {wanted.model} mtp {wanted.golden}"
+        table = GoldenTable(model=wanted.model, method="mtp", mode=wanted.golden)
+        lengths = golden.golden_table(table)
         return AcceptancePolicy(
-            mode="golden", length=length, rates=golden.golden_rates(table, drafts), source=source
+            mode="golden",
+            length=golden.golden_length(table, drafts),
+            rates=golden.golden_rates(lengths, drafts),
+            pinned_by="golden",
+            table=table,
         )
     if wanted.rates is not None:
         rates = tuple(wanted.rates)
         if len(rates) != drafts or list(rates) != sorted(rates, reverse=True):
             raise InputError(f"`rates` needs {drafts} non-increasing numbers, one per draft token")
-        return AcceptancePolicy(mode="golden", length=1 + sum(rates), rates=rates, source="the sweep file")
+        return AcceptancePolicy(mode="golden", length=1 + sum(rates), rates=rates, pinned_by="sweep")
     assert wanted.length is not None
     if wanted.length > drafts + 1:
         raise InputError(
             f"an acceptance length of {wanted.length} needs 1 … {drafts + 1} with {drafts} drafts"
         )
-    return AcceptancePolicy(mode="golden", length=wanted.length, source="the sweep file")
+    return AcceptancePolicy(mode="golden", length=wanted.length, pinned_by="sweep")
 
 
 def _engine(spec: SweepFile, topology: Topology) -> Engine:
@@ -251,6 +261,7 @@ def _engine(spec: SweepFile, topology: Topology) -> Engine:
         command=tuple(spec.engine.command) if spec.engine.command else None,
         flags=_layered(spec.engine.flags, topology),
         env=cast(Mapping[str, Mapping[str, str]], _layered(spec.engine.env, topology)),
+        simulates=ENGINES[spec.engine.name].SIMULATED,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from measured import SIMULATED_POWER
 from mtpbench.power.dcgm import DcgmSource, readings
 from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import head_line, parse, samples, tick_line
@@ -68,7 +69,7 @@ class Exporter:
 def test_only_what_is_new_is_a_reading() -> None:
     source = DcgmSource("http://x", ("0", "GPU-bbbb"), Exporter(page(1), page(1), page(1), page(2), page(2)))
     probe = source.probe()
-    assert probe.says == "dcgm exporter energy counter, power, times at which its values moved"
+    assert str(probe.source) == "dcgm exporter energy counter, power, times at which its values moved"
     assert probe.meters == ((0, "GPU-aaaa"), (1, "GPU-bbbb"))
     assert [len(source.read()) for _ in range(4)] == [2, 0, 2, 0]
     assert [s.uuid for s in source.states()] == ["GPU-aaaa", "GPU-bbbb"]
@@ -76,7 +77,7 @@ def test_only_what_is_new_is_a_reading() -> None:
 
 def test_a_new_time_is_new_though_nothing_moved() -> None:
     source = DcgmSource("http://x", (), Exporter(*(page(1, stamp_ms=t) for t in (1000, 1000, 2000, 2000))))
-    assert source.probe().says.endswith("its own timestamps")
+    assert source.probe().source.stamped
     assert [len(source.read()) for _ in range(3)] == [2, 2, 0]
 
 
@@ -91,10 +92,10 @@ def test_a_gpu_that_is_gone_is_a_failed_read_and_a_silent_exporter_none() -> Non
 
 
 def test_an_exporter_without_the_gpu_is_refused() -> None:
-    assert DcgmSource("u", ("7",), Exporter(page(1))).probe().reason == "no_gpu: u does not show GPU 7"
+    assert str(DcgmSource("u", ("7",), Exporter(page(1))).probe().reason) == "no_gpu: u does not show GPU 7"
     refused = DcgmSource("http://127.0.0.1:9/metrics").probe().reason
     assert refused is not None
-    assert refused.startswith("no_dcgm: http://127.0.0.1:9/metrics: ")
+    assert str(refused).startswith("no_dcgm: http://127.0.0.1:9/metrics: ")
 
 
 def energy(every_s: float, frozen_at_s: float = 1e9, *, timed: bool = False):
@@ -118,7 +119,7 @@ def energy(every_s: float, frozen_at_s: float = 1e9, *, timed: bool = False):
         if found := source.read():
             text += tick_line(50 + now, 1000 + now, "gpu", found)
     found = samples(parse(text), 50.0, {0: "decode-0", 1: "decode-0"})
-    return measure_energy(found, Window(start_s=2.0, end_s=10.0), 2, 9.0, 5.0, "dcgm")
+    return measure_energy(found, Window(start_s=2.0, end_s=10.0), 2, 9.0, 5.0, SIMULATED_POWER)
 
 
 @pytest.mark.parametrize("timed", [False, True])
@@ -128,9 +129,9 @@ def test_an_exporter_that_collects_every_second_can_be_used(timed: bool) -> None
 
 @pytest.mark.parametrize("timed", [False, True])
 def test_a_frozen_exporter_and_its_default_interval_do_not_pass(timed: bool) -> None:
-    assert energy(1.0, frozen_at_s=5.0, timed=timed).reason == "power_not_covered"
-    assert energy(30.0, timed=timed).reason == "power_not_covered"
-    assert energy(4.0, timed=timed).reason == "power_gap"
+    assert energy(1.0, frozen_at_s=5.0, timed=timed).reason.code == "power_not_covered"
+    assert energy(30.0, timed=timed).reason.code == "power_not_covered"
+    assert energy(4.0, timed=timed).reason.code == "power_gap"
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_the_sampler_reads_an_exporter_where_nvml_is_not_there(
     assert process.stdout.readline() == b'{"ready": true}\n'
     process.communicate(timeout=20)
     log = parse((tmp_path / "log").read_text())
-    assert [(p.source, p.reason and p.reason.split(":")[0]) for p in log.probes] == [
+    assert [(p.kind, p.reason and p.reason.code) for p in log.probes] == [
         ("nvml", "no_gpu"),
         ("dcgm", None),
         ("grace", "no_grace"),
@@ -173,7 +174,7 @@ def test_two_sources_of_one_gpu_are_never_read_together(exporter_url: str, start
     assert process.stdout.readline() == b'{"ready": true}\n'
     process.communicate(timeout=20)
     log = parse((tmp_path / "log").read_text())
-    assert [(p.source, p.reason) for p in log.probes][:2] == [
+    assert [(p.kind, p.reason and str(p.reason)) for p in log.probes][:2] == [
         ("nvml", None),
         ("dcgm", "not_needed: NVML reads these GPUs"),
     ]
@@ -182,8 +183,8 @@ def test_two_sources_of_one_gpu_are_never_read_together(exporter_url: str, start
 def test_a_grace_hopper_module_is_one_meter_whatever_reads_it() -> None:
     text = page(5.0).replace("NVIDIA H200", "NVIDIA GH200 480GB")
     probe = DcgmSource("http://x", ("0",), Exporter(text)).probe()
-    assert probe.scope == "module"
-    assert probe.says.endswith("module scope (GPU and its Grace)")
+    assert probe.source.scope == "module"
+    assert str(probe.source).endswith("module scope (GPU and its Grace)")
     assert probe.models == ("NVIDIA GH200 480GB",)
     mixed = page(5.0).replace(
         'gpu="0",UUID="GPU-aaaa",device="nvidia0",modelName="NVIDIA H200"',

@@ -29,7 +29,10 @@ def test_one_rail_for_each_socket_is_read(tmp_path: Path) -> None:
     )
     source = GraceSource(tmp_path)
     probe = source.probe()
-    assert (probe.says, probe.scope) == ("Grace power through hwmon, integral of power", "grace")
+    assert (str(probe.source), probe.source.scope) == (
+        "Grace power through hwmon, integral of power",
+        "grace",
+    )
     assert [(r.meter, r.power_w, r.energy_j) for r in source.read()] == [(0, 150.0, None), (1, 160.5, None)]
     (tmp_path / "hwmon1" / "device" / "power1_average").unlink()
     assert [r.power_w for r in source.read()] == [None, 160.5]
@@ -43,20 +46,23 @@ def test_some_firmware_says_input_power(tmp_path: Path, label: str) -> None:
 
 def test_the_cores_alone_serve_where_no_socket_has_more_and_say_so(tmp_path: Path) -> None:
     lay(tmp_path, ("CPU Power Socket 0", "100000000"))
-    assert GraceSource(tmp_path).probe().says == "CPU cores power through hwmon, integral of power"
+    assert str(GraceSource(tmp_path).probe().source) == "CPU cores power through hwmon, integral of power"
 
 
 def test_rails_of_different_kinds_are_not_mixed(tmp_path: Path) -> None:
     lay(tmp_path, ("CPU Power Socket 0", "100000000"), ("Grace Power Socket 1", "150000000"))
     reason = GraceSource(tmp_path).probe().reason
-    assert reason == "grace_rails: no rail is there for every socket (cpu 0, grace 1)"
+    assert str(reason) == "grace_rails: no rail is there for every socket (cpu 0, grace 1)"
 
 
 def test_the_rail_of_a_module_holds_the_gpu_and_is_not_taken(tmp_path: Path) -> None:
     lay(tmp_path, ("Module Power Socket 0", "900000000"), ("Other thing", "5"))
-    assert GraceSource(tmp_path).probe().reason == "grace_rails: no rail is there for every socket (module 0)"
     assert (
-        GraceSource(tmp_path / "none").probe().reason
+        str(GraceSource(tmp_path).probe().reason)
+        == "grace_rails: no rail is there for every socket (module 0)"
+    )
+    assert (
+        str(GraceSource(tmp_path / "none").probe().reason)
         == f"no_grace: no Grace power rail under {tmp_path}/none"
     )
 
@@ -79,5 +85,5 @@ def test_the_sampler_reads_grace_beside_the_gpus(start_sampler, tmp_path: Path) 
 
 def test_grace_is_not_counted_again_beside_a_module(start_sampler, tmp_path: Path) -> None:
     log = run(start_sampler, tmp_path, "name GH200 gpus 1")
-    assert log.probes[1].reason == "grace_in_module: the GPUs' counter covers their Grace already"
+    assert str(log.probes[1].reason) == "grace_in_module: the GPUs' counter covers their Grace already"
     assert {tick.kind for tick in log.ticks} == {"gpu"}

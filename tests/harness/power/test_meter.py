@@ -24,6 +24,7 @@ from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import parse
 from mtpbench.power.meter import Meter, MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
+from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Process, Simulation
 from mtpbench.remote import helper
 from mtpbench.remote.hosts import Host
@@ -73,7 +74,7 @@ def pid_of(meter: Meter) -> int:
 
 async def test_a_point_is_metered_from_begin_to_end(on_standin: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async with await local_meter(tmp_path) as meter:
-        assert (meter.source, meter.reason) == ("nvml energy counter, instant power, GPU scope", None)
+        assert (str(meter.source), meter.reason) == ("nvml energy counter, instant power, GPU scope", None)
         await asyncio.sleep(0.3)
         await meter.begin()
         origin = time.perf_counter()
@@ -127,13 +128,13 @@ async def test_nobody_rests_where_nothing_can_be_read(
         (idle,) = await meter.rest("before_start", 60.0)
         assert (idle.power_w_per_gpu, idle.reason) == (None, meter.reason)
         assert time.monotonic() - began < 30
-    assert (meter.source, meter.reason) == ("none", "no_nvml: nvmlInit: NVML Shared Library Not Found")
+    assert (meter.source, str(meter.reason)) == (None, "no_nvml: nvmlInit: NVML Shared Library Not Found")
 
 
 async def test_the_embedded_engine_is_its_own_source(tmp_path: Path) -> None:
     meter = await meter_at(LocalSite(), TWO, make_point(simulation=Simulation(profile="p")), tmp_path)
     await run(meter)
-    assert (meter.source, meter.reason, meter.samples(0.0)) == ("simulated", None, [])
+    assert (str(meter.source), meter.reason, meter.samples(0.0)) == ("simulated", None, [])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +154,7 @@ async def test_what_can_not_be_metered_says_why_and_no_sampler_stays(
         assert meter._samplers == []
         await meter.begin()
         await meter.end()
-    assert (meter.source, meter.samples(0.0)) == ("none", [])
+    assert (meter.source, meter.samples(0.0)) == (None, [])
     assert str(meter.reason).startswith(reason)
 
 
@@ -161,7 +162,7 @@ async def test_a_swapped_gpu_takes_the_source_away(on_standin: pytest.MonkeyPatc
     on_standin.setenv("MTPBENCH_FAKE_NVML", "at 600 swap 1")
     meter = await local_meter(tmp_path)
     await run(meter, 1.8)
-    assert meter.source == "none"
+    assert meter.source is None
     assert str(meter.reason).startswith("gpu_swapped: GPU 1")
     assert meter.samples(0.0) == []
 
@@ -191,7 +192,7 @@ async def test_a_sampler_that_can_not_start_is_a_reason(
     gpus = gpus_of_node(0, {0: "decode-0"}, None)
     broken = Host(name="n7", launch=("sh", "-c", "echo no such node >&2; exit 3"))
     async with Meter([MeteredNode(gpus=gpus, host=broken)], tmp_path) as meter:
-        assert meter.reason == "sampler_failed: it died (exit 3): no such node"
+        assert str(meter.reason) == "sampler_failed: it died (exit 3): no such node"
     missing = Host(name="n7", launch=("/nowhere/srun",))
     async with Meter([MeteredNode(gpus=gpus, host=missing)], tmp_path) as meter:
         assert str(meter.reason).startswith("sampler_failed: [Errno 2]")
@@ -231,8 +232,8 @@ async def test_one_dead_node_takes_the_figure_of_all(on_standin: pytest.MonkeyPa
     hosts = {0: Host(name="here"), 1: Host(name="there", launch=("false",))}
     nodes = [MeteredNode(gpus=gpus_of_node(n, held[n], None), host=hosts[n]) for n in held]
     async with Meter(nodes, tmp_path) as meter:
-        assert (meter.source, meter.reason) == (
-            "none",
+        assert (meter.source, str(meter.reason)) == (
+            None,
             "sampler_failed: it died (exit 1): no message (node 1)",
         )
 
@@ -321,9 +322,9 @@ def test_gpus_are_those_that_the_environment_shows(monkeypatch: pytest.MonkeyPat
     assert named() == ("GPU-1234", "GPU-5678")
     for shown in ("4", "", "MIG-1,MIG-2"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-        with pytest.raises(ValueError, match=r"no_gpu: CUDA_VISIBLE_DEVICES=.*2 whole GPUs are needed"):
+        with pytest.raises(Unread, match=r"no_gpu: CUDA_VISIBLE_DEVICES=.*2 whole GPUs are needed"):
             named()
-    with pytest.raises(ValueError, match="holds no GPU"):
+    with pytest.raises(Unread, match="holds no GPU"):
         LocalSite().metered(dataclasses.replace(deployment(("router-0", 0, ()))), tmp_path)
 
 
@@ -404,7 +405,7 @@ async def test_what_takes_half_a_second_to_read_is_of_no_moment(
 ) -> None:
     on_standin.setenv("MTPBENCH_FAKE_NVML", "slow_ms 300")
     async with await local_meter(tmp_path, deployment(("decode-0", 0, (0,)))) as meter:
-        assert meter.reason == "no_reading: GPU 0 told nothing", meter.notes
+        assert str(meter.reason) == "no_reading: GPU 0 told nothing", meter.notes
         assert any(
             note.startswith("power: ") and "took up to 0.6 s and were left out" in note
             for note in meter.notes

@@ -11,7 +11,8 @@ import pytest
 
 from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import PowerLog, identity_fault, parse, samples
-from mtpbench.records import Energy
+from mtpbench.power.source import unread
+from mtpbench.records import Energy, Reason
 from mtpbench.window import Window
 
 WINDOW = Window(start_s=0.3, end_s=2.6)
@@ -89,13 +90,13 @@ def logs(seen: Seen) -> dict[str, PowerLog]:
 def measured(log: PowerLog, gpus: int = 2, window: Window = WINDOW) -> Energy:
     owners = {0: "prefill-0", 1: "decode-0"}
     found = samples(log, log.ticks[0].monotonic_s, owners)
-    return measure_energy(found, window, gpus, 1000.0, 400.0, log.gpu_probe.says, MAX_GAP_S)
+    return measure_energy(found, window, gpus, 1000.0, 400.0, log.gpu_probe.source, MAX_GAP_S)
 
 
 def test_the_counter_of_every_gpu_is_the_energy(logs):
     got = measured(logs["two_gpus"])
     assert got.reason is None
-    assert got.source == "nvml energy counter, instant power, GPU scope"
+    assert got.source_text == "nvml energy counter, instant power, GPU scope"
     assert got.energy_j_by_gpu == {
         "prefill-0/0": pytest.approx(500 * LENGTH_S, rel=0.04),
         "decode-0/1": pytest.approx(600 * LENGTH_S, rel=0.04),
@@ -109,24 +110,24 @@ def test_the_counter_of_every_gpu_is_the_energy(logs):
 
 def test_a_grace_hopper_module_is_one_meter_and_says_so(logs):
     got = measured(logs["gh200"], gpus=1)
-    assert got.source == "nvml energy counter, instant power, module scope (GPU and its Grace)"
+    assert got.source_text == "nvml energy counter, instant power, module scope (GPU and its Grace)"
     assert got.energy_j == pytest.approx(650 * LENGTH_S, rel=0.04)
 
 
 def test_without_instant_power_the_one_second_average_is_held_against_the_counter(logs):
     got = measured(logs["average"])
-    assert (got.source, got.reason) == ("nvml energy counter, power averaged over 1 s, GPU scope", None)
+    assert (got.source_text, got.reason) == ("nvml energy counter, power averaged over 1 s, GPU scope", None)
 
 
 def test_without_a_counter_the_integral_serves_and_says_so(logs):
     got = measured(logs["no_counter"])
-    assert got.source == "nvml, instant power, GPU scope, integral of power"
+    assert got.source_text == "nvml, instant power, GPU scope, integral of power"
     assert got.energy_j == pytest.approx(1100 * LENGTH_S, rel=0.01)
 
 
 def test_without_power_the_counter_is_not_cross_checked_and_says_so(logs):
     got = measured(logs["counter_only"])
-    assert got.source == "nvml energy counter, GPU scope, not cross-checked"
+    assert got.source_text == "nvml energy counter, GPU scope, not cross-checked"
     assert (got.integral_j, got.reason) == (None, None)
 
 
@@ -138,14 +139,15 @@ def test_a_counter_that_is_updated_every_quarter_second_gives_the_same(logs):
 def test_a_fault_makes_the_energy_null_with_its_code(logs, reason):
     got = measured(logs[reason])
     assert (got.energy_j, got.joules_per_output_token, got.energy_j_by_gpu) == (None, None, {})
-    assert got.reason == reason
+    assert got.reason == Reason(code=reason)
 
 
 def test_a_gpu_that_became_another_one_is_found(logs):
     assert identity_fault(logs["two_gpus"]) is None
-    assert identity_fault(logs["gpu_swapped"]) == (
-        "gpu_swapped: GPU 1 was GPU-00000000-0000-0000-0000-000000000001 "
-        "and became GPU-00000000-0000-0000-0001-000000000001"
+    assert identity_fault(logs["gpu_swapped"]) == unread(
+        "gpu_swapped",
+        "GPU 1 was GPU-00000000-0000-0000-0000-000000000001 "
+        "and became GPU-00000000-0000-0000-0001-000000000001",
     )
 
 
@@ -154,7 +156,7 @@ def test_what_can_not_be_metered_is_refused_with_its_code(logs, code):
     log = logs[code]
     assert log.gpu_probe is None
     assert log.ticks == ()
-    assert log.probes[0].reason.startswith(f"{code}: ")
+    assert log.probes[0].reason.code == code
 
 
 def test_what_a_killed_sampler_wrote_stays_and_does_not_pass_for_the_window(seen: Seen):
@@ -162,14 +164,14 @@ def test_what_a_killed_sampler_wrote_stays_and_does_not_pass_for_the_window(seen
     assert log.ended is None
     assert len(log.ticks) > 5
     end_s = seen.killed_s - log.ticks[0].monotonic_s
-    assert measured(log, window=Window(start_s=0.1, end_s=end_s + 0.5)).reason == "power_not_covered"
+    assert measured(log, window=Window(start_s=0.1, end_s=end_s + 0.5)).reason.code == "power_not_covered"
     assert measured(log, window=Window(start_s=0.1, end_s=end_s - 0.2)).reason is None
 
 
 def test_a_sampler_that_hung_leaves_a_gap(seen: Seen):
     log = seen.logs[STOPPED]
     end_s = seen.resumed_s - log.ticks[0].monotonic_s + 0.3
-    assert measured(log, window=Window(start_s=0.1, end_s=end_s)).reason == "power_gap"
+    assert measured(log, window=Window(start_s=0.1, end_s=end_s)).reason.code == "power_gap"
 
 
 def test_the_slow_facts_are_written_down_about_every_second(logs):

@@ -16,10 +16,13 @@ from mtpbench.power.log import (
     states_line,
     tick_line,
 )
-from mtpbench.power.source import MeterReading, MeterState, Probe
+from mtpbench.power.source import MeterReading, MeterState, Probe, unread
+from mtpbench.records import PowerSource
 
-PROBE = Probe(source="nvml", says="nvml", scope="gpu", meters=((0, "GPU-a"),))
-HEAD = head_line([PROBE, Probe(source="grace", reason="no_grace: none")], 0.1)
+PROBE = Probe(
+    kind="nvml", source=PowerSource(meter="nvml", power="instant", scope="gpu"), meters=((0, "GPU-a"),)
+)
+HEAD = head_line([PROBE, Probe(kind="grace", reason=unread("no_grace", "none"))], 0.1)
 
 
 def reading(meter=0, power_w=500.0, energy_j=7.5, unix_s=None):
@@ -52,8 +55,8 @@ def test_a_damaged_line_costs_itself_only_and_is_counted():
     assert (len(log.ticks), log.damaged) == (2, 1)
     with pytest.raises(ValueError, match="line 1 of the power log"):
         parse("nonsense\n" + good)
-    with pytest.raises(ValueError, match=r"line 1 .*format 99 where 1 is known"):
-        parse(HEAD.replace('"format":1', '"format":99'))
+    with pytest.raises(ValueError, match=r"line 1 .*format 99 where 2 is known"):
+        parse(HEAD.replace('"format":2', '"format":99'))
     with pytest.raises(ValueError, match="the power log is empty"):
         parse("")
 

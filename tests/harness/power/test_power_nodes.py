@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +10,8 @@ from mtpbench.power.conditions import conditions, hindrances
 from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import head_line, parse, states_line, tick_line
 from mtpbench.power.nodes import NodeLog, gather, gpus_of_node, held_by_node, read_past, readings
-from mtpbench.power.source import MeterReading, MeterState, Probe
-from mtpbench.records import Deployment, GpuCondition, Process
+from mtpbench.power.source import MeterReading, MeterState, Probe, unread
+from mtpbench.records import Deployment, GpuCondition, PowerSource, Process, Reason
 from mtpbench.window import Window
 
 DEPLOYMENT = Deployment(
@@ -28,30 +28,28 @@ DEPLOYMENT = Deployment(
     nodes=2,
 )
 NODES = [gpus_of_node(node, held, None) for node, held in held_by_node(DEPLOYMENT).items()]
-SAYS = "nvml energy counter, instant power, GPU scope"
+SOURCE = PowerSource(meter="nvml", counter=True, power="instant", scope="gpu")
+NO_GRACE = Probe(kind="grace", reason=unread("no_grace", "none"))
 
 
-NO_GRACE = Probe(source="grace", reason="no_grace: none")
-
-
-def rails(label: str) -> Probe:
-    return Probe(source="grace", says=f"{label} power through hwmon", scope="grace", meters=((0, label),))
+def rails(rail: str) -> Probe:
+    source = PowerSource(meter="grace", scope="grace", rail=rail)
+    return Probe(kind="grace", source=source, meters=((0, rail),))
 
 
 def log(
     gpus: int,
     *,
     ahead_s: float = 0.0,
-    says: str = SAYS,
-    reason: str | None = None,
+    source: PowerSource = SOURCE,
+    reason: Reason | None = None,
     uuid: str = "GPU-0",
     grace: Probe = NO_GRACE,
 ):
     """10 s of 500 W for each GPU, stamped by a clock that is ahead."""
     probe = Probe(
-        source="nvml",
-        says=says,
-        scope="gpu",
+        kind="nvml",
+        source=source if reason is None else None,
         meters=tuple((i, f"GPU-{i}") for i in range(gpus)),
         reason=reason,
     )
@@ -81,7 +79,7 @@ def test_the_gpus_of_a_node_are_those_that_it_holds_or_all_that_are_ours_there()
 def test_nodes_are_placed_on_the_clients_clock():
     logs = {0: at(log(2)), 1: at(log(1, ahead_s=3600.0), 3600.0)}
     got, found = gather(NODES, logs), readings(NODES, logs, 1001.0)
-    assert (got.source, got.reason) == (SAYS, None)
+    assert (got.source, got.reason) == (SOURCE, None)
     assert {(s.process, s.gpu) for s in found} == {("prefill-0", 0), ("prefill-0", 1), ("decode-0", 0)}
     energy = measure_energy(found, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, got.source)
     assert energy.energy_j == pytest.approx(3 * 500 * 8)
@@ -89,23 +87,23 @@ def test_nodes_are_placed_on_the_clients_clock():
 
 def test_a_clock_that_was_not_measured_shows_as_uncovered():
     found = readings(NODES, {0: at(log(2)), 1: at(log(1, ahead_s=3600.0))}, 1001.0)
-    energy = measure_energy(found, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, SAYS)
-    assert energy.reason == "power_not_covered"
+    energy = measure_energy(found, Window(start_s=0.0, end_s=8.0), 3, 9.0, 5.0, SOURCE)
+    assert energy.reason.code == "power_not_covered"
 
 
 @pytest.mark.parametrize(
     ("logs", "reason"),
     [
         ({0: log(2)}, "node_missing: the sampler of node 1 left no file"),
-        ({0: log(2), 1: log(1, says="nvml, GPU scope")}, "mixed_sources: nvml energy counter"),
-        ({0: log(2), 1: log(1, reason="mig: GPU 0: MIG is on")}, "mig: GPU 0: MIG is on; no_grace"),
+        ({0: log(2), 1: log(1, source=replace(SOURCE, counter=False))}, "mixed_sources: nvml energy counter"),
+        ({0: log(2), 1: log(1, reason=unread("mig", "GPU 0: MIG is on"))}, "mig: GPU 0: MIG is on (node 1)"),
         ({0: log(2), 1: log(1, uuid="GPU-9")}, "gpu_swapped: GPU 0 was GPU-0 and became GPU-9 (node 1)"),
     ],
 )
 def test_a_part_never_passes_for_the_whole(logs, reason):
     got = gather(NODES, {node: at(made) for node, made in logs.items()})
-    assert got.source == "none"
-    assert got.reason.startswith(reason.removesuffix("; no_grace"))
+    assert got.source is None
+    assert str(got.reason).startswith(reason)
 
 
 def test_conditions_are_the_extremes_and_the_union_of_what_was_said():
@@ -125,7 +123,7 @@ def test_conditions_are_the_extremes_and_the_union_of_what_was_said():
 
 
 def test_the_extremes_of_what_was_said_are_kept():
-    text = head_line([Probe(source="nvml", says=SAYS, scope="gpu", meters=((0, "GPU-0"),)), NO_GRACE], 0.1)
+    text = head_line([Probe(kind="nvml", source=SOURCE, meters=((0, "GPU-0"),)), NO_GRACE], 0.1)
     for heat, cap, mask in ((61, 1000.0, 4), (83, 900.0, 0x40), (70, 1200.0, 0)):
         state = MeterState(meter=0, uuid="GPU-0", temperature_c=heat, limit_w=cap, clock_reasons=mask)
         text += states_line(1.0, 1.0, [state])
@@ -140,13 +138,13 @@ def test_the_extremes_of_what_was_said_are_kept():
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        (rails("Grace"), None),
-        (rails("CPU cores"), "grace_mixed"),
-        (Probe(source="grace", reason="grace_rails: no rail"), "grace_missing"),
+        (rails("grace"), None),
+        (rails("cpu"), "grace_mixed"),
+        (Probe(kind="grace", reason=unread("grace_rails", "no rail")), "grace_missing"),
     ],
 )
 def test_rails_that_not_all_nodes_have_alike_make_no_figure(second, reason):
-    logs = {0: at(log(2, grace=rails("Grace"))), 1: at(log(1, grace=second))}
+    logs = {0: at(log(2, grace=rails("grace"))), 1: at(log(1, grace=second))}
     got = gather(NODES, logs)
     assert (got.reason, got.grace_reason) == (None, reason)
     found = readings(NODES, logs, 1001.0, grace=reason is None)
@@ -157,8 +155,9 @@ def test_rails_that_not_all_nodes_have_alike_make_no_figure(second, reason):
 
 def test_a_source_that_never_said_anything_is_none():
     silent = log(1)
-    quiet = dataclasses.replace(silent, ticks=())
-    assert gather(NODES, {0: at(log(2)), 1: at(quiet)}).reason == "no_reading: GPU 0 told nothing (node 1)"
+    quiet = replace(silent, ticks=())
+    got = gather(NODES, {0: at(log(2)), 1: at(quiet)})
+    assert got.reason == unread("no_reading", "GPU 0 told nothing (node 1)")
 
 
 def test_every_held_gpu_has_to_be_read_past_the_edge():

@@ -50,7 +50,7 @@ async def test_the_gpus_of_every_node_are_metered_by_a_step_there(
     made = deployment(("prefill-0", 0, (0, 1, 2, 3)), ("decode-0", 2, (0, 1)))
     point = make_point()
     async with await meter_at(site, made, point, tmp_path / "start") as meter:
-        assert (meter.source, meter.reason) == ("nvml energy counter, instant power, GPU scope", None)
+        assert (str(meter.source), meter.reason) == ("nvml energy counter, instant power, GPU scope", None)
         await meter.begin()
         origin = time.perf_counter()
         await asyncio.sleep(0.5)
@@ -78,4 +78,4 @@ async def test_a_node_that_does_not_answer_is_why_nothing_is_metered(
 
     monkeypatch.setattr(executor_module, "call_roll", silent)
     meter = await meter_at(site, deployment(("a", 2, (0,))), make_point(), tmp_path)
-    assert meter.reason == "node n2 did not answer the roll call"
+    assert str(meter.reason) == "node n2 did not answer the roll call"
