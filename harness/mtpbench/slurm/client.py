@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -29,7 +29,7 @@ from mtpbench.slurm.listings import (
     parse_scontrol_jobs,
     parse_squeue,
 )
-from mtpbench.slurm.states import JobStatus
+from mtpbench.slurm.states import JobStatus, absent_of, base_of, chosen_of, named
 
 QUERY_TIMEOUT_S = 20.0
 SUBMIT_TIMEOUT_S = 90.0
@@ -73,13 +73,18 @@ class QueryResult:
 class _Completed:
     """How a program ended. `code` is None where it never ended or could not be started."""
 
+    program: str
     code: int | None
-    out: str
-    error: str
+    out: str = ""
+    message: str
 
     @property
     def failed(self) -> bool:
         return self.code != 0
+
+    @property
+    def error(self) -> str:
+        return self.message or f"{self.program} ended with {self.code} and said nothing"
 
 
 class _NoAnswer(Exception):
@@ -170,18 +175,18 @@ class Slurm:
         if not wanted:
             return QueryResult(answer="ok")
         try:
-            statuses = _chosen(self._queue("--me"), names, wanted)
-            for job_id in sorted({_base(job_id) for job_id in _absent(wanted, statuses)}):
-                statuses |= _chosen(self._show(job_id), names, wanted - statuses.keys())
+            statuses = chosen_of(self._queue("--me"), names, wanted)
+            for job_id in sorted({base_of(job_id) for job_id in absent_of(wanted, statuses)}):
+                statuses |= chosen_of(self._show(job_id), names, wanted - statuses.keys())
             self._name_failed_nodes(statuses)
             self._find_places(statuses)
         except _NoAnswer as why:
             return QueryResult(answer="failed", error=str(why))
-        absent = _absent(wanted, statuses)
+        absent = absent_of(wanted, statuses)
         if not absent:
             return QueryResult(answer="ok", statuses=statuses)
-        past, error = self._history("-j", ",".join(sorted({_base(job_id) for job_id in absent})))
-        return QueryResult(answer="ok", statuses={**_chosen(past, names, absent), **statuses}, error=error)
+        past, error = self._history("-j", ",".join(sorted({base_of(job_id) for job_id in absent})))
+        return QueryResult(answer="ok", statuses={**chosen_of(past, names, absent), **statuses}, error=error)
 
     def find_by_name(self, name: str) -> QueryResult:
         """The jobs of this name, whatever their state: after an sbatch whose answer was lost.
@@ -190,16 +195,16 @@ class Slurm:
         in what sbatch sent.
         """
         try:
-            statuses = _named(self._queue("--me"), name)
+            statuses = named(self._queue("--me"), name)
             if not statuses and self._settle_s > 0:
                 time.sleep(self._settle_s)
-                statuses = _named(self._queue("--me"), name)
+                statuses = named(self._queue("--me"), name)
         except _NoAnswer as why:
             return QueryResult(answer="failed", error=str(why))
         if statuses:
             return QueryResult(answer="ok", statuses=statuses)
         past, error = self._history("-S", HISTORY)
-        return QueryResult(answer="ok", statuses=_named(past, name), error=error)
+        return QueryResult(answer="ok", statuses=named(past, name), error=error)
 
     def cancel(self, job_ids: Collection[str], signal: str | None = None) -> str | None:
         """Cancel jobs; one that has ended or never was is no error.
@@ -229,7 +234,9 @@ class Slurm:
         """
         completed = self._call(program, *arguments, timeout_s=timeout_s)
         if completed.failed:
-            ending = "" if completed.code is None else f"{program} ended with {completed.code}: "
+            ending = (
+                f"{program} ended with {completed.code}: " if completed.code and completed.message else ""
+            )
             raise RunError(ending + completed.error)
         return completed.out
 
@@ -247,7 +254,7 @@ class Slurm:
             OSError: it can't be run.
         """
         return subprocess.Popen(
-            argv,
+            (self._find(argv[0]) or argv[0], *argv[1:]),
             env={**self.environment, **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -318,8 +325,7 @@ class Slurm:
         """Run a program to its end, or kill it with all it started when it takes too long."""
         path = self._find(program)
         if path is None:
-            return _Completed(code=None, out="", error=f"no {program} on this machine")
-        limit_s = timeout_s or self._timeout_s
+            return _Completed(program=program, code=None, message=f"no {program} on this machine")
         try:
             process = subprocess.Popen(
                 (path, *arguments),
@@ -330,20 +336,27 @@ class Slurm:
                 start_new_session=True,
             )
         except OSError as why:
-            return _Completed(code=None, out="", error=f"{program} could not be started: {why}")
+            return _Completed(program=program, code=None, message=f"{program} could not be started: {why}")
         with process:
-            try:
-                out, error = process.communicate(timeout=limit_s)
-            except subprocess.TimeoutExpired:
-                _kill(process)
-                return _Completed(code=None, out="", error=f"{program} did not answer within {limit_s:g} s")
-            except BaseException:
-                _kill(process)
-                raise
-        code, message = process.returncode, " ".join(error.decode("utf-8", "replace").split())
-        if code:
-            message = message or f"{program} ended with {code} and said nothing"
-        return _Completed(code=code, out=out.decode("utf-8", "replace"), error=message)
+            return _finish(process, program, timeout_s or self._timeout_s)
+
+
+def _finish(process: subprocess.Popen[bytes], program: str, limit_s: float) -> _Completed:
+    try:
+        out, error = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        late = f"{program} did not answer within {limit_s:g} s"
+        return _Completed(program=program, code=None, message=late)
+    except BaseException:
+        _kill(process)
+        raise
+    return _Completed(
+        program=program,
+        code=process.returncode,
+        out=out.decode("utf-8", "replace"),
+        message=" ".join(error.decode("utf-8", "replace").split()),
+    )
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -366,33 +379,3 @@ def _step_environment(cleaned: Mapping[str, str], job_id: str) -> dict[str, str]
     """What `srun` starts with: nothing of what describes the batch job's own task."""
     kept = {name: value for name, value in cleaned.items() if not name.startswith(("PMI_", "PMIX_"))}
     return {**kept, "SLURM_JOB_ID": job_id, "PYTHONUNBUFFERED": "1"}
-
-
-def _base(job_id: str) -> str:
-    return job_id.partition("_")[0]
-
-
-def _absent(wanted: Iterable[str], statuses: Mapping[str, JobStatus]) -> set[str]:
-    seen = {status.base_id for status in statuses.values()} | statuses.keys()
-    return {job_id for job_id in wanted if job_id not in seen}
-
-
-def _chosen(
-    statuses: Iterable[JobStatus], names: Collection[str], wanted: Collection[str]
-) -> dict[str, JobStatus]:
-    kept_names = set(map(_as_kept, names))
-    return {
-        status.job_id: status
-        for status in statuses
-        if (status.job_id in wanted or status.base_id in wanted)
-        and (not kept_names or _as_kept(status.name) in kept_names)
-    }
-
-
-def _named(statuses: Iterable[JobStatus], name: str) -> dict[str, JobStatus]:
-    return {status.job_id: status for status in statuses if _as_kept(status.name) == _as_kept(name)}
-
-
-def _as_kept(name: str) -> str:
-    """A job's name as the history keeps it: its double quotes are turned into back quotes."""
-    return name.replace('"', "`")

@@ -264,30 +264,36 @@ class SlurmExecutor:
         SIGTERM goes through Slurm. Where its controller does not answer, srun takes SIGINT to the nodes by
         itself, and then a signal that kills whoever does not handle it: what Slurm kills, it kills later.
         """
-        running = [h for h in self._handles if not isinstance(h, SlurmRank)]
+        running = [handle for handle in self._handles if not isinstance(handle, SlurmRank)]
         steps = Steps(self._site.slurm(), self._site.allocation.raw_id)
         names = {handle.step.name for handle in running}
-        alive: tuple[str, ...] | None = ()
-        if any(h.ended() is None for h in running):
-            alive = steps.alive(names)
-        if alive:
-            steps.signal(alive, "TERM")
-            _await(running, STOP_GRACE_S)
-        plan = [(signal.SIGTERM, KILL_GRACE_S), (signal.SIGKILL, KILL_GRACE_S)]
-        if alive is None:
-            plan = [(signal.SIGINT, STOP_GRACE_S), (signal.SIGUSR1, USR1_GRACE_S), *plan]
-        for number, grace_s in plan:
+        for number, grace_s in self._ask_to_end(steps, names, running):
             for handle in running:
                 if handle.ended() is None:
                     handle.signal(number)
             _await(running, grace_s)
         self._end_left_overs(steps, names)
-        for handle in running:
-            self._reaper.forget(handle.group)
         groups = {handle.group for handle in running}
+        for group in groups:
+            self._reaper.forget(group)
         reaper.reap({group for group in groups if reaper.is_alive(group)}, grace_s=0.5)
         self._handles.clear()
         self._reaper.close()
+
+    def _ask_to_end(
+        self, steps: Steps, names: set[str], running: Sequence[SlurmHandle]
+    ) -> tuple[tuple[signal.Signals, float], ...]:
+        """Ask all steps through Slurm to end, and wait; the signals and graces (s) for what is left then."""
+        force = ((signal.SIGTERM, KILL_GRACE_S), (signal.SIGKILL, KILL_GRACE_S))
+        if all(handle.ended() is not None for handle in running):
+            return force
+        alive = steps.alive(names)
+        if alive is None:
+            return (signal.SIGINT, STOP_GRACE_S), (signal.SIGUSR1, USR1_GRACE_S), *force
+        if alive:
+            steps.signal(alive, "TERM")
+            _await(running, STOP_GRACE_S)
+        return force
 
     def _end_left_overs(self, steps: Steps, names: set[str]) -> None:
         """A step whose srun was killed goes on without it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,7 +102,41 @@ class JobStatus:
     @property
     def base_id(self) -> str:
         """The id of the whole array for a task, its own id for any other job."""
-        return self.job_id.partition("_")[0]
+        return base_of(self.job_id)
+
+
+def base_of(job_id: str) -> str:
+    """The id of the whole array for a task's id, any other as it is."""
+    return job_id.partition("_")[0]
+
+
+def absent_of(wanted: Iterable[str], statuses: Mapping[str, JobStatus]) -> set[str]:
+    """The wanted ids of jobs, arrays and tasks that no status is of."""
+    seen = {status.base_id for status in statuses.values()} | statuses.keys()
+    return {job_id for job_id in wanted if job_id not in seen}
+
+
+def chosen_of(
+    statuses: Iterable[JobStatus], names: Collection[str], wanted: Collection[str]
+) -> dict[str, JobStatus]:
+    """By job id, the statuses of wanted ids; of these names only, where there are any."""
+    kept_names = set(map(_as_kept, names))
+    return {
+        status.job_id: status
+        for status in statuses
+        if (status.job_id in wanted or status.base_id in wanted)
+        and (not kept_names or _as_kept(status.name) in kept_names)
+    }
+
+
+def named(statuses: Iterable[JobStatus], name: str) -> dict[str, JobStatus]:
+    """By job id, the statuses of jobs of this name."""
+    return {status.job_id: status for status in statuses if _as_kept(status.name) == _as_kept(name)}
+
+
+def _as_kept(name: str) -> str:
+    """A job's name as the history keeps it: its double quotes are turned into back quotes."""
+    return name.replace('"', "`")
 
 
 def cause(status: JobStatus) -> str | None:

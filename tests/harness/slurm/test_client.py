@@ -288,3 +288,40 @@ def test_the_environment_loses_what_an_enclosing_job_left_there() -> None:
     kept = {"SLURM_CONF": "/c", "PATH": "/bin", "HOME": "/h", "SLURM_JWT": "t"}
     assert clean({**left, **kept}) == kept
     assert not any(name.startswith("SLURM_JOB") for name in Slurm({**os.environ, **left}).environment)
+
+
+# --- steps of a job ---
+
+
+def test_what_a_program_printed_or_why_not(play: Play) -> None:
+    slurm = play(
+        scontrol="echo NodeName=n0", squeue=fails("no such step"), scancel="exit 3", sinfo="sleep 60"
+    )
+    assert slurm.ask("scontrol", "show", "node") == "NodeName=n0\n"
+    with pytest.raises(RunError, match=r"^squeue ended with 1: no such step$"):
+        slurm.ask("squeue", "--steps")
+    with pytest.raises(RunError, match=r"^scancel ended with 3 and said nothing$"):
+        slurm.ask("scancel", "12.0")
+    with pytest.raises(RunError, match=r"sinfo did not answer within 0\.2 s"):
+        slurm.ask("sinfo", timeout_s=0.2)
+    with pytest.raises(RunError, match="no squash on this machine"):
+        slurm.ask("squash")
+
+
+def test_steps_inherit_the_job_and_nothing_of_its_own_task() -> None:
+    outer = {
+        "SLURM_JOB_ID": "9",
+        "SLURM_NTASKS": "4",
+        "SBATCH_GRES": "gpu:8",
+        "PMI_RANK": "0",
+        "PMIX_ID": "x",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "HOME": "/root",
+    }
+    assert Slurm(outer, job_id="12").environment == {
+        "SLURM_JOB_ID": "12",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "HOME": "/root",
+        "PYTHONUNBUFFERED": "1",
+    }
+    assert "SLURM_JOB_ID" not in Slurm(outer).environment
