@@ -11,12 +11,13 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtpbench.records import SweepInfo
 from mtpbench_analysis.agreement import ArmAnswers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEAN = {"mean": True}
 """Marks a field of which the mean over the runs of a recipe is taken."""
@@ -202,6 +203,8 @@ def split_list(name: str, text: str) -> tuple[Any, ...]:
 
 def to_frame(points: Iterable[CurvePoint]) -> pd.DataFrame:
     """One row per point, one column per field; a missing value is None, lists are joined by `; `."""
+    import pandas as pd  # a sixth of the time that a command takes to start, and only this needs it
+
     kinds = field_types()
     rows = []
     for point in points:
