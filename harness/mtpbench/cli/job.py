@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mtpbench.cli.progress import RunView
+from mtpbench.cli.run_view import RunView
 from mtpbench.slurm.job import FAILED_EXIT, JobRun, job_file
 from mtpbench.slurm.journal import Finished
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtpbench import plan as planning
+from mtpbench.cli.options import SweepArgument
 from mtpbench.estimate import START_S
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, known, workers_for
@@ -23,7 +23,7 @@ from mtpbench.sweep.schema import schema_text
 
 
 def plan(
-    sweep: Annotated[Path, typer.Argument(help="a sweep file")],
+    sweep: SweepArgument,
     commands: Annotated[bool, typer.Option(help="show every process's command line")] = True,
 ) -> None:
     """Show a sweep's points, nodes, GPU-hours, dollars, command lines and confounds; starts nothing."""
@@ -136,9 +136,9 @@ def _print_confounds(console: Console, info: SweepInfo) -> None:
 def _print_missing(console: Console, ladders: Sequence[Ladder]) -> None:
     """An engine that is not here is no fault of a plan, which may run elsewhere or in its image."""
     bare = [ladder for ladder in ladders if not any(p.container for p in ladder.deployment.processes)]
-    missing = {said for ladder in bare if (said := missing_program(ladder.deployment))}
-    for said in sorted(said.partition(": ")[2] for said in missing)[:1]:
-        console.print(f"To run it here: {said}", highlight=False, markup=False)
+    texts = {missing.text for ladder in bare if (missing := missing_program(ladder.deployment))}
+    for text in sorted(texts)[:1]:
+        console.print(f"To run it here: {text}", highlight=False, markup=False)
 
 
 def _print_commands(ladders: Sequence[Ladder]) -> None:

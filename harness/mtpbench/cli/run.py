@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -13,32 +12,26 @@ import typer
 from rich.console import Console
 
 from mtpbench import run as running
-from mtpbench.cli.progress import RunView
+from mtpbench.cli.options import (
+    INTERRUPTED,
+    RESULTS,
+    AgainOption,
+    OnlyOption,
+    ResultsOption,
+    SweepArgument,
+    select,
+    site_of,
+)
+from mtpbench.cli.run_view import RunView
 from mtpbench.errors import InputError, RunError, SchemaError, StoreError
-from mtpbench.executors.local import LocalSite
-from mtpbench.executors.ports import choose_port
 from mtpbench.executors.protocol import Site
 from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
-from mtpbench.records import Point
-from mtpbench.slurm.allocation import allocation_here
-from mtpbench.slurm.cluster import load_cluster
-from mtpbench.slurm.executor import SlurmSite
-from mtpbench.slurm.steps import StepOptions
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench.virtual_run import run_virtual
 from mtpbench_analysis.cli import compare_folder, render_results, write_report
 
-RESULTS = Path("results")
-INTERRUPTED = 130
 STOP_PATIENCE_S = 60.0
-
-SweepArgument = Annotated[Path, typer.Argument(help="a sweep file")]
-ResultsOption = Annotated[Path, typer.Option("--results", help="the results folder")]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option("--only", help="only points whose id contains this, or matches it as a pattern; repeatable"),
-]
 
 
 def run(
@@ -47,7 +40,7 @@ def run(
     on_virtual_clock: Annotated[
         bool, typer.Option("--simulate", help="run on the embedded engine's virtual clock instead")
     ] = False,
-    again: Annotated[bool, typer.Option(help="measure points that are valid already again")] = False,
+    again: AgainOption = False,
     executor: Annotated[
         str, typer.Option(help="where servers run: local, or slurm inside an allocation")
     ] = "local",
@@ -60,7 +53,7 @@ def run(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Measure a sweep's missing and invalid points; ends with the comparison table and the report's path."""
-    site = _site(executor, cluster, port)
+    site = site_of(executor, cluster, port)
     loaded = simulate(load_sweep(sweep)) if on_virtual_clock else load_sweep(sweep)
     chosen = select(loaded.points, only or ())
     store = SweepStore(results, loaded.info)
@@ -97,49 +90,6 @@ def recompute(
         typer.echo(
             f"tables and report are of the old results: `mtpbench compare {directory}` reads the new ones"
         )
-
-
-def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> tuple[Point, ...]:
-    """The points whose id contains a pattern or matches it; all if there are no patterns.
-
-    Raises:
-        InputError: a pattern matches nothing; the message shows some ids.
-    """
-    chosen: set[str] = set()
-    for pattern in patterns:
-        hits = {p.id for p in points if _matches(p.id, pattern)}
-        hits = hits or {p.id for p in points if pattern in p.id}
-        if not hits:
-            some = "\n  ".join(p.id for p in points[:5])
-            raise InputError(f"--only {pattern!r} matches no point; ids look like\n  {some}")
-        chosen |= hits
-    return tuple(point for point in points if not patterns or point.id in chosen)
-
-
-def _matches(point_id: str, pattern: str) -> bool:
-    """Whether a pattern fits whole parts of an id: `c1` is not c16, `mtp*c64` goes on to any repeat."""
-    return f"_{pattern}_" in f"_{point_id}_" or any(
-        fnmatchcase(point_id, form) for form in (pattern, f"{pattern}_*")
-    )
-
-
-def _site(executor: str, cluster: str | None, port: int | None) -> Site:
-    """Where servers are to run.
-
-    Raises:
-        InputError: the executor is unknown, or this is no allocation.
-        PortInUse: the port is taken.
-    """
-    if executor == "local":
-        if cluster is not None:
-            raise InputError("--cluster is for --executor slurm; the local executor needs none")
-        if port is not None:
-            choose_port(port)
-        return LocalSite(port)
-    if executor == "slurm":
-        profile = load_cluster(cluster) if cluster is not None else None
-        return SlurmSite(allocation_here(os.environ), StepOptions.of(profile), port)
-    raise InputError(f"unknown executor {executor!r}; known: local, slurm")
 
 
 async def _run_live(plan: running.RunPlan, store: SweepStore, observer: ProgressObserver, site: Site) -> bool:

@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from mtpbench.cli.progress import summary
-from mtpbench.cli.run import RESULTS, ResultsOption, SweepArgument
+from mtpbench.cli.options import RESULTS, ResultsOption, SweepArgument
+from mtpbench.cli.run_view import summary
 from mtpbench.errors import InputError, SchemaError
 from mtpbench.records import Point
 from mtpbench.slurm.client import Slurm

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtpbench.cli.run import RESULTS, OnlyOption, ResultsOption, SweepArgument, select
+from mtpbench.cli.options import RESULTS, AgainOption, OnlyOption, ResultsOption, SweepArgument, select
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
@@ -46,7 +46,7 @@ def submit(
     after: Annotated[
         list[str] | None, typer.Option(help="ids of jobs that must have ended first; repeatable")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="measure valid points again too")] = False,
+    again: AgainOption = False,
     separate: Annotated[
         bool, typer.Option("--separate", help="a job for each deployment instead of arrays")
     ] = False,

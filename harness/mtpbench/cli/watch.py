@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from mtpbench.cli.run import INTERRUPTED, RESULTS, ResultsOption
+from mtpbench.cli.options import INTERRUPTED, RESULTS, ResultsOption
 from mtpbench.cli.watchframe import Frame
 from mtpbench.errors import InputError, SchemaError, StoreError
 from mtpbench.snapshot.reader import SnapshotReader, signature

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from mtpbench.errors import StartError
@@ -87,7 +88,8 @@ class LocalSite:
                 f"{point.hardware}; the local executor has this one. Choose smaller points with --only, or "
                 "play the sweep with --simulate"
             )
-        return missing_program(deployment)
+        missing = missing_program(deployment)
+        return f"{missing.process}: {missing.text}" if missing else None
 
     def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
         """This machine, whatever nodes the deployment thinks of; CUDA_VISIBLE_DEVICES names its GPUs."""
@@ -239,15 +241,29 @@ def last_lines(log: Path, lines: int) -> str:
     return "\n".join(log.read_text("utf-8", "replace").splitlines()[-lines:])
 
 
-def missing_program(deployment: Deployment) -> str | None:
-    """The first program of a deployment that this machine does not have, with how to get it; None if all are.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MissingProgram:
+    """A program that a process of a deployment needs and this machine does not have."""
+
+    process: str
+    program: str
+    hint: str
+
+    @property
+    def text(self) -> str:
+        """What is missing, and how to get it."""
+        return f"{self.program!r} is not installed on this machine; {self.hint}"
+
+
+def missing_program(deployment: Deployment) -> MissingProgram | None:
+    """The first program of a deployment that this machine does not have; None if all are here.
 
     A Python module that is missing shows only when it is started: its log then names it.
     """
     for process in deployment.processes:
         program = process.argv[0]
         if "@{" not in program and shutil.which(program) is None:
-            return f"{process.name}: {program!r} is not installed on this machine; {_hint(process)}"
+            return MissingProgram(process=process.name, program=program, hint=_hint(process))
     return None
 
 
