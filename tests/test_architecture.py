@@ -271,12 +271,12 @@ FLOORS = {
         cli
     """,
     ANALYSIS: """
-        figures interpolate cost agreement frame
+        figures interpolate cost agreement frame document
         curves cells confounds noise twins draws metered ratios reading crossings inverse
         importers traces metric_table
         compare pairing sentences
-        tables details sheets document summary
-        terminal_table latex markdown exports chart terminal page
+        tables details comparison_document summary
+        render chart page
         comparisons regression best report
         cli
     """,

@@ -11,10 +11,9 @@ from mtpbench_analysis.compare import Settings, read_curves
 from mtpbench_analysis.comparisons import Question, settings_for
 from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.crossings import find_leads
-from mtpbench_analysis.curves import Curve, build_curves, relabel
+from mtpbench_analysis.curves import Curve, build_curves, describe_workload, relabel
 from mtpbench_analysis.details import leads_table
-from mtpbench_analysis.document import SIMULATED_BANNER, describe_workload
-from mtpbench_analysis.exports import describe_lead_ratio
+from mtpbench_analysis.document import Document, Table, Text, filled
 from mtpbench_analysis.figures import MISSING, dollars, percent, rate, speed, spread
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.inverse import (
@@ -26,8 +25,7 @@ from mtpbench_analysis.inverse import (
     nearest_misses,
 )
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.sheets import Sheet
-from mtpbench_analysis.tables import Table, mark_simulated
+from mtpbench_analysis.render.csv_json_parquet import describe_lead_ratio
 
 _LISTED = 8
 
@@ -45,7 +43,7 @@ class Asked:
     wanted: Wanted | None = None
 
 
-def answer(points: PointSet, question: Question, asked: Asked) -> tuple[Sheet, ...]:
+def answer(points: PointSet, question: Question, asked: Asked) -> tuple[Document, ...]:
     """One answer for each hardware, model, precision and workload among the points.
 
     Raises:
@@ -63,7 +61,7 @@ def answer(points: PointSet, question: Question, asked: Asked) -> tuple[Sheet, .
     )
 
 
-def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Sheet:
+def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Document:
     readings = read_curves(curves, settings)
     simulated = bool(curves[0].shared("simulated"))
     tables: list[Table] = []
@@ -71,7 +69,7 @@ def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Sheet:
     data: dict[str, Any] = {"curves": [curve.label for curve in curves], "simulated": simulated}
     if asked.max_usd_per_mtok is not None:
         fastest = find_fastest(readings, asked.max_usd_per_mtok)
-        tables.append(_fastest_table(fastest, asked.max_usd_per_mtok, settings.economics, simulated))
+        tables.append(_fastest_table(fastest, asked.max_usd_per_mtok, settings.economics))
         sentences.append(_say_fastest(fastest, asked.max_usd_per_mtok))
         data["fastest"] = [_fastest_data(one) for one in fastest]
     if asked.wanted is not None:
@@ -79,10 +77,10 @@ def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Sheet:
         sentences.append(_say_recipes(curves, recipes, asked.wanted))
         data["recipes"] = [_recipe_data(one, settings.economics) for one in recipes]
         if recipes:
-            tables.append(_recipes_table(recipes, asked.wanted, settings.economics, simulated))
+            tables.append(_recipes_table(recipes, asked.wanted, settings.economics))
     if asked.max_usd_per_mtok is None and asked.wanted is None:
         leads = find_leads(readings)
-        tables.append(leads_table(curves, leads, simulated))
+        tables.append(leads_table(curves, leads))
         data["leads"] = [
             {
                 "low_tps": lead.low_tps,
@@ -93,11 +91,11 @@ def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Sheet:
             }
             for lead in leads
         ]
-    return Sheet(
-        title=("SIMULATED: " if simulated else "") + _describe(curves[0]),
-        banner=SIMULATED_BANNER if simulated else None,
-        tables=tuple(tables),
-        sentences=tuple(sentences),
+    data["sentences"] = sentences
+    return Document(
+        title=_describe(curves[0]),
+        simulated=simulated,
+        blocks=filled(Text(lines=tuple(sentences)), *tables),
         data=data,
     )
 
@@ -106,9 +104,7 @@ def _describe(curve: Curve) -> str:
     return describe_workload(curve, served_by=False) or "hardware and workload not recorded"
 
 
-def _fastest_table(
-    found: Sequence[Fastest], usd: float, economics: Economics | None, simulated: bool
-) -> Table:
+def _fastest_table(found: Sequence[Fastest], usd: float, economics: Economics | None) -> Table:
     rows = []
     for one in found:
         if one.interactivity_tps is None or one.cell is None:
@@ -121,7 +117,7 @@ def _fastest_table(
         where = "its fastest point; the cost would allow more" if one.at_end else f"between {knots}"
         rows.append((one.curve.label, where, value, rate(one.cell.tput_tps_per_gpu)))
     return Table(
-        title=mark_simulated(f"The highest tok/s/user at {dollars(usd)} per million tokens", simulated),
+        title=f"The highest tok/s/user at {dollars(usd)} per million tokens",
         headers=("", "where", "tok/s/user", "tok/s/GPU"),
         rows=tuple(rows),
         caption=_note(economics),
@@ -153,9 +149,7 @@ def _say_fastest(found: Sequence[Fastest], usd: float) -> str:
     return f"{text}."
 
 
-def _recipes_table(
-    recipes: Sequence[Recipe], wanted: Wanted, economics: Economics | None, simulated: bool
-) -> Table:
+def _recipes_table(recipes: Sequence[Recipe], wanted: Wanted, economics: Economics | None) -> Table:
     shown = metrics_in("recipes")
     rows = [
         (
@@ -168,7 +162,7 @@ def _recipes_table(
     ]
     more = f" {len(recipes) - _LISTED} more meet it." if len(recipes) > _LISTED else ""
     return Table(
-        title=mark_simulated(f"Measured recipes with {_say_wanted(wanted)}, the cheapest first", simulated),
+        title=f"Measured recipes with {_say_wanted(wanted)}, the cheapest first",
         headers=("", "recipe", *(metric.label_in("recipes") for metric in shown), "runs"),
         rows=tuple(rows),
         caption=_note(economics) + more,

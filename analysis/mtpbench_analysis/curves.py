@@ -187,6 +187,16 @@ def display_name(arm: str) -> str:
     return "MTP" + arm[3:] if arm.startswith("mtp") else arm
 
 
+def describe_workload(curve: Curve, *, served_by: bool = True) -> str:
+    """The hardware, model and workload of a curve, as far as recorded, and what serves it."""
+    parts = [curve.shared(name) for name in ("hardware", "model", "precision")]
+    if curve.shared("isl") is not None:
+        parts.append(f"ISL {curve.shared('isl')} / OSL {curve.shared('osl')}")
+    if served_by:
+        parts += [curve.shared("engine"), curve.shared("serving")]
+    return ", ".join(str(part) for part in parts if part is not None)
+
+
 def _curve(points: Sequence[CurvePoint], grouping: Grouping) -> Curve:
     recipes: dict[tuple[Any, ...], list[CurvePoint]] = {}
     for i, point in enumerate(points):

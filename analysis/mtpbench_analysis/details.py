@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.crossings import Lead
 from mtpbench_analysis.curves import Curve
+from mtpbench_analysis.document import Table, Texts
 from mtpbench_analysis.figures import (
     MISSING,
     fixed,
@@ -16,7 +17,7 @@ from mtpbench_analysis.figures import (
     times,
 )
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.tables import Table, Texts, mark_simulated, show_bare_ratio, show_knots, show_value
+from mtpbench_analysis.tables import show_bare_ratio, show_knots, show_value
 from mtpbench_analysis.twins import Twins, find_twins
 
 
@@ -35,7 +36,9 @@ def metrics_table(comparison: Comparison) -> Table:
             label = metric.label_in("metrics") if place == 0 else ""
             rows.append((label, comparison.curves[i].label, *texts))
     return Table(
-        title=mark_simulated("Every metric at equal interactivity", comparison.simulated),
+        id="metrics",
+        detail=True,
+        title="Every metric at equal interactivity",
         headers=("", "", *(f"at {target(row.target_tps)}" for row in comparison.rows)),
         rows=tuple(rows),
         caption="Rates are over all GPUs of the deployment. A cost per output (input) token puts the whole "
@@ -46,7 +49,7 @@ def metrics_table(comparison: Comparison) -> Table:
     )
 
 
-def leads_table(curves: Sequence[Curve], leads: Sequence[Lead], simulated: bool) -> Table:
+def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
     """Which curve serves the most tokens per GPU, by range of interactivity."""
     rows = []
     for lead in leads:
@@ -56,7 +59,8 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead], simulated: bool)
         winner = curves[lead.winner].label
         rows.append((where, winner if lead.is_settled else f"{winner}, of what was measured", margin, sure))
     return Table(
-        title=mark_simulated("Who serves the most", simulated),
+        id="leads",
+        title="Who serves the most",
         headers=("tok/s/user", "wins", "over the next best, mid-range", "in so many draws of the noise"),
         rows=tuple(rows),
         caption="Below its slowest point a curve counts with that point, which is faster than asked; how it "
@@ -71,7 +75,8 @@ def twins_table(comparison: Comparison) -> Table | None:
     if not twins:
         return None
     return Table(
-        title=mark_simulated("The same recipe, speculation off and on", comparison.simulated),
+        id="twins",
+        title="The same recipe, speculation off and on",
         headers=("", "recipe", "tok/s/user", "tok/s/GPU", "acceptance length", "gain / acceptance"),
         rows=tuple(_twins(pair) for pair in twins),
         caption="Ratios to the baseline at equal concurrency, not at equal interactivity. Gain / acceptance: "

@@ -137,6 +137,9 @@ class Unused:
     kind: UnusedKind
     arm: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSet:

@@ -1,4 +1,4 @@
-"""Pure: many comparisons on one sheet for each hardware: what each says at its targets, in a row each."""
+"""Pure: many comparisons in one document for each hardware: what each says at its targets, in a row each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import Curve, short
-from mtpbench_analysis.document import SIMULATED_BANNER
+from mtpbench_analysis.document import Document, Table, Text, Texts
 from mtpbench_analysis.figures import target
 from mtpbench_analysis.frame import Unused
-from mtpbench_analysis.sheets import Sheet
-from mtpbench_analysis.tables import Table, Texts, mark_simulated, show_brief, show_ratio
+from mtpbench_analysis.tables import show_brief, show_ratio
 
 _NAMED = ("model", "precision", "engine", "serving")
 _HEADERS = ("workload", "points", "tok/s/user", "tok/s/GPU", "baseline's", "ratio")
@@ -20,12 +19,14 @@ _CAPTION = (
 )
 
 
-def summarize(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> tuple[Sheet, ...]:
-    """One sheet for each hardware, in the order in which it first appears; what is in none comes last."""
+def summarize(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> tuple[Document, ...]:
+    """One document for each hardware, in the order in which it first appears; what is in none comes last."""
     groups: dict[object, list[Comparison]] = {}
     for comparison in comparisons:
         groups.setdefault(comparison.baseline.shared("hardware"), []).append(comparison)
-    sheets = [_sheet(str(hardware or "hardware not recorded"), group) for hardware, group in groups.items()]
+    documents = [
+        _document(str(hardware or "hardware not recorded"), group) for hardware, group in groups.items()
+    ]
     if left_out:
         table = Table(
             title="Not used",
@@ -33,11 +34,11 @@ def summarize(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()
             rows=tuple((item.what, item.reason) for item in left_out),
             text_columns=2,
         )
-        sheets.append(Sheet(title="Not used", banner=None, sentences=(), tables=(table,), data={}))
-    return tuple(sheets)
+        documents.append(Document(title="Not used", simulated=False, blocks=(table,)))
+    return tuple(documents)
 
 
-def _sheet(hardware: str, group: Sequence[Comparison]) -> Sheet:
+def _document(hardware: str, group: Sequence[Comparison]) -> Document:
     simulated = any(comparison.simulated for comparison in group)
     rows: list[Texts] = []
     sections = []
@@ -45,22 +46,16 @@ def _sheet(hardware: str, group: Sequence[Comparison]) -> Sheet:
         for index in range(len(comparison.others)):
             sections.append(len(rows))
             rows += _rows(comparison, index)
-    return Sheet(
-        title=("SIMULATED: " if simulated else "") + hardware,
-        banner=SIMULATED_BANNER if simulated else None,
-        sentences=_sentences(group),
-        tables=(
-            Table(
-                title=mark_simulated(f"{hardware}: at equal interactivity", simulated),
-                headers=_HEADERS,
-                rows=tuple(rows),
-                caption=_CAPTION,
-                sections=tuple(sections),
-                text_columns=2,
-            ),
-        ),
-        data={},
+    table = Table(
+        title=f"{hardware}: at equal interactivity",
+        headers=_HEADERS,
+        rows=tuple(rows),
+        caption=_CAPTION,
+        sections=tuple(sections),
+        text_columns=2,
     )
+    blocks = (Text(lines=_sentences(group)), table)
+    return Document(title=hardware, simulated=simulated, blocks=blocks)
 
 
 def _sentences(group: Sequence[Comparison]) -> tuple[str, ...]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-from mtpbench.records import Reference
 from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.compare import Comparison, Row, read_curves
 from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.figures import MISSING, rate, speed, spread, target, times
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span
@@ -17,31 +16,8 @@ from mtpbench_analysis.metric_table import Metric, metrics_in
 from mtpbench_analysis.ratios import Bound, Ratio
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
-Texts = tuple[str, ...]
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
 UNKNOWN = "unknown"
-
-
-class Caution(str):
-    """A cell's text that a reader must be careful with: no figure, or an invalid one. It may stand out."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """Rows of text under headers. A newline in a cell is a line break where the format has one.
-
-    `sections` are the indices of rows that begin a new section; `text_columns` are the leading columns
-    that are words and not figures.
-    """
-
-    title: str
-    headers: Texts
-    rows: tuple[Texts, ...]
-    caption: str = ""
-    sections: tuple[int, ...] = ()
-    text_columns: int = 1
 
 
 INVALID = Caution("NO")
@@ -63,7 +39,8 @@ def matched_table(comparison: Comparison) -> Table:
             add(metric.label_in("matched"), body)
     add("recipes at the knots", _per_curve(comparison, _recipes))
     return Table(
-        title=mark_simulated("At equal interactivity", comparison.simulated),
+        id="matched",
+        title="At equal interactivity",
         headers=("tok/s/user", "", *(target(row.target_tps) for row in comparison.rows)),
         rows=tuple(rows),
         caption=f"{comparison.constants.label}.{note_reading(comparison)}",
@@ -142,7 +119,8 @@ def points_table(comparison: Comparison) -> Table:
     notes += ["Every point is a single run."] if single else []
     notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
     return Table(
-        title=mark_simulated("All points", comparison.simulated),
+        id="points",
+        title="All points",
         headers=tuple(name for name, _ in kept),
         rows=tuple(zip(*(cells for _, cells in kept), strict=True)),
         caption=" ".join(notes),
@@ -150,8 +128,14 @@ def points_table(comparison: Comparison) -> Table:
     )
 
 
-def reference_table(comparison: Comparison, reference: Reference) -> Table:
-    """One's own throughput beside a published row, with the residual; a cell not reached has no residual."""
+def reference_table(comparison: Comparison) -> Table | None:
+    """One's own throughput beside a published row, with the residual, where the sweep names one.
+
+    A cell that is not reached has no residual.
+    """
+    reference = comparison.settings.reference
+    if reference is None:
+        return None
     rows: list[Texts] = []
     targets = [row.interactivity_tps for row in reference.rows]
     readings = read_curves((*comparison.others, comparison.baseline), comparison.settings)
@@ -167,7 +151,8 @@ def reference_table(comparison: Comparison, reference: Reference) -> Table:
                 (curve.label, target(cell.target_tps), rate(published), show_throughput(cell), residual)
             )
     return Table(
-        title=mark_simulated("Beside the published row", comparison.simulated),
+        id="reference",
+        title="Beside the published row",
         headers=("", "tok/s/user", "published tok/s/GPU", "here", "residual"),
         rows=tuple(rows),
         caption=f"Published: {reference.source}. The page clamps a target outside a curve to its nearest "
@@ -330,8 +315,3 @@ def _target_note(comparison: Comparison) -> str:
         "union": " Targets: quartiles of all interactivities measured, as the sides share none.",
     }
     return notes[comparison.target_rule]
-
-
-def mark_simulated(title: str, simulated: bool) -> str:
-    """A title that says so where anything was simulated."""
-    return f"{title} (SIMULATED)" if simulated else title

@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 
 from mtpbench_analysis.agreement import ArmAnswers, find_agreements, first_difference
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
-from mtpbench_analysis.document import write_document
-from mtpbench_analysis.exports import to_json
 from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.render.csv_json_parquet import to_json
 
 GLM = Path(__file__).resolve().parents[1] / "fixtures" / "glm5_b200_mtp_off_8k1k.csv"
 OFF = ArmAnswers(arm="off", topology="1xTP8", texts=("2, 3, 5", "Tokyo", "return n", "Die"), score=0.8)
@@ -48,14 +48,9 @@ def test_agreement_stands_beside_the_comparison_and_too_little_of_it_is_flagged(
         points = dataclasses.replace(read_source(GLM), answers=(OFF, answers))
         outcome = compare_points(points, Question())
         document = write_document(outcome.comparisons[0])
-        assert said in " ".join(document.answers)
-        assert any("gives other answers" in caveat for caveat in document.caveats) is flagged
+        assert said in " ".join(document.items("answers"))
+        assert any("gives other answers" in caveat for caveat in document.items("caveats")) is flagged
         assert '"agreements": [' in to_json(outcome.comparisons, outcome.left_out)
-    assert (
-        "The evaluation scores Off 0.8 and MTP 0.79."
-        in write_document(
-            compare_points(
-                dataclasses.replace(read_source(GLM), answers=(OFF, same)), Question()
-            ).comparisons[0]
-        ).answers
-    )
+    points = dataclasses.replace(read_source(GLM), answers=(OFF, same))
+    document = write_document(compare_points(points, Question()).comparisons[0])
+    assert "The evaluation scores Off 0.8 and MTP 0.79." in document.items("answers")

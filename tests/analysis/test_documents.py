@@ -16,18 +16,18 @@ from curve_points import INFERENCEX, glm5, make_points, point_set
 from mtpbench_analysis.chart.axes import nice_steps
 from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves import Grouping
-from mtpbench_analysis.document import write_document
-from mtpbench_analysis.exports import SCHEMA_VERSION, to_csv, to_json
 from mtpbench_analysis.figures import dollars, fixed, money, rate
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.markdown import to_markdown
+from mtpbench_analysis.render.csv_json_parquet import SCHEMA_VERSION, to_csv, to_json
+from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.terminal import to_terminal
 from mtpbench_analysis.report import compare_folder, write_report
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.sentences import write_caveats, write_overview, write_sentences
-from mtpbench_analysis.terminal import to_terminal
 from stored_sweep import write_sweep
 
 
@@ -60,7 +60,7 @@ def test_the_published_example_word_for_word() -> None:
 
 
 def test_the_published_example_table() -> None:
-    rows = write_document(example()).matched.rows[:3]
+    rows = write_document(example()).table("matched").rows[:3]
     assert [row[:2] for row in rows] == [("tok/s/GPU", "MTP"), ("", "Off"), ("", "MTP / Off")]
     mtp, off, ratio = ([cell.replace("\n", " ") for cell in row[2:]] for row in rows)
     assert mtp == [
@@ -110,7 +110,7 @@ def test_bounds_stay_bounds_in_words_and_in_the_table() -> None:
         "at least 2.05 times the throughput, at least 51.3% lower cost per token"
         in write_sentences(comparison)[0]
     )
-    assert "≥ 2.05×,\nat least 51.3% lower cost" in write_document(comparison).matched.rows[2]
+    assert "≥ 2.05×,\nat least 51.3% lower cost" in write_document(comparison).table("matched").rows[2]
 
 
 def test_repeats_are_said() -> None:
@@ -137,7 +137,7 @@ def test_the_public_rows_that_never_meet_are_explained_in_a_sentence() -> None:
 
 
 def test_recipes_of_two_topologies_stand_side_by_side_and_are_not_interpolated() -> None:
-    rows = write_document(gb200_rows()).matched.rows
+    rows = write_document(gb200_rows()).table("matched").rows
     assert rows[-1][2] == "conc. 1075, 32P+16D, 48 GPUs\nand conc. 102, 4P+24D, 28 GPUs"
 
 
@@ -175,7 +175,7 @@ def test_simulated_stands_on_every_output(tmp_path: Path) -> None:
         assert text.count("(SIMULATED)") >= 3
     outcome = compare_points(read_source(directory), Question())
     document = write_document(outcome.comparisons[0])
-    assert all("(SIMULATED)" in table.title for table in (document.matched, *document.details))
+    assert all("(SIMULATED)" in document.heading_of(table) for table in document.tables)
     assert all(
         line["simulated"] == "True" for line in csv.DictReader(io.StringIO(to_csv(outcome.comparisons)))
     )
@@ -249,8 +249,7 @@ def test_the_json_holds_every_point_and_every_cell() -> None:
 
 def test_a_published_row_stands_beside_ones_own_with_its_residual(tmp_path: Path) -> None:
     (comparison,) = compare_points(read_source(write_sweep(tmp_path)), Question()).comparisons
-    table = write_document(comparison).reference
-    assert table is not None
+    table = write_document(comparison).table("reference")
     off = next(row for row in table.rows if row[0] == "Off")
     assert off == ("Off", "60", "1,000", "800\nmeasured", "-20.0%")
 

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from curve_points import glm5, make_points, point_set
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.document import write_document
-from mtpbench_analysis.exports import to_csv, to_json, to_parquet
-from mtpbench_analysis.latex import escape, to_latex
 from mtpbench_analysis.pairing import Outcome
+from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json, to_parquet
+from mtpbench_analysis.render.latex import escape, to_latex
 
 OFF = ((10.0, 1000.0), (50.0, 400.0))
 MTP = ((12.0, 900.0), (60.0, 500.0))

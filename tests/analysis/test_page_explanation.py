@@ -12,7 +12,6 @@ from mtpbench_analysis.cost import find_economics, has_constants
 from mtpbench_analysis.curves import Curve
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.markdown import table_to_markdown
 from mtpbench_analysis.page import (
     METHODS,
     Explained,
@@ -23,8 +22,10 @@ from mtpbench_analysis.page import (
     page_table,
     to_records,
     write_differences,
+    write_page_document,
     write_page_sentences,
 )
+from mtpbench_analysis.render.markdown import table_to_markdown
 
 EIGHT = FIXTURES / "dsv4_gb200_off_8k1k.csv"
 
@@ -193,8 +194,9 @@ def test_the_page_targets_are_used_where_none_are_given() -> None:
 
 def test_simulated_points_say_so() -> None:
     explanation = explain(make_points("off", (10, 100), simulated=True), (10,))
-    assert page_table(explanation).title.endswith("(SIMULATED)")
-    assert explanation_table(explanation).title.endswith("(SIMULATED)")
+    document = write_page_document(explanation)
+    assert document.heading.startswith("SIMULATED: ")
+    assert [document.heading_of(table)[-11:] for table in document.tables] == ["(SIMULATED)"] * 2
 
 
 def test_the_page_table_looks_like_the_page() -> None:

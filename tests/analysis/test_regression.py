@@ -20,8 +20,8 @@ from mtpbench_analysis.cli import register
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
-from mtpbench_analysis.regression.layout import to_markdown
-from mtpbench_analysis.regression.report import heading, sentences, title
+from mtpbench_analysis.regression.report import heading, sentences, write_regression
+from mtpbench_analysis.render.markdown import to_markdown
 from stored_sweep import write_sweep
 
 LADDER = (1, 4, 16, 64)
@@ -129,8 +129,8 @@ def test_one_server_start_each_is_not_trusted_to_the_last_percent() -> None:
     assert {f.verdict for f in careful.select("recipe", "tput_tps_per_gpu")} == {"no power"}
     sure = find_regression([old], [new], Criteria(start_noise=0.0))
     assert {f.verdict for f in sure.select("recipe", "tput_tps_per_gpu")} == {"no change"}
-    assert "nothing is allowed for it" in to_markdown(sure)
-    assert "an assumption" in to_markdown(careful)
+    assert "nothing is allowed for it" in to_markdown([write_regression(sure)])
+    assert "an assumption" in to_markdown([write_regression(careful)])
 
 
 def test_single_runs_rest_on_the_scatter_over_the_recipes() -> None:
@@ -157,19 +157,19 @@ def test_a_changed_acceptance_length_is_named_as_the_explanation() -> None:
     found = find_regression(old, new)
     assert any("acceptance length of MTP went from 2.50 to 2.20" in text for text in sentences(found))
     assert not any("acceptance length" in reason for reason in found.gate)
-    assert "lower" in to_markdown(found)
+    assert "lower" in to_markdown([write_regression(found)])
 
 
 def test_the_heading_names_what_differs() -> None:
     old = changed(sweep(1), version="1.2", date="2026-11-17", image="r/x:1", settings=("decode: a 1",))
     new = changed(sweep(2), version="1.3", date="2026-11-24", image="r/x:2", settings=("decode: a 2",))
     found = find_regression([old], [new])
-    assert "version 1.2 → 1.3" in title(found)
-    assert "image x:1 → x:2" in title(found)
-    assert "date 2026-11-17 → 2026-11-24" in title(found)
-    assert "settings (old only decode: a 1; new only decode: a 2)" in title(found)
+    assert "version 1.2 → 1.3" in write_regression(found).heading
+    assert "image x:1 → x:2" in write_regression(found).heading
+    assert "date 2026-11-17 → 2026-11-24" in write_regression(found).heading
+    assert "settings (old only decode: a 1; new only decode: a 2)" in write_regression(found).heading
     assert "Not recorded" not in " ".join(heading(found))
-    assert "Nothing recorded differs" in title(find_regression([sweep(1)], [sweep(2)]))
+    assert "Nothing recorded differs" in write_regression(find_regression([sweep(1)], [sweep(2)])).heading
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_simulated_and_measured_are_never_mixed() -> None:
 
 def test_simulated_sweeps_say_so_everywhere() -> None:
     found = find_regression([changed(sweep(1), simulated=True)], [changed(sweep(2), simulated=True)])
-    text = to_markdown(found)
-    assert title(found).startswith("SIMULATED: ")
+    text = to_markdown([write_regression(found)])
+    assert write_regression(found).heading.startswith("SIMULATED: ")
     assert text.count("(SIMULATED)") == 5
     assert "> **SIMULATED" in text
 

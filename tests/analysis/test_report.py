@@ -25,8 +25,8 @@ from mtpbench_analysis.chart.content import describe_chart
 from mtpbench_analysis.chart.palette import MARKS
 from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_if_possible, compare_points
-from mtpbench_analysis.document import write_document
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report import Alone, compare_folder, describe_provenance, render_page, write_report
@@ -487,7 +487,7 @@ def test_several_comparisons_have_an_overview_and_open_with_the_richest() -> Non
         ("3 / 3", "10 to 30", "2.39×"),
     ]
     for i, one in enumerate(comparisons):
-        assert f'<a href="#c={i}">{write_document(one).title}</a>' in page
+        assert f'<a href="#c={i}">{write_document(one).heading}</a>' in page
     assert '<details class="overview">' not in glm5_page()
 
 

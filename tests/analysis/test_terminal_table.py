@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 from curve_points import INFERENCEX, glm5, make_points, point_set
 from mtpbench.cli import app
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves import Grouping
-from mtpbench_analysis.document import write_document
+from mtpbench_analysis.document import Caution, Table
 from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.render.terminal_table import FittedTable, folded, layout_of
 from mtpbench_analysis.summary import summarize
-from mtpbench_analysis.tables import INVALID, Caution, Table
-from mtpbench_analysis.terminal_table import FittedTable, folded, layout_of
+from mtpbench_analysis.tables import INVALID
 from stored_sweep import write_sweep
 
 WIDTHS = (40, 60, 70, 80, 100, 160)
@@ -63,7 +64,7 @@ def tables() -> list[Table]:
         *compare_points(read_source(INFERENCEX), pooled, public).comparisons,
     )
     documents = [write_document(comparison) for comparison in comparisons]
-    return [table for one in documents for table in (one.matched, *one.details)]
+    return [table for one in documents for table in one.tables]
 
 
 # ----------------------------------------------------------------------------------- what is printed is true
@@ -184,7 +185,7 @@ def test_a_table_of_targets_loses_none_of_them() -> None:
     (comparison,) = compare_points(
         glm5(), Question(targets_tps=(12, 40, 60)), Filter(hardware="b200")
     ).comparisons
-    matched = write_document(comparison).matched
+    matched = write_document(comparison).table("matched")
     for columns in WIDTHS:
         text = rendered(matched, columns)
         assert all(re.search(rf"(?m)^.*\b{target}\b", text) for target in (12, 40, 60))
@@ -244,10 +245,10 @@ def test_tables_mark_what_has_no_figure_and_what_is_invalid_and_nothing_else() -
     question = Question(targets_tps=(40.0, 55.0))
     outcome = compare_points(point_set(*off, *mtp), question)
     document = write_document(outcome.comparisons[0])
-    told = [table for sheet in summarize(outcome.comparisons) for table in sheet.tables]
+    told = [table for one in summarize(outcome.comparisons) for table in one.tables]
     marked = {
         cell.split("\n")[0].partition(":")[0]
-        for table in (document.matched, *document.details, *told)
+        for table in (*document.tables, *told)
         for row in table.rows
         for cell in row
         if isinstance(cell, Caution)

@@ -8,10 +8,10 @@ import json
 
 from curve_points import make_points, point_set
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
 from mtpbench_analysis.cost import find_economics
-from mtpbench_analysis.document import write_document
-from mtpbench_analysis.exports import to_csv, to_json
+from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 
 
 def on_a_cpu() -> Comparison:
@@ -29,7 +29,7 @@ def test_the_label_says_what_is_unknown_and_why() -> None:
 
 
 def test_the_table_says_unknown_where_there_is_a_throughput_and_nothing_where_there_is_none() -> None:
-    table = write_document(on_a_cpu()).matched
+    table = write_document(on_a_cpu()).table("matched")
     rows = {(row[0], row[1]): row[2:] for row in table.rows}
     for metric in ("cost, $/M tok", "tok/s/MW, provisioned", "J/token, provisioned"):
         assert rows[metric, "MTP"] == ("unknown", "–")
@@ -41,7 +41,7 @@ def test_the_ratio_stands_without_a_price() -> None:
     ratio = comparison.rows[0].ratios[0]
     assert ratio.value is not None
     assert abs(ratio.value - 1.5) < 0.01
-    sentence = write_document(comparison).sentences[0]
+    sentence = write_document(comparison).items("words")[0]
     assert "1.50 times the throughput, 33.3% lower cost per token." in sentence
     assert "$" not in sentence
 

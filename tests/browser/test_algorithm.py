@@ -16,9 +16,9 @@ from browser.conftest import OpenPage
 from curve_points import GLM5, INFERENCEX, make_curve, make_points, point_set
 from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, read_curves
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves import Grouping
-from mtpbench_analysis.document import write_document
 from mtpbench_analysis.figures import dollars, fixed, rate, speed, times
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
@@ -222,12 +222,12 @@ def test_table_and_sentences_are_pythons_word_for_word(open_page: OpenPage, sour
         page.wait_for_function(f"!document.querySelector('section[data-index=\"{index}\"]').hidden")
         document = write_document(comparison)
         rows, words = page_texts(page)
-        own = [list(row) for row in document.matched.rows]
+        own = [list(row) for row in document.table("matched").rows]
         assert [[cell.replace("\n", " ") for cell in row[1:]] for row in rows] == [
             [cell.replace("\n", " ") for cell in row[1:]] for row in own
         ]
-        assert words == list(document.sentences)
-        assert page.locator("ul.notes + p").text_content() == document.matched.caption
+        assert words == list(document.items("words"))
+        assert page.locator("ul.notes + p").text_content() == document.table("matched").caption
 
 
 def test_wide_gaps_and_repeats_read_the_same_in_words(open_page: OpenPage) -> None:
@@ -243,9 +243,9 @@ def test_wide_gaps_and_repeats_read_the_same_in_words(open_page: OpenPage) -> No
         document = write_document(comparison)
         rows, words = page_texts(page)
         assert [[cell.replace("\n", " ") for cell in row[1:]] for row in rows] == [
-            [cell.replace("\n", " ") for cell in row[1:]] for row in document.matched.rows
+            [cell.replace("\n", " ") for cell in row[1:]] for row in document.table("matched").rows
         ]
-        assert words == list(document.sentences)
+        assert words == list(document.items("words"))
         told += " ".join(words)
         states |= {
             (explain_no_ratio(ratio) or "")[:5] or None for row in comparison.rows for ratio in row.ratios
@@ -270,7 +270,7 @@ def test_bands_and_intervals_are_pythons(open_page: OpenPage) -> None:
     ]
     (comparison,) = compare_points(point_set(*points), Question(targets_tps=(20.0, 30.0))).comparisons
     page = open_page([comparison])
-    own = [list(row) for row in write_document(comparison).matched.rows]
+    own = [list(row) for row in write_document(comparison).table("matched").rows]
     assert [[c.replace("\n", " ") for c in row[1:]] for row in page_texts(page)[0]] == [
         [c.replace("\n", " ") for c in row[1:]] for row in own
     ]

@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page
 from browser.conftest import OpenPage
 from browser.pages import HOSTILE, cell, compared, published, recorded, saved, shapes
 from curve_points import make_points
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
-from mtpbench_analysis.document import write_document
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report import render_page
 from stored_sweep import write_sweep

@@ -10,8 +10,7 @@ from typing import Literal, cast, get_args
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.curves import display_name, short
-from mtpbench_analysis.document import describe_workload
+from mtpbench_analysis.curves import describe_workload, display_name, short
 from mtpbench_analysis.frame import PointSet, Unused
 
 Metric = Literal["total", "output", "input", "cost", "gain"]

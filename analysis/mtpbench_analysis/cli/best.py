@@ -30,12 +30,12 @@ from mtpbench_analysis.cli.options import (
 )
 from mtpbench_analysis.comparisons import Filter, Question, choose
 from mtpbench_analysis.cost import DEFAULT_TIER
+from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.inverse import Wanted
-from mtpbench_analysis.markdown import sheets_to_markdown
-from mtpbench_analysis.sheets import Sheet
-from mtpbench_analysis.terminal import sheets_to_terminal
+from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.terminal import to_terminal
 
 Format = Literal["terminal", "md", "json"]
 
@@ -83,15 +83,15 @@ def best_command(
     )
     kept = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
     points = choose(merge([read_source(path) for path in sources]), kept)
-    sheets = answer(points, question, Asked(max_usd_per_mtok=cost, wanted=wanted))
+    documents = answer(points, question, Asked(max_usd_per_mtok=cost, wanted=wanted))
     writers: Writers = {
-        "terminal": lambda: sheets_to_terminal(sheets),
-        "md": lambda: sheets_to_markdown(sheets),
-        "json": lambda: _to_json(sheets),
+        "terminal": lambda: to_terminal(documents),
+        "md": lambda: to_markdown(documents),
+        "json": lambda: _to_json(documents),
     }
     deliver(writers, output_format, output)
 
 
-def _to_json(sheets: Sequence[Sheet]) -> str:
-    body = [{"title": one.title, **one.data, "sentences": list(one.sentences)} for one in sheets]
+def _to_json(documents: Sequence[Document]) -> str:
+    body = [{"title": document.heading, **document.data} for document in documents]
     return json.dumps({"schema_version": 1, "answers": body}, indent=2, ensure_ascii=False) + "\n"

@@ -34,19 +34,27 @@ from mtpbench_analysis.cli.options import (
     TierOption,
     grouping_of,
 )
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points, explain_page
 from mtpbench_analysis.cost import DEFAULT_TIER
-from mtpbench_analysis.document import Document, list_unused, write_document
-from mtpbench_analysis.exports import flat, lines_to_csv, lines_to_parquet, to_csv, to_json, to_parquet
+from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.latex import sheets_to_latex, to_latex
-from mtpbench_analysis.markdown import sheets_to_markdown, to_markdown
-from mtpbench_analysis.page import METHODS, Explanation, check_method, to_records, to_sheet
+from mtpbench_analysis.page import METHODS, Explanation, check_method, to_records, write_page_document
 from mtpbench_analysis.pairing import Outcome
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
+from mtpbench_analysis.render.csv_json_parquet import (
+    flat,
+    lines_to_csv,
+    lines_to_parquet,
+    to_csv,
+    to_json,
+    to_parquet,
+)
+from mtpbench_analysis.render.latex import to_latex
+from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.terminal import curves_of, to_terminal
 from mtpbench_analysis.summary import summarize
-from mtpbench_analysis.terminal import curves_of, sheets_to_terminal, to_terminal
 
 HONEST = "honest"
 Format = Literal["terminal", "md", "csv", "json", "latex", "parquet"]
@@ -147,7 +155,7 @@ def _texts(outcome: Outcome, full: bool, drawings: Sequence[TerminalCurve]) -> W
     def documents() -> list[Document]:
         return [write_document(comparison) for comparison in outcome.comparisons]
 
-    left_out = list_unused(outcome.left_out)
+    left_out = tuple(map(str, outcome.left_out))
     return {
         "terminal": lambda: to_terminal(documents(), left_out, full=full, curves=drawings),
         "md": lambda: to_markdown(documents(), left_out),
@@ -160,21 +168,21 @@ def _texts(outcome: Outcome, full: bool, drawings: Sequence[TerminalCurve]) -> W
 
 def _summary_texts(outcome: Outcome) -> Writers:
     """The formats for people; programs want the whole, which is a row for each target anyway."""
-    sheets = summarize(outcome.comparisons, outcome.left_out)
+    documents = summarize(outcome.comparisons, outcome.left_out)
     return {
-        "terminal": lambda: sheets_to_terminal(sheets),
-        "md": lambda: sheets_to_markdown(sheets),
-        "latex": lambda: sheets_to_latex(sheets),
+        "terminal": lambda: to_terminal(documents),
+        "md": lambda: to_markdown(documents),
+        "latex": lambda: to_latex(documents),
     }
 
 
 def _page_texts(explanations: Sequence[Explanation]) -> Writers:
-    sheets = [to_sheet(one) for one in explanations]
+    documents = [write_page_document(one) for one in explanations]
     lines = [line for one in explanations for line in to_records(one)]
     return {
-        "terminal": lambda: sheets_to_terminal(sheets),
-        "md": lambda: sheets_to_markdown(sheets),
-        "latex": lambda: sheets_to_latex(sheets),
+        "terminal": lambda: to_terminal(documents),
+        "md": lambda: to_markdown(documents),
+        "latex": lambda: to_latex(documents),
         "csv": lambda: lines_to_csv([flat(line) for line in lines]),
         "json": lambda: (
             json.dumps({"schema_version": 1, "cells": lines}, indent=2, ensure_ascii=False) + "\n"

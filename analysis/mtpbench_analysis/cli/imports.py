@@ -13,7 +13,6 @@ from mtpbench_analysis.cli.delivery import write_text
 from mtpbench_analysis.cli.options import HardwareOption, OutputOption
 from mtpbench_analysis.comparisons import Filter, narrow
 from mtpbench_analysis.curves import build_curves
-from mtpbench_analysis.document import list_unused
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import KINDS, Declared, Reader, read_source, read_sources
 from mtpbench_analysis.importers.documents import join_reasons
@@ -124,7 +123,7 @@ def _summarize(points: PointSet, list_curves: bool) -> str:
     rows = len(points.points) + len(unusable)
     lines = [f"{rows} rows: {_count(len(points.points) - len(invalid))} in {len(curves)} curves"]
     lines[0] += f", {len(invalid)} invalid, {len(unusable)} unusable"
-    lines += [f"  {line}" for line in list_unused([*invalid, *unusable, *notes])]
+    lines += [f"  {line}" for line in map(str, [*invalid, *unusable, *notes])]
     if list_curves:
         lines += [f"  {describe(curve)}: {_count(len(curve.measured))}" for curve in curves]
     return "\n".join(lines)

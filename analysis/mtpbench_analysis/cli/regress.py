@@ -13,8 +13,9 @@ from mtpbench_analysis.cli.delivery import Writers, deliver
 from mtpbench_analysis.cli.options import OutputOption
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
-from mtpbench_analysis.regression.layout import to_markdown, to_terminal
-from mtpbench_analysis.regression.report import to_json
+from mtpbench_analysis.regression.report import to_json, write_regression
+from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.terminal import to_terminal
 
 Format = Literal["terminal", "md", "json"]
 
@@ -54,8 +55,8 @@ def regress_command(
     before, after = ([read_source(path) for path in side] for side in sides)
     regression = find_regression(before, after, criteria)
     writers: Writers = {
-        "terminal": lambda: to_terminal(regression),
-        "md": lambda: to_markdown(regression),
+        "terminal": lambda: to_terminal([write_regression(regression)]),
+        "md": lambda: to_markdown([write_regression(regression)]),
         "json": lambda: to_json(regression),
     }
     deliver(writers, output_format, output)

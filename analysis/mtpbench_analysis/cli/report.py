@@ -32,7 +32,6 @@ from mtpbench_analysis.cli.options import (
 )
 from mtpbench_analysis.comparisons import Filter, Question, choose, compare_if_possible
 from mtpbench_analysis.cost import DEFAULT_TIER
-from mtpbench_analysis.document import list_unused
 from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
@@ -81,7 +80,7 @@ def report_command(
     if found.why_none and not traces:
         # Files of other tools hold nothing to look at beside what a comparison would show.
         raise InputError(f"{', '.join(points.sources)}: {found.why_none}{found.examples}")
-    left_out = list_unused(found.outcome.left_out)
+    left_out = tuple(map(str, found.outcome.left_out))
     chosen = choose(points, kept)
     if kept != Filter():
         traces = narrow_traces(traces, chosen.points)

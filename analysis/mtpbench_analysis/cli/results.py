@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mtpbench_analysis.chart.terminal import asks_for_ascii
+from mtpbench_analysis.render.terminal import curves_of, to_terminal
 from mtpbench_analysis.report import FolderComparison
-from mtpbench_analysis.terminal import curves_of, to_terminal
 
 
 def render_results(compared: FolderComparison) -> RenderableType:

@@ -142,4 +142,4 @@ def join_reasons(unused: Iterable[Unused], most: int = 3) -> str:
     """The first reasons as one text, for an error about a file of which nothing can be used."""
     listed = list(unused)
     more = f"; and {len(listed) - most} more" if len(listed) > most else ""
-    return "; ".join(f"{item.what}: {item.reason}" for item in listed[:most]) + more
+    return "; ".join(map(str, listed[:most])) + more

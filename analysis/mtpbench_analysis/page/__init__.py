@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mtpbench_analysis.page.explain import Explained, Explanation, explain_points
 from mtpbench_analysis.page.method import METHODS, Method, check_method
-from mtpbench_analysis.page.sheet import to_sheet
 from mtpbench_analysis.page.texts import (
     explanation_table,
     page_table,
     to_records,
     write_differences,
+    write_page_document,
     write_page_sentences,
 )
 
@@ -23,7 +23,7 @@ __all__ = [
     "explanation_table",
     "page_table",
     "to_records",
-    "to_sheet",
     "write_differences",
+    "write_page_document",
     "write_page_sentences",
 ]

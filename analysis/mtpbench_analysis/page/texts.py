@@ -6,6 +6,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.curves import build_curves, describe_workload
+from mtpbench_analysis.document import Caution, Document, Table, Text, Texts, filled
 from mtpbench_analysis.figures import MISSING, dollars, fixed, rate, speed, target, times
 from mtpbench_analysis.metric_table import VIEWS, metrics_in
 from mtpbench_analysis.page.explain import Explained, Explanation
@@ -13,7 +15,6 @@ from mtpbench_analysis.page.method import PageCell, claim_cheaper, claim_faster
 from mtpbench_analysis.page.reasons import AGREES
 from mtpbench_analysis.ratios import Ratio
 from mtpbench_analysis.sentences import describe_cost, explain_no_ratio
-from mtpbench_analysis.tables import Caution, Table, Texts
 
 _LABELS = {metric.id: metric.label_in("public_page") for metric in metrics_in("public_page")}
 _LABELS |= {"throughput_claim": "throughput", "cost_claim": "cost"}
@@ -21,6 +22,22 @@ _WHAT = {
     "page-2026-05": "cost and every other metric splined on its own",
     "page": "cost derived from the interpolated throughput, every other metric splined on its own",
 }
+
+
+def write_page_document(explanation: Explanation) -> Document:
+    """The page's table and claims, then each of its numbers beside the honest one and why they differ."""
+    names = " versus ".join(side.label for side in explanation.sides)
+    curves = build_curves(explanation.sides[0].points)
+    where = describe_workload(curves[0], served_by=False) if curves else ""
+    return Document(
+        title=f"{names}, as the public page computes it" + (f": {where}" if where else ""),
+        simulated=explanation.simulated,
+        blocks=filled(
+            Text(lines=write_page_sentences(explanation)),
+            page_table(explanation),
+            explanation_table(explanation),
+        ),
+    )
 
 
 def page_table(explanation: Explanation) -> Table:
@@ -37,7 +54,7 @@ def page_table(explanation: Explanation) -> Table:
         sections.append(len(rows))
         rows += [((_LABELS[metric] if i == 0 else ""), who, *texts) for i, (who, texts) in enumerate(body)]
     return Table(
-        title=_simulated(f"As the page says it ({explanation.method})", explanation),
+        title=f"As the page says it ({explanation.method})",
         headers=("tok/s/user", "", *(target(value) for value in explanation.targets_tps)),
         rows=tuple(rows),
         caption=_caption(explanation),
@@ -63,7 +80,7 @@ def explanation_table(explanation: Explanation) -> Table:
         head = (target(one.target_tps) if new_target else "", _LABELS[one.metric] if new_metric else "")
         rows.append((*head, one.curve, _page_text(one), show_honest(one), _why(one, reasons)))
     return Table(
-        title=_simulated("Where the page and the honest numbers part", explanation),
+        title="Where the page and the honest numbers part",
         headers=("tok/s/user", "metric", "curve", "page", "honest", "why"),
         rows=tuple(rows),
         caption=_caption(explanation),
@@ -213,7 +230,3 @@ def _caption(explanation: Explanation) -> str:
         f"{explanation.method}: all engines, images, serving modes, dates and runs of an arm in one curve, "
         f"targets clamped to its ends, {_WHAT[explanation.method]}.{constants}{targets}"
     )
-
-
-def _simulated(title: str, explanation: Explanation) -> str:
-    return f"{title} (SIMULATED)" if explanation.simulated else title

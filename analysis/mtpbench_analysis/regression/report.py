@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtpbench.records import to_json as record_to_json
-from mtpbench_analysis.document import SIMULATED_BANNER
+from mtpbench_analysis.document import BadNews, Document, GoodNews, List, Table, Text, Texts, filled
 from mtpbench_analysis.figures import MISSING, fixed, percent
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.regression.estimates import Basis
 from mtpbench_analysis.regression.verdicts import Finding, Level, Regression
-from mtpbench_analysis.tables import Table, Texts
 
 SCHEMA_VERSION = 1
 """History of the JSON: 1 is the first version."""
 
 _LEVELS: dict[Level, str] = {"all": "all", "arm": "arms", "recipe": "recipes"}
+_TONES: dict[str, type[str]] = {"slower": BadNews, "faster": GoodNews, "no change": GoodNews}
+_LISTED = 12
+"""So many recipes are shown in a terminal: those where something was found, then the first of the others."""
 _BASES: dict[Basis, str] = {
     "sweeps": "between sweeps, server starts included",
     "deployments": "between deployments, each with the luck of its server starts",
@@ -26,11 +28,21 @@ _BASES: dict[Basis, str] = {
 }
 
 
-def title(regression: Regression) -> str:
-    """`SIMULATED: Is new slower than old? version 1.2 → 1.3, date 2026-11-17 → 2026-11-24`."""
+def write_regression(regression: Regression) -> Document:
+    """The findings over all, then by arm and by recipe."""
     differences = ", ".join(regression.matched.differences)
-    simulated = "SIMULATED: " if regression.matched.simulated else ""
-    return f"{simulated}Is new slower than old? {differences or 'Nothing recorded differs'}"
+    return Document(
+        title=f"Is new slower than old? {differences or 'Nothing recorded differs'}",
+        simulated=regression.matched.simulated,
+        blocks=filled(
+            Text(lines=heading(regression)),
+            List(id="words", title="In words", items=sentences(regression)),
+            summary_table(regression),
+            List(id="notes", title="What this rests on", items=notes(regression)),
+            *recipe_tables(regression),
+            List(id="left_out", title="Not tested", items=list_left_out(regression.left_out)),
+        ),
+    )
 
 
 def heading(regression: Regression) -> tuple[str, ...]:
@@ -96,7 +108,7 @@ def summary_table(regression: Regression) -> Table:
         found = (*regression.select("all", name), *regression.select("arm", name))
         rows += [(f.title if i == 0 else "", f.of, *_figures(f, _needs(f))) for i, f in enumerate(found)]
     return Table(
-        title=_titled("Overall and by arm", regression),
+        title="Overall and by arm",
         headers=("", "of", "change", "interval", "finds", "needs", "verdict"),
         rows=tuple(rows),
         sections=tuple(sections),
@@ -107,13 +119,19 @@ def summary_table(regression: Regression) -> Table:
 def recipe_tables(regression: Regression) -> tuple[Table, ...]:
     """Every recipe, one table for each metric."""
     return tuple(
-        Table(
-            title=_titled(f"By recipe: {found[0].metric.label_in('regress')}", regression),
-            headers=("recipe", "old", "new", "change", "interval", "finds", "verdict"),
-            rows=tuple((f.of, f.metric.text(f.old), f.metric.text(f.new), *_figures(f)) for f in found),
-        )
+        _recipe_table(found)
         for name in dict.fromkeys(f.metric.id for f in regression.findings)
         if (found := regression.select("recipe", name))
+    )
+
+
+def _recipe_table(found: Sequence[Finding]) -> Table:
+    first = sorted(range(len(found)), key=lambda i: found[i].verdict not in ("slower", "faster"))
+    return Table(
+        title=f"By recipe: {found[0].title}",
+        headers=("recipe", "old", "new", "change", "interval", "finds", "verdict"),
+        rows=tuple((f.of, f.metric.text(f.old), f.metric.text(f.new), *_figures(f)) for f in found),
+        short=tuple(first[:_LISTED]) if len(found) > _LISTED else (),
     )
 
 
@@ -128,14 +146,9 @@ def verdict_text(finding: Finding) -> str:
     return finding.verdict
 
 
-def banner(regression: Regression) -> str | None:
-    """The SIMULATED line, or None."""
-    return SIMULATED_BANNER if regression.matched.simulated else None
-
-
 def list_left_out(left_out: Sequence[Unused]) -> tuple[str, ...]:
     """One line for each thing that was not tested, with its reason."""
-    return tuple(dict.fromkeys(f"{item.what}: {item.reason}" for item in left_out))
+    return tuple(dict.fromkeys(map(str, left_out)))
 
 
 def to_json(regression: Regression) -> str:
@@ -221,7 +234,8 @@ def _explanations(regression: Regression) -> list[str]:
 
 def _figures(finding: Finding, *more: str) -> Texts:
     smallest = MISSING if finding.smallest is None else percent(finding.smallest)
-    return signed(finding.change), _interval(finding), smallest, *more, verdict_text(finding)
+    verdict = _TONES.get(verdict_text(finding), str)(verdict_text(finding))
+    return signed(finding.change), _interval(finding), smallest, *more, verdict
 
 
 def _needs(finding: Finding) -> str:
@@ -247,7 +261,3 @@ def _plain(share: float) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def _titled(text: str, regression: Regression) -> str:
-    return f"{text} (SIMULATED)" if regression.matched.simulated else text

@@ -115,7 +115,7 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
     settings, baseline = comparison.settings, comparison.baseline
     isl, osl = baseline.shared("isl"), baseline.shared("osl")
     return {
-        "title": document.title,
+        "title": document.heading,
         "mark": "SIMULATED" if comparison.simulated else None,
         "kind": "simulated" if comparison.simulated else "measured",
         "facets": {
@@ -131,7 +131,7 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
         ],
         "targets": [row.target_tps for row in comparison.rows],
         "intervals": [_intervals(row) for row in comparison.rows],
-        "caption": _caption(comparison, document),
+        "caption": _caption(comparison),
         "no_constants": None if settings.economics else f"{comparison.constants.label}.",
         "crossings": list(write_crossings(comparison)),
         "crossed": [[equal.number, equal.x, equal.y] for equal in chart.crossings],
@@ -161,9 +161,10 @@ def _economics(comparison: Comparison) -> dict[str, Any] | None:
     }
 
 
-def _caption(comparison: Comparison, document: Document) -> str:
-    """The table's caption; without the constants where they follow the reader's choice of a price."""
-    return note_reading(comparison) if comparison.settings.economics else document.matched.caption
+def _caption(comparison: Comparison) -> str:
+    """The first table's caption; without the constants where they follow the reader's choice of a price."""
+    note = note_reading(comparison)
+    return note if comparison.settings.economics else f"{comparison.constants.label}.{note}"
 
 
 def _curve(reading: Reading, base: Reading, band: Band | None, texts: TextTable) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtpbench.store import replace_file
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import ComparisonOutcome, Question, compare_if_possible
-from mtpbench_analysis.document import Document, list_unused, write_document
-from mtpbench_analysis.exports import to_csv, to_json
+from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.importers.points_csv import write_points
-from mtpbench_analysis.markdown import to_markdown
+from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
+from mtpbench_analysis.render.markdown import to_markdown
 from mtpbench_analysis.report.overview import Alone
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.report.provenance import describe_provenance
@@ -52,7 +53,7 @@ def compare_folder(directory: Path, question: Question | None = None) -> FolderC
         points=points,
         outcome=outcome,
         documents=tuple(map(write_document, outcome.outcome.comparisons)),
-        left_out=tuple(list_unused(outcome.outcome.left_out)),
+        left_out=tuple(map(str, outcome.outcome.left_out)),
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from mtpbench.records import ClientHealth
 from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.document import Table
 from mtpbench_analysis.figures import percent
 from mtpbench_analysis.report.traces import recipe_of
-from mtpbench_analysis.tables import Table
 from mtpbench_analysis.traces.points import PointTrace, SweepTrace
 
 BUSY_CPU_SHARE = 0.8

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from mtpbench_analysis.chart.choice import choose_comparisons
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import Curve, display_name
-from mtpbench_analysis.document import Document
+from mtpbench_analysis.document import Document, Table, mark_simulated
 from mtpbench_analysis.figures import MISSING, rate, seconds, speed, target
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.ratios import Ratio
 from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.tables import INVALID, Table, mark_simulated, show_bare_ratio
+from mtpbench_analysis.tables import INVALID, show_bare_ratio
 
 HEADERS = ("comparison", "knots", "shared tok/s/user", "highest ratio at a target", "at tok/s/user")
 
@@ -53,10 +53,10 @@ def _row(comparison: Comparison, document: Document) -> tuple[str, ...]:
     knots = " / ".join(str(len(curve.front)) for curve in (*comparison.others, comparison.baseline))
     best = _best_ratio(comparison)
     if best is None:
-        return document.title, knots, _shared(comparison), f"{MISSING}, {_reason(comparison)}", MISSING
+        return document.heading, knots, _shared(comparison), f"{MISSING}, {_reason(comparison)}", MISSING
     ratio, place, curve = best
     who = f" ({curve.label})" if len(comparison.others) > 1 else ""
-    return document.title, knots, _shared(comparison), show_bare_ratio(ratio) + who, target(place)
+    return document.heading, knots, _shared(comparison), show_bare_ratio(ratio) + who, target(place)
 
 
 def _best_ratio(comparison: Comparison) -> tuple[Ratio, float, Curve] | None:

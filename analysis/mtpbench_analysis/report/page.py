@@ -20,7 +20,8 @@ from mtpbench_analysis.chart import svg
 from mtpbench_analysis.chart.content import describe_chart
 from mtpbench_analysis.chart.palette import style_sheet
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.document import SIMULATED_BANNER, write_document
+from mtpbench_analysis.comparison_document import write_document
+from mtpbench_analysis.document import SIMULATED_BANNER
 from mtpbench_analysis.report.data import describe_page, to_script_text
 from mtpbench_analysis.report.health import describe_health
 from mtpbench_analysis.report.overview import HEADERS, Alone, find_opening, write_overview_rows

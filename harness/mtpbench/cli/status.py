@@ -22,8 +22,8 @@ from mtpbench.snapshot.reader import SnapshotReader
 from mtpbench.snapshot.snapshot import SeenPoint, Snapshot
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import Sweep, load_sweep, simulate
-from mtpbench_analysis.tables import Table
-from mtpbench_analysis.terminal_table import FittedTable
+from mtpbench_analysis.document import Table
+from mtpbench_analysis.render.terminal_table import FittedTable
 
 FILES_EVERY_S = 2.0
 LOG_LINES = 6

@@ -30,8 +30,8 @@ from mtpbench_analysis.chart.mpl_chart import draw_figure
 from mtpbench_analysis.chart.mpl_style import DIM, PAPER, colour_of, make_figure, marker_of, renderer_of
 from mtpbench_analysis.chart.palette import MARKS
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.document import write_document
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.report.data import describe_page
 from mtpbench_analysis.report.page import page_style

@@ -18,7 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mtpbench_analysis.tables import Caution, Table
+from mtpbench_analysis.document import BadNews, Caution, GoodNews, Table
 
 LEFT_OUT_FIRST = (
     "runs",
@@ -32,6 +32,7 @@ LEFT_OUT_FIRST = (
     "conc.",
 )
 """Headers of columns that a narrow terminal can do without, the least important first; others stay."""
+_STYLES: Mapping[type[str], str] = {Caution: "yellow", GoodNews: "green", BadNews: "bold red"}
 _MANY = 6
 """More columns than this stand closer together."""
 _SIGN = re.compile(r"(?<=[≥≤≈±~]) ")
@@ -127,8 +128,7 @@ class FittedTable:
         return cell
 
     def _style(self, row: int, place: int) -> str:
-        marked = isinstance(self.table.rows[row][place], Caution)
-        return self.styles.get((row, place), "yellow" if marked else "")
+        return self.styles.get((row, place), _STYLES.get(type(self.table.rows[row][place]), ""))
 
     def _records(self, width: int) -> Iterator[Text]:
         """Every row by itself: what it is about, then a line for each column."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtpbench_analysis.document import Document
-from mtpbench_analysis.sheets import Sheet
-from mtpbench_analysis.tables import Table
+from mtpbench_analysis.document import Document, Table, Texts
 
 _PLAIN = {
     "\\": r"\textbackslash{}",
@@ -34,33 +32,32 @@ _PLAIN = {
 _HEAD = "% Needs \\usepackage{booktabs}. Made by mtpbench."
 
 
-def to_latex(documents: Sequence[Document], left_out: Sequence[str] = ()) -> str:
-    """One `table` environment for each comparison; what entered none of them stands as comments.
+def to_latex(documents: Sequence[Document], left_out: Texts = ()) -> str:
+    """A `table` environment for a document's first table, or for each table where none has reservations.
 
     The caption says what the figures rest on, what differs besides speculation and what to be careful about:
-    a table that is cut out of a paper keeps its reservations.
+    a table that is cut out of a paper keeps its reservations. What is in no document stands as comments.
     """
     parts = [_HEAD]
-    parts += [_document(document) for document in documents]
+    for document in documents:
+        if document.reservations is None:
+            parts += [_environment(_caption(document, table), table) for table in document.tables]
+        else:
+            first = document.tables[0]
+            parts.append(_environment(_reserved(document, first, document.reservations), first))
     parts += [f"% Not used: {' '.join(text.split())}" for text in left_out]
     return "\n".join(parts) + "\n"
 
 
-def sheets_to_latex(sheets: Sequence[Sheet]) -> str:
-    """One `table` environment for each table of the sheets."""
-    parts = [_HEAD]
-    for sheet in sheets:
-        for table in sheet.tables:
-            banner = f"{sheet.banner} " if sheet.banner else ""
-            parts.append(_environment(f"{banner}{table.title}. {sheet.title}. {table.caption}", table))
-    return "\n".join(parts) + "\n"
+def _caption(document: Document, table: Table) -> str:
+    banner = f"{document.banner} " if document.banner else ""
+    return f"{banner}{document.heading_of(table)}. {document.heading}. {table.caption}"
 
 
-def _document(document: Document) -> str:
+def _reserved(document: Document, table: Table, reservations: Texts) -> str:
     banner = (document.banner,) if document.banner else ()
-    reservations = (*banner, *document.caveats, *document.differences)
-    caption = [document.title + ".", document.matched.caption, *(_sentence(text) for text in reservations)]
-    return _environment(" ".join(part for part in caption if part), document.matched)
+    told = [_sentence(text) for text in (*banner, *reservations)]
+    return " ".join(part for part in (document.heading + ".", table.caption, *told) if part)
 
 
 def _environment(caption: str, table: Table) -> str:

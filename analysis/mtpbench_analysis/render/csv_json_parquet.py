@@ -21,8 +21,7 @@ from mtpbench_analysis import metered
 from mtpbench_analysis.cells import Cell, Interval
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.crossings import Crossing, Lead
-from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured
-from mtpbench_analysis.document import describe_workload
+from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metered import Span
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in

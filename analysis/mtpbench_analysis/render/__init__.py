@@ -1,0 +1,1 @@
+"""Documents and comparisons in every format: one function each, for every document."""
