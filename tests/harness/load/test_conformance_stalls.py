@@ -55,7 +55,8 @@ def test_a_server_that_streams_for_ever(transport):
     outcome, _ = serve(script, transport=transport, concurrency=1, warmup=0, measured=1, rules=SOON)
     (record,) = outcome.requests
     assert (record.error, record.error_detail) == ("timeout", "no end after 0.4 s")
-    assert 0.3 < record.end_s - record.sent_s < 3.0
+    assert record.end_s - record.scheduled_s > 0.3  # a busy machine may send late
+    assert record.end_s - record.sent_s < 3.0
     assert len(record.chunk_times_s) > 3
 
 
