@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 
-from mtpbench.load.pacer import ClosedLoop
+from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.records import (
     AcceptancePolicy,
     Arm,
@@ -63,10 +63,11 @@ def make_point(concurrency: int, prefill_workers: int) -> Point:
 def time_point(concurrency: int, prefill_workers: int) -> tuple[float, float]:
     """(simulated seconds, wall seconds) of one run."""
     point = make_point(concurrency, prefill_workers)
-    loop = ClosedLoop.of(concurrency, point.measurement)
-    lengths = draw_lengths(point.workload, loop.total, point.seed)
+    counts = RequestCounts.of(concurrency, point.measurement)
+    schedule = Schedule.independent(point.load, counts, concurrency, point.seed)
+    lengths = draw_lengths(point.workload, counts.total, point.seed)
     began = time.perf_counter()
-    run = simulate_point(point, LIMITS, lengths, loop)
+    run = simulate_point(point, LIMITS, lengths, schedule)
     return float(run.requests.end_s.max()), time.perf_counter() - began
 
 

@@ -30,7 +30,6 @@ PURE = (
     "chunks.py",
     "tally.py",
     "tokens.py",
-    "load/arrivals.py",
     "load/http1.py",
     "load/pacer.py",
     "load/plain.py",

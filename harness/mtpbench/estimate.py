@@ -14,7 +14,7 @@ import numpy as np
 
 from mtpbench import golden
 from mtpbench.errors import UnsupportedError
-from mtpbench.load.pacer import ClosedLoop
+from mtpbench.load.pacer import RequestCounts
 from mtpbench.records import GoldenTable, Point, WorkerGroup
 from mtpbench.requests import Floats
 from mtpbench.simengine.profile import Profile
@@ -35,18 +35,18 @@ class Estimate:
 
 def estimate_point(point: Point, profile: Profile) -> Estimate:
     """The estimate of one point from a profile's step costs."""
-    loop = ClosedLoop.of(point.concurrency, point.measurement)
+    counts = RequestCounts.of(point.concurrency, point.measurement)
     if point.load.pacing == "trace":
         raise UnsupportedError("a trace takes the time that its own timestamps say")
     if point.load.rate_rps is not None:
         rate = point.load.rate_rps
         return Estimate(
-            requests=loop.total, load_s=loop.total / rate + point.load.ramp_s / 2, requests_per_s=rate
+            requests=counts.total, load_s=counts.total / rate + point.load.ramp_s / 2, requests_per_s=rate
         )
     mean = (1 + point.workload.range_ratio) / 2
     isl, osl = mean * point.workload.isl, mean * point.workload.osl
     rate = _requests_per_s(point, profile, isl, osl)
-    return Estimate(requests=loop.total, load_s=loop.total / rate, requests_per_s=rate)
+    return Estimate(requests=counts.total, load_s=counts.total / rate, requests_per_s=rate)
 
 
 def start_s(point: Point) -> float:

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from mtpbench.engines.registry import engine_of
-from mtpbench.load.pacer import ClosedLoop
+from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.metrics import measure
 from mtpbench.progress import Observer, now_utc
 from mtpbench.provenance import Started, collect
@@ -67,9 +67,10 @@ def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:
 def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
     """Simulate one point on the virtual clock and store it."""
     started = now_utc()
-    loop = ClosedLoop.of(point.concurrency, point.measurement)
-    lengths = draw_lengths(point.workload, loop.total, point.seed)
-    run = simulate_point(point, engine_of(point).limits(point), lengths, loop)
+    counts = RequestCounts.of(point.concurrency, point.measurement)
+    schedule = Schedule.independent(point.load, counts, point.concurrency, point.seed)
+    lengths = draw_lengths(point.workload, counts.total, point.seed)
+    run = simulate_point(point, engine_of(point).limits(point), lengths, schedule)
     raw = RawPoint(
         requests=run.requests,
         counters=run.counters,

@@ -8,7 +8,7 @@ import pytest
 
 from mtpbench.engines.registry import engine_of
 from mtpbench.estimate import estimate_point
-from mtpbench.load.pacer import ClosedLoop
+from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.sweep import load_sweep, simulate
@@ -22,9 +22,10 @@ POINTS = ["off_1xTP8-1xTP8_c1_", "off_1xDEP8-4xTP8_c64_", "mtp_1xDEP8-6xTP8_c32_
 def test_the_estimate_is_near_what_the_embedded_engine_takes(sweeps: Path, start: str) -> None:
     sweep = simulate(load_sweep(sweeps / "dsv4-gb200-sglang.yaml"))
     point = next(point for point in sweep.points if point.id.startswith(start))
-    loop = ClosedLoop.of(point.concurrency, point.measurement)
-    lengths = draw_lengths(point.workload, loop.total, point.seed)
-    run = simulate_point(point, engine_of(point).limits(point), lengths, loop)
+    counts = RequestCounts.of(point.concurrency, point.measurement)
+    schedule = Schedule.independent(point.load, counts, point.concurrency, point.seed)
+    lengths = draw_lengths(point.workload, counts.total, point.seed)
+    run = simulate_point(point, engine_of(point).limits(point), lengths, schedule)
     window = whole_window(run.requests)
     assert window is not None
     estimate = estimate_point(point, load_profile("dsv4-gb200"))

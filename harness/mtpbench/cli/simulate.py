@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtpbench.errors import InputError
-from mtpbench.load.pacer import ClosedLoop
-from mtpbench.records import Workload
+from mtpbench.load.pacer import RequestCounts, Schedule
+from mtpbench.records import Load, Workload
 from mtpbench.simengine import server
 from mtpbench.simengine.calibration import (
     Calibration,
@@ -27,7 +27,7 @@ from mtpbench.simengine.calibration import (
 )
 from mtpbench.simengine.cluster import Cluster
 from mtpbench.simengine.profile import Profile, load_profile, read_data
-from mtpbench.simengine.virtual import play_loop
+from mtpbench.simengine.virtual import play_schedule
 from mtpbench.workload import draw_lengths
 
 app = typer.Typer(no_args_is_help=True)
@@ -73,11 +73,12 @@ def play_measured(point: Measured, profile: Profile, setting: Setting) -> Outcom
     """The point on the virtual clock, with as few requests as still give a steady state."""
     slots = point.concurrency
     measured = max(min(8 * slots, _REQUESTS), 2 * slots, 8)
-    loop = ClosedLoop(slots, math.ceil(slots), measured)
+    counts = RequestCounts(warmup=math.ceil(slots), measured=measured)
+    schedule = Schedule.independent(Load(), counts, slots, _SEED)
     workload = Workload(isl=setting.isl, osl=setting.osl, range_ratio=setting.range_ratio)
-    lengths = draw_lengths(workload, loop.total, _SEED)
+    lengths = draw_lengths(workload, counts.total, _SEED)
     cluster = Cluster(point.topology, profile, setting.limits(point.topology), point.rates, _SEED)
-    run = play_loop(cluster, loop, lengths, 1.0)
+    run = play_schedule(cluster, schedule, lengths, 1.0)
     return measure_steady(run.requests, point.topology.gpus)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mtpbench.load.arrivals import draw_arrivals_s
-from mtpbench.load.pacer import ClosedLoop, Schedule
+from mtpbench.load.pacer import RequestCounts, Schedule, draw_arrivals_s
 from mtpbench.records import Load, Measurement, Point, Workload
 from mtpbench.workload import Prompts, count_lines, draw_lengths
 
@@ -49,14 +48,14 @@ class Job:
             keeps_connections=keeps,
         )
 
-    def counts(self) -> ClosedLoop:
+    def counts(self) -> RequestCounts:
         """How many requests are warm-up and how many there are; a trace is played once, whole."""
-        loop = ClosedLoop.of(self.concurrency, self.rules)
+        counts = RequestCounts.of(self.concurrency, self.rules)
         if self.load.pacing != "trace":
-            return loop
+            return counts
         lines = count_lines(self.workload)
-        warmup = min(loop.warmup, lines // 4)
-        return ClosedLoop(self.concurrency, warmup, lines - warmup)
+        warmup = min(counts.warmup, lines // 4)
+        return RequestCounts(warmup=warmup, measured=lines - warmup)
 
     def prepare(self) -> tuple[Prompts, Schedule]:
         """The requests and their schedule; equal in every process that asks.
@@ -64,10 +63,10 @@ class Job:
         Raises:
             SweepError: the dataset can't be used, or a trace has no timestamps.
         """
-        loop = self.counts()
+        counts = self.counts()
         prompts = Prompts(
             self.workload,
-            draw_lengths(self.workload, loop.total, self.seed),
+            draw_lengths(self.workload, counts.total, self.seed),
             self.seed,
             model_name=self.model_name,
             continuous_usage=self.rules.continuous_usage,
@@ -81,7 +80,7 @@ class Job:
             arrivals = draw_arrivals_s(self.load, len(heads), self.seed)
         schedule = Schedule(
             concurrency=self.concurrency,
-            warmup=loop.warmup,
+            warmup=counts.warmup,
             heads=heads,
             arrivals_s=arrivals,
             following=following,

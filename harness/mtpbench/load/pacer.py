@@ -1,6 +1,7 @@
 """Pure: which request starts next, in which slot, and when. No clock, no network.
 
-`Schedule` is the whole run, equal in every client process; `Pacer` hands out one process's share of it.
+`Schedule` is the whole run, equal in every client process; `Pacer` hands out a share of it: to the load
+client by the wall clock, to the embedded engine by the virtual one.
 """
 
 from __future__ import annotations
@@ -13,46 +14,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtpbench.records import Measurement
+from mtpbench.errors import InputError
+from mtpbench.records import Load, Measurement
 from mtpbench.requests import Floats, Ints
 
-
-class ClosedLoop:
-    """C slots, each sending its next request when the last one ended, until none are left.
-
-    The first `warmup` requests handed out are warm-up; load does not pause between the two.
-
-    Args:
-        concurrency: slots in flight, at least 1.
-        warmup: requests handed out as warm-up.
-        measured: requests handed out after them.
-    """
-
-    def __init__(self, concurrency: int, warmup: int, measured: int) -> None:
-        self.concurrency, self.warmup, self.total = concurrency, warmup, warmup + measured
-        self._next = 0
-
-    @classmethod
-    def of(cls, concurrency: int, rules: Measurement) -> ClosedLoop:
-        """The loop that a sweep's measurement rules ask for at one concurrency."""
-        measured = max(math.ceil(rules.requests_per_slot * concurrency), rules.min_requests, concurrency)
-        return cls(concurrency, math.ceil(rules.warmup_per_slot * concurrency), measured)
-
-    def take(self) -> Turn | None:
-        """The next request for the slot that just became free, or None when none are left."""
-        if self._next >= self.total:
-            return None
-        turn = Turn(index=self._next, warmup=self._next < self.warmup)
-        self._next += 1
-        return turn
+_ARRIVALS = 7
+"""The random stream of arrivals, beside those of lengths and contents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RequestCounts:
+    """How many requests a run sends: `warmup` first, then `measured`; load does not pause in between."""
+
+    warmup: int
+    measured: int
+
+    @property
+    def total(self) -> int:
+        """Requests of the run."""
+        return self.warmup + self.measured
+
+    @classmethod
+    def of(cls, concurrency: int, rules: Measurement) -> RequestCounts:
+        """The counts that a sweep's measurement rules ask for at one concurrency."""
+        measured = max(math.ceil(rules.requests_per_slot * concurrency), rules.min_requests, concurrency)
+        return cls(warmup=math.ceil(rules.warmup_per_slot * concurrency), measured=measured)
+
+
+@dataclass(kw_only=True, slots=True)  # made for every request: frozen ones take twice as long
 class Turn:
     """A request that starts: its 0-based index in the run, and whether it is warm-up.
 
-    `slot` and `due_ns` (wall nanoseconds since the run's second 0) say where and since when; `waited`, that
-    its time had come before a slot was free.
+    `slot` and `due_ns` (nanoseconds since the run's second 0) say where and since when; `waited`, that its
+    time had come before a slot was free.
     """
 
     index: int
@@ -87,6 +81,23 @@ class Schedule:
     not_before_s: Floats | None = None
     ramp_s: float = 0.0
     time_scale: float = 1.0
+
+    @classmethod
+    def independent(cls, load: Load, counts: RequestCounts, concurrency: int, seed: int) -> Schedule:
+        """The schedule of requests that wait for no other, as random prompts do.
+
+        Raises:
+            InputError: the load is a trace, whose times stand in a dataset.
+        """
+        return cls(
+            concurrency=concurrency,
+            warmup=counts.warmup,
+            heads=np.arange(counts.total, dtype=np.int64),
+            arrivals_s=draw_arrivals_s(load, counts.total, seed) if load.open else None,
+            following=np.full(counts.total, -1, np.int64),
+            delay_s=np.zeros(counts.total),
+            ramp_s=load.ramp_s,
+        )
 
     @classmethod
     def chained(cls, after: Ints) -> tuple[Ints, Ints]:
@@ -131,6 +142,7 @@ class Pacer:
         self._per_s = 1e9 / schedule.time_scale
         chosen = np.asarray(heads, np.int64)
         self._heads: list[int] = schedule.heads[chosen].tolist()
+        self._following: list[int] = schedule.following.tolist()
         self._position = 0
         self.in_flight = 0
         self.waited = 0
@@ -209,7 +221,7 @@ class Pacer:
     def ended(self, turn: Turn, at_ns: int) -> None:
         """The request of a turn has ended: its slot is free, and its session's next turn may start."""
         self.in_flight -= 1
-        follower = int(self._schedule.following[turn.index])
+        follower = self._following[turn.index]
         closed = self._arrivals is None
         if follower >= 0:
             due = at_ns + int(self._schedule.delay_s[follower] * self._per_s)
@@ -221,10 +233,46 @@ class Pacer:
 
     def next_due_ns(self) -> int | None:
         """When `take` may next give something although nothing ends; None where only an end can help."""
-        due = [self._later[0][0]] if self._later else []
-        if self._position < len(self._heads):
-            if self._arrivals is not None:
-                due.append(self._arrivals[self._position])
-            elif self._free:
-                due.append(0)
-        return min(due, default=None)
+        due = self._later[0][0] if self._later else None
+        if self._position == len(self._heads):
+            return due
+        if self._arrivals is not None:
+            arrival = self._arrivals[self._position]
+            return arrival if due is None else min(due, arrival)
+        return 0 if self._free else due
+
+
+def draw_arrivals_s(load: Load, count: int, seed: int) -> Floats:
+    """(count,) engine seconds at which requests start, rising from 0 on.
+
+    Intervals are exponential (`poisson`), gamma with shape `burstiness` (`gamma`), or equal (`constant`), all
+    with mean 1 / `rate_rps`. A ramp lets the rate rise linearly from 0 over its first `ramp_s` seconds: the
+    same arrivals, bent by the inverse of the expected count.
+
+    Args:
+        load: an open loop with a rate.
+        count: requests.
+        seed: the point's seed; arms that share it get the same arrivals.
+
+    Raises:
+        InputError: the pacing is no open loop with a rate of its own.
+    """
+    if load.rate_rps is None or load.pacing not in ("poisson", "gamma", "constant"):
+        raise InputError(f"pacing {load.pacing!r} with rate_rps {load.rate_rps!r} has no arrivals to draw")
+    rng = np.random.default_rng([seed, _ARRIVALS])
+    if load.pacing == "constant":
+        expected = np.arange(count, dtype=np.float64)
+    else:
+        shape = load.burstiness if load.pacing == "gamma" else 1.0
+        intervals = rng.gamma(shape, 1.0 / shape, size=count)
+        expected = np.cumsum(intervals) - intervals[:1]  # the first request opens the run
+    return _bend(expected, load.rate_rps, load.ramp_s)
+
+
+def _bend(expected: Floats, rate_rps: float, ramp_s: float) -> Floats:
+    """When so many requests are expected to have started: the inverse of the cumulated rate."""
+    if not ramp_s:
+        return expected / rate_rps
+    in_ramp = 0.5 * rate_rps * ramp_s
+    rising = np.sqrt(2.0 * ramp_s * np.minimum(expected, in_ramp) / rate_rps)
+    return rising + np.maximum(expected - in_ramp, 0.0) / rate_rps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 
 from mtpbench.errors import InputError
@@ -67,14 +68,9 @@ class Cluster:
         self._touched: set[int] = set()
 
     @property
-    def pending(self) -> bool:
-        """Whether any event lies ahead."""
-        return bool(self._heap)
-
-    @property
     def next_s(self) -> float:
-        """The time of the next event."""
-        return self._heap[0][0]
+        """The time of the next event; infinite where none lies ahead."""
+        return self._heap[0][0] if self._heap else math.inf
 
     def submit(self, key: int, prompt: int, total: int) -> None:
         """Hand a request to the front worker with the fewest; it starts with the next `kick`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mtpbench.errors import InputError, UnsupportedError
-from mtpbench.load.pacer import ClosedLoop
+from mtpbench.load.pacer import Pacer, Schedule, Turn
 from mtpbench.records import (
     CounterSample,
     EngineLimits,
@@ -38,15 +39,15 @@ class VirtualRun:
 
 
 def simulate_point(
-    point: Point, limits: Mapping[WorkerRole, EngineLimits], lengths: Lengths, loop: ClosedLoop
+    point: Point, limits: Mapping[WorkerRole, EngineLimits], lengths: Lengths, schedule: Schedule
 ) -> VirtualRun:
-    """Play a point's closed loop to its end on the embedded engine.
+    """Play a point's load to its end on the embedded engine.
 
     Args:
         point: its `simulation.profile` gives the costs; its arm the drafts and their acceptance rates.
         limits: scheduler limits by worker role.
-        lengths: of at least `loop.total` requests.
-        loop: a fresh pacer; it is used up.
+        lengths: of at least `schedule.total` requests.
+        schedule: when which request may start; a closed or an open loop.
 
     Raises:
         InputError: the profile, the limits or the lengths don't fit the point.
@@ -54,25 +55,27 @@ def simulate_point(
     """
     if point.simulation is None:
         raise InputError(f"point {point.id} has no simulation: it names no profile to take costs from")
-    _check_lengths(lengths, loop)
+    _check_lengths(lengths, schedule.total)
     profile = load_profile(point.simulation.profile)
     cluster = Cluster(point.topology, profile, limits, _rates(point), point.seed)
-    return play_loop(cluster, loop, lengths, point.measurement.sample_interval_s)
+    return play_schedule(cluster, schedule, lengths, point.measurement.sample_interval_s)
 
 
-def play_loop(cluster: Cluster, loop: ClosedLoop, lengths: Lengths, sample_interval_s: float) -> VirtualRun:
-    """Play a closed loop against a fresh cluster; `sample_interval_s` is the finest sampling step."""
-    recorder = _Recorder(loop.total, lengths)
+def play_schedule(
+    cluster: Cluster, schedule: Schedule, lengths: Lengths, sample_interval_s: float
+) -> VirtualRun:
+    """Play a schedule against a fresh cluster; `sample_interval_s` is the finest sampling step."""
+    recorder = _Recorder(schedule.total, lengths)
     sampler = _Sampler(cluster, sample_interval_s)
-    _play(cluster, loop, recorder, sampler)
+    _play(cluster, schedule.share(0, 1), recorder, sampler)
     return VirtualRun(requests=recorder.table(), counters=sampler.counters(), power=sampler.power())
 
 
-def _check_lengths(lengths: Lengths, loop: ClosedLoop) -> None:
+def _check_lengths(lengths: Lengths, requests: int) -> None:
     have = min(len(lengths.prompt_tokens), len(lengths.output_tokens))
-    if have < loop.total:
-        raise InputError(f"lengths of {have} requests were given, the loop sends {loop.total}")
-    if loop.total and min(lengths.prompt_tokens.min(), lengths.output_tokens.min()) < 1:
+    if have < requests:
+        raise InputError(f"lengths of {have} requests were given, the schedule sends {requests}")
+    if requests and min(lengths.prompt_tokens.min(), lengths.output_tokens.min()) < 1:
         raise InputError("a request needs at least 1 prompt and 1 output token")
 
 
@@ -94,33 +97,46 @@ def _rates(point: Point) -> Sequence[float]:
     return rates
 
 
-def _play(cluster: Cluster, loop: ClosedLoop, recorder: _Recorder, sampler: _Sampler) -> None:
+def _play(cluster: Cluster, pacer: Pacer, recorder: _Recorder, sampler: _Sampler) -> None:
     prompts, outputs = recorder.prompts.tolist(), recorder.outputs.tolist()
 
-    def send(slot: int, now_s: float) -> None:
-        if turn := loop.take():
-            recorder.sent(turn.index, slot, turn.warmup, now_s)
+    due_ns: int | None = None
+
+    def start(now_ns: int) -> None:
+        nonlocal due_ns
+        while turn := pacer.take(now_ns):
+            recorder.start(turn, now_ns)
             cluster.submit(turn.index, prompts[turn.index], outputs[turn.index])
+        due_ns = pacer.next_due_ns()
 
     def record(emissions: list[Emission]) -> None:
         for emission in emissions:
             recorder.events(emission)
-            for key in emission.done:
-                send(recorder.slot_of[key], emission.time_s)
+            if emission.done:
+                # Whole microseconds, as they are recorded: a slot's next request is due when its last ended.
+                now_ns = round(emission.time_s * 1e6) * 1000
+                for key in emission.done:
+                    pacer.ended(recorder.in_flight.pop(key), now_ns)
+                start(now_ns)
 
-    for slot in range(loop.concurrency):
-        send(slot, 0.0)
+    start(0)
     now_s = 0.0
     sampler.sample(0.0)
     while True:
         while started := cluster.kick(now_s):
             record(started)
-        if not cluster.pending:
-            break
-        now_s = cluster.next_s
-        if now_s >= sampler.next_s:
+        event_s = cluster.next_s
+        if due_ns is not None and due_ns * 1e-9 < event_s:
+            now_s = max(now_s, due_ns * 1e-9)
             sampler.sample_until(now_s)
-        record(cluster.advance())
+            start(due_ns)
+        elif event_s < math.inf:
+            now_s = event_s
+            if now_s >= sampler.next_s:
+                sampler.sample_until(now_s)
+            record(cluster.advance())
+        else:
+            break
     sampler.sample(now_s)
     # Moments of requests are rounded to whole microseconds: the last one may lie behind this reading.
     sampler.sample(sampler.next_s)
@@ -132,15 +148,18 @@ class _Recorder:
     def __init__(self, count: int, lengths: Lengths) -> None:
         self.prompts: Ints = lengths.prompt_tokens[:count]
         self.outputs: Ints = lengths.output_tokens[:count]
-        self.slot_of = [0] * count
+        self.in_flight: dict[int, Turn] = {}
+        self._slot, self._due_us, self._sent_us = ([0] * count for _ in range(3))
         self._warmup = [False] * count
-        self._sent_s = [0.0] * count
         self._times: list[float] = []
         self._keys: list[Ints] = []
         self._tokens: list[Ints] = []
 
-    def sent(self, index: int, slot: int, warmup: bool, now_s: float) -> None:
-        self.slot_of[index], self._warmup[index], self._sent_s[index] = slot, warmup, now_s
+    def start(self, turn: Turn, now_ns: int) -> None:
+        index = turn.index
+        self.in_flight[index] = turn
+        self._slot[index], self._warmup[index] = turn.slot, turn.warmup
+        self._due_us[index], self._sent_us[index] = turn.due_ns // 1000, now_ns // 1000
 
     def events(self, emission: Emission) -> None:
         self._times.append(emission.time_s)
@@ -155,14 +174,13 @@ class _Recorder:
         times_us = np.repeat(whole_us(np.array(self._times)), sizes)[order]
         tokens = np.concatenate(self._tokens)[order]
         offsets = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=n)))).astype(np.int64)
-        sent_us = whole_us(np.array(self._sent_s))
         last = offsets[1:] - 1
         return RequestTable(
             index=np.arange(n, dtype=np.int64),
-            slot=np.array(self.slot_of, np.int64),
+            slot=np.array(self._slot, np.int64),
             warmup=np.array(self._warmup, np.bool_),
-            scheduled_us=sent_us,
-            sent_us=sent_us,
+            scheduled_us=np.array(self._due_us, np.int64),
+            sent_us=np.array(self._sent_us, np.int64),
             end_us=times_us[last],
             asked_prompt_tokens=self.prompts,
             asked_output_tokens=self.outputs,

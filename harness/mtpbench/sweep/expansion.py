@@ -70,12 +70,12 @@ def simulate(sweep: Sweep) -> Sweep:
     Raises:
         SweepError: the sweep's load is one that the virtual clock does not play.
     """
-    for load in {point.load for point in sweep.points if point.load.open or point.load.ramp_s}:
+    if any(point.load.pacing == "trace" for point in sweep.points):
         raise SweepError(
-            f"the virtual clock plays closed loops that start at once, not pacing {load.pacing} with a ramp "
-            f"of {load.ramp_s:g} s; run the sweep on the embedded engine's servers (engine: simulated)",
+            "the virtual clock draws its requests and reads no dataset, so it knows no trace's timestamps; "
+            "run the sweep on the embedded engine's servers (engine: simulated)",
             path=sweep.path,
-            key="load",
+            key="load.pacing",
         )
     points = tuple(_simulated(point) for point in sweep.points)
     info = dataclasses.replace(

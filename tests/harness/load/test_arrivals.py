@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtpbench.errors import InputError
-from mtpbench.load.arrivals import draw_arrivals_s
+from mtpbench.load.pacer import draw_arrivals_s
 from mtpbench.records import Load
 
 pacings = st.sampled_from(["poisson", "gamma", "constant"])

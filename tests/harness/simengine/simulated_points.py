@@ -8,6 +8,7 @@ from mtpbench.records import (
     Engine,
     EngineLimits,
     Fault,
+    Load,
     Measurement,
     Model,
     Point,
@@ -49,6 +50,7 @@ def make_point(
     drafts: int,
     *,
     workload: Workload | None = None,
+    load: Load | None = None,
     seed: int = 1,
     faults: tuple[Fault, ...] = (),
     speed: float = 1.0,
@@ -71,6 +73,7 @@ def make_point(
         repeat=0,
         seed=seed,
         workload=workload or Workload(isl=1024, osl=128, range_ratio=0.8),
+        load=load or Load(),
         measurement=Measurement(warmup_per_slot=1, requests_per_slot=3),
         simulation=Simulation(
             profile="dsv4-gb200", clock="scaled" if speed > 1 else "real", speed=speed, faults=faults

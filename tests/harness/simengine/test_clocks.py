@@ -7,8 +7,8 @@ import pytest
 from http_engine import RATES, ask, engine
 from simulated_points import LIMITS, aggregated, make_point
 
-from mtpbench.load.pacer import ClosedLoop
-from mtpbench.records import Workload
+from mtpbench.load.pacer import RequestCounts, Schedule
+from mtpbench.records import Load, Workload
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.workload import draw_lengths
 
@@ -18,9 +18,10 @@ TOLERANCE = 0.15
 POINT = make_point(aggregated(1, "TP8"), 4, 3, workload=Workload(isl=64, osl=80, range_ratio=0.8))
 
 
-async def drive(session, url, lengths, loop):
-    """The closed loop over HTTP: (seconds of engine time, TPOT of each request)."""
+async def drive(session, url, lengths, slots):
+    """A closed loop over HTTP: (seconds of engine time, TPOT of each request)."""
     tpots = []
+    indices = iter(range(len(lengths.prompt_tokens)))
 
     async def one(index):
         body = ask(int(lengths.output_tokens[index]), int(lengths.prompt_tokens[index]))
@@ -33,18 +34,19 @@ async def drive(session, url, lengths, loop):
         tpots.append(SPEED * (last - first) / (body["max_tokens"] - 1))
 
     async def slot():
-        while turn := loop.take():
-            await one(turn.index)
+        for index in indices:
+            await one(index)
 
     began = time.monotonic()
-    await asyncio.gather(*(slot() for _ in range(loop.concurrency)))
+    await asyncio.gather(*(slot() for _ in range(slots)))
     return SPEED * (time.monotonic() - began), np.array(tpots)
 
 
 def test_the_scaled_and_the_virtual_clock_agree():
     """One seed, 24 requests: throughput and mean TPOT within 15%."""
     lengths = draw_lengths(POINT.workload, 24, POINT.seed)
-    table = simulate_point(POINT, LIMITS, lengths, ClosedLoop(4, 0, 24)).requests
+    schedule = Schedule.independent(Load(), RequestCounts(warmup=0, measured=24), 4, POINT.seed)
+    table = simulate_point(POINT, LIMITS, lengths, schedule).requests
     virtual_s = table.end_s.max()
     virtual_tpot = ((table.last_chunk_s - table.first_chunk_s) / (table.output_tokens - 1)).mean()
 
@@ -53,7 +55,7 @@ def test_the_scaled_and_the_virtual_clock_agree():
             session,
             url,
         ):
-            return await drive(session, url, lengths, ClosedLoop(4, 0, 24))
+            return await drive(session, url, lengths, 4)
 
     scaled_s, tpots = asyncio.run(measured())
     assert len(tpots) == 24

@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -5,16 +6,18 @@ import pytest
 from simulated_points import LIMITS, aggregated, make_point, split
 
 from mtpbench.errors import InputError, UnsupportedError
-from mtpbench.load.pacer import ClosedLoop
-from mtpbench.records import EngineLimits, Fault, Workload
+from mtpbench.load.pacer import RequestCounts, Schedule, draw_arrivals_s
+from mtpbench.records import EngineLimits, Fault, Load, Workload
 from mtpbench.simengine.calibration import measure_steady
 from mtpbench.simengine.virtual import simulate_point
+from mtpbench.window import mean_in_flight, whole_window
 from mtpbench.workload import Lengths, draw_lengths
 
 
 def play(point, limits=LIMITS, *, rounds=3):
-    loop = ClosedLoop(point.concurrency, point.concurrency, rounds * point.concurrency)
-    return simulate_point(point, limits, draw_lengths(point.workload, loop.total, point.seed), loop)
+    counts = RequestCounts(warmup=point.concurrency, measured=rounds * point.concurrency)
+    schedule = Schedule.independent(point.load, counts, point.concurrency, point.seed)
+    return simulate_point(point, limits, draw_lengths(point.workload, counts.total, point.seed), schedule)
 
 
 def batch_point(per_gpu, drafts):
@@ -58,6 +61,42 @@ def test_a_slot_sends_its_next_request_when_the_last_one_ended():
     for slot in range(8):
         rows = np.flatnonzero(table.slot == slot)
         assert table.sent_s[rows[1:]] == pytest.approx(table.end_s[rows[:-1]])
+
+
+@pytest.mark.parametrize("pacing", ["poisson", "constant"])
+def test_an_open_loop_starts_by_the_clock_and_waits_for_a_slot_only_under_its_ceiling(pacing):
+    load = Load(pacing=pacing, rate_rps=4.0)
+    point = make_point(aggregated(1, "TP8"), 64, 3, load=load)
+    table = play(point, rounds=2).requests
+    arrivals_s = draw_arrivals_s(load, len(table), point.seed)
+    assert table.scheduled_s == pytest.approx(arrivals_s, abs=2e-6)
+    assert table.sent_s == pytest.approx(arrivals_s, abs=2e-6)
+    assert table.end_s.max() < arrivals_s[-1] + 30
+    tight = play(dataclasses.replace(point, concurrency=2), rounds=10).requests
+    assert set(tight.slot) == {0, 1}
+    assert (tight.sent_us >= tight.scheduled_us).all()
+    late = tight.sent_us > tight.scheduled_us
+    assert late.sum() > 10
+    ends = np.sort(tight.end_us)
+    assert np.isin(tight.sent_us[late], ends).all()
+    assert mean_in_flight(tight, whole_window(tight)) <= 2
+
+
+def test_an_open_loop_goes_on_after_a_time_without_any_request():
+    load = Load(pacing="constant", rate_rps=0.01)
+    table = play(make_point(aggregated(1, "TP8"), 1, 0, load=load), rounds=3).requests
+    assert table.sent_s.tolist() == pytest.approx([0, 100, 200, 300])
+    assert (table.end_s - table.sent_s < 90).all()
+
+
+def test_the_slots_of_a_closed_loop_open_over_its_ramp():
+    table = play(make_point(aggregated(1, "TP8"), 8, 3, load=Load(ramp_s=0.8))).requests
+    firsts = [table.sent_s[table.slot == slot].min() for slot in range(8)]
+    assert firsts == pytest.approx(np.arange(8) * 0.1)
+    assert len(table) == 32
+    for slot in range(8):
+        rows = np.flatnonzero(table.slot == slot)
+        assert (table.sent_us[rows[1:]] == table.end_us[rows[:-1]]).all()
 
 
 def test_littles_law_holds():
@@ -159,8 +198,9 @@ def test_requests_of_one_token_end_with_their_first_event():
 
 def test_too_few_lengths_are_refused():
     lengths = Lengths(prompt_tokens=np.array([5]), output_tokens=np.array([5]))
-    with pytest.raises(InputError, match="lengths of 1 requests were given, the loop sends 8"):
-        simulate_point(make_point(aggregated(1, "TP8"), 4, 0), LIMITS, lengths, ClosedLoop(4, 4, 4))
+    schedule = Schedule.independent(Load(), RequestCounts(warmup=4, measured=4), 4, 1)
+    with pytest.raises(InputError, match="lengths of 1 requests were given, the schedule sends 8"):
+        simulate_point(make_point(aggregated(1, "TP8"), 4, 0), LIMITS, lengths, schedule)
 
 
 def test_faults_that_need_processes_are_refused():

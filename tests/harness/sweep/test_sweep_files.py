@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from mtpbench.errors import SweepError
 from mtpbench.plan import ladders_of
+from mtpbench.records import Load
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench.sweep.schema import schema_text
 
@@ -138,6 +140,18 @@ def test_simulating_a_sweep_keeps_its_points_and_takes_another_name(sweeps: Path
     assert not {p.id for p in simulated.points} & {p.id for p in real.points}
     mtp = [p.arm.speculation for p in simulated.points if p.arm.speculation]
     assert all(s.acceptance.rates == pytest.approx((0.79, 0.48, 0.22)) for s in mtp)
+
+
+def test_open_loops_and_ramps_can_be_simulated_and_traces_can_not(sweeps: Path) -> None:
+    sweep = load_sweep(sweeps / "demo.yaml")
+    for load in (Load(pacing="poisson", rate_rps=2.0), Load(ramp_s=5.0)):
+        paced = dataclasses.replace(
+            sweep, points=tuple(dataclasses.replace(p, load=load) for p in sweep.points)
+        )
+        assert {point.load for point in simulate(paced).points} == {load}
+    trace = dataclasses.replace(sweep.points[0], load=Load(pacing="trace"))
+    with pytest.raises(SweepError, match=r"load.pacing: .*no trace's timestamps"):
+        simulate(dataclasses.replace(sweep, points=(trace,)))
 
 
 EXPECTED_POINTS = {
