@@ -50,6 +50,7 @@ PURE = (
     "power/provisioned.py",
     "power/series.py",
     "power/source.py",
+    "store/migration.py",
     "sweep/confounds.py",
     "engines/*.py",
     "simengine/worker.py",
@@ -258,13 +259,15 @@ def test_files_are_written_in_few_places_and_results_by_the_store(
 
 FLOORS = {
     HARNESS: """
-        errors failures records yaml_files hardware placeholders
-        requests chunks tally blocks gaps tokens window validity golden
-        acceptance metrics power remote provenance
-        store workload executors
-        load progress
-        simengine engines scraper
-        estimate sweep plan
+        errors records yaml_files hardware placeholders
+        requests chunks tally blocks gaps tokens window golden
+        acceptance power remote
+        store workload
+        load
+        simengine engines
+        failures provenance executors scraper
+        validity estimate sweep plan
+        metrics progress
         deployment output_check deployment_run run virtual_run
         slurm snapshot
         cli

@@ -7,7 +7,10 @@ the patterns for CUDA, SGLang and TensorRT-LLM are read from their sources, not 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from mtpbench.engines.registry import abouts
 
 LINE_LIMIT = 300
 
@@ -24,68 +27,59 @@ class Cause:
         return f"{self.code}: {self.line} ({self.advice})"
 
 
-_KNOWN: tuple[tuple[str, str, str], ...] = (
-    (
-        "bad_flag",
-        "take the option away, or use an engine version that knows it",
-        r"unrecognized arguments?:|invalid argument:|[Nn]o such option|unexpected keyword argument"
-        r"|Unexpected keyword argument",
-    ),
-    (
-        "model_without_mtp",
-        "this checkpoint has no MTP layer, or the engine does not know it; use `off`, or another checkpoint",
-        r"Unsupported speculative method: 'mtp'|does not (?:support|have) (?:an? )?(?:MTP|nextn)"
-        r"|no (?:MTP|nextn) (?:layer|head|tensors)",
-    ),
-    (
-        "bad_speculation",
-        "the engine refuses these speculation settings",
-        r"synthetic_acceptance_\w+ must be|synthetic acceptance length must be"
-        r"|validation error for SpeculativeConfig",
-    ),
-    (
-        "engine_not_installed",
-        "get it with `pip install 'mtpbench[vllm]'` (or sglang, trtllm, dynamo), or set `engine.command`",
-        r"No module named '?(?:vllm|sglang|sglang_router|tensorrt_llm|dynamo)\b",
-    ),
-    (
-        "out_of_memory",
-        "lower the memory fraction, the batch or the context length",
-        r"CUDA out of memory|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation"
-        r"|is less than (?:requested|desired)|No available memory for the cache blocks|Not enough memory"
-        r"|failed to allocate buffer|oom-kill",
-    ),
-    (
-        "port_in_use",
-        "stop what listens on that port",
-        r"[Aa]ddress already in use|EADDRINUSE|couldn't bind",
-    ),
-    (
-        "model_missing",
-        "the model's path or hub id can't be had from here",
-        r"LocalEntryNotFoundError|RepositoryNotFoundError|failed to open GGUF file|is not a local folder"
-        r"|is not a valid model identifier",
-    ),
-    (
-        "engine_core_dead",
-        "the engine's core process died; the lines before this one say why",
-        r"EngineDeadError|EngineCore encountered an issue|Engine core initialization failed"
-        r"|Scheduler hit an exception|Executor worker died",
-    ),
-)
-_PATTERNS = tuple((code, advice, re.compile(pattern)) for code, advice, pattern in _KNOWN)
-CODES = tuple(code for code, _, _ in _KNOWN)
+_ADVICE: Mapping[str, str] = {
+    "bad_flag": "take the option away, or use an engine version that knows it",
+    "model_without_mtp": "this checkpoint has no MTP layer, or the engine does not know it; use `off`, or "
+    "another checkpoint",
+    "bad_speculation": "the engine refuses these speculation settings",
+    "engine_not_installed": "",  # `_install_advice` lists what there is
+    "out_of_memory": "lower the memory fraction, the batch or the context length",
+    "port_in_use": "stop what listens on that port",
+    "model_missing": "the model's path or hub id can't be had from here",
+    "engine_core_dead": "the engine's core process died; the lines before this one say why",
+}
+"""What to do about a death, by code, the most telling first."""
+_OF_NO_ENGINE: Mapping[str, str] = {
+    "bad_flag": r"unrecognized arguments?:|[Nn]o such option|unexpected keyword argument"
+    r"|Unexpected keyword argument",
+    "model_without_mtp": r"does not (?:support|have) (?:an? )?(?:MTP|nextn)"
+    r"|no (?:MTP|nextn) (?:layer|head|tensors)",
+    "out_of_memory": r"CUDA out of memory|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|cudaErrorMemoryAllocation|oom-kill",
+    "port_in_use": r"[Aa]ddress already in use|EADDRINUSE",
+    "model_missing": r"LocalEntryNotFoundError|RepositoryNotFoundError|is not a local folder"
+    r"|is not a valid model identifier",
+}
+"""Patterns of libraries that several engines share; each engine's own stand in its module."""
+CODES = tuple(_ADVICE)
 
 
 def explain(log_text: str) -> Cause | None:
     """The known cause in a log, the most telling first; None where nothing is recognised."""
     lines = log_text.splitlines()
-    for code, advice, pattern in _PATTERNS:
+    for code, advice in _ADVICE.items():
+        if (pattern := _pattern(code)) is None:
+            continue
         # The last mention is the message itself; before it stand the traceback's `raise` and repetitions.
         for i in range(len(lines) - 1, -1, -1):
             if pattern.search(lines[i]) and not lines[i].lstrip().startswith("raise "):
-                return Cause(code=code, advice=advice, line=_telling(lines, i))
+                return Cause(code=code, advice=advice or _install_advice(), line=_telling(lines, i))
     return None
+
+
+def _pattern(code: str) -> re.Pattern[str] | None:
+    """What a line of a death with this code looks like; None where no engine prints any."""
+    patterns = [_OF_NO_ENGINE.get(code), *(about.deaths.get(code) for about in abouts())]
+    if code == "engine_not_installed":
+        modules = "|".join(module for about in abouts() for module in about.modules)
+        patterns.append(rf"No module named '?(?:{modules})\b")
+    known = "|".join(pattern for pattern in patterns if pattern is not None)
+    return re.compile(known) if known else None
+
+
+def _install_advice() -> str:
+    first, *others = dict.fromkeys(about.extra for about in abouts() if about.extra is not None)
+    return f"get it with `pip install 'mtpbench[{first}]'` (or {', '.join(others)}), or set `engine.command`"
 
 
 def _telling(lines: list[str], at: int) -> str:

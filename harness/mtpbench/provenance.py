@@ -14,23 +14,15 @@ from importlib import metadata
 from pathlib import Path
 
 import mtpbench
+from mtpbench.engines.registry import abouts
 from mtpbench.placeholders import Placement, resolve
 from mtpbench.records import Deployment, Point, Provenance
 
 REDACTED = "<redacted>"
 _SECRET = re.compile(r"token|key|secret|passw|credential|auth", re.IGNORECASE)
-_TELLING = re.compile(r"^(CUDA|NCCL|VLLM|SGLANG|TLLM|TRTLLM|UCX|DYN|HF|OMP|SLURM|NVIDIA)_")
-_PACKAGES = (
-    "aiohttp",
-    "numpy",
-    "pyarrow",
-    "pydantic",
-    "vllm",
-    "sglang",
-    "tensorrt-llm",
-    "ai-dynamo",
-    "torch",
-)
+_TELLING = ("CUDA", "NCCL", "UCX", "HF", "OMP", "SLURM", "NVIDIA")
+"""Prefixes of variables that steer more than one engine; each engine's own stand in its module."""
+_OWN_PACKAGES = ("aiohttp", "numpy", "pyarrow", "pydantic")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +52,9 @@ def collect(
         if started.placement
     ]
     own = {f"{p.name}:{name}": value for p in processes for name, value in p.env.items()}
-    outside = {name: value for name, value in os.environ.items() if _TELLING.match(name)}
+    of_engines = (prefix for about in abouts() for prefix in about.environment)
+    prefixes = tuple(f"{prefix}_" for prefix in (*_TELLING, *of_engines))
+    outside = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     return Provenance(
         started_utc=times_utc[0],
         finished_utc=times_utc[1],
@@ -117,12 +111,19 @@ def _engine_version(point: Point) -> str | None:
     return point.engine.version
 
 
-@cache
+def _packages() -> tuple[str, ...]:
+    engines = dict.fromkeys(about.package for about in abouts() if about.package is not None)
+    return (*_OWN_PACKAGES, *engines, "torch")
+
+
 def _versions() -> Mapping[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    versions = {name: _version(name) for name in _packages()}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -18,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mtpbench import plan as planning
+from mtpbench.engines import About
+from mtpbench.engines.registry import abouts
 from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, usable_cores, workers_for
 from mtpbench.load.ceiling import measure_ceiling
@@ -25,8 +27,6 @@ from mtpbench.load.limits import local_ports, most_descriptors
 from mtpbench.power.nvml import list_gpus
 from mtpbench.power.source import Unread
 from mtpbench.sweep import load_sweep
-
-ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm", "dynamo": "dynamo"}
 
 
 def doctor(
@@ -57,13 +57,10 @@ def _inventory() -> Iterator[tuple[str, str]]:
         "machine",
         f"{platform.machine()}, {usable_cores()} cores, {_memory()}, Python {platform.python_version()}",
     )
-    for name, module in ENGINES.items():
-        yield (
-            name,
-            "installed" if find_spec(module) is not None else f"not here (pip install 'mtpbench[{name}]')",
-        )
-    llama = shutil.which("llama-server")
-    yield "llama.cpp", llama or "not here (llama-server is not on the path)"
+    # Python packages first, then what is only a program.
+    for about in sorted(abouts(), key=lambda about: not about.modules):
+        if about.title is not None:
+            yield about.title, _installed(about)
     try:
         gpus = list_gpus()
         yield "GPUs, power", f"{len(gpus)} through NVML: {', '.join(sorted(set(gpus)))}" if gpus else "none"
@@ -75,6 +72,14 @@ def _inventory() -> Iterator[tuple[str, str]]:
     files = "any number of" if descriptors is None else f"{descriptors:,}"
     reach = "an unknown number of" if ports is None else f"{ports:,}"
     yield "load client", f"{files} open files, {reach} local ports; {_said(capacity.known())}"
+
+
+def _installed(about: About) -> str:
+    if about.modules:
+        is_here = find_spec(about.modules[0]) is not None
+        return "installed" if is_here else f"not here (pip install 'mtpbench[{about.extra}]')"
+    program = about.programs[0]
+    return shutil.which(program) or f"not here ({program} is not on the path)"
 
 
 def _memory() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from mtpbench.engines import About
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import assemble, node_count, place
 from mtpbench.engines.prometheus import spec_counters
@@ -25,7 +26,17 @@ from mtpbench.records import (
     WorkerRole,
 )
 
-SIMULATED = False
+ABOUT = About(
+    title="llama.cpp",
+    programs=("llama-server",),
+    deaths={
+        "bad_flag": r"invalid argument:",
+        "bad_speculation": r"synthetic acceptance length must be",
+        "out_of_memory": r"failed to allocate buffer",
+        "port_in_use": r"couldn't bind",
+        "model_missing": r"failed to open GGUF file",
+    },
+)
 RESET_PATH: str | None = None
 """Its cache is emptied slot by slot, and only where slots may be saved to disk; prompts are unique."""
 

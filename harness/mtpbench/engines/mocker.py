@@ -10,13 +10,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from mtpbench.engines import dynamo
+from mtpbench.engines import About, dynamo
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import PlacedWorker, assemble, place
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
 
-SIMULATED = True
+ABOUT = About(
+    title="dynamo",
+    package="ai-dynamo",
+    modules=("dynamo",),
+    extra="dynamo",
+    programs=("dynamo.mocker",),
+    environment=("DYN",),
+    speculation=("nextn",),
+    simulates=True,
+)
 RESET_PATH: str | None = None
 MAX_DRAFTS = 5
 USUAL_COMMAND = ("python3", "-m", "dynamo.mocker")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtpbench.engines import dynamo
+from mtpbench.engines import About, dynamo
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
 from mtpbench.engines.prometheus import spec_gauges
@@ -24,7 +24,16 @@ from mtpbench.records import (
     WorkerRole,
 )
 
-SIMULATED = False
+ABOUT = About(
+    title="sglang",
+    package="sglang",
+    modules=("sglang", "sglang_router"),
+    extra="sglang",
+    programs=("sglang",),
+    environment=("SGLANG",),
+    speculation=("sglang_simulate_acc",),
+    deaths={"out_of_memory": r"Not enough memory", "engine_core_dead": r"Scheduler hit an exception"},
+)
 RESET_PATH: str | None = "/flush_cache"
 ROUTERS = ("dynamo", "sglang")
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mtpbench.engines import About
 from mtpbench.engines.flags import env_of_role, of_role
 from mtpbench.engines.placement import PlacedWorker, assemble, node_count, place
 from mtpbench.engines.prometheus import spec_counters
@@ -35,7 +36,7 @@ from mtpbench.simengine.cluster import make_worker
 from mtpbench.simengine.faults import check_fault
 from mtpbench.simengine.profile import load_profile
 
-SIMULATED = True
+ABOUT = About(title=None, simulates=True)
 RESET_PATH: str | None = "/reset_prefix_cache"
 _FLAGS = ("max-running", "prefill-chunk-tokens", "stream-interval", "kv-tokens")
 _ROUTER = "router"

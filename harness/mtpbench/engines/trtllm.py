@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mtpbench.engines import dynamo
+from mtpbench.engines import About, dynamo
 from mtpbench.engines.flags import as_argv, env_of_role, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
 from mtpbench.engines.prometheus import spec_counters
@@ -31,7 +31,15 @@ from mtpbench.records import (
     WorkerRole,
 )
 
-SIMULATED = False
+ABOUT = About(
+    title="trtllm",
+    package="tensorrt-llm",
+    modules=("tensorrt_llm",),
+    extra="trtllm",
+    programs=("trtllm-serve", "trtllm-llmapi-launch"),
+    environment=("TLLM", "TRTLLM"),
+    deaths={"engine_core_dead": r"Executor worker died"},
+)
 RESET_PATH: str | None = None
 ROUTERS = ("dynamo", "trtllm")
 _PROMPT_ROOM_TOKENS = 256

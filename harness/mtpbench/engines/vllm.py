@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtpbench.engines import dynamo
+from mtpbench.engines import About, dynamo
 from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
 from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
 from mtpbench.engines.prometheus import spec_counters
@@ -25,7 +25,21 @@ from mtpbench.records import (
     WorkerRole,
 )
 
-SIMULATED = False
+ABOUT = About(
+    title="vllm",
+    package="vllm",
+    modules=("vllm",),
+    extra="vllm",
+    programs=("vllm",),
+    environment=("VLLM",),
+    deaths={
+        "model_without_mtp": r"Unsupported speculative method: 'mtp'",
+        "bad_speculation": r"synthetic_acceptance_\w+ must be|validation error for SpeculativeConfig",
+        "out_of_memory": r"is less than (?:requested|desired)|No available memory for the cache blocks",
+        "engine_core_dead": r"EngineDeadError|EngineCore encountered an issue"
+        r"|Engine core initialization failed",
+    },
+)
 RESET_PATH: str | None = "/reset_prefix_cache"
 
 

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtpbench.engines.registry import install_hint
 from mtpbench.errors import StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.ports import HOST, choose_ports, listens_in_group
@@ -166,7 +167,7 @@ class LocalExecutor:
                 )
             except OSError as error:
                 raise StartError(
-                    f"{ready.argv[0]!r} can't be run ({error.strerror}); {_hint(ready)}",
+                    f"{ready.argv[0]!r} can't be run ({error.strerror}); {install_hint(ready.argv)}",
                     process=process.name,
                 ) from error
         handle = LocalHandle(process, popen, log)
@@ -263,18 +264,8 @@ def missing_program(deployment: Deployment) -> MissingProgram | None:
     for process in deployment.processes:
         program = process.argv[0]
         if "@{" not in program and shutil.which(program) is None:
-            return MissingProgram(process=process.name, program=program, hint=_hint(process))
+            return MissingProgram(process=process.name, program=program, hint=install_hint(process.argv))
     return None
-
-
-def _hint(process: Process) -> str:
-    """How to get the engine that a program belongs to."""
-    extras = {"vllm": "vllm", "sglang": "sglang", "trtllm-serve": "trtllm", "trtllm-llmapi-launch": "trtllm"}
-    words = " ".join(process.argv[:3])
-    for word, extra in extras.items():
-        if word in words:
-            return f"get it with `pip install 'mtpbench[{extra}]'`, or set `engine.command` to where it is"
-    return "install the engine here, or set `engine.command` to where it is"
 
 
 def _environment(process: Process) -> dict[str, str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines.registry import abouts, engine_of
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Arm, Hardware, Point, Process
 
-_IS_SPECULATION = ("spec", "nextn", "sglang_simulate_acc", "tllm_spec_decode", "draft", "accept")
+_IS_SPECULATION = ("spec", "draft", "accept")
+"""Parts of option names that mean speculation; each engine's own stand in its module."""
 
 
 def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -> tuple[str, ...]:
@@ -63,6 +64,7 @@ def _settings(others: Sequence[Point], base: Arm, name: str, hardware: Hardware)
 def compare_processes(base: Process, other: Process) -> list[str]:
     """The options, environment and file lines in which two processes differ, speculation left out."""
     found = []
+    speculation = (*_IS_SPECULATION, *(part for about in abouts() for part in about.speculation))
     for kind, mine, theirs in (
         ("", _options(base.argv), _options(other.argv)),
         ("environment ", dict(base.env), dict(other.env)),
@@ -70,7 +72,7 @@ def compare_processes(base: Process, other: Process) -> list[str]:
     ):
         for key in dict.fromkeys((*mine, *theirs)):
             before, after = mine.get(key), theirs.get(key)
-            if before == after or any(word in key.lower() for word in _IS_SPECULATION):
+            if before == after or any(part in key.lower() for part in speculation):
                 continue
             found.append(f"{kind}{key} is {_said(after)} instead of {_said(before)}")
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mtpbench import golden, hardware
-from mtpbench.engines.registry import ENGINES, engine_of
+from mtpbench.engines.registry import EMBEDDED, ENGINES, engine_of
 from mtpbench.errors import InputError, SweepError
 from mtpbench.records import (
     AcceptancePolicy,
@@ -138,7 +138,7 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
             arms[name] = _arm(name, arm_spec, spec)
         except InputError as error:
             raise fail(str(error), ("arms", name)) from None
-    if spec.engine.name != "simulated" and mtp_layers(spec.model.path) == 0:
+    if spec.engine.name != EMBEDDED and mtp_layers(spec.model.path) == 0:
         for name in (name for name, arm in arms.items() if arm.speculation):
             raise fail(
                 f"{spec.model.path}/config.json names no MTP layer ({', '.join(MTP_KEYS)}): this checkpoint "
@@ -219,7 +219,7 @@ def _arm(name: str, spec: ArmSpec, sweep: SweepFile) -> Arm:
     if spec.draft_tokens is None:
         return Arm(name=name)
     speculation = Speculation(draft_tokens=spec.draft_tokens, acceptance=_policy(spec, spec.draft_tokens))
-    if sweep.engine.name == "simulated":
+    if sweep.engine.name == EMBEDDED:
         speculation = _with_rates(speculation)
     return Arm(name=name, speculation=speculation)
 
@@ -261,7 +261,7 @@ def _engine(spec: SweepFile, topology: Topology) -> Engine:
         command=tuple(spec.engine.command) if spec.engine.command else None,
         flags=_layered(spec.engine.flags, topology),
         env=cast(Mapping[str, Mapping[str, str]], _layered(spec.engine.env, topology)),
-        simulates=ENGINES[spec.engine.name].SIMULATED,
+        simulates=ENGINES[spec.engine.name].ABOUT.simulates,
     )
 
 
@@ -282,7 +282,7 @@ def _workload(spec: SweepFile, path: Path) -> Workload:
 
 def _simulation(spec: SweepFile) -> Simulation | None:
     engine = spec.engine
-    if engine.name != "simulated":
+    if engine.name != EMBEDDED:
         return None
     return Simulation(
         profile=engine.profile or DEFAULT_PROFILE,

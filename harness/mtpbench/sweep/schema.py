@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from mtpbench.engines.registry import EMBEDDED, ENGINES
 from mtpbench.records import Load, Measurement, WorkerGroup, WorkerRole
 
 FlagLayers = dict[str, dict[str, Any]]
@@ -166,17 +167,28 @@ class FaultSpec(_Strict):
     value: float | None = None
 
 
+def _known_engine(value: Any) -> Any:
+    if value not in tuple(ENGINES):
+        *others, last = map(repr, ENGINES)
+        raise ValueError(f"input should be {', '.join(others)} or {last}, not {value!r}")
+    return value
+
+
 class EngineSpec(_Strict):
     """The engine of the base; flags in layers: all, then tp | tep | dep (the worker's layout), then role."""
 
-    name: Literal["simulated", "vllm", "sglang", "trtllm", "llamacpp", "mocker"]
+    name: Annotated[
+        str,
+        BeforeValidator(_known_engine),
+        Field(json_schema_extra=lambda schema: schema.update(enum=list(ENGINES))),
+    ]
     router: str | None = Field(None, description="what stands in front of disaggregated workers")
     version: str | None = None
     image: str | None = None
     command: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description="vllm, llamacpp and mocker only: the words that start a worker, in place of the engine's "
-        "usual ones; may hold @{env:NAME}",
+        description="the words that start a worker, in place of the engine's usual ones; may hold "
+        "@{env:NAME}; not for the simulated engine",
     )
     flags: FlagLayers = Field(default_factory=dict, description="engine options without dashes, by layer")
     env: dict[str, dict[str, str]] = Field(default_factory=dict, description="environment, by layer")
@@ -196,11 +208,11 @@ class EngineSpec(_Strict):
 
     @model_validator(mode="after")
     def _simulation_only(self) -> EngineSpec:
-        if self.name != "simulated":
+        if self.name != EMBEDDED:
             changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
             if changed:
                 raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
-        if self.command and self.name == "simulated":
+        if self.command and self.name == EMBEDDED:
             raise ValueError("`command` is for real engines; the embedded one comes with the harness")
         if self.speed != 1 and self.clock != "scaled":
             raise ValueError("`speed` needs `clock: scaled`")
