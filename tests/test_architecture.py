@@ -147,7 +147,7 @@ def test_printing_happens_in_the_command_lines_only() -> None:
     assert offenders == []
 
 
-STARTERS = ("executors/", "output_check.py", "provenance.py", "remote/helper.py", "slurm/client.py")
+STARTERS = ("executors/", "output_check.py", "provenance.py", "remote.py", "slurm/client.py")
 """Where processes are started: servers, helpers, the user's evaluation, Slurm's programs."""
 STARTS = {"Popen", "create_subprocess_exec", "create_subprocess_shell", "fork"}
 
@@ -176,7 +176,7 @@ def test_executors_know_nothing_of_slurm_nor_of_runs() -> None:
     offenders = {
         path: found
         for path, tree in modules(HARNESS)
-        if path.startswith(("executors/", "remote/", "power/"))
+        if path.startswith(("executors/", "remote.py", "power/"))
         and (found := {name for layer in above for name in named(imports(tree), layer)})
     }
     assert offenders == {}
@@ -204,7 +204,7 @@ WRITERS = {
     "load/pool.py": "what its workers read, in a temporary folder",
     "load/worker.py": "what it recorded, in that folder",
     "power/agent.py": "its readings, until the point is stored",
-    "remote/helper.py": "what helpers print",
+    "remote.py": "what helpers print",
     "slurm/allocation.py": "a token that tells whether nodes share the folder",
     "slurm/executor.py": "files and logs of servers",
     "store/": "results",

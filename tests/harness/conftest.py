@@ -22,5 +22,5 @@ def on_standin(standin: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyP
     monkeypatch.setenv("MTPBENCH_FAKE_NVML", "")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("MTPBENCH_DCGM_URL", raising=False)
-    monkeypatch.setattr("mtpbench.power.host.INTERVAL_S", 0.05)
+    monkeypatch.setattr("mtpbench.power.meter.INTERVAL_S", 0.05)
     return monkeypatch

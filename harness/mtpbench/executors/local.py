@@ -22,7 +22,7 @@ from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Point, Process
-from mtpbench.remote.hosts import Host
+from mtpbench.remote import Host
 
 STOP_GRACE_S = 10.0
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from mtpbench.placeholders import Placement
 from mtpbench.power.meter import MeteredNode
 from mtpbench.records import Deployment, Point, Process
-from mtpbench.remote.hosts import Host
+from mtpbench.remote import Host
 
 
 class Handle(Protocol):

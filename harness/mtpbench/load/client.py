@@ -16,7 +16,7 @@ from mtpbench.load.harvest import DriveResult, collect
 from mtpbench.load.job import Job
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.pool import Pool
-from mtpbench.remote.hosts import Host
+from mtpbench.remote import Host
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

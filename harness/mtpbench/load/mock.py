@@ -195,7 +195,7 @@ def _content_length(head: bytes) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal; standard output says when it is ready, and its port (see `remote.helper`)."""
+    """Serve until a signal; standard output says when it is ready, and its port (see `remote`)."""
     parser = argparse.ArgumentParser(prog="mtpbench.load.mock", description="the built-in mock server")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ttft-ms", type=float, default=50.0)

@@ -20,8 +20,7 @@ from typing import Any
 from mtpbench.errors import InputError, RunError
 from mtpbench.load.job import Job
 from mtpbench.records import to_json
-from mtpbench.remote.helper import HelperFailed, HelperProcess
-from mtpbench.remote.hosts import ClockOffset, Host
+from mtpbench.remote import ClockOffset, HelperFailed, HelperProcess, Host
 
 READY_TIMEOUT_S = 300.0
 START_DELAY_S = 0.02

@@ -3,7 +3,7 @@
     python -m mtpbench.load.worker DIRECTORY NUMBER OF
 
 It reads DIRECTORY/job.json, prepares its share, says that it is ready, tells its clock as often as it is
-asked (see `remote.helper`), starts at the moment that standard input names (`go NANOSECONDS`, a value of this
+asked (see `remote`), starts at the moment that standard input names (`go NANOSECONDS`, a value of this
 host's `time.perf_counter_ns()`), says how far it is, and writes what happened into DIRECTORY. `stop` on
 standard input, or its end, cuts the load off.
 """

@@ -2,7 +2,7 @@
 
     python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--spares 2,3] [--dcgm URL]
 
-A helper (see `remote.helper`), ready when the file has its first reading. It ends when its standard input
+A helper (see `remote`), ready when the file has its first reading. It ends when its standard input
 closes or at SIGTERM. Besides `clock` it answers:
 
     tick N    reads once more, sees to it that every host can read the file, {"n": N, "size": its bytes,

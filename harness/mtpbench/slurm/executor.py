@@ -25,7 +25,7 @@ from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Point, Process
-from mtpbench.remote.hosts import Host
+from mtpbench.remote import Host
 from mtpbench.slurm.allocation import Allocation, Node, call_roll, refuse_loopback
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.steps import Step, StepOptions, Steps, helper_launch, in_container, srun_command

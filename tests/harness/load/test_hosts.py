@@ -12,8 +12,7 @@ from drives import run
 from loads import TRANSPORTS, job_for
 from scripted import Server
 
-from mtpbench.remote.helper import HelperProcess
-from mtpbench.remote.hosts import Host
+from mtpbench.remote import HelperProcess, Host
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

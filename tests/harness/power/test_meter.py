@@ -17,17 +17,17 @@ from pathlib import Path
 import pytest
 
 from measured import make_point
+from mtpbench import remote
 from mtpbench.deployment import meter_at
 from mtpbench.executors.local import LocalSite
-from mtpbench.power import host
+from mtpbench.power import meter as meters
 from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import parse
 from mtpbench.power.meter import Meter, MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Process, Simulation
-from mtpbench.remote import helper
-from mtpbench.remote.hosts import Host
+from mtpbench.remote import Host
 from mtpbench.window import Window
 
 AHEAD_S = 1000
@@ -285,8 +285,8 @@ import asyncio, sys
 from pathlib import Path
 from mtpbench.power.meter import Meter, MeteredNode
 from mtpbench.power.nodes import gpus_of_node
-from mtpbench.remote import helper
-from mtpbench.remote.hosts import Host
+from mtpbench import remote
+from mtpbench.remote import Host
 async def main():
     node = MeteredNode(gpus=gpus_of_node(0, {0: "decode-0"}, None), host=Host(name="here"))
     async with Meter([node], Path(sys.argv[1])) as meter:
@@ -337,7 +337,7 @@ async def test_an_answer_that_comes_late_is_taken_for_no_other(
     on_standin: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A file server that hangs, or NVML: the sampler is given up, and the next points have another one."""
-    on_standin.setattr(helper, "ANSWER_S", 1.0)
+    on_standin.setattr(remote, "ANSWER_S", 1.0)
     async with await local_meter(tmp_path) as meter:
         await meter.begin()
         hung = pid_of(meter)
@@ -433,7 +433,7 @@ async def test_what_is_wrong_with_a_gpu_that_nobody_uses_leaves_the_others_alone
 async def test_a_file_that_does_not_show_what_was_written_is_a_reason(
     on_standin: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    on_standin.setattr(host, "SEEN_S", 0.2)
+    on_standin.setattr(meters, "SEEN_S", 0.2)
     async with await local_meter(tmp_path) as meter:
         await meter.begin()
         sampler = meter._samplers[0]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.slurm.batch import BatchJob, batch_text, clock
 from mtpbench.slurm.cluster import ClusterProfile, load_cluster
+from mtpbench.slurm.submission import BatchJob, batch_text, clock
 
 ROOT = Path(__file__).parents[3]
 HOSTILE = (

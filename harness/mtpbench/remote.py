@@ -1,6 +1,7 @@
-"""A helper process: a module of the harness that runs on a host and is spoken to by lines.
+"""Helpers: modules of the harness that run on this host or another one, and are spoken to by lines.
 
-Messages on its standard output are JSON objects, one a line; any other line (a site's prologue) is skipped:
+Messages on a helper's standard output are JSON objects, one a line; any other line (a site's prologue) is
+skipped:
 
     {"ready": true, …}    the helper's first message: it can be used
     {"n": "N", …}         its answer to the line `WORD N` on its standard input
@@ -8,6 +9,9 @@ Messages on its standard output are JSON objects, one a line; any other line (a 
 
 N counts up, so that an answer that comes late is never taken for another's. A helper ends when its standard
 input closes: it does not outlive the process that started it.
+
+Every host's monotonic clock counts from a moment of its own. The offset of another one is the middle of the
+quickest of several questions and answers; it can't be further off than half of that answer took.
 """
 
 from __future__ import annotations
@@ -17,12 +21,14 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import RunError
-from mtpbench.remote.hosts import ClockOffset, Host, compare_clocks
 
 ANSWER_S = 20.0
 END_S, SIGNALLED_END_S = 10.0, 5.0
@@ -30,6 +36,55 @@ END_S, SIGNALLED_END_S = 10.0, 5.0
 DYING_S = 1.0
 """How long a helper that has closed its output may take to end with an exit code of its own."""
 LAST_WORDS = 2000
+ASKS = 25
+"""How often a clock is asked; the quickest answer counts."""
+FEWEST_ASKS, ASK_FOR_S = 3, 1.0
+"""A host that is slow to answer is not asked for longer than this, but so often at least."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """A host for helpers.
+
+    Args:
+        name: for the record.
+        launch: what stands in front of a command to run it there, input and output connected (`srun … `);
+            empty for this host.
+        directory: a folder that both hosts see; None for a private one of this host.
+        environment: what `launch` starts with; None for this process's own.
+        python: Python with mtpbench there.
+    """
+
+    name: str
+    launch: tuple[str, ...] = ()
+    directory: Path | None = None
+    environment: Mapping[str, str] | None = None
+    python: str = sys.executable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClockOffset:
+    """What to add to this host's `time.perf_counter_ns()` for another one's, and how far off that may be."""
+
+    offset_ns: int = 0
+    error_ns: int = 0
+
+
+async def compare_clocks(ask: Callable[[], Awaitable[int]]) -> ClockOffset:
+    """The offset of a clock that answers with its nanoseconds; what `ask` raises is passed on."""
+    best: ClockOffset | None = None
+    begun = time.monotonic()
+    for number in range(ASKS):
+        if number >= FEWEST_ASKS and time.monotonic() - begun > ASK_FOR_S:
+            break
+        asked = time.perf_counter_ns()
+        theirs = await ask()
+        answered = time.perf_counter_ns()
+        error = (answered - asked + 1) // 2
+        if best is None or error < best.error_ns:
+            best = ClockOffset(offset_ns=theirs - (asked + answered) // 2, error_ns=error)
+    assert best is not None
+    return best
 
 
 class HelperFailed(RunError):

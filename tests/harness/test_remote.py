@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mtpbench import remote as module
 from mtpbench.errors import RunError
 from mtpbench.executors.reaper import is_alive
-from mtpbench.remote import helper as module
-from mtpbench.remote.helper import HelperFailed, HelperProcess
-from mtpbench.remote.hosts import Host
+from mtpbench.remote import HelperFailed, HelperProcess, Host
 
 Start = Callable[..., "asyncio.Future[HelperProcess]"]
 
