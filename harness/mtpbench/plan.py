@@ -131,7 +131,10 @@ def planning_profile(point: Point) -> str | None:
 
 def command_line(process: Process) -> str:
     """A process as one would type it: environment, then argv, placeholders standing."""
-    words = [f"{name}={shlex.quote(value)}" for name, value in process.env.items()]
+    parts = [f"{name}={shlex.quote(value)}" for name, value in process.env.items()]
     # Placeholders are not shell syntax; quoting them would only make the line harder to read.
-    words += [word if word.startswith("@{") or "@{" in word else shlex.quote(word) for word in process.argv]
-    return " ".join(words)
+    parts += [
+        argument if argument.startswith("@{") or "@{" in argument else shlex.quote(argument)
+        for argument in process.argv
+    ]
+    return " ".join(parts)

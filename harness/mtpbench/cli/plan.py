@@ -76,20 +76,20 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _print_totals(console: Console, estimates: tuple[LadderEstimate, ...], info: SweepInfo) -> None:
-    known = [estimate for estimate in estimates if estimate.hours is not None]
+    estimated = [estimate for estimate in estimates if estimate.hours is not None]
     for reason in dict.fromkeys(estimate.reason for estimate in estimates if estimate.reason):
         console.print(f"not estimated: {reason}", highlight=False)
-    if not known:
+    if not estimated:
         return
-    hours = sum(estimate.hours or 0 for estimate in known)
-    if known[0].ladder.first.simulation:
+    hours = sum(estimate.hours or 0 for estimate in estimated)
+    if estimated[0].ladder.first.simulation:
         console.print(
             f"estimated: {hours * 60:.1f} minutes on this machine, one deployment after the other; "
             "SIMULATED: no GPU is used and nothing is paid",
             highlight=False,
         )
         return
-    gpu_hours = sum(estimate.gpu_hours or 0 for estimate in known)
+    gpu_hours = sum(estimate.gpu_hours or 0 for estimate in estimated)
     tiers = info.hardware.usd_per_gpu_h.items()
     prices = ", ".join(f"${gpu_hours * usd:,.0f} {tier}" for tier, usd in tiers)
     console.print(

@@ -128,9 +128,9 @@ def summary(result: PointResult) -> str:
     rates = result.steady or result.whole
     if rates is None or result.interactivity_tps is None:
         return "no figures"
-    words = [f"{rates.tput_tps_per_gpu:,.1f} tok/s/GPU", f"{result.interactivity_tps:.1f} tok/s/user"]
+    figures = [f"{rates.tput_tps_per_gpu:,.1f} tok/s/GPU", f"{result.interactivity_tps:.1f} tok/s/user"]
     if result.ttft_s:
-        words.append(f"TTFT {result.ttft_s.p50:.2f} s")
+        figures.append(f"TTFT {result.ttft_s.p50:.2f} s")
     if result.acceptance.length is not None:
-        words.append(f"AL {result.acceptance.length:.2f}")
-    return ", ".join(words) + (" SIMULATED" if result.simulated else "")
+        figures.append(f"AL {result.acceptance.length:.2f}")
+    return ", ".join(figures) + (" SIMULATED" if result.simulated else "")

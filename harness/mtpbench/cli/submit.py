@@ -129,32 +129,34 @@ def _submit_all(
     table = Table(title=f"{sweep.info.name} on {request.cluster}", title_justify="left")
     for heading in ("job", "nodes", "deployments", "points"):
         table.add_column(heading)
-    done: list[str] = []
+    job_ids: list[str] = []
     failed: list[str] = []
     for batch in batches:
-        made = submit_batch(sweep.info, batch, request, journal, slurm, now_utc())
-        if made.job_id is None:
-            failed.append(f"{', '.join(made.keys)}: {made.error}")
+        submission = submit_batch(sweep.info, batch, request, journal, slurm, now_utc())
+        if submission.job_id is None:
+            failed.append(f"{', '.join(submission.keys)}: {submission.error}")
             continue
-        done.append(made.job_id)
+        job_ids.append(submission.job_id)
         points = sum(len(need.ladder.points) for need in batch.needs)
-        table.add_row(made.job_id, str(batch.needs[0].nodes), "\n".join(made.keys), str(points))
-    if done:
+        table.add_row(submission.job_id, str(batch.needs[0].nodes), "\n".join(submission.keys), str(points))
+    if job_ids:
         console.print(table)
-    if done and request.analysis:
-        last = analysis_batch(sweep.info, request, journal, journal.next_number(), tuple(done))
-        made = submit_batch(sweep.info, last, request, journal, slurm, now_utc())
-        said = f"job {made.job_id}" if made.job_id else f"not submitted ({made.error})"
-        console.print(f"tables and report after them: {said}", highlight=False)
+    if job_ids and request.analysis:
+        last = analysis_batch(sweep.info, request, journal, journal.next_number(), tuple(job_ids))
+        submission = submit_batch(sweep.info, last, request, journal, slurm, now_utc())
+        analysis_job = (
+            f"job {submission.job_id}" if submission.job_id else f"not submitted ({submission.error})"
+        )
+        console.print(f"tables and report after them: {analysis_job}", highlight=False)
     if failed:
         raise RunError("sbatch refused:\n" + "\n".join(f"  {line}" for line in failed))
     console.print(f"mtpbench status {sweep.path} shows how they fare", highlight=False)
 
 
 def _job_ids(ids: Sequence[str]) -> Sequence[str]:
-    for one in ids:
-        if not one.replace("_", "").isdigit():
-            raise InputError(f"--after {one}: the number of a job such as 1234 or 1234_5 is needed")
+    for job_id in ids:
+        if not job_id.replace("_", "").isdigit():
+            raise InputError(f"--after {job_id}: the number of a job such as 1234 or 1234_5 is needed")
     return ids
 
 
@@ -188,10 +190,12 @@ def _nothing_to_do(needs: Sequence[Need], points: int) -> str:
 def _check_cluster(slurm: Slurm, profile: ClusterProfile) -> None:
     if profile.partition is None:
         return
-    known = slurm.partitions()
-    missing = [name for name in profile.partition.split(",") if name not in known]
-    if known and missing:
-        raise InputError(f"partition {missing[0]!r} is unknown to this Slurm; it has: {', '.join(known)}")
+    partitions = slurm.partitions()
+    missing = [name for name in profile.partition.split(",") if name not in partitions]
+    if partitions and missing:
+        raise InputError(
+            f"partition {missing[0]!r} is unknown to this Slurm; it has: {', '.join(partitions)}"
+        )
 
 
 def _check_image(profile: ClusterProfile) -> None:

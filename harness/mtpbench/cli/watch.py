@@ -94,7 +94,7 @@ class View:
         if target.suffix in (".yaml", ".yml") or target.is_file():
             loaded = load_sweep(target)
             self.planned, self.simulated = len(loaded.points), loaded.points[0].simulated
-            self.folders = tuple(results / one.info.name for one in (loaded, simulate(loaded)))
+            self.folders = tuple(results / plan.info.name for plan in (loaded, simulate(loaded)))
         else:
             self.folders = (target,)
         self.over = False
@@ -128,14 +128,16 @@ class View:
 
     def _folder(self) -> Path:
         """The folder that a run wrote to last: a sweep and its simulation have one each."""
-        begun = {folder: found[1] for folder in self.folders if (found := signature(folder / SWEEP_FILE))}
+        begun = {
+            folder: status.changed_ns for folder in self.folders if (status := signature(folder / SWEEP_FILE))
+        }
         return max(begun, key=lambda folder: begun[folder], default=self.folders[0])
 
     def _without_sweep(self, folder: Path) -> str:
-        inner = sorted(found.parent.name for found in folder.glob(f"*/{SWEEP_FILE}"))[:5]
+        names = sorted(path.parent.name for path in folder.glob(f"*/{SWEEP_FILE}"))[:5]
         hint = (
-            f"it holds {', '.join(inner)}: watch one of them"
-            if inner
+            f"it holds {', '.join(names)}: watch one of them"
+            if names
             else "a folder results/<sweep> is needed"
         )
         return f"{folder}: no results here ({SWEEP_FILE} is missing); {hint}"
@@ -153,8 +155,8 @@ class View:
         """The curves of what has landed; a point is converted once."""
         drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
         for point in snapshot.points:
-            known = self._drawn.get(point.planned.id)
-            drawn[point.planned.id] = known if known and known[0] is point else (point, _convert(point))
+            earlier = self._drawn.get(point.planned.id)
+            drawn[point.planned.id] = earlier if earlier and earlier[0] is point else (point, _convert(point))
         self._drawn = drawn
         points = [made for _, made in drawn.values() if isinstance(made, CurvePoint)]
         return series_of(

@@ -55,8 +55,8 @@ def lines_of(
     """The lines of a frame; at most as many, and as wide, as its size says."""
     columns, rows = size
     head = [_title(snapshot, columns), *_wrapped(_counts(snapshot), columns, 2)]
-    for words, style in _going_on(snapshot):
-        head += _wrapped(words, columns, 3, style)
+    for text, style in _going_on(snapshot):
+        head += _wrapped(text, columns, 3, style)
     head = [*head[: max(2, rows // 2)], Text()]
     body = _body(snapshot, series, (columns, rows - len(head)), ascii_only)
     return [_fitted(line, columns, ascii_only) for line in [*head, *body][:rows]]
@@ -109,9 +109,11 @@ def _title(snapshot: Snapshot, columns: int) -> Text:
 def _counts(snapshot: Snapshot) -> str:
     """`6 valid, 1 invalid (server_died 1), 1 running, 2 missing of 10 points`."""
     invalid = snapshot.having("invalid")
-    codes = Counter(reason.code for one in invalid if one.stored for reason in one.stored.result.reasons[:1])
+    codes = Counter(
+        reason.code for point in invalid if point.stored for reason in point.stored.result.reasons[:1]
+    )
     why = f" ({', '.join(f'{code} {n}' for code, n in codes.most_common(3))})" if codes else ""
-    missing = {one.planned.id for one in snapshot.having("missing")}
+    missing = {point.planned.id for point in snapshot.having("missing")}
     running = len(missing & set(snapshot.running))
     parts = [f"{len(snapshot.having('valid'))} valid", f"{len(invalid)} invalid{why}"]
     parts += [f"{running} running"] if running else []
@@ -125,23 +127,25 @@ def _counts(snapshot: Snapshot) -> str:
 
 
 def _count(snapshot: Snapshot, state: str) -> int:
-    return sum(one.state == state for one in snapshot.points)
+    return sum(point.state == state for point in snapshot.points)
 
 
 def _going_on(snapshot: Snapshot) -> list[tuple[str, str]]:
     """What is known of the present, a sentence and a style each."""
-    said = [(words, "") for words in _jobs(snapshot)]
-    if snapshot.jobs and not said and not snapshot.over:
-        said.append(("all jobs have ended; `mtpbench submit` asks for what is missing", "yellow"))
+    sentences = [(text, "") for text in _jobs(snapshot)]
+    if snapshot.jobs and not sentences and not snapshot.over:
+        sentences.append(("all jobs have ended; `mtpbench submit` asks for what is missing", "yellow"))
     if snapshot.holder.held or snapshot.run or not (snapshot.jobs or snapshot.unheard):
-        said.append((_local(snapshot), "" if snapshot.at_work else "yellow" if not snapshot.over else "dim"))
-    said.append((_times(snapshot), "dim"))
+        sentences.append(
+            (_local(snapshot), "" if snapshot.at_work else "yellow" if not snapshot.over else "dim")
+        )
+    sentences.append((_times(snapshot), "dim"))
     if bad := snapshot.having("unusable", "damaged", "other schema"):
         more = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
         why = bad[0].problem.label if bad[0].problem else ""
-        said.append((f"{bad[0].state}: {why}, {bad[0].planned.arm} {bad[0].planned.label}{more}", "red"))
-    said += [(words, "red") for words in snapshot.trouble]
-    return said
+        sentences.append((f"{bad[0].state}: {why}, {bad[0].planned.arm} {bad[0].planned.label}{more}", "red"))
+    sentences += [(text, "red") for text in snapshot.trouble]
+    return sentences
 
 
 def _local(snapshot: Snapshot) -> str:
@@ -200,23 +204,31 @@ def _doing(progress: RunProgress) -> str:
 
 def _jobs(snapshot: Snapshot) -> list[str]:
     """What Slurm jobs say of themselves; those that ended well say nothing."""
-    said = []
+    sentences = []
     for key, files in snapshot.jobs.items():
         if files.finished is None:
-            said.append(
+            sentences.append(
                 f"{key.rpartition('_')[0]}: job {files.attempt.job_id}{_progress(files, snapshot.now_s)}"
             )
         elif files.finished.outcome != "done":
             detail = f": {files.finished.detail}" if files.finished.detail else ""
-            said.append(
+            sentences.append(
                 f"{key.rpartition('_')[0]}: job {files.attempt.job_id} {files.finished.outcome}{detail}"
             )
-    for one in snapshot.unheard:
-        many = f" for {len(one.keys)} deployments" if len(one.keys) > 1 else f" for {one.keys[0]}"
-        job = f"job {one.job_id}" if one.job_id else f"{one.name} ({one.error or 'no job number yet'})"
-        said.append(f"{job}{many}: nothing heard of it yet; `mtpbench status` asks Slurm")
-    more = len(said) - _JOB_LINES
-    return [*said[:_JOB_LINES], f"… {more} more jobs"] if more > 0 else said
+    for submission in snapshot.unheard:
+        many = (
+            f" for {len(submission.keys)} deployments"
+            if len(submission.keys) > 1
+            else f" for {submission.keys[0]}"
+        )
+        job = (
+            f"job {submission.job_id}"
+            if submission.job_id
+            else f"{submission.name} ({submission.error or 'no job number yet'})"
+        )
+        sentences.append(f"{job}{many}: nothing heard of it yet; `mtpbench status` asks Slurm")
+    more = len(sentences) - _JOB_LINES
+    return [*sentences[:_JOB_LINES], f"… {more} more jobs"] if more > 0 else sentences
 
 
 def _progress(files: JobFiles, now_s: float) -> str:
@@ -231,11 +243,11 @@ def _progress(files: JobFiles, now_s: float) -> str:
 
 def _times(snapshot: Snapshot) -> str:
     changed_s = snapshot.changed_s
-    said = "no point has landed yet" if changed_s is None else f"last point {ago(snapshot.now_s - changed_s)}"
+    text = "no point has landed yet" if changed_s is None else f"last point {ago(snapshot.now_s - changed_s)}"
     if snapshot.servers is not None and snapshot.at_work:
-        said += f", servers' logs grew {ago(snapshot.now_s - snapshot.servers.grew_s)}"
+        text += f", servers' logs grew {ago(snapshot.now_s - snapshot.servers.grew_s)}"
     left = time_left(snapshot) if snapshot.at_work else None
-    return f"{said}. {_left(left)}" if left else said
+    return f"{text}. {_left(left)}" if left else text
 
 
 def _left(left: TimeLeft) -> str:
@@ -261,9 +273,9 @@ def ago(seconds: float) -> str:
     return f"{duration(max(0.0, seconds))} ago"
 
 
-def _wrapped(words: str, columns: int, limit: int, style: str = "") -> list[Text]:
+def _wrapped(text: str, columns: int, limit: int, style: str = "") -> list[Text]:
     """Words in at most so many lines."""
-    lines = textwrap.wrap(words, max(1, columns), max_lines=limit, placeholder=" …")
+    lines = textwrap.wrap(text, max(1, columns), max_lines=limit, placeholder=" …")
     return [Text(line, style=style) for line in lines]
 
 

@@ -42,8 +42,8 @@ def table_lines(snapshot: Snapshot, columns: int, rows: int, *, ascii_only: bool
     head = [_line([column.upper for column in layout], layout), _line([c.lower for c in layout], layout)]
     for line in head:
         line.stylize("dim")
-    arms = list(dict.fromkeys((*snapshot.info.arms, *(one.planned.arm for one in snapshot.points))))
-    groups = [(arm, [one for one in snapshot.points if one.planned.arm == arm]) for arm in arms]
+    arms = list(dict.fromkeys((*snapshot.info.arms, *(point.planned.arm for point in snapshot.points))))
+    groups = [(arm, [point for point in snapshot.points if point.planned.arm == arm]) for arm in arms]
     groups = [(arm, group) for arm, group in groups if group]
     rooms = _share_out([len(group) for _, group in groups], rows - len(head) - len(groups))
     lines = head
@@ -56,9 +56,9 @@ def table_lines(snapshot: Snapshot, columns: int, rows: int, *, ascii_only: bool
 
 def _layout(snapshot: Snapshot, columns: int) -> list[_Column]:
     """The columns for a width; what a narrow terminal has no room for is left out."""
-    names = {one.planned.topology for one in snapshot.points}
-    words = max((len(one.planned.label) for one in snapshot.points), default=4)
-    layout = [_Column("", "load", min(18, max(5, words)), right=False)]
+    names = {point.planned.topology for point in snapshot.points}
+    longest = max((len(point.planned.label) for point in snapshot.points), default=4)
+    layout = [_Column("", "load", min(18, max(5, longest)), right=False)]
     if len(names) > 1 and columns >= _NARROW:
         layout.append(_Column("", "topology", min(16, max(map(len, names))), right=False))
     layout += [_Column("tok/s", "/user", 7), _Column("tok/s", "/GPU", 7)]
@@ -86,18 +86,18 @@ def _share_out(sizes: Sequence[int], room: int) -> list[int]:
 def _rows(snapshot: Snapshot, group: Sequence[SeenPoint], layout: Sequence[_Column], room: int) -> list[Text]:
     """An arm's points; where not all have room, those around what landed last or runs."""
     if len(group) <= room:
-        return [_point_line(snapshot, one, layout) for one in group]
+        return [_point_line(snapshot, point, layout) for point in group]
     shown = max(1, room - 1)
     newest = max(
         range(len(group)), key=lambda i: (_is_running(snapshot, group[i]), group[i].landed_s or 0.0, -i)
     )
     first = min(max(0, newest + 2 - shown), len(group) - shown)
-    lines = [_point_line(snapshot, one, layout) for one in group[first : first + shown]]
+    lines = [_point_line(snapshot, point, layout) for point in group[first : first + shown]]
     below = len(group) - first - shown
-    words = " and ".join(
+    hidden = " and ".join(
         text for text in (f"{first} above" * bool(first), f"{below} below" * bool(below)) if text
     )
-    return [*lines, Text(f"  … {len(group) - shown} more ({words})", style="dim")]
+    return [*lines, Text(f"  … {len(group) - shown} more ({hidden})", style="dim")]
 
 
 def _is_running(snapshot: Snapshot, point: SeenPoint) -> bool:
@@ -106,7 +106,7 @@ def _is_running(snapshot: Snapshot, point: SeenPoint) -> bool:
 
 def _arm_line(arm: str, place: int, group: Sequence[SeenPoint], ascii_only: bool) -> Text:
     mark, style = mark_and_style(place, ascii_only)
-    measured = sum(one.state in ("valid", "invalid", "unusable") for one in group)
+    measured = sum(point.state in ("valid", "invalid", "unusable") for point in group)
     return Text.assemble((f"{mark} {display_name(arm)}", style), (f"  {measured} of {len(group)}", "dim"))
 
 

@@ -233,7 +233,9 @@ class JobRun:
 
     def _measured_by_this_job(self, store: SweepStore) -> set[str]:
         """Valid points that an earlier run of this job measured: a requeued job does not begin again."""
-        starts = [one.started_utc for one in self.journal.attempts(self.job.key) if self._is_mine(one)]
+        starts = [
+            attempt.started_utc for attempt in self.journal.attempts(self.job.key) if self._is_mine(attempt)
+        ]
         if not starts:
             return set()
         first = min(map(datetime.fromisoformat, starts))

@@ -140,7 +140,7 @@ class Journal:
 
     def next_number(self) -> int:
         """The number of the next submission."""
-        return 1 + max((one.number for one in self.submissions()), default=0)
+        return 1 + max((submission.number for submission in self.submissions()), default=0)
 
     def write_submission(self, submission: Submission) -> Path:
         """Write down a submission before, and again after, it is made."""
@@ -165,10 +165,10 @@ class Journal:
 
     def log_tail(self, job_id: str, lines: int) -> tuple[str, ...]:
         """The last lines of a job's standard output; none where there is no log."""
-        found = sorted((self.root / "logs").glob(f"*.{job_id}.log"))
-        if not found:
+        logs = sorted((self.root / "logs").glob(f"*.{job_id}.log"))
+        if not logs:
             return ()
-        return tuple(found[-1].read_text("utf-8", "replace").splitlines()[-lines:])
+        return tuple(logs[-1].read_text("utf-8", "replace").splitlines()[-lines:])
 
     # --------------------------------------------------------------------------------------- written by jobs
 
@@ -204,8 +204,13 @@ class Journal:
 
     def attempts(self, key: str) -> tuple[Attempt, ...]:
         """The attempts of one deployment, oldest first."""
-        found = [read_record(Attempt, path) for path in (self.root / "attempts").glob("*/started.json")]
-        return tuple(sorted((one for one in found if one.key == key), key=lambda one: one.started_utc))
+        attempts = [read_record(Attempt, path) for path in (self.root / "attempts").glob("*/started.json")]
+        return tuple(
+            sorted(
+                (attempt for attempt in attempts if attempt.key == key),
+                key=lambda attempt: attempt.started_utc,
+            )
+        )
 
     def progress(self, attempt: Attempt) -> RunProgress | None:
         """What an attempt last said of itself."""

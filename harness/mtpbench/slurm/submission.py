@@ -216,13 +216,13 @@ def find_lost(submission: Submission, slurm: Slurm) -> Submission:
 
 def live_keys(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> Mapping[str, str]:
     """By deployment key, the job that still has it: nothing may be submitted twice."""
-    found: dict[str, str] = {}
+    jobs: dict[str, str] = {}
     for submission in submissions:
         for key in submission.keys:
             task = submission.task_id(key)
             if task is not None and task in statuses and statuses[task].state in LIVE:
-                found[key] = task
-    return found
+                jobs[key] = task
+    return jobs
 
 
 def live_jobs(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> set[str]:
@@ -231,7 +231,12 @@ def live_jobs(submissions: Sequence[Submission], statuses: Mapping[str, JobStatu
 
 
 def _tasks(submissions: Sequence[Submission]) -> set[str]:
-    return {task for one in submissions for key in one.keys or ("",) if (task := one.task_id(key))}
+    return {
+        task
+        for submission in submissions
+        for key in submission.keys or ("",)
+        if (task := submission.task_id(key))
+    }
 
 
 def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], Mapping[str, JobStatus]]:
@@ -243,15 +248,15 @@ def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], 
         RunError: Slurm does not answer.
     """
     submissions = []
-    for one in journal.submissions():
-        found = find_lost(one, slurm) if one.job_id is None else one
-        if found != one:
-            journal.write_submission(found)
-        submissions.append(found)
+    for submission in journal.submissions():
+        updated = find_lost(submission, slurm) if submission.job_id is None else submission
+        if updated != submission:
+            journal.write_submission(updated)
+        submissions.append(updated)
     ids = _tasks(submissions)
     if not ids:
         return tuple(submissions), {}
-    result = slurm.query([one.name for one in submissions], ids)
+    result = slurm.query([submission.name for submission in submissions], ids)
     if result.answer == "failed":
         raise RunError(f"Slurm does not answer ({result.error}), so nobody knows which jobs run; try again")
     return tuple(submissions), result.statuses

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from mtpbench.errors import RunError, SchemaError, StoreError
 from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
@@ -38,7 +38,14 @@ _TRIES = 3
 _LOCKS = Path("/proc/locks")
 
 T = TypeVar("T")
-Signature = tuple[int, int, int]
+
+
+class Signature(NamedTuple):
+    """What changes when a file does."""
+
+    inode: int
+    changed_ns: int
+    size: int
 
 
 class SlurmSource:
@@ -95,10 +102,10 @@ class FileMemory:
 def signature(path: Path) -> Signature | None:
     """What changes when a file does; None where it is not there, or can't be looked at."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return Signature(status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 class SnapshotReader:
@@ -143,7 +150,7 @@ class SnapshotReader:
         return Snapshot(
             info=info,
             points=points,
-            simulated=any(one.stored is not None and one.stored.result.simulated for one in points)
+            simulated=any(point.stored is not None and point.stored.result.simulated for point in points)
             or self._will_be_simulated(),
             now_s=self._clock(),
             trouble=tuple(trouble),
@@ -167,11 +174,11 @@ class SnapshotReader:
         all_of_them = self._looks % ALL_EVERY == 0
         seen: dict[str, SeenPoint] = {}
         for point_id in planned:
-            known = self._points.get(point_id)
+            earlier = self._points.get(point_id)
             # A run renames progress.json into the folder every second, which says nothing of the points.
             stays = not all_of_them and places.get(point_id) == self._places.get(point_id)
-            if stays and known is not None and known.state in ("valid", "invalid", "missing"):
-                seen[point_id] = known
+            if stays and earlier is not None and earlier.state in ("valid", "invalid", "missing"):
+                seen[point_id] = earlier
             elif not quiet and point_id not in places:
                 seen[point_id] = SeenPoint(planned=PlannedPoint.of(point_id), state="missing")
             else:
@@ -186,8 +193,8 @@ class SnapshotReader:
         the first of them. Results that are recomputed in their places are found
         by looking at all of them now and then.
         """
-        found = signature(self.directory)
-        folder_ns = found[1] if found else None
+        folder = signature(self.directory)
+        folder_ns = folder.changed_ns if folder else None
         same = folder_ns is not None and self._folder_times == (folder_ns, folder_ns)
         self._folder_times = (self._folder_times[1], folder_ns)
         self._looks += 1
@@ -210,7 +217,9 @@ class SnapshotReader:
                 continue
             if stored is not None and before is not None:
                 state = "valid" if stored.result.valid else "invalid"
-                return SeenPoint(planned=planned, state=state, stored=stored, landed_s=before[1] / 1e9)
+                return SeenPoint(
+                    planned=planned, state=state, stored=stored, landed_s=before.changed_ns / 1e9
+                )
             state, problem = ("incomplete", INCOMPLETE) if place.is_dir() else ("missing", None)
             break
         return SeenPoint(planned=planned, state=state, problem=problem, landed_s=_changed_s(path))
@@ -294,8 +303,8 @@ class SnapshotReader:
 
 def holder_of(lock: Path) -> Holder:
     """Whether a process of this machine holds a lock's file, without touching the lock."""
-    found = signature(lock)
-    if found is None:
+    lock_status = signature(lock)
+    if lock_status is None:
         return Holder(held=False)
     try:
         text, table = lock.read_text("utf-8"), _LOCKS.read_text("utf-8")
@@ -303,7 +312,9 @@ def holder_of(lock: Path) -> Holder:
         return Holder(held=None)
     pid = int(text) if text.strip().isdigit() else None
     rows = [line.split() for line in table.splitlines()]
-    held = any(str(pid) in row and any(word.endswith(f":{found[0]}") for word in row) for row in rows)
+    held = any(
+        str(pid) in row and any(word.endswith(f":{lock_status.inode}") for word in row) for row in rows
+    )
     return Holder(held=held, pid=pid)
 
 
@@ -330,8 +341,8 @@ def _problem(error: SchemaError | StoreError) -> Problem:
 
 
 def _changed_s(path: Path) -> float | None:
-    found = signature(path)
-    return None if found is None else found[1] / 1e9
+    status = signature(path)
+    return None if status is None else status.changed_ns / 1e9
 
 
 def _stamp(name: str) -> float | None:

@@ -38,16 +38,16 @@ class PlannedPoint:
     @classmethod
     def of(cls, point_id: str) -> PlannedPoint:
         """The parts of an id; one of another form is its own arm."""
-        found = _ID.fullmatch(point_id)
-        if found is None:
+        parts = _ID.fullmatch(point_id)
+        if parts is None:
             return cls(id=point_id, arm=point_id)
         return cls(
             id=point_id,
-            arm=found["arm"],
-            topology=found["topology"],
-            concurrency=int(found["c"]),
-            rate_rps=found["q"],
-            repeat=int(found["r"]),
+            arm=parts["arm"],
+            topology=parts["topology"],
+            concurrency=int(parts["c"]),
+            rate_rps=parts["q"],
+            repeat=int(parts["r"]),
         )
 
     @property
@@ -169,7 +169,7 @@ class Snapshot:
     @cached_property
     def live_jobs(self) -> tuple[JobFiles, ...]:
         """Attempts that have not ended and were heard of lately."""
-        return tuple(one for one in self.jobs.values() if _is_live(one, self.now_s))
+        return tuple(files for files in self.jobs.values() if _is_live(files, self.now_s))
 
     @property
     def unheard(self) -> tuple[Submission, ...]:
@@ -216,19 +216,21 @@ class Snapshot:
     @cached_property
     def running(self) -> Mapping[str, bool]:
         """Ids of points under load; True where a run or a job says so, False where it only follows."""
-        said = {
-            one.progress.point_id: True for one in self.live_jobs if one.progress and one.progress.point_id
+        running = {
+            files.progress.point_id: True
+            for files in self.live_jobs
+            if files.progress and files.progress.point_id
         }
         if self.live_run is not None:
-            said |= {self.live_run.point_id: True} if self.live_run.point_id else {}
+            running |= {self.live_run.point_id: True} if self.live_run.point_id else {}
         elif self.holder.held and (point := next_of_ladder(self.points, self.servers)) is not None:
-            said.setdefault(point.planned.id, False)
-        return said
+            running.setdefault(point.planned.id, False)
+        return running
 
     @property
     def changed_s(self) -> float | None:
         """When the newest result was written."""
-        return max((one.landed_s for one in self.points if one.landed_s is not None), default=None)
+        return max((point.landed_s for point in self.points if point.landed_s is not None), default=None)
 
 
 def next_of_ladder(points: Sequence[SeenPoint], servers: ServerStart | None) -> SeenPoint | None:
@@ -240,14 +242,16 @@ def next_of_ladder(points: Sequence[SeenPoint], servers: ServerStart | None) -> 
     if servers is None:
         return None
     name = servers.key.rpartition("_")[0]
-    ladder = [one for one in points if f"{one.planned.arm}_{one.planned.topology}" == name]
-    exact = [one for one in ladder if one.stored is None or one.stored.point.deployment_key == servers.key]
-    left = [
-        one
-        for one in exact
-        if one.state != "valid" and (one.landed_s is None or one.landed_s < servers.started_s)
+    ladder = [point for point in points if f"{point.planned.arm}_{point.planned.topology}" == name]
+    exact = [
+        point for point in ladder if point.stored is None or point.stored.point.deployment_key == servers.key
     ]
-    return min(left, key=lambda one: (one.planned.repeat, one.planned.concurrency or 0), default=None)
+    left = [
+        point
+        for point in exact
+        if point.state != "valid" and (point.landed_s is None or point.landed_s < servers.started_s)
+    ]
+    return min(left, key=lambda point: (point.planned.repeat, point.planned.concurrency or 0), default=None)
 
 
 def _is_live(files: JobFiles, now_s: float) -> bool:
@@ -289,7 +293,9 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
     A virtual clock's points are simulated side by side, so their durations do not add up.
     """
     waiting = snapshot.having("missing", "damaged", "incomplete")
-    if not waiting or any(one.stored and one.stored.result.clock == "virtual" for one in snapshot.points):
+    if not waiting or any(
+        point.stored and point.stored.result.clock == "virtual" for point in snapshot.points
+    ):
         return None
     ladders: dict[tuple[str, str], float] = {}
     covered = 0
@@ -314,9 +320,9 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
 
 def _duration_like(point: SeenPoint, points: Sequence[SeenPoint]) -> float | None:
     """The mean duration of the same load in this arm, else in any."""
-    same = [one for one in points if one.planned.rung == point.planned.rung and one.stored]
-    own = [one for one in same if one.planned.arm == point.planned.arm]
-    durations = [taken for one in own or same if (taken := duration_of(one)) is not None]
+    same = [other for other in points if other.planned.rung == point.planned.rung and other.stored]
+    own = [other for other in same if other.planned.arm == point.planned.arm]
+    durations = [duration_s for other in own or same if (duration_s := duration_of(other)) is not None]
     return fmean(durations) if durations else None
 
 
