@@ -15,7 +15,7 @@ import numpy as np
 from mtpbench import golden
 from mtpbench.errors import UnsupportedError
 from mtpbench.load.pacer import RequestCounts
-from mtpbench.records import GoldenTable, Point, WorkerGroup
+from mtpbench.records import Point, WorkerGroup
 from mtpbench.requests import Floats
 from mtpbench.simengine.profile import Profile
 
@@ -64,7 +64,7 @@ def acceptance_length(point: Point) -> float:
         return policy.length
     if policy.rates is not None:
         return 1.0 + sum(policy.rates)
-    table = golden.golden_table(GoldenTable(model="deepseek-v4-pro", method="mtp", mode="thinking_on"))
+    table = golden.golden_table(golden.default_table())
     return table[min(speculation.draft_tokens, max(table))]
 
 

@@ -18,19 +18,24 @@ SOURCE = "data/golden_acceptance.yaml"
 
 
 @cache
-def _tables() -> Mapping[str, Any]:
+def _data() -> Mapping[str, Any]:
     text = resources.files("mtpbench").joinpath(SOURCE).read_text("utf-8")
     loaded: Mapping[str, Any] = yaml.safe_load(text)
     return loaded
 
 
+def default_table() -> GoldenTable:
+    """The table that is meant where a sweep names none."""
+    return GoldenTable(**_data()["default"])
+
+
 def golden_table(table: GoldenTable) -> Mapping[int, float]:
-    """Mean acceptance lengths by number of draft tokens, such as of deepseek-v4-pro, mtp, thinking_on.
+    """Mean acceptance lengths by number of draft tokens.
 
     Raises:
         InputError: a name is unknown; the message lists the known ones.
     """
-    node: Any = _tables()
+    node: Any = _data()["tables"]
     for kind, name in (("model", table.model), ("method", table.method), ("mode", table.mode)):
         if name not in node:
             raise InputError(

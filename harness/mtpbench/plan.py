@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mtpbench import hardware
@@ -11,11 +11,8 @@ from mtpbench.engines.registry import engine_of
 from mtpbench.errors import InputError
 from mtpbench.estimate import estimate_point, start_s
 from mtpbench.records import Deployment, Hardware, Point, Process
-from mtpbench.simengine.profile import load_profile
+from mtpbench.simengine.profile import load_profile, profile_of
 from mtpbench.sweep import Sweep
-
-PLANNING_PROFILE: Mapping[str, str] = {"gb200-nvl72": "dsv4-gb200"}
-"""The step costs that estimates use, by hardware; other hardware has none yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +123,7 @@ def expected_events_per_s(point: Point, time_scale: float = 1.0) -> float | None
 
 def planning_profile(point: Point) -> str | None:
     """The step costs that estimates of a point use; None where there are none for its hardware."""
-    return point.simulation.profile if point.simulation else PLANNING_PROFILE.get(point.hardware)
+    return point.simulation.profile if point.simulation else profile_of(point.hardware)
 
 
 def command_line(process: Process) -> str:

@@ -26,7 +26,7 @@ from mtpbench.simengine.calibration import (
     read_points,
 )
 from mtpbench.simengine.cluster import Cluster
-from mtpbench.simengine.profile import Profile, load_profile, read_data
+from mtpbench.simengine.profile import Profile, default_profile, load_profile, read_data
 from mtpbench.simengine.virtual import play_schedule
 from mtpbench.workload import draw_lengths
 
@@ -41,7 +41,7 @@ def serve(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 8000,
     model: Annotated[str, typer.Option(help="the served model's name")] = "simulated",
-    profile: Annotated[str, typer.Option(help="a shipped profile or a JSON file")] = "dsv4-gb200",
+    profile: Annotated[str, typer.Option(help="a shipped profile or a JSON file")] = default_profile(),
     speed: Annotated[float, typer.Option(help="engine seconds per real second, at most 10")] = 1.0,
 ) -> None:
     """Serve one worker, TP8 by default; other options are those of `python -m mtpbench.simengine.server`."""
@@ -52,7 +52,7 @@ def serve(
 @app.command("calibrate")
 def calibrate_profile(
     points: Annotated[Path, typer.Argument(help="CSV of measured points")],
-    profile: Annotated[str, typer.Option(help="whose tables to fit")] = "dsv4-gb200",
+    profile: Annotated[str, typer.Option(help="whose tables to fit")] = default_profile(),
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="write the fitted profile here")
     ] = None,

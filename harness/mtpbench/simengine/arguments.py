@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits, Fault, WorkerGroup
 from mtpbench.simengine.faults import parse_faults
+from mtpbench.simengine.profile import default_profile
 
 MAX_SPEED = 10.0
 _LOOPS = ("auto", "asyncio", "uvloop")
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1")
     add("--port", type=int, required=True)
     add("--model", required=True, help="the served model's name")
-    add("--profile", default="dsv4-gb200", help="a shipped profile or a JSON file")
+    add("--profile", default=default_profile(), help="a shipped profile or a JSON file")
     add("--speed", type=float, default=1.0, help=f"engine seconds per real second, at most {MAX_SPEED:g}")
     add("--seed", type=int, default=0)
     add("--loop", choices=_LOOPS, default="auto", help="the event loop; uvloop where installed if not given")

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from mtpbench.errors import InputError
 from mtpbench.records import WorkerGroup
@@ -184,6 +185,24 @@ def names() -> tuple[str, ...]:
     """The profiles that ship with the harness."""
     folder = resources.files("mtpbench.simengine").joinpath("profiles")
     return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
+
+
+def default_profile() -> str:
+    """The profile that the embedded engine plays where none is named."""
+    return str(_usual()["default"])
+
+
+def profile_of(hardware: str) -> str | None:
+    """The profile that estimates of real hardware use; None where there is none for it."""
+    name: str | None = _usual()["by_hardware"].get(hardware)
+    return name
+
+
+@cache
+def _usual() -> Mapping[str, Any]:
+    text = resources.files("mtpbench.simengine").joinpath("profiles/usual.yaml").read_text("utf-8")
+    loaded: Mapping[str, Any] = yaml.safe_load(text)
+    return loaded
 
 
 @cache

@@ -34,11 +34,11 @@ from mtpbench.records import (
     Workload,
     digest,
 )
+from mtpbench.simengine.profile import default_profile
 from mtpbench.sweep.confounds import find_confounds
 from mtpbench.sweep.schema import ArmSpec, SweepFile, TopologySpec
 from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 
-DEFAULT_PROFILE = "dsv4-gb200"
 MTP_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "n_predict")
 """How configurations name the number of MTP layers (DeepSeek, GLM, MiMo; Qwen3-Next; others)."""
 
@@ -85,7 +85,7 @@ def simulate(sweep: Sweep) -> Sweep:
 
 
 def _simulated(point: Point) -> Point:
-    simulation = point.simulation or Simulation(profile=DEFAULT_PROFILE)
+    simulation = point.simulation or Simulation(profile=default_profile())
     arm = point.arm
     if arm.speculation:
         arm = dataclasses.replace(arm, speculation=_with_rates(arm.speculation))
@@ -106,7 +106,7 @@ def _with_rates(speculation: Speculation) -> Speculation:
     policy = speculation.acceptance
     if policy.rates is not None:
         return speculation
-    table = GoldenTable(model="deepseek-v4-pro", method="mtp", mode="thinking_on")
+    table = golden.default_table()
     lengths = golden.golden_table(table)
     if policy.length is not None:
         lengths = {**lengths, speculation.draft_tokens: policy.length}
@@ -285,7 +285,7 @@ def _simulation(spec: SweepFile) -> Simulation | None:
     if engine.name != EMBEDDED:
         return None
     return Simulation(
-        profile=engine.profile or DEFAULT_PROFILE,
+        profile=engine.profile or default_profile(),
         clock=engine.clock,
         speed=engine.speed,
         faults=tuple(Fault(**fault.model_dump()) for fault in engine.faults),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from mtpbench import golden
 from mtpbench.engines.registry import EMBEDDED, ENGINES
 from mtpbench.records import Load, Measurement, WorkerGroup, WorkerRole
 
@@ -99,11 +100,14 @@ class TopologySpec(_Strict):
         return ladders
 
 
+_GOLDEN = golden.default_table()
+
+
 class GoldenSpec(_Strict):
     """Acceptance pinned to a published mean length: `golden: thinking_on`, or a length of one's own."""
 
     golden: str | None = Field(None, description="mode in the golden table, such as thinking_on")
-    model: str = Field("deepseek-v4-pro", description="model in the golden table")
+    model: str = Field(_GOLDEN.model, description="model in the golden table")
     length: float | None = Field(None, ge=1, description="mean acceptance length, bonus token included")
     rates: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
         None, description="unconditional acceptance rate by position, non-increasing, one per draft"
@@ -122,7 +126,7 @@ def _named_policy(value: Any) -> Any:
             f"{value!r} is no acceptance policy; say measured, golden, {{golden: thinking_on}}, "
             "{length: 2.49} or {rates: [0.8, 0.5, 0.2]}"
         )
-    return {"golden": "thinking_on"} if value == "golden" else value
+    return {"golden": _GOLDEN.mode} if value == "golden" else value
 
 
 AcceptanceSpec = Annotated[
