@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from mtpbench import hardware
 from mtpbench.errors import InputError
-from mtpbench.records import SweepInfo
+from mtpbench.records import Hardware, SweepInfo
 from mtpbench_analysis.agreement import find_agreements
 from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.compare import Settings
@@ -242,3 +242,16 @@ def _economics(curve: Curve, question: Question, info: SweepInfo | None) -> Econ
     if question.usd_per_gpu_h is not None:
         economics = economics.with_price(question.usd_per_gpu_h)
     return economics if question.kw_per_gpu is None else economics.with_power(question.kw_per_gpu)
+
+
+def constants_for(info: SweepInfo, question: Question) -> Hardware | None:
+    """The constants of a stored sweep: its own unless others are asked for that may not know it."""
+    found: Hardware | None = info.hardware
+    if question.constants is not None:
+        name = resolve_name(info.hardware.name, question.constants)
+        known = has_constants(name, question.constants)
+        found = hardware.lookup(name, question.constants) if known else None
+    if question.kw_per_gpu is None:
+        return found
+    economics = Economics(hardware=found or info.hardware, tier=question.tier)
+    return economics.with_power(question.kw_per_gpu).hardware

@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from curve_points import GLM5, INFERENCEX
 from mtpbench.errors import InputError, MtpbenchError
-from mtpbench_analysis.cli import parse_targets, register
+from mtpbench_analysis.cli import register
+from mtpbench_analysis.cli.options import parse_targets
 from stored_sweep import write_sweep
 
 

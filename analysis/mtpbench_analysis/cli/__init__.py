@@ -5,19 +5,17 @@ from __future__ import annotations
 import typer
 
 from mtpbench_analysis.cli.best import best_command
-from mtpbench_analysis.cli.compare import compare_command, parse_targets
+from mtpbench_analysis.cli.compare import compare_command, render_results
 from mtpbench_analysis.cli.imports import import_app
 from mtpbench_analysis.cli.plot import plot_command
 from mtpbench_analysis.cli.regress import regress_command
 from mtpbench_analysis.cli.report import report_command
-from mtpbench_analysis.cli.results import render_results
 from mtpbench_analysis.report import compare_folder, write_report
 
 __all__ = [
     "compare_command",
     "compare_folder",
     "import_app",
-    "parse_targets",
     "register",
     "render_results",
     "write_report",
@@ -25,7 +23,7 @@ __all__ = [
 
 
 def register(app: typer.Typer) -> None:
-    """Mounts `compare` and `import` on the main command."""
+    """Mounts the commands that read results on the main command."""
     app.command("compare")(compare_command)
     app.command("best")(best_command)
     app.command("regress")(regress_command)

@@ -12,24 +12,8 @@ import typer
 from mtpbench.errors import InputError
 from mtpbench_analysis.best import Asked, answer
 from mtpbench_analysis.cli.delivery import Writers, deliver
-from mtpbench_analysis.cli.options import (
-    ConstantsOption,
-    EngineOption,
-    HardwareOption,
-    IslOption,
-    OslOption,
-    OutputOption,
-    PoolOption,
-    PowerOption,
-    PrecisionOption,
-    PriceOption,
-    SourcesArgument,
-    SplitOption,
-    TierOption,
-    grouping_of,
-)
-from mtpbench_analysis.comparisons import Filter, Question, choose
-from mtpbench_analysis.cost import DEFAULT_TIER
+from mtpbench_analysis.cli.options import OutputOption, PointOptions, SourcesArgument, with_options
+from mtpbench_analysis.comparisons import choose
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
@@ -40,8 +24,10 @@ from mtpbench_analysis.render.terminal import to_terminal
 Format = Literal["terminal", "md", "json"]
 
 
+@with_options
 def best_command(
     sources: SourcesArgument,
+    options: PointOptions,
     cost: Annotated[
         float | None, typer.Option(help="How fast can it be at so many $ per million tokens?")
     ] = None,
@@ -52,17 +38,6 @@ def best_command(
         float | None, typer.Option(help="… and a median TTFT of at most so many seconds?")
     ] = None,
     output_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = "terminal",
-    hardware: HardwareOption = None,
-    precision: PrecisionOption = None,
-    isl: IslOption = None,
-    osl: OslOption = None,
-    engine: EngineOption = None,
-    hardware_constants: ConstantsOption = None,
-    tier: TierOption = DEFAULT_TIER,
-    usd_per_gpu_h: PriceOption = None,
-    kw_per_gpu: PowerOption = None,
-    pool: PoolOption = "",
-    split: SplitOption = "",
     output: OutputOption = None,
 ) -> None:
     """Who wins at each interactivity; how fast at a given cost; the cheapest recipe for a given speed."""
@@ -74,16 +49,8 @@ def best_command(
     wanted = None
     if interactivity is not None:
         wanted = Wanted(min_interactivity_tps=interactivity, max_ttft_s=ttft)
-    question = Question(
-        constants=hardware_constants,
-        usd_per_gpu_h=usd_per_gpu_h,
-        kw_per_gpu=kw_per_gpu,
-        tier=tier,
-        grouping=grouping_of(pool, split),
-    )
-    kept = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
-    points = choose(merge([read_source(path) for path in sources]), kept)
-    documents = answer(points, question, Asked(max_usd_per_mtok=cost, wanted=wanted))
+    points = choose(merge([read_source(path) for path in sources]), options.filter)
+    documents = answer(points, options.question, Asked(max_usd_per_mtok=cost, wanted=wanted))
     writers: Writers = {
         "terminal": lambda: to_terminal(documents),
         "md": lambda: to_markdown(documents),

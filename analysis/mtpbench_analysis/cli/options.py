@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from mtpbench.errors import InputError
+from mtpbench_analysis.cells import DEFAULT_MAX_GAP
+from mtpbench_analysis.comparisons import Filter, Question
+from mtpbench_analysis.cost import DEFAULT_TIER
 from mtpbench_analysis.curves import CURVE_FIELDS, SPLITTABLE, Grouping
+from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
 
 SourcesArgument = Annotated[
     list[Path],
@@ -41,7 +51,122 @@ EngineOption = Annotated[str | None, typer.Option("--engine", "--framework", hel
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
 
-def grouping_of(pool: str, split: str) -> Grouping:
-    """`--pool` and `--split` as names."""
-    names = [tuple(name.strip() for name in text.split(",") if name.strip()) for text in (pool, split)]
-    return Grouping(pool=names[0], split=names[1])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointOptions:
+    """The options of every command that reads curves: which points, whose constants, what makes a curve."""
+
+    hardware: HardwareOption = None
+    precision: PrecisionOption = None
+    isl: IslOption = None
+    osl: OslOption = None
+    engine: EngineOption = None
+    hardware_constants: ConstantsOption = None
+    tier: TierOption = DEFAULT_TIER
+    usd_per_gpu_h: PriceOption = None
+    kw_per_gpu: PowerOption = None
+    pool: PoolOption = ""
+    split: SplitOption = ""
+
+    @property
+    def filter(self) -> Filter:
+        """The points that are meant."""
+        return Filter(
+            hardware=self.hardware,
+            precision=self.precision,
+            isl=self.isl,
+            osl=self.osl,
+            engine=self.engine,
+        )
+
+    @property
+    def question(self) -> Question:
+        """How the curves are to be read."""
+        names = [
+            tuple(name.strip() for name in text.split(",") if name.strip())
+            for text in (self.pool, self.split)
+        ]
+        return Question(
+            constants=self.hardware_constants,
+            usd_per_gpu_h=self.usd_per_gpu_h,
+            kw_per_gpu=self.kw_per_gpu,
+            tier=self.tier,
+            grouping=Grouping(pool=names[0], split=names[1]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparisonOptions(PointOptions):
+    """The options of every command that sets curves against a baseline."""
+
+    targets: TargetsOption = ""
+    baseline: BaselineOption = None
+    max_gap: MaxGapOption = DEFAULT_MAX_GAP
+    confidence: ConfidenceOption = DEFAULT_CONFIDENCE
+
+    @property
+    def comparison_question(self) -> Question:
+        """How the curves are to be compared.
+
+        Raises:
+            InputError: a target is not a positive number.
+        """
+        return replace(
+            self.question,
+            targets_tps=parse_targets(self.targets),
+            baseline=self.baseline,
+            max_gap=self.max_gap,
+            confidence=self.confidence,
+        )
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with a parameter for each field of a group of options, in place of the group.
+
+    Args:
+        command: takes one or several groups, each of a class above.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    own, shared, groups = [], [], {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if not (isinstance(hints[name], type) and issubclass(hints[name], PointOptions)):
+            own.append(parameter.replace(annotation=hints[name]))
+            continue
+        groups[name] = hints[name]
+        kinds = get_type_hints(hints[name], include_extras=True)
+        shared += [
+            parameter.replace(name=one.name, default=one.default, annotation=kinds[one.name])
+            for one in fields(hints[name])
+        ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            name: group(**{one.name: given.pop(one.name) for one in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**given, **made)
+
+    run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return run
+
+
+def parse_targets(text: str) -> tuple[float, ...]:
+    """`32,46,61` as numbers.
+
+    Raises:
+        InputError: a target is not a positive number; the message says which.
+    """
+    targets = []
+    for part in (part.strip() for part in text.split(",")) if text.strip() else ():
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value <= 0:
+            raise InputError(
+                f"--targets {text}: {part!r} is not a positive number; interactivities in tok/s/user such as "
+                "32,46,61 are needed"
+            )
+        targets.append(value)
+    return tuple(dict.fromkeys(targets))
