@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.journal import Attempt, Finished, Submission
@@ -13,6 +14,8 @@ from mtpbench.slurm.states import JobStatus, cause
 STALE_S = 60.0
 """A running job that has said nothing for so long is no longer believed without saying so."""
 
+
+Standing = Literal["not submitted", "lost", "pending", "running", "done", "stopped", "failed", "unknown"]
 
 _OUTCOMES = {
     "done": "done",
@@ -37,13 +40,13 @@ class JobOutcome:
 
     Args:
         job_id: of its newest job; None before the first.
-        state: `not submitted`, `lost`, `pending`, `running`, `done`, `stopped`, `failed` or `unknown`.
+        state: `lost` where Slurm took no job, `unknown` where it does not answer now.
         text: the same for a reader, with the cause or the progress.
         show_log: whether the job's log is worth showing.
     """
 
     job_id: str | None
-    state: str
+    state: Standing
     text: str
     show_log: bool = False
 
