@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.cost import joules_per_token as joules
 from mtpbench_analysis.cost import tps_per_mw as per_mw
-from mtpbench_analysis.frame import CurvePoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,24 +48,6 @@ def tps_per_mw(cell: Cell) -> Span | None:
     if power is None or tput is None:
         return None
     return Span(low=per_mw(tput, power.high / 1000), high=per_mw(tput, power.low / 1000))
-
-
-def tps_per_mw_of(point: CurvePoint) -> float | None:
-    """Tokens/s of a megawatt that the GPUs draw, at a measured point; None where power was not metered."""
-    power = point.power_w_per_gpu
-    return None if power is None else point.tput_tps_per_gpu / power * 1e6
-
-
-def joules_per_token_of(point: CurvePoint) -> float | None:
-    """Metered joules for a token at a measured point."""
-    power = point.power_w_per_gpu
-    return None if power is None else joules(point.tput_tps_per_gpu, power)
-
-
-def joules_per_output_token_of(point: CurvePoint) -> float | None:
-    """All metered joules put on the output tokens at a measured point; None where nobody counted them."""
-    power, output = point.power_w_per_gpu, point.output_tps_per_gpu
-    return None if power is None or not output else joules(output, power)
 
 
 def energy_ratio(cell: Cell, base: Cell) -> Span | None:

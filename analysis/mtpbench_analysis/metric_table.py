@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mtpbench_analysis import metered
 from mtpbench_analysis.cells import Cell, TokenKind
-from mtpbench_analysis.cost import Economics, joules_per_token, tps_per_mw, usd_per_mtok
+from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.figures import FORMATS, Format
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metered import Span
@@ -25,19 +25,49 @@ View = Literal[
     "knot_export",
     "regress",
     "page",
+    "page_more",
     "x",
     "y",
     "plot",
     "public_page",
 ]
 """Where a figure stands: the first table, that of every metric, that of all points, that of `best`'s recipes,
-the knots of CSV and JSON, `regress`, a point of the report's page, the axes of its chart, a picture's
-vertical axis, and the public page's table."""
+the knots of CSV and JSON, `regress`, a point of the report's page, its long table, the axes of its chart, a
+picture's vertical axis, and the public page's table."""
 COSTS = "costs"
 """Stands in a view for the costs of every tier and kind of token."""
 Of = Literal["cell", "span", "knots", "ratio"]
-OfPoint = Callable[[CurvePoint, Economics | None], Any]
+RateName = Literal["total", "output", "input", "power"]
+Rates = Mapping[RateName, float | None]
+OfConstants = Callable[[Economics | None], float | None]
 OfCell = Callable[[Cell], "float | Span | None"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quotient:
+    """What a figure follows from: `factor` × `over` / `under`, 1 for what is not named.
+
+    The page's script derives figures by it at targets that a reader types.
+
+    Args:
+        over, under: rates of one GPU: `total`, `output` and `input` tokens/s, and `power` as metered (W).
+        factor: of the hardware's constants; it gives None where they do not say.
+    """
+
+    over: RateName | None = None
+    under: RateName | None = None
+    factor: OfConstants = lambda _: 1.0
+
+    def value(self, rates: Rates, economics: Economics | None) -> float | None:
+        """Returns the figure; None where something is unknown, or `under` is 0."""
+        factor = self.factor(economics)
+        over = 1.0 if self.over is None else rates[self.over]
+        under = 1.0 if self.under is None else rates[self.under]
+        return None if factor is None or over is None or not under else factor * over / under
+
+    def declaration(self, economics: Economics | None) -> dict[str, Any]:
+        """The same as plain JSON."""
+        return {"over": self.over, "under": self.under, "factor": self.factor(economics)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +75,7 @@ class Metric:
     """One figure: what it is called, how it is written, and where it comes from.
 
     Args:
-        id: its name in exports; without `point` it is a field of `CurvePoint` of that name.
+        id: its name in exports; a field of `CurvePoint` of that name is its value at a point.
         label: what a row, a column or an axis calls it, unit included, unless `labels` says it otherwise.
         show: how its numbers are written, by name, as in `figures.FORMATS` and in the page's script.
         unit: for programs; empty where it counts something.
@@ -57,7 +87,8 @@ class Metric:
             has a row for it.
         error: the field of `CurvePoint` that holds its relative standard error in a single run.
         explains: a change of it is a reason for other changes, not a result.
-        point: its value at a measured point, where it is not recorded as such.
+        quotient: what it follows from, where it has a value between knots, or is not recorded as such.
+        tier: whose price it is a cost at.
         cell: its value at a target, where it has one there.
         labels: what a view calls it, where that is not `label`.
         keys: what a view's identifiers call it (a link to the page, `--y`, a JSON), where that is not `id`.
@@ -72,7 +103,8 @@ class Metric:
     needs: Literal["constants", "meter"] | None = None
     error: str | None = None
     explains: bool = False
-    point: OfPoint | None = None
+    quotient: Quotient | None = None
+    tier: str | None = None
     cell: OfCell | None = None
     labels: Mapping[View, str] = field(default_factory=dict)
     keys: Mapping[View, str] = field(default_factory=dict)
@@ -87,7 +119,19 @@ class Metric:
 
     def of_point(self, point: CurvePoint, economics: Economics | None = None) -> Any:
         """Its value at a measured point; None where nobody recorded what it takes."""
-        return getattr(point, self.id) if self.point is None else self.point(point, economics)
+        if self.recorded:
+            return getattr(point, self.id)
+        return None if self.quotient is None else self.quotient.value(_rates(point), economics)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a field of a point."""
+        return self.id in CurvePoint.__dataclass_fields__
+
+    @property
+    def follows_throughput(self) -> bool:
+        """Whether it follows from the throughput of all tokens alone."""
+        return self.quotient is not None and {self.quotient.over, self.quotient.under} <= {"total", None}
 
     def of_cell(self, cell: Cell) -> float | Span | None:
         """Its value at a target; None where it has none there."""
@@ -101,8 +145,8 @@ class Metric:
         """Its value at a measured point as a reader sees it."""
         return self.text(self.of_point(point, economics))
 
-    def declaration(self, view: View) -> dict[str, str | None]:
-        """What a program must know to show it in a view, as plain JSON."""
+    def declaration(self, view: View, economics: Economics | None = None) -> dict[str, Any]:
+        """What a program must know to show it in a view, and to derive it, as plain JSON."""
         return {
             "id": self.id,
             "key": self.key_in(view),
@@ -111,36 +155,47 @@ class Metric:
             "show": self.show,
             "better": self.better,
             "of": self.of,
+            "needs": self.needs,
+            "tier": self.tier,
+            **({} if self.quotient is None else self.quotient.declaration(economics)),
         }
 
 
-def _rate(point: CurvePoint, kind: TokenKind) -> float | None:
-    rates = {
+def _rates(point: CurvePoint) -> Rates:
+    return {
         "total": point.tput_tps_per_gpu,
         "output": point.output_tps_per_gpu,
         "input": point.input_tps_per_gpu,
+        "power": point.power_w_per_gpu,
     }
-    return rates[kind]
-
-
-def _usd(point: CurvePoint, economics: Economics | None, kind: TokenKind, tier: str | None) -> float | None:
-    price, rate = None if economics is None else economics.price(tier), _rate(point, kind)
-    return None if price is None or not rate else usd_per_mtok(rate, price)
 
 
 def _kw(economics: Economics | None) -> float | None:
     return None if economics is None else economics.hardware.power_kw_per_gpu
 
 
-def _provisioned_mw(point: CurvePoint, economics: Economics | None) -> float | None:
+def _tps_for_mw(economics: Economics | None) -> float | None:
     kw = _kw(economics)
-    return None if kw is None else tps_per_mw(point.tput_tps_per_gpu, kw)
+    return None if kw is None else 1000 / kw
 
 
-def _provisioned_joules(point: CurvePoint, economics: Economics | None) -> float | None:
+def _watts(economics: Economics | None) -> float | None:
     kw = _kw(economics)
-    return None if kw is None else joules_per_token(point.tput_tps_per_gpu, kw * 1000)
+    return None if kw is None else kw * 1000
 
+
+def _usd_for_rate(tier: str | None) -> OfConstants:
+    """What a tier's price makes of a rate: dollars for a million tokens × tok/s/GPU."""
+
+    def factor(economics: Economics | None) -> float | None:
+        price = None if economics is None else economics.price(tier)
+        return None if price is None else price * 1e6 / 3600
+
+    return factor
+
+
+_LONG: tuple[View, ...] = ("metrics", "page_more")
+"""The long tables, which have of metered figures what the knots have."""
 
 METRICS = (
     Metric(
@@ -151,6 +206,7 @@ METRICS = (
         better="higher",
         of="cell",
         error="tput_rel_se",
+        quotient=Quotient(over="total"),
         cell=lambda cell: cell.tput_tps_per_gpu,
         labels={"y": "throughput, tok/s/GPU", "plot": "throughput, tok/s/GPU"},
         keys={"regress": "throughput", "y": "tput:total", "plot": "total"},
@@ -172,6 +228,7 @@ METRICS = (
         show="rate",
         better="higher",
         of="cell",
+        quotient=Quotient(over="output"),
         cell=lambda cell: cell.output_tps_per_gpu,
         labels={"y": "output throughput, tok/s/GPU", "plot": "output throughput, tok/s/GPU"},
         keys={"y": "tput:output", "plot": "output"},
@@ -183,6 +240,7 @@ METRICS = (
         show="rate",
         better="higher",
         of="cell",
+        quotient=Quotient(over="input"),
         cell=lambda cell: cell.input_tps_per_gpu,
         labels={"y": "input throughput, tok/s/GPU", "plot": "input throughput, tok/s/GPU"},
         keys={"y": "tput:input", "plot": "input"},
@@ -193,7 +251,6 @@ METRICS = (
         show="times",
         better="higher",
         of="ratio",
-        point=lambda point, _: None,
         labels={"plot": "gain over {baseline} at equal interactivity, ×"},
     ),
     Metric(
@@ -204,7 +261,7 @@ METRICS = (
         better="lower",
         of="cell",
         needs="constants",
-        point=lambda point, economics: _usd(point, economics, "total", None),
+        quotient=Quotient(under="total", factor=_usd_for_rate(None)),
         cell=lambda cell: cell.usd_per_mtok,
         labels={"recipes": "$/M tok", "public_page": "$/M tok", "plot": "cost, $/M tokens"},
         keys={"plot": "cost"},
@@ -217,7 +274,7 @@ METRICS = (
         better="higher",
         of="cell",
         needs="constants",
-        point=_provisioned_mw,
+        quotient=Quotient(over="total", factor=_tps_for_mw),
         cell=lambda cell: cell.tps_per_mw,
         labels={"public_page": "tok/s/MW"},
         keys={"y": "mw"},
@@ -230,7 +287,7 @@ METRICS = (
         better="lower",
         of="span",
         needs="meter",
-        point=lambda point, _: point.power_w_per_gpu,
+        quotient=Quotient(over="power"),
         cell=metered.power_w_per_gpu,
     ),
     Metric(
@@ -241,9 +298,9 @@ METRICS = (
         better="higher",
         of="span",
         needs="meter",
-        point=lambda point, _: metered.tps_per_mw_of(point),
+        quotient=Quotient(over="total", under="power", factor=lambda _: 1e6),
         cell=metered.tps_per_mw,
-        labels={"metrics": "tok/s/MW at the knots, metered GPUs"},
+        labels=dict.fromkeys(_LONG, "tok/s/MW at the knots, metered GPUs"),
         keys={"y": "mw:metered"},
     ),
     Metric(
@@ -254,7 +311,7 @@ METRICS = (
         better="lower",
         of="cell",
         needs="constants",
-        point=_provisioned_joules,
+        quotient=Quotient(under="total", factor=_watts),
         cell=lambda cell: cell.joules_per_token,
         keys={"y": "j"},
     ),
@@ -266,9 +323,9 @@ METRICS = (
         better="lower",
         of="span",
         needs="meter",
-        point=lambda point, _: metered.joules_per_token_of(point),
+        quotient=Quotient(over="power", under="total"),
         cell=metered.joules_per_token,
-        labels={"metrics": "J/token at the knots, metered GPUs", "points": "J/token"},
+        labels={**dict.fromkeys(_LONG, "J/token at the knots, metered GPUs"), "points": "J/token"},
         keys={"y": "j:metered"},
     ),
     Metric(
@@ -279,9 +336,9 @@ METRICS = (
         better="lower",
         of="span",
         needs="meter",
-        point=lambda point, _: metered.joules_per_output_token_of(point),
+        quotient=Quotient(over="power", under="output"),
         cell=metered.joules_per_output_token,
-        labels={"metrics": "J/output token at the knots, metered GPUs"},
+        labels=dict.fromkeys(_LONG, "J/output token at the knots, metered GPUs"),
         keys={"y": "jout:metered"},
     ),
     Metric(
@@ -383,6 +440,11 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
         *("rate_rps", "gpus", "prefill_gpus", "decode_gpus", "draft_tokens", "acceptance_length"),
         *("acceptance_per_position", "power_w_per_gpu", "ttft_p50_s", "ttft_p99_s", "e2el_p50_s"),
     ),
+    "page_more": (
+        *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "joules_per_token"),
+        *("metered_tps_per_mw", "metered_joules_per_token", "metered_joules_per_output_token"),
+        *("ttft_p99_s", "e2el_p50_s", "acceptance_per_position"),
+    ),
     "x": ("interactivity_tps", "e2el_p50_s", "ttft_p50_s", "concurrency"),
     "y": (
         *("tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "gain", COSTS, "tps_per_mw"),
@@ -425,7 +487,8 @@ def _cost(kind: TokenKind, tier: str) -> Metric:
         better="lower",
         of="cell",
         needs="constants",
-        point=lambda point, economics: _usd(point, economics, kind, tier),
+        quotient=Quotient(under=kind, factor=_usd_for_rate(tier)),
+        tier=tier,
         cell=lambda cell: cell.usd_per_m(kind, tier),
         labels={"y": f"cost, $/M {kind} tokens, {tier}"},
         keys={"y": f"usd:{tier}:{kind}"},

@@ -65,7 +65,8 @@ def test_the_data_hold_every_point_and_its_front() -> None:
     data = page_data(glm5_page())
     (comparison,) = data["comparisons"]
     assert comparison["targets"] == [12, 40, 60]
-    assert comparison["economics"]["prices"]["hyperscaler"] == 1.95
+    declared = {data["metrics"][i]["id"]: data["metrics"][i] for i in comparison["views"]["more"]}
+    assert declared["usd_per_m_total_hyperscaler"]["factor"] == pytest.approx(1.95 * 1e6 / 3600)
     points = {
         curve["label"]: [decode(data, row) for row in curve["points"]] for curve in comparison["curves"]
     }

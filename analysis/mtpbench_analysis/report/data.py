@@ -6,7 +6,7 @@ Texts stand once in `words`; a point is a list in the order of `columns`, and fo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,32 +20,15 @@ from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import CurvePoint, join_list
+from mtpbench_analysis.metric_table import Metric, View, costs, metrics_in
 from mtpbench_analysis.reading import Reading
 from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.report.traces import TextTable, Traces
 from mtpbench_analysis.sentences import write_crossings
-from mtpbench_analysis.tables import note_reading
+from mtpbench_analysis.tables import is_shown, note_reading
 from mtpbench_analysis.traces.points import SweepTrace
 
-NUMBERS = (
-    "interactivity_tps",
-    "tput_tps_per_gpu",
-    "output_tps_per_gpu",
-    "input_tps_per_gpu",
-    "concurrency",
-    "rate_rps",
-    "gpus",
-    "prefill_gpus",
-    "decode_gpus",
-    "draft_tokens",
-    "acceptance_length",
-    "acceptance_per_position",
-    "power_w_per_gpu",
-    "ttft_p50_s",
-    "ttft_p99_s",
-    "e2el_p50_s",
-    "valid",
-)
+NUMBERS = (*(metric.id for metric in metrics_in("page")), "valid")
 TEXTS = (
     "arm",
     "recipe",
@@ -85,9 +68,13 @@ def describe_page(
         opening: the comparison that a page shows first.
         title: of the page; files saved from it are named after it.
     """
-    texts, traces = TextTable(), Traces(sweeps)
+    texts, traces, metrics = TextTable(), Traces(sweeps), _Declarations()
     described = [
-        {**_comparison(comparison, document, chart, texts), **_traces(comparison, traces)}
+        {
+            **_comparison(comparison, document, chart, texts),
+            **_traces(comparison, traces),
+            "views": _views(comparison, metrics),
+        }
         for comparison, document, chart in zip(comparisons, documents, charts, strict=True)
     ]
     return {
@@ -95,6 +82,7 @@ def describe_page(
         "opening": opening,
         "columns": list(COLUMNS),
         "texts": list(TEXTS),
+        "metrics": metrics.declared,
         "shapes": [mark.path for mark in MARKS],
         "cross": CROSS,
         "comparisons": described,
@@ -153,12 +141,59 @@ def _economics(comparison: Comparison) -> dict[str, Any] | None:
     if economics is None:
         return None
     tiers = economics.tiers or (economics.tier,)
+    labels = {tier: replace(economics, tier=tier).label for tier in tiers}
+    return {"tier": economics.tier, "tiers": list(tiers), "labels": labels}
+
+
+class _Declarations:
+    """What the script must know of metrics, each declaration once: comparisons share most of them."""
+
+    def __init__(self) -> None:
+        self.declared: list[dict[str, Any]] = []
+        self._places: dict[str, int] = {}
+
+    def index(self, declaration: Mapping[str, Any]) -> int:
+        """Returns the declaration's place; what it has none of is left out."""
+        kept = {name: value for name, value in declaration.items() if value is not None or name == "factor"}
+        place = self._places.setdefault(json.dumps(kept), len(self.declared))
+        if place == len(self.declared):
+            self.declared.append(kept)
+        return place
+
+
+def _views(comparison: Comparison, metrics: _Declarations) -> dict[str, list[int]]:
+    """Which metrics the page shows of a comparison, by view; axes lack those that no point has."""
+    economics = comparison.settings.economics
+    base = comparison.baseline.label
+    points = [item.mean for curve in comparison.curves for item in curve.measured]
+
+    def places(view: View, shown: Iterable[Metric]) -> list[int]:
+        declared = [one.declaration(view, economics) for one in shown]
+        return [metrics.index({**one, "label": one["label"].replace("{baseline}", base)}) for one in declared]
+
+    def on_axis(one: Metric) -> bool:
+        if one.of == "ratio":
+            low, high = comparison.baseline.range_tps
+            return any(low <= knot.x <= high for other in comparison.others for knot in other.front)
+        return any(one.of_point(point, economics) is not None for point in points)
+
+    matched = [one for one in metrics_in("matched") if one.needs == "meter" or is_shown(one, comparison)]
     return {
-        "tier": economics.tier,
-        "prices": {tier: economics.price(tier) for tier in tiers},
-        "labels": {tier: replace(economics, tier=tier).label for tier in tiers},
-        "kw": economics.hardware.power_kw_per_gpu,
+        "matched": places("matched", (each for one in matched for each in _at_every_price(one, comparison))),
+        "more": places("page_more", metrics_in("page_more", economics)),
+        "y": places("y", filter(on_axis, metrics_in("y", economics))),
+        "x": places("x", filter(on_axis, metrics_in("x"))),
     }
+
+
+def _at_every_price(metric: Metric, comparison: Comparison) -> tuple[Metric, ...]:
+    """A metric, or, where it is the cost of all tokens, that at every price that a reader can choose."""
+    economics = comparison.settings.economics
+    if metric.id != "usd_per_mtok" or economics is None:
+        return (metric,)
+    totals = [one for one in costs(economics) if one.quotient and one.quotient.under == "total"]
+    priced = totals or [replace(metric, tier=economics.tier)]
+    return tuple(replace(one, labels={"matched": f"{metric.label}, {one.tier}"}) for one in priced)
 
 
 def _caption(comparison: Comparison) -> str:

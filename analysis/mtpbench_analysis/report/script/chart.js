@@ -49,7 +49,7 @@ function curvePieces(curve, metric, comparison) {
     const [lower, upper] = [curve.front[i], curve.front[i + 1]], points = [];
     for (let step = 0; step <= STEPS; step++) {
       const x = step === STEPS ? upper.x : lower.x + (upper.x - lower.x) * step / STEPS;
-      const value = metric.cell(readCell(curve, x, comparison.max_gap));
+      const value = atCell(metric, readCell(curve, x, comparison.max_gap));
       if (known(value)) points.push([x, value]);
     }
     pieces.push({ points, wide: lower.y / upper.y > comparison.max_gap });
@@ -76,36 +76,36 @@ function gainPieces(curve, base, comparison) {
 
 /** What the chart shows of each curve, in values; nothing about pixels. */
 function chartContent(comparison, view) {
-  const yMetric = yMetrics(comparison, view.tier).find((metric) => metric.id === view.y);
-  const xMetric = xMetrics(comparison).find((metric) => metric.id === view.x);
-  const bySpeed = view.x === "interactivity", missing = [];
+  const [yMetric, xMetric] = ["y", "x"].map((axis) => metricsIn(comparison, axis).find(({ key }) => key === view[axis]));
+  const bySpeed = xMetric.id === "interactivity_tps", gain = yMetric.of === "ratio", missing = [];
+  const yOf = (point, curve) => (gain ? gainAt(point, curve, comparison.curves[0]) : atPoint(yMetric, point));
   const series = comparison.curves.filter((curve) => !view.hidden.includes(curve.number)).map((curve) => {
-    const valued = curve.points.map((point) => ({ point, x: xMetric.point(point), y: yMetric.point(point, curve) }));
+    const valued = curve.points.map((point) => ({ point, x: atPoint(xMetric, point), y: yOf(point, curve) }));
     const whole = valued.filter((one) => known(one.x) && known(one.y));
     // An arm that drafts nothing has no acceptance to record.
-    const due = yMetric.id === "acceptance" ? valued.filter((one) => one.point.acceptance_mode !== "off") : valued;
+    const due = yMetric.id === "acceptance_length" ? valued.filter((one) => one.point.acceptance_mode !== "off") : valued;
     if (whole.length < due.length) missing.push(`${due.length - whole.length} of ${due.length} points of ${curve.label}`);
     const dots = whole.filter((one) => !view.front || one.point.onFront);
     let pieces = [], guide = [];
-    if (bySpeed && yMetric.gain) pieces = curve.number ? gainPieces(curve, comparison.curves[0], comparison) : [];
-    else if (bySpeed && yMetric.cell) pieces = curvePieces(curve, yMetric, comparison);
+    if (bySpeed && gain) pieces = curve.number ? gainPieces(curve, comparison.curves[0], comparison) : [];
+    else if (bySpeed && yMetric.of === "cell") pieces = curvePieces(curve, yMetric, comparison);
     else guide = whole.filter((one) => one.point.onFront).map((one) => [one.x, one.y]);
     let band = [];
-    if (view.bands && bySpeed && yMetric.gain) band = curve.gain_band || [];
-    else if (view.bands && bySpeed && yMetric.total && curve.band) {
-      band = curve.band.map(([x, low, high]) => [x, yMetric.cell({ tput: low }), yMetric.cell({ tput: high })]);
+    if (view.bands && bySpeed && gain) band = curve.gain_band || [];
+    else if (view.bands && bySpeed && followsThroughput(yMetric) && curve.band) {
+      band = curve.band.map(([x, ...edges]) => [x, ...edges.map((total) => quotient(yMetric, { total }))]);
     }
     return { curve, dots, pieces, guide, band };
   });
   const invalid = view.front ? [] : comparison.invalid
     .map((point) => ({ point, arm: comparison.curves[point.curve] || null }))
     .filter(({ arm }) => !arm || !view.hidden.includes(arm.number))
-    .map(({ point, arm }) => ({ point, arm, x: xMetric.point(point), y: yMetric.gain ? null : yMetric.point(point, null) }))
+    .map(({ point, arm }) => ({ point, arm, x: atPoint(xMetric, point), y: yOf(point, null) }))
     .filter((one) => known(one.x) && known(one.y));
-  const marked = bySpeed && (yMetric.id === "tput:total" || yMetric.gain);
+  const marked = bySpeed && (yMetric.id === "tput_tps_per_gpu" || gain);
   const crossed = marked ? comparison.crossed.filter(([i]) => ![0, i].some((number) => view.hidden.includes(number)))
-    .map(([i, x, y]) => ({ curve: comparison.curves[i], x, y: yMetric.gain ? 1 : y })) : [];
-  return { yMetric, xMetric, bySpeed, series, invalid, crossed, missing };
+    .map(([i, x, y]) => ({ curve: comparison.curves[i], x, y: gain ? 1 : y })) : [];
+  return { yMetric, xMetric, bySpeed, gain, series, invalid, crossed, missing };
 }
 
 /** Draws into `svg`; gives the content and the points' elements, in the order in which keys walk through them. */
@@ -130,14 +130,14 @@ function drawChart(svg, comparison, view, width) {
   const logX = view.scale === "logxy" && all.every((one) => one[0] > 0);
   const logY = view.scale !== "linear" && all.every((one) => one[1] > 0);
   const xs = makeScale([...all.map((one) => one[0]), ...near], left, width - right, logX);
-  const ys = makeScale([...all.map((one) => one[1]), ...(yMetric.gain ? [1] : [])], height - bottom, top, logY);
+  const ys = makeScale([...all.map((one) => one[1]), ...(content.gain ? [1] : [])], height - bottom, top, logY);
   const at = ([x, y]) => `${xs.at(x)},${ys.at(y)}`, path = (points) => `M${points.map(at).join("L")}`;
   drawAxes(svg, { xs, ys, left, right, top, bottom, width, height, xMetric, yMetric });
   if (comparison.mark) {
     svg.append(drawText((left + width - right) / 2, (top + height - bottom) / 2, comparison.mark,
       { class: `mark-simulated${small ? " small" : ""}`, "text-anchor": "middle" }));
   }
-  if (yMetric.gain) svg.append(draw("path", { class: "target", d: `M${left},${ys.at(1)}H${width - right}` }));
+  if (content.gain) svg.append(draw("path", { class: "target", d: `M${left},${ys.at(1)}H${width - right}` }));
   for (const target of near) {
     const x = xs.at(target);
     if (x < left) continue;
@@ -169,7 +169,7 @@ function drawChart(svg, comparison, view, width) {
 }
 
 function drawAxes(svg, { xs, ys, left, right, top, bottom, width, height, xMetric, yMetric }) {
-  const dollar = yMetric.id.startsWith("usd:");
+  const dollar = yMetric.show === "dollars";
   for (const tick of ys.ticks) {
     svg.append(draw("path", { class: "grid", d: `M${left},${ys.at(tick)}H${width - right}` }));
     svg.append(drawText(left - 8, ys.at(tick) + 4, tickText(tick, dollar), { class: "axis", "text-anchor": "end" }));
@@ -213,8 +213,8 @@ function drawPoint(svg, dot, curve, where, content) {
   element.append(draw("path", { class: "hit", d: "M-11,0a11,11 0 1,0 22,0a11,11 0 1,0 -22,0z" }));
   element.append(draw("path", { class: "shape", d: curve ? SHAPES[toneOf(curve)] : page.cross }));
   const name = curve ? curve.label : `invalid, ${dot.arm ? dot.arm.label : point.arm}`;
-  element.setAttribute("aria-label", `${name}: ${content.yMetric.show(dot.y)} ${content.yMetric.label} at `
-    + `${content.xMetric.show(dot.x)} ${content.xMetric.label}, ${point.recipe}`);
+  element.setAttribute("aria-label", `${name}: ${write(content.yMetric, dot.y)} ${content.yMetric.label} at `
+    + `${write(content.xMetric, dot.x)} ${content.xMetric.label}, ${point.recipe}`);
   svg.append(element);
   return { element, point, curve, arm: tone };
 }
@@ -244,7 +244,7 @@ function cardFacts(point, curve, comparison) {
   add("TTFT", [["TTFT", shown(point.ttft_p50_s, (v) => `${seconds(v)} s median${known(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`)]]);
   if (spec) {
     add("acceptance", [["acceptance", shown(point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`)],
-      ["by position", shown(point.acceptance_per_position, () => positionsOf(point))]]);
+      ["by position", shown(point.acceptance_per_position, FORMATS.hundredths_list)]]);
   }
   add("power", [["power", shown(point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}`)]]);
   add("date", [["date", shown(point.date, (v) => v + (point.runs > 1 ? `, mean of ${point.runs} runs` : ""))]]);
@@ -260,7 +260,7 @@ function pointFacts(point, curve, comparison, view) {
     if (value === null || value === undefined || value === "") absent.push(name);
     else facts.push([name, show(value)]);
   };
-  const price = comparison.economics ? comparison.economics.prices[view.tier] : null;
+  const cost = costAt(comparison, view.tier);
   if (point.valid) facts.push(["valid", curve && point.onFront ? "yes, on the front" : "yes, below the front"]);
   else facts.push(["INVALID", point.reasons || "marked invalid"]);
   if (comparison.mark) facts.push([comparison.mark, "a model of the engine, not hardware"]);
@@ -268,7 +268,7 @@ function pointFacts(point, curve, comparison, view) {
   add("throughput", point.y, (v) => `${rate(v)} tok/s/GPU`);
   add("output / input", known(point.output_tps_per_gpu) ? point.output_tps_per_gpu : null,
     (v) => `${rate(v)} / ${rate(point.input_tps_per_gpu)} tok/s/GPU`);
-  if (known(price)) facts.push(["cost", `${dollars(usdPerM(asCell(point), "total", price))} per M tokens (${view.tier})`]);
+  if (cost && known(cost.factor)) facts.push(["cost", `${dollars(atPoint(cost, point))} per M tokens (${view.tier})`]);
   add("engine", point.engine, (v) => (point.version ? `${v} ${point.version}` : v));
   add("image", point.image);
   add("serving", point.serving);
@@ -280,11 +280,11 @@ function pointFacts(point, curve, comparison, view) {
   const spec = point.acceptance_mode !== "off";
   if (spec) {
     add("acceptance", point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`);
-    add("by position", point.acceptance_per_position, () => positionsOf(point));
+    add("by position", point.acceptance_per_position, FORMATS.hundredths_list);
   }
   add("TTFT", point.ttft_p50_s, (v) => `${seconds(v)} s median${known(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`);
   add("E2EL", point.e2el_p50_s, (v) => `${seconds(v)} s median`);
-  add("power", point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${energy(meteredJoules(point))} J/token`);
+  add("power", point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${energy(atPoint(metricNamed(comparison, "metered_joules_per_token"), point))} J/token`);
   add("requests", point.workload);
   add("settings", point.settings);
   add("date", point.date);

@@ -79,16 +79,6 @@ function outputShare(cell) {
   return shares[0] + (shares[1] - shares[0]) * ((cell.target - cell.lower.x) / cell.gap);
 }
 
-/** Dollars for a million tokens of one kind at a GPU-hour's price; null where something is unknown. */
-function usdPerM(cell, kind, price) {
-  const tokens = { total: cell.tput, output: cell.output, input: cell.input }[kind];
-  return known(price) && tokens ? price * 1e6 / (3600 * tokens) : null;
-}
-
-const tpsPerMw = (tput, kw) => (known(tput) && known(kw) ? tput * 1000 / kw : null);
-const wattsOf = (kw) => (known(kw) ? kw * 1000 : null);
-const joulesPerToken = (tput, watts) => (known(tput) && known(watts) ? watts / tput : null);
-
 /** Throughput of a curve over the baseline's, with its bound, or the reason there is none. */
 function readRatio(cell, base, maxGap) {
   if (cell.tput === null || base.tput === null) return { value: null, reason: "not reached", envelope: null };

@@ -123,8 +123,7 @@ function switchTo(index) {
   const usual = defaultState(index), comparison = comparisonAt(index);
   const keep = { y: state.y, x: state.x, scale: state.scale, front: state.front, labels: state.labels, bands: state.bands };
   Object.assign(state, usual, keep);
-  if (!yMetrics(comparison, state.tier).some((metric) => metric.id === state.y)) state.y = usual.y;
-  if (!xMetrics(comparison).some((metric) => metric.id === state.x)) state.x = usual.x;
+  for (const axis of ["y", "x"]) if (!metricsIn(comparison, axis).some((metric) => metric.key === state[axis])) state[axis] = usual[axis];
   show();
 }
 
@@ -166,13 +165,13 @@ function showAlone() {
 function buildControls(comparison) {
   const set = (name) => (value) => { state[name] = value; update(); };
   const bar = make("div", { class: "bar", role: "group", "aria-label": "What the chart shows" });
-  const metrics = yMetrics(comparison, state.tier).map((metric) => [metric.id, metric.label]);
-  bar.append(labelled("vertical", choice("y", metrics, state.y, set("y"))));
-  bar.append(labelled("horizontal", choice("x", xMetrics(comparison).map((one) => [one.id, one.label]), state.x, set("x"))));
+  for (const [axis, title] of [["y", "vertical"], ["x", "horizontal"]]) {
+    bar.append(labelled(title, choice(axis, metricsIn(comparison, axis).map(({ key, label }) => [key, label]), state[axis], set(axis))));
+  }
   bar.append(labelled("scale", choice("scale", [["linear", "linear"], ["logy", "log, vertical"], ["logxy", "log, both"]],
     state.scale, set("scale"))));
-  const prices = comparison.economics ? Object.keys(comparison.economics.prices) : [];
-  if (prices.length > 1) bar.append(labelled("price", choice("tier", prices.map((name) => [name, name]), state.tier, set("tier"))));
+  const tiers = comparison.economics ? comparison.economics.tiers : [];
+  if (tiers.length > 1) bar.append(labelled("price", choice("tier", tiers.map((name) => [name, name]), state.tier, set("tier"))));
   const boxes = make("div", { class: "boxes" });
   const box = (name, text) => boxes.append(make("label", { class: "tick" }, tick(name, state[name], set(name)), text));
   box("front", "only the front");
@@ -293,9 +292,9 @@ function update() {
 }
 
 function sentencesOf(comparison, read) {
-  const base = comparison.curves[0], price = comparison.economics ? comparison.economics.prices[state.tier] : null;
+  const base = comparison.curves[0], cost = costAt(comparison, state.tier);
   const sentences = read.filter((one) => one.cells).flatMap(({ cells, ratios }) => comparison.curves.slice(1).map((other, i) =>
-    sentenceOf(other, cells[i + 1], base, cells[0], ratios[i], comparison.kind, price)));
+    sentenceOf(other, cells[i + 1], base, cells[0], ratios[i], comparison.kind, cost)));
   return [...sentences, ...comparison.crossings];
 }
 
@@ -320,7 +319,7 @@ function redraw() {
   }
   if (content.series.some((one) => one.band.length)) texts.push(`Bands: ${percent(shown.confidence).replace(".0%", "%")} of what repeats or time blocks allow.`);
   if (content.crossed.length) texts.push("Rings: both serve the same.");
-  if (content.yMetric.gain) texts.push("A point is a knot of the arm over the baseline's curve, within the range that both fronts span.");
+  if (content.gain) texts.push("A point is a knot of the arm over the baseline's curve, within the range that both fronts span.");
   else if (content.missing.length) texts.push(`Not shown, as it was not recorded: ${content.missing.join(", ")}.`);
   parts.note.textContent = texts.join(" ");
 }

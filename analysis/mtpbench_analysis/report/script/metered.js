@@ -14,12 +14,6 @@ function outputJoules(cell) {
   return power && cell.output ? power.map((watts) => watts / cell.output) : null;
 }
 
-/** [lowest, highest] tokens/s of a megawatt that the GPUs draw. */
-function meteredTpsPerMw(cell) {
-  const power = meteredPower(cell);
-  return power ? [tpsPerMw(cell.tput, power[1] / 1000), tpsPerMw(cell.tput, power[0] / 1000)] : null;
-}
-
 /** [lowest, highest] joules for an output token over the baseline's; null where a side is unknown or hardly known. */
 function energyRatio(cell, base) {
   const ours = outputJoules(cell), theirs = outputJoules(base);

@@ -71,9 +71,9 @@ function readFragment(fragment, complaints = []) {
     view.targets = asked.slice(0, mostTargets(comparison));
     if (asked.length > view.targets.length) complaints.push(`more than ${view.targets.length} targets`);
   }
-  take("tier", "price", (value) => comparison.economics && Object.hasOwn(comparison.economics.prices, value));
-  take("y", "vertical metric", (value) => yMetrics(comparison, view.tier).some((metric) => metric.id === value));
-  take("x", "horizontal metric", (value) => xMetrics(comparison).some((metric) => metric.id === value));
+  take("tier", "price", (value) => comparison.economics && comparison.economics.tiers.includes(value));
+  take("y", "vertical metric", (value) => metricsIn(comparison, "y").some((metric) => metric.key === value));
+  take("x", "horizontal metric", (value) => metricsIn(comparison, "x").some((metric) => metric.key === value));
   take("scale", "scale", (value) => SCALES.includes(value));
   view.point = opened;
   view.front = said.get("front") === "1";
@@ -103,65 +103,6 @@ function writeFragment(view) {
 function parseTarget(text) {
   const value = /^(\d+(\.\d*)?|\.\d+)$/.test(text.trim()) ? Number(text) : NaN;
   return Number.isFinite(value) && value > 0 ? value : null;
-}
-
-// ------------------------------------------------------------------------------------------------ metrics
-const KINDS = ["total", "output", "input"];
-const asCell = (point) => ({ tput: point.y, output: point.output_tps_per_gpu, input: point.input_tps_per_gpu });
-const meteredJoules = (point) => joulesPerToken(point.y, point.power_w_per_gpu);
-const meteredOutputJoules = (point) => (known(point.power_w_per_gpu) && point.output_tps_per_gpu
-  ? point.power_w_per_gpu / point.output_tps_per_gpu : null);
-const meteredMw = (point) => (known(point.power_w_per_gpu) ? point.y / point.power_w_per_gpu * 1e6 : null);
-
-/** What the vertical axis can show. `cell` exists where a curve can be read between its knots; `total` where a
- * band of throughput is a band of it. */
-function yMetrics(comparison, tier) {
-  const { economics } = comparison, found = [];
-  const add = (id, label, show, point, cell, total) => found.push({ id, label, show, point, cell, total });
-  const names = { total: "tput", output: "output", input: "input" };
-  for (const kind of KINDS) {
-    const read = (cell) => cell[names[kind]];
-    add(`tput:${kind}`, kind === "total" ? "throughput, tok/s/GPU" : `${kind} throughput, tok/s/GPU`, rate,
-      (point) => read(asCell(point)), read, kind === "total");
-  }
-  const base = comparison.curves[0];
-  add("gain", `gain over ${base.label}, ×`, times, (point, curve) => {
-    const below = curve.number && point.onFront ? base.spline(point.x) : null;
-    return below ? point.y / below : null;
-  }, null, false);
-  found[found.length - 1].gain = true;
-  if (economics) {
-    for (const [name, price] of Object.entries(economics.prices)) {
-      for (const kind of KINDS) {
-        const read = (cell) => usdPerM(cell, kind, price);
-        add(`usd:${name}:${kind}`, `cost, $/M ${kind} tokens, ${name}`, dollars, (point) => read(asCell(point)), read,
-          kind === "total");
-      }
-    }
-    const { kw } = economics;
-    add("mw", "tok/s/MW, provisioned", rate, (p) => tpsPerMw(p.y, kw), (cell) => tpsPerMw(cell.tput, kw), true);
-    add("j", "J/token, provisioned", energy, (p) => joulesPerToken(p.y, wattsOf(kw)),
-      (cell) => joulesPerToken(cell.tput, wattsOf(kw)), true);
-  }
-  add("mw:metered", "tok/s/MW, metered GPUs", rate, meteredMw);
-  add("j:metered", "J/token, metered GPUs", energy, meteredJoules);
-  add("jout:metered", "J/output token, metered GPUs", energy, meteredOutputJoules);
-  add("acceptance", "acceptance length, tokens/step", (v) => fixed(v, 2), (point) => point.acceptance_length);
-  add("ttft", "TTFT, median, s", seconds, (point) => point.ttft_p50_s);
-  add("ttft:p99", "TTFT, p99, s", seconds, (point) => point.ttft_p99_s);
-  add("e2el", "E2EL, median, s", seconds, (point) => point.e2el_p50_s);
-  return found.filter((metric) =>
-    comparison.curves.some((curve) => curve.points.some((point) => known(metric.point(point, curve)))));
-}
-
-function xMetrics(comparison) {
-  const all = [
-    { id: "interactivity", label: "interactivity, tok/s/user", show: speed, point: (point) => point.x },
-    { id: "e2el", label: "E2EL, median, s", show: seconds, point: (point) => point.e2el_p50_s },
-    { id: "ttft", label: "TTFT, median, s", show: seconds, point: (point) => point.ttft_p50_s },
-    { id: "concurrency", label: "concurrency", show: (v) => fixed(v, 0), point: (point) => point.concurrency },
-  ];
-  return all.filter((metric) => comparison.curves.some((c) => c.points.some((point) => known(metric.point(point)))));
 }
 
 // ------------------------------------------------------------------------------------------- small helpers

@@ -15,7 +15,7 @@ function makePlot({ width, height = 210, label, x, y, mark, ticks }) {
   const ys = spanScale(y.low, y.high, height - box.bottom, box.top);
   box.left = 30 + 7 * Math.max(...ys.ticks.map((tick) => tickText(tick, false).length));
   const xs = ticks ? null : spanScale(x.low, x.high, box.left, width - box.right);
-  drawAxes(svg, { xs: xs || { ticks: [], at: () => 0 }, ys, ...box, xMetric: { label: x.label }, yMetric: { id: "", label: y.label } });
+  drawAxes(svg, { xs: xs || { ticks: [], at: () => 0 }, ys, ...box, xMetric: { label: x.label }, yMetric: { label: y.label } });
   if (mark) {
     svg.append(drawText((box.left + width - box.right) / 2, (box.top + height - box.bottom) / 2 + 8, mark, { class: "mark-simulated faint", "text-anchor": "middle" }));
   }

@@ -52,11 +52,6 @@ function showRatio(ratio) {
   return [`${sign}${times(ratio.value)}×${interval},`, `${describeCost(ratio)}${note}`];
 }
 
-function bounded(text, cell, sign) {
-  if (text === MISSING) return [cell.tput === null ? MISSING : "unknown"];
-  return [cell.state === "at_least" ? `${sign} ${text}` : text];
-}
-
 const layoutOf = (p) => [p.topology, p.gpus === null ? null : p.gpus === 1 ? "1 GPU" : `${p.gpus} GPUs`]
   .filter((part) => part).join(", ");
 const concurrencyOf = (p) => (p.concurrency === null ? "unknown" : String(p.concurrency));
@@ -71,49 +66,40 @@ function recipesOf(cell) {
   return [texts[0], texts.slice(1).map((text) => `and ${text}`).join(" ")];
 }
 
-const ofKnots = (show) => (cell) =>
-  [cell.state === "not_reached" ? MISSING : [...new Set(cell.knots.map(show))].join(" and ")];
-const positionsOf = (knot) => (knot.acceptance_per_position || []).map((share) => fixed(share, 2)).join(" / ") || MISSING;
-const lengthOf = (knot) => (known(knot.acceptance_length) ? fixed(knot.acceptance_length, 2) : MISSING);
+/** What the knots have of a metric; it is never interpolated. */
+const showKnots = (metric) => (cell) =>
+  [cell.state === "not_reached" ? MISSING : [...new Set(cell.knots.map((knot) => write(metric, atPoint(metric, knot))))].join(" and ")];
 
-/** The table's metrics: [name, cell → [line, second line], whether it stands in the short table, and, where there is
- * one, (ratio, cell, the baseline's cell) → [line, second line]]. */
-function tableMetrics(comparison, view, metered) {
-  const { economics } = comparison, found = [["tok/s/GPU", showThroughput, true, showRatio]];
-  if (economics) {
-    const price = economics.prices[view.tier], { kw } = economics;
-    found.push([`cost, $/M tok, ${view.tier}`, (cell) => bounded(dollars(usdPerM(cell, "total", price)), cell, "≤"), true]);
-    found.push(["tok/s/MW, provisioned", (cell) => bounded(rate(tpsPerMw(cell.tput, kw)), cell, "≥"), true]);
-  }
-  if (metered) found.push(["tok/s/MW, metered GPUs", (cell) => bounded(showSpan(meteredTpsPerMw(cell), rate), cell, "≥"), true]);
-  if (economics) {
-    const watts = wattsOf(economics.kw);
-    found.push(["J/token, provisioned", (cell) => bounded(energy(joulesPerToken(cell.tput, watts)), cell, "≤"), true]);
-  }
-  if (metered) {
-    found.push(["J/output token, metered GPUs", (cell) => bounded(showSpan(outputJoules(cell), energy), cell, "≤"), true,
-      (ratio, cell, base) => showEnergyRatio(energyRatio(cell, base), ratio.bound)]);
-  }
-  const has = comparison.curves.some((curve) => curve.points.some((point) => known(point.acceptance_length)));
-  if (has) found.push(["acceptance length at the knots", ofKnots(lengthOf), true]);
-  const waits = comparison.curves.some((curve) => curve.points.some((point) => known(point.ttft_p50_s)));
-  if (waits) found.push(["median TTFT at the knots, s", ofKnots((knot) => seconds(knot.ttft_p50_s)), true]);
-  found.push(["recipes at the knots", recipesOf, true]);
-  found.push(["output tok/s/GPU", (cell) => [rate(cell.output)], false]);
-  found.push(["input tok/s/GPU", (cell) => [rate(cell.input)], false]);
-  for (const [tier, price] of Object.entries(economics ? economics.prices : {})) {
-    for (const kind of KINDS) {
-      if (kind === "total" && tier === view.tier) continue;
-      found.push([`$/M ${kind} tokens, ${tier}`, (cell) => [dollars(usdPerM(cell, kind, price))], false]);
-    }
-  }
-  found.push(["tok/s/MW at the knots, metered GPUs", ofKnots((knot) => rate(meteredMw(knot))), false]);
-  found.push(["J/token at the knots, metered GPUs", ofKnots((knot) => energy(meteredJoules(knot))), false]);
-  found.push(["J/output token at the knots, metered GPUs", ofKnots((knot) => energy(meteredOutputJoules(knot))), false]);
-  found.push(["TTFT s, p99", ofKnots((knot) => seconds(knot.ttft_p99_s)), false]);
-  found.push(["E2EL s, median", ofKnots((knot) => seconds(knot.e2el_p50_s)), false]);
-  if (has) found.push(["accepted by position", ofKnots(positionsOf), false]);
-  return found;
+function showBounded(metric) {
+  const sign = metric.better === "lower" ? "≤" : "≥";
+  return (cell) => {
+    const value = atCell(metric, cell), text = metric.of === "span" ? showSpan(value, FORMATS[metric.show]) : write(metric, value);
+    if (text === MISSING) return [cell.tput === null ? MISSING : "unknown"];
+    return [cell.state === "at_least" ? `${sign} ${text}` : text];
+  };
+}
+
+const showPlain = (metric) => (cell) => [write(metric, atCell(metric, cell))];
+
+/** The rows of the short table: [metric, cell → [line, second line], and, where there is one, (ratio, cell, the
+ * baseline's cell) → [line, second line]]. Costs are those at the price that is chosen. */
+function shortRows(comparison, view, metered) {
+  const shown = metricsIn(comparison, "matched").filter(({ needs, tier }) => (needs !== "meter" || metered) && (!tier || tier === view.tier));
+  const ratios = { metered_joules_per_output_token: (ratio, cell, base) => showEnergyRatio(energyRatio(cell, base), ratio.bound) };
+  return [
+    ...shown.map((metric) => {
+      if (metric.id === "tput_tps_per_gpu") return [metric, showThroughput, showRatio];
+      return [metric, metric.of === "knots" ? showKnots(metric) : showBounded(metric), ratios[metric.id]];
+    }),
+    [{ label: "recipes at the knots" }, recipesOf],
+  ];
+}
+
+/** Those of the long one: every other metric, and what was metered, at the knots. */
+function longRows(comparison, view) {
+  const short = new Set(metricsIn(comparison, "matched").filter(({ tier }) => !tier || tier === view.tier).map(({ id }) => id));
+  return metricsIn(comparison, "more").filter(({ id, of }) => of === "span" || !short.has(id))
+    .map((metric) => [metric, metric.of === "cell" ? showPlain(metric) : showKnots(metric)]);
 }
 
 /** The body's rows: {metric, who, texts, section, more}; the others first and the baseline last. */
@@ -122,15 +108,17 @@ function tableRows(comparison, view, read) {
   const base = comparison.curves[0].label;
   const push = (metric, who, texts, first, more) => rows.push({ metric: first ? metric : "", name: metric, who, texts, section: first, more });
   const metered = read.some((one) => one.cells && one.cells.some((cell) => outputJoules(cell)));
-  for (const [metric, show, always, showRatioOf] of tableMetrics(comparison, view, metered)) {
+  const add = ([metric, show, showRatioOf], more) => {
     const body = order.map((i) => read.map((one) => (one.cells ? show(one.cells[i]) : [MISSING])));
-    if (!always && body.every((texts) => texts.every((lines) => lines[0] === MISSING))) continue;
-    order.forEach((i, place) => push(metric, comparison.curves[i].label, body[place], place === 0, !always));
-    if (!showRatioOf) continue;
+    if (more && body.every((texts) => texts.every((lines) => lines[0] === MISSING))) return;
+    order.forEach((i, place) => push(metric.label, comparison.curves[i].label, body[place], place === 0, more));
+    if (!showRatioOf) return;
     const ratioOf = (one, i) => (one.cells ? showRatioOf(one.ratios[i], one.cells[i + 1], one.cells[0]) : [MISSING]);
     comparison.curves.slice(1).forEach((curve, i) =>
-      push(metric, `${curve.label} / ${base}`, read.map((one) => ratioOf(one, i)), false, false));
-  }
+      push(metric.label, `${curve.label} / ${base}`, read.map((one) => ratioOf(one, i)), false, false));
+  };
+  for (const row of shortRows(comparison, view, metered)) add(row, false);
+  for (const row of longRows(comparison, view)) add(row, true);
   return rows;
 }
 
@@ -188,12 +176,10 @@ function captionOf(comparison, view, read) {
 
 // ----------------------------------------------------------------------------------------------------- CSV
 function tableCsv(comparison, view, read) {
-  const prices = Object.entries(comparison.economics ? comparison.economics.prices : {});
-  const kw = comparison.economics ? comparison.economics.kw : null;
-  const costs = prices.flatMap(([tier]) => KINDS.map((kind) => `usd_per_m_${kind}_${tier.replaceAll(" ", "_")}`));
+  const derived = metricsIn(comparison, "more").filter(({ of, needs }) => of === "cell" && needs === "constants");
   const knot = (side) => ["interactivity_tps", "tput_tps_per_gpu", "recipe", "runs"].map((name) => `${side}_${name}`);
   const lines = [["comparison", "simulated", "target_tps", "curve", "state", "tput_tps_per_gpu", "runs_at_tps",
-    "interval_low", "interval_high", "output_tps_per_gpu", "input_tps_per_gpu", ...costs, "tps_per_mw", "joules_per_token",
+    "interval_low", "interval_high", "output_tps_per_gpu", "input_tps_per_gpu", ...derived.map(({ id }) => id),
     "wide_gap", ...knot("lower"), ...knot("upper"), "tput_ratio", "ratio_bound", "no_ratio_because", "envelope_low",
     "envelope_high"]];
   for (const { target, cells, ratios } of read) {
@@ -202,8 +188,7 @@ function tableCsv(comparison, view, read) {
       const ratio = i ? ratios[i - 1] : null, side = (k) => (k ? [k.x, k.y, k.recipe, k.runs] : ["", "", "", ""]);
       lines.push([comparison.title, comparison.mark !== null, target, comparison.curves[i].label, cell.state, cell.tput,
         cell.runsAt, ...(cell.interval || ["", ""]), cell.output, cell.input,
-        ...prices.flatMap(([, price]) => KINDS.map((kind) => usdPerM(cell, kind, price))), tpsPerMw(cell.tput, kw),
-        joulesPerToken(cell.tput, wattsOf(kw)), cell.wide, ...side(cell.lower), ...side(cell.upper),
+        ...derived.map((metric) => atCell(metric, cell)), cell.wide, ...side(cell.lower), ...side(cell.upper),
         ratio && ratio.value, ratio && ratio.value !== null ? ratio.bound : "", ratio && ratio.reason,
         ...((ratio && ratio.envelope) || ["", ""])]);
     });

@@ -38,7 +38,7 @@ function basisOf(other, cell, base, baseCell, kind) {
   return `${clauseOf(other, cell, kind)}. ${clauseOf(base, baseCell, kind)}; ${runs}.`;
 }
 
-function verdictOf(ratio, cell, baseCell, other, base, kind, price) {
+function verdictOf(ratio, cell, baseCell, other, base, kind, cost) {
   if (ratio.value === null) {
     const [curve, wide] = cell.wide ? [other, cell] : [base, baseCell];
     const [lower, upper] = wide.knots;
@@ -47,14 +47,14 @@ function verdictOf(ratio, cell, baseCell, other, base, kind, price) {
   }
   const bound = { at_least: "at least ", at_most: "at most " }[ratio.bound] || "";
   let text = `${bound}${times(ratio.value)} times the throughput, ${describeCost(ratio)} per token`;
-  const [usd, baseUsd] = [usdPerM(cell, "total", price), usdPerM(baseCell, "total", price)];
+  const [usd, baseUsd] = [cell, baseCell].map((one) => (cost ? atCell(cost, one) : null));
   if (usd !== null && baseUsd !== null) text += ` (${money(usd)} against ${money(baseUsd)} per million)`;
   if (ratio.bound === "best_points") text += `, best ${kind} point against best ${kind} point`;
   return text;
 }
 
 /** The sentence of one target for a curve and the baseline. */
-function sentenceOf(other, cell, base, baseCell, ratio, kind, price) {
+function sentenceOf(other, cell, base, baseCell, ratio, kind, cost) {
   const at = showTarget(cell.target);
   const short = [cell, baseCell].map((one) => one.state === "not_reached");
   if (short[0] && short[1]) {
@@ -67,6 +67,6 @@ function sentenceOf(other, cell, base, baseCell, ratio, kind, price) {
       + `so there is no ratio. ${clauseOf(...reached, kind)}; ${runsText([reached[1]])}.`;
   }
   return `At ${at} tok/s/user ${servesText(other, cell)} and ${figureOf(base, baseCell)}: `
-    + `${verdictOf(ratio, cell, baseCell, other, base, kind, price)}. ${basisOf(other, cell, base, baseCell, kind)}`
+    + `${verdictOf(ratio, cell, baseCell, other, base, kind, cost)}. ${basisOf(other, cell, base, baseCell, kind)}`
     + energySentence(other, cell, base, baseCell, ratio.bound, kind);
 }
