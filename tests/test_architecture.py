@@ -275,7 +275,7 @@ FLOORS = {
     ANALYSIS: """
         figures interpolate cost agreement frame document
         curves cells confounds noise twins draws metered ratios reading crossings inverse
-        importers traces metric_table
+        importers traces metric metric_table
         compare pairing sentences
         tables details comparison_document summary
         render chart page

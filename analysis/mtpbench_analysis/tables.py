@@ -12,7 +12,8 @@ from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.figures import MISSING, rate, speed, spread, target, times
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span
-from mtpbench_analysis.metric_table import Metric, metrics_in
+from mtpbench_analysis.metric import Metric
+from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.ratios import Bound, Ratio
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 

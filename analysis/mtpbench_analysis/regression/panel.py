@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.metric_table import Metric
+from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.regression.matching import Recipe
 
 FloatArray = npt.NDArray[np.float64]

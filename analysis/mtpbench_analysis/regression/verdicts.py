@@ -13,7 +13,8 @@ from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.cells import Interval
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.frame import PointSet, Unused
-from mtpbench_analysis.metric_table import Metric, metrics_in
+from mtpbench_analysis.metric import Metric
+from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
 from mtpbench_analysis.regression.matching import Matched, match
 from mtpbench_analysis.regression.panel import IntArray, Panel, build_panel, per_sweep

@@ -20,7 +20,8 @@ from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves import display_name
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import CurvePoint, join_list
-from mtpbench_analysis.metric_table import Metric, View, costs, metrics_in
+from mtpbench_analysis.metric import Metric, View
+from mtpbench_analysis.metric_table import costs, metrics_in
 from mtpbench_analysis.reading import Reading
 from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.report.traces import TextTable, Traces

@@ -1,0 +1,163 @@
+"""Pure: what a figure is: a name, how it is written, which way is better, and what it follows from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mtpbench_analysis.cells import Cell
+from mtpbench_analysis.cost import Economics
+from mtpbench_analysis.figures import FORMATS, Format
+from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.metered import Span
+
+View = Literal[
+    "matched",
+    "metrics",
+    "points",
+    "recipes",
+    "knot_export",
+    "regress",
+    "page",
+    "page_more",
+    "x",
+    "y",
+    "plot",
+    "public_page",
+]
+"""Where a figure stands: the first table, that of every metric, that of all points, that of `best`'s recipes,
+the knots of CSV and JSON, `regress`, a point of the report's page, its long table, the axes of its chart, a
+picture's vertical axis, and the public page's table."""
+Of = Literal["cell", "span", "knots", "ratio"]
+RateName = Literal["total", "output", "input", "power"]
+Rates = Mapping[RateName, float | None]
+OfConstants = Callable[[Economics | None], float | None]
+OfCell = Callable[[Cell], "float | Span | None"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quotient:
+    """What a figure follows from: `factor` × `over` / `under`, 1 for what is not named.
+
+    The page's script derives figures by it at targets that a reader types.
+
+    Args:
+        over, under: rates of one GPU: `total`, `output` and `input` tokens/s, and `power` as metered (W).
+        factor: of the hardware's constants; it gives None where they do not say.
+    """
+
+    over: RateName | None = None
+    under: RateName | None = None
+    factor: OfConstants = lambda _: 1.0
+
+    def value(self, rates: Rates, economics: Economics | None) -> float | None:
+        """Returns the figure; None where something is unknown, or `under` is 0."""
+        factor = self.factor(economics)
+        over = 1.0 if self.over is None else rates[self.over]
+        under = 1.0 if self.under is None else rates[self.under]
+        return None if factor is None or over is None or not under else factor * over / under
+
+    def declaration(self, economics: Economics | None) -> dict[str, Any]:
+        """The same as plain JSON."""
+        return {"over": self.over, "under": self.under, "factor": self.factor(economics)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One figure: what it is called, how it is written, and where it comes from.
+
+    Args:
+        id: its name in exports; a field of `CurvePoint` of that name is its value at a point.
+        label: what a row, a column or an axis calls it, unit included, unless `labels` says it otherwise.
+        show: how its numbers are written, by name, as in `figures.FORMATS` and in the page's script.
+        unit: for programs; empty where it counts something.
+        better: which way is better; None where neither is.
+        of: `cell`: a curve has it at a target, interpolated or derived from what is; `span`: at a target it
+            lies between two values; `knots`: it belongs to measured recipes, so a target has that of its
+            knots; `ratio`: it sets a curve against the baseline.
+        needs: `constants` (price or power of the hardware) or `meter` (metered power), without which no table
+            has a row for it.
+        error: the field of `CurvePoint` that holds its relative standard error in a single run.
+        explains: a change of it is a reason for other changes, not a result.
+        quotient: what it follows from, where it has a value between knots, or is not recorded as such.
+        tier: whose price it is a cost at.
+        cell: its value at a target, where it has one there.
+        labels: what a view calls it, where that is not `label`.
+        keys: what a view's identifiers call it (a link to the page, `--y`, a JSON), where that is not `id`.
+    """
+
+    id: str
+    label: str
+    show: Format
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+    of: Of = "knots"
+    needs: Literal["constants", "meter"] | None = None
+    error: str | None = None
+    explains: bool = False
+    quotient: Quotient | None = None
+    tier: str | None = None
+    cell: OfCell | None = None
+    labels: Mapping[View, str] = field(default_factory=dict)
+    keys: Mapping[View, str] = field(default_factory=dict)
+
+    def label_in(self, view: View) -> str:
+        """What a view calls it."""
+        return self.labels.get(view, self.label)
+
+    def key_in(self, view: View) -> str:
+        """What a view's identifiers call it."""
+        return self.keys.get(view, self.id)
+
+    def of_point(self, point: CurvePoint, economics: Economics | None = None) -> Any:
+        """Its value at a measured point; None where nobody recorded what it takes."""
+        if self.recorded:
+            return getattr(point, self.id)
+        return None if self.quotient is None else self.quotient.value(_rates(point), economics)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a field of a point."""
+        return self.id in CurvePoint.__dataclass_fields__
+
+    @property
+    def follows_throughput(self) -> bool:
+        """Whether it follows from the throughput of all tokens alone."""
+        return self.quotient is not None and {self.quotient.over, self.quotient.under} <= {"total", None}
+
+    def of_cell(self, cell: Cell) -> float | Span | None:
+        """Its value at a target; None where it has none there."""
+        return None if self.cell is None else self.cell(cell)
+
+    def text(self, value: Any) -> str:
+        """A value of it as a reader sees it; a dash where it is unknown."""
+        return FORMATS[self.show](value)
+
+    def text_of(self, point: CurvePoint, economics: Economics | None = None) -> str:
+        """Its value at a measured point as a reader sees it."""
+        return self.text(self.of_point(point, economics))
+
+    def declaration(self, view: View, economics: Economics | None = None) -> dict[str, Any]:
+        """What a program must know to show it in a view, and to derive it, as plain JSON."""
+        return {
+            "id": self.id,
+            "key": self.key_in(view),
+            "label": self.label_in(view),
+            "unit": self.unit,
+            "show": self.show,
+            "better": self.better,
+            "of": self.of,
+            "needs": self.needs,
+            "tier": self.tier,
+            **({} if self.quotient is None else self.quotient.declaration(economics)),
+        }
+
+
+def _rates(point: CurvePoint) -> Rates:
+    return {
+        "total": point.tput_tps_per_gpu,
+        "output": point.output_tps_per_gpu,
+        "input": point.input_tps_per_gpu,
+        "power": point.power_w_per_gpu,
+    }
