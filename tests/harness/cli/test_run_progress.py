@@ -148,3 +148,23 @@ def test_a_status_of_any_width_cuts_no_figure(
     narrow, wide = (Counter(NUMBER.findall(call("status", path, width=one))) for one in (columns, 1000))
     assert narrow
     assert narrow == wide
+
+
+def test_the_file_of_an_attempt_that_an_older_version_wrote_is_read(tmp_path: Path) -> None:
+    """Slurm attempts named neither their host nor a schema version, runs did."""
+    old = {
+        "time_utc": "2026-11-24T10:00:00.000+00:00",
+        "point_id": "p",
+        "requests_ended": 3,
+        "requests_total": 9,
+        "output_tps": 250.0,
+        "points_done": 1,
+        "points_left": 2,
+        "stage": None,
+    }
+    (tmp_path / PROGRESS_FILE).write_text(json.dumps(old))
+    progress = read_progress(tmp_path)
+    assert (progress.point_id, progress.requests_ended, progress.host) == ("p", 3, None)
+    of_a_run = {**old, "schema_version": 4, "host": "h", "pid": 7, "elapsed_s": 1.0, "simulated": True}
+    (tmp_path / PROGRESS_FILE).write_text(json.dumps(of_a_run))
+    assert (read_progress(tmp_path).host, read_progress(tmp_path).simulated) == ("h", True)
