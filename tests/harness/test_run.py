@@ -80,7 +80,8 @@ def servers_of(root: Path) -> list[int]:
 
 
 def test_a_disaggregated_sweep_runs_on_real_processes(write_sweep, tmp_path: Path) -> None:
-    sweep = load_sweep(write_sweep(SPLIT))
+    # Slow enough that a scrape which a busy machine holds up is a small part of the window.
+    sweep = load_sweep(write_sweep(SPLIT, ("speed: 5", "speed: 2")))
     log, store = go(sweep, tmp_path / "results")
     assert [codes(result) for result in log.results] == [set(), set()]
     off, mtp = log.results
@@ -92,7 +93,7 @@ def test_a_disaggregated_sweep_runs_on_real_processes(write_sweep, tmp_path: Pat
     assert mtp.interactivity_tps is not None
     assert off.interactivity_tps is not None
     assert mtp.interactivity_tps > 1.3 * off.interactivity_tps
-    assert off.energy.energy_j is not None
+    assert off.energy.energy_j is not None, off.energy.reason
     assert off.energy.gpus == 12
     stored = read_sweep(store.directory)
     assert len(stored.points) == 2
