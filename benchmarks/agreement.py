@@ -29,7 +29,7 @@ from mtpbench.executors.local import LocalExecutor
 from mtpbench.load.client import drive
 from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
 from mtpbench.records import Load, Point, PointResult, RunFacts
 from mtpbench.sweep import load_sweep
 

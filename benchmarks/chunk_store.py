@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mtpbench.requests import UNKNOWN, RequestTable, whole_us
+from mtpbench.metrics.request_table import UNKNOWN, RequestTable, whole_us
 from mtpbench.store.columns import read_requests, write_requests
 
 EVENTS_PER_REQUEST = 366

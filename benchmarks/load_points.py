@@ -24,10 +24,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.provenance import Started, collect
 from mtpbench.records import SCHEMA_VERSION, Answers, RequestRecord, RunFacts, to_json
-from mtpbench.requests import RequestTable
 from mtpbench.store import read_sweep
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench_analysis.importers.results import read_results

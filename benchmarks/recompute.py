@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtpbench.hardware import lookup
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
+from mtpbench.metrics.request_table import RequestTable, whole_us
 from mtpbench.provenance import Started, collect
 from mtpbench.records import (
     Arm,
@@ -43,7 +44,6 @@ from mtpbench.records import (
     WorkerGroup,
     Workload,
 )
-from mtpbench.requests import RequestTable, whole_us
 from mtpbench.run import recompute
 from mtpbench.store import RawPoint, SweepStore
 

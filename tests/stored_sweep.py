@@ -9,6 +9,7 @@ from typing import Any
 
 from measured import SIMULATED_POWER
 from mtpbench.hardware import lookup
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import (
     Acceptance,
     AcceptancePolicy,
@@ -33,7 +34,6 @@ from mtpbench.records import (
     WorkerGroup,
     Workload,
 )
-from mtpbench.requests import RequestTable
 from mtpbench.store import RawPoint, SweepStore
 
 OFF = Arm(name="off")

@@ -18,18 +18,11 @@ ANALYSIS = ROOT / "analysis" / "mtpbench_analysis"
 PURE = (
     "records/*.py",
     "placeholders.py",
-    "requests.py",
     "estimate.py",
-    "window.py",
-    "metrics.py",
-    "acceptance.py",
+    "metrics/*.py",
+    "measure.py",
     "validity.py",
     "failures.py",
-    "gaps.py",
-    "blocks.py",
-    "chunks.py",
-    "tally.py",
-    "tokens.py",
     "load/http1.py",
     "load/pacer.py",
     "load/plain.py",
@@ -44,11 +37,9 @@ PURE = (
     "workload/pool.py",
     "workload/words.py",
     "power/conditions.py",
-    "power/energy.py",
     "power/log.py",
     "power/nodes.py",
     "power/provisioned.py",
-    "power/series.py",
     "power/source.py",
     "store/migration.py",
     "sweep/confounds.py",
@@ -260,14 +251,14 @@ def test_files_are_written_in_few_places_and_results_by_the_store(
 FLOORS = {
     HARNESS: """
         errors records yaml_files hardware placeholders
-        requests chunks tally blocks gaps tokens window golden
-        acceptance power remote
+        metrics golden
+        power remote
         store workload
         load
         simengine engines
         failures provenance executors scraper
         validity estimate sweep plan
-        metrics progress
+        measure progress
         deployment output_check deployment_run run virtual_run
         slurm snapshot
         cli

@@ -10,7 +10,8 @@ from typing import Any
 
 from measured import MTP, OFF, SIMULATED_POWER, counter_samples, make_point, make_request, power_samples
 from mtpbench.hardware import lookup
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import (
     Arm,
     ClientHealth,
@@ -22,7 +23,6 @@ from mtpbench.records import (
     SweepInfo,
     Workload,
 )
-from mtpbench.requests import RequestTable
 from mtpbench.store import RawPoint, SweepStore
 from stored_sweep import provenance
 

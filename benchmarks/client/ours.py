@@ -36,7 +36,7 @@ from mtpbench.load.ledger import read_table
 from mtpbench.load.pacer import Turn
 from mtpbench.load.stream import Stream
 from mtpbench.load.worker import Worker
-from mtpbench.metrics import latencies
+from mtpbench.measure import latencies
 from mtpbench.records import Load, Measurement, Workload
 
 PROBED = 16

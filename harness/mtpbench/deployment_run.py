@@ -22,14 +22,14 @@ from mtpbench.executors.protocol import Site
 from mtpbench.load.client import drive
 from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.output_check import OutputCheck, check_output
 from mtpbench.plan import Ladder, expected_events_per_s
 from mtpbench.power.meter import Meter
 from mtpbench.progress import Observer, in_background, now_utc
 from mtpbench.provenance import Started, collect
 from mtpbench.records import ClientHealth, CounterSource, IdlePower, Point, Reason, RunFacts
-from mtpbench.requests import RequestTable
 from mtpbench.scraper import Scraper
 from mtpbench.store import RawPoint, SweepStore
 

@@ -15,8 +15,8 @@ import numpy as np
 from mtpbench import golden
 from mtpbench.errors import UnsupportedError
 from mtpbench.load.pacer import RequestCounts
+from mtpbench.metrics.request_table import Floats
 from mtpbench.records import Point, WorkerGroup
-from mtpbench.requests import Floats
 from mtpbench.simengine.profile import Profile
 
 START_S = 900.0

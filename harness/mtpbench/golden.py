@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 
 from mtpbench.errors import InputError
+from mtpbench.metrics.request_table import Floats
 from mtpbench.records import GoldenTable
-from mtpbench.requests import Floats
 
 SOURCE = "data/golden_acceptance.yaml"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from mtpbench.deployment_run import DeploymentRun, RunContext
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.executors.protocol import Site
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
 from mtpbench.plan import Ladder, ladders_of
 from mtpbench.progress import Observer, PointCounts
 from mtpbench.records import Point, PointResult

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mtpbench.failures import explain
+from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestTable
 from mtpbench.records import Point, PointResult, Reason, RunFacts
-from mtpbench.requests import UNKNOWN, Floats, Ints, RequestTable
 
 MIN_ACCEPTANCE_LENGTH = 1.05
 MAX_LAG_OF_GAP = 0.5

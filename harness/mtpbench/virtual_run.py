@@ -10,7 +10,7 @@ import sys
 
 from mtpbench.engines.registry import engine_of
 from mtpbench.load.pacer import RequestCounts, Schedule
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
 from mtpbench.progress import Observer, now_utc
 from mtpbench.provenance import Started, collect
 from mtpbench.records import ClientHealth, CounterSource, Point, PointResult, PowerSource, RunFacts

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from measured import power_samples
-from mtpbench.power.energy import measure_energy
+from mtpbench.metrics.energy import measure_energy
+from mtpbench.metrics.window import Window
 from mtpbench.records import (
     Acceptance,
     Blocks,
@@ -22,7 +23,6 @@ from mtpbench.records import (
     Workload,
 )
 from mtpbench.store import StoredPoint
-from mtpbench.window import Window
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
 from mtpbench_analysis.noise import block_errors

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from measured import make_request, steady_load
 from mtpbench.errors import StoreError
-from mtpbench.requests import RequestTable
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.store import columns
 from mtpbench.store.columns import read_packed, read_requests, write_requests
 

@@ -9,10 +9,10 @@ import pytest
 from mtpbench.engines.registry import engine_of
 from mtpbench.estimate import estimate_point
 from mtpbench.load.pacer import RequestCounts, Schedule
+from mtpbench.metrics.window import whole_window
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.sweep import load_sweep, simulate
-from mtpbench.window import whole_window
 from mtpbench.workload import draw_lengths
 
 POINTS = ["off_1xTP8-1xTP8_c1_", "off_1xDEP8-4xTP8_c64_", "mtp_1xDEP8-6xTP8_c32_", "off_1xDEP8-2xDEP16_c256_"]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from mtpbench.errors import InputError, SchemaError, StoreError
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.provenance import Started, collect
 from mtpbench.records import (
     ClientHealth,
@@ -29,7 +30,6 @@ from mtpbench.records import (
     SpecCounters,
     SweepInfo,
 )
-from mtpbench.requests import RequestTable
 from mtpbench.run import measure, recompute
 from mtpbench.store import RawPoint, SweepStore, exclusive, read_point, read_raw, read_sweep, replace_file
 from mtpbench.sweep import Sweep, load_sweep

@@ -14,7 +14,7 @@ import test_store
 from test_store import raw_point, store_at, write
 
 from mtpbench.errors import SchemaError
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
 from mtpbench.provenance import Started, collect
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import Sweep, load_sweep

@@ -16,9 +16,9 @@ from measured import (
     power_samples,
     steady_load,
 )
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import ClientHealth, Load, Measurement, RunFacts, Simulation, Workload
-from mtpbench.requests import RequestTable
 from mtpbench.validity import CODES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validity.md"

@@ -45,10 +45,10 @@ INSIDE = textwrap.dedent(
     from mtpbench.slurm import executor as executor
     from mtpbench.slurm.executor import SlurmSite
     from mtpbench.slurm.steps import StepOptions
-    from mtpbench.power.energy import measure_energy
+    from mtpbench.metrics.energy import measure_energy
     from mtpbench.power.meter import Meter
     from mtpbench.records import Deployment, File, Probe, Process
-    from mtpbench.window import Window
+    from mtpbench.metrics.window import Window
     from mtpbench.slurm.allocation import allocation_here
 
     SERVER = '''

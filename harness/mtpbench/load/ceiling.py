@@ -20,9 +20,9 @@ from mtpbench.load.client import drive
 from mtpbench.load.harvest import DriveResult
 from mtpbench.load.job import Job
 from mtpbench.load.limits import SPARE_DESCRIPTORS, most_descriptors
+from mtpbench.metrics.window import inside, point_window
 from mtpbench.records import Load, Measurement, Workload
 from mtpbench.remote import HelperProcess, Host
-from mtpbench.window import inside, point_window
 
 STREAMS = (128, 512, 1024, 1536, 2048, 3072)
 OUTPUT_TOKENS = 128

@@ -14,8 +14,8 @@ from mtpbench.load.ledger import Death, read_table
 from mtpbench.load.limits import local_ports
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.pool import Pool
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import ClientHealth
-from mtpbench.requests import RequestTable
 from mtpbench.workload import Prompts
 
 

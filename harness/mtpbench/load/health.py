@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtpbench.metrics.request_table import Floats, Ints, RequestTable
+from mtpbench.metrics.window import Window, in_flight_over_time, inside, mean_in_flight, point_window
 from mtpbench.records import ClientHealth
-from mtpbench.requests import Floats, Ints, RequestTable
-from mtpbench.window import Window, in_flight_over_time, inside, mean_in_flight, point_window
 
 PARTS = 20
 """How many stretches of the window the concurrency is told for."""

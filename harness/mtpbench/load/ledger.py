@@ -20,7 +20,7 @@ import numpy as np
 
 from mtpbench.load.pacer import Schedule, Turn
 from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Answer, Stream
-from mtpbench.requests import UNKNOWN, Ints, RequestTable
+from mtpbench.metrics.request_table import UNKNOWN, Ints, RequestTable
 from mtpbench.workload import Lengths
 
 ROW = np.dtype(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtpbench.errors import InputError
+from mtpbench.metrics.request_table import Floats, Ints
 from mtpbench.records import Load, Measurement
-from mtpbench.requests import Floats, Ints
 
 _ARRIVALS = 7
 """The random stream of arrivals, beside those of lengths and contents."""

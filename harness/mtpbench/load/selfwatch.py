@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mtpbench.load.conductor import Conductor
-from mtpbench.requests import Ints
+from mtpbench.metrics.request_table import Ints
 
 COALESCED_US = 1000
 """Events of one read share a stamp; up to this far apart that is no loss."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtpbench.power.log import UNUSED, PowerLog
-from mtpbench.records import GpuCondition
+from mtpbench.power.log import PowerLog
+from mtpbench.records import UNUSED, GpuCondition
 
 CLOCK_REASONS: Mapping[int, str] = {
     0x001: "gpu_idle",

@@ -19,13 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtpbench.power.source import MeterReading, MeterState, Probe, unread
-from mtpbench.records import PowerSample, Reason, from_json, to_json
+from mtpbench.records import GRACE, UNUSED, PowerSample, Reason, from_json, to_json
 
 FORMAT = 2
-GRACE = "grace"
-"""What stands for the process in the samples of a Grace rail: it belongs to none."""
-UNUSED = "unused"
-"""The same for a GPU that is at hand and that no process holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

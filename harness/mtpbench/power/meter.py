@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from mtpbench.errors import RunError
+from mtpbench.metrics.energy import measure_idle
 from mtpbench.power.conditions import hindrances
-from mtpbench.power.energy import measure_idle
 from mtpbench.power.log import PowerLog, parse
 from mtpbench.power.nodes import Gathered, NodeGpus, NodeLog, gather, read_past, readings
 from mtpbench.power.source import unread

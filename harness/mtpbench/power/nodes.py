@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mtpbench.power.conditions import conditions
-from mtpbench.power.log import GRACE, PowerLog, identity_fault, moment_of, samples
+from mtpbench.power.log import PowerLog, identity_fault, moment_of, samples
 from mtpbench.power.source import Unread, unread
-from mtpbench.records import Deployment, GpuCondition, PowerSample, PowerSource, Reason
+from mtpbench.records import GRACE, Deployment, GpuCondition, PowerSample, PowerSource, Reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,8 @@ from mtpbench.records.point import (
 )
 from mtpbench.records.process import Container, Deployment, File, Probe, Process
 from mtpbench.records.raw import (
+    GRACE,
+    UNUSED,
     Answers,
     CounterSample,
     CounterSource,
@@ -66,8 +68,10 @@ from mtpbench.records.sweepinfo import Hardware, Reference, ReferenceRow, SweepI
 from mtpbench.records.types import READABLE_VERSIONS, SCHEMA_VERSION, Clock, Flags, Json, Role, WorkerRole
 
 __all__ = [
+    "GRACE",
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",
+    "UNUSED",
     "Acceptance",
     "AcceptancePolicy",
     "Answers",

@@ -149,6 +149,12 @@ class CounterSample:
     reason: str | None = None
 
 
+GRACE = "grace"
+"""What stands for the process in the power samples of a Grace rail: it belongs to none."""
+UNUSED = "unused"
+"""The same for a GPU that is at hand and that no process holds."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PowerSample:
     """One reading of one GPU; `energy_j` is a counter that only rises, NULL where the source has none."""

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from mtpbench.errors import ImportFileError
+from mtpbench.metrics.request_table import Floats, RequestTable
 from mtpbench.records import EngineLimits, Topology, WorkerGroup, WorkerRole
-from mtpbench.requests import Floats, RequestTable
 from mtpbench.simengine.profile import Factors, Profile, family_of
 
 COLUMNS = ("concurrency", "prefill_layout", "decode_layout", "tput_per_gpu", "interactivity")

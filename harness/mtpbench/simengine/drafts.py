@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtpbench.errors import InputError
+from mtpbench.metrics.request_table import Ints
 from mtpbench.records import SpecCounters
-from mtpbench.requests import Ints
 
 _BLOCK = 1 << 17
 

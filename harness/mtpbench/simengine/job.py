@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mtpbench.requests import Ints
+from mtpbench.metrics.request_table import Ints
 
 
 class Emission(NamedTuple):

@@ -29,8 +29,8 @@ import numpy as np
 import yaml
 
 from mtpbench.errors import InputError
+from mtpbench.metrics.request_table import Floats
 from mtpbench.records import WorkerGroup
-from mtpbench.requests import Floats
 
 Knots = tuple[tuple[float, float], ...]
 _KEYS = (

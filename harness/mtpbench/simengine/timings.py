@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from mtpbench.errors import InputError
-from mtpbench.requests import Ints
+from mtpbench.metrics.request_table import Ints
 from mtpbench.simengine.openai import FINGERPRINT
 
 KEPT = 262_144

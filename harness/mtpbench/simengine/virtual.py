@@ -10,6 +10,7 @@ import numpy as np
 
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import Pacer, Schedule, Turn
+from mtpbench.metrics.request_table import Ints, RequestTable, whole_us
 from mtpbench.records import (
     CounterSample,
     EngineLimits,
@@ -18,7 +19,6 @@ from mtpbench.records import (
     SpecCounters,
     WorkerRole,
 )
-from mtpbench.requests import Ints, RequestTable, whole_us
 from mtpbench.simengine.cluster import Cluster
 from mtpbench.simengine.faults import SILENTLY_OFF
 from mtpbench.simengine.job import Emission

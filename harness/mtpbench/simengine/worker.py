@@ -16,8 +16,8 @@ from collections import deque
 import numpy as np
 
 from mtpbench.errors import InputError
+from mtpbench.metrics.request_table import Ints
 from mtpbench.records import EngineLimits, SpecCounters, WorkerRole
-from mtpbench.requests import Ints
 from mtpbench.simengine.costs import Costs
 from mtpbench.simengine.drafts import Drafts
 from mtpbench.simengine.job import Emission, Job, Step, Totals

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtpbench.chunks import BATCH_CHUNKS, ChunkBatch, PackedTable, Requests, batches, smallest
 from mtpbench.errors import StoreError
+from mtpbench.metrics.packed_chunks import BATCH_CHUNKS, ChunkBatch, PackedTable, Requests, batches, smallest
+from mtpbench.metrics.request_table import UNKNOWN, Ints, RequestTable, whole_us
 from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json
-from mtpbench.requests import UNKNOWN, Ints, RequestTable, whole_us
 
 _TIMES = {"scheduled_us": "scheduled_s", "sent_us": "sent_s", "end_us": "end_s"}
 """The columns of times, and what they are called up to schema 4, which held them as float seconds."""

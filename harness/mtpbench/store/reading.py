@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from mtpbench.chunks import Requests
 from mtpbench.errors import InputError, SchemaError, StoreError
+from mtpbench.metrics.packed_chunks import Requests
 from mtpbench.records import (
     READABLE_VERSIONS,
     SCHEMA_VERSION,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtpbench.errors import SweepError
-from mtpbench.requests import Ints
+from mtpbench.metrics.request_table import Ints
 
 DEFAULT_VOCABULARY = 32_000
 """Token ids below this exist in every model of interest (DeepSeek's vocabulary has 129,280)."""

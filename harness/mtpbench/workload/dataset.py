@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mtpbench.errors import SweepError
+from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
-from mtpbench.requests import UNKNOWN, Floats, Ints
 from mtpbench.workload.line import Line, parse_line
 
 

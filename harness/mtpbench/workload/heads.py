@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from mtpbench.requests import Ints
+from mtpbench.metrics.request_table import Ints
 
 HEAD_SYMBOLS = 32
 _UNIQUE = 1 << 32

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtpbench.metrics.request_table import Ints
 from mtpbench.records import Workload
-from mtpbench.requests import Ints
 
 _STREAMS = (1, 2)
 

@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 
 from mtpbench.errors import SweepError
+from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
-from mtpbench.requests import UNKNOWN, Floats, Ints
 from mtpbench.workload.alphabet import token_ids, words
 from mtpbench.workload.content import Piece, RandomContent
 from mtpbench.workload.dataset import Dataset, read_dataset

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtpbench.requests import Floats, Ints
+from mtpbench.metrics.request_table import Floats, Ints
 from mtpbench.workload.dataset import Dataset
 
 

@@ -18,8 +18,8 @@ from mtpbench.load.job import Job
 from mtpbench.load.ledger import read_table
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.worker import Worker
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import Load, Measurement, Workload
-from mtpbench.requests import RequestTable
 from mtpbench.workload import Prompts
 
 RULES = Measurement(request_timeout_s=5.0, point_timeout_s=20.0)

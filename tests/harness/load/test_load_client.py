@@ -11,8 +11,8 @@ from answers import CHUNKED, DONE, LAST_CHUNK, answer, answering, chunk, head, t
 from loads import TRANSPORTS, job_for, run_share, serve
 from scripted import Server
 
+from mtpbench.metrics.window import open_window, steady_window
 from mtpbench.records import Load, Measurement
-from mtpbench.window import open_window, steady_window
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -15,8 +15,8 @@ from mtpbench.load.limits import local_ports, most_descriptors, raise_descriptor
 from mtpbench.load.selfwatch import COALESCED_US, FEW_SLOTS, MOST_LAGS, SLEPT_US, TICK_COLUMNS, SelfWatch
 from mtpbench.load.stream import Stream
 from mtpbench.load.verdict import DETAIL_BYTES, Verdict
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import RequestRecord
-from mtpbench.requests import RequestTable
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from measured import SIMULATED_POWER
+from mtpbench.metrics.energy import measure_energy
+from mtpbench.metrics.window import Window
 from mtpbench.power.dcgm import DcgmSource, readings
-from mtpbench.power.energy import measure_energy
 from mtpbench.power.log import head_line, parse, samples, tick_line
-from mtpbench.window import Window
 
 UUIDS = ("GPU-aaaa", "GPU-bbbb")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.power.energy import measure_energy
+from mtpbench.metrics.energy import measure_energy
+from mtpbench.metrics.window import Window
 from mtpbench.power.log import PowerLog, identity_fault, parse, samples
 from mtpbench.power.source import unread
 from mtpbench.records import Energy, Reason
-from mtpbench.window import Window
 
 WINDOW = Window(start_s=0.3, end_s=2.6)
 LENGTH_S = WINDOW.duration_s

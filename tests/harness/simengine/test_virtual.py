@@ -7,10 +7,10 @@ from simulated_points import LIMITS, aggregated, make_point, split
 
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import RequestCounts, Schedule, draw_arrivals_s
+from mtpbench.metrics.window import mean_in_flight, whole_window
 from mtpbench.records import EngineLimits, Fault, Load, Workload
 from mtpbench.simengine.calibration import measure_steady
 from mtpbench.simengine.virtual import simulate_point
-from mtpbench.window import mean_in_flight, whole_window
 from mtpbench.workload import Lengths, draw_lengths
 
 

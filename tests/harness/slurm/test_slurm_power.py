@@ -14,13 +14,13 @@ import pytest
 from measured import make_point
 from mtpbench.deployment import meter_at
 from mtpbench.errors import RunError
-from mtpbench.power.energy import measure_energy
+from mtpbench.metrics.energy import measure_energy
+from mtpbench.metrics.window import Window
 from mtpbench.records import Deployment, Process
 from mtpbench.slurm import executor as executor_module
 from mtpbench.slurm.allocation import allocation_here
 from mtpbench.slurm.executor import SlurmSite
 from mtpbench.slurm.steps import StepOptions
-from mtpbench.window import Window
 
 
 def deployment(*held: tuple[str, int, tuple[int, ...]]) -> Deployment:

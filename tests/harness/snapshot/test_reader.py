@@ -13,9 +13,9 @@ from typing import cast
 
 import pytest
 
+from mtpbench.metrics.request_table import RequestTable
 from mtpbench.progress import PROGRESS_FILE, ProgressWriter, RunProgress
 from mtpbench.records import ClientHealth, Reason, RunFacts, SweepInfo
-from mtpbench.requests import RequestTable
 from mtpbench.slurm.client import QueryResult, Slurm
 from mtpbench.slurm.journal import Attempt, Finished, Journal, Submission
 from mtpbench.slurm.states import JobStatus

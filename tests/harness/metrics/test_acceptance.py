@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from measured import MTP, OFF, counter_samples, make_point
-from mtpbench.acceptance import measure_acceptance
 from mtpbench.errors import InputError
 from mtpbench.golden import golden_length, golden_rates, golden_table
+from mtpbench.metrics.acceptance import measure_acceptance
+from mtpbench.metrics.window import Window
 from mtpbench.records import CounterSample, CounterSource, GoldenTable, SpecCounters, SpecGauge
-from mtpbench.window import Window
 
-CAPTURES = Path(__file__).parents[1] / "fixtures" / "captures"
+CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 POINT = make_point(arm=MTP)
 THINKING_ON = GoldenTable(model="deepseek-v4-pro", method="mtp", mode="thinking_on")
 VLLM = CounterSource(kind="metrics", engine="vllm")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench.requests import Floats, RequestRows, RequestTable
+from mtpbench.metrics.request_table import Floats, RequestRows, RequestTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,15 +8,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench import tally
+from mtpbench.metrics import chunk_latency
 
 NUMBERS = st.lists(st.integers(-5, 60) | st.integers(2**40, 2**40 + 3), max_size=30)
 
 
 @given(st.lists(NUMBERS, max_size=8))
 def test_distinct_numbers_and_their_counts_are_exact(parts):
-    counted = tally.Tally()
-    with mock.patch.multiple(tally, COUNTED_BELOW=40, _MANY=10, _UNMERGED=16):
+    counted = chunk_latency.Histogram()
+    with mock.patch.multiple(chunk_latency, COUNTED_BELOW=40, _MANY=10, _UNMERGED=16):
         for part in parts:
             counted.add(np.array(part, np.int64))
         numbers, counts = counted.distinct()
@@ -25,5 +25,5 @@ def test_distinct_numbers_and_their_counts_are_exact(parts):
 
 
 def test_nothing_counted_is_nothing():
-    numbers, counts = tally.Tally().distinct()
+    numbers, counts = chunk_latency.Histogram().distinct()
     assert (len(numbers), len(counts)) == (0, 0)

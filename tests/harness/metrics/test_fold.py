@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measured import make_point, make_request
-from mtpbench.chunks import PackedTable, Requests, batches, smallest
-from mtpbench.gaps import summarise
-from mtpbench.metrics import measure
+from mtpbench.measure import measure
+from mtpbench.metrics.chunk_latency import summarise
+from mtpbench.metrics.packed_chunks import PackedTable, Requests, batches, smallest
+from mtpbench.metrics.request_table import UNKNOWN, RequestTable, whole_us
+from mtpbench.metrics.window import Window, inside
 from mtpbench.records import Distribution, Load, PointResult, Rates, RunFacts
-from mtpbench.requests import UNKNOWN, RequestTable, whole_us
-from mtpbench.window import Window, inside
 
 POINT = make_point(concurrency=2, load=Load(stall_s=2.0))
 GAPS_US = st.one_of(st.integers(0, 5), st.integers(0, 3_000_000), st.integers(2**21, 2**32))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtpbench.chunks import ChunkBatch, Requests, batches
-from mtpbench.requests import UNKNOWN, Floats, Ints
-from mtpbench.window import Window
+from mtpbench.metrics.packed_chunks import ChunkBatch, Requests, batches
+from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
+from mtpbench.metrics.window import Window
 
 _ROW_BITS = 44
 """Times below 2^44 microseconds (200 days) sort by request and then by time as one number."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtpbench.metrics.request_table import UNKNOWN, Ints, RequestRows, RequestTable
 from mtpbench.records import RequestRecord
-from mtpbench.requests import UNKNOWN, Ints, RequestRows, RequestTable
 
 BATCH_CHUNKS = 1 << 17
 """About so many chunks make a batch: its arrays stay in the processor's cache. A request is never split."""

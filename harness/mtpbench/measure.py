@@ -16,11 +16,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench import blocks as time_blocks
-from mtpbench.acceptance import measure_acceptance
-from mtpbench.chunks import Requests
-from mtpbench.gaps import ChunkGaps, summarise
-from mtpbench.power.energy import MAX_GAP_S, measure_energy, split_by_node, unknown
+from mtpbench.metrics import batch_means
+from mtpbench.metrics.acceptance import measure_acceptance
+from mtpbench.metrics.chunk_latency import ChunkGaps, summarise
+from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown
+from mtpbench.metrics.packed_chunks import Requests
+from mtpbench.metrics.request_table import UNKNOWN, Floats, RequestRows, RequestTable
+from mtpbench.metrics.token_counts import TokenCounts, count_tokens
+from mtpbench.metrics.window import Window, inside, mean_in_flight, point_window, whole_window
 from mtpbench.records import (
     ClientHealth,
     CounterSample,
@@ -31,10 +34,7 @@ from mtpbench.records import (
     Rates,
     RunFacts,
 )
-from mtpbench.requests import UNKNOWN, Floats, RequestRows, RequestTable
-from mtpbench.tokens import TokenCounts, count_tokens
 from mtpbench.validity import check, time_scale
-from mtpbench.window import Window, inside, mean_in_flight, point_window, whole_window
 
 TpotBasis = Literal["known_first_chunk", "assumed_one_token"]
 Mask = npt.NDArray[np.bool_]
@@ -78,7 +78,7 @@ def measure(
     # In an open loop every measured request was due inside the window, whenever it ended.
     counted = _counted(rows, None if point.load.open else steady)
     figures = latencies(rows, counted)
-    blocks = time_blocks.cut(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
+    blocks = batch_means.cut(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
     gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady)
     windows = [window for window in (steady, whole, *blocks) if window]
     counts = count_tokens(table, windows, gaps.add)
@@ -109,7 +109,7 @@ def measure(
         tpot_basis=figures.tpot_basis,
         steady=steady_rates,
         whole=rates_over(whole) if whole else None,
-        blocks=time_blocks.describe(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
+        blocks=batch_means.describe(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
         acceptance=measure_acceptance(point, counters, steady, notes.counter_processes, notes.counter_source),
         energy=_energy(point, power, steady_rates, notes),
         idle=notes.idle,

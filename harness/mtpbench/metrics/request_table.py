@@ -1,7 +1,7 @@
 """The raw truth of a point as columns: one row per request, chunk data flattened with offsets.
 
 `RequestRecord` is one row; pure statistics work on the table, so that 200,000 requests stay cheap. Where the
-chunks are too many to stand here in full, `mtpbench.chunks` has the same table with small ones.
+chunks are too many to stand here in full, `packed_chunks` has the same table with small ones.
 """
 
 from __future__ import annotations

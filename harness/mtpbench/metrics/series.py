@@ -8,8 +8,8 @@ from typing import Self
 
 import numpy as np
 
-from mtpbench.requests import Floats
-from mtpbench.window import Window
+from mtpbench.metrics.request_table import Floats
+from mtpbench.metrics.window import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from mtpbench.power.log import GRACE, UNUSED
-from mtpbench.power.series import Series, integrate
-from mtpbench.records import Energy, IdlePower, IdleState, PowerSample, PowerSource, Reason
-from mtpbench.window import Window
+from mtpbench.metrics.series import Series, integrate
+from mtpbench.metrics.window import Window
+from mtpbench.records import GRACE, UNUSED, Energy, IdlePower, IdleState, PowerSample, PowerSource, Reason
 
 MAX_GAP_S = 3.0
 MAX_MISMATCH = 0.05

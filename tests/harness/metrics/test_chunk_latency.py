@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measured import make_request, steady_load
-from mtpbench.chunks import batches
-from mtpbench.gaps import ChunkGaps, summarise, summarise_weighted
-from mtpbench.requests import RequestTable
-from mtpbench.window import Window
+from mtpbench.metrics.chunk_latency import ChunkGaps, summarise, summarise_weighted
+from mtpbench.metrics.packed_chunks import batches
+from mtpbench.metrics.request_table import RequestTable
+from mtpbench.metrics.window import Window
 
 
 def gaps(*records, threshold_s=1.0, window=None, counted=None):

@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 
+from mtpbench.metrics.request_table import Floats, seconds, whole_us
+from mtpbench.metrics.window import Window, inside
 from mtpbench.records import Blocks
-from mtpbench.requests import Floats, seconds, whole_us
-from mtpbench.window import Window, inside
 
 MOST_BLOCKS = 20
 FEWEST_BLOCKS = 5

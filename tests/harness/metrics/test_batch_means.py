@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from measured import make_point, make_request, steady_load
-from mtpbench.blocks import cut, describe
-from mtpbench.metrics import measure, rates
+from mtpbench.measure import measure, rates
+from mtpbench.metrics.batch_means import cut, describe
+from mtpbench.metrics.request_table import RequestTable
+from mtpbench.metrics.window import Window
 from mtpbench.records import Load, PointResult, RunFacts, from_json, to_json
-from mtpbench.requests import RequestTable
-from mtpbench.window import Window
 
 WINDOW = Window(start_s=10.0, end_s=110.0)
 EVERYWHERE = np.arange(10.5, 110.5, 0.5)

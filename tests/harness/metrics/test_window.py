@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from measured import make_request, steady_load
-from mtpbench.requests import RequestTable
-from mtpbench.window import (
+from mtpbench.metrics.request_table import RequestTable
+from mtpbench.metrics.window import (
     Window,
     in_flight_over_time,
     mean_in_flight,

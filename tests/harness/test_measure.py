@@ -19,7 +19,9 @@ from measured import (
     power_samples,
     steady_load,
 )
-from mtpbench.metrics import latencies, measure, rates, summarise
+from mtpbench.measure import latencies, measure, rates, summarise
+from mtpbench.metrics.request_table import RequestTable
+from mtpbench.metrics.window import Window, whole_window
 from mtpbench.records import (
     ClientHealth,
     PointResult,
@@ -30,8 +32,6 @@ from mtpbench.records import (
     from_json,
     to_json,
 )
-from mtpbench.requests import RequestTable
-from mtpbench.window import Window, whole_window
 
 FACTS = RunFacts(power_source=SIMULATED_POWER, counter_processes=("worker",))
 CLIENT = ClientHealth(reader_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)

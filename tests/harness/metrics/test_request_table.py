@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from measured import make_request
-from mtpbench.requests import UNKNOWN, RequestTable
+from mtpbench.metrics.request_table import UNKNOWN, RequestTable
 
 RECORDS = [
     make_request(0, 1, 0.0, [0.5, 1.0], chunk_tokens=(1, 4), output_tokens=4),

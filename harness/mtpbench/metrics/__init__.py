@@ -1,0 +1,1 @@
+"""Pure: what is computed from the raw records of one point."""
