@@ -195,3 +195,16 @@ def test_a_command_compares_a_folder_once_and_writes_it_whole(
     assert "report.html" in out
     assert len(compared) == 1
     assert "comparison.md" not in written, "beside its place, and renamed into it"
+
+
+@pytest.mark.parametrize("name", ["journal/00001.json", "current/off_0.json"])
+def test_status_goes_on_where_a_jobs_file_is_damaged(cli, write_sweep, name: str) -> None:
+    path = str(write_sweep())
+    cli("run", path, "--simulate")
+    file = Path("results/tiny.simulated/.slurm") / name
+    file.parent.mkdir(parents=True)
+    file.write_text("{")
+    code, out, err = cli("status", path)
+    assert (code, err) == (0, "")
+    assert "4 valid, 0 invalid, 0 missing" in out
+    assert f"{name}:1: not JSON" in "".join(out.split("\n"))
