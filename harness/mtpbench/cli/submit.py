@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -74,17 +74,9 @@ def submit(
     if dry_run:
         _print_scripts(console, _all_batches(loaded, needs, request, journal))
         return
-    slurm = Slurm()
-    if why_not := slurm.available():
-        raise InputError(why_not)
-    _check_cluster(slurm, request.profile)
-    _check_image(request.profile)
+    slurm = _usable_slurm(request.profile)
     store.open()
-    live = live_keys(*look_again(journal, slurm))
-    for need in needs:
-        if need.key in live:
-            console.print(f"{need.key}: job {live[need.key]} has it already", highlight=False)
-    waiting = tuple(need for need in needs if need.key not in live)
+    waiting = _without_job(console, needs, live_keys(*look_again(journal, slurm)))
     if not waiting:
         console.print(_nothing_to_do(needs, len(chosen)), highlight=False)
         return
@@ -116,6 +108,28 @@ def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<swe
     """Make the tables and the report of a results folder; what the last job of a submission runs."""
     report = write_report(compare_folder(directory))
     typer.echo(f"{directory / 'comparison.md'}\n{report}")
+
+
+def _usable_slurm(profile: ClusterProfile) -> Slurm:
+    """Slurm, where it can be asked and knows what the profile names.
+
+    Raises:
+        InputError: it is not here, or the partition or the image is unknown.
+    """
+    slurm = Slurm()
+    if why_not := slurm.available():
+        raise InputError(why_not)
+    _check_cluster(slurm, profile)
+    _check_image(profile)
+    return slurm
+
+
+def _without_job(console: Console, needs: Sequence[Need], live: Mapping[str, str]) -> tuple[Need, ...]:
+    """The needs of deployments that no live job has; the others are said."""
+    for need in needs:
+        if need.key in live:
+            console.print(f"{need.key}: job {live[need.key]} has it already", highlight=False)
+    return tuple(need for need in needs if need.key not in live)
 
 
 def _submit_all(
