@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from mtpbench_analysis.comparisons import Question, compare_points
-from mtpbench_analysis.exports import to_csv
 from mtpbench_analysis.frame import CurvePoint, PointSet, to_frame
+from mtpbench_analysis.render.csv_json_parquet import to_csv
 
 ROUNDS = 3
 TARGETS = (20.0, 40.0, 60.0)

@@ -54,6 +54,9 @@ PURE = (
     "snapshot/snapshot.py",
 )
 
+ANALYSIS_EFFECTS = ("importers/", "traces/", "cli/", "report/files.py", "report/page.py")
+"""All of analysis is pure but this: what reads sources and stored samples, the commands, what writes the
+files of a sweep, and the page, which reads its own parts."""
 EFFECTS = {"subprocess", "socket", "aiohttp", "asyncio", "pathlib", "os", "shutil", "urllib", "tempfile"}
 
 
@@ -122,6 +125,20 @@ def test_pure_modules_import_nothing_that_has_effects(pattern: str) -> None:
         assert not touched, f"{path} imports {touched}"
         checked += 1
     assert checked
+
+
+def test_analysis_is_pure_but_where_it_reads_sources_and_writes_what_was_asked_for() -> None:
+    for path, tree in modules(ANALYSIS):
+        if path.startswith(ANALYSIS_EFFECTS):
+            continue
+        touched = {name.split(".")[0] for name in imports(tree)} & (EFFECTS | {"sys", "importlib"})
+        touched |= named(imports(tree), "mtpbench.store")
+        touched |= {
+            node.func.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open"
+        }
+        assert not touched, f"{path} imports or calls {touched}"
 
 
 def test_printing_happens_in_the_command_lines_only() -> None:
