@@ -36,7 +36,6 @@ PURE = (
     "workload/line.py",
     "workload/pool.py",
     "workload/words.py",
-    "power/conditions.py",
     "power/log.py",
     "power/nodes.py",
     "power/provisioned.py",

@@ -18,21 +18,94 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
-from mtpbench.power.grace import HWMON, GraceSource
 from mtpbench.power.log import end_line, head_line, late_line, states_line, tick_line
 from mtpbench.power.nvml import NvmlSource
-from mtpbench.power.source import MeterReading, Probe, Source, unread
+from mtpbench.power.source import MeterReading, MeterState, Probe, Source, unread
+from mtpbench.records import PowerSource
 
 INTERVAL_S = 0.1
 STATES_EVERY_S = 1.0
 LATE_S = 0.5
 """Nobody knows when within a read that takes longer the meter was read: it must show as a gap."""
+HWMON = Path("/sys/class/hwmon")
+LABEL = re.compile(r"(Grace|CPU|SysIO|Module)(?: Input)? Power(?: Input)? Socket (\d+)", re.IGNORECASE)
+RAILS: tuple[Literal["grace", "cpu"], ...] = ("grace", "cpu")
+"""The whole CPU socket with its memory and fabric first, its cores alone else; `Module` holds the GPU too."""
+
+
+class GraceSource:
+    """Reads one rail for each Grace socket through Linux's hwmon; a `Source`.
+
+    NVIDIA's Grace Performance Tuning Guide: `power1_average` is in µW, `power1_oem_info` says
+    `Grace|CPU|SysIO|Module Power Socket N` (some firmware says `Input Power`).
+
+    Args:
+        root: where hwmon is; a test's folder else.
+    """
+
+    def __init__(self, root: Path = HWMON) -> None:
+        self._root = root
+        self._files: dict[int, Path] = {}
+
+    def probe(self) -> Probe:
+        """The rail that every socket has, or why there is none."""
+        rails: dict[tuple[str, int], Path] = {}
+        for info in sorted(self._root.glob("*/device/power*_oem_info")):
+            match = LABEL.search(_text(info))
+            average = info.with_name(info.name.replace("_oem_info", "_average"))
+            if match and _microwatts(average) is not None:
+                rails[match[1].lower(), int(match[2])] = average
+        if not rails:
+            return Probe(kind="grace", reason=unread("no_grace", f"no Grace power rail under {self._root}"))
+        sockets = sorted({socket for _, socket in rails})
+        for rail in RAILS:
+            if all((rail, socket) in rails for socket in sockets):
+                self._files = {socket: rails[rail, socket] for socket in sockets}
+                label = {"grace": "Grace", "cpu": "CPU cores"}[rail]
+                return Probe(
+                    kind="grace",
+                    source=PowerSource(meter="grace", scope="grace", rail=rail),
+                    meters=tuple((socket, f"{label} Power Socket {socket}") for socket in sockets),
+                )
+        listed = ", ".join(f"{rail} {socket}" for rail, socket in sorted(rails))
+        gap = f"no rail is there for every socket ({listed})"
+        return Probe(kind="grace", reason=unread("grace_rails", gap))
+
+    def read(self) -> list[MeterReading]:
+        """The power of every socket."""
+        return [
+            MeterReading(
+                meter=socket, power_w=None if (uw := _microwatts(path)) is None else uw / 1e6, energy_j=None
+            )
+            for socket, path in self._files.items()
+        ]
+
+    def states(self) -> list[MeterState]:
+        """Nothing besides."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _microwatts(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdigit() else None
 
 
 def main(words: list[str] | None = None) -> int:
@@ -116,7 +189,7 @@ class NodeSampler:
         os.set_blocking(told, False)
         signal.signal(signal.SIGTERM, lambda *_: os.write(told, b"t"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes the input
-        due, why, unread = time.monotonic() + self._interval_s, "", b""
+        due, why, pending = time.monotonic() + self._interval_s, "", b""
         while not why:
             wait_s = max(0.0, due - time.monotonic()) if self._sources else None
             readable, _, _ = select.select([ends, words], [], [], wait_s)
@@ -124,7 +197,7 @@ class NodeSampler:
                 why = "SIGTERM"
             elif words in readable:
                 heard = os.read(words, 4096)
-                *lines, unread = (unread + heard).split(b"\n")
+                *lines, pending = (pending + heard).split(b"\n")
                 why = "" if heard else "told to end"
                 for line in lines:
                     self._answer(line, answers)
@@ -140,14 +213,14 @@ class NodeSampler:
     def _answer(self, line: bytes, answers: int) -> None:
         word, _, number = line.decode("ascii", "replace").partition(" ")
         if word == "clock":
-            said = {"clock": time.monotonic_ns()}
+            answer = {"clock": time.monotonic_ns()}
         else:
             last = self.tick()
             # Other hosts see what the file server has.
             os.fsync(self._file)
-            said = {"size": self._size, "from": last}
+            answer = {"size": self._size, "from": last}
         with contextlib.suppress(BrokenPipeError):
-            os.write(answers, json.dumps({"n": number, **said}).encode() + b"\n")
+            os.write(answers, json.dumps({"n": number, **answer}).encode() + b"\n")
 
     def _write(self, line: str) -> None:
         self._size += os.write(self._file, line.encode())

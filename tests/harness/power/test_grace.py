@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.power.grace import GraceSource
+from mtpbench.power.agent import GraceSource
 from mtpbench.power.log import parse, samples
 
 

@@ -8,9 +8,17 @@ import pytest
 
 from mtpbench.metrics.energy import measure_energy
 from mtpbench.metrics.window import Window
-from mtpbench.power.conditions import conditions, hindrances
 from mtpbench.power.log import head_line, parse, states_line, tick_line
-from mtpbench.power.nodes import NodeLog, gather, gpus_of_node, held_by_node, read_past, readings
+from mtpbench.power.nodes import (
+    NodeLog,
+    conditions,
+    gather,
+    gpus_of_node,
+    held_by_node,
+    hindrances,
+    read_past,
+    readings,
+)
 from mtpbench.power.source import MeterReading, MeterState, Probe, unread
 from mtpbench.records import Deployment, GpuCondition, PowerSource, Process, Reason
 
