@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.cost import Economics
 from mtpbench_analysis.figures import FORMATS, Format
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metered import Span
+from mtpbench_analysis.noise import FloatArray
 
 View = Literal[
     "matched",
@@ -57,6 +60,13 @@ class Quotient:
         over = 1.0 if self.over is None else rates[self.over]
         under = 1.0 if self.under is None else rates[self.under]
         return None if factor is None or over is None or not under else factor * over / under
+
+    def scaled(self, rate: FloatArray, economics: Economics | None) -> FloatArray:
+        """Returns the figure at values of its one rate; NaN where the constants do not say."""
+        factor = self.factor(economics)
+        if factor is None:
+            return np.full_like(rate, np.nan)
+        return factor / rate if self.over is None else factor * rate
 
     def declaration(self, economics: Economics | None) -> dict[str, Any]:
         """The same as plain JSON."""

@@ -312,6 +312,15 @@ def metric(name: str) -> Metric:
     return _BY_ID[name]
 
 
+def metric_by_key(view: View, key: str) -> Metric:
+    """The metric that a view's identifiers call so.
+
+    Raises:
+        KeyError: none is.
+    """
+    return next((one for one in metrics_in(view) if one.key_in(view) == key), None) or _BY_ID[key]
+
+
 def metrics_in(view: View, economics: Economics | None = None) -> tuple[Metric, ...]:
     """The metrics of a view in its order, with as many costs as the constants of a comparison allow."""
     return tuple(

@@ -8,8 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.chart.choice import Metric
+from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.noise import FloatArray
 from mtpbench_analysis.reading import Reading, interval_of
 
@@ -62,18 +61,12 @@ def gain_pieces(reading: Reading, base: Reading) -> tuple[Piece, ...]:
 
 
 def metric_band(reading: Reading, metric: Metric) -> Band | None:
-    """The band of throughput, or of the cost that follows from it; None where no noise is known."""
+    """The band of throughput, or of what follows from it alone; None where no noise is known."""
     low, high = reading.curve.range_tps
-    price = None if reading.economics is None else reading.economics.price()
-    if not reading.is_sure or low == high or metric not in ("total", "cost"):
-        return None
-    if metric == "cost" and price is None:
+    if not reading.is_sure or low == high or not metric.follows_throughput or metric.quotient is None:
         return None
     places = _band_places([reading], low, high)
-    drawn = reading.drawn(places)
-    return _edges(
-        places, drawn if price is None or metric == "total" else price * 1e6 / (3600 * drawn), reading
-    )
+    return _edges(places, metric.quotient.scaled(reading.drawn(places), reading.economics), reading)
 
 
 def gain_band(reading: Reading, base: Reading) -> Band | None:
@@ -88,21 +81,13 @@ def gain_band(reading: Reading, base: Reading) -> Band | None:
 def _values(reading: Reading, metric: Metric, places: FloatArray) -> FloatArray:
     """(places,) the metric at each place; NaN where it is unknown."""
     served = reading.serves(places)
-    if metric == "total":
-        return served
+    if metric.follows_throughput and metric.quotient is not None:
+        return metric.quotient.scaled(served, reading.economics)
+    if metric.of != "cell":
+        return np.full_like(served, np.nan)
     # Intervals are not asked for here, so one row of draws will do.
     cells = reading.cells(places.tolist(), served[None, :])
-    return np.array([_cell_value(cell, metric) or np.nan for cell in cells], np.float64)
-
-
-def _cell_value(cell: Cell, metric: Metric) -> float | None:
-    values = {
-        "total": cell.tput_tps_per_gpu,
-        "output": cell.output_tps_per_gpu,
-        "input": cell.input_tps_per_gpu,
-        "cost": cell.usd_per_mtok,
-    }
-    return values[metric]
+    return np.array([metric.of_cell(cell) or np.nan for cell in cells], np.float64)
 
 
 def _band_places(readings: Sequence[Reading], low: float, high: float) -> FloatArray:

@@ -6,15 +6,23 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves import describe_workload, display_name, short
 from mtpbench_analysis.frame import PointSet, Unused
+from mtpbench_analysis.metric import Metric
+from mtpbench_analysis.metric_table import metric_by_key, metrics_in
 
-Metric = Literal["total", "output", "input", "cost", "gain"]
 Ending = Literal["svg", "png", "pdf"]
+Y_KEYS = tuple(one.key_in("plot") for one in metrics_in("plot"))
+"""What a picture's vertical axis can say."""
+if TYPE_CHECKING:
+    YKey = str
+else:
+    # The command line offers what the metric table declares.
+    YKey = Literal[Y_KEYS]
 
 DEFAULT_DPI = 150
 _MOST_IN, _LEAST_IN = 100.0, 2.0
@@ -29,7 +37,7 @@ class Look:
     """How a picture looks.
 
     Args:
-        metric: what the vertical axis says.
+        metric: what the vertical axis says, by its key among `Y_KEYS`.
         front_only: no points below the front and no invalid ones.
         log: both axes logarithmic.
         loads: the concurrency or rate beside each knot.
@@ -40,7 +48,7 @@ class Look:
         InputError: a size is no size, or the picture would have too many pixels.
     """
 
-    metric: Metric = "total"
+    metric: str = Y_KEYS[0]
     front_only: bool = False
     log: bool = False
     loads: bool = False
@@ -64,6 +72,11 @@ class Look:
                 )
         if not _DPIS[0] <= self.dpi <= _DPIS[1]:
             raise InputError(f"--dpi {self.dpi}: {_DPIS[0]} to {_DPIS[1]} pixels in an inch are needed")
+
+    @property
+    def figure(self) -> Metric:
+        """The metric on the vertical axis."""
+        return metric_by_key("plot", self.metric)
 
 
 def check_pixels(width_in: float, height_in: float, dpi: int) -> None:

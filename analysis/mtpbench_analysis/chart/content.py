@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtpbench_analysis.chart.bands import Band, Piece, gain_band, gain_pieces, metric_band, metric_pieces
-from mtpbench_analysis.chart.choice import Look, Metric
+from mtpbench_analysis.chart.choice import Look
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.cost import usd_per_mtok
+from mtpbench_analysis.crossings import Crossing
 from mtpbench_analysis.curves import Curve, display_name
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.noise import FloatArray
 from mtpbench_analysis.reading import Reading
 
@@ -99,6 +100,11 @@ class Chart:
     notes: tuple[str, ...] = ()
 
     @property
+    def guided(self) -> bool:
+        """Whether lines only lead the eye: the metric belongs to recipes and means nothing between them."""
+        return self.metric.of in ("knots", "span")
+
+    @property
     def invalid(self) -> tuple[Dot, ...]:
         """Every invalid point."""
         return (*(dot for one in self.series for dot in one.invalid), *self.lone)
@@ -120,6 +126,11 @@ def caption(charts: Sequence[Chart]) -> str:
     """What the curves of a picture are; simulated points are not called measured."""
     kinds = {chart.simulated for chart in charts}
     points = "measured or simulated" if len(kinds) > 1 else "simulated" if True in kinds else "measured"
+    if all(chart.guided for chart in charts):
+        return (
+            f"Lines join {points} points of the front: this metric belongs to recipes and means nothing "
+            "between them. Dotted verticals: the interactivities of mtpbench compare's tables."
+        )
     return (
         f"Curves: between {points} points of the front, as mtpbench compare reads them. Dotted: the "
         "interactivities of its tables."
@@ -129,7 +140,8 @@ def caption(charts: Sequence[Chart]) -> str:
 def describe_chart(comparison: Comparison, title: str = "", look: Look | None = None) -> Chart:
     """The chart of a comparison; a metric that nobody recorded leaves it empty, and a note says so."""
     look = look or Look()
-    readings, gain = comparison.readings, look.metric == "gain"
+    readings, metric = comparison.readings, look.figure
+    gain = metric.of == "ratio"
     lost: dict[int | None, list[CurvePoint]] = {}
     for point in () if look.front_only or gain else comparison.invalid:
         lost.setdefault(curve_of(point, readings), []).append(point)
@@ -139,16 +151,16 @@ def describe_chart(comparison: Comparison, title: str = "", look: Look | None = 
     ]
     return Chart(
         title=title,
-        y_label=_y_label(comparison, look.metric),
-        metric=look.metric,
+        y_label=_y_label(comparison, metric),
+        metric=metric,
         series=tuple(series),
         targets_tps=tuple(row.target_tps for row in comparison.rows),
-        crossings=_crossings(comparison, look.metric),
+        crossings=_crossings(comparison, metric),
         simulated=comparison.simulated,
         confidence=comparison.settings.confidence,
-        lone=_dots(lost.get(None, ()), look.metric, readings[0]),
+        lone=_dots(lost.get(None, ()), metric, readings[0]),
         level=1.0 if gain else None,
-        notes=_notes(comparison, series, look.metric),
+        notes=_notes(comparison, series, metric),
     )
 
 
@@ -187,45 +199,45 @@ def curve_of(point: CurvePoint, readings: Sequence[Reading]) -> int | None:
 
 
 def _y_label(comparison: Comparison, metric: Metric) -> str:
-    if metric == "gain":
-        return f"gain over {comparison.baseline.label} at equal interactivity, ×"
-    if metric == "cost":
-        economics = comparison.settings.economics
-        return "cost, $/M tokens" + ("" if economics is None else f" ({economics.tier})")
-    return ("throughput" if metric == "total" else f"{metric} throughput") + ", tok/s/GPU"
+    label = metric.label_in("plot").replace("{baseline}", comparison.baseline.label)
+    economics = comparison.settings.economics
+    return label if metric.show != "dollars" or economics is None else f"{label} ({economics.tier})"
 
 
 def _notes(comparison: Comparison, series: Sequence[Series], metric: Metric) -> tuple[str, ...]:
     economics = comparison.settings.economics
-    if metric == "cost":
+    if metric.show == "dollars":
         if economics is None:
             return (f"No price is known for {comparison.baseline.shared('hardware') or 'this hardware'}.",)
         return (f"Cost: {economics.label}.",)
+    if metric.of == "ratio":
+        return ()
+    what = f"their {metric.key_in('plot')} tokens" if metric.of == "cell" else metric.label_in("plot")
     return tuple(
-        f"{one.unrecorded} of {one.unrecorded + len(one.dots)} points of {one.label} did not record their "
-        f"{metric} tokens."
+        f"{one.unrecorded} of {one.unrecorded + len(one.dots)} points of {one.label} did not record {what}."
         for one in series
-        if one.unrecorded and metric != "gain"
+        if one.unrecorded
     )
 
 
 def _series(
     number: int, base: Reading, look: Look, reading: Reading, invalid: Sequence[CurvePoint]
 ) -> Series:
-    curve, gain = reading.curve, look.metric == "gain"
+    curve, metric = reading.curve, look.figure
+    gain = metric.of == "ratio"
     front = {id(knot) for knot in curve.front}
     shown = [item for item in curve.measured if id(item) in front or not (look.front_only or gain)]
     if gain and number == 0:
         shown = []
-    values = [(item, _value(item.mean, look.metric, base)) for item in shown]
+    values = [(item, _value(item.mean, metric, base)) for item in shown]
     dots = [_dot(item.mean, value, on_front=id(item) in front) for item, value in values if value is not None]
     return Series(
         number=number,
         label=curve.label,
         dots=tuple(dots),
-        invalid=_dots(invalid, look.metric, base),
-        pieces=gain_pieces(reading, base) if gain else metric_pieces(reading, look.metric),
-        band=gain_band(reading, base) if gain else metric_band(reading, look.metric),
+        invalid=_dots(invalid, metric, base),
+        pieces=gain_pieces(reading, base) if gain else metric_pieces(reading, metric),
+        band=gain_band(reading, base) if gain else metric_band(reading, metric),
         unrecorded=len(values) - len(dots),
     )
 
@@ -243,17 +255,10 @@ def _dot(point: CurvePoint, value: float, *, on_front: bool = False) -> Dot:
 
 
 def _value(point: CurvePoint, metric: Metric, base: Reading) -> float | None:
-    if metric == "gain":
+    if metric.of == "ratio":
         return _gain(point, base)
-    if metric == "cost":
-        price = None if base.economics is None else base.economics.price()
-        return None if price is None else usd_per_mtok(point.tput_tps_per_gpu, price)
-    values = {
-        "total": point.tput_tps_per_gpu,
-        "output": point.output_tps_per_gpu,
-        "input": point.input_tps_per_gpu,
-    }
-    return values[metric]
+    value: float | None = metric.of_point(point, base.economics)
+    return value
 
 
 def _gain(point: CurvePoint, base: Reading) -> float | None:
@@ -266,16 +271,10 @@ def _gain(point: CurvePoint, base: Reading) -> float | None:
 
 def _crossings(comparison: Comparison, metric: Metric) -> tuple[EqualPoint, ...]:
     """Equal throughput is equal cost and a gain of 1, but says nothing of output or input tokens alone."""
-    price = None if comparison.settings.economics is None else comparison.settings.economics.price()
     points = []
     for number, other in enumerate(comparison.others, 1):
         for crossing in comparison.crossings[other.label]:
-            heights = {
-                "total": crossing.tput_tps_per_gpu,
-                "gain": 1.0,
-                "cost": None if price is None else usd_per_mtok(crossing.tput_tps_per_gpu, price),
-            }
-            y, interval = heights.get(metric), crossing.interval
+            y, interval = _height(crossing, metric, comparison), crossing.interval
             if y is not None:
                 points.append(
                     EqualPoint(
@@ -287,3 +286,12 @@ def _crossings(comparison: Comparison, metric: Metric) -> tuple[EqualPoint, ...]
                     )
                 )
     return tuple(points)
+
+
+def _height(crossing: Crossing, metric: Metric, comparison: Comparison) -> float | None:
+    """The metric where both serve the same; None where that does not say it."""
+    if metric.of == "ratio":
+        return 1.0
+    if metric.quotient is None or not metric.follows_throughput:
+        return None
+    return metric.quotient.value({"total": crossing.tput_tps_per_gpu}, comparison.settings.economics)

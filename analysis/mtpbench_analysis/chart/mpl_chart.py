@@ -142,6 +142,8 @@ def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:
     _draw_target_texts(axes, targets)
     for one in chart.series:
         _draw_curve(axes, one)
+        if chart.guided:
+            _draw_guide(axes, one)
     for mark in chart.crossings:
         style = (0, (2, 1.5)) if mark.wide else "solid"
         ring = axes.scatter([mark.x], [mark.y], s=150, facecolors="none", edgecolors=INK, linewidths=0.9)
@@ -174,7 +176,7 @@ def _scale(axes: Axes, chart: Chart, targets: list[float], log: bool) -> None:
     values = chart.values
     xs = np.concatenate([values[:, 0], targets])
     ys = np.concatenate([values[:, 1], [] if chart.level is None else [chart.level]])
-    dollar = "$" if chart.metric == "cost" else ""
+    dollar = "$" if chart.metric.show == "dollars" else ""
     for axis, found, sign in ((axes.xaxis, xs, ""), (axes.yaxis, ys, dollar)):
         name = axis.axis_name
         if log and found.min() > 0:
@@ -228,6 +230,19 @@ def _draw_curve(axes: Axes, one: Series) -> None:
     for piece in one.pieces:
         style = (0, (4, 2.5)) if piece.wide else "solid"
         axes.plot(piece.x, piece.y, color=colour, linewidth=1.8, linestyle=style, zorder=3)
+
+
+def _draw_guide(axes: Axes, one: Series) -> None:
+    """A fine line along the front, where a metric has no curve."""
+    knots = [dot for dot in one.dots if dot.on_front]
+    axes.plot(
+        [dot.x for dot in knots],
+        [dot.y for dot in knots],
+        color=colour_of(one.number),
+        linewidth=1,
+        linestyle=(0, (1, 2.5)),
+        zorder=3,
+    )
 
 
 def _draw_dots(axes: Axes, one: Series) -> None:

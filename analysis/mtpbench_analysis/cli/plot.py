@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.chart.choice import DEFAULT_DPI, DEFAULT_PANELS, MOST_PANELS, Look, Metric, ending_of
+from mtpbench_analysis.chart.choice import (
+    DEFAULT_DPI,
+    DEFAULT_PANELS,
+    MOST_PANELS,
+    Y_KEYS,
+    Look,
+    YKey,
+    ending_of,
+)
 from mtpbench_analysis.chart.picture import PictureRequest, draw_comparisons, draw_power_picture
 from mtpbench_analysis.cli.delivery import deliver
 from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, with_options
@@ -35,7 +43,7 @@ def plot_command(
     power: Annotated[
         bool, typer.Option("--power", help="The power of one results folder over time instead.")
     ] = False,
-    metric: Annotated[Metric, typer.Option("--y", help="The vertical axis.")] = "total",
+    metric: Annotated[YKey, typer.Option("--y", help="The vertical axis.")] = Y_KEYS[0],
     log: Annotated[bool, typer.Option("--log", help="Both axes logarithmic.")] = False,
     front_only: Annotated[
         bool, typer.Option("--front-only", help="No points below the front, no invalid ones.")
