@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mtpbench.errors import InputError
-from mtpbench.power.provisioned import render, total_w
-from mtpbench.power.systemfile import read_system
+from mtpbench.power import provisioned
+from mtpbench.yaml_files import read_yaml
 
 
 def system_power(
@@ -22,12 +22,12 @@ def system_power(
     ] = None,
 ) -> None:
     """Write system_power.json: what a system is built to draw, checked, with its source; no measurement."""
-    power = read_system(system)
+    power = provisioned.system_power(read_yaml(system))
     try:
-        output.write_text(render(power), "utf-8")
+        output.write_text(provisioned.render(power), "utf-8")
     except OSError as error:
         raise InputError(f"{output}: can't be written ({error.strerror})") from error
-    total_kw = total_w(power) / 1000
+    total_kw = provisioned.total_w(power) / 1000
     typer.echo(f"{output}: {total_kw:,.3f} kW provisioned")
     if gpus is not None:
         each = total_kw / gpus

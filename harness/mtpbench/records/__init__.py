@@ -15,7 +15,18 @@ among `READABLE_VERSIONS`)
                   why power or energy is unknown
 """
 
-from mtpbench.records.codec import digest, from_json, to_json
+from mtpbench.records.codec import (
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+    Clock,
+    Flags,
+    Json,
+    Role,
+    WorkerRole,
+    digest,
+    from_json,
+    to_json,
+)
 from mtpbench.records.point import (
     AcceptancePolicy,
     Arm,
@@ -65,7 +76,6 @@ from mtpbench.records.result import (
     Stalls,
 )
 from mtpbench.records.sweepinfo import Hardware, Reference, ReferenceRow, SweepInfo
-from mtpbench.records.types import READABLE_VERSIONS, SCHEMA_VERSION, Clock, Flags, Json, Role, WorkerRole
 
 __all__ = [
     "GRACE",

@@ -1,4 +1,4 @@
-"""Records as plain JSON and back, and the hash of it; names what does not fit."""
+"""The plain types that records share; records as JSON and back, the hash of JSON, and what does not fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from mtpbench.records.types import Json
+SCHEMA_VERSION = 5
+"""Written into every stored record; the history stands in the package's docstring."""
+READABLE_VERSIONS = (2, 3, 4, 5)
+"""What the store reads; fields that an older version lacked are NULL (`store/migration.py`)."""
+
+Json = Any
+Role = Literal["router", "prefill", "decode", "aggregated", "sampler", "client"]
+WorkerRole = Literal["prefill", "decode", "aggregated"]
+Clock = Literal["real", "scaled", "virtual"]
+Flags = Mapping[str, Json]
+"""Engine options without dashes: True is a bare flag, False or None leaves it out, a mapping is JSON."""
 
 T = TypeVar("T")
 Decoder = Callable[[Json], Any]

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mtpbench.records.codec import digest, to_json
-from mtpbench.records.types import Clock, Flags, Json, Role, WorkerRole
+from mtpbench.records.codec import Clock, Flags, Json, Role, WorkerRole, digest, to_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

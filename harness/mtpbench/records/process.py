@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mtpbench.records.types import Role
+from mtpbench.records.codec import Role
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mtpbench.records.codec import SCHEMA_VERSION, Clock
 from mtpbench.records.raw import (
     Answers,
     CounterSource,
@@ -15,7 +16,6 @@ from mtpbench.records.raw import (
     PowerSource,
     Reason,
 )
-from mtpbench.records.types import SCHEMA_VERSION, Clock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mtpbench.records.types import SCHEMA_VERSION
+from mtpbench.records.codec import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits, Topology, WorkerGroup, WorkerRole
-from mtpbench.simengine.costs import Costs
-from mtpbench.simengine.drafts import Drafts
-from mtpbench.simengine.job import Emission, Job
 from mtpbench.simengine.profile import Profile
+from mtpbench.simengine.steps import Costs, Drafts, Emission, TokenSequence
 from mtpbench.simengine.worker import Worker
 
 
@@ -63,7 +61,7 @@ class Cluster:
             raise InputError(f"topology {topology.name}: one aggregated, or a prefill and a decode group")
         self._load = [0] * len(self.workers)
         self._profile = profile
-        self._heap: list[tuple[float, int, int, list[Job] | None]] = []
+        self._heap: list[tuple[float, int, int, list[TokenSequence] | None]] = []
         self._order = 0
         self._touched: set[int] = set()
 
@@ -74,7 +72,7 @@ class Cluster:
 
     def submit(self, key: int, prompt: int, total: int) -> None:
         """Hand a request to the front worker with the fewest; it starts with the next `kick`."""
-        self._dispatch(self._fronts, Job(key, prompt, total), kv_ready=False)
+        self._dispatch(self._fronts, TokenSequence(key, prompt, total), kv_ready=False)
 
     def kick(self, now_s: float) -> list[Emission]:
         """Start a step on every idle worker that was given something; answers first tokens of admission."""
@@ -93,8 +91,8 @@ class Cluster:
         """Play the next event and answer the token events that came of it; `kick` afterwards."""
         now_s, _, i, arrived = heapq.heappop(self._heap)
         if arrived is not None:
-            for job in arrived:
-                self._dispatch(self._backs, job, kv_ready=True)
+            for sequence in arrived:
+                self._dispatch(self._backs, sequence, kv_ready=True)
             return []
         worker = self.workers[i]
         worker.finish()
@@ -109,19 +107,19 @@ class Cluster:
             self._load[i] -= len(emission.done)
         return emissions
 
-    def _push(self, time_s: float, i: int, jobs: list[Job] | None) -> None:
+    def _push(self, time_s: float, i: int, sequences: list[TokenSequence] | None) -> None:
         self._order += 1
-        heapq.heappush(self._heap, (time_s, self._order, i, jobs))
+        heapq.heappush(self._heap, (time_s, self._order, i, sequences))
 
-    def _dispatch(self, among: list[int], job: Job, *, kv_ready: bool) -> None:
+    def _dispatch(self, among: list[int], sequence: TokenSequence, *, kv_ready: bool) -> None:
         load = self._load
         i = min(among, key=load.__getitem__) if len(among) > 1 else among[0]
         load[i] += 1
-        self.workers[i].submit(job, kv_ready=kv_ready)
+        self.workers[i].submit(sequence, kv_ready=kv_ready)
         self._touched.add(i)
 
     def _transfer(self, i: int, worker: Worker, now_s: float) -> None:
-        jobs = worker.take_prefilled()
-        self._load[i] -= len(jobs)
-        longest = max(job.prompt for job in jobs)
-        self._push(now_s + self._profile.transfer_s(longest), -1, jobs)
+        sequences = worker.take_prefilled()
+        self._load[i] -= len(sequences)
+        longest = max(sequence.prompt for sequence in sequences)
+        self._push(now_s + self._profile.transfer_s(longest), -1, sequences)

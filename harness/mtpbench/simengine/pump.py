@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from mtpbench.simengine.job import Job
+from mtpbench.simengine.steps import TokenSequence
 from mtpbench.simengine.worker import Worker
 
 _CATCH_UP_S = 1.0
@@ -92,7 +92,7 @@ class Pump:
     def submit(self, prompt: int, total: int, sink: Sink, *, kv_ready: bool = False) -> int:
         """Queue a request; its events go to `sink` until it ends or is cancelled. Answers its key."""
         key = next(self._keys)
-        self.worker.submit(Job(key, prompt, total), kv_ready=kv_ready)
+        self.worker.submit(TokenSequence(key, prompt, total), kv_ready=kv_ready)
         self._sinks[key] = sink
         self._work.set()
         return key
@@ -162,6 +162,6 @@ class Pump:
                 sent += 1
                 if not sent % _SLICE:
                     await asyncio.sleep(0)
-        for job in self.worker.take_prefilled():
-            if sink := sinks.pop(job.key, None):
+        for sequence in self.worker.take_prefilled():
+            if sink := sinks.pop(sequence.key, None):
                 sink.prefilled()

@@ -21,8 +21,8 @@ from mtpbench.records import (
 )
 from mtpbench.simengine.cluster import Cluster
 from mtpbench.simengine.faults import SILENTLY_OFF
-from mtpbench.simengine.job import Emission
 from mtpbench.simengine.profile import load_profile
+from mtpbench.simengine.steps import Emission
 from mtpbench.workload import Lengths
 
 _MAX_SAMPLES = 512

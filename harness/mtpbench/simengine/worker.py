@@ -18,9 +18,7 @@ import numpy as np
 from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Ints
 from mtpbench.records import EngineLimits, SpecCounters, WorkerRole
-from mtpbench.simengine.costs import Costs
-from mtpbench.simengine.drafts import Drafts
-from mtpbench.simengine.job import Emission, Job, Step, Totals
+from mtpbench.simengine.steps import Costs, Drafts, Emission, Step, TokenSequence, Totals
 
 _KEY, _LEFT, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
 """Rows of the running sequences' array; `_DUE` is the tokens left at which the next event is sent."""
@@ -42,14 +40,14 @@ class Worker:
     ) -> None:
         self.role, self.costs, self.limits, self.drafts = role, costs, limits, drafts
         self.totals = Totals()
-        self.prefilled: list[Job] = []
+        self.prefilled: list[TokenSequence] = []
         self._ranks = ranks
         self._chunk = max(1, limits.prefill_chunk_tokens // ranks)
         self._drafted = len(drafts.rates) if drafts else 0
-        self._jobs: dict[int, Job] = {}
-        self._waiting: deque[Job] = deque()
-        self._ready: deque[Job] = deque()
-        self._partial: list[deque[Job]] = [deque() for _ in range(ranks)]
+        self._sequences: dict[int, TokenSequence] = {}
+        self._waiting: deque[TokenSequence] = deque()
+        self._ready: deque[TokenSequence] = deque()
+        self._partial: list[deque[TokenSequence]] = [deque() for _ in range(ranks)]
         self._prefilling = 0
         self._counts = [0] * ranks
         self._reserved = [0] * ranks
@@ -76,29 +74,29 @@ class Worker:
         """Whether a step is under way."""
         return self._step is not None
 
-    def submit(self, job: Job, *, kv_ready: bool = False) -> None:
+    def submit(self, sequence: TokenSequence, *, kv_ready: bool = False) -> None:
         """Queue a request; with `kv_ready` its prompt was prefilled elsewhere.
 
         Raises:
             InputError: it can never fit into the KV pool of one rank.
         """
-        job.final = job.prompt if self.role == "prefill" else job.prompt + job.total
-        need = job.final + self._drafted + 1
+        sequence.final = sequence.prompt if self.role == "prefill" else sequence.prompt + sequence.total
+        need = sequence.final + self._drafted + 1
         if need > self.costs.kv_tokens_per_rank:
             raise InputError(
-                f"a request of {job.prompt} + {job.total} tokens needs {need} KV tokens, "
+                f"a request of {sequence.prompt} + {sequence.total} tokens needs {need} KV tokens, "
                 f"a rank's pool has {self.costs.kv_tokens_per_rank}"
             )
-        self._jobs[job.key] = job
-        (self._ready if kv_ready else self._waiting).append(job)
+        self._sequences[sequence.key] = sequence
+        (self._ready if kv_ready else self._waiting).append(sequence)
 
     def cancel(self, key: int) -> None:
         """Free the place of a request; unknown keys (already ended) are ignored."""
-        if job := self._jobs.pop(key, None):
-            job.cancelled = True
+        if sequence := self._sequences.pop(key, None):
+            sequence.cancelled = True
             for line in (self._waiting, self._ready):
-                if job in line:
-                    line.remove(job)
+                if sequence in line:
+                    line.remove(sequence)
             return
         self._drop(np.flatnonzero(self._key[: self._n] == key).tolist())
 
@@ -113,10 +111,10 @@ class Worker:
         emissions, self._emissions = self._emissions, []
         return emissions
 
-    def take_prefilled(self) -> list[Job]:
+    def take_prefilled(self) -> list[TokenSequence]:
         """The prompts that a prefill worker ended since the last call."""
-        jobs, self.prefilled = self.prefilled, []
-        return jobs
+        sequences, self.prefilled = self.prefilled, []
+        return sequences
 
     def counters(self) -> SpecCounters | None:
         """Speculation counters, or None where speculation is off."""
@@ -179,35 +177,35 @@ class Worker:
     def _counts_decoding(self) -> list[int]:
         if not self._prefilling:
             return self._counts
-        return [count - len(jobs) for count, jobs in zip(self._counts, self._partial, strict=True)]
+        return [count - len(sequences) for count, sequences in zip(self._counts, self._partial, strict=True)]
 
-    def _plan_prefill(self) -> tuple[list[tuple[Job, int]], int]:
+    def _plan_prefill(self) -> tuple[list[tuple[TokenSequence, int]], int]:
         budget = [self._chunk] * self._ranks
-        chunks: list[tuple[Job, int]] = []
+        chunks: list[tuple[TokenSequence, int]] = []
         for rank, partial in enumerate(self._partial):
             while partial and partial[0].cancelled:
                 self._release_prefill(partial.popleft())
-            for job in partial:
-                take = min(budget[rank], job.context - job.computed)
+            for sequence in partial:
+                take = min(budget[rank], sequence.context - sequence.computed)
                 if take <= 0:
                     break
                 budget[rank] -= take
-                chunks.append((job, take))
+                chunks.append((sequence, take))
         while self._waiting:
-            job = self._waiting[0]
-            chosen = self._rank_for_prompt(job, budget)
+            sequence = self._waiting[0]
+            chosen = self._rank_for_prompt(sequence, budget)
             if chosen is None:
                 break
             self._waiting.popleft()
-            self._hold(job, chosen)
-            self._partial[chosen].append(job)
+            self._hold(sequence, chosen)
+            self._partial[chosen].append(sequence)
             self._prefilling += 1
-            take = min(budget[chosen], job.context)
+            take = min(budget[chosen], sequence.context)
             budget[chosen] -= take
-            chunks.append((job, take))
+            chunks.append((sequence, take))
         return chunks, self._chunk - min(budget)
 
-    def _rank_for_prompt(self, job: Job, budget: list[int]) -> int | None:
+    def _rank_for_prompt(self, sequence: TokenSequence, budget: list[int]) -> int | None:
         if self.running >= self.limits.max_running:
             return None
         if self.role == "prefill":
@@ -217,57 +215,57 @@ class Worker:
             if not open_ranks:
                 return None
             rank = min(open_ranks, key=lambda r: (self._counts[r], -budget[r]))
-        return rank if budget[rank] > 0 and self._fits(job, rank) else None
+        return rank if budget[rank] > 0 and self._fits(sequence, rank) else None
 
     def _end_chunks(self, step: Step) -> None:
-        joining: list[Job] = []
-        for job, take in step.chunks:
-            job.computed += take
-            if job.made == 0:
+        joining: list[TokenSequence] = []
+        for sequence, take in step.chunks:
+            sequence.computed += take
+            if sequence.made == 0:
                 self.totals.prompt_tokens += take
-            if job.computed < job.context:
+            if sequence.computed < sequence.context:
                 continue
-            self._partial[job.rank].remove(job)
-            if job.cancelled:
-                self._release_prefill(job)
+            self._partial[sequence.rank].remove(sequence)
+            if sequence.cancelled:
+                self._release_prefill(sequence)
             elif self.role == "prefill":
-                self._release_prefill(job)
-                del self._jobs[job.key]
-                self.prefilled.append(job)
+                self._release_prefill(sequence)
+                del self._sequences[sequence.key]
+                self.prefilled.append(sequence)
             else:
                 self._prefilling -= 1
-                joining.append(job)
+                joining.append(sequence)
         if joining:
             self._join(joining, step.end_s)
 
-    def _release_prefill(self, job: Job) -> None:
+    def _release_prefill(self, sequence: TokenSequence) -> None:
         self._prefilling -= 1
-        self._counts[job.rank] -= 1
-        self._reserved[job.rank] -= job.final
+        self._counts[sequence.rank] -= 1
+        self._reserved[sequence.rank] -= sequence.final
 
     # ------------------------------------------------------------------------------------ KV pool
 
-    def _hold(self, job: Job, rank: int) -> None:
-        job.rank = rank
+    def _hold(self, sequence: TokenSequence, rank: int) -> None:
+        sequence.rank = rank
         self._counts[rank] += 1
-        self._reserved[rank] += job.final
+        self._reserved[rank] += sequence.final
 
     def _used(self) -> list[int]:
         """Exact KV tokens by rank."""
         state = self._state[:, : self._n]
         context = state[_PROMPT] + state[_TOTAL] - state[_LEFT]
         used = np.bincount(state[_RANK], weights=context, minlength=self._ranks).astype(int).tolist()
-        for rank, jobs in enumerate(self._partial):
-            used[rank] += sum(job.context for job in jobs)
+        for rank, sequences in enumerate(self._partial):
+            used[rank] += sum(sequence.context for sequence in sequences)
         return [int(tokens) for tokens in used]
 
-    def _fits(self, job: Job, rank: int) -> bool:
+    def _fits(self, sequence: TokenSequence, rank: int) -> bool:
         """Whether a rank has room: certainly where all of it can grow to its end, else by exact count."""
         pool = self.costs.kv_tokens_per_rank
-        if self._reserved[rank] + job.final <= pool:
+        if self._reserved[rank] + sequence.final <= pool:
             return True
         growth = (self._counts[rank] + 1) * (self._drafted + 1)
-        return self._used()[rank] + job.context + growth <= pool
+        return self._used()[rank] + sequence.context + growth <= pool
 
     def _preempt(self) -> None:
         """Send the youngest sequences of overflowing ranks back, until the next step is sure to fit."""
@@ -281,53 +279,55 @@ class Worker:
                 key, left, due, total, prompt = (int(v) for v in self._state[:5, row])
                 # `due` is what is left at the next event, so the last one was an interval of tokens earlier.
                 sent = total - due - self.limits.stream_interval if due else total - left
-                job = self._jobs[key] = Job(key, prompt, total, total - left, sent, final=prompt + total)
+                sequence = TokenSequence(key, prompt, total, total - left, sent, final=prompt + total)
+                self._sequences[key] = sequence
                 self._drop([row])
-                self._waiting.appendleft(job)
+                self._waiting.appendleft(sequence)
                 self.totals.preemptions += 1
-                used[rank] -= job.context
+                used[rank] -= sequence.context
 
     # ------------------------------------------------------------------------------------ decode
 
     def _admit_ready(self, now_s: float) -> None:
-        admitted: list[Job] = []
+        admitted: list[TokenSequence] = []
         room = self.limits.max_running - self.running
         counts = self._counts
         while self._ready and len(admitted) < room:
             rank = counts.index(min(counts))
             if not self._fits(self._ready[0], rank):
                 break
-            job = self._ready.popleft()
-            self._hold(job, rank)
-            admitted.append(job)
+            sequence = self._ready.popleft()
+            self._hold(sequence, rank)
+            admitted.append(sequence)
         if admitted:
             self._join(admitted, now_s)
 
-    def _join(self, jobs: list[Job], now_s: float) -> None:
+    def _join(self, sequences: list[TokenSequence], now_s: float) -> None:
         """Give sequences whose context is computed their next token, and let them decode."""
         interval = self.limits.stream_interval
         rows: list[tuple[int, ...]] = []
         keys: list[int] = []
         tokens: list[int] = []
         done: list[int] = []
-        for job in jobs:
-            del self._jobs[job.key]
-            self._gone_tokens -= job.made  # what a preempted sequence had made counts again as running
-            job.made += 1
-            left = job.total - job.made
-            if left == 0 or job.sent == 0 or job.made - job.sent >= interval:
-                job.sent = job.made
-                keys.append(job.key)
-                tokens.append(job.made)
+        for sequence in sequences:
+            del self._sequences[sequence.key]
+            self._gone_tokens -= sequence.made  # what a preempted sequence had made counts again as running
+            sequence.made += 1
+            left = sequence.total - sequence.made
+            if left == 0 or sequence.sent == 0 or sequence.made - sequence.sent >= interval:
+                sequence.sent = sequence.made
+                keys.append(sequence.key)
+                tokens.append(sequence.made)
             if left == 0:
-                done.append(job.key)
-                self._gone_tokens += job.made
-                self._counts[job.rank] -= 1
-                self._reserved[job.rank] -= job.final
+                done.append(sequence.key)
+                self._gone_tokens += sequence.made
+                self._counts[sequence.rank] -= 1
+                self._reserved[sequence.rank] -= sequence.final
             else:
                 self._age += 1
-                due = max(job.total - job.sent - interval, 0)
-                rows.append((job.key, left, due, job.total, job.prompt, job.rank, self._age))
+                due = max(sequence.total - sequence.sent - interval, 0)
+                place = (sequence.total, sequence.prompt, sequence.rank, self._age)
+                rows.append((sequence.key, left, due, *place))
         if keys:
             self._emissions.append(Emission(now_s, np.array(keys), np.array(tokens), done))
         if rows:

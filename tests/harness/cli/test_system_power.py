@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from mtpbench.cli import app
 from mtpbench.errors import InputError
-from mtpbench.power.systemfile import read_system
+from mtpbench.power.provisioned import system_power
+from mtpbench.yaml_files import read_yaml
 
 RACK = """\
 rack_power_w: 132000
@@ -94,7 +95,7 @@ def test_component_groups_become_the_form_with_their_overhead(tmp_path: Path) ->
 )
 def test_what_is_wrong_is_named_with_what_would_be_right(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_system(write(tmp_path, text))
+        system_power(read_yaml(write(tmp_path, text)))
 
 
 def test_nothing_is_written_where_something_is_wrong(tmp_path: Path) -> None:

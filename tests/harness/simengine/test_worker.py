@@ -8,8 +8,8 @@ from simulated_points import RATES, group
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits
 from mtpbench.simengine.cluster import make_worker
-from mtpbench.simengine.job import Job
 from mtpbench.simengine.profile import load_profile
+from mtpbench.simengine.steps import TokenSequence
 
 PROFILE = load_profile("dsv4-gb200")
 
@@ -53,7 +53,7 @@ def test_every_request_gets_exactly_its_tokens(jobs, drafts, layout, interval, r
         layout=layout, drafts=drafts, kv_tokens=pool if layout == "DEP8" or not pool else 600, **limits
     )
     for key, (prompt, total) in enumerate(jobs):
-        target.submit(Job(key, prompt, total))
+        target.submit(TokenSequence(key, prompt, total))
     events, ended = play(target)
     assert sorted(ended) == list(range(len(jobs)))
     for key, (_, total) in enumerate(jobs):
@@ -72,13 +72,13 @@ def test_every_request_gets_exactly_its_tokens(jobs, drafts, layout, interval, r
 
 def test_without_drafts_a_step_gives_one_token():
     target = worker()
-    target.submit(Job(0, 100, 5))
+    target.submit(TokenSequence(0, 100, 5))
     assert [tokens for _, _, tokens in play(target)[0]] == [1, 2, 3, 4, 5]
 
 
 def test_a_drafting_step_sends_several_tokens_in_one_event():
     target = worker(drafts=3)
-    target.submit(Job(0, 100, 400))
+    target.submit(TokenSequence(0, 100, 400))
     tokens = [tokens for _, _, tokens in play(target)[0]]
     assert max(b - a for a, b in pairwise(tokens)) == 4
     assert len(tokens) < 220
@@ -87,8 +87,8 @@ def test_a_drafting_step_sends_several_tokens_in_one_event():
 def test_a_full_pool_preempts_the_youngest_and_still_ends_everything():
     """Two sequences grow to 160 tokens each in a pool of 200: the second is sent back and computed again."""
     target = worker(kv_tokens=200)
-    target.submit(Job(0, 60, 100))
-    target.submit(Job(1, 60, 100))
+    target.submit(TokenSequence(0, 60, 100))
+    target.submit(TokenSequence(1, 60, 100))
     events, ended = play(target)
     assert target.totals.preemptions >= 1
     assert ended == [0, 1]
@@ -98,13 +98,13 @@ def test_a_full_pool_preempts_the_youngest_and_still_ends_everything():
 
 def test_a_request_that_never_fits_is_refused_with_the_figures():
     with pytest.raises(InputError, match=r"60 \+ 200 tokens needs 261 KV tokens.*has 200"):
-        worker(kv_tokens=200).submit(Job(0, 60, 200))
+        worker(kv_tokens=200).submit(TokenSequence(0, 60, 200))
 
 
 def test_the_running_limit_holds():
     target = worker(max_running=3)
     for key in range(10):
-        target.submit(Job(key, 10, 20))
+        target.submit(TokenSequence(key, 10, 20))
     now, most = 0.0, 0
     while (end := target.begin(now)) is not None:
         most = max(most, target.running)
@@ -115,9 +115,9 @@ def test_the_running_limit_holds():
 
 def test_a_long_prompt_is_taken_in_chunks_while_others_decode():
     target = worker(prefill_chunk_tokens=1000)
-    target.submit(Job(0, 10, 50))
+    target.submit(TokenSequence(0, 10, 50))
     target.finish() if target.begin(0.0) else None
-    target.submit(Job(1, 3500, 2))
+    target.submit(TokenSequence(1, 3500, 2))
     events, _ = play(target)
     first_of_long = next(time for time, key, _ in events if key == 1)
     decoded_meanwhile = [t for time, key, t in events if key == 0 and time <= first_of_long]
@@ -128,12 +128,12 @@ def test_a_long_prompt_is_taken_in_chunks_while_others_decode():
 def test_cancel_frees_the_place(steps):
     """Waiting, in prefill or decoding: after a cancel the next request runs and nothing is left over."""
     target = worker(max_running=1, prefill_chunk_tokens=50)
-    target.submit(Job(0, 100, 50))
+    target.submit(TokenSequence(0, 100, 50))
     now = 0.0
     for _ in range(steps):
         now = target.begin(now)
         target.finish()
-    target.submit(Job(1, 10, 3))
+    target.submit(TokenSequence(1, 10, 3))
     target.cancel(0)
     _, ended = play(target)
     assert ended == [1]
@@ -144,7 +144,7 @@ def test_cancel_frees_the_place(steps):
 def test_cancel_in_the_middle_of_a_step_is_safe():
     target = worker()
     for key in range(3):
-        target.submit(Job(key, 10, 5))
+        target.submit(TokenSequence(key, 10, 5))
     target.begin(0.0)
     target.cancel(1)
     target.finish()
@@ -159,7 +159,7 @@ def test_the_fullest_rank_sets_the_step_time():
     """Nine sequences on eight attention ranks cost what two per rank cost."""
     target = worker(layout="DEP8")
     for key in range(9):
-        target.submit(Job(key, 8, 50))
+        target.submit(TokenSequence(key, 8, 50))
     end = target.begin(0.0)
     target.finish()
     again = target.begin(end)
@@ -169,7 +169,7 @@ def test_the_fullest_rank_sets_the_step_time():
 def test_a_prefill_worker_hands_prompts_over_and_emits_nothing():
     target = worker(role="prefill", layout="DEP8", prefill_chunk_tokens=8 * 8192)
     for key in range(8):
-        target.submit(Job(key, 8192, 100))
+        target.submit(TokenSequence(key, 8192, 100))
     end = target.begin(0.0)
     target.finish()
     assert end == pytest.approx(0.6603 * 1.104)
@@ -179,7 +179,7 @@ def test_a_prefill_worker_hands_prompts_over_and_emits_nothing():
 
 def test_a_decode_worker_sends_the_first_token_when_it_admits():
     target = worker(role="decode")
-    target.submit(Job(0, 100, 3), kv_ready=True)
+    target.submit(TokenSequence(0, 100, 3), kv_ready=True)
     target.begin(7.0)
     (first,) = target.take_emissions()
     assert (first.time_s, first.tokens.tolist()) == (7.0, [1])
@@ -188,7 +188,7 @@ def test_a_decode_worker_sends_the_first_token_when_it_admits():
 def test_energy_only_rises_and_is_idle_power_at_rest():
     target = worker()
     assert target.energy_j(10.0) == pytest.approx(1700)
-    target.submit(Job(0, 100, 3))
+    target.submit(TokenSequence(0, 100, 3))
     now, last = 10.0, target.energy_j(10.0)
     while (end := target.begin(now)) is not None:
         for share in (0.0, 0.5, 1.0):
