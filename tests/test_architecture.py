@@ -18,7 +18,7 @@ ANALYSIS = ROOT / "analysis" / "mtpbench_analysis"
 PURE = (
     "records/*.py",
     "placeholders.py",
-    "estimate.py",
+    "plan.py",
     "metrics/*.py",
     "measure.py",
     "validity.py",
@@ -271,7 +271,7 @@ FLOORS = {
         load
         simengine engines
         failures provenance executors scraper
-        validity estimate sweep plan
+        validity sweep plan
         measure progress
         deployment output_check deployment_run run virtual_run
         slurm snapshot

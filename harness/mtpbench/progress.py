@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from mtpbench.errors import StoreError
-from mtpbench.load.client import Progress as LoadProgress
+from mtpbench.load.client import LoadProgress
 from mtpbench.records import READABLE_VERSIONS, SCHEMA_VERSION, Deployment, Point, PointResult
 from mtpbench.store import json_text, replace_file
 from mtpbench.store.reading import check_schema, decode, read_json

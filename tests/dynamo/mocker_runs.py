@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtpbench.executors.local import LocalSite
-from mtpbench.load.client import Progress
+from mtpbench.load.client import LoadProgress
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import plan_run, run_live
 from mtpbench.store import RawPoint, SweepStore, read_raw, read_sweep
@@ -36,7 +36,7 @@ class Watcher:
 
     def point_started(self, point: Point) -> None: ...
 
-    def point_progress(self, point: Point, progress: Progress) -> None:
+    def point_progress(self, point: Point, progress: LoadProgress) -> None:
         if self.kill is None or self.victim or point.concurrency != self.kill[1] or not progress.ended:
             return
         self.victim = [pid for pid, name in servers_under(self.root).items() if name == self.kill[0]]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mtpbench.executors.local import LocalSite
 from mtpbench.executors.ports import choose_port
-from mtpbench.load.client import Progress
+from mtpbench.load.client import LoadProgress
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import plan_run, run_live
 from mtpbench.store import SweepStore, read_raw, read_sweep
@@ -48,7 +48,7 @@ class Watcher:
 
     def point_started(self, point: Point) -> None: ...
 
-    def point_progress(self, point: Point, progress: Progress) -> None:
+    def point_progress(self, point: Point, progress: LoadProgress) -> None:
         if self.kill_under and not self.killed and progress.ended and progress.in_flight:
             self.killed.append(point.id)
             for pid in processes_under(self.kill_under):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mtpbench.engines.registry import engine_of
-from mtpbench.estimate import estimate_point
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.metrics.window import whole_window
+from mtpbench.plan import estimate_point
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.sweep import load_sweep, simulate

@@ -13,10 +13,9 @@ from rich.text import Text
 
 from mtpbench import plan as planning
 from mtpbench.cli.options import SweepArgument
-from mtpbench.estimate import START_S
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, known, workers_for
-from mtpbench.plan import Ladder, LadderEstimate
+from mtpbench.plan import START_S, Ladder, LadderEstimate
 from mtpbench.records import SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench.sweep.schema import schema_text

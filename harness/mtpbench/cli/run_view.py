@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from mtpbench.load.client import Progress as LoadProgress
+from mtpbench.load.client import LoadProgress
 from mtpbench.records import Deployment, Point, PointResult
 
 PLAIN_EVERY_S = 10.0

@@ -20,7 +20,7 @@ from mtpbench.remote import Host
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class LoadProgress:
     """How far a point has come.
 
     Args:
@@ -44,7 +44,7 @@ async def drive(
     job: Job,
     *,
     events_per_s: float | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[LoadProgress], None] | None = None,
     stop: asyncio.Event | None = None,
     on_origin: Callable[[float], None] | None = None,
     hosts: Sequence[Host] = (),
@@ -108,8 +108,8 @@ async def _stop_when(stop: asyncio.Event, pool: Pool) -> None:
     pool.stop()
 
 
-def _progress(pool: Pool, schedule: Schedule, origin_ns: int) -> Progress:
-    return Progress(
+def _progress(pool: Pool, schedule: Schedule, origin_ns: int) -> LoadProgress:
+    return LoadProgress(
         elapsed_s=(time.perf_counter_ns() - origin_ns) * 1e-9 * schedule.time_scale,
         ended=pool.total("ended"),
         failed=pool.total("failed"),

@@ -19,7 +19,7 @@ from rich.console import Console
 from mtpbench.cli import main
 from mtpbench.cli.run_view import RunView
 from mtpbench.errors import StoreError
-from mtpbench.load.client import Progress
+from mtpbench.load.client import LoadProgress
 from mtpbench.progress import (
     PROGRESS_FILE,
     Observer,
@@ -36,8 +36,8 @@ POINT = store_point(OFF, 16)
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def load(ended: int) -> Progress:
-    return Progress(ended=ended, failed=0, total=9, in_flight=4, output_tokens=1000, elapsed_s=4.0)
+def load(ended: int) -> LoadProgress:
+    return LoadProgress(ended=ended, failed=0, total=9, in_flight=4, output_tokens=1000, elapsed_s=4.0)
 
 
 def read_progress(directory: Path) -> RunProgress:
