@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from mtpbench.load import fast
-from mtpbench.load.job import Job
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.worker import Worker
 from mtpbench.records import Measurement, Workload
 
@@ -52,7 +52,7 @@ def main() -> None:
     for name in ("concurrency", "osl", "isl", "worker", "of", "event-bytes"):
         parser.add_argument(f"--{name}", type=int, required=True)
     words = parser.parse_args()
-    job = Job(
+    spec = LoadSpec(
         base_url=words.url,
         model_name="mock",
         workload=Workload(isl=words.isl, osl=words.osl),
@@ -62,16 +62,16 @@ def main() -> None:
     fast.READ_BYTES = words.event_bytes
     voice = Voice()
     with tempfile.TemporaryDirectory() as folder:
-        worker = Worker(job, Path(folder), words.worker, words.of, voice)
+        worker = Worker(spec, Path(folder), words.worker, words.of, voice)
         worker.run()
     print(
         json.dumps(
             {
                 "ended_ns": voice.ended_ns,
                 "cpu_s": voice.cpu_s,
-                "events": worker.conductor.ended_tokens,
+                "events": worker.scheduler.ended_tokens,
                 "reads": worker.watch.reads,
-                "failed": worker.conductor.failed,
+                "failed": worker.scheduler.failed,
             }
         )
     )

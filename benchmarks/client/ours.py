@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from mtpbench.load import conductor
-from mtpbench.load.job import Job
-from mtpbench.load.ledger import read_table
+from mtpbench.load import scheduler
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.pacer import Turn
+from mtpbench.load.request_log import read_table
 from mtpbench.load.stream import Stream
 from mtpbench.load.worker import Worker
 from mtpbench.measure import latencies
@@ -91,14 +91,14 @@ class Voice:
         """Nobody listens."""
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure(spec: LoadSpec) -> dict[str, Any]:
     """Run the load and say what came of it."""
-    conductor.Flight = ProbedFlight  # type: ignore[misc,assignment]
+    scheduler.Flight = ProbedFlight  # type: ignore[misc,assignment]
     with tempfile.TemporaryDirectory() as folder:
-        worker = Worker(job, Path(folder), 0, 1, Voice())
+        worker = Worker(spec, Path(folder), 0, 1, Voice())
         worker.run()
         peak_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        prompts, schedule = job.prepare()
+        prompts, schedule = spec.prepare()
         table = read_table(Path(folder), schedule, 1, [], prompts.lengths)
     ok = table.ok & (table.chunk_counts > 0)
     found = latencies(table, ok)
@@ -142,7 +142,7 @@ def main() -> None:
         min_requests=1,
         continuous_usage=False,
     )
-    job = Job(
+    spec = LoadSpec(
         base_url=words.url.removesuffix("/").removesuffix("/v1"),
         model_name="mock",
         workload=Workload(isl=words.isl, osl=words.osl),
@@ -150,7 +150,7 @@ def main() -> None:
         rules=rules,
         concurrency=slots,
     )
-    print(json.dumps(measure(job)))
+    print(json.dumps(measure(spec)))
 
 
 if __name__ == "__main__":

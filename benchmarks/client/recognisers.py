@@ -28,10 +28,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mtpbench.load.http1 import Response
+from mtpbench.load.clocks import CONTROL_BYTES, stamp_receives, unpack_timespec
 from mtpbench.load.mock import chunk, event
-from mtpbench.load.plain import END, READ_BYTES, STARTS, take_chunks
-from mtpbench.load.stamps import CONTROL_BYTES, stamp_receives, unpack_timespec
+from mtpbench.load.response import END, READ_BYTES, STARTS, Response, take_chunks
 from mtpbench.load.stream import Stream
 
 LOADS = ((64, 1), (512, 1), (2048, 1), (2048, 4))

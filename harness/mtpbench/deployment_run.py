@@ -19,9 +19,8 @@ from mtpbench.engines.prometheus import simulated_power
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import StartError
 from mtpbench.executors.protocol import Site
-from mtpbench.load.client import drive
-from mtpbench.load.harvest import DriveResult
-from mtpbench.load.job import Job
+from mtpbench.load.client import DriveResult, drive
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.output_check import OutputCheck, check_output
@@ -200,7 +199,7 @@ class PointRun:
             await self.start.meter.begin()
             try:
                 driven = await drive(
-                    Job.of(
+                    LoadSpec.of(
                         point,
                         live.base_url,
                         live.deployment.model_name,

@@ -21,9 +21,8 @@ from mtpbench import plan as planning
 from mtpbench.engines import About
 from mtpbench.engines.registry import abouts
 from mtpbench.load import capacity
-from mtpbench.load.capacity import Ceiling, Rung, usable_cores, workers_for
-from mtpbench.load.ceiling import measure_ceiling
-from mtpbench.load.limits import local_ports, most_descriptors
+from mtpbench.load.calibration import measure_ceiling
+from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
 from mtpbench.power.nvml import list_gpus
 from mtpbench.power.source import Unread
 from mtpbench.sweep import load_sweep

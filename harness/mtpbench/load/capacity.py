@@ -1,14 +1,49 @@
-"""What one client process of this machine can take, as it was measured, and how many a load needs."""
+"""What one client process of this machine can take: as measured, and by limits of open files and ports."""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtpbench.records import from_json
 from mtpbench.store import json_text, replace_file
+
+SPARE_DESCRIPTORS = 256
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def raise_descriptor_limit(needed: int) -> int:
+    """Raise this process's soft limit of open files to `needed` where the hard limit allows.
+
+    Returns:
+        The soft limit now; below `needed` where the hard limit is lower.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return soft
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
+
+
+def most_descriptors() -> int | None:
+    """How many files a process may have open; None for no limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def local_ports() -> int | None:
+    """How many connections to one address the local ports allow; None where that is unknown."""
+    try:
+        low, high = (int(word) for word in _PORT_RANGE.read_text("ascii").split())
+    except (OSError, ValueError):
+        return None
+    return high - low + 1
+
 
 STEP_S = 0.02
 """The step of the mock that ceilings are measured against."""

@@ -1,4 +1,7 @@
-"""Drives a point's load: processes started, progress told, results merged. No request raises."""
+"""The load client drives a point's load: starts its processes, tells progress, collects what they recorded.
+
+No request raises: whatever happens to one is its record.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,141 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from mtpbench.errors import InputError
-from mtpbench.load.address import resolve
-from mtpbench.load.capacity import EVENTS_PER_STREAM, known, workers_for
-from mtpbench.load.harvest import DriveResult, collect
-from mtpbench.load.job import Job
+from mtpbench.load.capacity import EVENTS_PER_STREAM, known, local_ports, workers_for
+from mtpbench.load.client_health import Notes, judge_client
+from mtpbench.load.connection_pool import resolve
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.pacer import Schedule
-from mtpbench.load.pool import Pool
+from mtpbench.load.request_log import Death, read_table
+from mtpbench.load.worker_pool import WorkerPool
+from mtpbench.metrics.request_table import RequestTable
+from mtpbench.records import ClientHealth
 from mtpbench.remote import Host
+from mtpbench.workload import Prompts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DriveResult:
+    """What a load run leaves behind.
+
+    Args:
+        table: every request that was sent, ordered by index.
+        client: how the client itself did, in engine seconds.
+        origin: the `time.perf_counter()` value of the point's second 0.
+        server_unreachable: whether the run ended early because nobody accepts connections any more.
+        cut_off: `point_timeout` or `stopped` where the run was ended before its last request, or None.
+        client_failed: how a client process died, or None.
+        notes: what a reader should know besides.
+    """
+
+    table: RequestTable
+    client: ClientHealth
+    origin: float
+    server_unreachable: bool
+    cut_off: str | None
+    client_failed: str | None
+    notes: tuple[str, ...]
+
+
+def collect(
+    pool: WorkerPool, spec: LoadSpec, prompts: Prompts, schedule: Schedule, origin_ns: int
+) -> DriveResult:
+    """The result of a pool whose processes have ended.
+
+    Args:
+        pool: the processes.
+        spec: what they did.
+        prompts: the requests, as every process had them.
+        schedule: when they might start.
+        origin_ns: the `time.perf_counter_ns()` value of the run's second 0.
+    """
+    ended = {m.number: summary for m in pool.members if (summary := pool.summary(m)) is not None}
+    deaths = [
+        Death(
+            worker=member.number,
+            at_us=int(((member.ended_at or 0.0) * 1e9 - origin_ns) / 1000),
+            detail=pool.obituary(member),
+        )
+        for member in pool.members
+        if member.number not in ended
+    ]
+    table = read_table(pool.directory, schedule, pool.count, deaths, prompts.lengths)
+    summaries = tuple(ended.values())
+    client = judge_client(
+        [_notes(pool, number) for number in ended],
+        _known(spec, summaries, pool),
+        table,
+        spec.concurrency,
+        spec.time_scale,
+        open_loop=spec.load.open,
+    )
+    return DriveResult(
+        table=table,
+        client=client,
+        origin=origin_ns * 1e-9,
+        server_unreachable=any(summary["unreachable"] for summary in summaries),
+        cut_off=next((summary["cut_off"] for summary in summaries if summary["cut_off"]), None),
+        client_failed=deaths[0].detail if deaths else None,
+        notes=(*prompts.notes, *_remarks(summaries, client)),
+    )
+
+
+def _known(spec: LoadSpec, summaries: Sequence[dict[str, Any]], pool: WorkerPool) -> ClientHealth:
+    workers = pool.count
+    stamps = {summary["stamps"] for summary in summaries}
+    kernel = stamps == {"kernel"}
+
+    def furthest_s(name: str) -> float | None:
+        moved = [abs(int(summary[name])) for summary in summaries] if kernel else []
+        return max(moved) * 1e-6 if moved else None
+
+    return ClientHealth(
+        transport=spec.load.transport,
+        stamps="kernel" if kernel else "user" if stamps else None,
+        workers=workers,
+        hosts=pool.hosts,
+        host_clock_error_s=pool.clock_error_s,
+        # A process that died took its counts with it: what is left of them is no count of the whole.
+        late_starts=_total(summaries, "waited") if len(summaries) == workers else None,
+        unsent=_total(summaries, "unsent") if len(summaries) == workers else None,
+        clock_drift_s=furthest_s("clock_drift_us"),
+        clock_step_s=furthest_s("clock_step_us"),
+        descriptor_limit=min((int(summary["descriptors"]) for summary in summaries), default=None),
+        local_ports=local_ports(),
+        peak_rss_bytes=_total(summaries, "peak_rss_bytes") if len(summaries) == workers else None,
+    )
+
+
+def _remarks(summaries: Sequence[dict[str, Any]], client: ClientHealth) -> list[str]:
+    """What a reader should know besides."""
+    remarks = []
+    if missed := _total(summaries, "missed_done"):
+        remarks.append(f"{missed} streams ended without [DONE] but with usage and a finish reason")
+    if retried := _total(summaries, "retried"):
+        remarks.append(f"{retried} requests were sent again: the server had closed their kept connection")
+    if any(summary["unreachable"] for summary in summaries):
+        refused = _total(summaries, "refused")
+        remarks.append(f"{refused} connections in a row were refused: the rest was not sent")
+    if client.clock_step_s:
+        remarks.append(
+            f"the wall clock stepped by {client.clock_step_s:.3g} s: kernel stamps near that are off"
+        )
+    return remarks
+
+
+def _total(summaries: Sequence[dict[str, Any]], name: str) -> int:
+    return sum(int(summary[name]) for summary in summaries)
+
+
+def _notes(pool: WorkerPool, number: int) -> Notes:
+    with np.load(pool.directory / f"{number}.watch.npz") as saved:
+        return Notes(ticks=saved["ticks"], lags=saved["lags"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +168,7 @@ class LoadProgress:
 
 
 async def drive(
-    job: Job,
+    spec: LoadSpec,
     *,
     events_per_s: float | None = None,
     progress: Callable[[LoadProgress], None] | None = None,
@@ -49,28 +176,28 @@ async def drive(
     on_origin: Callable[[float], None] | None = None,
     hosts: Sequence[Host] = (),
 ) -> DriveResult:
-    """Send a job's requests and record every one of them.
+    """Send a load's requests and record every one of them.
 
     Whatever happens to a request is its record. A server that refuses max(2C, 20) connections in a row ends
     the run.
 
     Args:
-        job: the load, and the server that it is for.
+        spec: the load, and the server that it is for.
         events_per_s: what is expected of the server, in wall seconds; decides how many client processes there
-            are where the job does not say. None for a guess from the concurrency.
+            are where the load does not say. None for a guess from the concurrency.
         progress: called about four times a second, and once at the end.
         stop: when set, the run is cut off like at the point's timeout.
         hosts: other hosts that the client processes run on, dealt in turn; none for this host.
         on_origin: told the `time.perf_counter()` value of the point's second 0, for others who stamp on it.
 
     Raises:
-        InputError: the job's own files can't be used.
+        InputError: the workload's files can't be used.
         RunError: the server's host has no address, or a client process could not be started.
     """
-    job = replace(job, load=replace(job.load, transport=choose_transport(job)))
-    await asyncio.to_thread(resolve, job.base_url)
-    prompts, schedule = job.prepare()
-    async with Pool(job, choose_workers(job, events_per_s), hosts) as pool:
+    spec = replace(spec, load=replace(spec.load, transport=choose_transport(spec)))
+    await asyncio.to_thread(resolve, spec.base_url)
+    prompts, schedule = spec.prepare()
+    async with WorkerPool(spec, choose_workers(spec, events_per_s), hosts) as pool:
         origin_ns = pool.start(lambda: progress(_progress(pool, schedule, origin_ns)) if progress else None)
         if on_origin is not None:
             on_origin(origin_ns * 1e-9)
@@ -82,33 +209,33 @@ async def drive(
                 stopping.cancel()
         if progress is not None:
             progress(_progress(pool, schedule, origin_ns))
-        return collect(pool, job, (prompts, schedule), origin_ns)
+        return collect(pool, spec, prompts, schedule, origin_ns)
 
 
-def choose_transport(job: Job) -> Literal["fast", "aiohttp"]:
-    """`fast` or `aiohttp`: what the job asks for, or what its address allows."""
-    plain = urlsplit(job.base_url).scheme == "http"
-    if job.load.transport == "fast" and not plain:
-        raise InputError(f"load.transport: fast speaks no TLS ({job.base_url}); auto and aiohttp do")
-    if job.load.transport != "auto":
-        return job.load.transport
+def choose_transport(spec: LoadSpec) -> Literal["fast", "aiohttp"]:
+    """`fast` or `aiohttp`: what the load asks for, or what its address allows."""
+    plain = urlsplit(spec.base_url).scheme == "http"
+    if spec.load.transport == "fast" and not plain:
+        raise InputError(f"load.transport: fast speaks no TLS ({spec.base_url}); auto and aiohttp do")
+    if spec.load.transport != "auto":
+        return spec.load.transport
     return "fast" if plain else "aiohttp"
 
 
-def choose_workers(job: Job, events_per_s: float | None) -> int:
-    """Client processes for a job: its own number, or as many as its events need; no more than slots."""
+def choose_workers(spec: LoadSpec, events_per_s: float | None) -> int:
+    """Client processes for a spec: its own number, or as many as its events need; no more than slots."""
     expected = (
-        events_per_s if events_per_s is not None else job.concurrency * EVENTS_PER_STREAM * job.time_scale
+        events_per_s if events_per_s is not None else spec.concurrency * EVENTS_PER_STREAM * spec.time_scale
     )
-    return min(job.load.workers or workers_for(expected, known()), job.concurrency)
+    return min(spec.load.workers or workers_for(expected, known()), spec.concurrency)
 
 
-async def _stop_when(stop: asyncio.Event, pool: Pool) -> None:
+async def _stop_when(stop: asyncio.Event, pool: WorkerPool) -> None:
     await stop.wait()
     pool.stop()
 
 
-def _progress(pool: Pool, schedule: Schedule, origin_ns: int) -> LoadProgress:
+def _progress(pool: WorkerPool, schedule: Schedule, origin_ns: int) -> LoadProgress:
     return LoadProgress(
         elapsed_s=(time.perf_counter_ns() - origin_ns) * 1e-9 * schedule.time_scale,
         ended=pool.total("ended"),

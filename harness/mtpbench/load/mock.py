@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--step-ms", type=float, default=20.0)
     parser.add_argument("--end-with-input", action="store_true", help="end when standard input closes")
     options = parser.parse_args(arguments)
-    from mtpbench.load.limits import most_descriptors, raise_descriptor_limit
+    from mtpbench.load.capacity import most_descriptors, raise_descriptor_limit
 
     raise_descriptor_limit(most_descriptors() or 1 << 20)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mtpbench.load.conductor import Conductor
-from mtpbench.load.selfwatch import SelfWatch
+from mtpbench.load.client_health import SelfWatch
+from mtpbench.load.scheduler import Scheduler
 
 DRAIN_S = 1.0
 """How long an answer that has said all may take to end: its connection can be kept then."""
@@ -18,14 +18,14 @@ class TransportOptions:
     """One process's share of a load, and who is told of it.
 
     Args:
-        conductor: what to send, and where its ends are recorded.
+        scheduler: what to send, and where its ends are recorded.
         watch: what this process notes of itself.
         path: the path of every request.
         control: a descriptor that becomes readable when `hear` has something to do, or None.
         hear: reads it.
     """
 
-    conductor: Conductor
+    scheduler: Scheduler
     watch: SelfWatch
     path: str
     control: int | None = None

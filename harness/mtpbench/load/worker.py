@@ -2,7 +2,7 @@
 
     python -m mtpbench.load.worker DIRECTORY NUMBER OF
 
-It reads DIRECTORY/job.json, prepares its share, says that it is ready, tells its clock as often as it is
+It reads DIRECTORY/spec.json, prepares its share, says that it is ready, tells its clock as often as it is
 asked (see `remote`), starts at the moment that standard input names (`go NANOSECONDS`, a value of this
 host's `time.perf_counter_ns()`), says how far it is, and writes what happened into DIRECTORY. `stop` on
 standard input, or its end, cuts the load off.
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Protocol
 
 from mtpbench.errors import InputError, MtpbenchError
-from mtpbench.load.conductor import Conductor
-from mtpbench.load.job import Job
-from mtpbench.load.ledger import Ledger
-from mtpbench.load.limits import SPARE_DESCRIPTORS, raise_descriptor_limit
-from mtpbench.load.selfwatch import SelfWatch
+from mtpbench.load.capacity import SPARE_DESCRIPTORS, raise_descriptor_limit
+from mtpbench.load.client_health import SelfWatch
+from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.request_log import RequestLog
+from mtpbench.load.scheduler import Scheduler
 from mtpbench.load.transport import Transport, TransportOptions
 from mtpbench.records import from_json
 
@@ -48,25 +48,25 @@ class Voice(Protocol):
 
 
 class Worker:
-    """One process's part of a job.
+    """One process's part of a spec.
 
     Args:
-        job: the load.
+        spec: the load.
         directory: where it writes.
         number, of: which of how many shares.
         voice: who says when to start and stop.
     """
 
-    def __init__(self, job: Job, directory: Path, number: int, of: int, voice: Voice) -> None:
-        self._directory, self._number, self._voice, self.job = directory, number, voice, job
-        prompts, schedule = job.prepare()
-        self._slots = len(range(number, job.concurrency, of))
+    def __init__(self, spec: LoadSpec, directory: Path, number: int, of: int, voice: Voice) -> None:
+        self._directory, self._number, self._voice, self.spec = directory, number, voice, spec
+        prompts, schedule = spec.prepare()
+        self._slots = len(range(number, spec.concurrency, of))
         self._descriptors = raise_descriptor_limit(self._slots + SPARE_DESCRIPTORS)
-        ledger = Ledger(directory, number)
-        self.conductor = Conductor(job, prompts, schedule.share(number, of), ledger, 2 * self._slots)
+        log = RequestLog(directory, number)
+        self.scheduler = Scheduler(spec, prompts, schedule.share(number, of), log, 2 * self._slots)
         self.watch = SelfWatch(self._report, self._slots)
         self._options = TransportOptions(
-            conductor=self.conductor,
+            scheduler=self.scheduler,
             watch=self.watch,
             path=prompts.path,
             control=voice.control,
@@ -86,50 +86,50 @@ class Worker:
 
     def _make_transport(self) -> Transport:
         """Imported here: a process needs only one of them, and aiohttp's takes a while to load."""
-        if self.job.load.transport == "aiohttp":
-            from mtpbench.load.overaiohttp import AiohttpTransport
+        if self.spec.load.transport == "aiohttp":
+            from mtpbench.load.transport_aiohttp import AiohttpTransport
 
             return AiohttpTransport(self._options)
-        from mtpbench.load.fast import FastTransport
+        from mtpbench.load.transport_epoll import EpollTransport
 
-        return FastTransport(self._options)
+        return EpollTransport(self._options)
 
     def _await_start(self) -> bool:
         moment = self._voice.await_start()
         if moment is None:
             return False
-        self.conductor.origin_ns = moment
+        self.scheduler.origin_ns = moment
         while (left_ns := moment - time.perf_counter_ns()) > 0:
             if left_ns > 2_000_000:
                 time.sleep((left_ns - 1_000_000) * 1e-9)
         return True
 
     def _hear(self) -> None:
-        self.conductor.cut_off = STOPPED
+        self.scheduler.cut_off = STOPPED
 
-    def _report(self, conductor: Conductor) -> None:
+    def _report(self, scheduler: Scheduler) -> None:
         self._voice.say(
             {
-                "ended": conductor.ledger.ended,
-                "failed": conductor.failed,
-                "in_flight": len(conductor.flights),
-                "output_tokens": conductor.tokens(),
+                "ended": scheduler.log.ended,
+                "failed": scheduler.failed,
+                "in_flight": len(scheduler.flights),
+                "output_tokens": scheduler.tokens(),
             }
         )
 
     def _finish(self) -> None:
-        conductor, watch = self.conductor, self.watch
-        self._report(conductor)
+        scheduler, watch = self.scheduler, self.watch
+        self._report(scheduler)
         watch.save(self._directory / f"{self._number}.watch.npz")
-        conductor.ledger.close()
+        scheduler.log.close()
         summary = {
-            "cut_off": conductor.cut_off,
-            "unreachable": conductor.unreachable,
-            "refused": conductor.refused,
-            "missed_done": conductor.missed_done,
-            "retried": conductor.retried,
-            "waited": conductor.pacer.waited,
-            "unsent": conductor.pacer.unsent,
+            "cut_off": scheduler.cut_off,
+            "unreachable": scheduler.unreachable,
+            "refused": scheduler.refused,
+            "missed_done": scheduler.missed_done,
+            "retried": scheduler.retried,
+            "waited": scheduler.pacer.waited,
+            "unsent": scheduler.pacer.unsent,
             "stamps": watch.stamps,
             "clock_drift_us": watch.clock_drift_us,
             "clock_step_us": watch.clock_step_us,
@@ -178,8 +178,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which says `stop`
     directory, number, of = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     try:
-        job = from_json(Job, json.loads((directory / "job.json").read_text("utf-8")))
-        worker = Worker(job, directory, number, of, Pipes())
+        spec = from_json(LoadSpec, json.loads((directory / "spec.json").read_text("utf-8")))
+        worker = Worker(spec, directory, number, of, Pipes())
         # What is there now stays; what comes is freed by count alone.
         gc.collect()
         gc.freeze()

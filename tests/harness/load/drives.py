@@ -1,4 +1,4 @@
-"""What tests of real client processes share: driving a job, finding its processes, a server that stalls."""
+"""What tests of real client processes share: driving a spec, finding its processes, a server that stalls."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def read(path):
         return ""
 
 
-def over(job, count):
-    """The same job over so many processes."""
-    return dataclasses.replace(job, load=dataclasses.replace(job.load, workers=count))
+def over(spec, count):
+    """The same spec over so many processes."""
+    return dataclasses.replace(spec, load=dataclasses.replace(spec.load, workers=count))
 
 
-def run(job, workers=1, **options):
-    return asyncio.run(drive(over(job, workers), **options))
+def run(spec, workers=1, **options):
+    return asyncio.run(drive(over(spec, workers), **options))
 
 
 def stalling(begun=None, good=0):

@@ -14,9 +14,9 @@ from typing import Any
 
 from scripted import Script, Server
 
-from mtpbench.load.job import Job
-from mtpbench.load.ledger import read_table
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.pacer import Schedule
+from mtpbench.load.request_log import read_table
 from mtpbench.load.worker import Worker
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import Load, Measurement, Workload
@@ -41,8 +41,8 @@ def job_for(
     load: Load | None = None,
     host: str = "127.0.0.1",
     **more: Any,
-) -> Job:
-    """A job of so many requests against a port of this machine."""
+) -> LoadSpec:
+    """A spec of so many requests against a port of this machine."""
     rules = dataclasses.replace(
         rules,
         warmup_per_slot=warmup / concurrency,
@@ -62,21 +62,21 @@ def job_for(
     )
 
 
-class PreparedJob(Job):
-    """A job whose requests are made once for all that differ in their server only: half a test's time."""
+class PreparedJob(LoadSpec):
+    """A spec whose requests are made once for all that differ in their server only: half a test's time."""
 
     __slots__ = ()
 
     def prepare(self) -> tuple[Prompts, Schedule]:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Job)}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(LoadSpec)}
         return _prepare(
-            Job(**{**fields, "base_url": "", "load": dataclasses.replace(self.load, transport="auto")})
+            LoadSpec(**{**fields, "base_url": "", "load": dataclasses.replace(self.load, transport="auto")})
         )
 
 
 @functools.lru_cache(maxsize=32)
-def _prepare(job: Job) -> tuple[Prompts, Schedule]:
-    return job.prepare()
+def _prepare(spec: LoadSpec) -> tuple[Prompts, Schedule]:
+    return spec.prepare()
 
 
 class Thread:
@@ -108,7 +108,7 @@ class Outcome:
     def __init__(self, worker: Worker, table: RequestTable, voice: Thread) -> None:
         self.worker, self.table, self.said = worker, table, voice.said
         self.requests = list(table.records())
-        self.conductor, self.watch = worker.conductor, worker.watch
+        self.scheduler, self.watch = worker.scheduler, worker.watch
 
     @property
     def errors(self) -> list[str | None]:
@@ -124,22 +124,22 @@ class Outcome:
 
 
 def run_share(
-    job: Job,
+    spec: LoadSpec,
     *,
     meanwhile: Callable[[Thread], None] | None = None,
     number: int = 0,
     of: int = 1,
     folder: Path | None = None,
 ) -> Outcome:
-    """Run one share of a job to its end, in a thread; `meanwhile` runs beside it and may stop it.
+    """Run one share of a spec to its end, in a thread; `meanwhile` runs beside it and may stop it.
 
     What the share writes lies in `folder` afterwards, where one is given.
     """
     if folder is None:
         with tempfile.TemporaryDirectory() as new:
-            return run_share(job, meanwhile=meanwhile, number=number, of=of, folder=Path(new))
+            return run_share(spec, meanwhile=meanwhile, number=number, of=of, folder=Path(new))
     voice = Thread()
-    worker = Worker(job, folder, number, of, voice)
+    worker = Worker(spec, folder, number, of, voice)
     faults: list[BaseException] = []
 
     def go() -> None:
@@ -158,7 +158,7 @@ def run_share(
     voice.close()
     if faults:
         raise faults[0]
-    prompts, schedule = job.prepare()
+    prompts, schedule = spec.prepare()
     return Outcome(worker, read_table(folder, schedule, of, [], prompts.lengths), voice)
 
 

@@ -22,8 +22,8 @@ from loads import TRANSPORTS, job_for, run_share, serve
 from scripted import Server
 
 from mtpbench.errors import InputError
-from mtpbench.load.fast import FastTransport
 from mtpbench.load.stream import Stream
+from mtpbench.load.transport_epoll import EpollTransport
 from mtpbench.records import Load, Workload
 
 GOOD = (None, "length", 8, 4, 4, (1, 2, 3, 4))
@@ -47,7 +47,7 @@ def test_a_connection_is_kept_for_the_next_request(transport, frame):
     outcome, server = serve(script, transport=transport, concurrency=2, measured=20)
     assert outcome.fields == [GOOD] * 22
     assert server.connections == 2
-    assert outcome.conductor.retried == 0
+    assert outcome.scheduler.retried == 0
 
 
 def test_a_connection_is_kept_after_an_error_that_was_read_to_its_end(transport):
@@ -73,7 +73,7 @@ def test_a_server_that_does_not_keep_connections_gets_a_new_one_each(transport, 
     outcome, server = serve(script, transport=transport, concurrency=1, warmup=0, measured=4)
     assert outcome.fields == [GOOD] * 4
     assert len(set(connections(server))) == 4
-    assert outcome.conductor.retried == 0
+    assert outcome.scheduler.retried == 0
 
 
 def test_http_1_0_with_keep_alive_is_kept(transport):
@@ -101,7 +101,7 @@ def test_a_request_on_a_kept_connection_that_just_closes_is_sent_again_once(tran
 
     outcome, server = serve(script, transport=transport, concurrency=1, warmup=0, measured=5)
     assert outcome.fields == [GOOD] * 5
-    assert outcome.conductor.retried == 4
+    assert outcome.scheduler.retried == 4
     bodies = [request.body for request in server.requests]
     assert len(bodies) == 9
     assert len(set(bodies)) == 5
@@ -115,7 +115,7 @@ def test_a_request_whose_answer_has_begun_is_not_sent_again(transport):
 
     outcome, server = serve(script, transport=transport, concurrency=1, warmup=0, measured=4)
     assert outcome.errors == [None, "disconnected"] * 2
-    assert (len(server.requests), outcome.conductor.retried) == (4, 0)
+    assert (len(server.requests), outcome.scheduler.retried) == (4, 0)
 
 
 def test_a_kept_connection_that_closes_between_two_requests_costs_nothing(transport):
@@ -137,17 +137,17 @@ def test_a_server_that_talks_or_closes_while_connections_are_being_opened():
     """No connection may be handed out twice, whatever happens on it before the start."""
     for script in (lambda peer: None, lambda peer: (peer.send(b"hello"), peer.await_close())):
         with Server(script) as server:
-            job = job_for(server.port, concurrency=300, warmup=0, measured=300)
+            spec = job_for(server.port, concurrency=300, warmup=0, measured=300)
             seen = []
-            original = FastTransport.run
+            original = EpollTransport.run
 
             def run(self, seen=seen, original=original):
-                seen.extend(self.board.idle)
+                seen.extend(self.connections.idle)
                 return original(self)
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(FastTransport, "run", run)
-                outcome = run_share(job)
+                patch.setattr(EpollTransport, "run", run)
+                outcome = run_share(spec)
         assert len(set(map(id, seen))) == len(seen)
         assert len(outcome.requests) == 300
         assert set(outcome.errors) <= {"disconnected", "bad_response"}
@@ -167,9 +167,9 @@ def hosts_first(address):
 def test_a_host_of_several_addresses_is_reached_at_any(transport, monkeypatch):
     """`localhost` is often ::1 first, while servers listen on 127.0.0.1."""
     with Server(answering()) as server:
-        job = job_for(server.port, transport=transport, host="localhost")
+        spec = job_for(server.port, transport=transport, host="localhost")
         monkeypatch.setattr(socket, "getaddrinfo", hosts_first("::1"))
-        outcome = run_share(job)
+        outcome = run_share(spec)
     assert outcome.fields == [GOOD] * 8
 
 
@@ -179,9 +179,9 @@ def test_an_address_with_a_path_and_an_ipv6_host(transport):
     except OSError:
         pytest.skip("no IPv6 here")
     with server:
-        job = job_for(server.port, transport=transport, host="[::1]")
-        job = dataclasses.replace(job, base_url=job.base_url + "/engine/1/")
-        assert run_share(job).fields == [GOOD] * 8
+        spec = job_for(server.port, transport=transport, host="[::1]")
+        spec = dataclasses.replace(spec, base_url=spec.base_url + "/engine/1/")
+        assert run_share(spec).fields == [GOOD] * 8
     assert {request.path for request in server.requests} == {"/engine/1/v1/completions"}
     assert {request.headers["host"] for request in server.requests} == {f"[::1]:{server.port}"}
 
@@ -204,8 +204,8 @@ def test_a_key_from_the_environment_reaches_the_server_and_nothing_else(transpor
         return True
 
     with Server(answering(first=first)) as server:
-        job = job_for(server.port, transport=transport, concurrency=1, load=Load(api_key_env="TEST_KEY"))
-        outcome = run_share(job, folder=tmp_path)
+        spec = job_for(server.port, transport=transport, concurrency=1, load=Load(api_key_env="TEST_KEY"))
+        outcome = run_share(spec, folder=tmp_path)
     assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
     assert outcome.errors == [None, "http_401"] * 4
     assert all(KEY not in repr(record) for record in outcome.requests)
@@ -246,9 +246,9 @@ def test_a_cut_off_share_ends_at_once_and_keeps_what_it_has(transport):
         voice.stop()
 
     with Server(answering(first=first)) as server:
-        job = job_for(server.port, transport=transport, concurrency=1, warmup=0, measured=10)
-        outcome = run_share(job, meanwhile=stop)
+        spec = job_for(server.port, transport=transport, concurrency=1, warmup=0, measured=10)
+        outcome = run_share(spec, meanwhile=stop)
     assert outcome.errors == [None, None, "cut_off"]
     assert outcome.requests[-1].error_detail == "stopped"
-    assert outcome.conductor.cut_off == "stopped"
+    assert outcome.scheduler.cut_off == "stopped"
     assert outcome.fields[-1][4] <= 1

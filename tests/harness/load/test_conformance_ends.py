@@ -180,10 +180,10 @@ BROKEN_CHUNKS = {
 def test_chunks_that_are_broken(kind):
     """aiohttp keeps such an error to itself once the head has come: the request ends by its timeout."""
     script = reply(CHUNKED, *map(chunk, tokens()[:2]), BROKEN_CHUNKS[kind], pause_s=0.02)
-    job = {"concurrency": 1, "warmup": 0, "measured": 1, "rules": SOON}
-    (record,) = serve(script, transport="fast", **job)[0].fields
+    spec = {"concurrency": 1, "warmup": 0, "measured": 1, "rules": SOON}
+    (record,) = serve(script, transport="fast", **spec)[0].fields
     assert record == ("bad_response", *TWO[1:])
-    (record,) = serve(script, transport="aiohttp", **job)[0].fields
+    (record,) = serve(script, transport="aiohttp", **spec)[0].fields
     assert record[0] in ("bad_response", "timeout")
     assert record[1:] == TWO[1:]
 
@@ -202,9 +202,9 @@ def test_bytes_after_the_end_of_an_answer_do_not_get_into_the_next():
     records, _ = serve_both(reply(response, b"garbage", pause_s=0.02, closes=True), measured=3)
     assert records == [GOOD] * 3
     together = reply(response + b"garbage", closes=True)
-    job = {"concurrency": 1, "warmup": 0, "measured": 3}
-    assert serve(together, transport="fast", **job)[0].fields == [GOOD] * 3
-    assert set(serve(together, transport="aiohttp", **job)[0].errors) <= {None, "bad_response"}
+    spec = {"concurrency": 1, "warmup": 0, "measured": 3}
+    assert serve(together, transport="fast", **spec)[0].fields == [GOOD] * 3
+    assert set(serve(together, transport="aiohttp", **spec)[0].errors) <= {None, "bad_response"}
 
 
 STATUSES = {
@@ -305,7 +305,7 @@ def test_a_200_that_is_no_stream():
 def test_a_server_that_is_not_there_ends_the_run_instead_of_spinning():
     for transport in TRANSPORTS:
         outcome = run_share(job_for(free_port(), transport=transport, measured=10_000))
-        assert outcome.conductor.unreachable
+        assert outcome.scheduler.unreachable
         assert set(outcome.errors) == {"connect_failed"}
         assert 20 <= len(outcome.requests) <= 22
         assert all(re.search("refused|connect", record.error_detail, re.I) for record in outcome.requests)
@@ -315,7 +315,7 @@ def test_a_server_that_accepts_and_closes_at_once():
     records, outcomes = serve_both(lambda peer: None, measured=30)
     assert records == [nothing("disconnected")] * 30
     assert all(details(outcomes))
-    assert not any(outcome.conductor.unreachable for outcome in outcomes.values())
+    assert not any(outcome.scheduler.unreachable for outcome in outcomes.values())
 
 
 def test_a_failed_request_leaves_the_slot_to_the_next():

@@ -108,7 +108,7 @@ def test_what_the_embedded_engine_does_wrong_on_purpose():
     for outcome in outcomes.values():
         assert outcome.errors[1::2] == list(expected.values())
         assert outcome.errors[::2] == [None] * (len(expected) + 1)
-        assert (outcome.conductor.missed_done, outcome.conductor.retried) == (1, 1)
+        assert (outcome.scheduler.missed_done, outcome.scheduler.retried) == (1, 1)
 
 
 def test_an_embedded_engine_that_dies():
@@ -120,7 +120,7 @@ def test_an_embedded_engine_that_dies():
     words = ("--model", "tiny", "--speed", "10", "--faults", fault)
     load = {"workload": Workload(isl=32, osl=24), "concurrency": 1, "warmup": 0, "measured": 40}
     for outcome in each("mtpbench.simengine.server", *words, **load).values():
-        assert outcome.conductor.unreachable
+        assert outcome.scheduler.unreachable
         assert outcome.fields[:5] == [(None, "length", 32, 24, 24, tuple(range(1, 25)))] * 5
         assert outcome.fields[5] in (nothing("connect_failed"), nothing("disconnected"))
         assert set(outcome.fields[6:]) == {nothing("connect_failed")}

@@ -183,7 +183,7 @@ def test_waiting_for_the_big_request_to_go_out_costs_no_cpu(transport):
         voice.stop()
 
     with Server(script) as server:
-        job = job_for(
+        spec = job_for(
             server.port,
             transport=transport,
             concurrency=1,
@@ -191,7 +191,7 @@ def test_waiting_for_the_big_request_to_go_out_costs_no_cpu(transport):
             measured=1,
             workload=BIG,
         )
-        run_share(job, meanwhile=watch)
+        run_share(spec, meanwhile=watch)
     assert spent[0] < 0.35, "it span for most of half a second"
 
 

@@ -88,4 +88,4 @@ def test_every_form_of_streams(form):
 def test_a_missing_done_is_complete_with_finish_reason_and_usage_and_noted(frame):
     records, outcomes = serve_both(reply(frame(BODY.removesuffix(DONE))), measured=2)
     assert records == [GOOD] * 2
-    assert {outcome.conductor.missed_done for outcome in outcomes.values()} == {2}
+    assert {outcome.scheduler.missed_done for outcome in outcomes.values()} == {2}

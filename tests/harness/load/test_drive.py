@@ -17,7 +17,7 @@ from scripted import Server, free_port
 from mtpbench.errors import InputError
 from mtpbench.load.capacity import EVENTS_PER_STREAM
 from mtpbench.load.client import choose_transport, choose_workers
-from mtpbench.load.job import Job
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.records import Load, Workload, from_json, to_json
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -28,8 +28,8 @@ def test_a_whole_load_is_told_while_it_runs_and_in_its_result(transport):
     seen, origins = [], []
     began = time.perf_counter()
     with Server(answering(0.04)) as server:
-        job = job_for(server.port, transport=transport, time_scale=10.0)
-        result = run(job, progress=seen.append, on_origin=origins.append)
+        spec = job_for(server.port, transport=transport, time_scale=10.0)
+        result = run(spec, progress=seen.append, on_origin=origins.append)
     assert [record.index for record in result.table.records()] == list(range(8))
     assert result.table.ok.all()
     assert (result.server_unreachable, result.cut_off, result.client_failed, result.notes) == (
@@ -74,8 +74,8 @@ def test_two_workers_keep_exactly_c_in_flight(transport):
         return False
 
     with Server(answering(first=first)) as server:
-        job = job_for(server.port, transport=transport, concurrency=4, warmup=4, measured=36)
-        result = run(job, workers=2)
+        spec = job_for(server.port, transport=transport, concurrency=4, warmup=4, measured=36)
+        result = run(spec, workers=2)
     assert len(result.table) == 40
     assert result.table.ok.all()
     assert most[0] == 4
@@ -93,11 +93,11 @@ def test_an_open_loop_over_two_workers_sends_everything_by_its_arrivals(pacing, 
         load = Load(pacing="trace")
         workload = Workload(isl=8, osl=4, prompts="dataset", dataset_path=str(trace))
     with Server(answering()) as server:
-        job = job_for(
+        spec = job_for(
             server.port, concurrency=20, warmup=0, measured=40, load=load, workload=workload, time_scale=2.0
         )
-        result = run(job, workers=2)
-    _, schedule = job.prepare()
+        result = run(spec, workers=2)
+    _, schedule = spec.prepare()
     assert len(result.table) == 40
     assert result.table.ok.all()
     assert result.table.scheduled_s == pytest.approx(schedule.arrivals_s, abs=3e-6)
@@ -110,8 +110,8 @@ def test_an_open_loop_over_two_workers_sends_everything_by_its_arrivals(pacing, 
 def test_an_open_loop_under_a_small_ceiling_counts_its_late_starts():
     load = Load(pacing="constant", rate_rps=1000.0)
     with Server(answering(0.005)) as server:
-        job = job_for(server.port, concurrency=2, warmup=0, measured=20, load=load)
-        result = run(job, workers=2)
+        spec = job_for(server.port, concurrency=2, warmup=0, measured=20, load=load)
+        result = run(spec, workers=2)
     assert result.table.ok.all()
     assert result.table.scheduled_s == pytest.approx(np.arange(20) / 1000, abs=2e-6)
     assert result.client.late_starts == 18
@@ -143,33 +143,33 @@ def test_notes_say_what_a_reader_should_know():
 
 
 def test_the_address_chooses_the_transport():
-    job = job_for(1, transport="auto")
-    assert choose_transport(job) == "fast"
-    secure = dataclasses.replace(job, base_url="https://127.0.0.1:1")
+    spec = job_for(1, transport="auto")
+    assert choose_transport(spec) == "fast"
+    secure = dataclasses.replace(spec, base_url="https://127.0.0.1:1")
     assert choose_transport(secure) == "aiohttp"
-    asked = dataclasses.replace(job, load=Load(transport="aiohttp"))
+    asked = dataclasses.replace(spec, load=Load(transport="aiohttp"))
     assert choose_transport(asked) == "aiohttp"
 
 
 def test_the_fast_transport_refuses_an_address_that_needs_tls():
-    job = dataclasses.replace(job_for(1, transport="fast"), base_url="https://127.0.0.1:1")
+    spec = dataclasses.replace(job_for(1, transport="fast"), base_url="https://127.0.0.1:1")
     with pytest.raises(InputError, match="https"):
-        run(job)
+        run(spec)
 
 
 def test_workers_are_as_many_as_were_asked_for_but_never_more_than_slots(monkeypatch):
-    job = job_for(1, concurrency=3)
-    assert [choose_workers(over(job, count), 1e9) for count in (1, 2, 3, 9)] == [1, 2, 3, 3]
+    spec = job_for(1, concurrency=3)
+    assert [choose_workers(over(spec, count), 1e9) for count in (1, 2, 3, 9)] == [1, 2, 3, 3]
     asked = []
     monkeypatch.setattr("mtpbench.load.client.known", lambda: "what is known")
     monkeypatch.setattr("mtpbench.load.client.workers_for", lambda *said: asked.append(said) or 2)
-    assert choose_workers(job, 5000.0) == 2
-    assert choose_workers(dataclasses.replace(job, concurrency=1), 5000.0) == 1
-    choose_workers(dataclasses.replace(job, time_scale=4.0), None)
+    assert choose_workers(spec, 5000.0) == 2
+    assert choose_workers(dataclasses.replace(spec, concurrency=1), 5000.0) == 1
+    choose_workers(dataclasses.replace(spec, time_scale=4.0), None)
     assert asked == [(5000.0, "what is known")] * 2 + [(3 * EVENTS_PER_STREAM * 4, "what is known")]
 
 
 def test_a_job_goes_to_its_processes_and_back():
     made = job_for(1, load=Load(pacing="gamma", rate_rps=3.0, burstiness=0.5), time_scale=2.0, handicap_s=0.1)
-    job = Job(**{field.name: getattr(made, field.name) for field in dataclasses.fields(Job)})
-    assert from_json(Job, json.loads(json.dumps(to_json(job)))) == job
+    spec = LoadSpec(**{field.name: getattr(made, field.name) for field in dataclasses.fields(LoadSpec)})
+    assert from_json(LoadSpec, json.loads(json.dumps(to_json(spec)))) == spec

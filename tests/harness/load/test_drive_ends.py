@@ -27,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
 def test_a_stop_ends_the_load_within_a_second_and_keeps_what_was_recorded(transport):
     begun = threading.Semaphore(0)
 
-    async def main(job):
+    async def main(spec):
         stop = asyncio.Event()
-        task = asyncio.create_task(drive(over(job, 2), stop=stop))
+        task = asyncio.create_task(drive(over(spec, 2), stop=stop))
         for _ in range(4):
             await asyncio.to_thread(begun.acquire, timeout=20)
         stop.set()
@@ -38,8 +38,8 @@ def test_a_stop_ends_the_load_within_a_second_and_keeps_what_was_recorded(transp
         return result, time.perf_counter() - stopped
 
     with Server(stalling(begun, good=6)) as server:
-        job = job_for(server.port, transport=transport, concurrency=4, warmup=0, measured=4000)
-        result, took_s = asyncio.run(main(job))
+        spec = job_for(server.port, transport=transport, concurrency=4, warmup=0, measured=4000)
+        result, took_s = asyncio.run(main(spec))
     assert took_s < 1.0
     assert result.cut_off == "stopped"
     errors = list(result.table.error)
@@ -51,10 +51,10 @@ def test_a_stop_ends_the_load_within_a_second_and_keeps_what_was_recorded(transp
 
 
 def test_a_stop_before_the_start_sends_next_to_nothing():
-    async def main(job):
+    async def main(spec):
         stop = asyncio.Event()
         stop.set()
-        return await drive(over(job, 1), stop=stop)
+        return await drive(over(spec, 1), stop=stop)
 
     with Server(stalling()) as server:
         result = asyncio.run(main(job_for(server.port, measured=1000)))
@@ -75,8 +75,8 @@ def test_a_worker_that_is_killed_fails_its_requests_visibly_and_the_others_are_k
     begun = threading.Semaphore(0)
     killed = []
 
-    async def main(job):
-        task = asyncio.create_task(drive(over(job, 2)))
+    async def main(spec):
+        task = asyncio.create_task(drive(over(spec, 2)))
         for _ in range(4):
             await asyncio.to_thread(begun.acquire, timeout=20)
         killed.append(processes()[1])
@@ -91,8 +91,8 @@ def test_a_worker_that_is_killed_fails_its_requests_visibly_and_the_others_are_k
         return False
 
     with Server(answering(first=first)) as server:
-        job = job_for(server.port, concurrency=4, warmup=0, measured=20)
-        result = asyncio.run(main(job))
+        spec = job_for(server.port, concurrency=4, warmup=0, measured=20)
+        result = asyncio.run(main(spec))
     assert "load client 1 was killed by signal 9" in result.client_failed
     records = {record.index: record for record in result.table.records()}
     assert {index for index, record in records.items() if record.error is None} == set(range(0, 20, 2))
@@ -109,8 +109,8 @@ def test_a_worker_that_is_killed_fails_its_requests_visibly_and_the_others_are_k
 def test_all_workers_killed_is_a_result_too():
     begun = threading.Semaphore(0)
 
-    async def main(job):
-        task = asyncio.create_task(drive(over(job, 2)))
+    async def main(spec):
+        task = asyncio.create_task(drive(over(spec, 2)))
         for _ in range(2):
             await asyncio.to_thread(begun.acquire, timeout=20)
         for pid in processes().values():
@@ -130,9 +130,9 @@ def test_all_workers_killed_is_a_result_too():
 def test_a_missing_key_is_the_users_error_and_ends_all_workers(count, monkeypatch):
     monkeypatch.delenv("TEST_KEY", raising=False)
     with Server(answering()) as server:
-        job = job_for(server.port, concurrency=3, load=Load(api_key_env="TEST_KEY"))
+        spec = job_for(server.port, concurrency=3, load=Load(api_key_env="TEST_KEY"))
         with pytest.raises(InputError, match=r"load\.api_key_env.*TEST_KEY"):
-            run(job, workers=count)
+            run(spec, workers=count)
     assert server.requests == []
 
 
@@ -144,19 +144,19 @@ def test_a_dataset_that_is_not_there_is_the_users_error(tmp_path):
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_host_without_an_address_is_named_before_any_process_starts(transport, monkeypatch):
-    monkeypatch.setattr(client, "Pool", None)
-    job = dataclasses.replace(job_for(1, transport=transport), base_url="http://me:pw@no such host:1/v9")
+    monkeypatch.setattr(client, "WorkerPool", None)
+    spec = dataclasses.replace(job_for(1, transport=transport), base_url="http://me:pw@no such host:1/v9")
     with pytest.raises(RunError, match="the host 'no such host' of http://no such host:1 has no address"):
-        run(job)
+        run(spec)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_worker_that_dies_before_it_is_ready_is_a_failed_run(transport, monkeypatch):
     """Its host's name has become unknown since the parent asked."""
     monkeypatch.setattr(client, "resolve", lambda base_url: [])
-    job = dataclasses.replace(job_for(1, transport=transport), base_url="http://no such host:1")
+    spec = dataclasses.replace(job_for(1, transport=transport), base_url="http://no such host:1")
     with pytest.raises(RunError, match=r"load client 0 .*before it was ready.*the host 'no such host'"):
-        run(job)
+        run(spec)
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -164,8 +164,8 @@ def test_cancelling_the_drive_leaves_nothing_behind(early):
     """While the processes start, or while they run; the fixture looks for what is left."""
     begun = threading.Semaphore(0)
 
-    async def main(job):
-        task = asyncio.create_task(drive(over(job, 2)))
+    async def main(spec):
+        task = asyncio.create_task(drive(over(spec, 2)))
         if early:
             while len(processes()) < 2:
                 await asyncio.sleep(0.005)

@@ -33,8 +33,8 @@ def test_every_request_is_recorded_with_its_chunks_and_counts(transport):
         assert record.chunk_tokens == (1, 2, 3, 4)
         stamps = (record.scheduled_s, record.sent_s, *record.chunk_times_s, record.end_s)
         assert list(stamps) == sorted(stamps)
-    conductor = outcome.conductor
-    assert (conductor.unreachable, conductor.cut_off, conductor.failed, conductor.retried) == (
+    scheduler = outcome.scheduler
+    assert (scheduler.unreachable, scheduler.cut_off, scheduler.failed, scheduler.retried) == (
         False,
         None,
         0,
@@ -117,7 +117,7 @@ def test_the_kernel_stamps_the_fast_transports_reads():
     if outcome.watch.stamps != "kernel":
         pytest.skip("the kernel does not stamp here")
     (record,) = outcome.requests
-    origin = outcome.conductor.origin_ns * 1e-9
+    origin = outcome.scheduler.origin_ns * 1e-9
     assert [origin + at for at in record.chunk_times_s] == pytest.approx(sent, abs=0.08)
     lags = np.asarray(outcome.watch._lags).reshape(-1, 2)[:, 1]
     assert max(lags) > 100_000
@@ -159,10 +159,10 @@ def test_a_server_that_goes_away_ends_the_run(transport):
         peer.server.stop_listening()
 
     with Server(script) as server:
-        job = job_for(server.port, transport=transport, concurrency=1, warmup=0, measured=5000)
-        outcome = run_share(job)
+        spec = job_for(server.port, transport=transport, concurrency=1, warmup=0, measured=5000)
+        outcome = run_share(spec)
     assert outcome.errors == [None] * 3 + ["connect_failed"] * 20
-    assert outcome.conductor.unreachable
+    assert outcome.scheduler.unreachable
 
 
 def test_the_points_timeout_cuts_off_what_is_in_flight(transport):
@@ -173,7 +173,7 @@ def test_the_points_timeout_cuts_off_what_is_in_flight(transport):
 
     rules = Measurement(request_timeout_s=60.0, point_timeout_s=3.0)
     outcome, _ = serve(script, transport=transport, rules=rules, time_scale=10.0)
-    assert outcome.conductor.cut_off == "point_timeout"
+    assert outcome.scheduler.cut_off == "point_timeout"
     assert [(r.error, r.error_detail, len(r.chunk_times_s)) for r in outcome.requests] == [
         ("cut_off", "point_timeout", 1)
     ] * 2
@@ -186,9 +186,9 @@ def test_a_stop_before_the_first_answer_sends_no_more(transport):
         peer.await_close()
 
     with Server(script) as server:
-        job = job_for(server.port, transport=transport, measured=1000)
-        outcome = run_share(job, meanwhile=lambda voice: voice.stop())
-    assert outcome.conductor.cut_off == "stopped"
+        spec = job_for(server.port, transport=transport, measured=1000)
+        outcome = run_share(spec, meanwhile=lambda voice: voice.stop())
+    assert outcome.scheduler.cut_off == "stopped"
     assert len(outcome.requests) <= 2
     assert set(outcome.errors) <= {"cut_off"}
 
@@ -202,21 +202,21 @@ def test_a_failing_server_is_asked_every_request_once(transport):
     assert outcome.errors == ["http_503"] * 22
     assert len(server.requests) == 22
     assert len({request.body for request in server.requests}) == 22
-    assert outcome.conductor.failed == 22
+    assert outcome.scheduler.failed == 22
 
 
 @pytest.mark.parametrize("pacing", ["poisson", "gamma", "constant"])
 def test_an_open_loop_sends_by_its_arrivals(transport, pacing):
     load = Load(pacing=pacing, rate_rps=100.0)
     with Server(answering()) as server:
-        job = job_for(server.port, transport=transport, concurrency=32, warmup=8, measured=64, load=load)
-        outcome = run_share(job)
-    _, schedule = job.prepare()
+        spec = job_for(server.port, transport=transport, concurrency=32, warmup=8, measured=64, load=load)
+        outcome = run_share(spec)
+    _, schedule = spec.prepare()
     assert outcome.errors == [None] * 72
     assert outcome.table.scheduled_s == pytest.approx(schedule.arrivals_s, abs=2e-6)
     assert (outcome.table.sent_s >= outcome.table.scheduled_s - 1e-6).all()
     assert [record.warmup for record in outcome.requests] == [True] * 8 + [False] * 64
-    assert outcome.conductor.pacer.waited <= 10
+    assert outcome.scheduler.pacer.waited <= 10
     assert open_window(outcome.table) is not None
 
 
@@ -229,7 +229,7 @@ def test_an_open_loop_under_a_small_ceiling_counts_late_starts(transport):
     )
     assert outcome.errors == [None] * 10
     assert count.most == 2
-    assert outcome.conductor.pacer.waited == 8
+    assert outcome.scheduler.pacer.waited == 8
     assert outcome.table.scheduled_s == pytest.approx(np.arange(10) / 200, abs=2e-6)
     assert (outcome.table.sent_s - outcome.table.scheduled_s)[-1] > 0.05
 
@@ -245,7 +245,7 @@ def test_a_ramp_starts_the_slots_one_after_another(transport):
 
 def test_the_shares_of_two_workers_are_the_whole(transport):
     with Server(answering()) as server:
-        job = job_for(server.port, transport=transport, concurrency=3, warmup=0, measured=9)
-        shares = [run_share(job, number=number, of=2).requests for number in (0, 1)]
+        spec = job_for(server.port, transport=transport, concurrency=3, warmup=0, measured=9)
+        shares = [run_share(spec, number=number, of=2).requests for number in (0, 1)]
     assert sorted(record.index for share in shares for record in share) == list(range(9))
     assert [{record.slot for record in share} for share in shares] == [{0, 2}, {1}]

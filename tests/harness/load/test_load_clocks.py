@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from mtpbench.load.stamps import STEP_US, WallClock, stamp_receives, unpack_timespec
-from mtpbench.load.timer import Timer
+from mtpbench.load.clocks import STEP_US, Timer, WallClock, stamp_receives, unpack_timespec
 
 
 def test_the_wall_clocks_offset_is_followed_through_slews_and_steps(monkeypatch):

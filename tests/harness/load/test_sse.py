@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.load.sse import SseParser
+from mtpbench.load.stream import SseParser
 
 CAPTURES = sorted((Path(__file__).parents[2] / "fixtures" / "captures").glob("*.sse"))
 

@@ -55,7 +55,7 @@ class Ended:
     asked_output_tokens: int
 
 
-class Ledger:
+class RequestLog:
     """Writes one process's requests, in the order in which they end.
 
     Args:
@@ -143,7 +143,8 @@ def read_table(
     """
     parts = [_read(directory, worker) for worker in range(workers)]
     for death in deaths:
-        parts.append(_lost(directory, schedule, workers, death, (parts[death.worker][0]["index"], lengths)))
+        written = parts[death.worker][0]["index"]
+        parts.append(_lost(directory, schedule, workers, death, written, lengths))
     rows, chunks, texts = (np.concatenate([part[i] for part in parts]) for i in range(3))
     return _table(rows, chunks, texts, schedule.time_scale)
 
@@ -167,13 +168,12 @@ def _read(directory: Path, worker: int) -> tuple[Any, Ints, Any]:
 
 
 def _lost(
-    directory: Path, schedule: Schedule, workers: int, death: Death, known: tuple[Ints, Lengths]
+    directory: Path, schedule: Schedule, workers: int, death: Death, written: Ints, lengths: Lengths
 ) -> tuple[Any, Ints, Any]:
     """What a dead process had started and not written; when each was sent has died with it."""
     path = _paths(directory, death.worker)[3]
     started = int.from_bytes(path.read_bytes()[:8], "little") if path.exists() else 0
     heads = schedule.heads[schedule.positions(death.worker, workers)][:started]
-    written, lengths = known
     # A session's next turn was on its way, or would have been, once the turn before had ended.
     next_turns = schedule.following[written]
     begun = np.union1d(heads, next_turns[next_turns >= 0])

@@ -10,7 +10,7 @@ from mtpbench.workload import Prompts, count_lines, draw_lengths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class LoadSpec:
     """One point's load against one address; JSON to every client process.
 
     Args:
@@ -34,8 +34,8 @@ class Job:
     handicap_s: float = 0.0
 
     @classmethod
-    def of(cls, point: Point, base_url: str, model_name: str, time_scale: float, keeps: bool) -> Job:
-        """The job of a point against a live deployment."""
+    def of(cls, point: Point, base_url: str, model_name: str, time_scale: float, keeps: bool) -> LoadSpec:
+        """The spec of a point against a live deployment."""
         return cls(
             base_url=base_url,
             model_name=model_name,

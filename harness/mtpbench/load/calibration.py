@@ -15,11 +15,9 @@ from pathlib import Path
 import aiohttp
 
 from mtpbench.errors import RunError
-from mtpbench.load.capacity import STEP_S, Ceiling, Rung, usable_cores
-from mtpbench.load.client import drive
-from mtpbench.load.harvest import DriveResult
-from mtpbench.load.job import Job
-from mtpbench.load.limits import SPARE_DESCRIPTORS, most_descriptors
+from mtpbench.load.capacity import SPARE_DESCRIPTORS, STEP_S, Ceiling, Rung, most_descriptors, usable_cores
+from mtpbench.load.client import DriveResult, drive
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.metrics.window import inside, point_window
 from mtpbench.records import Load, Measurement, Workload
 from mtpbench.remote import HelperProcess, Host
@@ -63,7 +61,7 @@ async def measure_ceiling(on_rung: Callable[[Rung], None]) -> Ceiling:
 
 
 async def _climb(url: str, streams: int) -> Rung:
-    job = Job(
+    spec = LoadSpec(
         base_url=url,
         model_name="mock",
         workload=Workload(isl=16, osl=OUTPUT_TOKENS),
@@ -72,7 +70,7 @@ async def _climb(url: str, streams: int) -> Rung:
         concurrency=streams,
     )
     await _stats(url)
-    driven = await drive(job)
+    driven = await drive(spec)
     stats = await _stats(url)
     client = driven.client
     coalesced = None

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import time
 
-from mtpbench.load.address import choose, render_head, resolve
-from mtpbench.load.conductor import CUT_OFF, Failure, Flight, authorization
-from mtpbench.load.connection import Connection, connect_failure
-from mtpbench.load.http1 import BadResponse
-from mtpbench.load.plain import END, READ_BYTES, STARTS, take_chunks
-from mtpbench.load.stamps import CONTROL_BYTES, WallClock, unpack_timespec
-from mtpbench.load.switchboard import HUNG_UP, READABLE, Switchboard
-from mtpbench.load.timer import Timer
+from mtpbench.load.clocks import CONTROL_BYTES, Timer, WallClock, unpack_timespec
+from mtpbench.load.connection_pool import (
+    HUNG_UP,
+    READABLE,
+    Connection,
+    ConnectionPool,
+    choose,
+    connect_failure,
+    render_head,
+    resolve,
+)
+from mtpbench.load.response import END, READ_BYTES, STARTS, BadResponse, take_chunks
+from mtpbench.load.scheduler import CUT_OFF, Failure, Flight, authorization
 from mtpbench.load.transport import DRAIN_S, TransportOptions
 
 TICK_US = 50_000
@@ -26,7 +31,7 @@ BETWEEN_SENDS = 7
 """Of a read's number: with none of these bits set, what is due is sent before the next read."""
 
 
-class FastTransport:
+class EpollTransport:
     """Drives one process's share of a load over plain HTTP/1.1.
 
     Raises:
@@ -34,14 +39,14 @@ class FastTransport:
     """
 
     def __init__(self, options: TransportOptions) -> None:
-        conductor = options.conductor
-        job = conductor.job
-        self._conductor, self._watch = conductor, options.watch
+        scheduler = options.scheduler
+        spec = scheduler.spec
+        self._scheduler, self._watch = scheduler, options.watch
         self._control, self._hear = options.control, options.hear
-        self.board = Switchboard(choose(resolve(job.base_url)))
-        self._head = render_head(job.base_url, options.path, authorization(job), job.keeps_connections)
-        self._keeps = job.keeps_connections
-        self._handicap_s = job.handicap_s
+        self.connections = ConnectionPool(choose(resolve(spec.base_url)))
+        self._head = render_head(spec.base_url, options.path, authorization(spec), spec.keeps_connections)
+        self._keeps = spec.keeps_connections
+        self._handicap_s = spec.handicap_s
         self._draining: dict[Connection, int] = {}
         self._again: dict[int, int] = {}
         self._timer = Timer()
@@ -53,31 +58,31 @@ class FastTransport:
 
     def open(self, connections: int) -> None:
         """See `Transport.open`; connections that fail are tried again when needed."""
-        self.board.open(connections)
-        idle = self.board.idle
+        self.connections.open(connections)
+        idle = self.connections.idle
         self._watch.stamps = "kernel" if idle and all(c.stamped for c in idle) else "user"
 
     def run(self) -> None:
         """See `Transport.run`."""
-        conductor = self._conductor
-        wall = WallClock(conductor.origin_ns)
+        scheduler = self._scheduler
+        wall = WallClock(scheduler.origin_ns)
         for descriptor in (self._control, self._timer.descriptor):
             if descriptor is not None:
-                self.board.attach(descriptor)
+                self.connections.attach(descriptor)
         self._start_due()
-        while not conductor.over:
-            patience_s, asked_us = self._patience_s(), conductor.now_us()
-            ready = self.board.poll(0.0 if self._again else patience_s)
+        while not scheduler.over:
+            patience_s, asked_us = self._patience_s(), scheduler.now_us()
+            ready = self.connections.poll(0.0 if self._again else patience_s)
             if self._again:
                 ready = list({**self._again, **dict(ready)}.items())
                 self._again = {}
-            self._watch.begin_round(asked_us, conductor.now_us())
+            self._watch.begin_round(asked_us, scheduler.now_us())
             self._round(ready, wall.zero_ns)
             if self._handicap_s:
                 time.sleep(self._handicap_s)
-            if conductor.next_due_ns() is not None:
+            if scheduler.next_due_ns() is not None:
                 self._start_due()
-            now_us = conductor.now_us()
+            now_us = scheduler.now_us()
             if now_us - self._last_tick_us >= TICK_US:
                 self._last_tick_us = now_us
                 wall.follow()
@@ -91,9 +96,9 @@ class FastTransport:
             ready: descriptors and their events.
             zero_ns: the wall clock's reading at the run's second 0.
         """
-        connection_of, watch, clock = self.board.by_descriptor.get, self._watch, time.perf_counter_ns
+        connection_of, watch, clock = self.connections.by_descriptor.get, self._watch, time.perf_counter_ns
         starts, unpack, size = STARTS, unpack_timespec, READ_BYTES
-        origin_ns, every, between = self._conductor.origin_ns, watch.every, BETWEEN_SENDS
+        origin_ns, every, between = self._scheduler.origin_ns, watch.every, BETWEEN_SENDS
         reads = watch.reads
         for descriptor, events in ready:
             if not reads & between and self._due_ns is not None and clock() >= self._due_ns:
@@ -182,33 +187,33 @@ class FastTransport:
         if self._starting:
             return
         self._starting = True
-        while (flight := self._conductor.next()) is not None:
+        while (flight := self._scheduler.next()) is not None:
             self._start(flight)
         self._starting = False
-        self._due_ns = self._conductor.next_due_ns()
+        self._due_ns = self._scheduler.next_due_ns()
         if self._due_ns is not None:
             self._timer.set(self._due_ns)
 
     def _start(self, flight: Flight, *, anew: bool = False) -> None:
         """Send a request on an idle connection, or open one for it."""
-        if self.board.idle and not anew:
-            self._send(self.board.idle.pop(), flight)
+        if self.connections.idle and not anew:
+            self._send(self.connections.idle.pop(), flight)
             return
         try:
-            connection = self.board.connect()
+            connection = self.connections.connect()
         except OSError as error:
-            self._conductor.end(flight, connect_failure(error))
+            self._scheduler.end(flight, connect_failure(error))
             return
         connection.begin(flight)
 
     def _send(self, connection: Connection, flight: Flight) -> None:
         connection.begin(flight)
-        body = self._conductor.pieces(flight)
-        flight.sent_us = self._conductor.now_us()
+        body = self._scheduler.pieces(flight)
+        flight.sent_us = self._scheduler.now_us()
         head = self._head + b"%d\r\n\r\n" % sum(map(len, body))
         try:
             if not connection.send((head, *body)):
-                self.board.expect(connection, unsent=True)
+                self.connections.expect(connection, unsent=True)
         except OSError as error:
             self._broken(connection, error)
 
@@ -218,25 +223,25 @@ class FastTransport:
             if descriptor == self._timer.descriptor:
                 self._timer.clear()
             elif descriptor == self._control and self._hear is not None:
-                self.board.detach(descriptor)
+                self.connections.detach(descriptor)
                 self._hear()
                 self._last_tick_us = 0
             return
         try:
             if not connection.connected:
                 connection.finish_connecting()
-                self.board.expect(connection)
+                self.connections.expect(connection)
                 if connection.flight is not None:
                     self._send(connection, connection.flight)
             elif connection.send_more():
-                self.board.expect(connection)
+                self.connections.expect(connection)
         except OSError as error:
             self._broken(connection, error)
 
     def _closed(self, connection: Connection, flight: Flight) -> None:
         """The server closed the connection while a request was on it."""
         ended = connection.response.close()
-        if flight.stream.done or (ended and connection.verdict is not None):
+        if flight.stream.done or (ended and connection.check is not None):
             self._finish(connection, connection.failure(), broken=True)
         elif connection.waited and not connection.response.started:
             self._retry(connection, flight)
@@ -259,7 +264,7 @@ class FastTransport:
 
     def _retry(self, connection: Connection, flight: Flight) -> None:
         """A kept connection was closed before it took the request: no fault of either; open another."""
-        self._conductor.retried += 1
+        self._scheduler.retried += 1
         self._drop(connection)
         self._start(flight, anew=True)
 
@@ -272,13 +277,13 @@ class FastTransport:
         if broken or not self._keeps or not connection.reusable:
             self._drop(connection)
         else:
-            self.board.keep(connection)
-        self._conductor.end(flight, failure)
+            self.connections.keep(connection)
+        self._scheduler.end(flight, failure)
         self._start_due()
 
     def _patience_s(self) -> float:
         """How long the next poll may sleep."""
-        due_ns = self._conductor.next_due_ns()
+        due_ns = self._scheduler.next_due_ns()
         if due_ns is None:
             return TICK_US * 1e-6
         left_ns = due_ns - time.perf_counter_ns()
@@ -287,28 +292,28 @@ class FastTransport:
         return TICK_US * 1e-6 if self._timer.descriptor is not None else min(left_ns * 1e-9, TICK_US * 1e-6)
 
     def _tick(self, now_us: int) -> None:
-        conductor = self._conductor
-        expired = set(map(id, conductor.expired(now_us)))
-        cut = conductor.cut_off or ("point_timeout" if now_us > conductor.ends_us else None)
-        conductor.cut_off = cut
+        scheduler = self._scheduler
+        expired = set(map(id, scheduler.expired(now_us)))
+        cut = scheduler.cut_off or ("point_timeout" if now_us > scheduler.ends_us else None)
+        scheduler.cut_off = cut
         if expired or cut:
-            for connection in list(self.board.by_descriptor.values()):
+            for connection in list(self.connections.by_descriptor.values()):
                 flight = connection.flight
                 if flight is not None and (cut or id(flight) in expired):
-                    failure = (CUT_OFF, cut) if cut else ("timeout", conductor.timeout_detail)
+                    failure = (CUT_OFF, cut) if cut else ("timeout", scheduler.timeout_detail)
                     self._finish(connection, _why(connection, failure), broken=True)
         for connection, until in list(self._draining.items()):
             if now_us > until:
                 self._finish(connection, connection.failure(), broken=True)
-        self._watch.tick(now_us, conductor)
+        self._watch.tick(now_us, scheduler)
 
     def _drop(self, connection: Connection) -> None:
         self._again.pop(connection.descriptor, None)
-        self.board.drop(connection)
+        self.connections.drop(connection)
 
     def close(self) -> None:
         """See `Transport.close`."""
-        self.board.close()
+        self.connections.close()
         self._timer.close()
 
 

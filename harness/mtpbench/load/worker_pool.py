@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from mtpbench.errors import InputError, RunError
-from mtpbench.load.job import Job
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.records import to_json
 from mtpbench.remote import ClockOffset, HelperFailed, HelperProcess, Host
 
@@ -41,21 +41,21 @@ class WorkerProcess:
     ended_at: float | None = None
 
 
-class Pool:
+class WorkerPool:
     """An async context: the processes are started, ready and connected on entry, and gone on exit.
 
     Args:
-        job: the load.
+        spec: the load.
         workers: how many processes.
         hosts: hosts that they are dealt to in turn; none for this host.
 
     Raises:
-        InputError: a process found the job's own files wrong (a dataset, a missing key).
+        InputError: a process found the workload's files wrong (a dataset, a missing key).
         RunError: a process died before it was ready, or does not tell its clock.
     """
 
-    def __init__(self, job: Job, workers: int, hosts: Sequence[Host] = ()) -> None:
-        self._job, self.count = job, workers
+    def __init__(self, spec: LoadSpec, workers: int, hosts: Sequence[Host] = ()) -> None:
+        self._spec, self.count = spec, workers
         self._hosts = tuple(hosts) or (Host(name=socket.gethostname()),)
         shared = self._hosts[0].directory
         self._folder = tempfile.TemporaryDirectory(prefix="mtpbench-load-", dir=shared)
@@ -63,8 +63,8 @@ class Pool:
         self.members: list[WorkerProcess] = []
         self._readers: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> Pool:
-        (self.directory / "job.json").write_text(json.dumps(to_json(self._job)), "utf-8")
+    async def __aenter__(self) -> WorkerPool:
+        (self.directory / "spec.json").write_text(json.dumps(to_json(self._spec)), "utf-8")
         try:
             for number in range(self.count):
                 self.members.append(await self._start(number))
@@ -100,7 +100,7 @@ class Pool:
         Args:
             heard: called after every line of progress.
         """
-        delay_s = START_DELAY_S + ACCEPT_S * self._job.concurrency
+        delay_s = START_DELAY_S + ACCEPT_S * self._spec.concurrency
         origin_ns = time.perf_counter_ns() + int(delay_s * 1e9)
         for member in self.members:
             member.helper.tell(f"go {origin_ns + member.offset.offset_ns}")

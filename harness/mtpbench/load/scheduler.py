@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field, replace
 
 from mtpbench.errors import InputError
-from mtpbench.load.job import Job
-from mtpbench.load.ledger import Ended, Ledger
+from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.pacer import Pacer, Turn
+from mtpbench.load.request_log import Ended, RequestLog
 from mtpbench.load.stream import Stream
 from mtpbench.workload import Piece, Prompts
 
@@ -31,27 +31,29 @@ class Flight:
     stream: Stream = field(default_factory=Stream)
 
 
-class Conductor:
+class Scheduler:
     """Hands out flights and records their ends, for one client process.
 
     Args:
-        job: the load.
+        spec: the load.
         prompts: the requests.
         pacer: this process's share of the schedule.
-        ledger: where ended requests go.
+        log: where ended requests go.
         refusals: connections refused in a row after which the server counts as gone.
     """
 
-    def __init__(self, job: Job, prompts: Prompts, pacer: Pacer, ledger: Ledger, refusals: int) -> None:
-        self.job, self.pacer, self.ledger = job, pacer, ledger
+    def __init__(
+        self, spec: LoadSpec, prompts: Prompts, pacer: Pacer, log: RequestLog, refusals: int
+    ) -> None:
+        self.spec, self.pacer, self.log = spec, pacer, log
         self._prompts = prompts
         self._refusals_allowed = max(refusals, LEAST_REFUSALS)
         self.flights: dict[int, Flight] = {}
         """In flight, oldest first, by index."""
         self.origin_ns = 0
-        self._key = os.environ.get(job.load.api_key_env) if job.load.api_key_env else None
-        self.timeout_us = int(job.rules.request_timeout_s / job.time_scale * 1e6)
-        self.ends_us = int(job.rules.point_timeout_s / job.time_scale * 1e6)
+        self._key = os.environ.get(spec.load.api_key_env) if spec.load.api_key_env else None
+        self.timeout_us = int(spec.rules.request_timeout_s / spec.time_scale * 1e6)
+        self.ends_us = int(spec.rules.point_timeout_s / spec.time_scale * 1e6)
         self.failed = self.missed_done = self.refused = self.ended_tokens = self.retried = 0
         self.unreachable = False
         self.cut_off: str | None = None
@@ -74,7 +76,7 @@ class Conductor:
         turn = self.pacer.take(now_ns)
         if turn is None:
             return None
-        self.ledger.start(self.pacer.started)
+        self.log.start(self.pacer.started)
         flight = self.flights[turn.index] = Flight(turn, now_ns // 1000)
         return flight
 
@@ -105,7 +107,7 @@ class Conductor:
             asked_prompt_tokens=int(lengths.prompt_tokens[turn.index]),
             asked_output_tokens=int(lengths.output_tokens[turn.index]),
         )
-        self.ledger.add(turn, ended, stream, answer)
+        self.log.add(turn, ended, stream, answer)
         self.pacer.ended(turn, end_us * 1000)
         self.ended_tokens += stream.tokens
         self.missed_done += answer.missed_done
@@ -130,20 +132,20 @@ class Conductor:
     @property
     def timeout_detail(self) -> str:
         """What a timed-out request is told."""
-        return f"no end after {self.job.rules.request_timeout_s:g} s"
+        return f"no end after {self.spec.rules.request_timeout_s:g} s"
 
     def tokens(self) -> int:
         """Output tokens so far (chunks where the server does not count along)."""
         return self.ended_tokens + sum(flight.stream.tokens for flight in self.flights.values())
 
 
-def authorization(job: Job) -> str | None:
+def authorization(spec: LoadSpec) -> str | None:
     """The value of the Authorization header, from the environment; it is never written anywhere.
 
     Raises:
         InputError: the variable that the sweep names is not set.
     """
-    name = job.load.api_key_env
+    name = spec.load.api_key_env
     if name is None:
         return None
     key = os.environ.get(name)

@@ -8,8 +8,8 @@ from answers import event, last_usage, text, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.load.ledger import FLUSH_BYTES, ROW, WORKER_DIED, Death, Ended, Ledger, read_table
 from mtpbench.load.pacer import Schedule, Turn
+from mtpbench.load.request_log import FLUSH_BYTES, ROW, WORKER_DIED, Death, Ended, RequestLog, read_table
 from mtpbench.load.stream import TOKEN_BITS, Stream
 from mtpbench.workload import Lengths
 
@@ -34,7 +34,7 @@ def lengths(total):
     )
 
 
-def add(ledger, index, *, slot=0, chunks=2, failure=None, base_us=0, counted=True):
+def add(log, index, *, slot=0, chunks=2, failure=None, base_us=0, counted=True):
     """A request of `index` + 1 tokens a chunk, its chunks 10 µs apart."""
     stream = Stream()
     for n in range(1, chunks + 1):
@@ -49,7 +49,7 @@ def add(ledger, index, *, slot=0, chunks=2, failure=None, base_us=0, counted=Tru
         asked_prompt_tokens=100 + index,
         asked_output_tokens=200 + index,
     )
-    ledger.add(
+    log.add(
         Turn(index=index, warmup=index < 1, slot=slot), ended, stream, stream.answer(failure is None, failure)
     )
 
@@ -60,11 +60,11 @@ def table_of(folder, total, workers=1, deaths=(), **options):
 
 def test_requests_come_back_ordered_by_index_with_their_chunks(tmp_path):
     for worker, indices in enumerate(([4, 0, 2], [3, 1])):
-        ledger = Ledger(tmp_path, worker)
+        log = RequestLog(tmp_path, worker)
         for index in indices:
-            add(ledger, index, slot=worker, chunks=index, base_us=1000 * index)
-        assert ledger.ended == len(indices)
-        ledger.close()
+            add(log, index, slot=worker, chunks=index, base_us=1000 * index)
+        assert log.ended == len(indices)
+        log.close()
     table = table_of(tmp_path, 5, workers=2)
     records = list(table.records())
     assert [record.index for record in records] == list(range(5))
@@ -82,19 +82,19 @@ def test_requests_come_back_ordered_by_index_with_their_chunks(tmp_path):
 
 
 def test_times_are_engine_seconds(tmp_path):
-    ledger = Ledger(tmp_path, 0)
-    add(ledger, 0, base_us=1_000_000)
-    ledger.close()
+    log = RequestLog(tmp_path, 0)
+    add(log, 0, base_us=1_000_000)
+    log.close()
     (record,) = table_of(tmp_path, 1, scale=10.0).records()
     assert (record.scheduled_s, record.chunk_times_s[0]) == (10.0, 10.0001)
 
 
 def test_failures_keep_code_and_detail_and_what_is_unknown(tmp_path):
-    ledger = Ledger(tmp_path, 0)
-    add(ledger, 0, chunks=0, failure=("disconnected", "the server … said \ud800 \n no"))
-    add(ledger, 1, chunks=2, counted=False)
-    add(ledger, 2, chunks=2)
-    ledger.close()
+    log = RequestLog(tmp_path, 0)
+    add(log, 0, chunks=0, failure=("disconnected", "the server … said \ud800 \n no"))
+    add(log, 1, chunks=2, counted=False)
+    add(log, 2, chunks=2)
+    log.close()
     failed, uncounted, good = table_of(tmp_path, 3).records()
     assert (failed.error, failed.error_detail) == ("disconnected", "the server … said \ud800 \n no")
     assert (failed.prompt_tokens, failed.output_tokens, failed.finish_reason) == (None, None, None)
@@ -104,13 +104,13 @@ def test_failures_keep_code_and_detail_and_what_is_unknown(tmp_path):
 
 
 def test_one_chunk_without_a_count_makes_a_rows_counts_unknown(tmp_path):
-    ledger = Ledger(tmp_path, 0)
+    log = RequestLog(tmp_path, 0)
     stream = Stream()
     stream.feed(1, event(text("a")) + event(text("b", "stop", usage=usage(2))) + event("[DONE]"))
     ended = Ended(scheduled_us=0, sent_us=0, end_us=1, asked_prompt_tokens=1, asked_output_tokens=1)
-    ledger.add(Turn(index=0, warmup=False), ended, stream, stream.answer(True))
-    add(ledger, 1)
-    ledger.close()
+    log.add(Turn(index=0, warmup=False), ended, stream, stream.answer(True))
+    add(log, 1)
+    log.close()
     first, second = table_of(tmp_path, 2).records()
     assert (first.chunk_tokens, first.finish_reason) == (None, "stop")
     assert second.chunk_tokens == (2, 4)
@@ -118,33 +118,33 @@ def test_one_chunk_without_a_count_makes_a_rows_counts_unknown(tmp_path):
 
 def test_nothing_was_written(tmp_path):
     assert len(table_of(tmp_path, 3, workers=2)) == 0
-    Ledger(tmp_path, 0).close()
+    RequestLog(tmp_path, 0).close()
     assert len(table_of(tmp_path, 3, workers=2)) == 0
 
 
 def test_what_has_ended_reaches_the_files_before_the_end(tmp_path):
-    ledger = Ledger(tmp_path, 0)
-    add(ledger, 0)
+    log = RequestLog(tmp_path, 0)
+    add(log, 0)
     assert len(table_of(tmp_path, 1)) == 0
-    ledger.flush()
+    log.flush()
     assert len(table_of(tmp_path, 1)) == 1
     long = Stream()
     long.chunks.extend([1 << TOKEN_BITS] * (FLUSH_BYTES // 8 // 4))
     ended = Ended(scheduled_us=0, sent_us=0, end_us=1, asked_prompt_tokens=1, asked_output_tokens=1)
     for index in range(1, 10):
-        ledger.add(Turn(index=index, warmup=False), ended, long, long.answer(False, ("timeout", "")))
+        log.add(Turn(index=index, warmup=False), ended, long, long.answer(False, ("timeout", "")))
     assert 5 <= len(table_of(tmp_path, 10)) < 10
-    ledger.close()
+    log.close()
     assert len(table_of(tmp_path, 10)) == 10
 
 
 @given(cut=st.integers(0, ROW.itemsize * 3), texts_cut=st.integers(0, 200))
 def test_a_file_that_was_half_written_gives_its_whole_rows(cut, texts_cut, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ledger")
-    ledger = Ledger(folder, 0)
+    folder = tmp_path_factory.mktemp("log")
+    log = RequestLog(folder, 0)
     for index in range(3):
-        add(ledger, index, chunks=0, failure=("timeout", f"detail {index}"))
-    ledger.close()
+        add(log, index, chunks=0, failure=("timeout", f"detail {index}"))
+    log.close()
     rows, texts = folder / "0.rows", folder / "0.texts"
     rows.write_bytes(rows.read_bytes()[:cut])
     texts.write_bytes(texts.read_bytes()[: max(texts_cut, 0)])
@@ -157,11 +157,11 @@ def test_a_file_that_was_half_written_gives_its_whole_rows(cut, texts_cut, tmp_p
 
 def test_a_dead_workers_requests_that_were_not_written_fail_visibly(tmp_path):
     """Worker 1 of two has heads 1, 3, 5, 7; it started three of them and wrote one."""
-    kept = Ledger(tmp_path, 0)
+    kept = RequestLog(tmp_path, 0)
     for index in (0, 2, 4, 6):
         add(kept, index)
     kept.close()
-    dead = Ledger(tmp_path, 1)
+    dead = RequestLog(tmp_path, 1)
     dead.start(3)
     add(dead, 1)
     dead.flush()
@@ -184,16 +184,16 @@ def test_a_dead_workers_requests_that_were_not_written_fail_visibly(tmp_path):
 def test_a_worker_that_died_before_it_started_has_lost_nothing(tmp_path):
     death = Death(worker=0, at_us=5, detail="it is dead")
     assert len(table_of(tmp_path, 4, workers=2, deaths=[death])) == 0
-    Ledger(tmp_path, 0)
+    RequestLog(tmp_path, 0)
     assert len(table_of(tmp_path, 4, workers=2, deaths=[death])) == 0
 
 
 def test_a_later_turn_of_a_session_dies_with_its_worker_too(tmp_path):
     """Its head was written, so its next turn was on its way or about to be."""
-    ledger = Ledger(tmp_path, 0)
-    ledger.start(1)
-    add(ledger, 0)
-    ledger.flush()
+    log = RequestLog(tmp_path, 0)
+    log.start(1)
+    add(log, 0)
+    log.flush()
     death = Death(worker=0, at_us=5, detail="it is dead")
     records = list(table_of(tmp_path, 3, after=[-1, 0, 1], deaths=[death]).records())
     assert [(record.index, record.error) for record in records] == [(0, None), (1, WORKER_DIED)]

@@ -9,7 +9,7 @@ from answers import CHUNKED, LAST_CHUNK, chunk, chunked, cut, head, measured, to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.load.http1 import DONE, HEAD, MAX_HEAD_BYTES, SIZE, UNTIL_CLOSE, BadResponse, Response
+from mtpbench.load.response import DONE, HEAD, MAX_HEAD_BYTES, SIZE, UNTIL_CLOSE, BadResponse, Response
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

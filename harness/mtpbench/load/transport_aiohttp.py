@@ -1,6 +1,6 @@
 """The other transport: aiohttp, for TLS, proxies and servers that the fast one does not understand.
 
-The same conductor, the same streams, the same records; stamps are taken in user space, right after each read.
+The same scheduler, the same streams, the same records; stamps are taken in user space, right after each read.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from mtpbench.load.address import resolve
-from mtpbench.load.conductor import CUT_OFF, Failure, Flight, authorization
-from mtpbench.load.connection import LIMITS
-from mtpbench.load.http1 import MAX_HEAD_BYTES
+from mtpbench.load.connection_pool import LIMITS, resolve
+from mtpbench.load.response import MAX_HEAD_BYTES, ResponseCheck
+from mtpbench.load.scheduler import CUT_OFF, Failure, Flight, authorization
 from mtpbench.load.transport import DRAIN_S, TransportOptions
-from mtpbench.load.verdict import Verdict
 
 READ_BUFFER_BYTES = 1 << 20
 TICK_S = 0.01
@@ -29,19 +27,19 @@ TICK_S = 0.01
 class _Way:
     """One attempt at a request: what is known of it, for whoever has to end it."""
 
-    __slots__ = ("answered", "flight", "reused", "transport", "verdict")
+    __slots__ = ("answered", "check", "flight", "reused", "transport")
 
     def __init__(self, flight: Flight) -> None:
         self.flight = flight
         self.reused = self.answered = False
-        self.verdict: Verdict | None = None
+        self.check: ResponseCheck | None = None
         self.transport: asyncio.Transport | None = None
 
     def why(self, failure: Failure) -> Failure | None:
         """Why the request ends now that this has happened: what its answer said goes first."""
         if self.flight.stream.done:
             return None
-        return (self.verdict and self.verdict.failure) or failure
+        return (self.check and self.check.failure) or failure
 
 
 _on_the_way: ContextVar[_Way] = ContextVar("_on_the_way")
@@ -62,7 +60,7 @@ class AiohttpTransport:
 
     def __init__(self, options: TransportOptions) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._conductor, self._watch, self._path = options.conductor, options.watch, options.path
+        self._scheduler, self._watch, self._path = options.scheduler, options.watch, options.path
         self._control, self._hear = options.control, options.hear
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,7 +70,7 @@ class AiohttpTransport:
     def open(self, connections: int) -> None:
         """See `Transport.open`; connections are made when they are needed."""
         del connections
-        resolve(self._conductor.job.base_url)
+        resolve(self._scheduler.spec.base_url)
         self._runner.run(self._open())
 
     def run(self) -> None:
@@ -86,17 +84,17 @@ class AiohttpTransport:
         self._runner.close()
 
     async def _open(self) -> None:
-        job = self._conductor.job
+        spec = self._scheduler.spec
         headers = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
             "User-Agent": "mtpbench",
         }
-        if (key := authorization(job)) is not None:
+        if (key := authorization(spec)) is not None:
             headers["Authorization"] = key
         connector = _Connector(
-            limit=0, **({"keepalive_timeout": 60} if job.keeps_connections else {"force_close": True})
+            limit=0, **({"keepalive_timeout": 60} if spec.keeps_connections else {"force_close": True})
         )
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(self._note_sent)
@@ -116,14 +114,14 @@ class AiohttpTransport:
         self._freed = asyncio.Event()
 
     async def _run(self) -> None:
-        conductor = self._conductor
+        scheduler = self._scheduler
         loop = asyncio.get_running_loop()
         if self._control is not None and self._hear is not None:
             loop.add_reader(self._control, self._heard)
         ticking = loop.create_task(self._tick())
         try:
-            while not conductor.over:
-                while (flight := conductor.next()) is not None:
+            while not scheduler.over:
+                while (flight := scheduler.next()) is not None:
                     task = loop.create_task(self._fly(flight))
                     self._tasks.add(task)
                     task.add_done_callback(partial(self._landed, flight))
@@ -149,7 +147,7 @@ class AiohttpTransport:
         """A task has ended; one that was cancelled before it began has recorded nothing."""
         self._tasks.discard(task)
         if task.cancelled():
-            self._conductor.end(flight, (CUT_OFF, self._conductor.cut_off or "stopped"))
+            self._scheduler.end(flight, (CUT_OFF, self._scheduler.cut_off or "stopped"))
         elif (fault := task.exception()) is not None:
             self._fault = fault
         self._freed.set()
@@ -161,7 +159,7 @@ class AiohttpTransport:
 
     async def _sleep(self) -> None:
         """Until a slot is free or something is due."""
-        due_ns = self._conductor.next_due_ns()
+        due_ns = self._scheduler.next_due_ns()
         left_s = TICK_S if due_ns is None else min((due_ns - time.perf_counter_ns()) * 1e-9, TICK_S)
         self._freed.clear()
         try:
@@ -171,17 +169,17 @@ class AiohttpTransport:
             return
 
     async def _fly(self, flight: Flight) -> None:
-        conductor = self._conductor
+        scheduler = self._scheduler
         way = _Way(flight)
         failure: Failure | None
         try:
-            async with asyncio.timeout(conductor.timeout_us * 1e-6):
+            async with asyncio.timeout(scheduler.timeout_us * 1e-6):
                 failure = await self._stream(way)
         except TimeoutError:
-            failure = self._give_up(way, ("timeout", conductor.timeout_detail))
+            failure = self._give_up(way, ("timeout", scheduler.timeout_detail))
         except asyncio.CancelledError:
-            failure = self._give_up(way, (CUT_OFF, conductor.cut_off or "stopped"))
-        conductor.end(flight, None if flight.stream.done else failure)
+            failure = self._give_up(way, (CUT_OFF, scheduler.cut_off or "stopped"))
+        scheduler.end(flight, None if flight.stream.done else failure)
         self._freed.set()
 
     @staticmethod
@@ -192,18 +190,18 @@ class AiohttpTransport:
         return way.why(failure)
 
     async def _stream(self, way: _Way) -> Failure | None:
-        body = b"".join(self._conductor.pieces(way.flight))
+        body = b"".join(self._scheduler.pieces(way.flight))
         _on_the_way.set(way)
         while True:
             way.reused = way.answered = False
             failure = await self._try(way, body)
             if failure is None or failure[0] != "disconnected" or way.answered or not way.reused:
                 return failure
-            self._conductor.retried += 1  # a kept connection was closed before it took the request
+            self._scheduler.retried += 1  # a kept connection was closed before it took the request
 
     async def _try(self, way: _Way, body: bytes) -> Failure | None:
         assert self._session is not None
-        url = self._conductor.job.base_url.rstrip("/") + self._path
+        url = self._scheduler.spec.base_url.rstrip("/") + self._path
         try:
             async with self._session.post(url, data=BytesIO(body), allow_redirects=False) as response:
                 way.answered = True
@@ -222,14 +220,14 @@ class AiohttpTransport:
     async def _read(self, response: aiohttp.ClientResponse, way: _Way) -> Failure | None:
         headers = {name.lower(): value for name, value in response.headers.items()}
         stream, content, watch = way.flight.stream, response.content, self._watch
-        verdict = way.verdict = Verdict(response.status, headers, stream)
-        if not verdict.wanted:
-            await _hear(content, verdict)
+        check = way.check = ResponseCheck(response.status, headers, stream)
+        if not check.wanted:
+            await _hear(content, check)
             if way.transport is not None and way.transport.get_write_buffer_size():
                 way.transport.abort()  # refused before it had gone out: closing would wait until it has
-            return verdict.failure
+            return check.failure
         while piece := await content.readany():
-            at_us = self._conductor.now_us()
+            at_us = self._scheduler.now_us()
             watch.reads += 1
             before = stream.events
             done = stream.feed(at_us, piece)
@@ -237,11 +235,11 @@ class AiohttpTransport:
             if done:
                 await _drain(content)
                 break
-        return verdict.failure
+        return check.failure
 
     async def _note_sent(self, *_: Any) -> None:
         """The request leaves: what came before was waiting for a connection."""
-        _on_the_way.get().flight.sent_us = self._conductor.now_us()
+        _on_the_way.get().flight.sent_us = self._scheduler.now_us()
 
     @staticmethod
     async def _note_reused(*_: Any) -> None:
@@ -249,27 +247,27 @@ class AiohttpTransport:
 
     async def _tick(self) -> None:
         """The event loop's lag, and the point's timeout."""
-        conductor, watch = self._conductor, self._watch
+        scheduler, watch = self._scheduler, self._watch
         while True:
-            due_us = conductor.now_us() + int(TICK_S * 1e6)
+            due_us = scheduler.now_us() + int(TICK_S * 1e6)
             await asyncio.sleep(TICK_S)
-            now_us = conductor.now_us()
+            now_us = scheduler.now_us()
             watch.begin_round(due_us, now_us)
             watch.note_lag(now_us, max(now_us - due_us, 0))
-            if conductor.cut_off is None and now_us > conductor.ends_us:
-                conductor.cut_off = "point_timeout"
-            if conductor.cut_off is not None:
+            if scheduler.cut_off is None and now_us > scheduler.ends_us:
+                scheduler.cut_off = "point_timeout"
+            if scheduler.cut_off is not None:
                 for task in list(self._tasks):
                     task.cancel()
-            watch.tick(now_us, conductor)
+            watch.tick(now_us, scheduler)
 
 
-async def _hear(content: aiohttp.StreamReader, verdict: Verdict) -> None:
+async def _hear(content: aiohttp.StreamReader, check: ResponseCheck) -> None:
     """Keep what an unwanted answer says, also where it breaks off or does not end; not for long."""
     try:
         async with asyncio.timeout(DRAIN_S):
-            while not verdict.heard_enough and (piece := await content.readany()):
-                verdict.hear(piece)
+            while not check.heard_enough and (piece := await content.readany()):
+                check.hear(piece)
     except (TimeoutError, aiohttp.ClientError, OSError):
         return
 

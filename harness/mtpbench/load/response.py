@@ -1,4 +1,4 @@
-"""Pure: one HTTP/1.1 response out of bytes that arrive cut anywhere.
+"""Pure: one HTTP/1.1 response: bytes cut anywhere, its commonest bytes quickly, and what its head says.
 
 Source: RFC 9112 (messages, chunked transfer coding), RFC 9110 (interim responses).
 """
@@ -6,6 +6,9 @@ Source: RFC 9112 (messages, chunked transfer coding), RFC 9110 (interim response
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+
+from mtpbench.load.stream import Stream
 
 MAX_HEAD_BYTES = 65_536
 _HTTP2_SETTINGS = b"\x00\x00"
@@ -194,3 +197,116 @@ def _describe(data: bytes) -> str:
     if data[:1] in (b"\x15", b"\x16"):
         return "the server speaks TLS on this port: use an https:// address"
     return f"no HTTP/1.1 response: {data[:60]!r}"
+
+
+READ_BYTES = 16_384
+"""The most that one read takes."""
+END = b"\n\n\r\n"
+"""How such a chunk ends."""
+
+
+def _chunk_start(length: int) -> bytes:
+    """How so many bytes begin if they are one such chunk; nothing begins with a NUL."""
+    for digits in range(1, 5):
+        size = length - digits - 4
+        if size > 8 and len(f"{size:x}") == digits:
+            return b"%x\r\ndata: " % size
+    return b"\0"
+
+
+STARTS = tuple(_chunk_start(length) for length in range(READ_BYTES + 1))
+"""How a read of each length begins if it is one such chunk."""
+
+
+def take_chunks(take: Callable[[int, bytes], bool], at_us: int, data: bytes) -> tuple[int, int, bool]:
+    """Hand on the events of such chunks, up to the first that is anything else or the stream's end.
+
+    Args:
+        take: takes an event; True if nothing after it matters.
+        at_us: when they came.
+        data: what was read, from a chunk's start on.
+
+    Returns:
+        (bytes that were taken, events in them, whether the last one ended the stream).
+    """
+    at, length, events = 0, len(data), 0
+    try:
+        while at < length:
+            start = data.find(b"\r\n", at, at + 10) + 2
+            end = start + int(data[at : start - 2], 16)
+            if (
+                data[end - 2 : end + 2] != END
+                or data[start : start + 6] != b"data: "
+                or data.find(b"\n", start + 6) != end - 2
+                or data.find(b"\r", start + 6, end) >= 0
+            ):
+                break
+            at = end + 2
+            events += 1
+            if take(at_us, data[start + 6 : end - 2]):
+                return at, events, True
+    except ValueError:
+        pass  # a chunk's extension, or no chunk: the long way tells
+    return at, events, False
+
+
+EVENT_STREAM = "text/event-stream"
+DETAIL_BYTES = 2000
+
+
+class ResponseCheck:
+    """Judges one response by its head, and gathers what an unwanted one says.
+
+    Args:
+        status: the HTTP status.
+        headers: what the head says, by lower-case name.
+        stream: the answer, which learns how its body is encoded.
+    """
+
+    __slots__ = ("_code", "_reason", "_said")
+
+    def __init__(self, status: int, headers: dict[str, str], stream: Stream) -> None:
+        self._code: str | None = None
+        self._reason = ""
+        self._said = b""
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if status != 200:
+            self._code = f"http_{status}"
+            self._reason = _explain(status, headers)
+        elif kind != EVENT_STREAM:
+            self._code = "wrong_content_type"
+            self._reason = f"{kind or 'no content type'} instead of {EVENT_STREAM}"
+        elif not stream.decode(encoding):
+            self._code = "bad_response"
+            self._reason = f"the body is encoded as {encoding!r}, although only identity was accepted"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the body is the stream that was asked for."""
+        return self._code is None
+
+    @property
+    def heard_enough(self) -> bool:
+        """Whether an unwanted body has said as much as is kept."""
+        return len(self._said) >= DETAIL_BYTES
+
+    def hear(self, piece: bytes) -> None:
+        """Keep the beginning of an unwanted body: it usually says what is wrong."""
+        self._said += piece[: DETAIL_BYTES - len(self._said)]
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """Code and detail, or None for a wanted response."""
+        if self._code is None:
+            return None
+        said = self._said.decode("utf-8", "replace").strip()
+        return self._code, ": ".join(part for part in (self._reason, said) if part)
+
+
+def _explain(status: int, headers: dict[str, str]) -> str:
+    if 300 <= status < 400:
+        return f"redirected to {headers.get('location', 'nowhere')}; give the final address, none is followed"
+    if status in (401, 403):
+        return "the server wants a key: name the environment variable that holds it in load.api_key_env"
+    return ""

@@ -1,4 +1,4 @@
-"""What the client knows of itself: its notes, its health, its limits; and its verdict on a head."""
+"""What the client knows of itself: its notes, its health, its limits; and its check on a head."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ import numpy as np
 import pytest
 from loads import job_for
 
-from mtpbench.load.conductor import Conductor
-from mtpbench.load.health import PARTS, ClientFacts, Notes, judge_client
-from mtpbench.load.ledger import Ledger
-from mtpbench.load.limits import local_ports, most_descriptors, raise_descriptor_limit
-from mtpbench.load.selfwatch import COALESCED_US, FEW_SLOTS, MOST_LAGS, SLEPT_US, TICK_COLUMNS, SelfWatch
+from mtpbench.load.capacity import local_ports, most_descriptors, raise_descriptor_limit
+from mtpbench.load.client_health import (
+    COALESCED_US,
+    FEW_SLOTS,
+    MOST_LAGS,
+    PARTS,
+    SLEPT_US,
+    TICK_COLUMNS,
+    Notes,
+    SelfWatch,
+    judge_client,
+)
+from mtpbench.load.request_log import RequestLog
+from mtpbench.load.response import DETAIL_BYTES, ResponseCheck
+from mtpbench.load.scheduler import Scheduler
 from mtpbench.load.stream import Stream
-from mtpbench.load.verdict import DETAIL_BYTES, Verdict
 from mtpbench.metrics.request_table import RequestTable
-from mtpbench.records import RequestRecord
+from mtpbench.records import ClientHealth, RequestRecord
 
 
 @pytest.fixture
-def conductor(tmp_path):
-    job = job_for(1, concurrency=2)
-    prompts, schedule = job.prepare()
-    return Conductor(job, prompts, schedule.share(0, 1), Ledger(tmp_path, 0), 4)
+def scheduler(tmp_path):
+    spec = job_for(1, concurrency=2)
+    prompts, schedule = spec.prepare()
+    return Scheduler(spec, prompts, schedule.share(0, 1), RequestLog(tmp_path, 0), 4)
 
 
 def saved(watch, path):
@@ -32,16 +41,16 @@ def saved(watch, path):
         return found["ticks"], found["lags"]
 
 
-def test_lags_and_ticks_are_saved(conductor, tmp_path):
+def test_lags_and_ticks_are_saved(scheduler, tmp_path):
     told = []
     watch = SelfWatch(told.append, 1)
     watch.reads = 3
     watch.note_lag(1_000, 20)
     watch.note_lag(2_000, 30)
-    conductor.next()
-    watch.tick(300_000, conductor)
-    watch.tick(310_000, conductor)
-    watch.tick(600_000, conductor)
+    scheduler.next()
+    watch.tick(300_000, scheduler)
+    watch.tick(310_000, scheduler)
+    watch.tick(600_000, scheduler)
     ticks, lags = saved(watch, tmp_path / "notes.npz")
     assert lags.tolist() == [[1_000, 20], [2_000, 30]]
     columns = dict(zip(TICK_COLUMNS, ticks.T.tolist(), strict=True))
@@ -49,7 +58,7 @@ def test_lags_and_ticks_are_saved(conductor, tmp_path):
     assert columns["reads"] == [3] * 3
     assert columns["in_flight"] == [1] * 3
     assert columns["cpu_us"] == sorted(columns["cpu_us"])
-    assert told == [conductor, conductor]
+    assert told == [scheduler, scheduler]
 
 
 def test_lags_are_sampled_ever_more_rarely(tmp_path):
@@ -82,7 +91,7 @@ def test_only_events_that_may_have_come_apart_count_as_coalesced():
     assert watch.coalesced == 1
 
 
-FACTS = ClientFacts(
+KNOWN = ClientHealth(
     hosts=("n0",),
     host_clock_error_s=None,
     workers=2,
@@ -138,7 +147,7 @@ def notes(scale=1.0, cpu=0.5):
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_health_is_judged_over_the_window_in_engine_seconds(scale):
     health = judge_client(
-        [notes(scale, 0.5), notes(scale, 0.8)], FACTS, closed_table(), 2, scale, open_loop=False
+        [notes(scale, 0.5), notes(scale, 0.8)], KNOWN, closed_table(), 2, scale, open_loop=False
     )
     assert (health.transport, health.stamps, health.workers) == ("fast", "kernel", 2)
     assert health.reader_lag_p50_s == health.reader_lag_p99_s == pytest.approx(1e-3 * scale)
@@ -162,20 +171,20 @@ def test_send_lag_leaves_out_warm_up_and_the_slots_first_requests():
             record(3, 0, 3.0, 4.0, sent_s=3.1),
         ]
     )
-    health = judge_client([notes()], FACTS, table, 1, 1.0, open_loop=False)
+    health = judge_client([notes()], KNOWN, table, 1, 1.0, open_loop=False)
     assert (health.send_lag_p50_s, health.send_lag_p99_s) == pytest.approx((0.1, 0.1))
-    health = judge_client([notes()], FACTS, table, 1, 1.0, open_loop=True)
+    health = judge_client([notes()], KNOWN, table, 1, 1.0, open_loop=True)
     assert health.send_lag_p99_s == pytest.approx(0.9, rel=0.05)
 
 
 def test_what_no_process_noted_is_unknown():
-    health = judge_client([], FACTS, RequestTable.from_records([]), 2, 1.0, open_loop=False)
+    health = judge_client([], KNOWN, RequestTable.from_records([]), 2, 1.0, open_loop=False)
     unknown = (health.reader_lag_p50_s, health.send_lag_p99_s, health.reads, health.coalesced_reads)
     assert unknown == (None,) * 4
     assert (health.cpu_share, health.achieved_concurrency) == (None, None)
     assert (health.workers, health.concurrency_over_time) == (2, ())
     quiet = Notes(ticks=np.empty((0, 5), np.int64), lags=np.empty((0, 2), np.int64))
-    health = judge_client([quiet], FACTS, closed_table(), 2, 1.0, open_loop=False)
+    health = judge_client([quiet], KNOWN, closed_table(), 2, 1.0, open_loop=False)
     assert (health.reads, health.cpu_share, health.reader_lag_p99_s) == (None, None, None)
     assert health.achieved_concurrency is not None
 
@@ -196,20 +205,20 @@ def test_what_no_process_noted_is_unknown():
     ],
 )
 def test_a_head_is_judged(status, headers, failure):
-    verdict = Verdict(status, headers, Stream())
-    assert verdict.wanted == (failure is None)
+    check = ResponseCheck(status, headers, Stream())
+    assert check.wanted == (failure is None)
     if failure is not None:
-        verdict.hear(b"  said ")
-    assert verdict.failure == failure
-    assert not verdict.heard_enough
+        check.hear(b"  said ")
+    assert check.failure == failure
+    assert not check.heard_enough
 
 
 def test_only_the_beginning_of_an_unwanted_body_is_kept():
-    verdict = Verdict(500, {}, Stream())
+    check = ResponseCheck(500, {}, Stream())
     for _ in range(3):
-        verdict.hear(b"x" * (DETAIL_BYTES // 2))
-    assert verdict.heard_enough
-    assert verdict.failure == ("http_500", "x" * DETAIL_BYTES)
+        check.hear(b"x" * (DETAIL_BYTES // 2))
+    assert check.heard_enough
+    assert check.failure == ("http_500", "x" * DETAIL_BYTES)
 
 
 def test_the_descriptor_limit_is_raised_only_as_far_as_needed(monkeypatch):
@@ -225,7 +234,7 @@ def test_the_descriptor_limit_is_raised_only_as_far_as_needed(monkeypatch):
 
 def test_local_ports_are_counted_where_the_machine_says(monkeypatch, tmp_path):
     told = tmp_path / "range"
-    monkeypatch.setattr("mtpbench.load.limits._PORT_RANGE", told)
+    monkeypatch.setattr("mtpbench.load.capacity._PORT_RANGE", told)
     assert local_ports() is None
     told.write_text("32768\t60999\n")
     assert local_ports() == 28232

@@ -1,13 +1,16 @@
-"""When bytes arrived, as the kernel saw it: receive stamps of sockets, on the run's clock.
+"""The clocks of the epoll transport: when bytes arrived as the kernel saw it, and wake-ups at a moment.
 
 A reader that falls behind still learns when each segment came in. The kernel stamps with the wall clock,
 which may be slewed; its offset to the monotonic clock is measured again and again, and steps are reported.
 
-Source: socket(7), SO_TIMESTAMPNS; Linux, net/ipv4/tcp.c: a read gives the stamp of the last segment it took.
+Sources: socket(7), SO_TIMESTAMPNS; Linux, net/ipv4/tcp.c: a read gives the stamp of the last segment it took.
+timerfd_create(2): Python has it from 3.13 on; before that the C library is called directly.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import socket
 import struct
 import sys
@@ -69,3 +72,47 @@ class WallClock:
             best = pair if best is None or pair < best else best
         assert best is not None
         return best[1] + self._origin_ns
+
+
+_CLOCK_MONOTONIC = 1
+_ABSOLUTE = 1
+_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Timer:
+    """A timer whose `descriptor` becomes readable at its moment; None where there is no timerfd."""
+
+    def __init__(self) -> None:
+        self.descriptor: int | None = None
+        self._due_ns: int | None = None
+        if sys.platform != "linux":
+            return
+        self._library = ctypes.CDLL(None, use_errno=True)
+        descriptor = self._library.timerfd_create(_CLOCK_MONOTONIC, _FLAGS)
+        if descriptor >= 0:
+            self.descriptor = descriptor
+
+    def set(self, due_ns: int) -> None:
+        """Wake at this `time.perf_counter_ns()` value; a moment that has passed wakes at once."""
+        if self.descriptor is None or due_ns == self._due_ns:
+            return
+        self._due_ns = due_ns
+        seconds, nanoseconds = divmod(max(due_ns, 1), 10**9)
+        setting = struct.pack("qqqq", 0, 0, seconds, nanoseconds)
+        if self._library.timerfd_settime(self.descriptor, _ABSOLUTE, setting, None):
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+    def clear(self) -> None:
+        """Take the wake-up that has come."""
+        self._due_ns = None
+        if self.descriptor is not None:
+            try:
+                os.read(self.descriptor, 8)
+            except BlockingIOError:
+                return
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None

@@ -1,0 +1,329 @@
+"""The connections of the epoll transport: where they lead, what is on each, which wait for a request."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from mtpbench.errors import RunError
+from mtpbench.load.clocks import stamp_receives
+from mtpbench.load.response import HEAD, SIZE, BadResponse, Response, ResponseCheck
+from mtpbench.load.scheduler import Failure, Flight
+from mtpbench.workload import Piece
+
+CHOICE_TIMEOUT_S = 2.0
+
+
+def render_head(base_url: str, path: str, key: str | None, keeps: bool) -> bytes:
+    """A request's head up to the number of its content-length."""
+    url = urlsplit(base_url)
+    lines = [
+        f"POST {url.path.rstrip('/')}{path} HTTP/1.1",
+        f"Host: {url.netloc.rpartition('@')[2]}",
+        "User-Agent: mtpbench",
+        "Content-Type: application/json",
+        "Accept: text/event-stream",
+        "Accept-Encoding: identity",
+    ]
+    if key is not None:
+        lines.append(f"Authorization: {key}")
+    if not keeps:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
+
+
+def choose(addresses: list[Address]) -> Address:
+    """The first address that takes a connection; the first of all where none does."""
+    for family, where in addresses if len(addresses) > 1 else ():
+        with socket.socket(family, socket.SOCK_STREAM) as attempt:
+            attempt.settimeout(CHOICE_TIMEOUT_S)
+            try:
+                attempt.connect(where)
+            except OSError:
+                continue
+            return family, where
+    return addresses[0]
+
+
+def resolve(base_url: str) -> list[Address]:
+    """The addresses of a server's host.
+
+    Raises:
+        RunError: it has none.
+    """
+    url = urlsplit(base_url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        found = socket.getaddrinfo(url.hostname or "", port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise RunError(
+            f"the host {url.hostname!r} of {url.scheme}://{url.netloc.rpartition('@')[2]} has no address "
+            f"({error.strerror or error}): check the name, or give its IP address"
+        ) from error
+    return [(family, where) for family, _, _, _, where in found]
+
+
+LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""Errors that say that this machine, not the server, is at its end."""
+Address = tuple[socket.AddressFamily, tuple[object, ...]]
+
+
+class Connection:
+    """A non-blocking connection to the server; at most one request at a time is on it.
+
+    Args:
+        address: family and address of the server.
+
+    Raises:
+        OSError: no connection can be begun.
+    """
+
+    __slots__ = (
+        "_socket",
+        "check",
+        "connected",
+        "descriptor",
+        "flight",
+        "plain",
+        "reading",
+        "recvmsg",
+        "response",
+        "stamped",
+        "take",
+        "unsent",
+        "waited",
+    )
+
+    def __init__(self, address: Address) -> None:
+        family, where = address
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self.stamped = stamp_receives(self._socket)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.descriptor = self._socket.fileno()
+        self.recvmsg = self._socket.recvmsg
+        self.connected = self.reading = self.waited = self.plain = False
+        self.flight: Flight | None = None
+        self.take: Callable[[int, bytes], bool]
+        self.response = Response()
+        self.check: ResponseCheck | None = None
+        self.unsent: list[Piece] = []
+        error = self._socket.connect_ex(where)
+        if error not in (0, errno.EINPROGRESS):
+            self._socket.close()
+            raise OSError(error, os.strerror(error))
+
+    def finish_connecting(self) -> None:
+        """Take the outcome of the attempt to connect.
+
+        Raises:
+            OSError: it failed.
+        """
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        self.connected = self.reading = True
+
+    def send(self, pieces: Sequence[Piece]) -> bool:
+        """Send a request's bytes; False where some are left for when the socket takes more.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        self.unsent = list(pieces)
+        return self.send_more()
+
+    def send_more(self) -> bool:
+        """Send what is left; whether nothing is."""
+        while self.unsent:
+            try:
+                sent = self._socket.sendmsg(self.unsent)
+            except BlockingIOError:
+                self.reading = False
+                return False
+            while self.unsent and sent >= len(self.unsent[0]):
+                sent -= len(self.unsent[0])
+                del self.unsent[0]
+            if sent:
+                self.unsent[0] = memoryview(self.unsent[0])[sent:]
+        self.reading = True
+        return True
+
+    def begin(self, flight: Flight) -> None:
+        """Get ready for the response to a new request."""
+        self.flight, self.take = flight, flight.stream.take
+        self.response = Response()
+        self.check = None
+        self.plain = False
+
+    def receive(self, at_us: int, data: bytes) -> bool:
+        """Take what was read; True once the request on this connection is over.
+
+        Raises:
+            BadResponse: the bytes are no HTTP response; what came before them has been taken.
+        """
+        flight, response = self.flight, self.response
+        assert flight is not None
+        try:
+            pieces = response.feed(data)
+        except BadResponse as fault:
+            if response.state != HEAD:
+                self._take(flight, at_us, fault.pieces)
+            raise
+        if not response.status:
+            return False
+        check, stream = self._take(flight, at_us, pieces), flight.stream
+        if not check.wanted:
+            return response.ended or check.heard_enough
+        self.plain = response.state == SIZE and stream.at_event and response.at_boundary
+        return response.ended
+
+    def _take(self, flight: Flight, at_us: int, pieces: Sequence[bytes]) -> ResponseCheck:
+        """Judge the response unless that is done, and take pieces of its body."""
+        check, stream = self.check, flight.stream
+        if check is None:
+            told = self.response.headers.items()
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told}
+            check = self.check = ResponseCheck(self.response.status, headers, stream)
+        for piece in pieces:
+            if not check.wanted:
+                check.hear(piece)
+            elif not stream.done:
+                stream.feed(at_us, piece)
+        return check
+
+    def failure(self) -> Failure | None:
+        """Why the response is not the wanted one, as far as it has come, or None."""
+        return self.check.failure if self.check is not None else None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may go out on this connection after the response that has ended."""
+        return self.response.ended and self.response.keeps_alive and not self.unsent
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def connect_failure(error: OSError) -> Failure:
+    """A connection that could not be made, as a request's failure."""
+    code = "client_limit" if error.errno in LIMITS else "connect_failed"
+    return code, error.strerror or str(error)
+
+
+OPENING = 64
+"""Connections that are being opened at once: a listening socket's backlog is short."""
+OPENING_TIMEOUT_US = 10_000_000
+MOST_READY = 8192
+"""Connections that one poll may give: a step of a whole rack comes in a few rounds."""
+READABLE, WRITABLE = select.POLLIN, select.POLLOUT
+HUNG_UP = 0
+_IN = READABLE
+if sys.platform == "linux":
+    # Edge-triggered: the kernel need not look at every connection again after each read. What a full buffer
+    # or a closing server leaves unread is read again without being asked (`EpollTransport._again`).
+    _IN |= select.EPOLLET | select.EPOLLRDHUP
+    HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+
+class ConnectionPool:
+    """Every connection to one address; `by_descriptor` has them all, `idle` those that wait for a request.
+
+    Args:
+        address: family and address of the server.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._poller: Any = select.epoll() if sys.platform == "linux" else select.poll()
+        self.by_descriptor: dict[int, Connection] = {}
+        self.idle: list[Connection] = []
+
+    def open(self, connections: int) -> None:
+        """Open so many connections beforehand; those that fail are tried again when needed."""
+        deadline = time.perf_counter_ns() // 1000 + OPENING_TIMEOUT_US
+        waiting, left = 0, connections
+        while (left or waiting) and time.perf_counter_ns() // 1000 < deadline:
+            while left and waiting < OPENING:
+                left -= 1
+                try:
+                    self.connect()
+                except OSError:
+                    left = 0
+                    break
+                waiting += 1
+            for descriptor, _ in self.poll(0.1):
+                connection = self.by_descriptor[descriptor]
+                if connection.connected:  # it closes, or talks before it was asked
+                    self.drop(connection)
+                    continue
+                waiting -= 1
+                try:
+                    connection.finish_connecting()
+                except OSError:
+                    self.drop(connection)
+                    continue
+                self.expect(connection)
+                self.keep(connection)
+        for connection in [c for c in self.by_descriptor.values() if not c.connected]:
+            self.drop(connection)
+
+    def connect(self) -> Connection:
+        """Begin a new connection; a poll tells when it is there.
+
+        Raises:
+            OSError: it can't be begun.
+        """
+        connection = Connection(self._address)
+        self.by_descriptor[connection.descriptor] = connection
+        self._poller.register(connection.descriptor, WRITABLE)
+        return connection
+
+    def expect(self, connection: Connection, *, unsent: bool = False) -> None:
+        """Be told when bytes come; with `unsent`, also when the socket takes more."""
+        self._poller.modify(connection.descriptor, _IN | WRITABLE if unsent else _IN)
+
+    def keep(self, connection: Connection) -> None:
+        """Have a connection wait for the next request."""
+        connection.waited = True
+        self.idle.append(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection, wherever it is."""
+        if self.by_descriptor.pop(connection.descriptor, None) is not None:
+            self._poller.unregister(connection.descriptor)
+        if connection in self.idle:
+            self.idle.remove(connection)
+        connection.close()
+
+    def attach(self, descriptor: int) -> None:
+        """Be told of a descriptor that is no connection."""
+        self._poller.register(descriptor, READABLE)
+
+    def detach(self, descriptor: int) -> None:
+        """Not any more."""
+        self._poller.unregister(descriptor)
+
+    def poll(self, seconds: float) -> list[tuple[int, int]]:
+        """Descriptors and their events, after so long at most."""
+        found: list[tuple[int, int]]
+        if sys.platform == "linux":
+            found = self._poller.poll(seconds, MOST_READY)
+        else:
+            found = self._poller.poll(int(seconds * 1000 + 0.999))
+        return found
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in list(self.by_descriptor.values()):
+            connection.close()
+        self.by_descriptor.clear()
+        self.idle.clear()
