@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mtpbench_analysis.curves import Curve, build_curves
+from mtpbench_analysis.curves.curve import Curve, build_curves
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers import read_source
 

@@ -275,12 +275,12 @@ FLOORS = {
         cli
     """,
     ANALYSIS: """
-        figures interpolate cost agreement frame document
-        curves cells confounds noise twins draws metered ratios reading crossings inverse
+        numbers frame document
+        curves
         importers traces metric metric_table
         compare pairing sentences
-        tables details comparison_document summary
-        render chart page
+        tables comparison_document
+        render chart public_page
         comparisons regression best report
         cli
     """,

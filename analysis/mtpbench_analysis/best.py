@@ -8,15 +8,12 @@ from typing import Any
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Settings, read_curves
+from mtpbench_analysis.comparison_document import leads_table
 from mtpbench_analysis.comparisons import Question, settings_for
-from mtpbench_analysis.cost import Economics
-from mtpbench_analysis.crossings import find_leads
-from mtpbench_analysis.curves import Curve, build_curves, describe_workload, relabel
-from mtpbench_analysis.details import leads_table
-from mtpbench_analysis.document import Document, Table, Text, filled
-from mtpbench_analysis.figures import MISSING, dollars, percent, rate, speed, spread
-from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.inverse import (
+from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.curves.crossings import find_leads
+from mtpbench_analysis.curves.curve import Curve, build_curves, describe_workload, relabel
+from mtpbench_analysis.curves.inverse import (
     Fastest,
     Recipe,
     Wanted,
@@ -24,7 +21,10 @@ from mtpbench_analysis.inverse import (
     find_recipes,
     nearest_misses,
 )
+from mtpbench_analysis.document import Document, Table, Text, filled
+from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.metric_table import metrics_in
+from mtpbench_analysis.numbers import MISSING, dollars, percent, rate, speed, spread
 from mtpbench_analysis.render.csv_json_parquet import describe_lead_ratio
 
 _LISTED = 8
@@ -62,13 +62,13 @@ def answer(points: PointSet, question: Question, asked: Asked) -> tuple[Document
 
 
 def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Document:
-    readings = read_curves(curves, settings)
+    readers = read_curves(curves, settings)
     simulated = bool(curves[0].shared("simulated"))
     tables: list[Table] = []
     sentences: list[str] = []
     data: dict[str, Any] = {"curves": [curve.label for curve in curves], "simulated": simulated}
     if asked.max_usd_per_mtok is not None:
-        fastest = find_fastest(readings, asked.max_usd_per_mtok)
+        fastest = find_fastest(readers, asked.max_usd_per_mtok)
         tables.append(_fastest_table(fastest, asked.max_usd_per_mtok, settings.economics))
         sentences.append(_say_fastest(fastest, asked.max_usd_per_mtok))
         data["fastest"] = [_fastest_data(one) for one in fastest]
@@ -79,7 +79,7 @@ def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Docume
         if recipes:
             tables.append(_recipes_table(recipes, asked.wanted, settings.economics))
     if asked.max_usd_per_mtok is None and asked.wanted is None:
-        leads = find_leads(readings)
+        leads = find_leads(readers)
         tables.append(leads_table(curves, leads))
         data["leads"] = [
             {
@@ -213,6 +213,7 @@ def _recipe_data(one: Recipe, economics: Economics | None) -> dict[str, Any]:
         "curve": one.curve.label,
         "recipe": mean.recipe,
         **{metric.id: metric.of_point(mean, economics) for metric in metrics_in("recipes")},
+        "usd_per_mtok": one.usd_per_mtok,
         "runs": len(one.measured.runs),
         "source": mean.source,
     }

@@ -10,21 +10,21 @@ from typing import Literal
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench.records import Reference
-from mtpbench_analysis.agreement import Agreement
-from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell
-from mtpbench_analysis.confounds import (
+from mtpbench_analysis.curves.agreement import Agreement
+from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell
+from mtpbench_analysis.curves.confounds import (
     Confound,
     acceptance_warnings,
     find_confounds,
     find_pooling,
     speculates,
 )
-from mtpbench_analysis.cost import Economics, NoConstants
-from mtpbench_analysis.crossings import Crossing, Lead, find_crossings, find_leads
-from mtpbench_analysis.curves import WORKLOAD_FIELDS, Curve, relabel
+from mtpbench_analysis.curves.cost import Economics, NoConstants
+from mtpbench_analysis.curves.crossings import Crossing, Lead, find_crossings, find_leads
+from mtpbench_analysis.curves.curve import WORKLOAD_FIELDS, Curve, relabel
+from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE, CurveReader, interval_of
+from mtpbench_analysis.curves.ratios import Ratio, ratio_of
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.ratios import Ratio, ratio_of
-from mtpbench_analysis.reading import DEFAULT_CONFIDENCE, Reading, interval_of
 
 TargetRule = Literal["given", "overlap", "union"]
 
@@ -84,7 +84,7 @@ class Comparison:
     confounds: Mapping[str, tuple[str, ...]]
     warnings: tuple[str, ...]
     pooling: tuple[str, ...] = ()
-    readings: tuple[Reading, ...] = ()
+    readers: tuple[CurveReader, ...] = ()
     invalid: tuple[CurvePoint, ...] = ()
 
     @property
@@ -95,13 +95,13 @@ class Comparison:
     @cached_property
     def crossings(self) -> Mapping[str, tuple[Crossing, ...]]:
         """By the label of a curve, where it and the baseline serve the same."""
-        base, *others = self.readings
-        return {reading.curve.label: find_crossings(base, reading) for reading in others}
+        base, *others = self.readers
+        return {reader.curve.label: find_crossings(base, reader) for reader in others}
 
     @cached_property
     def leads(self) -> tuple[Lead, ...]:
         """Which curve serves the most, by ranges of interactivity; winners are indices into `curves`."""
-        return find_leads(self.readings)
+        return find_leads(self.readers)
 
     @property
     def constants(self) -> Economics | NoConstants:
@@ -140,11 +140,11 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
     if settings.strict:
         _refuse_confounds(baseline, confounds)
     targets, rule = _targets(settings, labelled)
-    readings = read_curves(labelled, settings)
+    readers = read_curves(labelled, settings)
     return Comparison(
         baseline=baseline,
         others=tuple(others),
-        rows=_rows(readings, targets, settings),
+        rows=_rows(readers, targets, settings),
         target_rule=rule,
         settings=settings,
         confounds={
@@ -153,14 +153,14 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
         },
         warnings=acceptance_warnings(baseline, others),
         pooling=tuple(sentence for curve in labelled for sentence in find_pooling(curve)),
-        readings=readings,
+        readers=readers,
     )
 
 
-def read_curves(curves: Sequence[Curve], settings: Settings) -> tuple[Reading, ...]:
+def read_curves(curves: Sequence[Curve], settings: Settings) -> tuple[CurveReader, ...]:
     """The curves of one comparison, ready to be read; each draws its own noise."""
     return tuple(
-        Reading(
+        CurveReader(
             curve=curve,
             economics=settings.economics,
             max_gap=settings.max_gap,
@@ -171,9 +171,9 @@ def read_curves(curves: Sequence[Curve], settings: Settings) -> tuple[Reading, .
     )
 
 
-def _rows(readings: Sequence[Reading], targets: Sequence[float], settings: Settings) -> tuple[Row, ...]:
-    drawn = [reading.drawn(targets) for reading in readings]
-    columns = [reading.cells(targets, draws) for reading, draws in zip(readings, drawn, strict=True)]
+def _rows(readers: Sequence[CurveReader], targets: Sequence[float], settings: Settings) -> tuple[Row, ...]:
+    drawn = [reader.drawn(targets) for reader in readers]
+    columns = [reader.cells(targets, draws) for reader, draws in zip(readers, drawn, strict=True)]
     rows = []
     for at, (target, *cells) in enumerate(zip(targets, *columns, strict=True)):
         ratios = []

@@ -1,11 +1,24 @@
-"""Pure: a comparison as a document, in the order in which a reader needs it."""
+"""Pure: comparisons as documents: one by itself, in the order in which it is read, or many summed up."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.curves import describe_workload, display_name
-from mtpbench_analysis.details import leads_table, metrics_table, twins_table
+from mtpbench_analysis.curves.crossings import Lead
+from mtpbench_analysis.curves.curve import Curve, describe_workload, display_name, short
+from mtpbench_analysis.curves.twins import Twins, find_twins
 from mtpbench_analysis.document import Document, List, Table, Text, Texts, filled
+from mtpbench_analysis.frame import Unused
+from mtpbench_analysis.metric_table import metrics_in
+from mtpbench_analysis.numbers import (
+    MISSING,
+    fixed,
+    percent,
+    speed,
+    target,
+    times,
+)
 from mtpbench_analysis.pairing import describe_invalid
 from mtpbench_analysis.sentences import (
     write_agreements,
@@ -14,7 +27,16 @@ from mtpbench_analysis.sentences import (
     write_overview,
     write_sentences,
 )
-from mtpbench_analysis.tables import matched_table, points_table, reference_table
+from mtpbench_analysis.tables import (
+    matched_table,
+    points_table,
+    reference_table,
+    show_bare_ratio,
+    show_brief,
+    show_knots,
+    show_ratio,
+    show_value,
+)
 
 
 def write_document(comparison: Comparison) -> Document:
@@ -63,3 +85,173 @@ def _differences(comparison: Comparison) -> Texts:
         for text in texts
     ]
     return (*dict.fromkeys(lines), *comparison.pooling)
+
+
+def metrics_table(comparison: Comparison) -> Table:
+    """Every metric at the targets: rates, costs by tier and kind of token, what the knots recorded."""
+    rows: list[Texts] = []
+    sections: list[int] = []
+    for metric in metrics_in("metrics", comparison.settings.economics):
+        # Metered figures are given as the knots have them: this table is for what they rest on.
+        show = show_value if metric.of == "cell" else show_knots
+        body = [tuple(show(metric, row.cells[i]) for row in comparison.rows) for i in _order(comparison)]
+        if all(text == MISSING for texts in body for text in texts):
+            continue
+        sections.append(len(rows))
+        for place, (i, texts) in enumerate(zip(_order(comparison), body, strict=True)):
+            label = metric.label_in("metrics") if place == 0 else ""
+            rows.append((label, comparison.curves[i].label, *texts))
+    return Table(
+        id="metrics",
+        detail=True,
+        title="Every metric at equal interactivity",
+        headers=("", "", *(f"at {target(row.target_tps)}" for row in comparison.rows)),
+        rows=tuple(rows),
+        caption="Rates are over all GPUs of the deployment. A cost per output (input) token puts the whole "
+        "cost on the output (input) tokens. Latency, acceptance and metered energy are those of the two "
+        "knots: they belong to recipes, and between two recipes they mean nothing.",
+        sections=tuple(sections),
+        text_columns=2,
+    )
+
+
+def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
+    """Which curve serves the most tokens per GPU, by range of interactivity."""
+    rows = []
+    for lead in leads:
+        margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
+        sure = MISSING if lead.share_of_draws is None else percent(lead.share_of_draws)
+        where = f"{speed(lead.low_tps)} to {speed(lead.high_tps)}"
+        winner = curves[lead.winner].label
+        rows.append((where, winner if lead.is_settled else f"{winner}, of what was measured", margin, sure))
+    return Table(
+        id="leads",
+        title="Who serves the most",
+        headers=("tok/s/user", "wins", "over the next best, mid-range", "in so many draws of the noise"),
+        rows=tuple(rows),
+        caption="Below its slowest point a curve counts with that point, which is faster than asked; how it "
+        "would do at the asked speed nobody measured (≤, best points).",
+        text_columns=2,
+    )
+
+
+def twins_table(comparison: Comparison) -> Table | None:
+    """The same recipe in both arms; None where no recipe was measured in both."""
+    twins = find_twins(comparison.baseline, comparison.others)
+    if not twins:
+        return None
+    return Table(
+        id="twins",
+        title="The same recipe, speculation off and on",
+        headers=("", "recipe", "tok/s/user", "tok/s/GPU", "acceptance length", "gain / acceptance"),
+        rows=tuple(_twins(pair) for pair in twins),
+        caption="Ratios to the baseline at equal concurrency, not at equal interactivity. Gain / acceptance: "
+        "the share of the ideal gain in tok/s/user (the acceptance length) that was reached.",
+        text_columns=2,
+    )
+
+
+def _twins(pair: Twins) -> Texts:
+    length, share = pair.other.mean.acceptance_length, pair.gain_per_accepted
+    return (
+        pair.label,
+        pair.recipe,
+        f"{times(pair.interactivity_ratio)}×",
+        f"{times(pair.tput_ratio)}×",
+        MISSING if length is None else fixed(length, 2),
+        MISSING if share is None else percent(share),
+    )
+
+
+def _order(comparison: Comparison) -> tuple[int, ...]:
+    """The others first, then the baseline, as in `MTP / Off`."""
+    return (*range(1, len(comparison.curves)), 0)
+
+
+_NAMED = ("model", "precision", "engine", "serving")
+_HEADERS = ("workload", "points", "tok/s/user", "tok/s/GPU", "baseline's", "ratio")
+_CAPTION = (
+    "Points: the curve's and its baseline's. Knots, confounds and recipes of each comparison: without "
+    "--summary."
+)
+
+
+def summarize(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> tuple[Document, ...]:
+    """One document for each hardware, in the order in which it first appears; what is in none comes last."""
+    groups: dict[object, list[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault(comparison.baseline.shared("hardware"), []).append(comparison)
+    documents = [
+        _summary(str(hardware or "hardware not recorded"), group) for hardware, group in groups.items()
+    ]
+    if left_out:
+        table = Table(
+            title="Not used",
+            headers=("what", "reason"),
+            rows=tuple((item.what, item.reason) for item in left_out),
+            text_columns=2,
+        )
+        documents.append(Document(title="Not used", simulated=False, blocks=(table,)))
+    return tuple(documents)
+
+
+def _summary(hardware: str, group: Sequence[Comparison]) -> Document:
+    simulated = any(comparison.simulated for comparison in group)
+    rows: list[Texts] = []
+    sections = []
+    for comparison in group:
+        for index in range(len(comparison.others)):
+            sections.append(len(rows))
+            rows += _summary_rows(comparison, index)
+    table = Table(
+        title=f"{hardware}: at equal interactivity",
+        headers=_HEADERS,
+        rows=tuple(rows),
+        caption=_CAPTION,
+        sections=tuple(sections),
+        text_columns=2,
+    )
+    blocks = (Text(lines=_count_ratios(group)), table)
+    return Document(title=hardware, simulated=simulated, blocks=blocks)
+
+
+def _count_ratios(group: Sequence[Comparison]) -> tuple[str, ...]:
+    """How often there is an answer at all, and which way it points."""
+    ratios = [ratio for comparison in group for row in comparison.rows for ratio in row.ratios]
+    known = [ratio.value for ratio in ratios if ratio.value is not None]
+    won = sum(value > 1 for value in known)
+    withheld = sum(ratio.withheld is not None for ratio in ratios)
+    unreached = len(ratios) - len(known) - withheld
+    text = f"{len(group)} comparisons, {len(ratios)} targets: a ratio at {len(known)}"
+    if known:
+        text += f" (above 1 at {won})"
+    return (f"{text}; withheld over a wide gap at {withheld}; one side not reached at {unreached}.",)
+
+
+def _summary_rows(comparison: Comparison, index: int) -> list[Texts]:
+    other, base = comparison.others[index], comparison.baseline
+    name = _name(other, base)
+    points = f"{len(other.measured)} / {len(base.measured)}"
+    return [
+        (
+            name if place == 0 else "",
+            points if place == 0 else "",
+            target(row.target_tps),
+            show_brief(row.cells[index + 1]),
+            show_brief(row.cells[0]),
+            show_ratio(row.ratios[index]),
+        )
+        for place, row in enumerate(comparison.rows)
+    ]
+
+
+def _name(other: Curve, base: Curve) -> str:
+    lengths = f"{other.shared('isl')}/{other.shared('osl')}" if other.shared("isl") else None
+    parts = [*(other.shared(name) for name in _NAMED[:2]), lengths]
+    parts += [other.shared(name) for name in _NAMED[2:]]
+    parts.append(f"{other.label} / {base.label}")
+    if other.shared("image") == base.shared("image") and other.shared("image"):
+        parts.append(short(other.shared("image"), "image"))
+    elif other.shared("image") or base.shared("image"):
+        parts.append("images differ")
+    return ", ".join(str(part) for part in parts if part is not None)

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from mtpbench import hardware
 from mtpbench.errors import InputError
 from mtpbench.records import Hardware, SweepInfo
-from mtpbench_analysis.agreement import find_agreements
-from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.compare import Settings
-from mtpbench_analysis.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
-from mtpbench_analysis.curves import Curve, Grouping, build_curves
+from mtpbench_analysis.curves.agreement import find_agreements
+from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
+from mtpbench_analysis.curves.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
+from mtpbench_analysis.curves.curve import Curve, Grouping, build_curves
+from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers.documents import join_reasons
-from mtpbench_analysis.page import Explanation, Method, explain_points
 from mtpbench_analysis.pairing import NoComparisonError, Outcome, compare_all, describe_invalid, pair
-from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
+from mtpbench_analysis.public_page import Explanation, Method, explain_points
 
 _SHOWN = 3
 """Reasons in the message that there is no valid point."""

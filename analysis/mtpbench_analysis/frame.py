@@ -14,7 +14,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtpbench.records import SweepInfo
-from mtpbench_analysis.agreement import ArmAnswers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,6 +138,17 @@ class Unused:
 
     def __str__(self) -> str:
         return f"{self.what}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmAnswers:
+    """The greedy answers of one deployment, and the score of the user's evaluation, where there is one."""
+
+    arm: str
+    topology: str
+    texts: tuple[str, ...]
+    reason: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

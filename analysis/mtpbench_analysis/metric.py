@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.cost import Economics
-from mtpbench_analysis.figures import FORMATS, Format
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.curves.metered import Span
+from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.metered import Span
-from mtpbench_analysis.noise import FloatArray
+from mtpbench_analysis.numbers import FORMATS, Format
 
 View = Literal[
     "matched",
@@ -80,7 +80,7 @@ class Metric:
     Args:
         id: its name in exports; a field of `CurvePoint` of that name is its value at a point.
         label: what a row, a column or an axis calls it, unit included, unless `labels` says it otherwise.
-        show: how its numbers are written, by name, as in `figures.FORMATS` and in the page's script.
+        show: how its numbers are written, by name, as in `numbers.FORMATS` and in the page's script.
         unit: for programs; empty where it counts something.
         better: which way is better; None where neither is.
         of: `cell`: a curve has it at a target, interpolated or derived from what is; `span`: at a target it

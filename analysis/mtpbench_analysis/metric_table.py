@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtpbench_analysis import metered
-from mtpbench_analysis.cells import TokenKind
-from mtpbench_analysis.cost import Economics
+from mtpbench_analysis.curves import metered
+from mtpbench_analysis.curves.cells import TokenKind
+from mtpbench_analysis.curves.cost import Economics
 from mtpbench_analysis.metric import Metric, OfConstants, Quotient, View
 
 COSTS = "costs"

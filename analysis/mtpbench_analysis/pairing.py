@@ -8,7 +8,7 @@ from datetime import date
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.compare import Comparison, Settings, compare
-from mtpbench_analysis.curves import (
+from mtpbench_analysis.curves.curve import (
     CURVE_FIELDS,
     SPLITTABLE,
     WORKLOAD_FIELDS,

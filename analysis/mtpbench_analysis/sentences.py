@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mtpbench_analysis.cells import Cell, NoInterval
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.crossings import Crossing
-from mtpbench_analysis.curves import Curve, display_name
-from mtpbench_analysis.figures import energy, fixed, money, percent, rate, seconds, speed, target, times
-from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span
-from mtpbench_analysis.ratios import Bound, Gap, Ratio
+from mtpbench_analysis.curves.cells import Cell, NoInterval
+from mtpbench_analysis.curves.crossings import Crossing
+from mtpbench_analysis.curves.curve import Curve, display_name
+from mtpbench_analysis.curves.metered import Span, energy_ratio, joules_per_output_token, show_span
+from mtpbench_analysis.curves.ratios import Bound, Gap, Ratio
+from mtpbench_analysis.numbers import energy, fixed, money, percent, rate, seconds, speed, target, times
 
 TTFT_APART = 3.0
 """Median TTFTs of two sides that differ by more than this factor are told."""

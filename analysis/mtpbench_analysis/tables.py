@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.compare import Comparison, Row, read_curves
-from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.curve import display_name
+from mtpbench_analysis.curves.metered import Span, energy_ratio, joules_per_output_token, show_span
+from mtpbench_analysis.curves.ratios import Bound, Ratio
 from mtpbench_analysis.document import Caution, Table, Texts
-from mtpbench_analysis.figures import MISSING, rate, speed, spread, target, times
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.metered import Span, energy_ratio, joules_per_output_token, show_span
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.ratios import Bound, Ratio
+from mtpbench_analysis.numbers import MISSING, rate, speed, spread, target, times
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
@@ -139,9 +139,9 @@ def reference_table(comparison: Comparison) -> Table | None:
         return None
     rows: list[Texts] = []
     targets = [row.interactivity_tps for row in reference.rows]
-    readings = read_curves((*comparison.others, comparison.baseline), comparison.settings)
-    for reading in readings:
-        curve, cells = reading.curve, reading.cells(targets)
+    readers = read_curves((*comparison.others, comparison.baseline), comparison.settings)
+    for reader in readers:
+        curve, cells = reader.curve, reader.cells(targets)
         for cell, published_row in zip(cells, reference.rows, strict=True):
             published = published_row.tput_tps_per_gpu.get(curve.arm)
             own = cell.tput_tps_per_gpu

@@ -3,9 +3,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mtpbench_analysis.agreement import ArmAnswers, find_agreements, first_difference
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
+from mtpbench_analysis.curves.agreement import find_agreements, first_difference
+from mtpbench_analysis.frame import ArmAnswers
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.render.csv_json_parquet import to_json
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from curve_points import glm5, make_curve, make_points, point_set
 from mtpbench.errors import InputError, NotComparable
-from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, default_targets
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.cost import find_economics, joules_per_token, tps_per_mw, usd_per_mtok
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cost import find_economics, joules_per_token, tps_per_mw, usd_per_mtok
+from mtpbench_analysis.curves.ratios import Gap
 from mtpbench_analysis.pairing import Outcome
-from mtpbench_analysis.ratios import Gap
 from mtpbench_analysis.sentences import explain_no_ratio
 
 OFF = ((10.0, 1000.0), (30.0, 400.0), (50.0, 100.0))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cost import (
+from mtpbench_analysis.curves.cost import (
     YOUR_PRICE,
     find_economics,
     has_constants,

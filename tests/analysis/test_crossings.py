@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from curve_points import make_curve
-from mtpbench_analysis.crossings import find_crossings, find_leads
-from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.curves.crossings import find_crossings, find_leads
+from mtpbench_analysis.curves.curve import build_curves
+from mtpbench_analysis.curves.curve_reader import CurveReader
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.reading import Reading
 from mtpbench_analysis.sentences import explain_no_crossing_interval, explain_no_ratio
 
 
-def reading(arm: str, *pairs: tuple[float, float], stream: int = 0, **shared: Any) -> Reading:
-    return Reading(curve=make_curve(arm, *pairs, **shared), stream=stream)
+def reader(arm: str, *pairs: tuple[float, float], stream: int = 0, **shared: Any) -> CurveReader:
+    return CurveReader(curve=make_curve(arm, *pairs, **shared), stream=stream)
 
 
 def test_two_straight_lines_cross_where_geometry_says() -> None:
-    off, mtp = reading("off", (10.0, 1000.0), (50.0, 200.0)), reading("mtp", (10.0, 800.0), (50.0, 400.0))
+    off, mtp = reader("off", (10.0, 1000.0), (50.0, 200.0)), reader("mtp", (10.0, 800.0), (50.0, 400.0))
     (crossing,) = find_crossings(off, mtp)
     assert crossing.interactivity_tps == pytest.approx(30, rel=1e-8)
     assert crossing.tput_tps_per_gpu == pytest.approx(600, rel=1e-8)
@@ -31,19 +31,21 @@ def test_two_straight_lines_cross_where_geometry_says() -> None:
 
 
 def test_curves_that_never_meet_have_no_crossing() -> None:
-    off = reading("off", (10.0, 1000.0), (50.0, 200.0))
-    assert find_crossings(off, reading("mtp", (10.0, 1100.0), (50.0, 300.0))) == ()
-    assert find_crossings(off, reading("mtp", (60.0, 100.0), (90.0, 50.0))) == ()
-    assert find_crossings(off, reading("mtp", (60.0, 100.0))) == ()
+    off = reader("off", (10.0, 1000.0), (50.0, 200.0))
+    assert find_crossings(off, reader("mtp", (10.0, 1100.0), (50.0, 300.0))) == ()
+    assert find_crossings(off, reader("mtp", (60.0, 100.0), (90.0, 50.0))) == ()
+    assert find_crossings(off, reader("mtp", (60.0, 100.0))) == ()
 
 
 def test_a_crossing_between_far_knots_is_marked() -> None:
-    off = reading("off", (10.0, 1000.0), (50.0, 100.0))
-    (crossing,) = find_crossings(off, reading("mtp", (10.0, 800.0), (50.0, 400.0)))
+    off = reader("off", (10.0, 1000.0), (50.0, 100.0))
+    (crossing,) = find_crossings(off, reader("mtp", (10.0, 800.0), (50.0, 400.0)))
     assert crossing.wide_gap
 
 
-def noisy(random: np.random.Generator, arm: str, pairs: list[tuple[float, float]], stream: int) -> Reading:
+def noisy(
+    random: np.random.Generator, arm: str, pairs: list[tuple[float, float]], stream: int
+) -> CurveReader:
     points = [
         CurvePoint(
             arm=arm,
@@ -55,14 +57,14 @@ def noisy(random: np.random.Generator, arm: str, pairs: list[tuple[float, float]
         for _ in range(3)
     ]
     (curve,) = build_curves(points)
-    return Reading(curve=curve, stream=stream)
+    return CurveReader(curve=curve, stream=stream)
 
 
 def test_the_interval_of_a_crossing_holds_what_it_promises() -> None:
     random = np.random.default_rng(11)
     off = [(10.0, 1000.0), (30.0, 600.0), (50.0, 200.0)]
     mtp = [(10.0, 800.0), (30.0, 620.0), (50.0, 400.0)]
-    (true,) = find_crossings(reading("off", *off), reading("mtp", *mtp))
+    (true,) = find_crossings(reader("off", *off), reader("mtp", *mtp))
     covered = asked = 0
     for _ in range(150):
         found = find_crossings(noisy(random, "off", off, 0), noisy(random, "mtp", mtp, 1))
@@ -75,8 +77,8 @@ def test_the_interval_of_a_crossing_holds_what_it_promises() -> None:
 
 def test_a_crossing_that_noise_may_undo_has_no_interval() -> None:
     known = {"tput_rel_se": 0.2, "interactivity_rel_se": 0.01, "se_df": 20}
-    off = reading("off", (10.0, 1000.0), (50.0, 200.0), **known)
-    mtp = reading("mtp", (10.0, 990.0), (50.0, 205.0), stream=1, **known)
+    off = reader("off", (10.0, 1000.0), (50.0, 200.0), **known)
+    mtp = reader("mtp", (10.0, 990.0), (50.0, 205.0), stream=1, **known)
     (crossing,) = find_crossings(off, mtp)
     assert crossing.interval is None
     assert "of the draws cross never or more than once" in str(explain_no_crossing_interval(crossing))
@@ -84,12 +86,12 @@ def test_a_crossing_that_noise_may_undo_has_no_interval() -> None:
 
 def test_the_depth_that_wins_at_each_interactivity() -> None:
     """Off at large batches, one draft in the middle, three where nobody else is fast enough."""
-    readings = [
-        reading("off", (10.0, 1000.0), (50.0, 200.0)),
-        reading("mtp-k1", (10.0, 900.0), (60.0, 300.0)),
-        reading("mtp-k3", (10.0, 600.0), (90.0, 200.0)),
+    readers = [
+        reader("off", (10.0, 1000.0), (50.0, 200.0)),
+        reader("mtp-k1", (10.0, 900.0), (60.0, 300.0)),
+        reader("mtp-k3", (10.0, 600.0), (90.0, 200.0)),
     ]
-    leads = find_leads(readings)
+    leads = find_leads(readers)
     # Below 10 nobody was measured: what wins there wins among the best points only.
     assert [(lead.winner, lead.is_settled) for lead in leads] == [
         (0, False),
@@ -113,8 +115,8 @@ def test_the_depth_that_wins_at_each_interactivity() -> None:
 
 def test_a_lead_has_no_ratio_where_the_table_would_have_none() -> None:
     """46 times between two knots: whatever a curve through them says in the middle, nobody measured it."""
-    off = reading("off", (10.0, 1000.0), (48.0, 900.0), (100.0, 20.0))
-    mtp = reading("mtp", (40.0, 2000.0), (120.0, 500.0))
+    off = reader("off", (10.0, 1000.0), (48.0, 900.0), (100.0, 20.0))
+    mtp = reader("mtp", (40.0, 2000.0), (120.0, 500.0))
     leads = find_leads([off, mtp])
     assert [(lead.low_tps, lead.high_tps) for lead in leads] == [(0, 10), (10, 40), (40, 100), (100, 120)]
     below, slower, gap, alone = leads
@@ -130,8 +132,8 @@ def test_a_lead_has_no_ratio_where_the_table_would_have_none() -> None:
 
 
 def test_a_rival_that_was_not_measured_so_slow_may_do_better() -> None:
-    off = reading("off", (10.0, 1000.0), (50.0, 200.0))
-    mtp = reading("mtp", (40.0, 300.0), (60.0, 100.0))
+    off = reader("off", (10.0, 1000.0), (50.0, 200.0))
+    mtp = reader("mtp", (40.0, 300.0), (60.0, 100.0))
     leads = find_leads([off, mtp])
     first = next(lead for lead in leads if lead.low_tps == 10)
     assert (first.winner, first.is_settled) == (0, False)
@@ -142,9 +144,9 @@ def test_a_rival_that_was_not_measured_so_slow_may_do_better() -> None:
 def test_a_lead_says_how_often_noise_would_change_it() -> None:
     known = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 20}
     line = ((10.0, 1000.0), (20.0, 900.0))
-    off = reading("off", *line, **known)
-    far = [off, reading("mtp", *((x, y / 2) for x, y in line), stream=1, **known)]
-    near = [off, reading("mtp", *((x, y * 0.999) for x, y in line), stream=1, **known)]
+    off = reader("off", *line, **known)
+    far = [off, reader("mtp", *((x, y / 2) for x, y in line), stream=1, **known)]
+    near = [off, reader("mtp", *((x, y * 0.999) for x, y in line), stream=1, **known)]
     # Below the fronts no ratio is exact, so nothing is said of the draws either.
     assert [lead.share_of_draws for lead in find_leads(far)[:2]] == [None, 1.0]
     share = find_leads(near)[1].share_of_draws
@@ -159,7 +161,7 @@ def test_one_knot_without_an_error_leaves_crossings_and_leads_unsure() -> None:
         CurvePoint(arm="off", interactivity_tps=50, tput_tps_per_gpu=200, concurrency=2),
     ]
     (curve,) = build_curves(points)
-    off, mtp = Reading(curve=curve), reading("mtp", (10.0, 800.0), (50.0, 400.0), stream=1, **known)
+    off, mtp = CurveReader(curve=curve), reader("mtp", (10.0, 800.0), (50.0, 400.0), stream=1, **known)
     (crossing,) = find_crossings(off, mtp)
     assert (crossing.interval, crossing.single_run) == (None, True)
     assert {lead.share_of_draws for lead in find_leads([off, mtp])} == {None}

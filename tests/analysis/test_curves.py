@@ -8,7 +8,7 @@ import pytest
 
 from curve_points import glm5, make_curve, make_points
 from mtpbench.errors import InputError
-from mtpbench_analysis.curves import Grouping, build_curves, display_name
+from mtpbench_analysis.curves.curve import Grouping, build_curves, display_name
 from mtpbench_analysis.frame import CurvePoint, to_frame
 
 

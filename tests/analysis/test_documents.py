@@ -18,10 +18,10 @@ from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.curves import Grouping
-from mtpbench_analysis.figures import dollars, fixed, money, rate
+from mtpbench_analysis.curves.curve import Grouping
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.numbers import dollars, fixed, money, rate
 from mtpbench_analysis.render.csv_json_parquet import SCHEMA_VERSION, to_csv, to_json
 from mtpbench_analysis.render.markdown import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curve_points import make_curve
-from mtpbench_analysis.curves import build_curves, pareto_front
-from mtpbench_analysis.draws import fronts
+from mtpbench_analysis.curves.curve import build_curves, pareto_front
+from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
+from mtpbench_analysis.curves.draws import fronts
+from mtpbench_analysis.curves.interpolate import interpolate
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.interpolate import interpolate
-from mtpbench_analysis.reading import Reading, interval_of
 
 TRUE_X = np.array([10.0, 14, 20, 28, 38, 50, 65, 85])
 TRUE_Y = np.array([2000.0, 1900, 1700, 1400, 1100, 800, 520, 260])
@@ -47,7 +47,7 @@ def test_draws_of_different_fronts_stand_side_by_side() -> None:
     assert drawn.read([20.0]).ravel().tolist() == [5.0, 5.0]
 
 
-def noisy_curve(random: np.random.Generator, runs: int, correlation: float, crowded: bool) -> Reading:
+def noisy_curve(random: np.random.Generator, runs: int, correlation: float, crowded: bool) -> CurveReader:
     """Runs of a known curve with 2% of noise from run to run; crowded: with points a little behind it."""
     xs, ys = TRUE_X, TRUE_Y
     if crowded:
@@ -66,7 +66,7 @@ def noisy_curve(random: np.random.Generator, runs: int, correlation: float, crow
                 )
             )
     (curve,) = build_curves(points)
-    return Reading(curve=curve)
+    return CurveReader(curve=curve)
 
 
 @pytest.mark.parametrize("runs", [2, 4])
@@ -89,12 +89,12 @@ def test_intervals_of_cells_hold_what_they_promise(runs: int, correlation: float
 
 
 def test_the_same_results_give_the_same_interval() -> None:
-    readings = [noisy_curve(np.random.default_rng(5), 3, 0.5, False) for _ in range(2)]
-    assert readings[0].cells([24.0])[0].interval == readings[1].cells([24.0])[0].interval
+    readers = [noisy_curve(np.random.default_rng(5), 3, 0.5, False) for _ in range(2)]
+    assert readers[0].cells([24.0])[0].interval == readers[1].cells([24.0])[0].interval
 
 
 def test_a_single_run_has_no_interval_and_says_so() -> None:
-    cell = Reading(curve=make_curve("off", (10.0, 100.0), (20.0, 50.0))).cells([15.0])[0]
+    cell = CurveReader(curve=make_curve("off", (10.0, 100.0), (20.0, 50.0))).cells([15.0])[0]
     assert (cell.interval, cell.no_interval) == (None, "single_run")
 
 
@@ -106,7 +106,7 @@ def test_one_knot_without_an_error_leaves_the_cell_without_an_interval() -> None
         CurvePoint(arm="off", interactivity_tps=30, tput_tps_per_gpu=20, concurrency=3),
     ]
     (curve,) = build_curves(points)
-    first, second = Reading(curve=curve).cells([15.0, 25.0])
+    first, second = CurveReader(curve=curve).cells([15.0, 25.0])
     assert first.interval is not None
     assert first.interval_basis == "blocks"
     assert second.interval is None
@@ -116,7 +116,7 @@ def test_a_target_that_many_draws_do_not_reach_has_no_interval() -> None:
     curve = make_curve(
         "off", (10.0, 100.0), (20.0, 50.0), tput_rel_se=0.01, interactivity_rel_se=0.05, se_df=20
     )
-    cell = Reading(curve=curve).cells([19.9])[0]
+    cell = CurveReader(curve=curve).cells([19.9])[0]
     assert (cell.interval, cell.no_interval) == (None, "may_end_below")
 
 

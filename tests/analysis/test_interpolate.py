@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtpbench_analysis.curves import pareto_front
-from mtpbench_analysis.interpolate import interpolate, slopes
+from mtpbench_analysis.curves.curve import pareto_front
+from mtpbench_analysis.curves.interpolate import interpolate, slopes
 
 XS, YS = [10, 30, 55, 80], [6000, 2000, 900, 300]
 

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from curve_points import make_curve
-from mtpbench_analysis.cost import find_economics, usd_per_mtok
-from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.curves.cost import find_economics, usd_per_mtok
+from mtpbench_analysis.curves.curve import build_curves
+from mtpbench_analysis.curves.curve_reader import CurveReader
+from mtpbench_analysis.curves.inverse import Wanted, find_fastest, find_recipes, nearest_misses
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.inverse import Wanted, find_fastest, find_recipes, nearest_misses
-from mtpbench_analysis.reading import Reading
 
 B200 = find_economics("b200", "2026-05")
 """$1.95 per GPU-hour."""
 
 
-def reading(arm: str, *pairs: tuple[float, float], **shared: Any) -> Reading:
-    return Reading(curve=make_curve(arm, *pairs, **shared), economics=B200)
+def reader(arm: str, *pairs: tuple[float, float], **shared: Any) -> CurveReader:
+    return CurveReader(curve=make_curve(arm, *pairs, **shared), economics=B200)
 
 
 def test_the_fastest_at_a_cost_is_where_the_curve_has_that_cost() -> None:
     """Forth and back: the cost at the interactivity found is the cost asked for."""
-    (found,) = find_fastest([reading("mtp", (10.0, 2000.0), (30.0, 1200.0), (50.0, 400.0))], 0.6)
+    (found,) = find_fastest([reader("mtp", (10.0, 2000.0), (30.0, 1200.0), (50.0, 400.0))], 0.6)
     assert found.cell is not None
     assert found.cell.usd_per_mtok == pytest.approx(0.6, rel=1e-7)
     assert not found.at_end
@@ -35,9 +35,9 @@ def test_the_fastest_at_a_cost_is_where_the_curve_has_that_cost() -> None:
 def test_the_fastest_comes_first_and_what_is_too_dear_last() -> None:
     found = find_fastest(
         [
-            reading("off", (10.0, 500.0)),
-            reading("mtp-k1", (10.0, 2000.0), (30.0, 1000.0)),
-            reading("mtp-k3", (10.0, 2000.0), (40.0, 1000.0)),
+            reader("off", (10.0, 500.0)),
+            reader("mtp-k1", (10.0, 2000.0), (30.0, 1000.0)),
+            reader("mtp-k3", (10.0, 2000.0), (40.0, 1000.0)),
         ],
         0.5,
     )
@@ -47,20 +47,20 @@ def test_the_fastest_comes_first_and_what_is_too_dear_last() -> None:
 
 
 def test_a_cost_that_allows_more_than_was_measured_is_marked() -> None:
-    (found,) = find_fastest([reading("mtp", (10.0, 2000.0), (30.0, 1000.0))], 50.0)
+    (found,) = find_fastest([reader("mtp", (10.0, 2000.0), (30.0, 1000.0))], 50.0)
     assert found.at_end
     assert found.interactivity_tps == 30
 
 
 def test_hardware_without_a_price_has_no_answer() -> None:
-    (found,) = find_fastest([Reading(curve=make_curve("mtp", (10.0, 2000.0)))], 0.5)
+    (found,) = find_fastest([CurveReader(curve=make_curve("mtp", (10.0, 2000.0)))], 0.5)
     assert (found.interactivity_tps, found.least_usd_per_mtok) == (None, None)
 
 
 def test_the_interval_of_the_interactivity_covers_the_truth() -> None:
     random = np.random.default_rng(4)
     pairs = [(10.0, 2000.0), (20.0, 1600.0), (35.0, 900.0), (50.0, 400.0)]
-    (true,) = find_fastest([reading("mtp", *pairs)], 0.5)
+    (true,) = find_fastest([reader("mtp", *pairs)], 0.5)
     assert true.interactivity_tps is not None
     covered = 0
     for _ in range(100):
@@ -75,7 +75,7 @@ def test_the_interval_of_the_interactivity_covers_the_truth() -> None:
             for _ in range(3)
         ]
         (curve,) = build_curves(points)
-        (found,) = find_fastest([Reading(curve=curve, economics=B200)], 0.5)
+        (found,) = find_fastest([CurveReader(curve=curve, economics=B200)], 0.5)
         assert found.interval is not None
         covered += found.interval.low <= true.interactivity_tps <= found.interval.high
     assert covered >= 90

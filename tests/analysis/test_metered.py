@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from curve_points import make_points
-from mtpbench_analysis import metered
 from mtpbench_analysis.compare import Comparison, Settings, compare
-from mtpbench_analysis.confounds import find_confounds
-from mtpbench_analysis.curves import build_curves
-from mtpbench_analysis.figures import energy
+from mtpbench_analysis.curves import metered
+from mtpbench_analysis.curves.confounds import find_confounds
+from mtpbench_analysis.curves.curve import build_curves
+from mtpbench_analysis.curves.metered import Span, show_span
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.metered import Span, show_span
+from mtpbench_analysis.numbers import energy
 from mtpbench_analysis.render.csv_json_parquet import to_json
 from mtpbench_analysis.sentences import describe_energy, write_sentences
 from mtpbench_analysis.tables import matched_table

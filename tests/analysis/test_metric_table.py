@@ -8,11 +8,11 @@ import typing
 import pytest
 
 from curve_points import make_points
-from mtpbench_analysis.cost import find_economics
-from mtpbench_analysis.figures import FORMATS, Format
+from mtpbench_analysis.curves.cost import find_economics
 from mtpbench_analysis.frame import averaged, columns, field_types
 from mtpbench_analysis.metric import View
 from mtpbench_analysis.metric_table import COSTS, METRICS, VIEWS, metric, metrics_in
+from mtpbench_analysis.numbers import FORMATS, Format
 
 
 def test_every_figure_is_declared_once_and_every_view_names_declared_ones() -> None:

@@ -10,8 +10,8 @@ import pytest
 from scipy.special import stdtrit
 
 from curve_points import make_curve, make_points
-from mtpbench_analysis.curves import build_curves
-from mtpbench_analysis.noise import BlockErrors, block_errors, find_noise
+from mtpbench_analysis.curves.curve import build_curves
+from mtpbench_analysis.curves.noise import BlockErrors, block_errors, find_noise
 
 RUNS, SAMPLES = 1500, 400
 Series = npt.NDArray[np.float64]

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from curve_points import FIXTURES, INFERENCEX, glm5, make_points
 from mtpbench_analysis.compare import Settings
-from mtpbench_analysis.cost import find_economics, has_constants
-from mtpbench_analysis.curves import Curve
+from mtpbench_analysis.curves.cost import find_economics, has_constants
+from mtpbench_analysis.curves.curve import Curve
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.page import (
+from mtpbench_analysis.public_page import (
     METHODS,
     Explained,
     Explanation,

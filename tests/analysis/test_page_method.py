@@ -6,10 +6,10 @@ import pytest
 
 from curve_points import FIXTURES, GLM5, INFERENCEX, make_points
 from mtpbench.errors import InputError
-from mtpbench_analysis.cost import Economics, find_economics
+from mtpbench_analysis.curves.cost import Economics, find_economics
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.page.method import (
+from mtpbench_analysis.public_page.method import (
     Method,
     PageCell,
     PageSide,
@@ -22,7 +22,7 @@ from mtpbench_analysis.page.method import (
     read_side,
     spline_metric,
 )
-from mtpbench_analysis.page.texts import show_page, to_fixed
+from mtpbench_analysis.public_page.texts import show_page, to_fixed
 
 EIGHT = FIXTURES / "dsv4_gb200_off_8k1k.csv"
 GB200 = find_economics("gb200", "2026-05")

@@ -14,8 +14,8 @@ import pytest
 
 from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
-from mtpbench_analysis.regression.panel import Panel
-from mtpbench_analysis.regression.power import (
+from mtpbench_analysis.regression.paired_runs import PairedRuns
+from mtpbench_analysis.regression.statistical_power import (
     find_power,
     smallest_effect,
     sweeps_needed,
@@ -43,7 +43,7 @@ def simulate(
     round_noise: float = 0.0,
     own: float = 0.01,
     effect: float = 0.0,
-) -> Panel:
+) -> PairedRuns:
     """Two sides whose runs err by server start (a deployment's in one sweep), by round, and on their own."""
     random = np.random.default_rng([seed, 7])
     recipes = deployments * ladder
@@ -58,7 +58,7 @@ def simulate(
         return np.asarray(values.reshape(count * repeats, recipes))
 
     old, new = side(sweeps[0], 0.0), side(sweeps[1], effect)
-    return Panel(
+    return PairedRuns(
         recipes=tuple(range(recipes)),
         old=old,
         new=new,
@@ -70,7 +70,7 @@ def simulate(
     )
 
 
-def whole(panel: Panel, start_noise: float = 0.0) -> Estimate:
+def whole(panel: PairedRuns, start_noise: float = 0.0) -> Estimate:
     found = estimate_group(panel, np.arange(len(panel.recipes)), start_noise)
     assert found is not None
     return found
@@ -130,7 +130,7 @@ def test_recipes_that_err_together_are_not_found_more_often_than_allowed(start: 
     assert wrong / SEEDS < bounds(0.05)[1]
 
 
-def decide(panel: Panel, criteria: Criteria) -> Finding:
+def decide(panel: PairedRuns, criteria: Criteria) -> Finding:
     estimate = whole(panel, criteria.start_noise)
     finding = Finding(
         metric=metrics_in("regress")[0],

@@ -23,9 +23,9 @@ from mtpbench.records import (
     Workload,
 )
 from mtpbench.store import StoredPoint
+from mtpbench_analysis.curves.noise import block_errors
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
-from mtpbench_analysis.noise import block_errors
 from stored_sweep import MTP, provenance, store_point, store_result
 
 

@@ -15,13 +15,12 @@ from typer.testing import CliRunner
 
 from curve_points import INFERENCEX, glm5, make_points, point_set
 from mtpbench.cli import app
-from mtpbench_analysis.comparison_document import write_document
+from mtpbench_analysis.comparison_document import summarize, write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.curves import Grouping
+from mtpbench_analysis.curves.curve import Grouping
 from mtpbench_analysis.document import Caution, Table
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.render.terminal_table import FittedTable, folded, layout_of
-from mtpbench_analysis.summary import summarize
 from mtpbench_analysis.tables import INVALID
 from stored_sweep import write_sweep
 

@@ -10,7 +10,7 @@ from curve_points import make_points, point_set
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
-from mtpbench_analysis.cost import find_economics
+from mtpbench_analysis.curves.cost import find_economics
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from curve_points import make_points
 from mtpbench_analysis.compare import Comparison, Settings, compare
-from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.sentences import write_caveats
 from mtpbench_analysis.tables import matched_table
 

@@ -14,15 +14,15 @@ import pytest
 
 from browser.conftest import OpenPage
 from curve_points import GLM5, INFERENCEX, make_curve, make_points, point_set
-from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, read_curves
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.curves import Grouping
-from mtpbench_analysis.figures import dollars, fixed, rate, speed, times
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.curve import Grouping
+from mtpbench_analysis.curves.interpolate import interpolate
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.interpolate import interpolate
+from mtpbench_analysis.numbers import dollars, fixed, rate, speed, times
 from mtpbench_analysis.report.page import read_part
 from mtpbench_analysis.sentences import explain_no_ratio
 
@@ -282,8 +282,8 @@ def test_bands_and_intervals_are_pythons(open_page: OpenPage) -> None:
     page.fill("[name=target-0]", "25")
     (first, _) = page_texts(page)[0][0][2].split("\n")
     assert "≈ (" in first
-    (reading, *_) = read_curves([comparison.others[0]], comparison.settings)
-    assert reading.is_sure
+    (reader, *_) = read_curves([comparison.others[0]], comparison.settings)
+    assert reader.is_sure
     low, high = (
         float(text.replace(",", "")) for text in first[first.index("(") + 1 : first.index(")")].split("–")
     )

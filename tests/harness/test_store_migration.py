@@ -30,7 +30,7 @@ from mtpbench.run import plan_run, recompute
 from mtpbench.store import SweepStore, read_point, read_raw, read_sweep
 from mtpbench.store.migration import _POWER_SOURCES, upgraded
 from mtpbench.sweep import load_sweep, simulate
-from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.importers.results import read_results
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "results-schema-4"

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
+from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.metric import Metric
-from mtpbench_analysis.noise import FloatArray
-from mtpbench_analysis.reading import Reading, interval_of
 
 _STEPS, _BAND_STEPS = 20, 32
 
@@ -33,70 +33,70 @@ class Band:
     high: FloatArray
 
 
-def metric_pieces(reading: Reading, metric: Metric) -> tuple[Piece, ...]:
+def metric_pieces(reader: CurveReader, metric: Metric) -> tuple[Piece, ...]:
     """The curve of a metric, a piece between each two knots of the front; none where it is unknown there."""
     pieces = []
-    for lower, upper in pairwise(reading.curve.front):
+    for lower, upper in pairwise(reader.curve.front):
         places = _between(lower.x, upper.x)
-        values = _values(reading, metric, places)
+        values = _values(reader, metric, places)
         known = np.isfinite(values)
         if known.sum() > 1:
-            wide = lower.y / upper.y > reading.max_gap
+            wide = lower.y / upper.y > reader.max_gap
             pieces.append(Piece(x=places[known], y=values[known], wide=wide))
     return tuple(pieces)
 
 
-def gain_pieces(reading: Reading, base: Reading) -> tuple[Piece, ...]:
+def gain_pieces(reader: CurveReader, base: CurveReader) -> tuple[Piece, ...]:
     """Throughput over the baseline's, where both fronts reach."""
-    shared = _shared_range(reading, base)
+    shared = _shared_range(reader, base)
     if shared is None:
         return ()
     pieces = []
-    for low, high in pairwise(_knots_within([reading, base], *shared)):
+    for low, high in pairwise(_knots_within([reader, base], *shared)):
         places = _between(low, high)
         middle = [(low + high) / 2]
-        wide = any(one.cells(middle, one.serves(middle)[None, :])[0].wide_gap for one in (reading, base))
-        pieces.append(Piece(x=places, y=reading.serves(places) / base.serves(places), wide=wide))
+        wide = any(one.cells(middle, one.serves(middle)[None, :])[0].wide_gap for one in (reader, base))
+        pieces.append(Piece(x=places, y=reader.serves(places) / base.serves(places), wide=wide))
     return tuple(pieces)
 
 
-def metric_band(reading: Reading, metric: Metric) -> Band | None:
+def metric_band(reader: CurveReader, metric: Metric) -> Band | None:
     """The band of throughput, or of what follows from it alone; None where no noise is known."""
-    low, high = reading.curve.range_tps
-    if not reading.is_sure or low == high or not metric.follows_throughput or metric.quotient is None:
+    low, high = reader.curve.range_tps
+    if not reader.is_sure or low == high or not metric.follows_throughput or metric.quotient is None:
         return None
-    places = _band_places([reading], low, high)
-    return _edges(places, metric.quotient.scaled(reading.drawn(places), reading.economics), reading)
+    places = _band_places([reader], low, high)
+    return _edges(places, metric.quotient.scaled(reader.drawn(places), reader.economics), reader)
 
 
-def gain_band(reading: Reading, base: Reading) -> Band | None:
+def gain_band(reader: CurveReader, base: CurveReader) -> Band | None:
     """The band of throughput over the baseline's, where both fronts reach; None for the baseline itself."""
-    shared = _shared_range(reading, base)
-    if shared is None or not (reading.is_sure and base.is_sure):
+    shared = _shared_range(reader, base)
+    if shared is None or not (reader.is_sure and base.is_sure):
         return None
-    places = _band_places([reading, base], *shared)
-    return _edges(places, reading.drawn(places) / base.drawn(places), reading)
+    places = _band_places([reader, base], *shared)
+    return _edges(places, reader.drawn(places) / base.drawn(places), reader)
 
 
-def _values(reading: Reading, metric: Metric, places: FloatArray) -> FloatArray:
+def _values(reader: CurveReader, metric: Metric, places: FloatArray) -> FloatArray:
     """(places,) the metric at each place; NaN where it is unknown."""
-    served = reading.serves(places)
+    served = reader.serves(places)
     if metric.follows_throughput and metric.quotient is not None:
-        return metric.quotient.scaled(served, reading.economics)
+        return metric.quotient.scaled(served, reader.economics)
     if metric.of != "cell":
         return np.full_like(served, np.nan)
     # Intervals are not asked for here, so one row of draws will do.
-    cells = reading.cells(places.tolist(), served[None, :])
+    cells = reader.cells(places.tolist(), served[None, :])
     return np.array([metric.of_cell(cell) or np.nan for cell in cells], np.float64)
 
 
-def _band_places(readings: Sequence[Reading], low: float, high: float) -> FloatArray:
+def _band_places(readers: Sequence[CurveReader], low: float, high: float) -> FloatArray:
     even = np.clip(np.linspace(low, high, _BAND_STEPS), low, high)
-    return np.unique(np.concatenate([even, _knots_within(readings, low, high)]))
+    return np.unique(np.concatenate([even, _knots_within(readers, low, high)]))
 
 
-def _edges(places: FloatArray, drawn: FloatArray, reading: Reading) -> Band | None:
-    intervals = [(x, interval_of(drawn[:, i], reading.confidence)) for i, x in enumerate(places)]
+def _edges(places: FloatArray, drawn: FloatArray, reader: CurveReader) -> Band | None:
+    intervals = [(x, interval_of(drawn[:, i], reader.confidence)) for i, x in enumerate(places)]
     known = [(x, interval.low, interval.high) for x, interval in intervals if interval is not None]
     if len(known) < 2:
         return None
@@ -104,16 +104,16 @@ def _edges(places: FloatArray, drawn: FloatArray, reading: Reading) -> Band | No
     return Band(x=x, low=low, high=high)
 
 
-def _shared_range(reading: Reading, base: Reading) -> tuple[float, float] | None:
+def _shared_range(reader: CurveReader, base: CurveReader) -> tuple[float, float] | None:
     """The interactivities that both fronts reach; None for the baseline itself, or where there are none."""
-    low = max(reading.curve.range_tps[0], base.curve.range_tps[0])
-    high = min(reading.curve.range_tps[1], base.curve.range_tps[1])
-    return None if reading is base or low >= high else (low, high)
+    low = max(reader.curve.range_tps[0], base.curve.range_tps[0])
+    high = min(reader.curve.range_tps[1], base.curve.range_tps[1])
+    return None if reader is base or low >= high else (low, high)
 
 
-def _knots_within(readings: Sequence[Reading], low: float, high: float) -> list[float]:
+def _knots_within(readers: Sequence[CurveReader], low: float, high: float) -> list[float]:
     """Both ends, and the knots of all curves between them."""
-    inside = {knot.x for one in readings for knot in one.curve.front if low < knot.x < high}
+    inside = {knot.x for one in readers for knot in one.curve.front if low < knot.x < high}
     return sorted({low, high, *inside})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.curves import describe_workload, display_name, short
+from mtpbench_analysis.curves.curve import describe_workload, display_name, short
 from mtpbench_analysis.frame import PointSet, Unused
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metric_by_key, metrics_in

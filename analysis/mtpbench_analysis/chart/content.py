@@ -10,12 +10,12 @@ import numpy as np
 from mtpbench_analysis.chart.bands import Band, Piece, gain_band, gain_pieces, metric_band, metric_pieces
 from mtpbench_analysis.chart.choice import Look
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.crossings import Crossing
-from mtpbench_analysis.curves import Curve, display_name
+from mtpbench_analysis.curves.crossings import Crossing
+from mtpbench_analysis.curves.curve import Curve, display_name
+from mtpbench_analysis.curves.curve_reader import CurveReader
+from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
-from mtpbench_analysis.noise import FloatArray
-from mtpbench_analysis.reading import Reading
 
 _TELLING = (
     "topology",
@@ -140,14 +140,14 @@ def caption(charts: Sequence[Chart]) -> str:
 def describe_chart(comparison: Comparison, title: str = "", look: Look | None = None) -> Chart:
     """The chart of a comparison; a metric that nobody recorded leaves it empty, and a note says so."""
     look = look or Look()
-    readings, metric = comparison.readings, look.figure
+    readers, metric = comparison.readers, look.figure
     gain = metric.of == "ratio"
     lost: dict[int | None, list[CurvePoint]] = {}
     for point in () if look.front_only or gain else comparison.invalid:
-        lost.setdefault(curve_of(point, readings), []).append(point)
+        lost.setdefault(curve_of(point, readers), []).append(point)
     series = [
-        _series(number, readings[0], look, reading, lost.get(number, ()))
-        for number, reading in enumerate(readings)
+        _series(number, readers[0], look, reader, lost.get(number, ()))
+        for number, reader in enumerate(readers)
     ]
     return Chart(
         title=title,
@@ -158,7 +158,7 @@ def describe_chart(comparison: Comparison, title: str = "", look: Look | None = 
         crossings=_crossings(comparison, metric),
         simulated=comparison.simulated,
         confidence=comparison.settings.confidence,
-        lone=_dots(lost.get(None, ()), metric, readings[0]),
+        lone=_dots(lost.get(None, ()), metric, readers[0]),
         level=1.0 if gain else None,
         notes=_notes(comparison, series, metric),
     )
@@ -188,12 +188,12 @@ def series_of(
     return tuple(series)
 
 
-def curve_of(point: CurvePoint, readings: Sequence[Reading]) -> int | None:
+def curve_of(point: CurvePoint, readers: Sequence[CurveReader]) -> int | None:
     """The number of the curve that an invalid point would have entered: of its arm, the most alike."""
     alike = {
-        number: sum(reading.curve.shared(name) == getattr(point, name) for name in _TELLING)
-        for number, reading in enumerate(readings)
-        if reading.curve.arm == point.arm
+        number: sum(reader.curve.shared(name) == getattr(point, name) for name in _TELLING)
+        for number, reader in enumerate(readers)
+        if reader.curve.arm == point.arm
     }
     return max(alike, key=alike.__getitem__, default=None)
 
@@ -221,9 +221,9 @@ def _notes(comparison: Comparison, series: Sequence[Series], metric: Metric) -> 
 
 
 def _series(
-    number: int, base: Reading, look: Look, reading: Reading, invalid: Sequence[CurvePoint]
+    number: int, base: CurveReader, look: Look, reader: CurveReader, invalid: Sequence[CurvePoint]
 ) -> Series:
-    curve, metric = reading.curve, look.figure
+    curve, metric = reader.curve, look.figure
     gain = metric.of == "ratio"
     front = {id(knot) for knot in curve.front}
     shown = [item for item in curve.measured if id(item) in front or not (look.front_only or gain)]
@@ -236,13 +236,13 @@ def _series(
         label=curve.label,
         dots=tuple(dots),
         invalid=_dots(invalid, metric, base),
-        pieces=gain_pieces(reading, base) if gain else metric_pieces(reading, metric),
-        band=gain_band(reading, base) if gain else metric_band(reading, metric),
+        pieces=gain_pieces(reader, base) if gain else metric_pieces(reader, metric),
+        band=gain_band(reader, base) if gain else metric_band(reader, metric),
         unrecorded=len(values) - len(dots),
     )
 
 
-def _dots(points: Sequence[CurvePoint], metric: Metric, base: Reading) -> tuple[Dot, ...]:
+def _dots(points: Sequence[CurvePoint], metric: Metric, base: CurveReader) -> tuple[Dot, ...]:
     values = [(point, _value(point, metric, base)) for point in points]
     return tuple(_dot(point, value) for point, value in values if value is not None)
 
@@ -254,14 +254,14 @@ def _dot(point: CurvePoint, value: float, *, on_front: bool = False) -> Dot:
     return Dot(x=point.interactivity_tps, y=value, on_front=on_front, load=load)
 
 
-def _value(point: CurvePoint, metric: Metric, base: Reading) -> float | None:
+def _value(point: CurvePoint, metric: Metric, base: CurveReader) -> float | None:
     if metric.of == "ratio":
         return _gain(point, base)
     value: float | None = metric.of_point(point, base.economics)
     return value
 
 
-def _gain(point: CurvePoint, base: Reading) -> float | None:
+def _gain(point: CurvePoint, base: CurveReader) -> float | None:
     """Throughput over the baseline's curve at the point's own speed; None outside of that curve."""
     low, high = base.curve.range_tps
     if not low <= point.interactivity_tps <= high:

@@ -32,7 +32,7 @@ from mtpbench_analysis.chart.mpl_style import (
     wrap,
     wrap_foot,
 )
-from mtpbench_analysis.figures import target
+from mtpbench_analysis.numbers import target
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.28, 0.52
 _TITLE_IN, _FOOT_LINE_IN, _HEAD_LINE_IN, _TARGETS_IN = 0.42, 0.135, 0.165, 0.2

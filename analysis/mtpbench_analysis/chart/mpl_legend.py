@@ -23,8 +23,8 @@ from mtpbench_analysis.chart.mpl_style import (
     marker_of,
     renderer_of,
 )
-from mtpbench_analysis.figures import speed
-from mtpbench_analysis.noise import FloatArray
+from mtpbench_analysis.curves.noise import FloatArray
+from mtpbench_analysis.numbers import speed
 
 _Corner = Literal["upper right", "upper left", "lower left", "lower right", "upper center", "lower center"]
 _CORNERS: tuple[_Corner, ...] = (

@@ -31,8 +31,8 @@ from mtpbench_analysis.chart.mpl_style import (
     wrap_foot,
 )
 from mtpbench_analysis.chart.power_content import PowerChart, Stretch
-from mtpbench_analysis.curves import display_name
-from mtpbench_analysis.figures import rate
+from mtpbench_analysis.curves.curve import display_name
+from mtpbench_analysis.numbers import rate
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN, _TITLE_IN, _PLOT_IN = 0.78, 0.25, 0.46, 0.42, 2.9
 _LEAST_IN = (2.5, 1.0)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from mtpbench.records import Hardware
-from mtpbench_analysis.curves import display_name
-from mtpbench_analysis.noise import FloatArray
+from mtpbench_analysis.curves.curve import display_name
+from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.traces.power import PowerTrace, thin
 
 _AT_MOST = 2000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mtpbench_analysis.chart.axes import nice_steps, tick
 from mtpbench_analysis.chart.content import Chart, Series
 from mtpbench_analysis.chart.palette import MARKS, mark_of
-from mtpbench_analysis.figures import target
+from mtpbench_analysis.numbers import target
 
 WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 14, 52

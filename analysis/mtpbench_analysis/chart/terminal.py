@@ -18,7 +18,7 @@ from rich.text import Text
 from mtpbench_analysis.chart.axes import Axis, drawable, linear_axis, short_tick, throughput_axis
 from mtpbench_analysis.chart.content import Dot, Series
 from mtpbench_analysis.chart.palette import mark_of
-from mtpbench_analysis.interpolate import Spline
+from mtpbench_analysis.curves.interpolate import Spline
 
 INVALID = "x"
 LEAST_COLUMNS = 26

@@ -14,10 +14,10 @@ from mtpbench_analysis.best import Asked, answer
 from mtpbench_analysis.cli.delivery import Writers, deliver
 from mtpbench_analysis.cli.options import OutputOption, PointOptions, SourcesArgument, with_options
 from mtpbench_analysis.comparisons import choose
+from mtpbench_analysis.curves.inverse import Wanted
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.inverse import Wanted
 from mtpbench_analysis.render.markdown import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
 

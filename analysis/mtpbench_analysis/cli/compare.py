@@ -15,13 +15,13 @@ from rich.text import Text
 from mtpbench_analysis.chart.terminal import TerminalCurve, asks_for_ascii
 from mtpbench_analysis.cli.delivery import Writers, deliver
 from mtpbench_analysis.cli.options import ComparisonOptions, OutputOption, SourcesArgument, with_options
-from mtpbench_analysis.comparison_document import write_document
+from mtpbench_analysis.comparison_document import summarize, write_document
 from mtpbench_analysis.comparisons import compare_points, explain_page
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.page import METHODS, Explanation, check_method, to_records, write_page_document
 from mtpbench_analysis.pairing import Outcome
+from mtpbench_analysis.public_page import METHODS, Explanation, check_method, to_records, write_page_document
 from mtpbench_analysis.render.csv_json_parquet import (
     flat,
     lines_to_csv,
@@ -34,7 +34,6 @@ from mtpbench_analysis.render.latex import to_latex
 from mtpbench_analysis.render.markdown import to_markdown
 from mtpbench_analysis.render.terminal import curves_of, to_terminal
 from mtpbench_analysis.report import FolderComparison
-from mtpbench_analysis.summary import summarize
 
 HONEST = "honest"
 Format = Literal["terminal", "md", "csv", "json", "latex", "parquet"]

@@ -12,7 +12,7 @@ from mtpbench.errors import InputError
 from mtpbench_analysis.cli.delivery import write_text
 from mtpbench_analysis.cli.options import HardwareOption, OutputOption
 from mtpbench_analysis.comparisons import Filter, narrow
-from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import KINDS, Declared, Reader, read_source, read_sources
 from mtpbench_analysis.importers.documents import join_reasons

@@ -13,11 +13,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.comparisons import Filter, Question
-from mtpbench_analysis.cost import DEFAULT_TIER
-from mtpbench_analysis.curves import CURVE_FIELDS, SPLITTABLE, Grouping
-from mtpbench_analysis.reading import DEFAULT_CONFIDENCE
+from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
+from mtpbench_analysis.curves.cost import DEFAULT_TIER
+from mtpbench_analysis.curves.curve import CURVE_FIELDS, SPLITTABLE, Grouping
+from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
 
 SourcesArgument = Annotated[
     list[Path],

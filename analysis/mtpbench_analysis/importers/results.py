@@ -21,9 +21,8 @@ from mtpbench.records import (
     Workload,
 )
 from mtpbench.store import StoredPoint, read_sweep
-from mtpbench_analysis.agreement import ArmAnswers
-from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
-from mtpbench_analysis.noise import block_errors
+from mtpbench_analysis.curves.noise import block_errors
+from mtpbench_analysis.frame import ArmAnswers, CurvePoint, PointSet, Unused
 
 
 def read_results(directory: Path) -> PointSet:

@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from mtpbench_analysis.regression.panel import FloatArray, IntArray, Panel, per_sweep
+from mtpbench_analysis.regression.paired_runs import FloatArray, IntArray, PairedRuns, per_sweep
 
 Basis = Literal["sweeps", "deployments", "rounds", "recipes"]
 
@@ -52,7 +52,7 @@ class Estimate:
     recipes: int
 
 
-def estimate_group(panel: Panel, members: IntArray, start_noise: float) -> Estimate | None:
+def estimate_group(panel: PairedRuns, members: IntArray, start_noise: float) -> Estimate | None:
     """The mean change of some recipes; None where nothing tells its error.
 
     Args:
@@ -96,7 +96,7 @@ def estimate_group(panel: Panel, members: IntArray, start_noise: float) -> Estim
     )
 
 
-def estimate_recipes(panel: Panel, start_noise: float) -> tuple[Estimate | None, ...]:
+def estimate_recipes(panel: PairedRuns, start_noise: float) -> tuple[Estimate | None, ...]:
     """The change of each recipe of the panel, alone.
 
     Its noise is pooled over all recipes, as `noise.find_noise` does. Recipes that err together pool to less
@@ -123,7 +123,7 @@ def estimate_recipes(panel: Panel, start_noise: float) -> tuple[Estimate | None,
 
 
 def _alone(
-    panel: Panel, column: int, basis: Basis, spread: tuple[float, float, float], start_noise: float
+    panel: PairedRuns, column: int, basis: Basis, spread: tuple[float, float, float], start_noise: float
 ) -> Estimate:
     single, variance, df = spread
     member = np.array([column])
@@ -158,7 +158,7 @@ def _clusters(ratios: FloatArray, deployments: IntArray) -> tuple[float, float]:
     return float((sums**2).sum()) / len(ratios) ** 2 * count / (count - 1), count - 1
 
 
-def _within_arms(panel: Panel) -> tuple[float, float]:
+def _within_arms(panel: PairedRuns) -> tuple[float, float]:
     """Variance of one log ratio around its arm's mean, and its degrees of freedom."""
     arms = np.unique(panel.arms)
     df = len(panel.arms) - len(arms)
@@ -183,13 +183,13 @@ def _pooled(sides: Sequence[FloatArray]) -> tuple[float, float]:
     return trace / covariance.shape[0], units * trace**2 / square
 
 
-def _allowance(panel: Panel, members: IntArray, start_noise: float) -> float:
+def _allowance(panel: PairedRuns, members: IntArray, start_noise: float) -> float:
     """Variance that server starts add to the mean change: each deployment started once in each sweep."""
     sweeps = sum(1 / len(np.unique(one)) for one in (panel.old_sweeps, panel.new_sweeps))
     return _allowance_per_sweep(panel, members, start_noise) * sweeps
 
 
-def _allowance_per_sweep(panel: Panel, members: IntArray, start_noise: float) -> float:
+def _allowance_per_sweep(panel: PairedRuns, members: IntArray, start_noise: float) -> float:
     shares = np.bincount(panel.deployments[members]) / len(members)
     return start_noise**2 * float((shares**2).sum())
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from mtpbench.errors import NotComparable
-from mtpbench_analysis.curves import display_name, short
+from mtpbench_analysis.curves.curve import display_name, short
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 from mtpbench_analysis.pairing import describe_invalid
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis.document import BadNews, Document, GoodNews, List, Table, Text, Texts, filled
-from mtpbench_analysis.figures import MISSING, fixed, percent
 from mtpbench_analysis.frame import Unused
+from mtpbench_analysis.numbers import MISSING, fixed, percent
 from mtpbench_analysis.regression.estimates import Basis
 from mtpbench_analysis.regression.verdicts import Finding, Level, Regression
 

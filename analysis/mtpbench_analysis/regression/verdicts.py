@@ -10,15 +10,20 @@ from typing import Literal
 import numpy as np
 
 from mtpbench.errors import InputError, NotComparable
-from mtpbench_analysis.cells import Interval
-from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.curves.cells import Interval
+from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.frame import PointSet, Unused
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
 from mtpbench_analysis.regression.matching import Matched, match
-from mtpbench_analysis.regression.panel import IntArray, Panel, build_panel, per_sweep
-from mtpbench_analysis.regression.power import smallest_effect, sweeps_needed, t_quantile, two_sided_p
+from mtpbench_analysis.regression.paired_runs import IntArray, PairedRuns, pair_runs, per_sweep
+from mtpbench_analysis.regression.statistical_power import (
+    smallest_effect,
+    sweeps_needed,
+    t_quantile,
+    two_sided_p,
+)
 
 Verdict = Literal["slower", "faster", "no change", "no power", "undecided"]
 Level = Literal["all", "arm", "recipe"]
@@ -148,7 +153,7 @@ def find_regression(
     left_out = list(matched.left_out)
     labels = matched.labels
     for metric in metrics_in("regress"):
-        panel, missing = build_panel(matched.recipes, metric)
+        panel, missing = pair_runs(matched.recipes, metric)
         left_out += [
             Unused(
                 what=labels[i],
@@ -174,7 +179,7 @@ def _why_undecidable(matched: Matched) -> str:
     )
 
 
-def _of_metric(matched: Matched, panel: Panel, metric: Metric, criteria: Criteria) -> list[Finding]:
+def _of_metric(matched: Matched, panel: PairedRuns, metric: Metric, criteria: Criteria) -> list[Finding]:
     everything = np.arange(len(panel.recipes))
     # A server start moves speeds; what share of the drafts is right is the model's and the prompts' matter.
     noise = 0.0 if metric.explains else criteria.start_noise
@@ -195,7 +200,7 @@ def _of_metric(matched: Matched, panel: Panel, metric: Metric, criteria: Criteri
     ]
 
 
-def _finding(panel: Panel, metric: Metric, members: IntArray, estimate: Estimate | None) -> Finding:
+def _finding(panel: PairedRuns, metric: Metric, members: IntArray, estimate: Estimate | None) -> Finding:
     sides = ((panel.old, panel.old_sweeps), (panel.new, panel.new_sweeps))
     old, new = (math.exp(per_sweep(side, sweeps)[:, members].mean()) for side, sweeps in sides)
     return Finding(

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtpbench.records import to_json as record_to_json
-from mtpbench_analysis import metered
-from mtpbench_analysis.cells import Cell, Interval
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.crossings import Crossing, Lead
-from mtpbench_analysis.curves import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
+from mtpbench_analysis.curves import metered
+from mtpbench_analysis.curves.cells import Cell, Interval
+from mtpbench_analysis.curves.crossings import Crossing, Lead
+from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
+from mtpbench_analysis.curves.metered import Span
+from mtpbench_analysis.curves.twins import find_twins
 from mtpbench_analysis.frame import Unused
-from mtpbench_analysis.metered import Span
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
     explain_no_crossing_interval,
@@ -34,7 +35,6 @@ from mtpbench_analysis.sentences import (
     write_overview,
     write_sentences,
 )
-from mtpbench_analysis.twins import find_twins
 
 SCHEMA_VERSION = 2
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from mtpbench_analysis.cells import Interval
 from mtpbench_analysis.chart.bands import Band, gain_band
 from mtpbench_analysis.chart.content import Chart, curve_of
 from mtpbench_analysis.chart.palette import CROSS, MARKS
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.curves.cells import Interval
+from mtpbench_analysis.curves.curve import display_name
+from mtpbench_analysis.curves.curve_reader import CurveReader
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.metric import Metric, View
 from mtpbench_analysis.metric_table import costs, metrics_in
-from mtpbench_analysis.reading import Reading
 from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.report.traces import TextTable, Traces
 from mtpbench_analysis.sentences import write_crossings
@@ -115,8 +115,8 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
         "confidence": settings.confidence,
         "economics": _economics(comparison),
         "curves": [
-            _curve(reading, comparison.readings[0], series.band, texts)
-            for reading, series in zip(comparison.readings, chart.series, strict=True)
+            _curve(reader, comparison.readers[0], series.band, texts)
+            for reader, series in zip(comparison.readers, chart.series, strict=True)
         ],
         "targets": [row.target_tps for row in comparison.rows],
         "intervals": [_intervals(row) for row in comparison.rows],
@@ -125,7 +125,7 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
         "crossings": list(write_crossings(comparison)),
         "crossed": [[equal.number, equal.x, equal.y] for equal in chart.crossings],
         "invalid": [_point(point, 1, texts) for point in comparison.invalid],
-        "invalid_curves": [curve_of(point, comparison.readings) for point in comparison.invalid],
+        "invalid_curves": [curve_of(point, comparison.readers) for point in comparison.invalid],
     }
 
 
@@ -203,17 +203,17 @@ def _caption(comparison: Comparison) -> str:
     return note if comparison.settings.economics else f"{comparison.constants.label}.{note}"
 
 
-def _curve(reading: Reading, base: Reading, band: Band | None, texts: TextTable) -> dict[str, Any]:
-    curve = reading.curve
+def _curve(reader: CurveReader, base: CurveReader, band: Band | None, texts: TextTable) -> dict[str, Any]:
+    curve = reader.curve
     place = {id(item): i for i, item in enumerate(curve.measured)}
     return {
         "label": curve.label,
         "arm": display_name(curve.arm),
         "points": [_point(item.mean, len(item.runs), texts) for item in curve.measured],
         "front": [place[id(knot)] for knot in curve.front],
-        "sure": [noise is not None for noise in reading.noise],
+        "sure": [noise is not None for noise in reader.noise],
         "band": _rows(band),
-        "gain_band": _rows(gain_band(reading, base)),
+        "gain_band": _rows(gain_band(reader, base)),
     }
 
 

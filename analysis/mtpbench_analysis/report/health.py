@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mtpbench.records import ClientHealth
-from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.document import Table
-from mtpbench_analysis.figures import percent
+from mtpbench_analysis.numbers import percent
 from mtpbench_analysis.report.traces import recipe_of
 from mtpbench_analysis.traces.points import PointTrace, SweepTrace
 

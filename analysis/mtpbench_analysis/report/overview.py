@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from mtpbench_analysis.chart.choice import choose_comparisons
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.curves import Curve, display_name
+from mtpbench_analysis.curves.curve import Curve, display_name
+from mtpbench_analysis.curves.ratios import Ratio
 from mtpbench_analysis.document import Document, Table, mark_simulated
-from mtpbench_analysis.figures import MISSING, rate, seconds, speed, target
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.ratios import Ratio
+from mtpbench_analysis.numbers import MISSING, rate, seconds, speed, target
 from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.tables import INVALID, show_bare_ratio
 

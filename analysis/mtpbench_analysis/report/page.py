@@ -29,7 +29,7 @@ from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.traces.points import SweepTrace
 
 SCRIPTS = (
-    *("figures", "curve", "metered", "metrics", "words", "model", "table", "chart", "export", "card"),
+    *("numbers", "curve", "metered", "metrics", "words", "model", "table", "chart", "export", "card"),
     *("traces", "facts", "plots", "panel", "sweep", "main"),
 )
 """Parts of the page's script in the order in which they need each other."""

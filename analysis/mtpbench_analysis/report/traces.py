@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mtpbench.records import Distribution, PointResult, Provenance
-from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.report.provenance import shorten_paths
 from mtpbench_analysis.traces.points import POWER_VALUES, QUANTILES, Floats, PointTrace, SweepTrace

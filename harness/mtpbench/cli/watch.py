@@ -23,7 +23,7 @@ from mtpbench.snapshot.snapshot import Problem, SeenPoint, Snapshot
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench_analysis.chart.content import Series, series_of
-from mtpbench_analysis.curves import build_curves
+from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from mtpbench.snapshot.snapshot import SeenPoint, Snapshot
 from mtpbench_analysis.chart.terminal import mark_and_style
-from mtpbench_analysis.curves import display_name
+from mtpbench_analysis.curves.curve import display_name
 
 _STYLES = {
     "invalid": "red",

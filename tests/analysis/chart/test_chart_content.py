@@ -86,14 +86,14 @@ def texts(axes: Axes) -> list[str]:
 def test_every_drawn_curve_is_the_curve_that_python_reads() -> None:
     comparison = pair()
     _, axes = drawn(comparison)
-    for number, reading in enumerate(comparison.readings):
+    for number, reader in enumerate(comparison.readers):
         pieces = lines(axes, COLOURS[number], dots=False)
-        assert len(pieces) == len(reading.curve.front) - 1
+        assert len(pieces) == len(reader.curve.front) - 1
         for line in pieces:
             x, y = line.get_data()
-            assert y == pytest.approx(reading.serves(x), rel=1e-12)
-        assert pieces[0].get_xdata()[0] == reading.curve.range_tps[0]
-        assert pieces[-1].get_xdata()[-1] == reading.curve.range_tps[1]
+            assert y == pytest.approx(reader.serves(x), rel=1e-12)
+        assert pieces[0].get_xdata()[0] == reader.curve.range_tps[0]
+        assert pieces[-1].get_xdata()[-1] == reader.curve.range_tps[1]
 
 
 def test_a_gap_too_wide_for_a_ratio_is_dashed_and_only_that() -> None:
@@ -244,9 +244,9 @@ def test_cost_follows_from_the_same_curve_and_the_price() -> None:
     price = comparison.settings.economics.price()  # type: ignore[union-attr]
     panel, axes = drawn(comparison, metric="cost")
     assert price is not None
-    for one, reading in zip(panel.series, comparison.readings, strict=True):
+    for one, reader in zip(panel.series, comparison.readers, strict=True):
         for piece in one.pieces:
-            assert piece.y == pytest.approx(price * 1e6 / (3600 * reading.serves(piece.x)), rel=1e-12)
+            assert piece.y == pytest.approx(price * 1e6 / (3600 * reader.serves(piece.x)), rel=1e-12)
         assert one.band is not None
         assert (one.band.low < one.band.high).all()
     assert axes.yaxis.get_major_formatter()(1) == "$1"
@@ -255,7 +255,7 @@ def test_cost_follows_from_the_same_curve_and_the_price() -> None:
 
 def test_gain_is_the_ratio_at_equal_interactivity_within_the_shared_range_only() -> None:
     comparison = pair()
-    base, other = comparison.readings
+    base, other = comparison.readers
     panel, axes = drawn(comparison, metric="gain")
     off, mtp = panel.series
     assert (off.dots, off.pieces) == ((), ())

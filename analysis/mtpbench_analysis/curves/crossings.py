@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench_analysis.cells import Interval
-from mtpbench_analysis.noise import FloatArray
-from mtpbench_analysis.ratios import Ratio, ratio_of
-from mtpbench_analysis.reading import Reading, interval_of
+from mtpbench_analysis.curves.cells import Interval
+from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
+from mtpbench_analysis.curves.noise import FloatArray
+from mtpbench_analysis.curves.ratios import Ratio, ratio_of
 
 _STEPS = 16
 """Looks between two neighbouring knots: two monotone cubics rarely cross twice between them."""
@@ -68,7 +68,7 @@ class Lead:
         return self.ratio is None or self.ratio.bound in ("exact", "at_least")
 
 
-def find_crossings(baseline: Reading, other: Reading) -> tuple[Crossing, ...]:
+def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing, ...]:
     """Where `other` and the baseline serve the same, within the interactivities that both fronts span."""
     grid = _grid((baseline, other))
     if len(grid) < 2:
@@ -91,25 +91,22 @@ def find_crossings(baseline: Reading, other: Reading) -> tuple[Crossing, ...]:
     return (_with_interval(found[0], baseline, other, grid),)
 
 
-def find_leads(readings: Sequence[Reading]) -> tuple[Lead, ...]:
+def find_leads(readers: Sequence[CurveReader]) -> tuple[Lead, ...]:
     """Which curve serves the most at each interactivity, from 0 to the highest that any of them reaches.
 
     Below its front a curve counts with its best point, which is faster than asked; what it would serve there
     is not known, so a range ends where a front begins.
     """
     crossings = {
-        at
-        for i, one in enumerate(readings)
-        for other in readings[i + 1 :]
-        for at in _all_crossings(one, other)
+        at for i, one in enumerate(readers) for other in readers[i + 1 :] for at in _all_crossings(one, other)
     }
-    knots = {knot.x for reading in readings for knot in reading.curve.front}
+    knots = {knot.x for reader in readers for knot in reader.curve.front}
     edges = np.array(sorted({0.0, *knots, *crossings}))
     places = (edges[:-1] + edges[1:]) / 2
-    values = _values(readings, places)
+    values = _values(readers, places)
     winners = np.nanargmax(values, axis=0)
     there = np.isfinite(values)
-    begun = np.stack([places >= reading.curve.range_tps[0] for reading in readings])
+    begun = np.stack([places >= reader.curve.range_tps[0] for reader in readers])
     # A lead goes on while the winner is the same, has a rival or none, and while it, and they, are measured.
     kinds = [
         (int(winner), there[:, i].sum() == 1, begun[winner, i], _all_but(begun[:, i] | ~there[:, i], winner))
@@ -118,7 +115,7 @@ def find_leads(readings: Sequence[Reading]) -> tuple[Lead, ...]:
     begins = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     lows, highs = edges[begins], edges[[*begins[1:], -1]]
     return tuple(
-        _lead(readings, int(winners[at]), float(low), float(high))
+        _lead(readers, int(winners[at]), float(low), float(high))
         for low, high, at in zip(lows, highs, begins, strict=True)
     )
 
@@ -127,45 +124,45 @@ def _all_but(flags: npt.NDArray[np.bool_], one: int) -> bool:
     return bool(np.delete(flags, one).all())
 
 
-def _lead(readings: Sequence[Reading], winner: int, low: float, high: float) -> Lead:
+def _lead(readers: Sequence[CurveReader], winner: int, low: float, high: float) -> Lead:
     middle = (low + high) / 2
-    cells = [reading.cells([middle])[0] for reading in readings]
+    cells = [reader.cells([middle])[0] for reader in readers]
     rivals = [i for i, cell in enumerate(cells) if i != winner and cell.tput_tps_per_gpu is not None]
     ratio = None
     if rivals:
         # One that is only known by its best point may serve any more than that: it bounds before all others.
         next_best = max(rivals, key=lambda i: (cells[i].state == "at_least", cells[i].tput_tps_per_gpu))
-        ratio = ratio_of(cells[winner], cells[next_best], readings[winner].max_gap)
+        ratio = ratio_of(cells[winner], cells[next_best], readers[winner].max_gap)
     exact = ratio is None or (ratio.value is not None and ratio.bound == "exact")
-    share = _share(readings, winner, middle) if exact else None
+    share = _share(readers, winner, middle) if exact else None
     return Lead(low_tps=low, high_tps=high, winner=winner, ratio=ratio, share_of_draws=share)
 
 
-def _values(readings: Sequence[Reading], places: FloatArray) -> FloatArray:
-    return np.stack([reading.serves(places) for reading in readings])
+def _values(readers: Sequence[CurveReader], places: FloatArray) -> FloatArray:
+    return np.stack([reader.serves(places) for reader in readers])
 
 
-def _share(readings: Sequence[Reading], winner: int, place: float) -> float | None:
-    if not all(reading.is_sure for reading in readings):
+def _share(readers: Sequence[CurveReader], winner: int, place: float) -> float | None:
+    if not all(reader.is_sure for reader in readers):
         return None
-    drawn = np.nan_to_num(np.stack([reading.drawn([place])[:, 0] for reading in readings]), nan=0.0)
+    drawn = np.nan_to_num(np.stack([reader.drawn([place])[:, 0] for reader in readers]), nan=0.0)
     return float((drawn.argmax(axis=0) == winner).mean())
 
 
-def _all_crossings(one: Reading, other: Reading) -> list[float]:
+def _all_crossings(one: CurveReader, other: CurveReader) -> list[float]:
     """Where both serve the same at or above an interactivity, the flat parts below the fronts included."""
     high = min(one.curve.range_tps[1], other.curve.range_tps[1])
-    knots = {knot.x for reading in (one, other) for knot in reading.curve.front if knot.x <= high}
+    knots = {knot.x for reader in (one, other) for knot in reader.curve.front if knot.x <= high}
     grid = _fine(sorted({0.0, high, *knots}))
     return [_root(one, other, left, right) for left, right in _sign_changes(one, other, grid)]
 
 
-def _grid(readings: Sequence[Reading]) -> FloatArray:
-    low = max(reading.curve.range_tps[0] for reading in readings)
-    high = min(reading.curve.range_tps[1] for reading in readings)
+def _grid(readers: Sequence[CurveReader]) -> FloatArray:
+    low = max(reader.curve.range_tps[0] for reader in readers)
+    high = min(reader.curve.range_tps[1] for reader in readers)
     if low >= high:
         return np.empty(0)
-    inside = {k.x for reading in readings for k in reading.curve.front if low < k.x < high}
+    inside = {k.x for reader in readers for k in reader.curve.front if low < k.x < high}
     return _fine(sorted({low, high, *inside}))
 
 
@@ -174,13 +171,13 @@ def _fine(edges: Sequence[float]) -> FloatArray:
     return np.concatenate([*pieces, [edges[-1]]]) if pieces else np.array(edges)
 
 
-def _sign_changes(baseline: Reading, other: Reading, grid: FloatArray) -> list[tuple[float, float]]:
+def _sign_changes(baseline: CurveReader, other: CurveReader, grid: FloatArray) -> list[tuple[float, float]]:
     sign = np.sign(other.serves(grid) - baseline.serves(grid))
     known = np.flatnonzero(sign)
     return [(float(grid[a]), float(grid[b])) for a, b in pairwise(known) if sign[a] != sign[b]]
 
 
-def _root(baseline: Reading, other: Reading, left: float, right: float) -> float:
+def _root(baseline: CurveReader, other: CurveReader, left: float, right: float) -> float:
     """The crossing between two places of different sign, to 1e-9 of its value."""
     for _ in range(8):
         places = np.linspace(left, right, 17)
@@ -192,7 +189,9 @@ def _root(baseline: Reading, other: Reading, left: float, right: float) -> float
     return right
 
 
-def _with_interval(crossing: Crossing, baseline: Reading, other: Reading, grid: FloatArray) -> Crossing:
+def _with_interval(
+    crossing: Crossing, baseline: CurveReader, other: CurveReader, grid: FloatArray
+) -> Crossing:
     """The only crossing of two curves with its interval, or with the reason why it has none."""
     if not (baseline.is_sure and other.is_sure):
         return replace(crossing, single_run=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench_analysis.curves import Curve
-from mtpbench_analysis.noise import Noise
+from mtpbench_analysis.curves.curve import Curve
+from mtpbench_analysis.curves.noise import Noise
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]

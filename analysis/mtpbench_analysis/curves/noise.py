@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench_analysis.curves import Curve, Measured
+from mtpbench_analysis.curves.curve import Curve, Measured
 from mtpbench_analysis.frame import CurvePoint
 
 FloatArray = npt.NDArray[np.float64]

@@ -19,7 +19,7 @@ IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Panel:
+class PairedRuns:
     """One metric of the recipes whose runs are complete on both sides.
 
     A round is one pass over the recipes: one repeat of one sweep. Rows of one round may err together.
@@ -54,7 +54,7 @@ def per_sweep(values: FloatArray, sweeps: IntArray) -> FloatArray:
     return np.stack([values[sweeps == number].mean(axis=0) for number in np.unique(sweeps)])
 
 
-def build_panel(recipes: Sequence[Recipe], metric: Metric) -> tuple[Panel | None, tuple[int, ...]]:
+def pair_runs(recipes: Sequence[Recipe], metric: Metric) -> tuple[PairedRuns | None, tuple[int, ...]]:
     """The panel of one metric, and the recipes that it leaves out because runs of theirs are missing.
 
     Where no recipe has all rounds, rounds are given up: each sweep becomes the mean of its runs. A recipe
@@ -79,7 +79,7 @@ def build_panel(recipes: Sequence[Recipe], metric: Metric) -> tuple[Panel | None
     arms, deployments = (_numbers([pick(recipes[i]) for i in chosen]) for pick in (_arm, _deployment))
     columns = [[_column(lists, metric, collapse) for lists in _sides(recipes[i])] for i in chosen]
     sweeps = [np.repeat(np.arange(len(most)), 1 if collapse else most).astype(np.intp) for most in rounds]
-    panel = Panel(
+    panel = PairedRuns(
         recipes=tuple(chosen),
         old=np.array([old for old, _ in columns], np.float64).T,
         new=np.array([new for _, new in columns], np.float64).T,

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cost import Economics, tps_per_mw, usd_per_mtok
-from mtpbench_analysis.curves import WORKLOAD_FIELDS, display_name, pareto_front
+from mtpbench_analysis.curves.cost import Economics, tps_per_mw, usd_per_mtok
+from mtpbench_analysis.curves.curve import WORKLOAD_FIELDS, display_name, pareto_front
+from mtpbench_analysis.curves.interpolate import slopes
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.interpolate import slopes
 
 Method = Literal["page-2026-05", "page"]
 METHODS: tuple[Method, ...] = ("page-2026-05", "page")

@@ -1,4 +1,4 @@
-// Numbers as a reader sees them; the same as figures.py, halves rounded up on the decimal text.
+// Numbers as a reader sees them; the same as numbers.py, halves rounded up on the decimal text.
 const MISSING = "–";
 
 function fixed(value, decimals) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mtpbench_analysis.cells import Cell, Interval
+from mtpbench_analysis.curves.cells import Cell, Interval
 
 Bound = Literal["exact", "at_least", "at_most", "best_points"]
 

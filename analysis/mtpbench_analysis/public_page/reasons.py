@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.cost import price_text, usd_per_mtok
-from mtpbench_analysis.curves import CURVE_FIELDS, Curve, Measured
-from mtpbench_analysis.figures import dollars, fixed, percent, rate, speed, target
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cost import price_text, usd_per_mtok
+from mtpbench_analysis.curves.curve import CURVE_FIELDS, Curve, Measured
+from mtpbench_analysis.curves.ratios import Gap
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.page.method import PageCell, PageSide, percent_text
-from mtpbench_analysis.ratios import Gap
+from mtpbench_analysis.numbers import dollars, fixed, percent, rate, speed, target
+from mtpbench_analysis.public_page.method import PageCell, PageSide, percent_text
 from mtpbench_analysis.sentences import describe_gap
 
 Code = Literal[

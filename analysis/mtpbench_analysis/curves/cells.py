@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mtpbench_analysis.cost import Economics, joules_per_token, tps_per_mw, usd_per_mtok
-from mtpbench_analysis.curves import Measured
+from mtpbench_analysis.curves.cost import Economics, joules_per_token, tps_per_mw, usd_per_mtok
+from mtpbench_analysis.curves.curve import Measured
 
 TokenKind = Literal["total", "output", "input"]
 NoInterval = Literal["not_reached", "single_run", "may_end_below"]

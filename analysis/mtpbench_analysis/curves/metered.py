@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.cost import joules_per_token as joules
-from mtpbench_analysis.cost import tps_per_mw as per_mw
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cost import joules_per_token as joules
+from mtpbench_analysis.curves.cost import tps_per_mw as per_mw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from mtpbench_analysis.cells import Cell
-from mtpbench_analysis.curves import build_curves, describe_workload
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.curve import build_curves, describe_workload
+from mtpbench_analysis.curves.ratios import Ratio
 from mtpbench_analysis.document import Caution, Document, Table, Text, Texts, filled
-from mtpbench_analysis.figures import MISSING, dollars, fixed, rate, speed, target, times
 from mtpbench_analysis.metric_table import VIEWS, metrics_in
-from mtpbench_analysis.page.explain import Explained, Explanation
-from mtpbench_analysis.page.method import PageCell, claim_cheaper, claim_faster
-from mtpbench_analysis.page.reasons import AGREES
-from mtpbench_analysis.ratios import Ratio
+from mtpbench_analysis.numbers import MISSING, dollars, fixed, rate, speed, target, times
+from mtpbench_analysis.public_page.explain import Explained, Explanation
+from mtpbench_analysis.public_page.method import PageCell, claim_cheaper, claim_faster
+from mtpbench_analysis.public_page.reasons import AGREES
 from mtpbench_analysis.sentences import describe_cost, explain_no_ratio
 
 _LABELS = {metric.id: metric.label_in("public_page") for metric in metrics_in("public_page")}

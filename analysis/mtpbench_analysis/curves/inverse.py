@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtpbench_analysis.cells import Cell, Interval
-from mtpbench_analysis.cost import Economics, usd_per_mtok
-from mtpbench_analysis.curves import Curve, Measured
-from mtpbench_analysis.reading import Reading, interval_of
+from mtpbench_analysis.curves.cells import Cell, Interval
+from mtpbench_analysis.curves.cost import Economics, usd_per_mtok
+from mtpbench_analysis.curves.curve import Curve, Measured
+from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
 
 _STEPS = 33
 
@@ -65,9 +65,9 @@ class Wanted:
         return self.max_ttft_s is None or (ttft is not None and ttft <= self.max_ttft_s)
 
 
-def find_fastest(readings: Sequence[Reading], max_usd_per_mtok: float) -> tuple[Fastest, ...]:
+def find_fastest(readers: Sequence[CurveReader], max_usd_per_mtok: float) -> tuple[Fastest, ...]:
     """What each curve reaches at a cost, the fastest first, those that never get so cheap last."""
-    found = [_fastest(reading, max_usd_per_mtok) for reading in readings]
+    found = [_fastest(reader, max_usd_per_mtok) for reader in readers]
     return tuple(sorted(found, key=lambda one: -(one.interactivity_tps or -1.0)))
 
 
@@ -103,8 +103,8 @@ def nearest_misses(curves: Sequence[Curve], wanted: Wanted) -> tuple[str, ...]:
     )
 
 
-def _fastest(reading: Reading, max_usd_per_mtok: float) -> Fastest:
-    curve, economics = reading.curve, reading.economics
+def _fastest(reader: CurveReader, max_usd_per_mtok: float) -> Fastest:
+    curve, economics = reader.curve, reader.economics
     if economics is None or economics.usd_per_gpu_h is None:
         return Fastest(curve=curve, interactivity_tps=None)
     needed = economics.usd_per_gpu_h * 1e6 / (3600 * max_usd_per_mtok)
@@ -113,18 +113,18 @@ def _fastest(reading: Reading, max_usd_per_mtok: float) -> Fastest:
         least = usd_per_mtok(front[0].y, economics.usd_per_gpu_h)
         return Fastest(curve=curve, interactivity_tps=None, least_usd_per_mtok=least)
     at_end = front[-1].y >= needed
-    at = front[-1].x if at_end else _falls_below(reading, needed)
-    (cell,) = reading.cells([at])
-    interval = None if at_end or cell.interval is None else _interval(reading, needed)
+    at = front[-1].x if at_end else _falls_below(reader, needed)
+    (cell,) = reader.cells([at])
+    interval = None if at_end or cell.interval is None else _interval(reader, needed)
     return Fastest(curve=curve, interactivity_tps=at, cell=cell, interval=interval, at_end=at_end)
 
 
-def _falls_below(reading: Reading, needed: float) -> float:
+def _falls_below(reader: CurveReader, needed: float) -> float:
     """The highest interactivity with that throughput: fronts fall strictly, so halving finds it."""
-    low, high = reading.curve.range_tps
+    low, high = reader.curve.range_tps
     while high - low > 1e-9 * high:
         places = np.linspace(low, high, _STEPS)
-        enough = reading.serves(places) >= needed
+        enough = reader.serves(places) >= needed
         last = int(np.flatnonzero(enough)[-1])
         if last == _STEPS - 1:
             return float(places[-1])
@@ -132,13 +132,13 @@ def _falls_below(reading: Reading, needed: float) -> float:
     return low
 
 
-def _interval(reading: Reading, needed: float) -> Interval | None:
+def _interval(reader: CurveReader, needed: float) -> Interval | None:
     """Of the crossing of the needed throughput, from the draws, between places of a fine grid."""
-    if reading.draws is None or not reading.is_sure:
+    if reader.draws is None or not reader.is_sure:
         return None
-    low, high = reading.curve.range_tps
+    low, high = reader.curve.range_tps
     places = np.linspace(low, high, 2 * _STEPS)
-    drawn = reading.draws.read(places)
+    drawn = reader.draws.read(places)
     enough = np.where(np.isnan(drawn), False, drawn >= needed)
     last = enough.shape[1] - 1 - enough[:, ::-1].argmax(axis=1)
     some = enough.any(axis=1) & (last < len(places) - 1)
@@ -150,4 +150,4 @@ def _interval(reading: Reading, needed: float) -> Interval | None:
     # A curve that ends before the next place still has enough at its end, which is hardly further on.
     share = np.where(np.isnan(below), 0.0, (above - needed) / (above - below))
     at[rows] = places[column] + step * share
-    return interval_of(at, reading.confidence)
+    return interval_of(at, reader.confidence)

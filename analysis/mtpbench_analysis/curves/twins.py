@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtpbench_analysis.curves import Curve, Measured
+from mtpbench_analysis.curves.curve import Curve, Measured
 
 _RECIPE = ("topology", "concurrency", "rate_rps", "gpus")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mtpbench_analysis.page.explain import Explained, Explanation, explain_points
-from mtpbench_analysis.page.method import METHODS, Method, check_method
-from mtpbench_analysis.page.texts import (
+from mtpbench_analysis.public_page.explain import Explained, Explanation, explain_points
+from mtpbench_analysis.public_page.method import METHODS, Method, check_method
+from mtpbench_analysis.public_page.texts import (
     explanation_table,
     page_table,
     to_records,

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mtpbench_analysis.frame import ArmAnswers
+
 MIN_SAME_SHARE = 0.75
 """Below this share of equal answers a pair is flagged: more than batch-dependent rounding explains."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArmAnswers:
-    """The greedy answers of one deployment, and the score of the user's evaluation, where there is one."""
-
-    arm: str
-    topology: str
-    texts: tuple[str, ...]
-    reason: str | None = None
-    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtpbench_analysis.curves import Curve
+from mtpbench_analysis.curves.curve import Curve
 
 _COMPARED = ("engine", "serving", "version", "image", "workload", "topology", "date")
 _WHERE_METERED = ("power_source", "power_cap_w")

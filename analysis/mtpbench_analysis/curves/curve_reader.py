@@ -8,19 +8,19 @@ from functools import cached_property
 
 import numpy as np
 
-from mtpbench_analysis.cells import DEFAULT_MAX_GAP, Cell, Interval, NoInterval, State
-from mtpbench_analysis.cost import Economics
-from mtpbench_analysis.curves import Curve, Measured
-from mtpbench_analysis.draws import CurveDraws, draw_curve
-from mtpbench_analysis.interpolate import Spline
-from mtpbench_analysis.noise import FloatArray, Noise, find_noise
+from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell, Interval, NoInterval, State
+from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.curves.curve import Curve, Measured
+from mtpbench_analysis.curves.draws import CurveDraws, draw_curve
+from mtpbench_analysis.curves.interpolate import Spline
+from mtpbench_analysis.curves.noise import FloatArray, Noise, find_noise
 
 DEFAULT_CONFIDENCE = 0.95
 _SAME_TPS = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class CurveReader:
     """A curve that is about to be read.
 
     Args:

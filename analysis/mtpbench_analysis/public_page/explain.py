@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mtpbench_analysis.cells import Cell
 from mtpbench_analysis.compare import Settings, compare, read_curves
-from mtpbench_analysis.cost import Economics
-from mtpbench_analysis.curves import Curve, Grouping, build_curves
+from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.curves.curve import Curve, Grouping, build_curves
+from mtpbench_analysis.curves.ratios import Ratio
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric_table import VIEWS
-from mtpbench_analysis.page.method import (
+from mtpbench_analysis.pairing import pair
+from mtpbench_analysis.public_page.method import (
     Method,
     PageCell,
     PageSide,
@@ -20,7 +22,7 @@ from mtpbench_analysis.page.method import (
     default_targets,
     read_side,
 )
-from mtpbench_analysis.page.reasons import (
+from mtpbench_analysis.public_page.reasons import (
     AGREES,
     Reason,
     carried,
@@ -31,8 +33,6 @@ from mtpbench_analysis.page.reasons import (
     throughput_reasons,
     withheld_reason,
 )
-from mtpbench_analysis.pairing import pair
-from mtpbench_analysis.ratios import Ratio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,10 +168,8 @@ def _explain(
 def _read_honestly(
     sides: Sequence[PageSide], curves: Sequence[Curve], settings: Settings, baseline_arm: str
 ) -> _Honest:
-    readings = [
-        (reading.curve, reading.cells(settings.targets_tps)) for reading in read_curves(curves, settings)
-    ]
-    by_side = tuple(tuple(item for item in readings if item[0].arm == side.arm) for side in sides)
+    readers = [(reader.curve, reader.cells(settings.targets_tps)) for reader in read_curves(curves, settings)]
+    by_side = tuple(tuple(item for item in readers if item[0].arm == side.arm) for side in sides)
     labels = {id(curve.measured): curve for curve in curves}
     ratios = []
     for base, others in pair(list(curves), baseline_arm)[0]:
