@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mtpbench.errors import InputError, SweepError
 from mtpbench.records import Json
-from mtpbench.yaml_files import LinedYaml
+from mtpbench.yaml_files import LinedYaml, Strict
 
 OVERHEAD_BY_COOLING: Mapping[str, float] = {"liquid": 0.30, "air": 0.50}
 
@@ -205,11 +205,7 @@ KINDS = (
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Sourced(_Strict):
+class _Sourced(Strict):
     """Something that was published."""
 
     link: str = Field(min_length=1)
@@ -253,7 +249,7 @@ class _Switches(_Sourced):
         return ComponentPower(count=self.num_switches, tdp_w=self.tdp_per_switch, source=self.source)
 
 
-class SystemFile(_Strict):
+class SystemFile(Strict):
     """One system, by exactly one of the three kinds."""
 
     link: str | None = None

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from mtpbench.errors import InputError
-from mtpbench.yaml_files import read_yaml
+from mtpbench.yaml_files import Strict, read_yaml
 
 FOLDER = Path("slurm/clusters")
 _CLOCK = re.compile(r"^(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)$")
@@ -26,11 +26,7 @@ def seconds_of(value: object) -> object:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ContainerSpec(_Strict):
+class ContainerSpec(Strict):
     """How engine processes get into their image (pyxis and enroot); the harness itself runs bare."""
 
     image: str | None = Field(None, description="a .sqsh or an enroot name; left out: the sweep's")
@@ -54,7 +50,7 @@ class ContainerSpec(_Strict):
         return flags
 
 
-class ClusterProfile(_Strict):
+class ClusterProfile(Strict):
     """Everything that a job needs to know of a cluster; nothing of it is ever read by a shell unquoted."""
 
     partition: str | None = Field(None, description="left out: the cluster's default")

@@ -10,23 +10,21 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtpbench import golden
 from mtpbench.engines.registry import EMBEDDED, ENGINES
 from mtpbench.records import Load, Measurement, WorkerGroup, WorkerRole
+from mtpbench.yaml_files import Strict
 
 FlagLayers = dict[str, dict[str, Any]]
+EnvironmentLayers = dict[str, dict[str, str]]
 LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
 _SHORT = re.compile(r"^(?P<workers>\d+)x(?P<kind>TP|TEP|DEP)(?P<width>\d+)$")
 _NAME = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class WorkersSpec(_Strict):
+class WorkersSpec(Strict):
     """Equal workers of one role; `6xDEP8` is short for {workers: 6, tp: 1, dp: 8, ep: 8}."""
 
     workers: int = Field(ge=1, description="how many workers")
@@ -61,49 +59,48 @@ def _expand_short(value: Any) -> Any:
 Workers = Annotated[WorkersSpec, BeforeValidator(_expand_short, json_schema_input_type=WorkersSpec | str)]
 Rung = Annotated[int, Field(ge=1, strict=True)]
 Ladder = Annotated[list[Rung], Field(min_length=1)]
+Ladders = Annotated[
+    dict[str, Ladder],
+    BeforeValidator(
+        lambda v: {"*": v} if isinstance(v, list) else v, json_schema_input_type=Ladder | dict[str, Ladder]
+    ),
+]
+Positive = Annotated[float, Field(gt=0)]
 
 
-class TopologySpec(_Strict):
+class TopologySpec(Strict):
     """One deployment layout and its concurrency ladder, for every arm or by arm name."""
 
     aggregated: Workers | None = Field(None, description="workers that prefill and decode")
     prefill: Workers | None = Field(None, description="prefill workers (with decode)")
     decode: Workers | None = Field(None, description="decode workers (with prefill)")
-    concurrency: Annotated[
-        dict[str, Ladder],
-        BeforeValidator(
-            lambda v: {"*": v} if isinstance(v, list) else v,
-            json_schema_input_type=Ladder | dict[str, Ladder],
-        ),
-    ] = Field(description="ladder of concurrencies, or one by arm name; an arm without one is not run here")
-    rate_rps: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = Field(
+    concurrency: Ladders = Field(
+        description="ladder of concurrencies, or one by arm name; an arm without one is not run here"
+    )
+    rate_rps: Annotated[list[Positive], Field(min_length=1)] | None = Field(
         None,
         description="open loop only: ladder of request rates, each with every concurrency as its ceiling",
     )
 
     @model_validator(mode="after")
     def _one_kind(self) -> TopologySpec:
-        disaggregated = self.prefill is not None and self.decode is not None
-        neither_half = self.prefill is None and self.decode is None
-        if not (
-            (self.aggregated is not None and neither_half) or (self.aggregated is None and disaggregated)
-        ):
+        given = tuple(group is not None for group in (self.aggregated, self.prefill, self.decode))
+        if given not in ((True, False, False), (False, True, True)):
             raise ValueError("give either `aggregated`, or both `prefill` and `decode`")
         return self
 
     @field_validator("concurrency")
     @classmethod
     def _rising(cls, ladders: dict[str, list[int]]) -> dict[str, list[int]]:
-        for ladder in ladders.values():
-            if sorted(set(ladder)) != ladder:
-                raise ValueError(f"a ladder rises without repeats; {ladder} does not")
+        if falling := [ladder for ladder in ladders.values() if sorted(set(ladder)) != ladder]:
+            raise ValueError(f"a ladder rises without repeats; {falling[0]} does not")
         return ladders
 
 
 _GOLDEN = golden.default_table()
 
 
-class GoldenSpec(_Strict):
+class GoldenSpec(Strict):
     """Acceptance pinned to a published mean length: `golden: thinking_on`, or a length of one's own."""
 
     golden: str | None = Field(None, description="mode in the golden table, such as thinking_on")
@@ -135,7 +132,7 @@ AcceptanceSpec = Annotated[
 ]
 
 
-class ArmSpec(_Strict):
+class ArmSpec(Strict):
     """An overlay on the base: nothing (off), or draft tokens, an acceptance policy and what they force."""
 
     draft_tokens: int | None = Field(
@@ -145,9 +142,7 @@ class ArmSpec(_Strict):
     forces: FlagLayers = Field(
         default_factory=dict, description="engine flags that speculation makes necessary"
     )
-    forces_env: dict[str, dict[str, str]] = Field(
-        default_factory=dict, description="the same for the environment"
-    )
+    forces_env: EnvironmentLayers = Field(default_factory=dict, description="the same for the environment")
 
     @model_validator(mode="after")
     def _overlay_needs_drafts(self) -> ArmSpec:
@@ -160,7 +155,7 @@ class ArmSpec(_Strict):
         return self
 
 
-class FaultSpec(_Strict):
+class FaultSpec(Strict):
     """A fault that the embedded engine plays out, by time, request or probability."""
 
     kind: str
@@ -171,21 +166,10 @@ class FaultSpec(_Strict):
     value: float | None = None
 
 
-def _known_engine(value: Any) -> Any:
-    if value not in tuple(ENGINES):
-        *others, last = map(repr, ENGINES)
-        raise ValueError(f"input should be {', '.join(others)} or {last}, not {value!r}")
-    return value
-
-
-class EngineSpec(_Strict):
+class EngineSpec(Strict):
     """The engine of the base; flags in layers: all, then tp | tep | dep (the worker's layout), then role."""
 
-    name: Annotated[
-        str,
-        BeforeValidator(_known_engine),
-        Field(json_schema_extra=lambda schema: schema.update(enum=list(ENGINES))),
-    ]
+    name: str = Field(json_schema_extra=lambda schema: schema.update(enum=list(ENGINES)))
     router: str | None = Field(None, description="what stands in front of disaggregated workers")
     version: str | None = None
     image: str | None = None
@@ -195,13 +179,21 @@ class EngineSpec(_Strict):
         "@{env:NAME}; not for the simulated engine",
     )
     flags: FlagLayers = Field(default_factory=dict, description="engine options without dashes, by layer")
-    env: dict[str, dict[str, str]] = Field(default_factory=dict, description="environment, by layer")
+    env: EnvironmentLayers = Field(default_factory=dict, description="environment, by layer")
     profile: str | None = Field(None, description="simulated only: step costs (a shipped name or a file)")
     clock: Literal["real", "scaled"] = Field("real", description="simulated only")
     speed: float = Field(
         1.0, gt=0, le=10, description="simulated only: engine seconds per second when scaled"
     )
     faults: list[FaultSpec] = Field(default_factory=list, description="simulated only")
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _known_engine(cls, name: Any) -> Any:
+        if name not in tuple(ENGINES):
+            *others, last = map(repr, ENGINES)
+            raise ValueError(f"input should be {', '.join(others)} or {last}, not {name!r}")
+        return name
 
     @field_validator("flags", "env")
     @classmethod
@@ -212,10 +204,9 @@ class EngineSpec(_Strict):
 
     @model_validator(mode="after")
     def _simulation_only(self) -> EngineSpec:
-        if self.name != EMBEDDED:
-            changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
-            if changed:
-                raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
+        changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
+        if changed and self.name != EMBEDDED:
+            raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
         if self.command and self.name == EMBEDDED:
             raise ValueError("`command` is for real engines; the embedded one comes with the harness")
         if self.speed != 1 and self.clock != "scaled":
@@ -223,7 +214,7 @@ class EngineSpec(_Strict):
         return self
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """The model served."""
 
     path: str = Field(description="hub id or folder")
@@ -231,7 +222,7 @@ class ModelSpec(_Strict):
     precision: str = Field(description="label such as fp4; curves of different precision are not compared")
 
 
-class WorkloadSpec(_Strict):
+class WorkloadSpec(Strict):
     """What is asked of the server."""
 
     isl: int = Field(ge=1, description="input sequence length, tokens")
@@ -266,7 +257,7 @@ class WorkloadSpec(_Strict):
 _LOAD = Load()
 
 
-class LoadSpec(_Strict):
+class LoadSpec(Strict):
     """How requests are sent; times in engine seconds."""
 
     pacing: Literal["closed", "poisson", "gamma", "constant", "trace"] = Field(
@@ -300,7 +291,7 @@ class LoadSpec(_Strict):
 _RULES = Measurement()
 
 
-class MeasurementSpec(_Strict):
+class MeasurementSpec(Strict):
     """The rules of measuring a point; times in engine seconds."""
 
     warmup_per_slot: float = Field(_RULES.warmup_per_slot, ge=0)
@@ -329,21 +320,21 @@ class MeasurementSpec(_Strict):
     )
 
 
-class ReferenceRowSpec(_Strict):
+class ReferenceRowSpec(Strict):
     """Published throughput at one interactivity, by arm."""
 
     interactivity_tps: float = Field(gt=0)
-    tput_tps_per_gpu: dict[str, Annotated[float, Field(gt=0)]]
+    tput_tps_per_gpu: dict[str, Positive]
 
 
-class ReferenceSpec(_Strict):
+class ReferenceSpec(Strict):
     """Published numbers to print beside one's own."""
 
     source: str
     rows: list[ReferenceRowSpec] = Field(min_length=1)
 
 
-class SweepFile(_Strict):
+class SweepFile(Strict):
     """One question: a base, its arms, its topologies with their ladders."""
 
     sweep: str = Field(description="name of the sweep and of its results folder")
@@ -361,7 +352,7 @@ class SweepFile(_Strict):
     topologies: list[TopologySpec] = Field(min_length=1)
     repeats: int = Field(1, ge=1)
     seed: int = Field(0, ge=0, lt=2**63)
-    targets: list[Annotated[float, Field(gt=0)]] = Field(
+    targets: list[Positive] = Field(
         default_factory=list, description="target interactivities of the tables, tok/s/user"
     )
     reference: ReferenceSpec | None = None
@@ -397,14 +388,9 @@ class SweepFile(_Strict):
 
     @model_validator(mode="after")
     def _arms_exist(self) -> SweepFile:
-        known = set(self.arms)
-        named = [("baseline", {self.baseline} if self.baseline else set())]
-        named += [
-            (f"topologies[{i}].concurrency", set(t.concurrency) - {"*"})
-            for i, t in enumerate(self.topologies)
-        ]
-        for where, names in named:
-            if unknown := sorted(str(name) for name in names - known):
+        named = {f"topologies[{i}].concurrency": {*t.concurrency} for i, t in enumerate(self.topologies)}
+        for where, names in {"baseline": {self.baseline or "*"}, **named}.items():
+            if unknown := sorted(names - {"*"} - self.arms.keys()):
                 raise ValueError(f"{where} names the arm {unknown[0]!r}; the arms are {', '.join(self.arms)}")
         return self
 
