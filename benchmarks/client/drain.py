@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mtpbench.load import fast
 from mtpbench.load.load_spec import LoadSpec
-from mtpbench.load.worker import Worker
+from mtpbench.load.worker import LoadWorker
 from mtpbench.records import Measurement, Workload
 
 START_DELAY_NS = 100_000_000
@@ -62,7 +62,7 @@ def main() -> None:
     fast.READ_BYTES = words.event_bytes
     voice = Voice()
     with tempfile.TemporaryDirectory() as folder:
-        worker = Worker(spec, Path(folder), words.worker, words.of, voice)
+        worker = LoadWorker(spec, Path(folder), words.worker, words.of, voice)
         worker.run()
     print(
         json.dumps(

@@ -35,7 +35,7 @@ from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.pacer import Turn
 from mtpbench.load.request_log import read_table
 from mtpbench.load.stream import Stream
-from mtpbench.load.worker import Worker
+from mtpbench.load.worker import LoadWorker
 from mtpbench.measure import latencies
 from mtpbench.records import Load, Measurement, Workload
 
@@ -95,7 +95,7 @@ def measure(spec: LoadSpec) -> dict[str, Any]:
     """Run the load and say what came of it."""
     scheduler.Flight = ProbedFlight  # type: ignore[misc,assignment]
     with tempfile.TemporaryDirectory() as folder:
-        worker = Worker(spec, Path(folder), 0, 1, Voice())
+        worker = LoadWorker(spec, Path(folder), 0, 1, Voice())
         worker.run()
         peak_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         prompts, schedule = spec.prepare()

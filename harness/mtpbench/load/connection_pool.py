@@ -75,7 +75,7 @@ LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBU
 Address = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
-class Connection:
+class ClientConnection:
     """A non-blocking connection to the server; at most one request at a time is on it.
 
     Args:
@@ -244,8 +244,8 @@ class ConnectionPool:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._poller: Any = select.epoll() if sys.platform == "linux" else select.poll()
-        self.by_descriptor: dict[int, Connection] = {}
-        self.idle: list[Connection] = []
+        self.by_descriptor: dict[int, ClientConnection] = {}
+        self.idle: list[ClientConnection] = []
 
     def open(self, connections: int) -> None:
         """Open so many connections beforehand; those that fail are tried again when needed."""
@@ -276,27 +276,27 @@ class ConnectionPool:
         for connection in [c for c in self.by_descriptor.values() if not c.connected]:
             self.drop(connection)
 
-    def connect(self) -> Connection:
+    def connect(self) -> ClientConnection:
         """Begin a new connection; a poll tells when it is there.
 
         Raises:
             OSError: it can't be begun.
         """
-        connection = Connection(self._address)
+        connection = ClientConnection(self._address)
         self.by_descriptor[connection.descriptor] = connection
         self._poller.register(connection.descriptor, WRITABLE)
         return connection
 
-    def expect(self, connection: Connection, *, unsent: bool = False) -> None:
+    def expect(self, connection: ClientConnection, *, unsent: bool = False) -> None:
         """Be told when bytes come; with `unsent`, also when the socket takes more."""
         self._poller.modify(connection.descriptor, _IN | WRITABLE if unsent else _IN)
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: ClientConnection) -> None:
         """Have a connection wait for the next request."""
         connection.waited = True
         self.idle.append(connection)
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: ClientConnection) -> None:
         """Close a connection, wherever it is."""
         if self.by_descriptor.pop(connection.descriptor, None) is not None:
             self._poller.unregister(connection.descriptor)

@@ -12,7 +12,7 @@ from mtpbench.load.clocks import CONTROL_BYTES, Timer, WallClock, unpack_timespe
 from mtpbench.load.connection_pool import (
     HUNG_UP,
     READABLE,
-    Connection,
+    ClientConnection,
     ConnectionPool,
     choose,
     connect_failure,
@@ -47,7 +47,7 @@ class EpollTransport:
         self._head = render_head(spec.base_url, options.path, authorization(spec), spec.keeps_connections)
         self._keeps = spec.keeps_connections
         self._handicap_s = spec.handicap_s
-        self._draining: dict[Connection, int] = {}
+        self._draining: dict[ClientConnection, int] = {}
         self._again: dict[int, int] = {}
         self._timer = Timer()
         self._due_ns: int | None = None
@@ -147,7 +147,7 @@ class EpollTransport:
             self._receive(connection, at_us, data)
         watch.reads = reads
 
-    def _take_plain(self, connection: Connection, at_us: int, data: bytes) -> bytes:
+    def _take_plain(self, connection: ClientConnection, at_us: int, data: bytes) -> bytes:
         """Take the commonest bytes; what is left for `_receive`, from the first chunk on that is other."""
         at, events, over = take_chunks(connection.take, at_us, data)
         if over:
@@ -161,7 +161,7 @@ class EpollTransport:
             self._draining.setdefault(connection, at_us + DRAIN_US)
         return b""
 
-    def _receive(self, connection: Connection, at_us: int, data: bytes) -> None:
+    def _receive(self, connection: ClientConnection, at_us: int, data: bytes) -> None:
         """Everything but the commonest read."""
         flight = connection.flight
         if flight is None:
@@ -206,7 +206,7 @@ class EpollTransport:
             return
         connection.begin(flight)
 
-    def _send(self, connection: Connection, flight: Flight) -> None:
+    def _send(self, connection: ClientConnection, flight: Flight) -> None:
         connection.begin(flight)
         body = self._scheduler.pieces(flight)
         flight.sent_us = self._scheduler.now_us()
@@ -217,7 +217,7 @@ class EpollTransport:
         except OSError as error:
             self._broken(connection, error)
 
-    def _attend(self, descriptor: int, connection: Connection | None) -> None:
+    def _attend(self, descriptor: int, connection: ClientConnection | None) -> None:
         """A descriptor that is no connection with an answer on its way."""
         if connection is None:
             if descriptor == self._timer.descriptor:
@@ -238,7 +238,7 @@ class EpollTransport:
         except OSError as error:
             self._broken(connection, error)
 
-    def _closed(self, connection: Connection, flight: Flight) -> None:
+    def _closed(self, connection: ClientConnection, flight: Flight) -> None:
         """The server closed the connection while a request was on it."""
         ended = connection.response.close()
         if flight.stream.done or (ended and connection.check is not None):
@@ -250,7 +250,7 @@ class EpollTransport:
             failure = ("disconnected", f"the server closed the connection {said}")
             self._finish(connection, _why(connection, failure), broken=True)
 
-    def _broken(self, connection: Connection, error: OSError) -> None:
+    def _broken(self, connection: ClientConnection, error: OSError) -> None:
         flight = connection.flight
         if flight is None:
             self._drop(connection)
@@ -262,13 +262,13 @@ class EpollTransport:
             failure = ("disconnected", error.strerror or str(error))
             self._finish(connection, _why(connection, failure), broken=True)
 
-    def _retry(self, connection: Connection, flight: Flight) -> None:
+    def _retry(self, connection: ClientConnection, flight: Flight) -> None:
         """A kept connection was closed before it took the request: no fault of either; open another."""
         self._scheduler.retried += 1
         self._drop(connection)
         self._start(flight, anew=True)
 
-    def _finish(self, connection: Connection, failure: Failure | None, *, broken: bool) -> None:
+    def _finish(self, connection: ClientConnection, failure: Failure | None, *, broken: bool) -> None:
         flight = connection.flight
         assert flight is not None
         connection.flight = None
@@ -307,7 +307,7 @@ class EpollTransport:
                 self._finish(connection, connection.failure(), broken=True)
         self._watch.tick(now_us, scheduler)
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: ClientConnection) -> None:
         self._again.pop(connection.descriptor, None)
         self.connections.drop(connection)
 
@@ -317,7 +317,7 @@ class EpollTransport:
         self._timer.close()
 
 
-def _why(connection: Connection, failure: Failure) -> Failure | None:
+def _why(connection: ClientConnection, failure: Failure) -> Failure | None:
     """Why a request ends now that this has happened to its connection: what its answer said goes first."""
     flight = connection.flight
     if flight is not None and flight.stream.done:

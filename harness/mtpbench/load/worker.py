@@ -47,7 +47,7 @@ class Voice(Protocol):
         """Tell how far things are."""
 
 
-class Worker:
+class LoadWorker:
     """One process's part of a spec.
 
     Args:
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
     directory, number, of = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     try:
         spec = from_json(LoadSpec, json.loads((directory / "spec.json").read_text("utf-8")))
-        worker = Worker(spec, directory, number, of, Pipes())
+        worker = LoadWorker(spec, directory, number, of, Pipes())
         # What is there now stays; what comes is freed by count alone.
         gc.collect()
         gc.freeze()

@@ -4,12 +4,11 @@
 from a dataset. Everything depends on the point's seed and the request's index alone.
 """
 
-from mtpbench.workload.alphabet import DEFAULT_VOCABULARY
 from mtpbench.workload.content import Piece
 from mtpbench.workload.dataset import count_lines
 from mtpbench.workload.lengths import Lengths, draw_lengths
 from mtpbench.workload.prompts import CHAT, COMPLETIONS, Prompts
-from mtpbench.workload.words import WORDS
+from mtpbench.workload.vocabulary import DEFAULT_VOCABULARY, WORDS
 
 __all__ = [
     "CHAT",

@@ -1,12 +1,108 @@
-"""Random prompts as buffers: a unique head, then a slice of the pool; or a trace's blocks."""
+"""Pure: random prompts as buffers: a unique head, then a slice of one long seeded text; or a trace's blocks.
+
+Heads differ by construction and not by luck; the long text is rendered once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import math
+from array import array
+from collections.abc import Iterable, Sequence
 
-from mtpbench.workload.alphabet import Alphabet
-from mtpbench.workload.heads import HEAD_SYMBOLS, Heads, scramble
-from mtpbench.workload.pool import Pool
+import numpy as np
+import numpy.typing as npt
+
+from mtpbench.metrics.request_table import Ints
+from mtpbench.workload.vocabulary import Alphabet
+
+HEAD_SYMBOLS = 32
+_UNIQUE = 1 << 32
+"""So many requests have heads that differ for certain."""
+
+
+class Heads:
+    """Seeded heads, and where each prompt's slice starts, from the seed and the index alone.
+
+    A head's first symbols are the digits of (index × step + shift) mod `symbols` ** digits, the lowest first,
+    with a step that has no divisor in common with `symbols`. So the first k symbols of any `symbols` ** k
+    consecutive requests differ: no prompts can be more unique at their length. The other symbols are random,
+    which keeps the heads of other points (other seeds) apart too.
+
+    Args:
+        symbols: how many different symbols there are (at least 2).
+        seed: the point's seed.
+    """
+
+    def __init__(self, symbols: int, seed: int) -> None:
+        self._symbols, self._seed = symbols, seed
+        self._digits = min(HEAD_SYMBOLS, math.ceil(math.log(_UNIQUE, symbols)))
+        self._modulus = symbols**self._digits
+        self._step, self._shift = scramble(self._modulus, f"head:{seed}")
+
+    def draw(self, index: int) -> tuple[int, Ints]:
+        """A number of 64 bits for the place of the slice, and the numbers of `HEAD_SYMBOLS` symbols."""
+        bits = hashlib.shake_128(f"prompt:{self._seed}:{index}".encode()).digest(8 + 4 * HEAD_SYMBOLS)
+        uniform = np.frombuffer(bits, "<u4", offset=8).astype(np.int64)
+        chosen = (uniform * self._symbols) >> 32
+        value = (index * self._step + self._shift) % self._modulus
+        for position in range(self._digits):
+            value, chosen[position] = divmod(value, self._symbols)
+        return int.from_bytes(bits[:8], "little"), chosen
+
+
+def scramble(modulus: int, key: str) -> tuple[int, int]:
+    """A seeded step and shift, so that i ↦ (i × step + shift) mod `modulus` never meets itself too early."""
+    bits = hashlib.shake_128(key.encode()).digest(64)
+    step = int.from_bytes(bits[:32], "little") % modulus or 1
+    while math.gcd(step, modulus) != 1:
+        step = (step + 1) % modulus or 1
+    return step, int.from_bytes(bits[32:], "little") % modulus
+
+
+LEAST_SYMBOLS = 1 << 20
+_STREAM = 4
+
+
+class PromptPool:
+    """Random symbols as text, from which any run of neighbours is had without a copy.
+
+    Args:
+        alphabet: what it is made of.
+        longest: symbols of the longest slice that will be asked for.
+        seed: the point's seed.
+        places: how many different places slices of any length must be able to start at.
+    """
+
+    def __init__(self, alphabet: Alphabet, longest: int, seed: int, places: int = 0) -> None:
+        self._symbols = max(LEAST_SYMBOLS, 2 * longest, longest + places)
+        rng = np.random.default_rng([seed, _STREAM])
+        chosen = rng.integers(0, len(alphabet), size=self._symbols, dtype=np.int32)
+        self._text = memoryview(alphabet.write(chosen))
+        self._starts = _starts(alphabet, chosen)
+
+    def __len__(self) -> int:
+        return self._symbols
+
+    @property
+    def text(self) -> memoryview:
+        """All of it."""
+        return self._text
+
+    def slice(self, start: int, count: int) -> memoryview:
+        """Symbols [start, start + count), each with its separator: a view, no copy."""
+        return self._text[self._starts[start] : self._starts[start + count]]
+
+
+def _starts(alphabet: Alphabet, chosen: npt.NDArray[np.int32]) -> Sequence[int]:
+    """Where each symbol starts, and where the last one ends: arithmetic where all are equally wide."""
+    widths = alphabet.widths
+    if (widths == widths[0]).all():
+        width = int(widths[0])
+        return range(0, len(chosen) * width + 1, width)
+    starts = np.cumsum(widths[chosen], dtype=np.int64)
+    return array("q", b"\0" * 8 + starts.tobytes())  # gives plain ints, and no list of a million of them
+
 
 Piece = bytes | memoryview
 """A buffer of a request's body."""
@@ -29,7 +125,7 @@ class RandomContent:
     def __init__(self, alphabet: Alphabet, longest: int, seed: int, blocks: int = 0) -> None:
         self._alphabet = alphabet
         self._heads = Heads(len(alphabet), seed)
-        self.pool = Pool(alphabet, max(longest, BLOCK_SYMBOLS), seed, blocks)
+        self.pool = PromptPool(alphabet, max(longest, BLOCK_SYMBOLS), seed, blocks)
         self._places = len(self.pool) - BLOCK_SYMBOLS
         self._step, self._shift = scramble(self._places, f"block:{seed}")
 

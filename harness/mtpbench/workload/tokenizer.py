@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from mtpbench.errors import SweepError
 from mtpbench.workload.template import ChatTemplate
-from mtpbench.workload.words import WORDS
+from mtpbench.workload.vocabulary import WORDS
 
 LEAST_WORDS = 64
 _MOST_WORDS = 1024

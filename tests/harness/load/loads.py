@@ -17,7 +17,7 @@ from scripted import Script, Server
 from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.request_log import read_table
-from mtpbench.load.worker import Worker
+from mtpbench.load.worker import LoadWorker
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import Load, Measurement, Workload
 from mtpbench.workload import Prompts
@@ -105,7 +105,7 @@ class Thread:
 class Outcome:
     """What a share left behind."""
 
-    def __init__(self, worker: Worker, table: RequestTable, voice: Thread) -> None:
+    def __init__(self, worker: LoadWorker, table: RequestTable, voice: Thread) -> None:
         self.worker, self.table, self.said = worker, table, voice.said
         self.requests = list(table.records())
         self.scheduler, self.watch = worker.scheduler, worker.watch
@@ -139,7 +139,7 @@ def run_share(
         with tempfile.TemporaryDirectory() as new:
             return run_share(spec, meanwhile=meanwhile, number=number, of=of, folder=Path(new))
     voice = Thread()
-    worker = Worker(spec, folder, number, of, voice)
+    worker = LoadWorker(spec, folder, number, of, voice)
     faults: list[BaseException] = []
 
     def go() -> None:

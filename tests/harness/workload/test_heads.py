@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.workload.heads import HEAD_SYMBOLS, Heads, scramble
+from mtpbench.workload.content import HEAD_SYMBOLS, Heads, scramble
 
 
 @given(st.integers(2, 200), st.integers(0, 2**40), st.integers(0, 10**6))

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.workload.alphabet import token_ids, words
-from mtpbench.workload.pool import LEAST_SYMBOLS, Pool
+from mtpbench.workload.content import LEAST_SYMBOLS, PromptPool
+from mtpbench.workload.vocabulary import token_ids, words
 
 POOLS = {
-    "ids": Pool(token_ids(200), 10, 1),  # ids of two and three digits
-    "words": Pool(words(("a", "bcd", "efghij")), 10, 1),
+    "ids": PromptPool(token_ids(200), 10, 1),  # ids of two and three digits
+    "words": PromptPool(words(("a", "bcd", "efghij")), 10, 1),
 }
 
 
@@ -36,11 +36,11 @@ def test_every_symbol_comes_about_equally_often():
 
 def test_it_is_long_enough_for_what_is_asked():
     alphabet = words(("a", "b"))
-    assert len(Pool(alphabet, 3, 1)) == LEAST_SYMBOLS
-    assert len(Pool(alphabet, LEAST_SYMBOLS, 1)) == 2 * LEAST_SYMBOLS
-    assert len(Pool(alphabet, 512, 1, places=3 * LEAST_SYMBOLS)) == 3 * LEAST_SYMBOLS + 512
+    assert len(PromptPool(alphabet, 3, 1)) == LEAST_SYMBOLS
+    assert len(PromptPool(alphabet, LEAST_SYMBOLS, 1)) == 2 * LEAST_SYMBOLS
+    assert len(PromptPool(alphabet, 512, 1, places=3 * LEAST_SYMBOLS)) == 3 * LEAST_SYMBOLS + 512
 
 
 def test_another_seed_makes_another_pool():
-    assert POOLS["ids"].text == Pool(token_ids(200), 10, 1).text
-    assert POOLS["ids"].text != Pool(token_ids(200), 10, 2).text
+    assert POOLS["ids"].text == PromptPool(token_ids(200), 10, 1).text
+    assert POOLS["ids"].text != PromptPool(token_ids(200), 10, 2).text

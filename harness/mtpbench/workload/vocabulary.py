@@ -1,4 +1,4 @@
-"""What random prompts are written with: token ids or words, each with the separator that follows it."""
+"""Pure: what random prompts are written with: token ids or words, each with the separator that follows it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ import numpy.typing as npt
 
 from mtpbench.errors import SweepError
 from mtpbench.metrics.request_table import Ints
+
+WORDS = tuple(
+    """
+    about again always answer back before best black book bring call carry children close color could
+    different door draw early enough every family fast feel find first five food found friend full gave
+    give great ground grow hand head heard here hold horse house island keep king land last learn left
+    life line little long made many mean mile moon morning mother move music name need next north
+    nothing ocean once open other page part piece plan play power problem question rain ready rest river
+    rock round sail school seem several ship should side since size slow snow song sound stand start
+    stay still stop street study sure take teach test that then these think thought through together
+    took town
+    """.split()  # noqa: SIM905 - a list of words reads better as words
+)
+"""The words, each different."""
+
 
 DEFAULT_VOCABULARY = 32_000
 """Token ids below this exist in every model of interest (DeepSeek's vocabulary has 129,280)."""
