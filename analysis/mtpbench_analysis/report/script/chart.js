@@ -253,6 +253,9 @@ function cardFacts(point, curve, comparison) {
 }
 
 // --------------------------------------------------------------------------------------- the whole recipe
+/** Metrics that stand in a line with others. */
+const IN_OTHER_LINES = new Set(["ttft_p99_s", "e2el_p50_s", "acceptance_per_position"]);
+
 /** Everything known of a point, as [name, text]; what nobody recorded is named in the last line. */
 function pointFacts(point, curve, comparison, view) {
   const facts = [], absent = [];
@@ -285,6 +288,11 @@ function pointFacts(point, curve, comparison, view) {
   add("TTFT", point.ttft_p50_s, (v) => `${seconds(v)} s median${known(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`);
   add("E2EL", point.e2el_p50_s, (v) => `${seconds(v)} s median`);
   add("power", point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${energy(atPoint(metricNamed(comparison, "metered_joules_per_token"), point))} J/token`);
+  for (const metric of metricsIn(comparison, "more")) {
+    if (metric.of !== "knots" || IN_OTHER_LINES.has(metric.id)) continue;
+    const value = atPoint(metric, point);
+    if (known(value)) facts.push([metric.label, write(metric, value)]);
+  }
   add("requests", point.workload);
   add("settings", point.settings);
   add("date", point.date);
