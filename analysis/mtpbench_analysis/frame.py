@@ -46,6 +46,9 @@ class CurvePoint:
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
         power_source: what was read, and what it covers.
         power_cap_w: the power limit that was enforced on every GPU; None where they differ or nobody said.
+        ttft_from_schedule_p50_s: median time to the first token from the moment at which a request was due:
+            in an open loop a wait for a free slot counts.
+        interactivity_p99_tps: 1 / p99 of TPOT: 99% of the requests are at least as fast.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.
         rel_se_correlation: of the errors of interactivity and throughput, −1 … 1; where it is None they are
@@ -89,6 +92,8 @@ class CurvePoint:
     ttft_p50_s: float | None = field(default=None, metadata=MEAN)
     ttft_p99_s: float | None = field(default=None, metadata=MEAN)
     e2el_p50_s: float | None = field(default=None, metadata=MEAN)
+    ttft_from_schedule_p50_s: float | None = field(default=None, metadata=MEAN)
+    interactivity_p99_tps: float | None = field(default=None, metadata=MEAN)
     tput_rel_se: float | None = None
     interactivity_rel_se: float | None = None
     rel_se_correlation: float | None = None

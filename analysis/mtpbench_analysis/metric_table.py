@@ -230,6 +230,24 @@ METRICS = (
         keys={"x": "e2el", "y": "e2el"},
     ),
     Metric(
+        id="ttft_from_schedule_p50_s",
+        label="TTFT s from the schedule, median",
+        unit="s",
+        show="seconds",
+        better="lower",
+        labels=dict.fromkeys(("y", "plot"), "TTFT from the schedule, median, s"),
+        keys={"y": "ttft:schedule", "plot": "ttft-from-schedule"},
+    ),
+    Metric(
+        id="interactivity_p99_tps",
+        label="tok/s/user, p99",
+        unit="tok/s/user",
+        show="speed",
+        better="higher",
+        labels=dict.fromkeys(("y", "plot"), "interactivity, p99, tok/s/user"),
+        keys={"y": "interactivity:p99", "plot": "interactivity-p99"},
+    ),
+    Metric(
         id="acceptance_length",
         label="acceptance length",
         unit="tokens/step",
@@ -267,8 +285,8 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
     "metrics": (
         *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "metered_tps_per_mw"),
         *("joules_per_token", "metered_joules_per_token", "metered_joules_per_output_token"),
-        *("ttft_p50_s", "ttft_p99_s", "e2el_p50_s", "acceptance_length", "acceptance_per_position"),
-        *("gpus", "topology"),
+        *("ttft_p50_s", "ttft_p99_s", "e2el_p50_s", "ttft_from_schedule_p50_s", "interactivity_p99_tps"),
+        *("acceptance_length", "acceptance_per_position", "gpus", "topology"),
     ),
     "points": (
         *("concurrency", "topology", "gpus", "tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s"),
@@ -286,19 +304,25 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
         *("interactivity_tps", "tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "concurrency"),
         *("rate_rps", "gpus", "prefill_gpus", "decode_gpus", "draft_tokens", "acceptance_length"),
         *("acceptance_per_position", "power_w_per_gpu", "ttft_p50_s", "ttft_p99_s", "e2el_p50_s"),
+        *("ttft_from_schedule_p50_s", "interactivity_p99_tps"),
     ),
     "page_more": (
         *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "joules_per_token"),
         *("metered_tps_per_mw", "metered_joules_per_token", "metered_joules_per_output_token"),
-        *("ttft_p99_s", "e2el_p50_s", "acceptance_per_position"),
+        *("ttft_p99_s", "e2el_p50_s", "ttft_from_schedule_p50_s", "interactivity_p99_tps"),
+        "acceptance_per_position",
     ),
     "x": ("interactivity_tps", "e2el_p50_s", "ttft_p50_s", "concurrency"),
     "y": (
         *("tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "gain", COSTS, "tps_per_mw"),
         *("joules_per_token", "metered_tps_per_mw", "metered_joules_per_token"),
         *("metered_joules_per_output_token", "acceptance_length", "ttft_p50_s", "ttft_p99_s", "e2el_p50_s"),
+        *("ttft_from_schedule_p50_s", "interactivity_p99_tps"),
     ),
-    "plot": ("tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "usd_per_mtok", "gain"),
+    "plot": (
+        *("tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "usd_per_mtok", "gain"),
+        *("ttft_from_schedule_p50_s", "interactivity_p99_tps"),
+    ),
     "public_page": ("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "concurrency"),
 }
 """Which figures stand where, in the order of each view."""

@@ -9,8 +9,11 @@ import pytest
 
 from curve_points import make_points
 from mtpbench_analysis.curves.cost import find_economics
+from mtpbench_analysis.curves.curve import build_curves
+from mtpbench_analysis.curves.curve_reader import CurveReader
+from mtpbench_analysis.curves.metered import Span
 from mtpbench_analysis.frame import averaged, columns, field_types
-from mtpbench_analysis.metric import View
+from mtpbench_analysis.metric import Rates, View
 from mtpbench_analysis.metric_table import COSTS, METRICS, VIEWS, metric, metrics_in
 from mtpbench_analysis.numbers import FORMATS, Format
 
@@ -86,3 +89,27 @@ def test_a_point_has_its_energy_as_metered_and_as_provisioned() -> None:
         assert metric(name).of_point(point, economics) == pytest.approx(value), name
     (unmetered,) = make_points("off", (10.0, 1000.0))
     assert all(metric(name).of_point(unmetered) is None for name in expected)
+
+
+def test_the_quotient_of_a_figure_says_the_same_as_its_value_at_a_target() -> None:
+    points = make_points(
+        "off", (10.0, 1000.0), (20.0, 500.0), output_tps_per_gpu=100.0, power_w_per_gpu=500.0
+    )
+    economics = find_economics("gb200", "2026-05")
+    (curve,) = build_curves(points)
+    (cell,) = CurveReader(curve=curve, economics=economics).cells([15.0])
+    rates: Rates = {
+        "total": cell.tput_tps_per_gpu,
+        "output": cell.output_tps_per_gpu,
+        "input": cell.input_tps_per_gpu,
+        "power": 500.0,
+    }
+    compared = [
+        one for view in ("matched", "metrics", "y") for one in metrics_in(view, economics) if one.cell
+    ]
+    assert len(compared) > 20
+    for one in compared:
+        assert one.quotient is not None, one.id
+        value = one.of_cell(cell)
+        low = value.low if isinstance(value, Span) else value
+        assert one.quotient.value(rates, economics) == pytest.approx(low), one.id

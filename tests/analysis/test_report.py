@@ -159,6 +159,19 @@ def test_an_interval_and_a_band_travel_where_the_noise_is_known() -> None:
     assert data["comparisons"][0]["curves"][0]["gain_band"] is None
 
 
+def test_waiting_from_the_schedule_is_on_the_page_of_a_results_folder(tmp_path: Path) -> None:
+    data = page_data(write_report(compare_folder(write_traced(tmp_path))).read_text("utf-8"))
+    for view in ("more", "y"):
+        shown = {data["metrics"][i]["id"] for i in data["comparisons"][0]["views"][view]}
+        assert {"ttft_from_schedule_p50_s", "interactivity_p99_tps"} <= shown
+    for curve in data["comparisons"][0]["curves"]:
+        assert all(decode(data, row)["ttft_from_schedule_p50_s"] > 0 for row in curve["points"])
+    other = page_data(glm5_page())
+    assert not {"ttft_from_schedule_p50_s"} & {
+        other["metrics"][i]["id"] for i in other["comparisons"][0]["views"]["y"]
+    }
+
+
 def test_single_runs_have_no_band() -> None:
     data = page_data(glm5_page())
     assert [curve["band"] for curve in data["comparisons"][0]["curves"]] == [None, None]

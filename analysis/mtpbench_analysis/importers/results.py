@@ -139,6 +139,8 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         ttft_p50_s=result.ttft_s.p50 if result.ttft_s else None,
         ttft_p99_s=result.ttft_s.p99 if result.ttft_s else None,
         e2el_p50_s=result.e2el_s.p50 if result.e2el_s else None,
+        ttft_from_schedule_p50_s=result.ttft_from_schedule_s.p50 if result.ttft_from_schedule_s else None,
+        interactivity_p99_tps=result.interactivity_p99_tps,
         simulated=result.simulated,
         repeat=point.repeat,
         source=result.point_id,

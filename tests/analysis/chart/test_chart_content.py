@@ -279,6 +279,23 @@ def test_output_is_drawn_where_it_was_recorded_and_missing_points_are_said() -> 
     assert any(text.startswith("nothing to show") for text in texts(axes))
 
 
+def test_what_belongs_to_recipes_has_points_and_a_guiding_line_but_no_curve() -> None:
+    panel, axes = drawn(pair(ttft_from_schedule_p50_s=0.5), metric="ttft-from-schedule")
+    assert panel.guided
+    assert {dot.y for one in panel.series for dot in one.dots} == {0.5}
+    assert [(one.pieces, one.band) for one in panel.series] == [((), None), ((), None)]
+    assert panel.crossings == ()
+    for number, curve in enumerate(pair().curves):
+        (guide,) = lines(axes, COLOURS[number], dots=False)
+        assert list(guide.get_xdata()) == [knot.x for knot in curve.front]
+    assert caption([panel]).startswith(
+        "Lines join measured points of the front: this metric belongs to recipes"
+    )
+    assert axes.get_ylabel() == "TTFT from the schedule, median, s"
+    empty = describe_chart(pair(), "", Look(metric="interactivity-p99"))
+    assert empty.notes[0] == "4 of 4 points of Off did not record interactivity, p99, tok/s/user."
+
+
 def test_loads_stand_beside_knots_and_never_on_each_other() -> None:
     (comparison,) = compare_points(glm5(), Question(), Filter(hardware="b200")).comparisons
     _, axes = drawn(comparison, loads=True)
