@@ -73,8 +73,8 @@ def _pattern(code: str) -> re.Pattern[str] | None:
     if code == "engine_not_installed":
         modules = "|".join(module for about in abouts() for module in about.modules)
         patterns.append(rf"No module named '?(?:{modules})\b")
-    known = "|".join(pattern for pattern in patterns if pattern is not None)
-    return re.compile(known) if known else None
+    joined = "|".join(pattern for pattern in patterns if pattern is not None)
+    return re.compile(joined) if joined else None
 
 
 def _install_advice() -> str:

@@ -81,8 +81,8 @@ def golden_rates(length_by_drafts: Mapping[int, float], drafts: int) -> tuple[fl
 
 def _entry(table: Mapping[int, float], drafts: int, where: str) -> float:
     if drafts not in table:
-        known = ", ".join(map(str, sorted(table)))
-        raise InputError(f"no acceptance length for {drafts} draft tokens in {where}; known: {known}")
+        listed = ", ".join(map(str, sorted(table)))
+        raise InputError(f"no acceptance length for {drafts} draft tokens in {where}; known: {listed}")
     return table[drafts]
 
 

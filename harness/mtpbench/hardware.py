@@ -130,26 +130,26 @@ def _read(text: str, file: str) -> Mapping[str, _Kind]:
 
 
 def _kind(place: _Place, source: str) -> _Kind:
-    found = place.mapping(_KINDS, optional=("source",))
-    dated = found["constants"].entries("a date such as 2026-05")
-    for date, one in dated.items():
+    fields = place.mapping(_KINDS, optional=("source",))
+    dated = fields["constants"].entries("a date such as 2026-05")
+    for date, priced in dated.items():
         if not _DATE.fullmatch(date):
-            one.refuse("is not a date such as 2026-05")
+            priced.refuse("is not a date such as 2026-05")
     return _Kind(
-        gpu=found["gpu"].text(),
-        gpus_per_node=found["gpus_per_node"].count(),
-        nodes_per_domain=found["nodes_per_domain"].count(),
-        source=found["source"].text() if "source" in found else source,
-        dated={date: _priced(one) for date, one in dated.items()},
+        gpu=fields["gpu"].text(),
+        gpus_per_node=fields["gpus_per_node"].count(),
+        nodes_per_domain=fields["nodes_per_domain"].count(),
+        source=fields["source"].text() if "source" in fields else source,
+        dated={date: _priced(priced) for date, priced in dated.items()},
     )
 
 
 def _priced(place: _Place) -> _Priced:
-    found = place.mapping(("power_kw_per_gpu", "usd_per_gpu_h"))
-    power, prices = found["power_kw_per_gpu"], found["usd_per_gpu_h"]
+    fields = place.mapping(("power_kw_per_gpu", "usd_per_gpu_h"))
+    power, prices = fields["power_kw_per_gpu"], fields["usd_per_gpu_h"]
     return _Priced(
         power_kw_per_gpu=None if power.is_null else power.number(),
-        usd_per_gpu_h={tier: one.number() for tier, one in prices.entries("a tier", empty=True).items()},
+        usd_per_gpu_h={tier: price.number() for tier, price in prices.entries("a tier", empty=True).items()},
     )
 
 
@@ -174,27 +174,27 @@ class _Place:
         """The values of a mapping by key, whatever the keys are."""
         if not isinstance(self.node, yaml.MappingNode):
             self.refuse(f"a mapping by {of} is needed")
-        found: dict[str, _Place] = {}
+        places: dict[str, _Place] = {}
         for key_node, value in self.node.value:
             name = str(key_node.value)
             key = f"{self.key}.{name}" if self.key else name
             place = _Place(value, self.file, key, key_node.start_mark.line + 1)
-            if name in found:
+            if name in places:
                 place.refuse("is given twice")
-            found[name] = place
-        if not found and not empty:
+            places[name] = place
+        if not places and not empty:
             self.refuse(f"is empty; at least {of} is needed")
-        return found
+        return places
 
     def mapping(self, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, _Place]:
         """The values of a mapping that has these keys and no others."""
-        found = self.entries(f"{', '.join(keys)}")
-        for name, place in found.items():
+        places = self.entries(f"{', '.join(keys)}")
+        for name, place in places.items():
             if name not in keys:
                 place.refuse(f"unknown key; valid: {', '.join(keys)}")
-        if missing := [name for name in keys if name not in found and name not in optional]:
+        if missing := [name for name in keys if name not in places and name not in optional]:
             self.refuse(f"{' and '.join(missing)} missing; needed: {', '.join(keys)}")
-        return found
+        return places
 
     def text(self) -> str:
         """A scalar as it is written."""

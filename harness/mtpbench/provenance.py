@@ -90,10 +90,10 @@ def git_state() -> tuple[str | None, bool | None]:
     """Revision of the harness's own checkout and whether it was changed; (None, None) outside a checkout."""
     here = Path(__file__).resolve().parent
 
-    def git(*words: str) -> str | None:
+    def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ("git", *words), cwd=here, capture_output=True, text=True, timeout=10, check=False
+                ("git", *arguments), cwd=here, capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

@@ -45,8 +45,8 @@ def serve(
     speed: Annotated[float, typer.Option(help="engine seconds per real second, at most 10")] = 1.0,
 ) -> None:
     """Serve one worker, TP8 by default; other options are those of `python -m mtpbench.simengine.server`."""
-    words = ["--port", str(port), "--model", model, "--profile", profile, "--speed", str(speed)]
-    raise typer.Exit(server.main([*words, *context.args]))
+    argv = ["--port", str(port), "--model", model, "--profile", profile, "--speed", str(speed)]
+    raise typer.Exit(server.main([*argv, *context.args]))
 
 
 @app.command("calibrate")
@@ -63,10 +63,10 @@ def calibrate_profile(
     """Fit a profile's factors to measured points; print every residual, held-out ones too."""
     measured = read_points(points)
     setting = Setting(isl=isl, osl=osl, range_ratio=range_ratio)
-    found = calibrate(measured, load_profile(profile), setting, play_measured)
-    _print(found)
+    calibration = calibrate(measured, load_profile(profile), setting, play_measured)
+    _print(calibration)
     if output is not None:
-        _write(found, profile, points, output)
+        _write(calibration, profile, points, output)
 
 
 def play_measured(point: Measured, profile: Profile, setting: Setting) -> Outcome:
@@ -82,7 +82,7 @@ def play_measured(point: Measured, profile: Profile, setting: Setting) -> Outcom
     return measure_steady(run.requests, point.topology.gpus)
 
 
-def _print(found: Calibration) -> None:
+def _print(calibration: Calibration) -> None:
     table = Table(
         title="Measured, and model / measured - 1 in %; held out: fitted without the point",
         box=box.SIMPLE_HEAD,
@@ -91,7 +91,7 @@ def _print(found: Calibration) -> None:
     names = ("C", "topology", "tok/s/GPU", "model", "held out", "tok/s/user", "model", "held out")
     for name in names:
         table.add_column(name, justify="left" if name == "topology" else "right", no_wrap=True)
-    for row in found.residuals:
+    for row in calibration.residuals:
         table.add_row(
             str(row.point.concurrency),
             row.point.topology.name,
@@ -104,22 +104,22 @@ def _print(found: Calibration) -> None:
         )
     console = Console()
     console.print(table)
-    factors = found.profile.factors
+    factors = calibration.profile.factors
     for family, scale in factors.decode_scale.items():
         overhead_ms = factors.decode_overhead_ms.get(family, 0.0)
         console.print(f"decode {family}: table × {scale:.3f} + {overhead_ms:.2f} ms")
     console.print(f"prefill: table × {factors.prefill_scale:.3f}")
 
 
-def _write(found: Calibration, base: str, points: Path, output: Path) -> None:
-    data, factors = read_data(base), found.profile.factors
+def _write(calibration: Calibration, base: str, points: Path, output: Path) -> None:
+    data, factors = read_data(base), calibration.profile.factors
     data["name"] = output.stem
     data["factors"] = {
         "decode_scale": {name: round(value, 4) for name, value in factors.decode_scale.items()},
         "decode_overhead_ms": {name: round(value, 3) for name, value in factors.decode_overhead_ms.items()},
         "prefill_scale": round(factors.prefill_scale, 4),
     }
-    note = f"Fitted to {len(found.residuals)} points of {points.name} by `mtpbench simulate calibrate`."
+    note = f"Fitted to {len(calibration.residuals)} points of {points.name} by `mtpbench simulate calibrate`."
     data["notes"] = {**data.get("notes", {}), "factors": note}
     try:
         output.write_text(json.dumps(data, indent=1) + "\n", "utf-8")

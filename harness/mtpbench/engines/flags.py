@@ -26,13 +26,13 @@ def env_of_role(point: Point, role: WorkerRole) -> Mapping[str, str]:
 
 def as_argv(flags: Flags) -> tuple[str, ...]:
     """`--name value` pairs: True is a bare flag, False and None leave it out, mappings and lists are JSON."""
-    words: list[str] = []
+    argv: list[str] = []
     for name, value in flags.items():
         if value is None or value is False:
             continue
-        words.append(f"--{name}")
+        argv.append(f"--{name}")
         if isinstance(value, (Mapping, list, tuple)):
-            words.append(json.dumps(value, separators=(",", ":")))
+            argv.append(json.dumps(value, separators=(",", ":")))
         elif value is not True:
-            words.append(str(value))
-    return tuple(words)
+            argv.append(str(value))
+    return tuple(argv)

@@ -77,20 +77,20 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
             f"arm {point.arm.name}: the mocker pins acceptance by {drafts} rates (one per draft token), "
             "not by a length; use `acceptance: golden` or give `rates`"
         )
-    words = (f"{rate:.6g}" for rate in conditional_rates(policy.rates))
-    return {"aic-nextn": drafts, "aic-nextn-accept-rates": ",".join(words)}
+    accept_rates = (f"{rate:.6g}" for rate in conditional_rates(policy.rates))
+    return {"aic-nextn": drafts, "aic-nextn-accept-rates": ",".join(accept_rates)}
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     """Running sequences and batched tokens are per data-parallel rank; defaults are 256 and 8192."""
-    found: dict[WorkerRole, EngineLimits] = {}
+    by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
         flags = of_role(point, group.role)
-        found[group.role] = EngineLimits(
+        by_role[group.role] = EngineLimits(
             max_running=int(flags.get("max-num-seqs", 256)) * group.dp,
             prefill_chunk_tokens=int(flags.get("max-num-batched-tokens", 8192)) * group.dp,
         )
-    return found
+    return by_role
 
 
 def counters(metrics_text: str) -> None:

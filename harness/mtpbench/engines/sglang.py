@@ -75,15 +75,15 @@ def speculation_env(point: Point, role: WorkerRole) -> Mapping[str, str]:
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     """Running requests, prefill chunk and stream interval of each role; SGLang's defaults where unset."""
-    found: dict[WorkerRole, EngineLimits] = {}
+    by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
         flags = of_role(point, group.role)
-        found[group.role] = EngineLimits(
+        by_role[group.role] = EngineLimits(
             max_running=int(flags.get("max-running-requests", 2048)),
             prefill_chunk_tokens=int(flags.get("chunked-prefill-size", 8192)),
             stream_interval=int(flags.get("stream-interval", 1)),
         )
-    return found
+    return by_role
 
 
 def counters(metrics_text: str) -> tuple[SpecGauge, ...] | None:
@@ -160,20 +160,20 @@ def _rendezvous(worker: PlacedWorker, share: Share) -> Flags:
 
 
 def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
-    words = ["python3", "-m", "sglang_router.launch_router"]
+    argv = ["python3", "-m", "sglang_router.launch_router"]
     if point.topology.disaggregated:
-        words.append("--pd-disaggregation")
+        argv.append("--pd-disaggregation")
         for worker in workers:
             url = f"http://@{{host:{worker.head}}}:@{{port:{worker.head}/http}}"
-            words += [f"--{worker.role}", url]
-            words += [f"@{{port:{worker.head}/bootstrap}}"] if worker.role == "prefill" else []
+            argv += [f"--{worker.role}", url]
+            argv += [f"@{{port:{worker.head}/bootstrap}}"] if worker.role == "prefill" else []
     else:
-        words += ["--worker-urls"]
-        words += [f"http://@{{host:{w.head}}}:@{{port:{w.head}/http}}" for w in workers]
+        argv += ["--worker-urls"]
+        argv += [f"http://@{{host:{w.head}}}:@{{port:{w.head}/http}}" for w in workers]
     return Process(
         name="router",
         role="router",
-        argv=(*words, "--host", "@{host:router}", "--port", "@{port:router/http}"),
+        argv=(*argv, "--host", "@{host:router}", "--port", "@{port:router/http}"),
         ports=("http",),
         ready=Probe(port="http", path="/health", model=point.model.served_name),
         container=dynamo.container(point),

@@ -168,17 +168,17 @@ def _process(
     faults: list[Fault],
     worker: PlacedWorker | None,
 ) -> Process:
-    words = ["@{python}", "-m", "mtpbench.simengine.server"]
-    words += ["--host", f"@{{host:{name}}}", "--port", f"@{{port:{name}/http}}"]
-    words += ["--model", point.model.served_name, "--speed", f"{_speed(_simulation(point)):g}"]
+    argv = ["@{python}", "-m", "mtpbench.simengine.server"]
+    argv += ["--host", f"@{{host:{name}}}", "--port", f"@{{port:{name}/http}}"]
+    argv += ["--model", point.model.served_name, "--speed", f"{_speed(_simulation(point)):g}"]
     for option, value in options.items():
-        words += [f"--{option}", str(value)]
+        argv += [f"--{option}", str(value)]
     if faults:
-        words += ["--faults", json.dumps(to_json(faults), separators=(",", ":"))]
+        argv += ["--faults", json.dumps(to_json(faults), separators=(",", ":"))]
     return Process(
         name=name,
         role=role,
-        argv=tuple(words),
+        argv=tuple(argv),
         env=env_of_role(point, worker.role) if worker else {},
         node=worker.shares[0].node if worker else 0,
         gpus=worker.shares[0].gpus if worker else (),

@@ -227,12 +227,12 @@ def _yaml(point: Point, role: WorkerRole) -> Mapping[str, Any]:
 
 def _options(point: Point, role: WorkerRole) -> list[str]:
     """The sweep's command-line options, without those that are worked out."""
-    words: list[str] = []
+    argv: list[str] = []
     for name, value in of_role(point, role).items():
         if name in ("yaml", "max_batch_size", "max_num_tokens") or value is None or value is False:
             continue
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return words
+        argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return argv
 
 
 def _batch(point: Point, role: WorkerRole) -> int:

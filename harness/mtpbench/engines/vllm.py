@@ -71,15 +71,15 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     """Running sequences and batched tokens are per data-parallel rank in vLLM: a worker has dp of each."""
-    found: dict[WorkerRole, EngineLimits] = {}
+    by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
         flags = of_role(point, group.role)
-        found[group.role] = EngineLimits(
+        by_role[group.role] = EngineLimits(
             max_running=int(flags.get("max-num-seqs", 256)) * group.dp,
             prefill_chunk_tokens=int(flags.get("max-num-batched-tokens", 8192)) * group.dp,
             stream_interval=int(flags.get("stream-interval", 1)),
         )
-    return found
+    return by_role
 
 
 def counters(metrics_text: str) -> SpecCounters | None:

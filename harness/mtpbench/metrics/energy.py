@@ -159,13 +159,13 @@ def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]
         energy_j_by_gpu: of an `Energy`, by `process/GPU`.
         nodes: the node of every process of the deployment.
     """
-    found: dict[str, float] = {}
+    by_node: dict[str, float] = {}
     for name, joules in energy_j_by_gpu.items():
         node = nodes.get(name.rsplit("/", 1)[0].split("+")[0])
         if node is None:
             return {}
-        found[str(node)] = found.get(str(node), 0.0) + joules
-    return found
+        by_node[str(node)] = by_node.get(str(node), 0.0) + joules
+    return by_node
 
 
 def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s: float) -> _Gpu | str:

@@ -108,13 +108,13 @@ def _microwatts(path: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def main(words: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Sample until told to end."""
-    asked = _parse(words)
-    gpus = tuple(filter(None, asked.gpus.split(",")))
-    with asked.out.open("ab", buffering=0) as file:
-        sampler = NodeSampler(file.fileno(), asked.interval)
-        sampler.probe(gpus, tuple(filter(None, asked.spares.split(","))), asked.dcgm, asked.hwmon)
+    arguments = _parse(argv)
+    gpus = tuple(filter(None, arguments.gpus.split(",")))
+    with arguments.out.open("ab", buffering=0) as file:
+        sampler = NodeSampler(file.fileno(), arguments.interval)
+        sampler.probe(gpus, tuple(filter(None, arguments.spares.split(","))), arguments.dcgm, arguments.hwmon)
         sampler.tick()
         os.write(sys.stdout.fileno(), b'{"ready": true}\n')
         sampler.run(sys.stdin.fileno(), sys.stdout.fileno())
@@ -168,11 +168,13 @@ class NodeSampler:
             readings = source.read()
             took = time.monotonic() - before
             slow = [max(reading.took_s, took if reading.at_s is None else 0.0) for reading in readings]
-            late = [one for one, seconds in zip(readings, slow, strict=True) if _is_late(one, seconds)]
+            late = [
+                reading for reading, seconds in zip(readings, slow, strict=True) if _is_late(reading, seconds)
+            ]
             if late:
                 worst = max(slow)
-                self._write(late_line(before, wall, [one.meter for one in late], worst))
-            if kept := [one for one in readings if one not in late]:
+                self._write(late_line(before, wall, [reading.meter for reading in late], worst))
+            if kept := [reading for reading in readings if reading not in late]:
                 if kind == "gpu":
                     self._gpus_from = self._size
                 self._write(tick_line(before + took / 2, wall + took / 2, kind, kept))
@@ -183,22 +185,22 @@ class NodeSampler:
                 self._write(states_line(time.monotonic(), time.time(), states))
         return last
 
-    def run(self, words: int, answers: int) -> None:
+    def run(self, questions: int, answers: int) -> None:
         """Tick until the descriptor of the words closes or SIGTERM comes, then once more."""
-        ends, told = os.pipe()
-        os.set_blocking(told, False)
-        signal.signal(signal.SIGTERM, lambda *_: os.write(told, b"t"))
+        ends, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.signal(signal.SIGTERM, lambda *_: os.write(wake, b"t"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes the input
         due, why, pending = time.monotonic() + self._interval_s, "", b""
         while not why:
             wait_s = max(0.0, due - time.monotonic()) if self._sources else None
-            readable, _, _ = select.select([ends, words], [], [], wait_s)
+            readable, _, _ = select.select([ends, questions], [], [], wait_s)
             if ends in readable:
                 why = "SIGTERM"
-            elif words in readable:
-                heard = os.read(words, 4096)
-                *lines, pending = (pending + heard).split(b"\n")
-                why = "" if heard else "told to end"
+            elif questions in readable:
+                received = os.read(questions, 4096)
+                *lines, pending = (pending + received).split(b"\n")
+                why = "" if received else "told to end"
                 for line in lines:
                     self._answer(line, answers)
             else:
@@ -240,7 +242,7 @@ def _without_double_counting(probe: Probe, earlier: list[Probe]) -> Probe:
     return probe
 
 
-def _parse(words: list[str] | None) -> argparse.Namespace:
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mtpbench.power.agent", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--interval", type=float, default=INTERVAL_S)
@@ -248,7 +250,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--spares", default="", help="GPUs that are read too, where they can be")
     parser.add_argument("--dcgm", help="a DCGM exporter's metrics page, where NVML can't be used")
     parser.add_argument("--hwmon", type=Path, default=HWMON)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -60,16 +60,16 @@ def readings(text: str) -> dict[str, MeterReading]:
             power[uuid] = float(match[3])
     if any(len(stamps) > 1 for stamps in times.values()):
         raise ValueError("power and energy of one GPU carry different times")
-    found = {}
+    by_uuid = {}
     for uuid, gpu in sorted(number.items(), key=lambda item: item[1]):
         (stamp,) = times[uuid]
-        found[uuid] = MeterReading(
+        by_uuid[uuid] = MeterReading(
             meter=gpu,
             power_w=power.get(uuid),
             energy_j=energy.get(uuid),
             unix_s=None if stamp is None else int(stamp) / 1e3,
         )
-    return found
+    return by_uuid
 
 
 def _names(text: str) -> tuple[dict[str, str], str | None]:
@@ -103,19 +103,19 @@ class DcgmSource:
         """Whether the exporter has every GPU, or why not."""
         try:
             text = self._fetch()
-            found = readings(text)
+            by_uuid = readings(text)
         except (OSError, ValueError, KeyError) as error:
             return Probe(kind="dcgm", reason=unread("no_dcgm", f"{self._url}: {error}"))
-        by_number = {str(reading.meter): uuid for uuid, reading in found.items()}
+        by_number = {str(reading.meter): uuid for uuid, reading in by_uuid.items()}
         wanted = self._wanted or tuple(by_number)
         uuids = [by_number.get(gpu, gpu) for gpu in wanted]
-        missing = [gpu for gpu, uuid in zip(wanted, uuids, strict=True) if uuid not in found]
+        missing = [gpu for gpu, uuid in zip(wanted, uuids, strict=True) if uuid not in by_uuid]
         if missing or not uuids:
             gone = f"{self._url} does not show GPU {', '.join(missing)}"
             return Probe(kind="dcgm", reason=unread("no_gpu", gone))
         self._uuids = tuple(uuids)
-        counted = all(found[uuid].energy_j is not None for uuid in uuids)
-        timed = all(found[uuid].unix_s is not None for uuid in uuids)
+        counted = all(by_uuid[uuid].energy_j is not None for uuid in uuids)
+        timed = all(by_uuid[uuid].unix_s is not None for uuid in uuids)
         models, driver = _names(text)
         names = [models.get(uuid, "") for uuid in uuids]
         modules = {any(module in name for module in ONE_GPU_PER_MODULE) for name in names}
@@ -138,12 +138,12 @@ class DcgmSource:
     def read(self) -> list[MeterReading]:
         """The GPUs of which the exporter says something new; a GPU that it lost is a failed read."""
         try:
-            found = readings(self._fetch())
+            by_uuid = readings(self._fetch())
         except (OSError, ValueError, KeyError):
             return []
         new = []
         for meter, uuid in enumerate(self._uuids):
-            now, before = found.get(uuid), self._last.get(uuid)
+            now, before = by_uuid.get(uuid), self._last.get(uuid)
             if now is None:
                 new.append(MeterReading(meter=meter, power_w=None, energy_j=None))
             elif before is None or self._moved(before, now):

@@ -141,12 +141,12 @@ def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int
         owners: which process holds a meter's GPU; one that none holds is `unused@<node>`.
         node: its number, which keeps the rails and unused GPUs of two nodes apart.
     """
-    found = []
+    power_samples = []
     for tick in log.ticks:
         for reading in tick.readings:
             nobody = f"{GRACE}@{node}" if tick.kind == GRACE else f"{UNUSED}@{node}"
             held = None if tick.kind == GRACE else owners.get(reading.meter)
-            found.append(
+            power_samples.append(
                 PowerSample(
                     time_s=moment_of(tick, reading) - origin_s,
                     process=held or nobody,
@@ -155,7 +155,7 @@ def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int
                     energy_j=reading.energy_j,
                 )
             )
-    return found
+    return power_samples
 
 
 def moment_of(tick: Tick, reading: MeterReading) -> float:
@@ -175,11 +175,11 @@ def identity_fault(log: PowerLog, held: Collection[int] | None = None) -> Reason
     first = dict(probe.meters) if (probe := log.gpu_probe) else {}
     for _, states in log.states:
         for state in states:
-            known = first.get(state.meter)
+            first_uuid = first.get(state.meter)
             if held is not None and state.meter not in held:
                 continue
-            if state.uuid is not None and known is not None and state.uuid != known:
-                return unread("gpu_swapped", f"GPU {state.meter} was {known} and became {state.uuid}")
+            if state.uuid is not None and first_uuid is not None and state.uuid != first_uuid:
+                return unread("gpu_swapped", f"GPU {state.meter} was {first_uuid} and became {state.uuid}")
     return None
 
 

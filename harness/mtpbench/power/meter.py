@@ -303,18 +303,18 @@ class Meter:
 
     def _describe(self) -> tuple[str, ...]:
         """Every source that was looked for, what died, how well clocks agree, what held clocks back."""
-        said: list[str] = []
+        notes: list[str] = []
         for node, seen in sorted(self._logs.items()):
             where = self._where(node)
-            said += [f"power: {probe.kind}: {probe.reason or probe.source}" for probe in seen.log.probes]
+            notes += [f"power: {probe.kind}: {probe.reason or probe.source}" for probe in seen.log.probes]
             late, worst_s = seen.log.late
             if late:
-                said.append(f"power: {late} readings took up to {worst_s:.1f} s and were left out{where}")
+                notes.append(f"power: {late} readings took up to {worst_s:.1f} s and were left out{where}")
             if seen.log.damaged:
-                said.append(f"power: {seen.log.damaged} lines of the log are damaged{where}")
+                notes.append(f"power: {seen.log.damaged} lines of the log are damaged{where}")
         troubled = [sampler for sampler in self._samplers if sampler.trouble]
-        said += [f"power sampler of node {one.gpus.node}: {one.trouble}" for one in troubled]
-        if away := [one.clock_error_s for one in self._samplers if one.host.launch]:
+        notes += [f"power sampler of node {sampler.gpus.node}: {sampler.trouble}" for sampler in troubled]
+        if away := [sampler.clock_error_s for sampler in self._samplers if sampler.host.launch]:
             worst_ms = max(away) * 1e3
-            said.append(f"power: the clocks of {len(away)} nodes are known to within {worst_ms:.1f} ms")
-        return (*dict.fromkeys(said), *hindrances(self._seen.conditions))
+            notes.append(f"power: the clocks of {len(away)} nodes are known to within {worst_ms:.1f} ms")
+        return (*dict.fromkeys(notes), *hindrances(self._seen.conditions))

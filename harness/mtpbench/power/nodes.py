@@ -67,12 +67,12 @@ class Gathered:
 
 def held_by_node(deployment: Deployment) -> dict[int, dict[int, str]]:
     """By node, which process holds which GPU; a GPU that several share is named by all of them (`a+b`)."""
-    found: dict[int, dict[int, str]] = {}
+    by_node: dict[int, dict[int, str]] = {}
     for process in deployment.processes:
         for gpu in process.gpus:
-            node = found.setdefault(process.node, {})
+            node = by_node.setdefault(process.node, {})
             node[gpu] = f"{node[gpu]}+{process.name}" if gpu in node else process.name
-    return found
+    return by_node
 
 
 def gpus_of_node(node: int, held: Mapping[int, str], shown: Sequence[str] | None) -> NodeGpus:
@@ -116,7 +116,7 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog]) -> Gathered:
         Without a source and with reason `node_missing`, `gpu_swapped`, `no_reading`, `mixed_sources`, or a
         sampler's own, where not all of them can be added up.
     """
-    told: list[GpuCondition] = []
+    gpu_conditions: list[GpuCondition] = []
     sources: set[PowerSource] = set()
     drivers: set[str] = set()
     for gpus in nodes:
@@ -131,12 +131,12 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog]) -> Gathered:
             return Gathered(reason=_at(fault, where))
         sources.add(probe.source)
         drivers |= {probe.driver} if probe.driver else set()
-        told += conditions(seen.log, gpus.owners, gpus.node)
+        gpu_conditions += conditions(seen.log, gpus.owners, gpus.node)
     if len(sources) != 1:
         listed = " / ".join(sorted(map(str, sources))) or "no node was read"
         return Gathered(reason=unread("mixed_sources", listed))
     return Gathered(
-        conditions=tuple(told),
+        conditions=tuple(gpu_conditions),
         source=sources.pop(),
         drivers=tuple(sorted(drivers)),
         grace_reason=_grace_reason([logs[gpus.node].log for gpus in nodes]),
@@ -154,12 +154,14 @@ def readings(
         origin_s: second 0, on the load client's monotonic clock.
         grace: with the rails of Grace CPUs.
     """
-    found: list[PowerSample] = []
+    power_samples: list[PowerSample] = []
     for gpus in nodes:
         seen = logs[gpus.node]
         every = samples(seen.log, origin_s + seen.offset_s, gpus.owners, gpus.node)
-        found += every if grace else [one for one in every if not one.process.startswith(GRACE)]
-    return found
+        power_samples += (
+            every if grace else [sample for sample in every if not sample.process.startswith(GRACE)]
+        )
+    return power_samples
 
 
 def read_past(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], moment_s: float) -> bool:
@@ -187,14 +189,14 @@ def _at(reason: Reason, where: str) -> Reason:
 
 def _silence(log: PowerLog, gpus: NodeGpus) -> Reason | None:
     """`no_reading` where a held GPU was never read: a source that is there and says nothing is none."""
-    told = {
+    read_meters = {
         reading.meter
         for tick in log.ticks
         if tick.kind == "gpu"
         for reading in tick.readings
         if reading.power_w is not None or reading.energy_j is not None
     }
-    silent = [gpus.names[meter] for meter in sorted(gpus.owners) if meter not in told]
+    silent = [gpus.names[meter] for meter in sorted(gpus.owners) if meter not in read_meters]
     return unread("no_reading", f"GPU {', '.join(silent)} told nothing") if silent else None
 
 
@@ -236,14 +238,14 @@ def conditions(log: PowerLog, owners: Mapping[int, str], node: int) -> list[GpuC
         node: its number.
     """
     names = dict(probe.meters) if (probe := log.gpu_probe) else {}
-    found = []
+    gpu_conditions = []
     models = dict(zip(names, probe.models, strict=False)) if probe else {}
     for meter, uuid in sorted(names.items()):
-        states = [state for _, told in log.states for state in told if state.meter == meter]
+        states = [state for _, meter_states in log.states for state in meter_states if state.meter == meter]
         heat = [state.temperature_c for state in states if state.temperature_c is not None]
         caps = [state.limit_w for state in states if state.limit_w is not None]
         bits = [state.clock_reasons for state in states if state.clock_reasons is not None]
-        found.append(
+        gpu_conditions.append(
             GpuCondition(
                 name=f"{owners.get(meter, f'{UNUSED}@{node}')}/{meter}",
                 uuid=uuid,
@@ -254,17 +256,17 @@ def conditions(log: PowerLog, owners: Mapping[int, str], node: int) -> list[GpuC
                 clock_reasons=_named(bits) if bits else None,
             )
         )
-    return found
+    return gpu_conditions
 
 
-def hindrances(told: tuple[GpuCondition, ...]) -> tuple[str, ...]:
+def hindrances(gpus: tuple[GpuCondition, ...]) -> tuple[str, ...]:
     """A sentence for each GPU whose clocks were held back by what is wrong with the machine."""
-    found = []
-    for gpu in told:
+    sentences = []
+    for gpu in gpus:
         if reasons := [reason for reason in gpu.clock_reasons or () if reason in HINDERING]:
             heat = "" if gpu.temperature_max_c is None else f", up to {gpu.temperature_max_c:g} °C"
-            found.append(f"GPU {gpu.name}: clocks were held back by {', '.join(reasons)}{heat}")
-    return tuple(found)
+            sentences.append(f"GPU {gpu.name}: clocks were held back by {', '.join(reasons)}{heat}")
+    return tuple(sentences)
 
 
 def _named(masks: list[int]) -> tuple[str, ...]:
@@ -272,6 +274,6 @@ def _named(masks: list[int]) -> tuple[str, ...]:
     seen = 0
     for mask in masks:
         seen |= mask
-    known = [name for bit, name in CLOCK_REASONS.items() if seen & bit]
+    names = [name for bit, name in CLOCK_REASONS.items() if seen & bit]
     rest = seen & ~sum(CLOCK_REASONS)
-    return (*known, *([f"{rest:#x}"] if rest else []))
+    return (*names, *([f"{rest:#x}"] if rest else []))

@@ -73,13 +73,13 @@ class NvmlSource:
 
     def read(self) -> list[MeterReading]:
         """Counter and power of every GPU, in one call for each, stamped with the middle of that call."""
-        found = []
+        readings = []
         for meter, handle in enumerate(self._handles):
             before = time.monotonic()
             reading = self._read(meter, handle)
             took_s = time.monotonic() - before
-            found.append(replace(reading, at_s=before + took_s / 2, took_s=took_s))
-        return found
+            readings.append(replace(reading, at_s=before + took_s / 2, took_s=took_s))
+        return readings
 
     def states(self) -> list[MeterState]:
         """UUID, temperature, cap and clock reasons of every GPU.
@@ -88,10 +88,10 @@ class NvmlSource:
         """
         library = self._library
         other: Scope = "module" if self._scope == "gpu" else "gpu"
-        found = []
+        meter_states = []
         for meter, handle in enumerate(self._handles):
             limit = self._ask(library.nvmlDeviceGetEnforcedPowerLimit, handle)
-            found.append(
+            meter_states.append(
                 MeterState(
                     meter=meter,
                     uuid=self._uuid(meter),
@@ -103,7 +103,7 @@ class NvmlSource:
                     other_scope_w=self._instant_w(handle, other),
                 )
             )
-        return found
+        return meter_states
 
     def close(self) -> None:
         """Shut NVML down, as often as it was begun."""
@@ -240,8 +240,8 @@ class NvmlSource:
 
     def _uuid(self, meter: int) -> str | None:
         handle = self._handle(self._wanted[meter])
-        found = None if isinstance(handle, str) else self._ask(self._library.nvmlDeviceGetUUID, handle)
-        return None if found is None else str(found)
+        uuid = None if isinstance(handle, str) else self._ask(self._library.nvmlDeviceGetUUID, handle)
+        return None if uuid is None else str(uuid)
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
         """What NVML answers; None where it refuses."""

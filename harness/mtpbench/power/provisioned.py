@@ -132,11 +132,11 @@ def describe(power: ProvisionedPower) -> dict[str, Json]:
                 **_sourced(power.source),
             }
         case GroupedPower():
-            found: dict[str, Json] = {}
+            form: dict[str, Json] = {}
             for name, group in _groups(power).items():
                 count, tdp = _UNITS[name]
-                found[name] = {count: group.count, tdp: group.tdp_w, **_sourced(group.source)}
-            return {**found, "overhead_fraction": _overhead(power), "cooling": power.cooling}
+                form[name] = {count: group.count, tdp: group.tdp_w, **_sourced(group.source)}
+            return {**form, "overhead_fraction": _overhead(power), "cooling": power.cooling}
 
 
 def render(power: ProvisionedPower) -> str:
@@ -294,8 +294,8 @@ class SystemFile(Strict):
         source = PowerSource(link=self.link or "", date=self.source_date or "")
         if self.provisioned_power_w is not None:
             return DeclaredPower(power_w=self.provisioned_power_w, source=source)
-        known: dict[str, Any] = {"nodes": self.submitted_nodes, "rack_nodes": self.rack_nodes}
-        return RackPower(rack_power_w=self.rack_power_w or 0.0, source=source, **known)
+        nodes: dict[str, Any] = {"nodes": self.submitted_nodes, "rack_nodes": self.rack_nodes}
+        return RackPower(rack_power_w=self.rack_power_w or 0.0, source=source, **nodes)
 
 
 def system_power(document: LinedYaml) -> ProvisionedPower:

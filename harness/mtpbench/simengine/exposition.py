@@ -79,9 +79,9 @@ def render(pump: Pump, gpus: int, timings: Timings, model: str, baseline: Counte
     lines: list[str] = []
     values = read_counters(pump, gpus, timings)
     counted = {key: value - baseline.get(key, 0.0) for key, value in values.items()}
-    for kind, helps, found in (("gauge", _GAUGES, read_gauges(pump, gpus)), ("counter", _COUNTERS, counted)):
+    for kind, helps, values in (("gauge", _GAUGES, read_gauges(pump, gpus)), ("counter", _COUNTERS, counted)):
         for name, text in helps.items():
-            series = [(label, value) for (of, label), value in found.items() if of == name]
+            series = [(label, value) for (of, label), value in values.items() if of == name]
             if not series:
                 continue
             full = f"{name}_total" if kind == "counter" else name

@@ -201,8 +201,8 @@ class Relay:
         self.opened = True
         text = self._tail + data
         self._tail = text[1 - len(_TOKEN_EVENT) :]
-        if found := text.count(_TOKEN_EVENT):
-            self._seen += found
+        if events := text.count(_TOKEN_EVENT):
+            self._seen += events
             if self._chunks and not connection.gone:
                 self._last_ns = now_ns
                 self._first_ns = self._first_ns or now_ns

@@ -57,14 +57,14 @@ class WorkerApp:
 
     def handlers(self) -> dict[bytes, Handler]:
         """The hot calls."""
-        found: dict[bytes, Handler] = {
+        handlers: dict[bytes, Handler] = {
             b"/internal/prefill": self._prefill,
             b"/internal/generate": self._generate,
         }
         if self._options.role == "aggregated":
-            found[b"/v1/completions"] = partial(self._complete, chat=False)
-            found[b"/v1/chat/completions"] = partial(self._complete, chat=True)
-        return found
+            handlers[b"/v1/completions"] = partial(self._complete, chat=False)
+            handlers[b"/v1/chat/completions"] = partial(self._complete, chat=True)
+        return handlers
 
     def app(self) -> web.Application:
         """All other calls."""

@@ -121,8 +121,8 @@ def _read_chunks(file: pq.ParquetFile, sent_us: Ints) -> Iterator[ChunkBatch]:
 
 def _values(file: pq.ParquetFile, group: int) -> int:
     """Chunks in a row group (a request without any counts as one)."""
-    found = file.metadata.row_group(group)
-    columns = (found.column(i) for i in range(found.num_columns))
+    row_group = file.metadata.row_group(group)
+    columns = (row_group.column(i) for i in range(row_group.num_columns))
     return int(next(column.num_values for column in columns if column.path_in_schema.startswith(_GAPS)))
 
 

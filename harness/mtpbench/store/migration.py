@@ -57,26 +57,26 @@ _CODES = frozenset(
 
 def _nvml_sources() -> Iterator[tuple[str, Json]]:
     for counter, meter in ((True, "nvml energy counter"), (False, "nvml")):
-        for power, told in (
+        for power, power_text in (
             ("instant", ", instant power"),
             ("averaged", ", power averaged over 1 s"),
             (None, ""),
         ):
-            for scope, covered in (
+            for scope, scope_text in (
                 ("gpu", ", GPU scope"),
                 ("module", ", module scope (GPU and its Grace)"),
                 (None, ""),  # before sources knew their scope
             ):
                 source = {"meter": "nvml", "counter": counter, "power": power, "scope": scope}
-                yield f"{meter}{told}{covered}", source
+                yield f"{meter}{power_text}{scope_text}", source
 
 
 def _dcgm_sources() -> Iterator[tuple[str, Json]]:
     for counter, meter in ((True, "dcgm exporter energy counter"), (False, "dcgm exporter")):
-        for stamped, times in ((True, "its own timestamps"), (False, "times at which its values moved")):
-            for scope, covered in (("gpu", ""), ("module", ", module scope (GPU and its Grace)")):
+        for stamped, times_text in ((True, "its own timestamps"), (False, "times at which its values moved")):
+            for scope, scope_text in (("gpu", ""), ("module", ", module scope (GPU and its Grace)")):
                 source = {"meter": "dcgm", "counter": counter, "power": "exported", "scope": scope}
-                yield f"{meter}, power, {times}{covered}", {**source, "stamped": stamped}
+                yield f"{meter}, power, {times_text}{scope_text}", {**source, "stamped": stamped}
 
 
 _POWER_SOURCES: Mapping[str, Json] = {

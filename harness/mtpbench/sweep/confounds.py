@@ -23,12 +23,12 @@ def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -
     for point in points:
         by_arm.setdefault(point.arm.name, []).append(point)
     base = by_arm.pop(baseline, [])
-    found: list[str] = []
+    sentences: list[str] = []
     for name, others in by_arm.items():
         if base:
-            found += _ladders(base, others, baseline, name)
-            found += _settings(others, base[0].arm, name, hardware)
-    return tuple(dict.fromkeys(found))
+            sentences += _ladders(base, others, baseline, name)
+            sentences += _settings(others, base[0].arm, name, hardware)
+    return tuple(dict.fromkeys(sentences))
 
 
 def _ladders(base: Sequence[Point], others: Sequence[Point], baseline: str, name: str) -> list[str]:
@@ -63,7 +63,7 @@ def _settings(others: Sequence[Point], base: Arm, name: str, hardware: Hardware)
 
 def compare_processes(base: Process, other: Process) -> list[str]:
     """The options, environment and file lines in which two processes differ, speculation left out."""
-    found = []
+    sentences = []
     speculation = (*_IS_SPECULATION, *(part for about in abouts() for part in about.speculation))
     for kind, mine, theirs in (
         ("", _options(base.argv), _options(other.argv)),
@@ -74,11 +74,11 @@ def compare_processes(base: Process, other: Process) -> list[str]:
             before, after = mine.get(key), theirs.get(key)
             if before == after or any(part in key.lower() for part in speculation):
                 continue
-            found.append(f"{kind}{key} is {_said(after)} instead of {_said(before)}")
-    return found
+            sentences.append(f"{kind}{key} is {_shown(after)} instead of {_shown(before)}")
+    return sentences
 
 
-def _said(value: str | None) -> str:
+def _shown(value: str | None) -> str:
     return "absent" if value is None else (value or "set")
 
 
