@@ -15,7 +15,7 @@ from mtpbench.simengine.connection import Connection
 from mtpbench.simengine.faults import STATUSES, FaultPlan
 from mtpbench.simengine.openai import HEADERS, RequestError, bad_request, models_body
 from mtpbench.simengine.pump import Clock
-from mtpbench.simengine.timings import Timings, parse_since
+from mtpbench.simengine.telemetry import Timings, parse_since
 
 MAX_BODY_BYTES = 256 * 2**20
 

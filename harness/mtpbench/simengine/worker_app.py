@@ -21,7 +21,6 @@ from mtpbench.records import Fault, from_json
 from mtpbench.simengine.arguments import Options
 from mtpbench.simengine.cluster import make_worker
 from mtpbench.simengine.connection import Connection, Handler
-from mtpbench.simengine.exposition import Counters, read_counters, render
 from mtpbench.simengine.faults import SILENTLY_OFF, FaultPlan
 from mtpbench.simengine.openai import (
     HEADERS,
@@ -36,7 +35,7 @@ from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.pump import Clock, Lateness, Pump
 from mtpbench.simengine.service import Health, models_route, plain_app, play_early, timings_routes
 from mtpbench.simengine.streams import EventStream, FaultyStream, Whole
-from mtpbench.simengine.timings import Timings
+from mtpbench.simengine.telemetry import Counters, Timings, read_counters, render
 
 
 class WorkerApp:
