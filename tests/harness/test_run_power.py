@@ -111,7 +111,7 @@ def test_a_point_whose_energy_got_lost_is_measured_again_where_power_is_required
 
     on_standin.setattr(deployment_run, "meter_at", real_meter)
     on_standin.setattr(deployment_run, "simulated_power", lambda _: [])
-    on_standin.setattr("mtpbench.metrics.MAX_GAP_S", 0.5)
+    on_standin.setattr("mtpbench.measure.MAX_GAP_S", 0.5)
     on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 at 1500 lost 1")
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, idle_s: 0, power: required")
     sweep = load_sweep(write_sweep(*REAL_TIME, rules))
