@@ -104,6 +104,7 @@ def write_traced(
     environment: Mapping[str, str] | None = None,
     failing: str | None = None,
     loads: Sequence[int] = (2, 4, 8),
+    load: Load | None = None,
     died: str | None = None,
 ) -> Path:
     """results/traced: Off and MTP at several loads, and one that nobody measured.
@@ -114,12 +115,15 @@ def write_traced(
         environment: of each start.
         failing: what failed requests of the last MTP point were told; it is invalid then.
         loads: concurrencies.
+        load: how requests are sent; None for a closed loop.
         died: why every point is invalid, the last of them without figures; None where they are as measured.
     """
     made = []
     for arm, gain in ((OFF, 1.0), (MTP, 1.5)):
         for seed, concurrency in enumerate(loads):
-            made.append(measured(point_of(arm, concurrency), loaded(seed, concurrency, gain)))
+            made.append(
+                measured(point_of(arm, concurrency, load=load or Load()), loaded(seed, concurrency, gain))
+            )
     if failing is not None:
         point = point_of(MTP, 16)
         requests = loaded(9, 16, 1.5)

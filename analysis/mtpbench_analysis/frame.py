@@ -47,7 +47,7 @@ class CurvePoint:
         power_source: what was read, and what it covers.
         power_cap_w: the power limit that was enforced on every GPU; None where they differ or nobody said.
         ttft_from_schedule_p50_s: median time to the first token from the moment at which a request was due:
-            in an open loop a wait for a free slot counts.
+            in an open loop a wait for a free slot counts; None in a closed one, where nothing is due before.
         interactivity_p99_tps: 1 / p99 of TPOT: 99% of the requests are at least as fast.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.

@@ -235,7 +235,10 @@ METRICS = (
         unit="s",
         show="seconds",
         better="lower",
-        labels=dict.fromkeys(("y", "plot"), "TTFT from the schedule, median, s"),
+        labels={
+            "matched": "median TTFT from the schedule at the knots, s",
+            **dict.fromkeys(("y", "plot"), "TTFT from the schedule, median, s"),
+        },
         keys={"y": "ttft:schedule", "plot": "ttft-from-schedule"},
     ),
     Metric(
@@ -280,7 +283,7 @@ METRICS = (
 VIEWS: Mapping[View, tuple[str, ...]] = {
     "matched": (
         *("tput_tps_per_gpu", "usd_per_mtok", "tps_per_mw", "metered_tps_per_mw", "joules_per_token"),
-        *("metered_joules_per_output_token", "acceptance_length", "ttft_p50_s"),
+        *("metered_joules_per_output_token", "acceptance_length", "ttft_p50_s", "ttft_from_schedule_p50_s"),
     ),
     "metrics": (
         *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "metered_tps_per_mw"),
@@ -309,8 +312,7 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
     "page_more": (
         *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "joules_per_token"),
         *("metered_tps_per_mw", "metered_joules_per_token", "metered_joules_per_output_token"),
-        *("ttft_p99_s", "e2el_p50_s", "ttft_from_schedule_p50_s", "interactivity_p99_tps"),
-        "acceptance_per_position",
+        *("ttft_p99_s", "e2el_p50_s", "interactivity_p99_tps", "acceptance_per_position"),
     ),
     "x": ("interactivity_tps", "e2el_p50_s", "ttft_p50_s", "concurrency"),
     "y": (

@@ -21,6 +21,7 @@ from curve_points import GLM5, INFERENCEX, glm5, make_points, point_set
 from mtpbench.cli import app
 from mtpbench.cli.run import _finish
 from mtpbench.errors import InputError
+from mtpbench.records import Load
 from mtpbench_analysis.chart.content import describe_chart
 from mtpbench_analysis.chart.palette import MARKS
 from mtpbench_analysis.cli import render_results
@@ -160,10 +161,15 @@ def test_an_interval_and_a_band_travel_where_the_noise_is_known() -> None:
 
 
 def test_waiting_from_the_schedule_is_on_the_page_of_a_results_folder(tmp_path: Path) -> None:
-    data = page_data(write_report(compare_folder(write_traced(tmp_path))).read_text("utf-8"))
-    for view in ("more", "y"):
-        shown = {data["metrics"][i]["id"] for i in data["comparisons"][0]["views"][view]}
-        assert {"ttft_from_schedule_p50_s", "interactivity_p99_tps"} <= shown
+    load = Load(pacing="poisson", rate_rps=4.0)
+    data = page_data(write_report(compare_folder(write_traced(tmp_path, load=load))).read_text("utf-8"))
+    for view, name in (
+        ("matched", "ttft_from_schedule_p50_s"),
+        ("more", "interactivity_p99_tps"),
+        ("y", "ttft_from_schedule_p50_s"),
+        ("y", "interactivity_p99_tps"),
+    ):
+        assert name in {data["metrics"][i]["id"] for i in data["comparisons"][0]["views"][view]}
     for curve in data["comparisons"][0]["curves"]:
         assert all(decode(data, row)["ttft_from_schedule_p50_s"] > 0 for row in curve["points"])
     other = page_data(glm5_page())

@@ -108,11 +108,16 @@ def test_what_was_measured_of_acceptance_and_waiting_is_kept() -> None:
     assert point.source == store_point(MTP, 16).id
 
 
-def test_waiting_from_the_schedule_and_the_slowest_users_are_kept() -> None:
+@pytest.mark.parametrize(
+    ("load", "kept"),
+    [(Load(), None), (Load(ramp_s=5.0), 1.5), (Load(pacing="poisson", rate_rps=2.0), 1.5)],
+    ids=["closed", "ramp", "open"],
+)
+def test_waiting_from_the_schedule_is_kept_where_there_is_one(load: Load, kept: float | None) -> None:
     waits = Distribution(count=9, mean=1.6, min=0.1, p10=0.2, p50=1.5, p90=2.0, p99=3.0, max=4.0)
-    point = imported(ttft_from_schedule_s=waits, interactivity_p99_tps=12.5)
-    assert (point.ttft_from_schedule_p50_s, point.interactivity_p99_tps) == (1.5, 12.5)
-    assert imported(ttft_from_schedule_s=None).ttft_from_schedule_p50_s is None
+    point = imported({"load": load}, ttft_from_schedule_s=waits, interactivity_p99_tps=12.5)
+    assert (point.ttft_from_schedule_p50_s, point.interactivity_p99_tps) == (kept, 12.5)
+    assert imported({"load": load}, ttft_from_schedule_s=None).ttft_from_schedule_p50_s is None
 
 
 @pytest.mark.parametrize("bad", [-5.0, float("nan"), float("inf")])

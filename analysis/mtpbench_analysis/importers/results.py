@@ -139,7 +139,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         ttft_p50_s=result.ttft_s.p50 if result.ttft_s else None,
         ttft_p99_s=result.ttft_s.p99 if result.ttft_s else None,
         e2el_p50_s=result.e2el_s.p50 if result.e2el_s else None,
-        ttft_from_schedule_p50_s=result.ttft_from_schedule_s.p50 if result.ttft_from_schedule_s else None,
+        ttft_from_schedule_p50_s=_ttft_from_schedule(point.load, result),
         interactivity_p99_tps=result.interactivity_p99_tps,
         simulated=result.simulated,
         repeat=point.repeat,
@@ -147,6 +147,16 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         valid=not reasons,
         reasons=reasons,
     )
+
+
+def _ttft_from_schedule(load: Load, result: PointResult) -> float | None:
+    """The median TTFT since requests were due; None in a closed loop without a ramp.
+
+    There a request is due when a slot is free, so it would repeat the TTFT beside it, to the client's own
+    delay, which has a rule of its own.
+    """
+    since_due = result.ttft_from_schedule_s if load.open or load.ramp_s else None
+    return since_due.p50 if since_due else None
 
 
 def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | None:
