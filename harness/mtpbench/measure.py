@@ -203,13 +203,13 @@ def latencies(table: RequestTable, counted: Mask) -> Latencies:
     first, last = table.first_chunk_s[counted], table.last_chunk_s[counted]
     sent, outputs = table.sent_s[counted], table.output_tokens[counted]
     in_first = table.chunk_tokens[table.chunk_offsets[:-1][counted]]
-    known = bool(len(in_first)) and not (in_first == UNKNOWN).any()
-    later = outputs - in_first if known else outputs - 1
+    first_is_counted = bool(len(in_first)) and not (in_first == UNKNOWN).any()
+    later = outputs - in_first if first_is_counted else outputs - 1
     several = later >= 1
     tpot = (last - first)[several] / later[several]
     basis: TpotBasis | None = None
     if len(tpot):
-        basis = "known_first_chunk" if known else "assumed_one_token"
+        basis = "known_first_chunk" if first_is_counted else "assumed_one_token"
     return Latencies(
         ttft_s=first - sent,
         e2el_s=last - sent,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtpbench.records import from_json
-from mtpbench.store import json_text, replace_file
 
 SPARE_DESCRIPTORS = 256
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -131,6 +130,8 @@ def keep(ceiling: Ceiling) -> Path:
     Raises:
         StoreError: it can't be written.
     """
+    from mtpbench.store import json_text, replace_file  # not for a client process: it brings Parquet along
+
     path = _path()
     replace_file(path, json_text(ceiling), parents=True)
     return path
@@ -139,10 +140,10 @@ def keep(ceiling: Ceiling) -> Path:
 def known() -> Ceiling | None:
     """The ceiling that was measured on this machine; None where none was, or it no longer fits."""
     try:
-        found = from_json(Ceiling, json.loads(_path().read_text("utf-8")))
+        ceiling = from_json(Ceiling, json.loads(_path().read_text("utf-8")))
     except (OSError, ValueError):
         return None
-    return found if found.cores == usable_cores() else None
+    return ceiling if ceiling.cores == usable_cores() else None
 
 
 def _path() -> Path:

@@ -61,13 +61,13 @@ def resolve(base_url: str) -> list[Address]:
     url = urlsplit(base_url)
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
-        found = socket.getaddrinfo(url.hostname or "", port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(url.hostname or "", port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise RunError(
             f"the host {url.hostname!r} of {url.scheme}://{url.netloc.rpartition('@')[2]} has no address "
             f"({error.strerror or error}): check the name, or give its IP address"
         ) from error
-    return [(family, where) for family, _, _, _, where in found]
+    return [(family, where) for family, _, _, _, where in addresses]
 
 
 LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
@@ -189,8 +189,8 @@ class ClientConnection:
         """Judge the response unless that is done, and take pieces of its body."""
         check, stream = self.check, flight.stream
         if check is None:
-            told = self.response.headers.items()
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told}
+            fields = self.response.headers.items()
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
             check = self.check = ResponseCheck(self.response.status, headers, stream)
         for piece in pieces:
             if not check.wanted:
@@ -314,12 +314,12 @@ class ConnectionPool:
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
         """Descriptors and their events, after so long at most."""
-        found: list[tuple[int, int]]
+        ready: list[tuple[int, int]]
         if sys.platform == "linux":
-            found = self._poller.poll(seconds, MOST_READY)
+            ready = self._poller.poll(seconds, MOST_READY)
         else:
-            found = self._poller.poll(int(seconds * 1000 + 0.999))
-        return found
+            ready = self._poller.poll(int(seconds * 1000 + 0.999))
+        return ready
 
     def close(self) -> None:
         """Close every connection."""

@@ -150,17 +150,17 @@ class Response:
 
     def _read_head(self, head: bytes) -> None:
         first, _, rest = head.partition(b"\n")
-        words = first.split(None, 2)
-        if len(words) < 2 or not words[1].isdigit() or len(words[1]) != 3:
+        fields = first.split(None, 2)
+        if len(fields) < 2 or not fields[1].isdigit() or len(fields[1]) != 3:
             raise BadResponse(f"no status line: {first[:60]!r}")
-        status = int(words[1])
+        status = int(fields[1])
         if status < 200 and status != 101:
             return  # an interim response; the real one follows
         self.status = status
         self.headers = {name.lower(): value.strip() for name, value in _WANTED.findall(rest)}
         connection = self.headers.get(b"connection", b"").lower()
         self.keeps_alive = b"close" not in connection and (
-            not words[0].endswith(b"/1.0") or b"keep-alive" in connection
+            not fields[0].endswith(b"/1.0") or b"keep-alive" in connection
         )
         self._choose_framing()
 
@@ -263,12 +263,12 @@ class ResponseCheck:
         stream: the answer, which learns how its body is encoded.
     """
 
-    __slots__ = ("_code", "_reason", "_said")
+    __slots__ = ("_beginning", "_code", "_reason")
 
     def __init__(self, status: int, headers: dict[str, str], stream: Stream) -> None:
         self._code: str | None = None
         self._reason = ""
-        self._said = b""
+        self._beginning = b""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "").strip().lower()
         if status != 200:
@@ -289,19 +289,19 @@ class ResponseCheck:
     @property
     def heard_enough(self) -> bool:
         """Whether an unwanted body has said as much as is kept."""
-        return len(self._said) >= DETAIL_BYTES
+        return len(self._beginning) >= DETAIL_BYTES
 
     def hear(self, piece: bytes) -> None:
         """Keep the beginning of an unwanted body: it usually says what is wrong."""
-        self._said += piece[: DETAIL_BYTES - len(self._said)]
+        self._beginning += piece[: DETAIL_BYTES - len(self._beginning)]
 
     @property
     def failure(self) -> tuple[str, str] | None:
         """Code and detail, or None for a wanted response."""
         if self._code is None:
             return None
-        said = self._said.decode("utf-8", "replace").strip()
-        return self._code, ": ".join(part for part in (self._reason, said) if part)
+        beginning = self._beginning.decode("utf-8", "replace").strip()
+        return self._code, ": ".join(part for part in (self._reason, beginning) if part)
 
 
 def _explain(status: int, headers: dict[str, str]) -> str:

@@ -246,8 +246,8 @@ class EpollTransport:
         elif connection.waited and not connection.response.started:
             self._retry(connection, flight)
         else:
-            said = "in mid-answer" if connection.response.started else "without an answer"
-            failure = ("disconnected", f"the server closed the connection {said}")
+            when = "in mid-answer" if connection.response.started else "without an answer"
+            failure = ("disconnected", f"the server closed the connection {when}")
             self._finish(connection, _why(connection, failure), broken=True)
 
     def _broken(self, connection: ClientConnection, error: OSError) -> None:

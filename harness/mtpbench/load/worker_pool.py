@@ -168,9 +168,9 @@ async def _await_ready(member: WorkerProcess) -> None:
     except HelperFailed as failure:
         if failure.exit_status is None:
             raise
-        words = member.helper.last_words() or NO_WORDS
+        last_words = member.helper.last_words() or NO_WORDS
         if failure.exit_status == InputError.exit_code:
-            raise InputError(words) from None
+            raise InputError(last_words) from None
         raise RunError(
-            f"load client {member.number} died before it was ready (exit {failure.exit_status}): {words}"
+            f"load client {member.number} died before it was ready (exit {failure.exit_status}): {last_words}"
         ) from None

@@ -74,10 +74,10 @@ class ChunkGaps:
 
     def per_chunk(self) -> Distribution | None:
         """The gaps themselves; None where there is none."""
-        found = [tally.distinct() for _, tally in sorted(self._by_tokens.items())]
-        if not found:
+        distinct = [histogram.distinct() for _, histogram in sorted(self._by_tokens.items())]
+        if not distinct:
             return None
-        gaps, counts = (np.concatenate([pair[i] for pair in found]) for i in range(2))
+        gaps, counts = (np.concatenate([pair[i] for pair in distinct]) for i in range(2))
         return summarise_weighted(seconds(gaps), counts)
 
     def per_token(self) -> Distribution | None:
@@ -87,11 +87,11 @@ class ChunkGaps:
         """
         if UNKNOWN in self._by_tokens:
             return None
-        found = [(n, *tally.distinct()) for n, tally in sorted(self._by_tokens.items()) if n > 0]
-        if not found:
+        distinct = [(n, *histogram.distinct()) for n, histogram in sorted(self._by_tokens.items()) if n > 0]
+        if not distinct:
             return None
-        gap_s = np.concatenate([seconds(gaps) / tokens for tokens, gaps, _ in found])
-        return summarise_weighted(gap_s, np.concatenate([counts * tokens for tokens, _, counts in found]))
+        gap_s = np.concatenate([seconds(gaps) / tokens for tokens, gaps, _ in distinct])
+        return summarise_weighted(gap_s, np.concatenate([counts * tokens for tokens, _, counts in distinct]))
 
     def stalls(self) -> Stalls | None:
         """The gaps above the threshold; None where there is no gap at all."""

@@ -54,8 +54,8 @@ class ChunkBatch:
         unknown = self.brought == UNKNOWN
         if not unknown.any():
             return self._cumulate(self.brought, np.zeros(len(self.sent_us), np.int64))
-        known = self._cumulate(np.where(unknown, 0, self.brought), np.zeros(len(self.sent_us), np.int64))
-        return np.where(unknown, UNKNOWN, known)
+        totals = self._cumulate(np.where(unknown, 0, self.brought), np.zeros(len(self.sent_us), np.int64))
+        return np.where(unknown, UNKNOWN, totals)
 
     def edges(self) -> tuple[Ints, Ints]:
         """Times in microseconds, and cumulative tokens, of each request's first and last chunk in turn.

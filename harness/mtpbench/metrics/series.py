@@ -22,8 +22,8 @@ class Series:
     @classmethod
     def of(cls, pairs: Iterable[tuple[float, float | None]]) -> Self:
         """The pairs whose value is known, in the order of time."""
-        known = [(time_s, value) for time_s, value in pairs if value is not None]
-        times, values = np.array(known, np.float64).reshape(-1, 2).T
+        readings = [(time_s, value) for time_s, value in pairs if value is not None]
+        times, values = np.array(readings, np.float64).reshape(-1, 2).T
         return cls(times, values)
 
     def __len__(self) -> int:

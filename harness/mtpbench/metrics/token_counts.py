@@ -71,9 +71,9 @@ def tokens_by(batch: ChunkBatch, output_tokens: Ints, moments_us: Ints) -> Float
     np.maximum.accumulate(keys, out=keys)
     come = np.searchsorted(keys, row_keys[:, None] + moments_us, side="right") - begins[:, None]
     running = np.concatenate(([0], batch.tokens()))[begins[:, None] + come]
-    outputs, chunks, said = output_tokens[:, None], counts[:, None], output_tokens[:, None] != UNKNOWN
-    counted = np.where((come == chunks) & said, outputs, running)
-    evenly = np.where(said, outputs, 0) * come / np.maximum(chunks, 1)
+    outputs, chunks, is_counted = output_tokens[:, None], counts[:, None], output_tokens[:, None] != UNKNOWN
+    counted = np.where((come == chunks) & is_counted, outputs, running)
+    evenly = np.where(is_counted, outputs, 0) * come / np.maximum(chunks, 1)
     silent = np.zeros((len(counts), 1), np.bool_)
     silent[counts > 0, 0] = batch.brought[begins[counts > 0]] == UNKNOWN
     return np.where(come == 0, 0.0, np.where(silent, evenly, counted))

@@ -177,17 +177,17 @@ class Prompts:
 
     def _dataset_lengths(self, dataset: Dataset, passed: Lengths) -> Lengths:
         row = np.arange(len(passed.prompt_tokens)) % len(dataset)
-        known = dataset.prompt_tokens.copy()
+        prompt_tokens = dataset.prompt_tokens.copy()
         if self._tokenizer is not None:
             for i, payload in enumerate(dataset.payloads):
                 if payload is not None:
-                    known[i] = _count(dataset, i, payload, self._tokenizer)
+                    prompt_tokens[i] = _count(dataset, i, payload, self._tokenizer)
 
         def win(own: Ints, given: Ints) -> Ints:
             return np.where(own == UNKNOWN, given, own)
 
         return Lengths(
-            prompt_tokens=win(known[row], passed.prompt_tokens),
+            prompt_tokens=win(prompt_tokens[row], passed.prompt_tokens),
             output_tokens=win(dataset.output_tokens[row], passed.output_tokens),
         )
 

@@ -59,12 +59,12 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
     beside = folder / "chat_template.jinja"
     if beside.is_file():
         return _read(beside)
-    found = config.get("chat_template")
-    if isinstance(found, list):  # several by name
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        found = named.get("default")
-    if isinstance(found, str) and found:
-        return found
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    if isinstance(template, str) and template:
+        return template
     raise SweepError(
         "no chat template: `chat_template` in tokenizer_config.json, or a file chat_template.jinja, was "
         "expected; leave `chat_template` out of the workload to send token ids, which are exact without one",
