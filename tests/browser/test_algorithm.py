@@ -83,7 +83,7 @@ def test_the_spline_equals_pythons(open_page: OpenPage) -> None:
         at = [*xs, *(noise.uniform(xs[0], xs[-1]) for _ in range(10))]
         curves.append((xs, ys, at))
     page = open_page(comparisons_of(GLM5))
-    source = read_part("script/figures.js") + read_part("script/curve.js")
+    source = read_part("script/numbers.js") + read_part("script/curve.js")
     found = page.evaluate(
         f"curves => {{ {source} return curves.map(([xs, ys, at]) => at.map(makeSpline(xs, ys))); }}", curves
     )
@@ -93,7 +93,7 @@ def test_the_spline_equals_pythons(open_page: OpenPage) -> None:
 
 def test_the_worked_numbers_of_the_page(open_page: OpenPage) -> None:
     page = open_page(comparisons_of(GLM5))
-    source = read_part("script/figures.js") + read_part("script/curve.js")
+    source = read_part("script/numbers.js") + read_part("script/curve.js")
     values = page.evaluate(
         f"() => {{ {source} const f = makeSpline([10, 30, 55, 80], [6000, 2000, 900, 300]);"
         " return [15, 20, 42, 60, 75].map(f).concat([5, 81].map(f), [makeSpline([0, 100], [0, 1000])(50)]); }"
@@ -108,7 +108,7 @@ def test_figures_look_the_same(open_page: OpenPage) -> None:
     values += [54.25, 13.5, 0.125, 1e-7, 2.5e-8, 199.95, 200.0, 9.995, 99.995, 0.0095, 1234567.0, 1e15]
     page = open_page(comparisons_of(GLM5))
     found = page.evaluate(
-        f"values => {{ {read_part('script/figures.js')}"
+        f"values => {{ {read_part('script/numbers.js')}"
         " return values.map((v) => [fixed(v, 0), fixed(-v, 1), fixed(v, 3), rate(v), speed(v), times(v)]"
         ".concat(v >= 0.01 ? [dollars(v)] : [])); }",
         values,

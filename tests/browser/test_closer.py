@@ -267,7 +267,7 @@ def test_a_page_without_a_comparison_looks_closer_all_the_same(open_page: OpenPa
 
 def test_marks_that_read_alike_get_more_digits_or_one_label(open_page: OpenPage) -> None:
     page = open_page(published())
-    source = read_part("script/figures.js") + read_part("script/plots.js")
+    source = read_part("script/numbers.js") + read_part("script/plots.js")
 
     def texts(*values: float, count: int = 500) -> list[str]:
         marks = [["p50", values[0]], ["p90", values[1]], ["p99", values[2]]]

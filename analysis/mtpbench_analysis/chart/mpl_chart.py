@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from mtpbench_analysis.chart.axes import nice_steps, tick
 from mtpbench_analysis.chart.choice import Look, check_pixels, check_room
-from mtpbench_analysis.chart.content import Chart, Dot, Series
+from mtpbench_analysis.chart.content import Chart, Dot, EqualPoint, Series
 from mtpbench_analysis.chart.mpl_legend import draw_legend, draw_loads, place_legend
 from mtpbench_analysis.chart.mpl_style import (
     DIM,
@@ -32,6 +33,7 @@ from mtpbench_analysis.chart.mpl_style import (
     wrap,
     wrap_foot,
 )
+from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.numbers import target
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.28, 0.52
@@ -144,10 +146,7 @@ def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:
         _draw_curve(axes, one)
         if chart.guided:
             _draw_guide(axes, one)
-    for mark in chart.crossings:
-        style = (0, (2, 1.5)) if mark.wide else "solid"
-        ring = axes.scatter([mark.x], [mark.y], s=150, facecolors="none", edgecolors=INK, linewidths=0.9)
-        ring.set(linestyle=style, zorder=2.6, clip_on=False)
+    _draw_rings(axes, chart.crossings)
     for one in chart.series:
         _draw_dots(axes, one)
     for one in chart.series:
@@ -157,6 +156,13 @@ def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:
     place_legend(axes, legend, chart)
     if loads:
         draw_loads(axes, legend, chart)
+
+
+def _draw_rings(axes: Axes, crossings: Sequence[EqualPoint]) -> None:
+    for equal in crossings:
+        style = (0, (2, 1.5)) if equal.wide else "solid"
+        ring = axes.scatter([equal.x], [equal.y], s=150, facecolors="none", edgecolors=INK, linewidths=0.9)
+        ring.set(linestyle=style, zorder=2.6, clip_on=False)
 
 
 def _say_empty(axes: Axes, chart: Chart) -> None:
@@ -176,26 +182,29 @@ def _scale(axes: Axes, chart: Chart, targets: list[float], log: bool) -> None:
     values = chart.values
     xs = np.concatenate([values[:, 0], targets])
     ys = np.concatenate([values[:, 1], [] if chart.level is None else [chart.level]])
-    dollar = "$" if chart.metric.show == "dollars" else ""
-    for axis, found, sign in ((axes.xaxis, xs, ""), (axes.yaxis, ys, dollar)):
-        name = axis.axis_name
-        if log and found.min() > 0:
-            axes.set(**{f"{name}scale": "log"})
-            decades = np.log10(found.max() / found.min())
-            subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
-            axis.set_major_locator(LogLocator(subs=subs))
-            room = (found.max() / found.min()) ** 0.06 if decades else 1.5
-            axes.set(**{f"{name}lim": (found.min() / room, found.max() * room)})
-        else:
-            # Both begin at 0, so that a ratio looks like what it is.
-            steps = nice_steps(float(found.max()) or 1.0)
-            axis.set_major_locator(FixedLocator(steps))
-            axes.set(**{f"{name}lim": (0, steps[-1])})
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _, sign=sign: sign + tick(value)))
+    _scale_axis(axes, "x", xs, log)
+    _scale_axis(axes, "y", ys, log, "$" if chart.metric.show == "dollars" else "")
     axes.grid(axis="y")
     axes.set_xlabel("interactivity, tok/s/user")
     axes.set_ylabel(clean(chart.y_label, 60))
+
+
+def _scale_axis(axes: Axes, name: Literal["x", "y"], values: FloatArray, log: bool, sign: str = "") -> None:
+    """Limits and ticks around the values; `sign` stands before each number."""
+    axis, low, high = {"x": axes.xaxis, "y": axes.yaxis}[name], float(values.min()), float(values.max())
+    if log and low > 0:
+        axes.set(**{f"{name}scale": "log"})
+        decades = np.log10(high / low)
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
+        room = (high / low) ** 0.06 if decades else 1.5
+        axes.set(**{f"{name}lim": (low / room, high * room)})
+    else:
+        # Both begin at 0, so that a ratio looks like what it is.
+        steps = nice_steps(high or 1.0)
+        axis.set_major_locator(FixedLocator(steps))
+        axes.set(**{f"{name}lim": (0, steps[-1])})
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: sign + tick(value)))
 
 
 def _draw_target_texts(axes: Axes, targets: list[float]) -> None:

@@ -139,15 +139,7 @@ def draw_loads(axes: Axes, legend: Legend, chart: Chart) -> None:
     figure = figure_of(axes)
     renderer, scale = renderer_of(figure), figure.dpi / 72
     dots = [dot for one in chart.series for dot in one.dots]
-    curves = np.concatenate(
-        [np.empty((0, 2)), *(np.column_stack([p.x, p.y]) for one in chart.series for p in one.pieces)]
-    )
-    lines = axes.transData.transform(curves) if len(curves) else np.empty((0, 2))
-    radius = 3.2 * scale
-    taken = [legend.get_window_extent(renderer)]
-    for x, y in axes.transData.transform([(dot.x, dot.y) for dot in dots]) if dots else ():
-        taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
-    room = axes.get_window_extent(renderer)
+    free = _FreeRoom(axes, legend, chart)
     for dot in dots:
         if not (dot.on_front and dot.load):
             continue
@@ -155,19 +147,47 @@ def draw_loads(axes: Axes, legend: Legend, chart: Chart) -> None:
             dot.load, (dot.x, dot.y), xytext=(0, 0), textcoords="offset points", color=DIM, fontsize=_LOAD_PT
         )
         text.set_zorder(6)
-        size = text.get_window_extent(renderer)
-        found: list[tuple[int, tuple[float, float], Bbox]] = []
-        for offset in _offsets(size.width / scale, size.height / scale):
-            box = size.translated(offset[0] * scale, offset[1] * scale)
-            inside = room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                found.append((_inside(box, lines), offset, box))
-        if not found:
+        offset = free.take(text.get_window_extent(renderer), scale)
+        if offset is None:
             text.remove()
-            continue
-        _, offset, box = min(found, key=lambda one: one[0])
-        text.set_position(offset)
-        taken.append(box)
+        else:
+            text.set_position(offset)
+
+
+class _FreeRoom:
+    """The room inside axes that neither the legend nor a mark nor an earlier text has taken."""
+
+    def __init__(self, axes: Axes, legend: Legend, chart: Chart) -> None:
+        figure = figure_of(axes)
+        renderer, radius = renderer_of(figure), 3.2 * figure.dpi / 72
+        pieces = [np.column_stack([p.x, p.y]) for one in chart.series for p in one.pieces]
+        self._lines = axes.transData.transform(np.concatenate(pieces)) if pieces else np.empty((0, 2))
+        self._axes = axes.get_window_extent(renderer)
+        self._taken = [legend.get_window_extent(renderer)]
+        places = [(dot.x, dot.y) for one in chart.series for dot in one.dots]
+        for x, y in axes.transData.transform(places) if places else ():
+            self._taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
+
+    def take(self, size: Bbox, scale: float) -> tuple[float, float] | None:
+        """Returns the offset (pt) at which a text covers the least of the curves; None where there is none.
+
+        Args:
+            size: of the text, at its mark, in pixels.
+            scale: pixels in a point.
+        """
+        offsets = _offsets(size.width / scale, size.height / scale)
+        boxes = [(offset, size.translated(offset[0] * scale, offset[1] * scale)) for offset in offsets]
+        fitting = [(_inside(box, self._lines), offset, box) for offset, box in boxes if self._fits(box)]
+        if not fitting:
+            return None
+        _, offset, box = min(fitting, key=lambda place: place[0])
+        self._taken.append(box)
+        return offset
+
+    def _fits(self, box: Bbox) -> bool:
+        room = self._axes
+        inside = room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 and box.y1 <= room.y1
+        return inside and not any(box.overlaps(other) for other in self._taken)
 
 
 def _offsets(width_pt: float, height_pt: float) -> list[tuple[float, float]]:

@@ -53,6 +53,37 @@ def render_page(
         traces: what lies behind the points that come from results folders.
         alone: what stands in the place of comparisons.
     """
+    documents = [write_document(comparison) for comparison in comparisons]
+    charts = [describe_chart(comparison) for comparison in comparisons]
+    style, script = page_style(), page_script()
+    data = describe_page(comparisons, documents, charts, traces, find_opening(comparisons), title)
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            banner=SIMULATED_BANNER if _is_simulated(comparisons, traces, alone) else None,
+            parts=[
+                (document, svg.draw_svg(chart)) for document, chart in zip(documents, charts, strict=True)
+            ],
+            alone=alone,
+            overview=write_overview_rows(comparisons, documents),
+            overview_headers=HEADERS,
+            left_out=left_out,
+            provenance=provenance,
+            health=describe_health(traces),
+            chart=svg,
+            policy=_policy(style, script),
+            # Both are files of ours; the data's own text is escaped so that it can't end its element.
+            style=Markup(style),
+            script=Markup(script),
+            data=Markup(to_script_text(data)),
+        )
+    )
+
+
+def _environment() -> Environment:
+    """What fills the template in: every text is escaped, and a name that it does not know is an error."""
     environment = Environment(
         loader=PackageLoader("mtpbench_analysis", "report"),
         autoescape=True,
@@ -61,30 +92,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters["shorten"] = shorten_paths
-    documents = [write_document(comparison) for comparison in comparisons]
-    charts = [describe_chart(comparison) for comparison in comparisons]
-    style, script = page_style(), page_script()
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        banner=SIMULATED_BANNER if _is_simulated(comparisons, traces, alone) else None,
-        parts=[(document, svg.draw_svg(chart)) for document, chart in zip(documents, charts, strict=True)],
-        alone=alone,
-        overview=write_overview_rows(comparisons, documents),
-        overview_headers=HEADERS,
-        left_out=left_out,
-        provenance=provenance,
-        health=describe_health(traces),
-        chart=svg,
-        policy=_policy(style, script),
-        # Both are files of ours; the data's own text is escaped so that it can't end its element.
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(
-            to_script_text(
-                describe_page(comparisons, documents, charts, traces, find_opening(comparisons), title)
-            )
-        ),
-    )
+    return environment
 
 
 def _is_simulated(

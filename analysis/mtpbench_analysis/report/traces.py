@@ -264,8 +264,8 @@ def recipe_of(trace: PointTrace) -> str:
     ).recipe
 
 
-def _distribution(found: Distribution | None) -> list[Any] | None:
-    return None if found is None else [_short(getattr(found, name), 5) for name in DISTRIBUTION]
+def _distribution(sample: Distribution | None) -> list[Any] | None:
+    return None if sample is None else [_short(getattr(sample, name), 5) for name in DISTRIBUTION]
 
 
 def _milliseconds(quantiles: Floats, at_most: int) -> list[Any]:

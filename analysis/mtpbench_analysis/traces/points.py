@@ -183,12 +183,12 @@ def quantiles(values: Floats, at_most: int = QUANTILES) -> Floats:
 
 def _examples(table: Any) -> dict[str, str]:
     failed = np.flatnonzero(~table.ok & ~table.warmup)
-    found: dict[str, str] = {}
+    examples: dict[str, str] = {}
     for row in failed.tolist():
         detail = table.error_detail[row]
-        if detail and table.error[row] not in found:
-            found[table.error[row]] = detail[:_EXAMPLE_CHARACTERS]
-    return found
+        if detail and table.error[row] not in examples:
+            examples[table.error[row]] = detail[:_EXAMPLE_CHARACTERS]
+    return examples
 
 
 def _unknown(reason: str, examples: Mapping[str, str] | None = None) -> RequestTrace:
