@@ -27,7 +27,7 @@ from mtpbench.deployment import LiveDeployment
 from mtpbench.engines.registry import engine_of
 from mtpbench.executors.local import LocalExecutor
 from mtpbench.load.client import DriveResult, drive
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.measure import measure
 from mtpbench.records import Load, Point, PointResult, RunFacts
 from mtpbench.sweep import load_sweep
@@ -89,8 +89,10 @@ async def run(point: Point) -> None:
         async with LiveDeployment(deployment, LocalExecutor(Path(folder)), 60.0) as live:
             for name, load, handicap_s in WAYS:
                 measured = dataclasses.replace(point, load=load)
-                job = LoadSpec.of(measured, live.base_url, deployment.model_name, deployment.time_scale, True)
-                driven = await drive(dataclasses.replace(job, handicap_s=handicap_s))
+                spec = ClientSpec.of(
+                    measured, live.base_url, deployment.model_name, deployment.time_scale, True
+                )
+                driven = await drive(dataclasses.replace(spec, handicap_s=handicap_s))
                 ttft, tpot = client_means_s(driven)
                 own_ttft, own_tpot, late = await engine_means_s(live.base_url)
                 result = measure(measured, driven.table, (), (), driven.client, RunFacts(notes=driven.notes))

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from mtpbench.load import fast
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.worker import LoadWorker
 from mtpbench.records import Measurement, Workload
 
@@ -52,7 +52,7 @@ def main() -> None:
     for name in ("concurrency", "osl", "isl", "worker", "of", "event-bytes"):
         parser.add_argument(f"--{name}", type=int, required=True)
     words = parser.parse_args()
-    spec = LoadSpec(
+    spec = ClientSpec(
         base_url=words.url,
         model_name="mock",
         workload=Workload(isl=words.isl, osl=words.osl),

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from mtpbench.load import scheduler
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.pacer import Turn
 from mtpbench.load.request_log import read_table
 from mtpbench.load.stream import Stream
@@ -91,7 +91,7 @@ class Voice:
         """Nobody listens."""
 
 
-def measure(spec: LoadSpec) -> dict[str, Any]:
+def measure(spec: ClientSpec) -> dict[str, Any]:
     """Run the load and say what came of it."""
     scheduler.Flight = ProbedFlight  # type: ignore[misc,assignment]
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +142,7 @@ def main() -> None:
         min_requests=1,
         continuous_usage=False,
     )
-    spec = LoadSpec(
+    spec = ClientSpec(
         base_url=words.url.removesuffix("/").removesuffix("/v1"),
         model_name="mock",
         workload=Workload(isl=words.isl, osl=words.osl),

@@ -20,7 +20,7 @@ from mtpbench.engines.registry import engine_of
 from mtpbench.errors import StartError
 from mtpbench.executors.protocol import Site
 from mtpbench.load.client import DriveResult, drive
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.output_check import OutputCheck, check_output
@@ -199,7 +199,7 @@ class PointRun:
             await self.start.meter.begin()
             try:
                 driven = await drive(
-                    LoadSpec.of(
+                    ClientSpec.of(
                         point,
                         live.base_url,
                         live.deployment.model_name,

@@ -17,7 +17,7 @@ import aiohttp
 from mtpbench.errors import RunError
 from mtpbench.load.capacity import SPARE_DESCRIPTORS, STEP_S, Ceiling, Rung, most_descriptors, usable_cores
 from mtpbench.load.client import DriveResult, drive
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.metrics.window import inside, point_window
 from mtpbench.records import Load, Measurement, Workload
 from mtpbench.remote import HelperProcess, Host
@@ -61,7 +61,7 @@ async def measure_ceiling(on_rung: Callable[[Rung], None]) -> Ceiling:
 
 
 async def _climb(url: str, streams: int) -> Rung:
-    spec = LoadSpec(
+    spec = ClientSpec(
         base_url=url,
         model_name="mock",
         workload=Workload(isl=16, osl=OUTPUT_TOKENS),

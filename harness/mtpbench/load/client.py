@@ -17,8 +17,8 @@ import numpy as np
 from mtpbench.errors import InputError
 from mtpbench.load.capacity import EVENTS_PER_STREAM, known, local_ports, workers_for
 from mtpbench.load.client_health import Notes, judge_client
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.connection_pool import resolve
-from mtpbench.load.load_spec import LoadSpec
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.request_log import Death, read_table
 from mtpbench.load.worker_pool import WorkerPool
@@ -52,7 +52,7 @@ class DriveResult:
 
 
 def collect(
-    pool: WorkerPool, spec: LoadSpec, prompts: Prompts, schedule: Schedule, origin_ns: int
+    pool: WorkerPool, spec: ClientSpec, prompts: Prompts, schedule: Schedule, origin_ns: int
 ) -> DriveResult:
     """The result of a pool whose processes have ended.
 
@@ -94,7 +94,7 @@ def collect(
     )
 
 
-def _known(spec: LoadSpec, summaries: Sequence[dict[str, Any]], pool: WorkerPool) -> ClientHealth:
+def _known(spec: ClientSpec, summaries: Sequence[dict[str, Any]], pool: WorkerPool) -> ClientHealth:
     workers = pool.count
     stamps = {summary["stamps"] for summary in summaries}
     kernel = stamps == {"kernel"}
@@ -168,7 +168,7 @@ class LoadProgress:
 
 
 async def drive(
-    spec: LoadSpec,
+    spec: ClientSpec,
     *,
     events_per_s: float | None = None,
     progress: Callable[[LoadProgress], None] | None = None,
@@ -212,7 +212,7 @@ async def drive(
         return collect(pool, spec, prompts, schedule, origin_ns)
 
 
-def choose_transport(spec: LoadSpec) -> Literal["fast", "aiohttp"]:
+def choose_transport(spec: ClientSpec) -> Literal["fast", "aiohttp"]:
     """`fast` or `aiohttp`: what the load asks for, or what its address allows."""
     plain = urlsplit(spec.base_url).scheme == "http"
     if spec.load.transport == "fast" and not plain:
@@ -222,7 +222,7 @@ def choose_transport(spec: LoadSpec) -> Literal["fast", "aiohttp"]:
     return "fast" if plain else "aiohttp"
 
 
-def choose_workers(spec: LoadSpec, events_per_s: float | None) -> int:
+def choose_workers(spec: ClientSpec, events_per_s: float | None) -> int:
     """Client processes for a spec: its own number, or as many as its events need; no more than slots."""
     expected = (
         events_per_s if events_per_s is not None else spec.concurrency * EVENTS_PER_STREAM * spec.time_scale

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from mtpbench.errors import InputError
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.pacer import Pacer, Turn
 from mtpbench.load.request_log import Ended, RequestLog
 from mtpbench.load.stream import Stream
@@ -43,7 +43,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, spec: LoadSpec, prompts: Prompts, pacer: Pacer, log: RequestLog, refusals: int
+        self, spec: ClientSpec, prompts: Prompts, pacer: Pacer, log: RequestLog, refusals: int
     ) -> None:
         self.spec, self.pacer, self.log = spec, pacer, log
         self._prompts = prompts
@@ -139,7 +139,7 @@ class Scheduler:
         return self.ended_tokens + sum(flight.stream.tokens for flight in self.flights.values())
 
 
-def authorization(spec: LoadSpec) -> str | None:
+def authorization(spec: ClientSpec) -> str | None:
     """The value of the Authorization header, from the environment; it is never written anywhere.
 
     Raises:

@@ -24,7 +24,7 @@ from typing import Protocol
 from mtpbench.errors import InputError, MtpbenchError
 from mtpbench.load.capacity import SPARE_DESCRIPTORS, raise_descriptor_limit
 from mtpbench.load.client_health import SelfWatch
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.request_log import RequestLog
 from mtpbench.load.scheduler import Scheduler
 from mtpbench.load.transport import Transport, TransportOptions
@@ -57,7 +57,7 @@ class LoadWorker:
         voice: who says when to start and stop.
     """
 
-    def __init__(self, spec: LoadSpec, directory: Path, number: int, of: int, voice: Voice) -> None:
+    def __init__(self, spec: ClientSpec, directory: Path, number: int, of: int, voice: Voice) -> None:
         self._directory, self._number, self._voice, self.spec = directory, number, voice, spec
         prompts, schedule = spec.prepare()
         self._slots = len(range(number, spec.concurrency, of))
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which says `stop`
     directory, number, of = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     try:
-        spec = from_json(LoadSpec, json.loads((directory / "spec.json").read_text("utf-8")))
+        spec = from_json(ClientSpec, json.loads((directory / "spec.json").read_text("utf-8")))
         worker = LoadWorker(spec, directory, number, of, Pipes())
         # What is there now stays; what comes is freed by count alone.
         gc.collect()

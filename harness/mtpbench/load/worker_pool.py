@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from mtpbench.errors import InputError, RunError
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.records import to_json
 from mtpbench.remote import ClockOffset, HelperFailed, HelperProcess, Host
 
@@ -54,7 +54,7 @@ class WorkerPool:
         RunError: a process died before it was ready, or does not tell its clock.
     """
 
-    def __init__(self, spec: LoadSpec, workers: int, hosts: Sequence[Host] = ()) -> None:
+    def __init__(self, spec: ClientSpec, workers: int, hosts: Sequence[Host] = ()) -> None:
         self._spec, self.count = spec, workers
         self._hosts = tuple(hosts) or (Host(name=socket.gethostname()),)
         shared = self._hosts[0].directory

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from mtpbench.metrics.series import Series, integrate
+from mtpbench.metrics.meter_series import MeterSeries, integrate
 from mtpbench.metrics.window import Window
 from mtpbench.records import GRACE, UNUSED, Energy, IdlePower, IdleState, PowerSample, PowerSource, Reason
 
@@ -169,8 +169,8 @@ def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]
 
 
 def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s: float) -> _Gpu | str:
-    counter = Series.of((r.time_s, r.energy_j) for r in readings)
-    power = Series.of((r.time_s, r.power_w) for r in readings)
+    counter = MeterSeries.of((r.time_s, r.energy_j) for r in readings)
+    power = MeterSeries.of((r.time_s, r.power_w) for r in readings)
     if not len(counter) and not len(power):
         return "no_power_samples"
     if _was_lost(readings, window, max_gap_s):
@@ -214,7 +214,7 @@ def _was_lost(readings: list[PowerSample], window: Window, max_gap_s: float) -> 
     return silent_since is not None and silent_since < window.end_s
 
 
-def _counter_fault(counter: Series, window: Window, max_gap_s: float) -> str | None:
+def _counter_fault(counter: MeterSeries, window: Window, max_gap_s: float) -> str | None:
     inside = counter.touching(window)
     steps = np.diff(inside.values)
     if (steps < 0).any():
@@ -224,7 +224,7 @@ def _counter_fault(counter: Series, window: Window, max_gap_s: float) -> str | N
     return "counter_frozen" if inside.longest_still_s() >= still_s and not (steps > 0).all() else None
 
 
-def _power_fault(power: Series, window: Window, max_gap_s: float) -> str | None:
+def _power_fault(power: MeterSeries, window: Window, max_gap_s: float) -> str | None:
     """Where there is no counter, power that never moves by a milliwatt is an old value told again."""
     inside = power.touching(window)
     if not inside.values.any():
@@ -236,7 +236,7 @@ def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float
     """The energy of all Grace rails; a reason code where one is not known, None where there are none."""
     total = 0.0
     for readings in rails:
-        power = Series.of((r.time_s, r.power_w) for r in readings)
+        power = MeterSeries.of((r.time_s, r.power_w) for r in readings)
         if not len(power):
             return "grace_no_power"
         if fault := power.coverage_fault(window, max_gap_s) or _power_fault(power, window, max_gap_s):

@@ -23,7 +23,7 @@ _UNSIGNED = 2**64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class DatasetLine:
     """What is kept of a line.
 
     Args:
@@ -45,7 +45,7 @@ class Line:
     delay_ms: float
 
 
-def parse_line(raw: bytes, *, chat: bool, vocabulary: int | None) -> Line:
+def parse_line(raw: bytes, *, chat: bool, vocabulary: int | None) -> DatasetLine:
     """The request of a line.
 
     Args:
@@ -72,7 +72,7 @@ def parse_line(raw: bytes, *, chat: bool, vocabulary: int | None) -> Line:
     if delay is not None and session is None:
         raise ValueError('"delay" counts from the end of the turn before: give the line a "session_id" too')
     payload, prompt_tokens, hash_ids = _PARSERS[kinds[0]](row, chat, vocabulary)
-    return Line(
+    return DatasetLine(
         payload=payload,
         prompt_tokens=prompt_tokens,
         output_tokens=_output_tokens(row),
@@ -298,7 +298,7 @@ class _Reader:
         self._last_turns: dict[str | int, int] = {}
         self._block_numbers: dict[int, int] = {}
 
-    def add(self, number: int, line: Line) -> None:
+    def add(self, number: int, line: DatasetLine) -> None:
         """Takes a line in.
 
         Raises:
@@ -351,7 +351,7 @@ class _Reader:
             longest_trace=self._longest_trace,
         )
 
-    def _check_time(self, line: Line, previous: int) -> None:
+    def _check_time(self, line: DatasetLine, previous: int) -> None:
         """All lines have timestamps or none; a later turn may do without, since it follows the one before."""
         time_ms = line.timestamp_ms
         if self._timed is None:

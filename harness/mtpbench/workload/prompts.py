@@ -20,7 +20,7 @@ from mtpbench.workload.vocabulary import WORDS, token_ids, words
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Timing:
+class PromptTiming:
     """By request index; see `Prompts` for what they mean."""
 
     arrivals_s: Floats | None
@@ -29,12 +29,12 @@ class Timing:
     notes: tuple[str, ...] = ()
 
 
-def untimed(count: int) -> Timing:
+def untimed(count: int) -> PromptTiming:
     """Requests that wait for nothing."""
-    return Timing(arrivals_s=None, after=np.full(count, -1, np.int64), delay_s=np.zeros(count))
+    return PromptTiming(arrivals_s=None, after=np.full(count, -1, np.int64), delay_s=np.zeros(count))
 
 
-def time_rows(dataset: Dataset, count: int) -> Timing:
+def time_rows(dataset: Dataset, count: int) -> PromptTiming:
     """The timing of `count` requests whose i-th one is row i mod n; each pass makes its sessions anew.
 
     Raises:
@@ -46,7 +46,7 @@ def time_rows(dataset: Dataset, count: int) -> Timing:
     after = np.where(previous < 0, -1, previous + passes * rows)
     if rows >= count:
         arrivals_s = None if dataset.times_s is None else dataset.times_s[:count]
-        return Timing(arrivals_s=arrivals_s, after=after, delay_s=dataset.delay_s[row])
+        return PromptTiming(arrivals_s=arrivals_s, after=after, delay_s=dataset.delay_s[row])
     notes = [
         f"the dataset's {rows} lines were reused for {count} requests: prefix caches may have helped"
         + (", and a session that came again counts as a new one" if (dataset.previous >= 0).any() else "")
@@ -66,7 +66,7 @@ def time_rows(dataset: Dataset, count: int) -> Timing:
             f"the trace was repeated after its end at {last_s:g} s, each time after its mean interval of "
             f"{interval_s:.3g} s"
         )
-    return Timing(arrivals_s=arrivals_s, after=after, delay_s=dataset.delay_s[row], notes=tuple(notes))
+    return PromptTiming(arrivals_s=arrivals_s, after=after, delay_s=dataset.delay_s[row], notes=tuple(notes))
 
 
 COMPLETIONS = "/v1/completions"

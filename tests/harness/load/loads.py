@@ -14,7 +14,7 @@ from typing import Any
 
 from scripted import Script, Server
 
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.request_log import read_table
 from mtpbench.load.worker import LoadWorker
@@ -41,7 +41,7 @@ def job_for(
     load: Load | None = None,
     host: str = "127.0.0.1",
     **more: Any,
-) -> LoadSpec:
+) -> ClientSpec:
     """A spec of so many requests against a port of this machine."""
     rules = dataclasses.replace(
         rules,
@@ -62,20 +62,20 @@ def job_for(
     )
 
 
-class PreparedJob(LoadSpec):
+class PreparedJob(ClientSpec):
     """A spec whose requests are made once for all that differ in their server only: half a test's time."""
 
     __slots__ = ()
 
     def prepare(self) -> tuple[Prompts, Schedule]:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(LoadSpec)}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(ClientSpec)}
         return _prepare(
-            LoadSpec(**{**fields, "base_url": "", "load": dataclasses.replace(self.load, transport="auto")})
+            ClientSpec(**{**fields, "base_url": "", "load": dataclasses.replace(self.load, transport="auto")})
         )
 
 
 @functools.lru_cache(maxsize=32)
-def _prepare(spec: LoadSpec) -> tuple[Prompts, Schedule]:
+def _prepare(spec: ClientSpec) -> tuple[Prompts, Schedule]:
     return spec.prepare()
 
 
@@ -124,7 +124,7 @@ class Outcome:
 
 
 def run_share(
-    spec: LoadSpec,
+    spec: ClientSpec,
     *,
     meanwhile: Callable[[Thread], None] | None = None,
     number: int = 0,

@@ -17,7 +17,7 @@ from scripted import Server, free_port
 from mtpbench.errors import InputError
 from mtpbench.load.capacity import EVENTS_PER_STREAM
 from mtpbench.load.client import choose_transport, choose_workers
-from mtpbench.load.load_spec import LoadSpec
+from mtpbench.load.client_spec import ClientSpec
 from mtpbench.records import Load, Workload, from_json, to_json
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -171,5 +171,5 @@ def test_workers_are_as_many_as_were_asked_for_but_never_more_than_slots(monkeyp
 
 def test_a_job_goes_to_its_processes_and_back():
     made = job_for(1, load=Load(pacing="gamma", rate_rps=3.0, burstiness=0.5), time_scale=2.0, handicap_s=0.1)
-    spec = LoadSpec(**{field.name: getattr(made, field.name) for field in dataclasses.fields(LoadSpec)})
-    assert from_json(LoadSpec, json.loads(json.dumps(to_json(spec)))) == spec
+    spec = ClientSpec(**{field.name: getattr(made, field.name) for field in dataclasses.fields(ClientSpec)})
+    assert from_json(ClientSpec, json.loads(json.dumps(to_json(spec)))) == spec

@@ -13,7 +13,7 @@ from mtpbench.metrics.window import Window
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class MeterSeries:
     """Values at rising times; between two of them it is taken to be a straight line."""
 
     times: Floats
@@ -41,10 +41,10 @@ class Series:
         touching = (self.times[1:] > window.start_s) & (self.times[:-1] < window.end_s)
         return "power_gap" if (np.diff(self.times)[touching] > max_gap_s).any() else None
 
-    def touching(self, window: Window) -> Series:
+    def touching(self, window: Window) -> MeterSeries:
         """The readings in the window, with the one before and the one after it."""
         steps = np.flatnonzero((self.times[1:] > window.start_s) & (self.times[:-1] < window.end_s))
-        return Series(self.times[steps[0] : steps[-1] + 2], self.values[steps[0] : steps[-1] + 2])
+        return MeterSeries(self.times[steps[0] : steps[-1] + 2], self.values[steps[0] : steps[-1] + 2])
 
     def count(self, window: Window) -> int:
         """Readings in the window."""
@@ -55,7 +55,7 @@ class Series:
         moved = self.times[1:][np.diff(self.values) != 0]
         return float(np.diff(np.concatenate((self.times[:1], moved, self.times[-1:]))).max())
 
-    def at_moves(self) -> Series:
+    def at_moves(self) -> MeterSeries:
         """The readings at which the value had just moved, with the first and the last.
 
         A counter that is updated more slowly than it is read is a staircase; a line through its steps'
@@ -63,7 +63,7 @@ class Series:
         """
         keep = np.concatenate(([True], np.diff(self.values) != 0))
         keep[-1] = True
-        return Series(self.times[keep], self.values[keep])
+        return MeterSeries(self.times[keep], self.values[keep])
 
     def step(self, window: Window) -> float:
         """The value's usual step in the window where it stands still between readings; 0 where it never does.
@@ -81,7 +81,7 @@ class Series:
         )
 
 
-def integrate(power: Series, window: Window) -> float:
+def integrate(power: MeterSeries, window: Window) -> float:
     """The integral of power over the window, in joules."""
     times = power.times
     inner = times[(times > window.start_s) & (times < window.end_s)]

@@ -10,7 +10,7 @@ from mtpbench.workload import Prompts, count_lines, draw_lengths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoadSpec:
+class ClientSpec:
     """One point's load against one address; JSON to every client process.
 
     Args:
@@ -34,7 +34,7 @@ class LoadSpec:
     handicap_s: float = 0.0
 
     @classmethod
-    def of(cls, point: Point, base_url: str, model_name: str, time_scale: float, keeps: bool) -> LoadSpec:
+    def of(cls, point: Point, base_url: str, model_name: str, time_scale: float, keeps: bool) -> ClientSpec:
         """The spec of a point against a live deployment."""
         return cls(
             base_url=base_url,
