@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves.crossings import Lead
 from mtpbench_analysis.curves.curve import Curve, describe_workload, display_name, short
-from mtpbench_analysis.curves.twins import Twins, find_twins
+from mtpbench_analysis.curves.ratios import Twins, find_twins
 from mtpbench_analysis.document import Document, List, Table, Text, Texts, filled
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import metrics_in

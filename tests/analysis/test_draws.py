@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from curve_points import make_curve
 from mtpbench_analysis.curves.curve import build_curves, pareto_front
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
-from mtpbench_analysis.curves.draws import fronts
 from mtpbench_analysis.curves.interpolate import interpolate
+from mtpbench_analysis.curves.noise import fronts
 from mtpbench_analysis.frame import CurvePoint
 
 TRUE_X = np.array([10.0, 14, 20, 28, 38, 50, 65, 85])

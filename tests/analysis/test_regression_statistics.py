@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
-from mtpbench_analysis.regression.paired_runs import PairedRuns
-from mtpbench_analysis.regression.statistical_power import (
+from mtpbench_analysis.regression.estimates import (
+    Estimate,
+    estimate_group,
+    estimate_recipes,
     find_power,
     smallest_effect,
     sweeps_needed,
     t_quantile,
     two_sided_p,
 )
+from mtpbench_analysis.regression.paired_runs import PairedRuns
 from mtpbench_analysis.regression.verdicts import Criteria, Finding, _judge, holm
 
 SEEDS = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from curve_points import make_curve
-from mtpbench_analysis.curves.twins import find_twins
+from mtpbench_analysis.curves.ratios import find_twins
 
 
 def test_twins_share_the_recipe_and_say_how_much_of_the_acceptance_became_speed() -> None:

@@ -11,9 +11,8 @@ import numpy as np
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell, Interval, NoInterval, State
 from mtpbench_analysis.curves.cost import Economics
 from mtpbench_analysis.curves.curve import Curve, Measured
-from mtpbench_analysis.curves.draws import CurveDraws, draw_curve
 from mtpbench_analysis.curves.interpolate import Spline
-from mtpbench_analysis.curves.noise import FloatArray, Noise, find_noise
+from mtpbench_analysis.curves.noise import CurveDraws, FloatArray, Noise, draw_curve, find_noise
 
 DEFAULT_CONFIDENCE = 0.95
 _SAME_TPS = 1e-9

@@ -1,10 +1,9 @@
 """Is the new sweep slower than the old one? A test that says so only where it could have seen otherwise.
 
-    sources ─ matching ─► Matched ─ panel ─► Panel ─ estimates ─► Estimate ─ verdicts ─► Regression
-                                                                      document, JSON ◄─ report ──────┘
+    sources ─ matching ─► Matched ─ paired_runs ─► PairedRuns ─ estimates ─► Estimate ─ verdicts ─► Regression
+                                                                              document, JSON ◄─ report ─┘
 
-`power` holds the t distributions (the only module here that needs SciPy). docs/howto/regression.md says which
-errors are in an interval and which are not.
+docs/howto/regression.md says which errors are in an interval and which are not.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def per_sweep(values: FloatArray, sweeps: IntArray) -> FloatArray:
 
 
 def pair_runs(recipes: Sequence[Recipe], metric: Metric) -> tuple[PairedRuns | None, tuple[int, ...]]:
-    """The panel of one metric, and the recipes that it leaves out because runs of theirs are missing.
+    """The pairs of one metric, and the recipes that it leaves out because runs of theirs are missing.
 
     Where no recipe has all rounds, rounds are given up: each sweep becomes the mean of its runs. A recipe
     that lacks a whole sweep has no place in either. None where no recipe knows the metric.
@@ -79,7 +79,7 @@ def pair_runs(recipes: Sequence[Recipe], metric: Metric) -> tuple[PairedRuns | N
     arms, deployments = (_numbers([pick(recipes[i]) for i in chosen]) for pick in (_arm, _deployment))
     columns = [[_column(lists, metric, collapse) for lists in _sides(recipes[i])] for i in chosen]
     sweeps = [np.repeat(np.arange(len(most)), 1 if collapse else most).astype(np.intp) for most in rounds]
-    panel = PairedRuns(
+    pairs = PairedRuns(
         recipes=tuple(chosen),
         old=np.array([old for old, _ in columns], np.float64).T,
         new=np.array([new for _, new in columns], np.float64).T,
@@ -89,7 +89,7 @@ def pair_runs(recipes: Sequence[Recipe], metric: Metric) -> tuple[PairedRuns | N
         deployments=deployments,
         block_variance=np.array([_block_variance(recipes[i], metric) for i in chosen]),
     )
-    return panel, tuple(i for i in known if i not in chosen)
+    return pairs, tuple(i for i in known if i not in chosen)
 
 
 def _arm(recipe: Recipe) -> object:

@@ -15,15 +15,17 @@ from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.frame import PointSet, Unused
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
-from mtpbench_analysis.regression.matching import Matched, match
-from mtpbench_analysis.regression.paired_runs import IntArray, PairedRuns, pair_runs, per_sweep
-from mtpbench_analysis.regression.statistical_power import (
+from mtpbench_analysis.regression.estimates import (
+    Estimate,
+    estimate_group,
+    estimate_recipes,
     smallest_effect,
     sweeps_needed,
     t_quantile,
     two_sided_p,
 )
+from mtpbench_analysis.regression.matching import Matched, match
+from mtpbench_analysis.regression.paired_runs import IntArray, PairedRuns, pair_runs, per_sweep
 
 Verdict = Literal["slower", "faster", "no change", "no power", "undecided"]
 Level = Literal["all", "arm", "recipe"]
@@ -153,7 +155,7 @@ def find_regression(
     left_out = list(matched.left_out)
     labels = matched.labels
     for metric in metrics_in("regress"):
-        panel, missing = pair_runs(matched.recipes, metric)
+        pairs, missing = pair_runs(matched.recipes, metric)
         left_out += [
             Unused(
                 what=labels[i],
@@ -162,8 +164,8 @@ def find_regression(
             )
             for i in missing
         ]
-        if panel is not None:
-            findings += _of_metric(matched, panel, metric, criteria)
+        if pairs is not None:
+            findings += _of_metric(matched, pairs, metric, criteria)
     if not any(f.estimate for f in findings if f.metric.id in _GATED):
         raise NotComparable(_why_undecidable(matched))
     return Regression(criteria=criteria, matched=matched, findings=tuple(findings), left_out=tuple(left_out))
@@ -179,19 +181,19 @@ def _why_undecidable(matched: Matched) -> str:
     )
 
 
-def _of_metric(matched: Matched, panel: PairedRuns, metric: Metric, criteria: Criteria) -> list[Finding]:
-    everything = np.arange(len(panel.recipes))
+def _of_metric(matched: Matched, pairs: PairedRuns, metric: Metric, criteria: Criteria) -> list[Finding]:
+    everything = np.arange(len(pairs.recipes))
     # A server start moves speeds; what share of the drafts is right is the model's and the prompts' matter.
     noise = 0.0 if metric.explains else criteria.start_noise
-    groups = [np.flatnonzero(panel.arms == arm) for arm in np.unique(panel.arms)]
-    names = [display_name(matched.recipes[panel.recipes[group[0]]].arm) for group in groups]
+    groups = [np.flatnonzero(pairs.arms == arm) for arm in np.unique(pairs.arms)]
+    names = [display_name(matched.recipes[pairs.recipes[group[0]]].arm) for group in groups]
     every_label = matched.labels
-    labels = [every_label[i] for i in panel.recipes]
-    overall = _finding(panel, metric, everything, estimate_group(panel, everything, noise))
-    arms = [_finding(panel, metric, g, estimate_group(panel, g, noise)) for g in groups]
+    labels = [every_label[i] for i in pairs.recipes]
+    overall = _finding(pairs, metric, everything, estimate_group(pairs, everything, noise))
+    arms = [_finding(pairs, metric, g, estimate_group(pairs, g, noise)) for g in groups]
     recipes = [
-        _finding(panel, metric, np.array([i]), estimate)
-        for i, estimate in enumerate(estimate_recipes(panel, noise))
+        _finding(pairs, metric, np.array([i]), estimate)
+        for i, estimate in enumerate(estimate_recipes(pairs, noise))
     ]
     return [
         *_judge([replace(overall, of="all", level="all")], criteria),
@@ -200,15 +202,15 @@ def _of_metric(matched: Matched, panel: PairedRuns, metric: Metric, criteria: Cr
     ]
 
 
-def _finding(panel: PairedRuns, metric: Metric, members: IntArray, estimate: Estimate | None) -> Finding:
-    sides = ((panel.old, panel.old_sweeps), (panel.new, panel.new_sweeps))
+def _finding(pairs: PairedRuns, metric: Metric, members: IntArray, estimate: Estimate | None) -> Finding:
+    sides = ((pairs.old, pairs.old_sweeps), (pairs.new, pairs.new_sweeps))
     old, new = (math.exp(per_sweep(side, sweeps)[:, members].mean()) for side, sweeps in sides)
     return Finding(
         metric=metric,
         level="recipe",
         of="",
         recipes=len(members),
-        change=math.expm1(float(panel.ratios[members].mean())),
+        change=math.expm1(float(pairs.ratios[members].mean())),
         old=old,
         new=new,
         verdict="no power",

@@ -23,7 +23,7 @@ from mtpbench_analysis.curves.cells import Cell, Interval
 from mtpbench_analysis.curves.crossings import Crossing, Lead
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
 from mtpbench_analysis.curves.metered import Span
-from mtpbench_analysis.curves.twins import find_twins
+from mtpbench_analysis.curves.ratios import find_twins
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
