@@ -41,7 +41,7 @@ PURE = (
     "simengine/cluster.py",
     "slurm/states.py",
     "slurm/listings.py",
-    "snapshot/snapshot.py",
+    "snapshot/__init__.py",
 )
 
 ANALYSIS_EFFECTS = ("importers/", "traces/", "cli/", "report/files.py", "report/page.py")

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import mtpbench
-from mtpbench.cli import doctor, job, plan, power, run, simulate, status, submit, watch
+from mtpbench.cli import doctor, plan, run, simulate, status, submit, watch
 from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError
 from mtpbench_analysis import cli as analysis
 
@@ -34,9 +34,9 @@ app.command("watch")(watch.watch)
 app.command("cancel")(submit.cancel)
 app.command("doctor")(doctor.doctor)
 app.command("recompute")(run.recompute)
-app.command("system-power")(power.system_power)
+app.command("system-power")(doctor.system_power)
 app.add_typer(simulate.app, name="simulate", help="The embedded engine: serve it, calibrate it.")
-app.command("job", hidden=True)(job.job)
+app.command("job", hidden=True)(submit.job)
 app.command("tables", hidden=True)(submit.tables)
 analysis.register(app)
 

@@ -1,4 +1,4 @@
-"""`mtpbench doctor`: what this machine has, and what its load client can take."""
+"""`mtpbench doctor` and `system-power`: what a machine has, can take, and is built to draw."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from rich.text import Text
 from mtpbench import plan as planning
 from mtpbench.engines import About
 from mtpbench.engines.registry import abouts
+from mtpbench.errors import InputError
 from mtpbench.load import capacity
 from mtpbench.load.calibration import measure_ceiling
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
+from mtpbench.power import provisioned
 from mtpbench.power.nvml import list_gpus
 from mtpbench.power.source import Unread
 from mtpbench.sweep import load_sweep
+from mtpbench.yaml_files import read_yaml
 
 
 def doctor(
@@ -121,3 +124,25 @@ def _print_needs(console: Console, ladders: tuple[planning.Ladder, ...]) -> None
     console.print(table)
     cores = usable_cores()
     console.print(f"{_said(ceiling)}; {cores} cores here", highlight=False, soft_wrap=True)
+
+
+def system_power(
+    system: Annotated[Path, typer.Argument(help="YAML with the keys of the form; docs/howto/power.md.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the form goes.")] = Path(
+        "system_power.json"
+    ),
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of the system, to also say its kW per GPU.")
+    ] = None,
+) -> None:
+    """Write system_power.json: what a system is built to draw, checked, with its source; no measurement."""
+    power = provisioned.system_power(read_yaml(system))
+    try:
+        output.write_text(provisioned.render(power), "utf-8")
+    except OSError as error:
+        raise InputError(f"{output}: can't be written ({error.strerror})") from error
+    total_kw = provisioned.total_w(power) / 1000
+    typer.echo(f"{output}: {total_kw:,.3f} kW provisioned")
+    if gpus is not None:
+        each = total_kw / gpus
+        typer.echo(f"{each:.3f} kW per GPU of {gpus}: `mtpbench compare … --kw-per-gpu {each:.4g}`")

@@ -18,8 +18,8 @@ from mtpbench.errors import InputError, SchemaError
 from mtpbench.records import Point
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.journal import Journal
+from mtpbench.snapshot import SeenPoint, Snapshot
 from mtpbench.snapshot.reader import SnapshotReader
-from mtpbench.snapshot.snapshot import SeenPoint, Snapshot
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench_analysis.document import Table

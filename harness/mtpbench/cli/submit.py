@@ -1,7 +1,14 @@
-"""`mtpbench submit`, `cancel`, and the hidden `tables` that jobs call."""
+"""`mtpbench submit`, `cancel`, and what jobs call, hidden: `job` and `tables`.
+
+A job ends with 0 when it was told to stop, too: its last record says what is left, and `submit` goes on.
+Slurm shows a job as FAILED where nothing could be measured.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mtpbench.cli.options import RESULTS, AgainOption, OnlyOption, ResultsOption, SweepArgument, select
+from mtpbench.cli.run_view import RunView
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
 from mtpbench.run import plan_run
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster import ClusterProfile, load_cluster
-from mtpbench.slurm.journal import Journal
+from mtpbench.slurm.job import FAILED_EXIT, JobRun, job_file
+from mtpbench.slurm.journal import Finished, Journal
 from mtpbench.slurm.submission import (
     Batch,
     Need,
@@ -108,6 +117,52 @@ def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<swe
     """Make the tables and the report of a results folder; what the last job of a submission runs."""
     report = write_report(compare_folder(directory))
     typer.echo(f"{directory / 'comparison.md'}\n{report}")
+
+
+def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.slurm/jobs")]) -> None:
+    """Run one deployment's ladder inside a Slurm job."""
+    early: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: early.append(received))
+    console = Console(width=200)
+    run = JobRun(job_file(file), os.environ)
+    left = len(run.prepare().points)
+    console.print(
+        f"attempt {run.attempt.name} of {run.job.key} on {', '.join(run.allocation.nodes)}: {left} of "
+        f"{len(run.job.points)} points to measure",
+        markup=False,
+        highlight=False,
+    )
+    with RunView(console, left) as view:
+        finished = asyncio.run(_run_job(run, view, early))
+    console.print(
+        f"{finished.outcome}: {finished.points_valid} valid, {finished.points_invalid} invalid, "
+        f"{finished.points_left} left" + (f": {finished.detail}" if finished.detail else ""),
+        markup=False,
+        highlight=False,
+    )
+    if finished.outcome == "failed":
+        raise typer.Exit(FAILED_EXIT)
+
+
+async def _run_job(run: JobRun, view: RunView, early: list[int]) -> Finished:
+    """Run the job; a signal ends it in order, and whatever hangs then is cancelled."""
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(run.run(view, stop))
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        if stop.is_set():
+            return
+        stop.set()
+        view.trouble("told to stop: the running point is closed, what is left can be submitted again")
+        loop.call_later(run.stop_patience_s, task.cancel)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, interrupt)
+    if early:
+        interrupt()
+    return await task
 
 
 def _usable_slurm(profile: ClusterProfile) -> Slurm:

@@ -1,33 +1,45 @@
-"""`mtpbench watch`: a sweep as its points land, from files alone."""
+"""`mtpbench watch`: a sweep as its points land, from files alone, as a frame that fits its terminal."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import textwrap
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.text import Text
 
 from mtpbench.cli.options import INTERRUPTED, RESULTS, ResultsOption
-from mtpbench.cli.watchframe import Frame
+from mtpbench.cli.watch_lines import count_line, present_lines, table_lines
 from mtpbench.errors import InputError, SchemaError, StoreError
+from mtpbench.snapshot import Problem, SeenPoint, Snapshot
 from mtpbench.snapshot.reader import SnapshotReader, signature
-from mtpbench.snapshot.snapshot import Problem, SeenPoint, Snapshot
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench_analysis.chart.content import Series, series_of
+from mtpbench_analysis.chart.terminal import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
 
 TERMINATED = 128 + signal.SIGTERM
+MANY_ROWS = 100_000
+"""The height of a frame that nothing limits: one that goes into a pipe."""
+CURVE_ROWS = 16
+HIGH_ROWS = 24
+_GAP = 3
+_BOTH = 22
+_PLAIN = str.maketrans({"…": "~", "–": "-", "·": "|", "×": "x"})
 
 
 def watch(
@@ -173,3 +185,97 @@ class View:
 
 def _convert(point: SeenPoint) -> CurvePoint | Unused | None:
     return None if point.stored is None else to_curve_point(point.stored)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """A snapshot as a rich renderable; never wider or higher than the console it is printed on.
+
+    Args:
+        series: what the curve shows, one for each arm of the sweep in its order.
+        rows: the frame's height; None for as high as it gets.
+    """
+
+    snapshot: Snapshot
+    series: tuple[Series, ...]
+    rows: int | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The frame, line by line."""
+        size = (options.max_width, self.rows or MANY_ROWS)
+        plain = options.ascii_only or asks_for_ascii(os.environ)
+        yield from lines_of(self.snapshot, self.series, size, ascii_only=plain)
+
+
+def lines_of(
+    snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], *, ascii_only: bool = False
+) -> list[Text]:
+    """The lines of a frame; at most as many, and as wide, as its size says."""
+    columns, rows = size
+    head = [_title(snapshot, columns), *_wrapped(count_line(snapshot), columns, 2)]
+    for text, style in present_lines(snapshot):
+        head += _wrapped(text, columns, 3, style)
+    head = [*head[: max(2, rows // 2)], Text()]
+    body = _body(snapshot, series, (columns, rows - len(head)), ascii_only)
+    return [_fitted(line, columns, ascii_only) for line in [*head, *body][:rows]]
+
+
+def _body(
+    snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], ascii_only: bool
+) -> list[Text]:
+    """The table, and the curve beside or below it."""
+    columns, rows = size
+    table = table_lines(snapshot, columns, min(rows, MANY_ROWS), ascii_only=ascii_only)
+    taken = max((len(line) for line in table), default=0)
+    beside = columns - taken - _GAP
+    if beside >= LEAST_COLUMNS + 8:
+        height = min(rows, HIGH_ROWS if rows < MANY_ROWS // 2 else CURVE_ROWS)
+        curve = draw(series, (min(beside, 76), height), simulated=snapshot.simulated, ascii_only=ascii_only)
+        return _side_by_side(table, list(curve.split("\n")), taken)
+    # Half of a low terminal is too little for both: the figures come first.
+    room = min(CURVE_ROWS, max(rows // 2 if rows >= _BOTH else 0, rows - len(table) - 1))
+    if room < LEAST_ROWS or columns < LEAST_COLUMNS:
+        return table
+    drawn = draw(series, (min(columns, 76), room), simulated=snapshot.simulated, ascii_only=ascii_only).split(
+        "\n"
+    )
+    table = table_lines(snapshot, columns, rows - len(drawn) - 1, ascii_only=ascii_only)
+    return [*table, Text(), *drawn]
+
+
+def _side_by_side(table: Sequence[Text], curve: Sequence[Text], taken: int) -> list[Text]:
+    made = []
+    for i in range(max(len(table), len(curve))):
+        line = table[i].copy() if i < len(table) else Text()
+        if i < len(curve):
+            line.append(" " * (taken + _GAP - len(line)))
+            line.append_text(curve[i])
+        made.append(line)
+    return made
+
+
+def _title(snapshot: Snapshot, columns: int) -> Text:
+    line = Text(snapshot.info.name, style="bold")
+    if snapshot.simulated:
+        line.append("  SIMULATED", style="bold yellow")
+    clock = f"{datetime.fromtimestamp(snapshot.now_s):%H:%M:%S}"
+    if (room := columns - len(line) - len(clock)) > 0:
+        line.append(" " * room + clock, style="not bold dim")
+    return line
+
+
+def _wrapped(text: str, columns: int, limit: int, style: str = "") -> list[Text]:
+    """Words in at most so many lines."""
+    lines = textwrap.wrap(text, max(1, columns), max_lines=limit, placeholder=" …")
+    return [Text(line, style=style) for line in lines]
+
+
+def _fitted(line: Text, columns: int, ascii_only: bool) -> Text:
+    """A line that is cut off at the edge, in characters that the terminal has."""
+    made = line.copy()
+    made.no_wrap, made.overflow = True, "crop"
+    if ascii_only:
+        # One character for one, so that the styles stay where they are.
+        made.plain = made.plain.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
+    made.truncate(columns, overflow="crop")
+    return made

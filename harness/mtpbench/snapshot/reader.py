@@ -24,7 +24,7 @@ from mtpbench.slurm.journal import Journal, Submission
 from mtpbench.slurm.outcome import JobFiles
 from mtpbench.slurm.states import JobStatus
 from mtpbench.slurm.submission import look_again
-from mtpbench.snapshot.snapshot import Holder, PlannedPoint, Problem, SeenPoint, ServerStart, Snapshot, State
+from mtpbench.snapshot import Holder, PlannedPoint, Problem, SeenPoint, ServerStart, Snapshot, State
 from mtpbench.store import read_point
 from mtpbench.store.reading import SWEEP_FILE, read_record
 

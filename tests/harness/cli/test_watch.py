@@ -23,12 +23,12 @@ from typing import Any
 import pytest
 
 from mtpbench.cli import main
-from mtpbench.cli.watch import View
-from mtpbench.cli.watchframe import Frame, ago, lines_of
+from mtpbench.cli.watch import Frame, View, lines_of
+from mtpbench.cli.watch_lines import ago
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.journal import Attempt, Finished, Submission
 from mtpbench.slurm.outcome import JobFiles
-from mtpbench.snapshot.snapshot import Holder, SeenPoint, ServerStart, Snapshot
+from mtpbench.snapshot import Holder, SeenPoint, ServerStart, Snapshot
 from stored_sweep import MTP, OFF, store_point, write_sweep
 
 Call = Callable[..., tuple[int, str, str]]

@@ -27,9 +27,7 @@ from mtpbench.store import SweepStore, read_sweep
 from mtpbench.sweep import Sweep, load_sweep
 
 PROFILE: dict[str, Any] = {"time_limit": 600, "warn_s": 20}
-COMMAND = (
-    "import sys; from mtpbench.cli import app; from mtpbench.cli.job import job; app.command('j')(job); app()"
-)
+COMMAND = "from mtpbench.cli import app; from mtpbench.cli.submit import job; app.command('j')(job); app()"
 
 
 class Log:

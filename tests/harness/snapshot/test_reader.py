@@ -19,9 +19,9 @@ from mtpbench.records import ClientHealth, Reason, RunFacts, SweepInfo
 from mtpbench.slurm.client import QueryResult, Slurm
 from mtpbench.slurm.journal import Attempt, Finished, Journal, Submission
 from mtpbench.slurm.states import JobStatus
+from mtpbench.snapshot import PlannedPoint, ServerStart, Snapshot, next_of_ladder, time_left
 from mtpbench.snapshot import reader as files
 from mtpbench.snapshot.reader import ALL_EVERY, SnapshotReader
-from mtpbench.snapshot.snapshot import PlannedPoint, ServerStart, Snapshot, next_of_ladder, time_left
 from mtpbench.store import RawPoint, SweepStore, exclusive
 from mtpbench.store.reading import read_record
 from stored_sweep import MTP, OFF, provenance, store_point, store_result, write_sweep

@@ -1,112 +1,182 @@
-"""A snapshot of a sweep as a frame that fits its terminal: counts, what runs, the table, the curve."""
+"""What `mtpbench watch` says of a snapshot, line by line: counts, what goes on now, and the points by arm."""
 
 from __future__ import annotations
 
-import os
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from mtpbench.cli.watchtable import table_lines
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.outcome import STALE_S, JobFiles
-from mtpbench.snapshot.snapshot import Snapshot, TimeLeft, next_of_ladder, seconds_of, time_left
-from mtpbench_analysis.chart.content import Series
-from mtpbench_analysis.chart.terminal import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw
+from mtpbench.snapshot import SeenPoint, Snapshot, TimeLeft, next_of_ladder, seconds_of, time_left
+from mtpbench_analysis.chart.terminal import mark_and_style
+from mtpbench_analysis.curves.curve import display_name
 
-MANY_ROWS = 100_000
-"""The height of a frame that nothing limits: one that goes into a pipe."""
-CURVE_ROWS = 16
-HIGH_ROWS = 24
-_GAP = 3
-_BOTH = 22
+_STYLES = {
+    "invalid": "red",
+    "unusable": "red",
+    "damaged": "red",
+    "other schema": "red",
+    "incomplete": "yellow",
+    "missing": "dim",
+}
+_NARROW = 60
+_WIDE = 100
+_REASON = 20
 _JOB_LINES = 4
-_PLAIN = str.maketrans({"…": "~", "–": "-", "·": "|", "×": "x"})
+_LEAST = 2
+"""Rows of an arm that has points, whatever the room: one of them and how many more there are."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Frame:
-    """A snapshot as a rich renderable; never wider or higher than the console it is printed on.
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column: its two lines of heading, its width, and whether it is one of figures."""
 
-    Args:
-        series: what the curve shows, one for each arm of the sweep in its order.
-        rows: the frame's height; None for as high as it gets.
-    """
-
-    snapshot: Snapshot
-    series: tuple[Series, ...]
-    rows: int | None = None
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The frame, line by line."""
-        size = (options.max_width, self.rows or MANY_ROWS)
-        plain = options.ascii_only or asks_for_ascii(os.environ)
-        yield from lines_of(self.snapshot, self.series, size, ascii_only=plain)
+    upper: str
+    lower: str
+    width: int
+    right: bool = True
 
 
-def lines_of(
-    snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], *, ascii_only: bool = False
-) -> list[Text]:
-    """The lines of a frame; at most as many, and as wide, as its size says."""
-    columns, rows = size
-    head = [_title(snapshot, columns), *_wrapped(_counts(snapshot), columns, 2)]
-    for text, style in _going_on(snapshot):
-        head += _wrapped(text, columns, 3, style)
-    head = [*head[: max(2, rows // 2)], Text()]
-    body = _body(snapshot, series, (columns, rows - len(head)), ascii_only)
-    return [_fitted(line, columns, ascii_only) for line in [*head, *body][:rows]]
+def table_lines(snapshot: Snapshot, columns: int, rows: int, *, ascii_only: bool = False) -> list[Text]:
+    """The table in at most so many lines; `… n more` stands for what has no room."""
+    layout = _layout(snapshot, columns)
+    head = [_line([column.upper for column in layout], layout), _line([c.lower for c in layout], layout)]
+    for line in head:
+        line.stylize("dim")
+    arms = list(dict.fromkeys((*snapshot.info.arms, *(point.planned.arm for point in snapshot.points))))
+    groups = [(arm, [point for point in snapshot.points if point.planned.arm == arm]) for arm in arms]
+    groups = [(arm, group) for arm, group in groups if group]
+    rooms = _share_out([len(group) for _, group in groups], rows - len(head) - len(groups))
+    lines = head
+    for (arm, group), room in zip(groups, rooms, strict=True):
+        place = arms.index(arm)
+        lines.append(_arm_line(arm, place, group, ascii_only))
+        lines += _rows(snapshot, group, layout, room)
+    return lines[: max(0, rows)]
 
 
-def _body(
-    snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], ascii_only: bool
-) -> list[Text]:
-    """The table, and the curve beside or below it."""
-    columns, rows = size
-    table = table_lines(snapshot, columns, min(rows, MANY_ROWS), ascii_only=ascii_only)
-    taken = max((len(line) for line in table), default=0)
-    beside = columns - taken - _GAP
-    if beside >= LEAST_COLUMNS + 8:
-        height = min(rows, HIGH_ROWS if rows < MANY_ROWS // 2 else CURVE_ROWS)
-        curve = draw(series, (min(beside, 76), height), simulated=snapshot.simulated, ascii_only=ascii_only)
-        return _side_by_side(table, list(curve.split("\n")), taken)
-    # Half of a low terminal is too little for both: the figures come first.
-    room = min(CURVE_ROWS, max(rows // 2 if rows >= _BOTH else 0, rows - len(table) - 1))
-    if room < LEAST_ROWS or columns < LEAST_COLUMNS:
-        return table
-    drawn = draw(series, (min(columns, 76), room), simulated=snapshot.simulated, ascii_only=ascii_only).split(
-        "\n"
+def _layout(snapshot: Snapshot, columns: int) -> list[_Column]:
+    """The columns for a width; what a narrow terminal has no room for is left out."""
+    names = {point.planned.topology for point in snapshot.points}
+    longest = max((len(point.planned.label) for point in snapshot.points), default=4)
+    layout = [_Column("", "load", min(18, max(5, longest)), right=False)]
+    if len(names) > 1 and columns >= _NARROW:
+        layout.append(_Column("", "topology", min(16, max(map(len, names))), right=False))
+    layout += [_Column("tok/s", "/user", 7), _Column("tok/s", "/GPU", 7)]
+    if columns >= _NARROW:
+        layout += [_Column("", "TTFT", 6), _Column("", "AL", 4)]
+    taken = sum(column.width + 1 for column in layout)
+    wanted = 30 if columns >= _WIDE else 9
+    return [*layout, _Column("", "state", max(5, min(wanted, columns - taken)), right=False)]
+
+
+def _share_out(sizes: Sequence[int], room: int) -> list[int]:
+    """Rows for each arm: what it needs, or a fair share of the room."""
+    given = [0] * len(sizes)
+    left, waiting = max(0, room), list(range(len(sizes)))
+    while waiting:
+        fair = max(_LEAST, left // len(waiting))
+        small = [i for i in waiting if sizes[i] <= fair]
+        for i in small or waiting:
+            given[i] = min(sizes[i], fair)
+            left -= given[i]
+        waiting = [i for i in waiting if i not in (small or waiting)]
+    return given
+
+
+def _rows(snapshot: Snapshot, group: Sequence[SeenPoint], layout: Sequence[_Column], room: int) -> list[Text]:
+    """An arm's points; where not all have room, those around what landed last or runs."""
+    if len(group) <= room:
+        return [_point_line(snapshot, point, layout) for point in group]
+    shown = max(1, room - 1)
+    newest = max(
+        range(len(group)), key=lambda i: (_is_running(snapshot, group[i]), group[i].landed_s or 0.0, -i)
     )
-    table = table_lines(snapshot, columns, rows - len(drawn) - 1, ascii_only=ascii_only)
-    return [*table, Text(), *drawn]
+    first = min(max(0, newest + 2 - shown), len(group) - shown)
+    lines = [_point_line(snapshot, point, layout) for point in group[first : first + shown]]
+    below = len(group) - first - shown
+    hidden = " and ".join(
+        text for text in (f"{first} above" * bool(first), f"{below} below" * bool(below)) if text
+    )
+    return [*lines, Text(f"  … {len(group) - shown} more ({hidden})", style="dim")]
 
 
-def _side_by_side(table: Sequence[Text], curve: Sequence[Text], taken: int) -> list[Text]:
-    made = []
-    for i in range(max(len(table), len(curve))):
-        line = table[i].copy() if i < len(table) else Text()
-        if i < len(curve):
-            line.append(" " * (taken + _GAP - len(line)))
-            line.append_text(curve[i])
-        made.append(line)
-    return made
+def _is_running(snapshot: Snapshot, point: SeenPoint) -> bool:
+    return point.planned.id in snapshot.running
 
 
-def _title(snapshot: Snapshot, columns: int) -> Text:
-    line = Text(snapshot.info.name, style="bold")
-    if snapshot.simulated:
-        line.append("  SIMULATED", style="bold yellow")
-    clock = f"{datetime.fromtimestamp(snapshot.now_s):%H:%M:%S}"
-    if (room := columns - len(line) - len(clock)) > 0:
-        line.append(" " * room + clock, style="not bold dim")
+def _arm_line(arm: str, place: int, group: Sequence[SeenPoint], ascii_only: bool) -> Text:
+    mark, style = mark_and_style(place, ascii_only)
+    measured = sum(point.state in ("valid", "invalid", "unusable") for point in group)
+    return Text.assemble((f"{mark} {display_name(arm)}", style), (f"  {measured} of {len(group)}", "dim"))
+
+
+def _point_line(snapshot: Snapshot, point: SeenPoint, layout: Sequence[_Column]) -> Text:
+    cells = {
+        "load": point.planned.label,
+        "topology": point.planned.topology,
+        "state": _state_cell(snapshot, point, layout[-1].width),
+        **_figures(point),
+    }
+    line = _line([cells.get(column.lower, "") for column in layout], layout)
+    running = _is_running(snapshot, point)
+    style = "bold" if running and point.state == "missing" else _STYLES.get(point.state, "")
+    line.stylize(style)
     return line
 
 
-def _counts(snapshot: Snapshot) -> str:
+def _figures(point: SeenPoint) -> dict[str, str]:
+    if point.stored is None:
+        return {}
+    result = point.stored.result
+    rates = result.steady or result.whole
+    return {
+        "/user": _figure(result.interactivity_tps),
+        "/GPU": _figure(rates.tput_tps_per_gpu if rates else None),
+        "TTFT": f"{result.ttft_s.p50:.2f} s" if result.ttft_s else "–",
+        "AL": f"{result.acceptance.length:.2f}" if result.acceptance.length is not None else "–",
+    }
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+
+
+def _state_cell(snapshot: Snapshot, point: SeenPoint, width: int) -> str:
+    """The state, and for what went wrong the first reason where a good part of it has room."""
+    if point.planned.id in snapshot.writing:
+        return "storing"
+    if point.state == "missing":
+        if not _is_running(snapshot, point):
+            return "–"
+        return "running" if snapshot.running[point.planned.id] else "running?"
+    reason = point.problem.label if point.problem else ""
+    if point.state == "invalid" and point.stored is not None:
+        reason = point.stored.result.reasons[0].code
+    whole = f"{point.state}: {reason}" if reason else point.state
+    # Half a reason says less than none: the state alone is whole.
+    return point.state if width < _REASON and len(whole) > width else whole
+
+
+def _line(cells: Sequence[str], layout: Sequence[_Column]) -> Text:
+    """A line of cells, each cut to its column."""
+    made = []
+    for cell, column in zip(cells, layout, strict=True):
+        text = cell if len(cell) <= column.width else f"{cell[: column.width - 1]}…"
+        made.append(text.rjust(column.width) if column.right else text.ljust(column.width))
+    return Text(" ".join(made))
+
+
+# --------------------------------------------------------------------------------------- the present
+
+
+def count_line(snapshot: Snapshot) -> str:
     """`6 valid, 1 invalid (server_died 1), 1 running, 2 missing of 10 points`."""
     invalid = snapshot.having("invalid")
     codes = Counter(
@@ -130,7 +200,7 @@ def _count(snapshot: Snapshot, state: str) -> int:
     return sum(point.state == state for point in snapshot.points)
 
 
-def _going_on(snapshot: Snapshot) -> list[tuple[str, str]]:
+def present_lines(snapshot: Snapshot) -> list[tuple[str, str]]:
     """What is known of the present, a sentence and a style each."""
     sentences = [(text, "") for text in _jobs(snapshot)]
     if snapshot.jobs and not sentences and not snapshot.over:
@@ -271,20 +341,3 @@ def duration(seconds: float) -> str:
 def ago(seconds: float) -> str:
     """`45 s ago`; a file system's clock that is ahead of ours says now."""
     return f"{duration(max(0.0, seconds))} ago"
-
-
-def _wrapped(text: str, columns: int, limit: int, style: str = "") -> list[Text]:
-    """Words in at most so many lines."""
-    lines = textwrap.wrap(text, max(1, columns), max_lines=limit, placeholder=" …")
-    return [Text(line, style=style) for line in lines]
-
-
-def _fitted(line: Text, columns: int, ascii_only: bool) -> Text:
-    """A line that is cut off at the edge, in characters that the terminal has."""
-    made = line.copy()
-    made.no_wrap, made.overflow = True, "crop"
-    if ascii_only:
-        # One character for one, so that the styles stay where they are.
-        made.plain = made.plain.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
-    made.truncate(columns, overflow="crop")
-    return made
