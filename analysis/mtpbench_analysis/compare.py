@@ -10,9 +10,9 @@ from typing import Literal
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench.records import Reference
-from mtpbench_analysis.curves.agreement import Agreement
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell
 from mtpbench_analysis.curves.confounds import (
+    Agreement,
     Confound,
     acceptance_warnings,
     find_confounds,

@@ -8,8 +8,8 @@ from mtpbench import hardware
 from mtpbench.errors import InputError
 from mtpbench.records import Hardware, SweepInfo
 from mtpbench_analysis.compare import Settings
-from mtpbench_analysis.curves.agreement import find_agreements
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
+from mtpbench_analysis.curves.confounds import find_agreements
 from mtpbench_analysis.curves.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
 from mtpbench_analysis.curves.curve import Curve, Grouping, build_curves
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
-from mtpbench_analysis.curves.agreement import find_agreements, first_difference
+from mtpbench_analysis.curves.confounds import find_agreements, first_difference
 from mtpbench_analysis.frame import ArmAnswers
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.render.csv_json_parquet import to_json

@@ -11,8 +11,14 @@ import typer
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.best import Asked, answer
-from mtpbench_analysis.cli.delivery import Writers, deliver
-from mtpbench_analysis.cli.options import OutputOption, PointOptions, SourcesArgument, with_options
+from mtpbench_analysis.cli.options import (
+    OutputOption,
+    PointOptions,
+    SourcesArgument,
+    Writers,
+    deliver,
+    with_options,
+)
 from mtpbench_analysis.comparisons import choose
 from mtpbench_analysis.curves.inverse import Wanted
 from mtpbench_analysis.document import Document

@@ -13,8 +13,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mtpbench_analysis.chart.terminal import TerminalCurve, asks_for_ascii
-from mtpbench_analysis.cli.delivery import Writers, deliver
-from mtpbench_analysis.cli.options import ComparisonOptions, OutputOption, SourcesArgument, with_options
+from mtpbench_analysis.cli.options import (
+    ComparisonOptions,
+    OutputOption,
+    SourcesArgument,
+    Writers,
+    deliver,
+    with_options,
+)
 from mtpbench_analysis.comparison_document import summarize, write_document
 from mtpbench_analysis.comparisons import compare_points, explain_page
 from mtpbench_analysis.document import Document

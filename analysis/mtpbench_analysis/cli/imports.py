@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cli.delivery import write_text
-from mtpbench_analysis.cli.options import HardwareOption, OutputOption
+from mtpbench_analysis.cli.options import HardwareOption, OutputOption, write_text
 from mtpbench_analysis.comparisons import Filter, narrow
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import PointSet

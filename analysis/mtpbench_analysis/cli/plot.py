@@ -19,8 +19,7 @@ from mtpbench_analysis.chart.choice import (
     ending_of,
 )
 from mtpbench_analysis.chart.picture import PictureRequest, draw_comparisons, draw_power_picture
-from mtpbench_analysis.cli.delivery import deliver
-from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, with_options
+from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, deliver, with_options
 from mtpbench_analysis.comparisons import choose, compare_points, constants_for
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source

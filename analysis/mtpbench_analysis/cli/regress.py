@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from mtpbench.errors import InputError, RunError
-from mtpbench_analysis.cli.delivery import Writers, deliver
-from mtpbench_analysis.cli.options import OutputOption
+from mtpbench_analysis.cli.options import OutputOption, Writers, deliver
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
 from mtpbench_analysis.regression.report import to_json, write_regression

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cli.delivery import write_text
-from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, with_options
+from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, with_options, write_text
 from mtpbench_analysis.comparisons import Filter, choose, compare_if_possible
 from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source

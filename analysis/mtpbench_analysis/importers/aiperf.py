@@ -23,9 +23,8 @@ from typing import Any
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
-from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import Document, Row, describe, read_document, read_text
-from mtpbench_analysis.importers.fields import Fields, UnusableError, as_count, as_number, show
+from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_count, as_number, show
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0}
 

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
-from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import Document, Row
-from mtpbench_analysis.importers.fields import UnusableError, check_finite
+from mtpbench_analysis.importers.fields import Declared, UnusableError, check_finite
 
 RATE_TOLERANCE = 0.01
 """How far a file's own rates can contradict its totals and its duration."""

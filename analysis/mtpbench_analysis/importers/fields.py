@@ -1,11 +1,13 @@
-"""The fields of a JSON object that another tool wrote, by type, and what is wrong with those that are not."""
+"""What says something of a point: the fields of another tool's object, and what the command line declares."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from mtpbench.errors import InputError
 from mtpbench_analysis.frame import CurvePoint, Unused, field_types
 
 _MOST_SHOWN = 40
@@ -157,3 +159,82 @@ def show(value: object) -> str:
         return "a list" if isinstance(value, list) else "an object"
     shown = repr(value)
     return shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + "…"
+
+
+SERVING = ("aggregated", "disaggregated")
+ACCEPTANCE_MODES = ("off", "measured", "golden")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declared:
+    """What is said on the command line; None is nothing said.
+
+    Args:
+        gpus: all GPUs of the deployment; the sum of `prefill_gpus` and `decode_gpus` where those are said.
+        serving: `aggregated` or `disaggregated`; the latter follows from two numbers of GPUs.
+        acceptance_mode: `off`, `measured` or `golden`.
+        isl, osl: the lengths that the requests were made to have, in tokens.
+        concurrency: for files that do not say it (AIPerf's CSV).
+
+    Raises:
+        InputError: a number is not above 0, two contradict each other, or a word is unknown.
+    """
+
+    arm: str | None = None
+    gpus: int | None = None
+    prefill_gpus: int | None = None
+    decode_gpus: int | None = None
+    topology: str | None = None
+    hardware: str | None = None
+    precision: str | None = None
+    model: str | None = None
+    engine: str | None = None
+    version: str | None = None
+    serving: str | None = None
+    image: str | None = None
+    acceptance_mode: str | None = None
+    isl: int | None = None
+    osl: int | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("gpus", "prefill_gpus", "decode_gpus", "isl", "osl", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: a whole number of 1 or more is needed")
+        if self.arm is not None and not self.arm.strip():
+            raise InputError("--arm is empty; an arm such as off or mtp is needed")
+        _check_word("--serving", self.serving, SERVING)
+        _check_word("--acceptance-mode", self.acceptance_mode, ACCEPTANCE_MODES)
+        self._check_gpus()
+
+    def _check_gpus(self) -> None:
+        if (self.prefill_gpus is None) != (self.decode_gpus is None):
+            raise InputError("--prefill-gpus and --decode-gpus belong together; give both, or --gpus alone")
+        if self.prefill_gpus is None or self.decode_gpus is None:
+            return
+        total = self.prefill_gpus + self.decode_gpus
+        if self.gpus is not None and self.gpus != total:
+            raise InputError(
+                f"--gpus {self.gpus} contradicts --prefill-gpus {self.prefill_gpus} and --decode-gpus "
+                f"{self.decode_gpus}, which make {total}; idle GPUs belong to the role that holds them"
+            )
+        if self.serving == "aggregated":
+            raise InputError("--serving aggregated contradicts --prefill-gpus and --decode-gpus")
+
+    @property
+    def total_gpus(self) -> int | None:
+        """All GPUs of the deployment, where said."""
+        if self.prefill_gpus is not None and self.decode_gpus is not None:
+            return self.prefill_gpus + self.decode_gpus
+        return self.gpus
+
+    @property
+    def serving_mode(self) -> str | None:
+        """`aggregated` or `disaggregated`, where said."""
+        return "disaggregated" if self.prefill_gpus is not None else self.serving
+
+
+def _check_word(option: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise InputError(f"{option} {value}: one of {', '.join(known)} is needed")

@@ -17,9 +17,8 @@ from typing import Any
 
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
-from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import describe, join_reasons, read_document
-from mtpbench_analysis.importers.fields import Fields, UnusableError, check_finite, show
+from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, check_finite, show
 from mtpbench_analysis.importers.inferencex_gpus import Gpus, count_gpus, find_contradictions, total_rate
 
 __all__ = ["count_gpus", "is_row", "read_rows", "to_curve_point", "total_rate"]

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import Run, StatedRate, Timing, read_runs
-from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import Row, describe, read_document
-from mtpbench_analysis.importers.fields import Fields, UnusableError, as_number
+from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_number
 from mtpbench_analysis.importers.vllm_bench import find_length, read_rate, read_timing
 
 _MS = 1e-3

@@ -13,9 +13,8 @@ from typing import Any
 
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
-from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import Row, describe, read_document
-from mtpbench_analysis.importers.fields import Fields, UnusableError, as_count, as_number, show
+from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_count, as_number, show
 
 _MS = 1e-3
 
