@@ -249,15 +249,7 @@ def spread(wanted: Sequence[float], apart: float, low: float, high: float) -> li
 
 def _legend(figure: Figure, chart: PowerChart) -> Legend:
     """In as few rows as the width allows; its place comes later."""
-    entries: list[tuple[Line2D | Patch, str]] = [
-        (Line2D([], [], color=colour_of(i), lw=1.8), display_name(arm)) for i, arm in enumerate(chart.arms)
-    ]
-    if chart.provisioned_w_per_gpu is not None:
-        entries.append((Line2D([], [], color=INK, lw=1, ls=(0, (5, 3))), chart.provisioned_label))
-    if any(one.reason is not None for one in chart.stretches):
-        entries.append((Patch(**_hatched(BAD, _UNKNOWN)), "power not known, with the reason"))
-    if any(one.broken for one in chart.stretches):
-        entries.append((Patch(**_hatched(DIM, _INVALID)), "invalid, with the rule that it broke"))
+    entries = _legend_entries(chart)
     for columns in range(len(entries), 0, -1):
         legend = figure.legend(
             [handle for handle, _ in entries],
@@ -277,3 +269,16 @@ def _legend(figure: Figure, chart: PowerChart) -> Legend:
             break
         legend.remove()
     return legend
+
+
+def _legend_entries(chart: PowerChart) -> list[tuple[Line2D | Patch, str]]:
+    entries: list[tuple[Line2D | Patch, str]] = [
+        (Line2D([], [], color=colour_of(i), lw=1.8), display_name(arm)) for i, arm in enumerate(chart.arms)
+    ]
+    if chart.provisioned_w_per_gpu is not None:
+        entries.append((Line2D([], [], color=INK, lw=1, ls=(0, (5, 3))), chart.provisioned_label))
+    if any(one.reason is not None for one in chart.stretches):
+        entries.append((Patch(**_hatched(BAD, _UNKNOWN)), "power not known, with the reason"))
+    if any(one.broken for one in chart.stretches):
+        entries.append((Patch(**_hatched(DIM, _INVALID)), "invalid, with the rule that it broke"))
+    return entries

@@ -105,14 +105,9 @@ def draw(
         ascii_only: no braille.
     """
     columns, rows = size
-    if columns < LEAST_COLUMNS or rows < LEAST_ROWS:
-        # The mark of a simulation must not be what has no room.
-        words = ("SIMULATED; " if simulated else "") + "no room for the curve"
-        return Text(words[: max(columns, 0)], style="dim", no_wrap=True)
     kept, lost = _clean(series)
-    if not any(one.dots or one.invalid for one in kept):
-        words = f"no point to draw yet{f' ({lost} can not be drawn)' if lost else ''}"
-        return Text(words[:columns], style="dim", no_wrap=True)
+    if (why := _nothing(kept, lost, size, simulated)) is not None:
+        return Text(why[: max(columns, 0)], style="dim", no_wrap=True)
     legend = _legend(kept, lost, columns, ascii_only)[: max(1, rows - 6)]
     height = rows - 3 - len(legend)
     dots = [dot for one in kept for dot in (*one.dots, *one.invalid)]
@@ -121,16 +116,21 @@ def draw(
     width = columns - margin - 1
     along = linear_axis([dot.x for dot in dots], max(2, width // 12), from_zero=False)
     plot = _Plot(along, up, (width, height), ascii_only=ascii_only)
-    for i, one in enumerate(kept):
-        plot.add_front([dot for dot in one.dots if dot.on_front], mark_of(i).style)
-    for i, one in enumerate(kept):
-        plot.add_marks(one.invalid, INVALID, mark_of(i).style)
-    for i, one in enumerate(kept):
-        plot.add_marks(one.dots, *mark_and_style(i, ascii_only))
+    plot.add(kept)
     lines = [_header(up, columns, simulated), *plot.lines(margin), *_foot(along, margin, width, ascii_only)]
     made = Text("\n", no_wrap=True, overflow="crop").join([*lines, *legend])
     made.no_wrap, made.overflow = True, "crop"
     return made
+
+
+def _nothing(series: Sequence[Series], lost: int, size: tuple[int, int], simulated: bool) -> str | None:
+    """Why there is nothing to draw, or no room for it; None where there is."""
+    if size[0] < LEAST_COLUMNS or size[1] < LEAST_ROWS:
+        # The mark of a simulation must not be what has no room.
+        return ("SIMULATED; " if simulated else "") + "no room for the curve"
+    if not any(one.dots or one.invalid for one in series):
+        return f"no point to draw yet{f' ({lost} can not be drawn)' if lost else ''}"
+    return None
 
 
 def _clean(series: Sequence[Series]) -> tuple[list[Series], int]:
@@ -160,6 +160,15 @@ class _Plot:
         self.width, self.height = size
         self._dots: dict[tuple[int, int], int] = {}
         self._cells: dict[tuple[int, int], tuple[str, str]] = {}
+
+    def add(self, series: Sequence[Series]) -> None:
+        """The fronts, then the invalid points, then the valid ones over them."""
+        for i, one in enumerate(series):
+            self.add_front([dot for dot in one.dots if dot.on_front], mark_of(i).style)
+        for i, one in enumerate(series):
+            self.add_marks(one.invalid, INVALID, mark_of(i).style)
+        for i, one in enumerate(series):
+            self.add_marks(one.dots, *mark_and_style(i, self.ascii_only))
 
     def add_front(self, knots: Sequence[Dot], style: str) -> None:
         """The interpolated curve as dots."""
