@@ -184,7 +184,7 @@ def test_a_stopped_job_leaves_the_rest_and_goes_on_where_it_stood(slow_bench: Be
         assert second.points_left == 0
         stamp = (slow_bench.store.directory / slow_bench.points[0].id / "result.json").stat().st_mtime_ns
         assert stamp == first
-    assert slow_bench.superseded() == [f"{slow_bench.points[1].id}~0000"]
+        assert slow_bench.superseded() == [f"{slow_bench.points[1].id}~0000"]
 
 
 def test_a_requeued_job_that_measures_again_does_not_begin_again(bench: Bench) -> None:
