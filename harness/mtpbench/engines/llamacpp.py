@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from mtpbench.engines import About
-from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import assemble, node_count, place
+from mtpbench.engines.parts import as_argv, assemble, env_of_role, merged, node_count, of_role, place
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

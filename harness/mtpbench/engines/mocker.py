@@ -11,8 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtpbench.engines import About, dynamo
-from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import PlacedWorker, assemble, place
+from mtpbench.engines.parts import PlacedWorker, as_argv, assemble, env_of_role, merged, of_role, place
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
 

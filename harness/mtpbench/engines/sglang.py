@@ -8,8 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtpbench.engines import About, dynamo
-from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
+from mtpbench.engines.parts import (
+    PlacedWorker,
+    Share,
+    as_argv,
+    assemble,
+    env_of_role,
+    merged,
+    node_count,
+    of_role,
+    place,
+)
 from mtpbench.engines.prometheus import spec_gauges
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtpbench.engines import About
-from mtpbench.engines.flags import env_of_role, of_role
-from mtpbench.engines.placement import PlacedWorker, assemble, node_count, place
+from mtpbench.engines.parts import PlacedWorker, assemble, env_of_role, node_count, of_role, place
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

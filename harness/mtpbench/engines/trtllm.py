@@ -13,8 +13,16 @@ from typing import Any
 import yaml
 
 from mtpbench.engines import About, dynamo
-from mtpbench.engines.flags import as_argv, env_of_role, of_role
-from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
+from mtpbench.engines.parts import (
+    PlacedWorker,
+    Share,
+    as_argv,
+    assemble,
+    env_of_role,
+    node_count,
+    of_role,
+    place,
+)
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

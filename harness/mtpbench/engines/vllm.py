@@ -9,8 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtpbench.engines import About, dynamo
-from mtpbench.engines.flags import as_argv, env_of_role, merged, of_role
-from mtpbench.engines.placement import PlacedWorker, Share, assemble, node_count, place
+from mtpbench.engines.parts import (
+    PlacedWorker,
+    Share,
+    as_argv,
+    assemble,
+    env_of_role,
+    merged,
+    node_count,
+    of_role,
+    place,
+)
 from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (

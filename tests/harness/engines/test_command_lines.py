@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from mtpbench import hardware
-from mtpbench.engines import flags, vllm
-from mtpbench.engines.placement import place
+from mtpbench.engines import parts, vllm
+from mtpbench.engines.parts import place
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import SweepError, UnsupportedError
 from mtpbench.placeholders import Placement, resolve
@@ -169,7 +169,7 @@ def test_gpus_that_do_not_divide_are_refused() -> None:
 
 
 def test_flags_become_argv() -> None:
-    assert flags.as_argv({"a": True, "b": False, "c": None, "d": 1.5, "e": {"x": [1]}}) == (
+    assert parts.as_argv({"a": True, "b": False, "c": None, "d": 1.5, "e": {"x": [1]}}) == (
         "--a",
         "--d",
         "1.5",

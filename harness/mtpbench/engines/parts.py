@@ -1,4 +1,4 @@
-"""Pure: which nodes and GPUs each worker of a topology gets, and the deployment that its processes make.
+"""Pure: what engine modules build a deployment of: options in layers, workers on nodes, and their processes.
 
 Workers fill nodes in order, prefill before decode. A worker that needs more GPUs than a node has spans
 whole nodes; smaller ones share a node. No worker straddles two partly filled nodes.
@@ -6,11 +6,42 @@ whole nodes; smaller ones share a node. No worker straddles two partly filled no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mtpbench.errors import UnsupportedError
-from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup, WorkerRole
+from mtpbench.records import Deployment, Flags, Point, Process, Topology, WorkerGroup, WorkerRole
+
+
+def merged(*layers: Flags) -> Flags:
+    """Later layers win; None takes an option away."""
+    flat = {name: value for layer in layers for name, value in layer.items()}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def of_role(point: Point, role: WorkerRole) -> Flags:
+    """The options of one role: the base's, then what the arm forces."""
+    return merged(point.engine.flags.get(role, {}), point.arm.forces.get(role, {}))
+
+
+def env_of_role(point: Point, role: WorkerRole) -> Mapping[str, str]:
+    """The environment of one role: the base's, then what the arm forces."""
+    return {**point.engine.env.get(role, {}), **point.arm.forces_env.get(role, {})}
+
+
+def as_argv(flags: Flags) -> tuple[str, ...]:
+    """`--name value` pairs: True is a bare flag, False and None leave it out, mappings and lists are JSON."""
+    argv: list[str] = []
+    for name, value in flags.items():
+        if value is None or value is False:
+            continue
+        argv.append(f"--{name}")
+        if isinstance(value, (Mapping, list, tuple)):
+            argv.append(json.dumps(value, separators=(",", ":")))
+        elif value is not True:
+            argv.append(str(value))
+    return tuple(argv)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
