@@ -116,7 +116,7 @@ def store(root: Path, millions: float) -> None:
     results = SweepStore(root, info)
     results.open()
     times = ("2026-11-24T10:00:00.000+00:00", "2026-11-24T10:30:00.000+00:00")
-    results.write(point, result, collect(point, Started(executor="local"), times), raw, {})
+    results.write(point, result, collect(point, Started(executor="local"), *times), raw, {})
 
 
 def ours(directory: Path) -> dict[str, float]:

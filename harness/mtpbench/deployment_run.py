@@ -286,7 +286,7 @@ def _store_point(
     context: RunContext,
 ) -> None:
     result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
-    provenance = collect(point, origin, (started_utc, now_utc()), raw.facts.notes)
+    provenance = collect(point, origin, started_utc, now_utc(), raw.facts.notes)
     if point.load.chunks == "summarised":
         raw = dataclasses.replace(raw, requests=raw.requests.summarised())
     context.store.write(point, result, provenance, raw, logs)

@@ -42,9 +42,9 @@ class Started:
 
 
 def collect(
-    point: Point, started: Started, times_utc: tuple[str, str], notes: tuple[str, ...] = ()
+    point: Point, started: Started, started_utc: str, finished_utc: str, notes: tuple[str, ...] = ()
 ) -> Provenance:
-    """The provenance of one point; `times_utc` are its start and end in ISO 8601."""
+    """Returns the provenance of one point, with its start and end in ISO 8601."""
     revision, dirty = git_state()
     processes = [
         resolve(process, started.placement)
@@ -56,8 +56,8 @@ def collect(
     prefixes = tuple(f"{prefix}_" for prefix in (*_TELLING, *of_engines))
     outside = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     return Provenance(
-        started_utc=times_utc[0],
-        finished_utc=times_utc[1],
+        started_utc=started_utc,
+        finished_utc=finished_utc,
         harness_version=mtpbench.__version__,
         git_revision=revision,
         git_dirty=dirty,

@@ -83,6 +83,6 @@ def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
         ),
     )
     result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
-    provenance = collect(point, Started(executor="virtual clock, in process"), (started, now_utc()))
+    provenance = collect(point, Started(executor="virtual clock, in process"), started, now_utc())
     store.write(point, result, provenance, raw, {})
     return result

@@ -85,7 +85,7 @@ def test_a_new_engine_is_known_to_the_doctor_and_to_hints(toy) -> None:  # type:
 def test_a_new_engine_is_known_to_provenance(toy, write_sweep, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("TOY_SPEED", "3")
     monkeypatch.setenv("TOYS", "none")
-    found = collect(toy_sweep(write_sweep)[0], Started(executor="x"), ("", ""))
+    found = collect(toy_sweep(write_sweep)[0], Started(executor="x"), "", "")
     assert found.packages["pytest"] == pytest.__version__
     assert {name: value for name, value in found.environment.items() if "TOY" in name} == {"TOY_SPEED": "3"}
 
