@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtpbench.records import SweepInfo
+from mtpbench_analysis.numbers import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,7 @@ class CurvePoint:
         if self.topology is not None:
             parts.append(self.topology)
         if self.gpus is not None:
-            parts.append("1 GPU" if self.gpus == 1 else f"{self.gpus} GPUs")
+            parts.append(counted(self.gpus, "GPU"))
         return ", ".join(parts) or "recipe not recorded"
 
 

@@ -71,6 +71,11 @@ def percent(share: float) -> str:
     return fixed(share * 100, 1) + "%"
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of a thing: `1 point`, `7 points`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def hundredths(value: float | None) -> str:
     """A length or a share with two decimals: `2.49`."""
     return MISSING if value is None else fixed(value, 2)

@@ -19,6 +19,7 @@ from mtpbench_analysis.curves.curve import (
     short,
 )
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.numbers import counted
 
 
 class NoComparisonError(InputError):
@@ -153,8 +154,9 @@ def _days(curve: Curve, baseline: Curve) -> int:
 
 def _alone(curve: Curve, reason: str) -> Unused:
     count = len(curve.measured)
-    points = "1 point" if count == 1 else f"{count} points"
-    return Unused(what=f"{describe(curve)} ({points})", reason=reason, kind="unpaired", arm=curve.arm)
+    return Unused(
+        what=f"{describe(curve)} ({counted(count, 'point')})", reason=reason, kind="unpaired", arm=curve.arm
+    )
 
 
 def describe_invalid(point: CurvePoint) -> Unused:

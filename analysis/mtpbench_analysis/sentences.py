@@ -8,7 +8,18 @@ from mtpbench_analysis.curves.crossings import Crossing
 from mtpbench_analysis.curves.curve import Curve, display_name
 from mtpbench_analysis.curves.metered import Span, energy_ratio, joules_per_output_token, show_span
 from mtpbench_analysis.curves.ratios import Bound, Gap, Ratio
-from mtpbench_analysis.numbers import energy, fixed, money, percent, rate, seconds, speed, target, times
+from mtpbench_analysis.numbers import (
+    counted,
+    energy,
+    fixed,
+    money,
+    percent,
+    rate,
+    seconds,
+    speed,
+    target,
+    times,
+)
 
 TTFT_APART = 3.0
 """Median TTFTs of two sides that differ by more than this factor are told."""
@@ -328,9 +339,7 @@ def _extent(curve: Curve) -> str:
     else:
         where = f"from {speed(low)} to {speed(high)}"
     front = f" ({len(curve.front)} on the front)" if len(curve.front) < count else ""
-    return (
-        f"{curve.label}: {count} {_kind(curve)} point{'s' if count != 1 else ''}{front}, {where} tok/s/user"
-    )
+    return f"{curve.label}: {counted(count, f'{_kind(curve)} point')}{front}, {where} tok/s/user"
 
 
 def _kind(curve: Curve) -> str:

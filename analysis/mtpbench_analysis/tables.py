@@ -14,7 +14,7 @@ from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.numbers import MISSING, rate, speed, spread, target, times
+from mtpbench_analysis.numbers import MISSING, counted, rate, speed, spread, target, times
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
@@ -284,7 +284,7 @@ def _concurrency(point: CurvePoint) -> str:
 
 
 def _layout(point: CurvePoint) -> str:
-    gpus = None if point.gpus is None else "1 GPU" if point.gpus == 1 else f"{point.gpus} GPUs"
+    gpus = None if point.gpus is None else counted(point.gpus, "GPU")
     return ", ".join(part for part in (point.topology, gpus) if part)
 
 

@@ -16,6 +16,7 @@ from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import KINDS, Declared, Reader, read_source, read_sources
 from mtpbench_analysis.importers.documents import join_reasons
 from mtpbench_analysis.importers.points_csv import write_points
+from mtpbench_analysis.numbers import counted
 from mtpbench_analysis.pairing import describe, describe_invalid
 
 import_app = typer.Typer(
@@ -106,12 +107,8 @@ def _deliver(
         raise InputError(f"{names}: no point can be made: {why}" if lost else f"{names}: {why}")
     Console(highlight=False, soft_wrap=True).print(_summarize(points, list_curves), markup=False)
     if output is not None:
-        comments = [f"imported by mtpbench from {names}: {_count(len(points.points))}"]
+        comments = [f"imported by mtpbench from {names}: {counted(len(points.points), 'point')}"]
         write_text(output, write_points(points.points, comments))
-
-
-def _count(points: int) -> str:
-    return "1 point" if points == 1 else f"{points} points"
 
 
 def _summarize(points: PointSet, list_curves: bool) -> str:
@@ -120,9 +117,9 @@ def _summarize(points: PointSet, list_curves: bool) -> str:
     unusable = [item for item in points.unused if item.kind != "note"]
     notes = [item for item in points.unused if item.kind == "note"]
     rows = len(points.points) + len(unusable)
-    lines = [f"{rows} rows: {_count(len(points.points) - len(invalid))} in {len(curves)} curves"]
+    lines = [f"{rows} rows: {counted(len(points.points) - len(invalid), 'point')} in {len(curves)} curves"]
     lines[0] += f", {len(invalid)} invalid, {len(unusable)} unusable"
     lines += [f"  {line}" for line in map(str, [*invalid, *unusable, *notes])]
     if list_curves:
-        lines += [f"  {describe(curve)}: {_count(len(curve.measured))}" for curve in curves]
+        lines += [f"  {describe(curve)}: {counted(len(curve.measured), 'point')}" for curve in curves]
     return "\n".join(lines)

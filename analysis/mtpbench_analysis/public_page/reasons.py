@@ -11,7 +11,7 @@ from mtpbench_analysis.curves.cost import price_text, usd_per_mtok
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, Curve, Measured
 from mtpbench_analysis.curves.ratios import Gap
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.numbers import dollars, fixed, percent, rate, speed, target
+from mtpbench_analysis.numbers import counted, dollars, fixed, percent, rate, speed, target
 from mtpbench_analysis.public_page.method import PageCell, PageSide, percent_text
 from mtpbench_analysis.sentences import describe_gap
 
@@ -186,7 +186,7 @@ def _pooled(side: PageSide, page: PageCell, curve: Curve) -> list[Reason]:
     fields = [name for name in CURVE_FIELDS if len(_values(side.points, name)) > len(curve.values(name))]
     if not fields:
         return []
-    mixed = ", ".join(_counted(side.points, name) for name in fields)
+    mixed = ", ".join(_list_distinct(side.points, name) for name in fields)
     telling = next((name for name in fields if len(_values(page.knots, name)) > 1), fields[0])
     knots = " and ".join(
         f"{_short(getattr(knot, telling), telling)} at {speed(knot.interactivity_tps)}" for knot in page.knots
@@ -246,12 +246,12 @@ def _values(points: Sequence[CurvePoint], name: str) -> tuple[Any, ...]:
     return tuple(sorted(found, key=lambda value: (value is None, str(value))))
 
 
-def _counted(points: Sequence[CurvePoint], name: str) -> str:
+def _list_distinct(points: Sequence[CurvePoint], name: str) -> str:
     values = _values(points, name)
     shown = ", ".join(_short(value, name) for value in values[:_LISTED])
     more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
     word = {"serving": "serving mode", "workload": "prompt setting"}.get(name, name.replace("_", " "))
-    return f"{len(values)} {word}{'s' if len(values) != 1 else ''} ({shown}{more})"
+    return f"{counted(len(values), word)} ({shown}{more})"
 
 
 def _short(value: Any, name: str) -> str:
@@ -261,5 +261,5 @@ def _short(value: Any, name: str) -> str:
 
 
 def _layout(point: CurvePoint) -> str:
-    gpus = None if point.gpus is None else "1 GPU" if point.gpus == 1 else f"{point.gpus} GPUs"
+    gpus = None if point.gpus is None else counted(point.gpus, "GPU")
     return ", ".join(part for part in (point.topology, gpus) if part) or "a layout not recorded"

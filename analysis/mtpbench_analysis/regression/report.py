@@ -9,7 +9,7 @@ from typing import Any
 from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis.document import BadNews, Document, GoodNews, List, Table, Text, Texts, filled
 from mtpbench_analysis.frame import Unused
-from mtpbench_analysis.numbers import MISSING, fixed, percent
+from mtpbench_analysis.numbers import MISSING, counted, fixed, percent
 from mtpbench_analysis.regression.estimates import Basis
 from mtpbench_analysis.regression.verdicts import Finding, Level, Regression
 
@@ -52,7 +52,7 @@ def heading(regression: Regression) -> tuple[str, ...]:
     left = f", {count - len(regression.untested)} of them tested" if regression.untested else ""
     lines = [
         f"Old: {', '.join(matched.old_sources)}. New: {', '.join(matched.new_sources)}. "
-        f"{_counted(count, 'recipe')} on both sides{left}.",
+        f"{counted(count, 'recipe')} on both sides{left}.",
     ]
     tested = "; ".join(matched.differences) or "nothing that was recorded"
     unknown = f" Not recorded: {', '.join(matched.unknown)}." if matched.unknown else ""
@@ -257,7 +257,3 @@ def _interval(finding: Finding) -> str:
 
 def _plain(share: float) -> str:
     return f"{share * 100:.6g}%"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")

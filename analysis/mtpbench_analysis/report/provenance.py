@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import mtpbench
 from mtpbench_analysis.frame import PointSet
+from mtpbench_analysis.numbers import counted
 
 _PATH = re.compile(r"(?<![\w.:/@~+<-])~?/(?!(?:dev|sys|proc|v\d+)/)(?:[\w.@+%=-]+/)+([\w.@+%=-]+)")
 
@@ -20,10 +21,10 @@ def describe_provenance(points: PointSet, names: Sequence[str] = ()) -> tuple[st
     """
     names = names or [name_source(source) for source in points.sources]
     valid = sum(point.valid for point in points.points)
-    held = f"{_count(valid, 'valid point')}, {len(points.points) - valid} invalid"
+    held = f"{counted(valid, 'valid point')}, {len(points.points) - valid} invalid"
     lost = [item for item in points.unused if item.kind != "note"]
     if lost:
-        held += f", {_count(len(lost), 'row')} that could not become a point"
+        held += f", {counted(len(lost), 'row')} that could not become a point"
     lines = [f"Read from {', '.join(names)}: {held}."]
     days = sorted({point.date for point in points.points if point.date})
     if days:
@@ -34,10 +35,6 @@ def describe_provenance(points: PointSet, names: Sequence[str] = ()) -> tuple[st
             more = f" and {len(known) - 12} more" if len(known) > 12 else ""
             lines.append(f"{few}: {', '.join(known[:12])}{more}.")
     return (*lines, f"Page made by mtpbench {mtpbench.__version__}; each point's source stands with it.")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def shorten_paths(text: str) -> str:
