@@ -9,8 +9,15 @@ from itertools import pairwise
 import numpy as np
 
 from mtpbench.metrics.window import Window
-from mtpbench.records import Acceptance, CounterSample, CounterSource, GaugeMean, Point, SpecCounters
-from mtpbench.records.result import AcceptanceGap
+from mtpbench.records import (
+    Acceptance,
+    AcceptanceGap,
+    CounterSample,
+    CounterSource,
+    GaugeMean,
+    Point,
+    SpecCounters,
+)
 
 MIN_COVERAGE = 0.5
 """Share of the window that a worker's first and last counters must span."""

@@ -14,8 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from mtpbench.power.source import MeterReading, MeterState, Probe, Unread
-from mtpbench.records import PowerSource
-from mtpbench.records.raw import Scope
+from mtpbench.records import PowerSource, Scope
 
 FIELD_ENERGY = 83
 FIELD_POWER_INSTANT = 186
