@@ -87,7 +87,7 @@ GOALS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ResponseCheck:
+class Verdict:
     """A goal beside what was measured; `ratios` is ours / the best rival's, round by round."""
 
     goal: Goal
@@ -125,7 +125,7 @@ def median(runs: Runs, client: str, scenario: str, figure: str) -> float | None:
     return statistics.median(found.values()) if found else None
 
 
-def judge(runs: Runs, goal: Goal) -> ResponseCheck:
+def judge(runs: Runs, goal: Goal) -> Verdict:
     """Our figure, the best rival's in the same run, and the ratio of each round."""
     best = min if goal.sense == "at most" else max
     medians = {
@@ -136,7 +136,7 @@ def judge(runs: Runs, goal: Goal) -> ResponseCheck:
     rival = best(medians, key=lambda name: medians[name]) if medians else None
     ours = figures(runs, OURS, goal.scenario, goal.figure)
     theirs = figures(runs, rival, goal.scenario, goal.figure) if rival else {}
-    return ResponseCheck(
+    return Verdict(
         goal=goal,
         ours=statistics.median(ours.values()) if ours else None,
         rival=rival,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 from scenarios import SCENARIOS
-from summary import GOALS, ResponseCheck, Runs, figures, judge, median
+from summary import GOALS, Runs, Verdict, figures, judge, median
 
 NONE = "–"
 WIDTH = 170
@@ -88,7 +88,7 @@ def build_grids(runs: Runs, labels: Mapping[str, str]) -> list[Grid]:
         ),
         Grid(
             title="Goals (ratio: ours / best rival's, per round, median and min–max)",
-            header=("goal", "bound", "ours", "best rival", "ratio", "check"),
+            header=("goal", "bound", "ours", "best rival", "ratio", "verdict"),
             rows=[_goal_row(judge(runs, goal), labels) for goal in GOALS],
         ),
     ]
@@ -150,13 +150,13 @@ def _assumed(runs: Runs, name: str, scenario: str) -> str:
     return "*" if found and not found[0]["schedule_known"] else ""
 
 
-def _goal_row(check: ResponseCheck, labels: Mapping[str, str]) -> list[str]:
-    goal = check.goal
+def _goal_row(verdict: Verdict, labels: Mapping[str, str]) -> list[str]:
+    goal = verdict.goal
     sign = "≤" if goal.sense == "at most" else "≥"
-    rival = NONE if check.rival is None else f"{labels[check.rival]} {number(check.rivals)}"
-    ratio = _with_range(dict(enumerate(check.ratios)))
-    row = [goal.title, f"{sign} {number(goal.bound)} {goal.unit}", number(check.ours), rival, ratio]
-    if check.ours is None:
+    rival = NONE if verdict.rival is None else f"{labels[verdict.rival]} {number(verdict.rivals)}"
+    ratio = _with_range(dict(enumerate(verdict.ratios)))
+    row = [goal.title, f"{sign} {number(goal.bound)} {goal.unit}", number(verdict.ours), rival, ratio]
+    if verdict.ours is None:
         return [*row, "not measured"]
-    apart = abs(check.ours / goal.bound - 1)
-    return [*row, f"{'met' if goal.met(check.ours) else 'MISSED'} by {apart:.0%}"]
+    apart = abs(verdict.ours / goal.bound - 1)
+    return [*row, f"{'met' if goal.met(verdict.ours) else 'MISSED'} by {apart:.0%}"]

@@ -223,7 +223,7 @@ def choose_transport(spec: ClientSpec) -> Literal["fast", "aiohttp"]:
 
 
 def choose_workers(spec: ClientSpec, events_per_s: float | None) -> int:
-    """Client processes for a spec: its own number, or as many as its events need; no more than slots."""
+    """Client processes for a load: its own number, or as many as its events need; no more than slots."""
     expected = (
         events_per_s if events_per_s is not None else spec.concurrency * EVENTS_PER_STREAM * spec.time_scale
     )

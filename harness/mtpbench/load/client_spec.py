@@ -35,7 +35,7 @@ class ClientSpec:
 
     @classmethod
     def of(cls, point: Point, base_url: str, model_name: str, time_scale: float, keeps: bool) -> ClientSpec:
-        """The spec of a point against a live deployment."""
+        """The load of a point against a live deployment."""
         return cls(
             base_url=base_url,
             model_name=model_name,
