@@ -186,16 +186,16 @@ def _at_target(
     why: dict[tuple[str, str], tuple[Reason, ...]] = {}
     found: list[Explained] = []
     for side, column, curves in zip(sides, page, honest.curves, strict=True):
-        said = column[index]
+        page_cell = column[index]
         for curve, cells in curves:
             cell = cells[index]
-            reasons = throughput_reasons(side, said, curve, cell)
-            costs = cost_reasons(said, reasons, cell)
+            reasons = throughput_reasons(side, page_cell, curve, cell)
+            costs = cost_reasons(page_cell, reasons, cell)
             why["throughput", curve.label], why["cost", curve.label] = reasons, costs
-            found += _of_one_side(side, said, (curve.label, cell), {"tput": reasons, "cost": costs})
+            found += _of_one_side(side, page_cell, curve.label, cell, {"tput": reasons, "cost": costs})
         if not curves:
             none = (Reason(code="invalid_knot", text="the honest method has no valid point of this side"),)
-            found += _of_one_side(side, said, (side.label, None), {"tput": none, "cost": none})
+            found += _of_one_side(side, page_cell, side.label, None, {"tput": none, "cost": none})
     # All of one metric together, both sides below each other, as on the page.
     yield from sorted(found, key=lambda one: VIEWS["public_page"].index(one.metric))
     if len(sides) == 2:
@@ -204,14 +204,18 @@ def _at_target(
 
 
 def _of_one_side(
-    side: PageSide, said: PageCell, honest: tuple[str, Cell | None], why: dict[str, tuple[Reason, ...]]
+    side: PageSide, page_cell: PageCell, label: str, cell: Cell | None, why: dict[str, tuple[Reason, ...]]
 ) -> list[Explained]:
-    label, cell = honest
     values: list[tuple[str, float | None, float | None, tuple[Reason, ...]]] = [
-        ("tput_tps_per_gpu", said.tput_tps_per_gpu, cell.tput_tps_per_gpu if cell else None, why["tput"]),
-        ("usd_per_mtok", said.usd_per_mtok, cell.usd_per_mtok if cell else None, why["cost"]),
-        ("tps_per_mw", said.tps_per_mw, cell.tps_per_mw if cell else None, why["tput"]),
-        ("concurrency", said.concurrency, None, ()),
+        (
+            "tput_tps_per_gpu",
+            page_cell.tput_tps_per_gpu,
+            cell.tput_tps_per_gpu if cell else None,
+            why["tput"],
+        ),
+        ("usd_per_mtok", page_cell.usd_per_mtok, cell.usd_per_mtok if cell else None, why["cost"]),
+        ("tps_per_mw", page_cell.tps_per_mw, cell.tps_per_mw if cell else None, why["tput"]),
+        ("concurrency", page_cell.concurrency, None, ()),
     ]
     found = []
     for metric, page_value, honest_value, reasons in values:
@@ -219,12 +223,12 @@ def _of_one_side(
             continue
         state: str = cell.state if cell else "no_valid_point"
         if metric == "concurrency":
-            state, reasons = "recipes" if cell else state, concurrency_reasons(side, said, why["tput"])
+            state, reasons = "recipes" if cell else state, concurrency_reasons(side, page_cell, why["tput"])
             if cell and cell.state == "measured" and len(cell.knots[0].runs) == 1:
                 honest_value = cell.knots[0].mean.concurrency
         found.append(
             Explained(
-                target_tps=said.target_tps,
+                target_tps=page_cell.target_tps,
                 metric=metric,
                 side=side.label,
                 curve=label,
@@ -232,7 +236,7 @@ def _of_one_side(
                 honest_value=honest_value,
                 honest_state=state,
                 reasons=reasons,
-                page_cells=(said,),
+                page_cells=(page_cell,),
                 cell=cell,
             )
         )
@@ -241,7 +245,7 @@ def _of_one_side(
 
 def _claims(
     sides: Sequence[PageSide],
-    said: tuple[PageCell, PageCell],
+    page_cells: tuple[PageCell, PageCell],
     curves: tuple[Curve, Curve],
     ratio: Ratio,
     why: dict[tuple[str, str], tuple[Reason, ...]],
@@ -250,11 +254,11 @@ def _claims(
     state: str = ratio.bound if ratio.value is not None else "not_reached"
     if ratio.withheld is not None:
         state = "withheld"
-    tputs = said[0].tput_tps_per_gpu, said[1].tput_tps_per_gpu
+    tputs = page_cells[0].tput_tps_per_gpu, page_cells[1].tput_tps_per_gpu
     claims: list[tuple[str, float | None, float | None, list[Reason | None]]] = [
         ("throughput_claim", max(tputs) / min(tputs), ratio.value, [])
     ]
-    costs = said[0].usd_per_mtok, said[1].usd_per_mtok
+    costs = page_cells[0].usd_per_mtok, page_cells[1].usd_per_mtok
     if costs[0] is not None and costs[1] is not None:
         both = costs[0], costs[1]
         claims.append(("cost_claim", max(both) / min(both), ratio.lower_cost, [percent_reason(both, labels)]))
@@ -269,7 +273,7 @@ def _claims(
         if not kept and same(tputs[0] / tputs[1], ratio.value):
             kept = (AGREES,)
         yield Explained(
-            target_tps=said[0].target_tps,
+            target_tps=page_cells[0].target_tps,
             metric=metric,
             side=" / ".join(labels),
             curve=" / ".join(curve.label for curve in curves),
@@ -277,6 +281,6 @@ def _claims(
             honest_value=honest_value,
             honest_state=state,
             reasons=kept,
-            page_cells=said,
+            page_cells=page_cells,
             ratio=ratio,
         )
