@@ -50,6 +50,16 @@ class _Gpu:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Basis:
+    """What energy is made of: figures of one kind for every GPU, and whether the other kind agreed."""
+
+    kind: Literal["counter", "integral"]
+    by_gpu: Mapping[str, float]
+    cross_checked: bool | None = None
+    integral_j: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Tokens:
     input: float
     output: float
@@ -261,25 +271,10 @@ def _read_unused(gpus: list[list[PowerSample]], window: Window, max_gap_s: float
 
 
 def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: PowerSource | None) -> Energy:
-    counted = {gpu.name: gpu.counted_j for gpu in gpus if gpu.counted_j is not None}
-    integrals = {gpu.name: gpu.integral_j for gpu in gpus if gpu.integral_j is not None}
-    integral = sum(integrals.values()) if len(integrals) == len(gpus) else None
-    basis: Literal["counter", "integral"] = "counter"
-    cross_checked: bool | None = None
-    if not counted and integral is not None:
-        by_gpu, basis = integrals, "integral"
-    elif len(counted) < len(gpus):
-        # Never mix: some GPUs by counter and some by integral would be a figure of no one kind.
-        return unknown("no_power_samples", len(gpus), source)
-    else:
-        by_gpu = counted
-        if integral is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
-            cross_checked, integral = False, None
-        # Each by itself: among 72 GPUs a wrong one would vanish in the sum.
-        elif any(map(_disagrees, gpus)):
-            return unknown("power_mismatch", len(gpus), source)
-        else:
-            cross_checked = True
+    basis = _basis(gpus)
+    if isinstance(basis, str):
+        return unknown(basis, len(gpus), source)
+    by_gpu = basis.by_gpu
     energy = sum(by_gpu.values())
     by_role: dict[str, float] = {}
     for name, joules in by_gpu.items():
@@ -294,14 +289,32 @@ def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: PowerSourc
         joules_per_input_token=_each(energy, tokens.input),
         gpus=len(gpus),
         source=source,
-        basis=basis,
-        cross_checked=cross_checked,
+        basis=basis.kind,
+        cross_checked=basis.cross_checked,
         energy_j_by_gpu=by_gpu,
         energy_j_by_role=by_role,
         prefill_joules_per_input_token=_each(by_role["prefill"], tokens.input) if apart else None,
         decode_joules_per_output_token=_each(by_role["decode"], tokens.output) if apart else None,
-        integral_j=integral,
+        integral_j=basis.integral_j,
     )
+
+
+def _basis(gpus: list[_Gpu]) -> _Basis | str:
+    """The energy of every GPU by one and the same kind of figure, or the code of why there is none."""
+    counted = {gpu.name: gpu.counted_j for gpu in gpus if gpu.counted_j is not None}
+    integrals = {gpu.name: gpu.integral_j for gpu in gpus if gpu.integral_j is not None}
+    integral_j = sum(integrals.values()) if len(integrals) == len(gpus) else None
+    if not counted and integral_j is not None:
+        return _Basis(kind="integral", by_gpu=integrals, integral_j=integral_j)
+    if len(counted) < len(gpus):
+        # Never mix: some GPUs by counter and some by integral would be a figure of no one kind.
+        return "no_power_samples"
+    if integral_j is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
+        return _Basis(kind="counter", by_gpu=counted, cross_checked=False)
+    # Each by itself: among 72 GPUs a wrong one would vanish in the sum.
+    if any(map(_disagrees, gpus)):
+        return "power_mismatch"
+    return _Basis(kind="counter", by_gpu=counted, cross_checked=True, integral_j=integral_j)
 
 
 def _disagrees(gpu: _Gpu) -> bool:
