@@ -27,7 +27,6 @@ PURE = (
     "load/response.py",
     "load/stream.py",
     "workload/content.py",
-    "workload/lengths.py",
     "workload/vocabulary.py",
     "power/log.py",
     "power/nodes.py",

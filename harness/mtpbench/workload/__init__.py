@@ -6,8 +6,7 @@ from a dataset. Everything depends on the point's seed and the request's index a
 
 from mtpbench.workload.content import Piece
 from mtpbench.workload.dataset import count_lines
-from mtpbench.workload.lengths import Lengths, draw_lengths
-from mtpbench.workload.prompts import CHAT, COMPLETIONS, Prompts
+from mtpbench.workload.prompts import CHAT, COMPLETIONS, Lengths, Prompts, draw_lengths
 from mtpbench.workload.vocabulary import DEFAULT_VOCABULARY, WORDS
 
 __all__ = [

@@ -1,7 +1,8 @@
-"""The requests of a run, as buffers that are ready to be sent, and when a dataset's requests start."""
+"""The requests of a run: how long they are, when a dataset's start, and their buffers, ready to be sent."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,37 @@ from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
 from mtpbench.workload.content import Piece, RandomContent
 from mtpbench.workload.dataset import Dataset, read_dataset
-from mtpbench.workload.lengths import Lengths, shortest_of
 from mtpbench.workload.tokenizer import ChatTokenizer, load_tokenizer
 from mtpbench.workload.vocabulary import WORDS, token_ids, words
+
+_STREAMS = (1, 2)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lengths:
+    """Token lengths of a run's requests by index: `prompt_tokens` and `output_tokens`, both (n,) int64."""
+
+    prompt_tokens: Ints
+    output_tokens: Ints
+
+
+def draw_lengths(workload: Workload, count: int, seed: int) -> Lengths:
+    """Lengths of `count` requests, uniform over the whole numbers in [range_ratio × L, L].
+
+    The i-th request has the same lengths whatever `count` is, and in both arms of a sweep.
+    """
+    prompt_rng, output_rng = (np.random.default_rng([seed, stream]) for stream in _STREAMS)
+
+    def draw(rng: np.random.Generator, longest: int) -> Ints:
+        shortest = shortest_of(workload, longest)
+        return rng.integers(shortest, longest, size=count, endpoint=True, dtype=np.int64)
+
+    return Lengths(prompt_tokens=draw(prompt_rng, workload.isl), output_tokens=draw(output_rng, workload.osl))
+
+
+def shortest_of(workload: Workload, longest: int) -> int:
+    """The least length that can be drawn where `longest` is the greatest."""
+    return max(1, math.ceil(workload.range_ratio * longest))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
