@@ -117,11 +117,6 @@ def test_texts_are_cut_by_what_they_take() -> None:
     assert wrap("", 10, 2) == [""]
 
 
-def test_no_other_command_waits_for_matplotlib() -> None:
-    code = "import sys, mtpbench.cli; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_pyplot_and_its_global_state_are_not_used(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     picture("png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -208,3 +209,10 @@ def test_status_goes_on_where_a_jobs_file_is_damaged(cli, write_sweep, name: str
     assert (code, err) == (0, "")
     assert "4 valid, 0 invalid, 0 missing" in out
     assert f"{name}:1: not JSON" in "".join(out.split("\n"))
+
+
+def test_the_command_line_starts_without_what_one_command_needs() -> None:
+    code = "import sys, mtpbench.cli; print([name for name in sys.argv[1:] if name in sys.modules])"
+    heavy = ("pandas", "scipy", "matplotlib")
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
