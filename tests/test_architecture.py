@@ -43,7 +43,7 @@ PURE = (
     "snapshot/__init__.py",
 )
 
-ANALYSIS_EFFECTS = ("importers/", "traces/", "cli/", "report/files.py", "report/page.py")
+ANALYSIS_EFFECTS = ("importers/", "traces.py", "cli/", "report/__init__.py", "report/page.py")
 """All of analysis is pure but this: what reads sources and stored samples, the commands, what writes the
 files of a sweep, and the page, which reads its own parts."""
 EFFECTS = {"subprocess", "socket", "aiohttp", "asyncio", "pathlib", "os", "shutil", "urllib", "tempfile"}

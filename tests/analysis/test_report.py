@@ -22,21 +22,25 @@ from mtpbench.cli import app
 from mtpbench.cli.run import _finish
 from mtpbench.errors import InputError
 from mtpbench.records import Load
-from mtpbench_analysis.chart.content import describe_chart
-from mtpbench_analysis.chart.palette import MARKS
+from mtpbench_analysis.chart.comparison_chart import describe_chart
+from mtpbench_analysis.chart.style import MARKS
 from mtpbench_analysis.cli import render_results
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_if_possible, compare_points
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report import Alone, compare_folder, describe_provenance, render_page, write_report
+from mtpbench_analysis.report import compare_folder, write_report
 from mtpbench_analysis.report.data import COLUMNS, describe_page, to_script_text
-from mtpbench_analysis.report.health import describe_health
-from mtpbench_analysis.report.overview import write_overview_rows
-from mtpbench_analysis.report.page import page_script
-from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.traces.points import POWER_VALUES, QUANTILES, PointTrace, SweepTrace, read_traces
+from mtpbench_analysis.report.overview import (
+    Alone,
+    describe_health,
+    describe_provenance,
+    shorten_paths,
+    write_overview_rows,
+)
+from mtpbench_analysis.report.page import page_script, render_page
+from mtpbench_analysis.traces import POWER_VALUES, QUANTILES, PointTrace, SweepTrace, read_traces
 from stored_sweep import write_sweep
 from traced_sweep import COMMANDS, write_traced
 

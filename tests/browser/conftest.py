@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.report import Alone, render_page
-from mtpbench_analysis.traces.points import SweepTrace
+from mtpbench_analysis.report.overview import Alone
+from mtpbench_analysis.report.page import render_page
+from mtpbench_analysis.traces import SweepTrace
 
 try:
     from playwright.sync_api import Browser, Page, sync_playwright

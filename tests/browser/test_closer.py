@@ -15,9 +15,9 @@ from browser.pages import HOSTILE, address, compared, published, recorded
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparisons import Question, compare_if_possible, compare_points
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report import Alone
+from mtpbench_analysis.report.overview import Alone
 from mtpbench_analysis.report.page import read_part
-from mtpbench_analysis.traces.points import SweepTrace, read_traces
+from mtpbench_analysis.traces import SweepTrace, read_traces
 from traced_sweep import write_traced
 
 COPIED = "[...document.querySelectorAll('.process [role=status]')].some((one) => one.textContent)"

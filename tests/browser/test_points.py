@@ -17,7 +17,7 @@ from curve_points import make_points
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report import render_page
+from mtpbench_analysis.report.page import render_page
 from stored_sweep import write_sweep
 
 # --------------------------------------------------------------------------------------- hover and keyboard

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from mtpbench_analysis.chart.axes import nice_steps, tick
-from mtpbench_analysis.chart.choice import Look, check_pixels, check_room
-from mtpbench_analysis.chart.content import Chart, Dot, EqualPoint, Series
+from mtpbench_analysis.chart.comparison_chart import Chart, Dot, EqualPoint, Series
 from mtpbench_analysis.chart.mpl_legend import draw_legend, draw_loads, place_legend
 from mtpbench_analysis.chart.mpl_style import (
     DIM,
@@ -33,6 +32,7 @@ from mtpbench_analysis.chart.mpl_style import (
     wrap,
     wrap_foot,
 )
+from mtpbench_analysis.chart.style import Look, check_pixels, check_room
 from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.numbers import target
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Bbox
 
 from mtpbench_analysis.chart.axes import nice_steps
-from mtpbench_analysis.chart.content import Chart, Series
+from mtpbench_analysis.chart.comparison_chart import Chart, Series
 from mtpbench_analysis.chart.mpl_style import (
     DIM,
     INK,

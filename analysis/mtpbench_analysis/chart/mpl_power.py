@@ -14,7 +14,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from mtpbench_analysis.chart.axes import nice_steps, tick
-from mtpbench_analysis.chart.choice import Look, check_room
 from mtpbench_analysis.chart.mpl_style import (
     BAD,
     DIM,
@@ -30,7 +29,8 @@ from mtpbench_analysis.chart.mpl_style import (
     renderer_of,
     wrap_foot,
 )
-from mtpbench_analysis.chart.power_content import PowerChart, Stretch
+from mtpbench_analysis.chart.power_chart import PowerChart, Stretch
+from mtpbench_analysis.chart.style import Look, check_room
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.numbers import rate
 

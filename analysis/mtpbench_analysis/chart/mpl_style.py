@@ -16,8 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
-from mtpbench_analysis.chart.choice import Ending
-from mtpbench_analysis.chart.palette import MARKS, mark_of
+from mtpbench_analysis.chart.style import MARKS, Ending, mark_of
 
 PAPER, INK, DIM, LINE, BAD = "#ffffff", "#1c2024", "#5a6068", "#dcdfe3", "#b00020"
 _FOOT_PER_IN, _TITLE_PER_IN = 18.5, 8.5

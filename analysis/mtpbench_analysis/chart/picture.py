@@ -6,29 +6,24 @@ where something is drawn.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mtpbench
 from mtpbench.errors import InputError
 from mtpbench.records import Hardware
-from mtpbench_analysis.chart.choice import (
-    Ending,
-    Look,
-    Undrawn,
-    caution,
-    choose_comparisons,
-    describe_left_out,
-    describe_source,
-    name_charts,
-    write_title,
-)
-from mtpbench_analysis.chart.content import Chart, caption, describe_chart
-from mtpbench_analysis.chart.power_content import describe_power
+from mtpbench_analysis.chart.comparison_chart import Chart, describe_chart
+from mtpbench_analysis.chart.power_chart import describe_power
+from mtpbench_analysis.chart.style import Ending, Look
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.curves.curve import describe_workload, display_name, short
 from mtpbench_analysis.document import SIMULATED_BANNER
-from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.traces.power import SweepPower
+from mtpbench_analysis.frame import PointSet, Unused
+from mtpbench_analysis.traces import SweepPower
+
+DEFAULT_PANELS, MOST_PANELS = 12, 90
+"""90 panels are 30 rows: a PNG of 17,000 pixels' height at the usual resolution."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,3 +137,138 @@ def _power_source(sweep: SweepPower, names: Sequence[str]) -> str:
         f"mtpbench {mtpbench.__version__}",
     ]
     return "; ".join(parts) + "."
+
+
+def caption(charts: Sequence[Chart]) -> str:
+    """What the curves of a picture are; simulated points are not called measured."""
+    kinds = {chart.simulated for chart in charts}
+    points = "measured or simulated" if len(kinds) > 1 else "simulated" if True in kinds else "measured"
+    if all(chart.guided for chart in charts):
+        return (
+            f"Lines join {points} points of the front: this metric belongs to recipes and means nothing "
+            "between them. Dotted verticals: the interactivities of mtpbench compare's tables."
+        )
+    return (
+        f"Curves: between {points} points of the front, as mtpbench compare reads them. Dotted: the "
+        "interactivities of its tables."
+    )
+
+
+def choose_comparisons(comparisons: Sequence[Comparison], at_most: int) -> tuple[Comparison, ...]:
+    """At most so many comparisons, in their own order: those whose poorer side has the most knots.
+
+    A front of one point says little, and there are many such pairs in public data.
+    """
+    ranked = sorted(range(len(comparisons)), key=lambda i: (-_knots(comparisons[i]), i))
+    return tuple(comparisons[i] for i in sorted(ranked[:at_most]))
+
+
+def _knots(comparison: Comparison) -> int:
+    return min(len(comparison.baseline.front), max(len(other.front) for other in comparison.others))
+
+
+def name_charts(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """Hardware, model, precision, lengths and engine of each; what else tells equal ones apart, if any."""
+    names = [describe_workload(one.baseline) or "workload not recorded" for one in comparisons]
+    titles = [
+        f"{name} ({more})" if names.count(name) > 1 and (more := _telling(one)) else name
+        for name, one in zip(names, comparisons, strict=True)
+    ]
+    seen: dict[str, int] = {}
+    for i, name in enumerate(titles):
+        seen[name] = seen.get(name, 0) + 1
+        if titles.count(name) > 1:
+            titles[i] = f"{name} #{seen[name]}"
+    return tuple(titles)
+
+
+def _telling(comparison: Comparison) -> str:
+    baseline = comparison.baseline
+    telling = [
+        short(value, name) for name in ("image", "version", "workload") if (value := baseline.shared(name))
+    ]
+    return ", ".join(telling[:1])
+
+
+def write_title(comparisons: Sequence[Comparison]) -> str:
+    """`MTP versus Off`, with SIMULATED in front where any of it is."""
+    arms = list(dict.fromkeys(display_name(curve.arm) for one in comparisons for curve in one.others))
+    listed = ", ".join(arms[:4]) + (f" and {len(arms) - 4} more" if len(arms) > 4 else "")
+    text = f"{listed} versus {display_name(comparisons[0].baseline.arm)}"
+    return f"SIMULATED: {text}" if any(one.simulated for one in comparisons) else text
+
+
+def caution(comparisons: Sequence[Comparison], pool: Sequence[str]) -> tuple[str, ...]:
+    """What the reader of a picture alone would not know: that sides differ otherwise, that a curve mixes.
+
+    Args:
+        comparisons: those that are drawn.
+        pool: fields in which the reader let one curve's points differ.
+    """
+    sentences = []
+    if any(one.pooling for one in comparisons) and pool:
+        sentences.append(f"A curve may mix points that differ in {', '.join(pool)}, as was asked for.")
+    differing = sum(any(one.confounds.values()) for one in comparisons)
+    if differing:
+        where = "" if len(comparisons) == 1 else f" in {differing} of {len(comparisons)} charts"
+        sentences.append(
+            f"The sides differ in more than speculation, or nobody recorded whether they do{where}; mtpbench "
+            "compare lists it."
+        )
+    return tuple(sentences)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Undrawn:
+    """How many points a source has, or should have, that no picture can show.
+
+    Args:
+        damaged: points whose files can't be read.
+        missing: planned ones that nobody has measured.
+        without_figures: measured ones without rates, and rows that are no point.
+    """
+
+    damaged: int = 0
+    missing: int = 0
+    without_figures: int = 0
+
+    def texts(self) -> list[str]:
+        """`1 damaged, not drawn`, `3 not measured yet`; nothing of what there is none of."""
+        parts = [f"{self.damaged} damaged, not drawn"] if self.damaged else []
+        parts += [f"{self.without_figures} without figures, not drawn"] if self.without_figures else []
+        return parts + ([f"{self.missing} not measured yet"] if self.missing else [])
+
+
+def count_unused(unused: Sequence[Unused]) -> Undrawn:
+    """What a source's unused points are; what is there twice is drawn once and lacks nothing."""
+    kinds = Counter(item.kind for item in unused)
+    return Undrawn(damaged=kinds["damaged"], missing=kinds["planned"], without_figures=kinds["unusable"])
+
+
+def describe_left_out(drawn: int, comparisons: int) -> tuple[str, str]:
+    """What a sheet leaves out, and what would draw it."""
+    text = f"{comparisons - drawn} of {comparisons} comparisons, those with the fewest knots, are not drawn"
+    if comparisons <= MOST_PANELS:
+        return text, f"--panels {comparisons} draws all"
+    return (
+        text,
+        f"a picture holds at most {MOST_PANELS}: choose with --hardware, --precision, --isl, --engine",
+    )
+
+
+def describe_source(names: Sequence[str], points: PointSet, version: str) -> str:
+    """Where the points come from, in one line that says nothing of this machine's folders.
+
+    Args:
+        names: of the files and folders that were read.
+        points: what they held, filtered.
+        version: of mtpbench.
+    """
+    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    valid = sum(point.valid for point in points.points)
+    days = sorted({point.date for point in points.points if point.date})
+    parts = [f"Source: {listed}", f"{valid} valid points, {len(points.points) - valid} invalid"]
+    parts += count_unused(points.unused).texts()
+    if days:
+        parts.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
+    return "; ".join([*parts, f"mtpbench {version}"]) + "."

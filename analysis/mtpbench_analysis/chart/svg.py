@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mtpbench_analysis.chart.axes import nice_steps, tick
-from mtpbench_analysis.chart.content import Chart, Series
-from mtpbench_analysis.chart.palette import MARKS, mark_of
+from mtpbench_analysis.chart.comparison_chart import Chart, Series
+from mtpbench_analysis.chart.style import MARKS, mark_of
 from mtpbench_analysis.numbers import target
 
 WIDTH, HEIGHT = 860, 420

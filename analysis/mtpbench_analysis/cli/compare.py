@@ -12,7 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from mtpbench_analysis.chart.terminal import TerminalCurve, asks_for_ascii
+from mtpbench_analysis.chart.terminal_curve import TerminalCurve, asks_for_ascii
 from mtpbench_analysis.cli.options import (
     ComparisonOptions,
     OutputOption,

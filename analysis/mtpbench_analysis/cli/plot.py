@@ -9,21 +9,19 @@ from typing import Annotated
 import typer
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.chart.choice import (
-    DEFAULT_DPI,
+from mtpbench_analysis.chart.picture import (
     DEFAULT_PANELS,
     MOST_PANELS,
-    Y_KEYS,
-    Look,
-    YKey,
-    ending_of,
+    PictureRequest,
+    draw_comparisons,
+    draw_power_picture,
 )
-from mtpbench_analysis.chart.picture import PictureRequest, draw_comparisons, draw_power_picture
+from mtpbench_analysis.chart.style import DEFAULT_DPI, Y_KEYS, Look, YKey, ending_of
 from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, deliver, with_options
 from mtpbench_analysis.comparisons import choose, compare_points, constants_for
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.traces.power import SweepPower, read_sweep_power
+from mtpbench_analysis.traces import SweepPower, read_sweep_power
 
 _OF_POWER = (
     *("sources", "output", "power", "title", "width_in", "height_in", "dpi"),

@@ -12,8 +12,9 @@ from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, wi
 from mtpbench_analysis.comparisons import Filter, choose, compare_if_possible
 from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report import Alone, describe_provenance, render_page
-from mtpbench_analysis.traces.points import narrow_traces, read_traces
+from mtpbench_analysis.report.overview import Alone, describe_provenance
+from mtpbench_analysis.report.page import render_page
+from mtpbench_analysis.traces import narrow_traces, read_traces
 
 
 @with_options

@@ -10,8 +10,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from mtpbench_analysis.chart.content import series_of
-from mtpbench_analysis.chart.terminal import Beside, TerminalCurve
+from mtpbench_analysis.chart.terminal_curve import Beside, TerminalCurve, series_of
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import Document, List, Table, Text, Texts
 from mtpbench_analysis.render.terminal_table import FittedTable

@@ -1,15 +1,90 @@
-"""The files beside a sweep's results: the comparison as text and data, and a page that opens offline."""
+"""The comparison of a results folder, and the files that it is written into beside the points."""
 
-from mtpbench_analysis.report.files import FolderComparison, compare_folder, write_report
-from mtpbench_analysis.report.overview import Alone
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtpbench.store import replace_file
+from mtpbench_analysis.comparison_document import write_document
+from mtpbench_analysis.comparisons import ComparisonOutcome, Question, compare_if_possible
+from mtpbench_analysis.document import Document
+from mtpbench_analysis.frame import PointSet
+from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.importers.points_csv import write_points
+from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
+from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.report.overview import Alone, describe_provenance
 from mtpbench_analysis.report.page import render_page
-from mtpbench_analysis.report.provenance import describe_provenance
+from mtpbench_analysis.traces import read_traces
 
-__all__ = [
-    "Alone",
-    "FolderComparison",
-    "compare_folder",
-    "describe_provenance",
-    "render_page",
-    "write_report",
-]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderComparison:
+    """The comparison of a results folder, or why there is none; made once, and shown in many ways.
+
+    Args:
+        directory: results/<sweep>.
+        points: all that it holds.
+        outcome: the comparisons, or why there is none.
+        documents: the comparisons as documents.
+        left_out: what is in none of them, as sentences.
+    """
+
+    directory: Path
+    points: PointSet
+    outcome: ComparisonOutcome
+    documents: tuple[Document, ...]
+    left_out: tuple[str, ...]
+
+
+def compare_folder(directory: Path, question: Question | None = None) -> FolderComparison:
+    """Returns the comparison of a results folder.
+
+    Raises:
+        InputError: the folder holds no sweep, or the question is wrong.
+        SchemaError, StoreError: it can't be read.
+    """
+    points = read_source(directory)
+    outcome = compare_if_possible(points, question or Question())
+    return FolderComparison(
+        directory=directory,
+        points=points,
+        outcome=outcome,
+        documents=tuple(map(write_document, outcome.outcome.comparisons)),
+        left_out=tuple(map(str, outcome.outcome.left_out)),
+    )
+
+
+def write_report(compared: FolderComparison) -> Path:
+    """Writes comparison.md, .csv and .json, points.csv and report.html into results/<sweep>.
+
+    Where nothing can be compared the files say why, and the page shows the runs all the same.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        StoreError: a file can't be written.
+    """
+    directory, points, outcome = compared.directory, compared.points, compared.outcome
+    comparisons, why_none = outcome.outcome.comparisons, outcome.why_none
+    title = points.info.name if points.info else directory.resolve().name
+    why = f"no comparison: {why_none}\n\n" if why_none else ""
+    texts = {
+        "comparison.md": why + to_markdown(compared.documents, compared.left_out),
+        "comparison.csv": to_csv(comparisons),
+        "comparison.json": to_json(comparisons, outcome.outcome.left_out),
+        "points.csv": write_points(points.points, [f"all points of {title}"]),
+        "report.html": render_page(
+            title,
+            comparisons,
+            compared.left_out,
+            describe_provenance(points, [directory.resolve().name]),
+            read_traces([directory]),
+            Alone(why=why_none, points=points.points) if why_none else None,
+        ),
+    }
+    for name, text in texts.items():
+        replace_file(directory / name, text, sync=False)
+    return directory / "report.html"

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mtpbench_analysis.chart.bands import Band, gain_band
-from mtpbench_analysis.chart.content import Chart, curve_of
-from mtpbench_analysis.chart.palette import CROSS, MARKS
+from mtpbench_analysis.chart.comparison_chart import Band, Chart, curve_of, gain_band
+from mtpbench_analysis.chart.style import CROSS, MARKS
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve import display_name
@@ -23,11 +22,11 @@ from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.metric import Metric, View
 from mtpbench_analysis.metric_table import costs, metrics_in
-from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.report.traces import TextTable, Traces
+from mtpbench_analysis.report.overview import shorten_paths
+from mtpbench_analysis.report.panel import TextTable, Traces
 from mtpbench_analysis.sentences import write_crossings
 from mtpbench_analysis.tables import is_shown, note_reading
-from mtpbench_analysis.traces.points import SweepTrace
+from mtpbench_analysis.traces import SweepTrace
 
 NUMBERS = (*(metric.id for metric in metrics_in("page")), "valid")
 TEXTS = (

@@ -17,16 +17,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mtpbench_analysis.chart import svg
-from mtpbench_analysis.chart.content import describe_chart
-from mtpbench_analysis.chart.palette import style_sheet
+from mtpbench_analysis.chart.comparison_chart import describe_chart
+from mtpbench_analysis.chart.style import style_sheet
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.document import SIMULATED_BANNER
 from mtpbench_analysis.report.data import describe_page, to_script_text
-from mtpbench_analysis.report.health import describe_health
-from mtpbench_analysis.report.overview import HEADERS, Alone, find_opening, write_overview_rows
-from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.traces.points import SweepTrace
+from mtpbench_analysis.report.overview import (
+    HEADERS,
+    Alone,
+    describe_health,
+    find_opening,
+    shorten_paths,
+    write_overview_rows,
+)
+from mtpbench_analysis.traces import SweepTrace
 
 SCRIPTS = (
     *("numbers", "curve", "metered", "metrics", "words", "model", "table", "chart", "export", "card"),

@@ -26,8 +26,8 @@ from mtpbench.snapshot import Problem, SeenPoint, Snapshot
 from mtpbench.snapshot.reader import SnapshotReader, signature
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
-from mtpbench_analysis.chart.content import Series, series_of
-from mtpbench_analysis.chart.terminal import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw
+from mtpbench_analysis.chart.comparison_chart import Series
+from mtpbench_analysis.chart.terminal_curve import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw, series_of
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point

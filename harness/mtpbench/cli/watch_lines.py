@@ -12,7 +12,7 @@ from rich.text import Text
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.outcome import STALE_S, JobFiles
 from mtpbench.snapshot import SeenPoint, Snapshot, TimeLeft, next_of_ladder, seconds_of, time_left
-from mtpbench_analysis.chart.terminal import mark_and_style
+from mtpbench_analysis.chart.terminal_curve import mark_and_style
 from mtpbench_analysis.curves.curve import display_name
 
 _STYLES = {

@@ -15,20 +15,19 @@ from matplotlib.colors import to_hex
 from curve_points import glm5, make_points, point_set
 from mtpbench.errors import InputError
 from mtpbench_analysis.chart.axes import tick
-from mtpbench_analysis.chart.choice import (
-    Look,
+from mtpbench_analysis.chart.comparison_chart import Chart, describe_chart
+from mtpbench_analysis.chart.mpl_chart import draw_figure
+from mtpbench_analysis.chart.mpl_style import DIM, PAPER, colour_of, make_figure, marker_of, renderer_of
+from mtpbench_analysis.chart.picture import (
+    caption,
     caution,
     choose_comparisons,
     describe_left_out,
     describe_source,
-    ending_of,
     name_charts,
     write_title,
 )
-from mtpbench_analysis.chart.content import Chart, caption, describe_chart
-from mtpbench_analysis.chart.mpl_chart import draw_figure
-from mtpbench_analysis.chart.mpl_style import DIM, PAPER, colour_of, make_figure, marker_of, renderer_of
-from mtpbench_analysis.chart.palette import MARKS
+from mtpbench_analysis.chart.style import MARKS, Look, ending_of
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points

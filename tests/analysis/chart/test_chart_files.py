@@ -16,10 +16,10 @@ from typer.testing import CliRunner, Result
 
 from curve_points import GLM5, INFERENCEX, make_points, point_set
 from mtpbench.errors import InputError, MtpbenchError
-from mtpbench_analysis.chart.choice import Ending, Look
-from mtpbench_analysis.chart.content import describe_chart
+from mtpbench_analysis.chart.comparison_chart import describe_chart
 from mtpbench_analysis.chart.mpl_chart import draw_figure
 from mtpbench_analysis.chart.mpl_style import clean, columns_of, cut, save, wrap
+from mtpbench_analysis.chart.style import Ending, Look
 from mtpbench_analysis.cli import register
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from stored_sweep import write_sweep

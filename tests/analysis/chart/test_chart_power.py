@@ -18,13 +18,12 @@ from typer.testing import CliRunner
 
 from mtpbench.errors import InputError
 from mtpbench.hardware import lookup
-from mtpbench_analysis.chart.choice import Look
 from mtpbench_analysis.chart.mpl_power import draw_power, spread
 from mtpbench_analysis.chart.mpl_style import BAD
-from mtpbench_analysis.chart.palette import MARKS
-from mtpbench_analysis.chart.power_content import PowerChart, describe_power
+from mtpbench_analysis.chart.power_chart import PowerChart, describe_power
+from mtpbench_analysis.chart.style import MARKS, Look
 from mtpbench_analysis.cli import register
-from mtpbench_analysis.traces.power import PowerTrace
+from mtpbench_analysis.traces import PowerTrace
 from stored_sweep import write_sweep
 
 COLOURS = tuple(mark.light for mark in MARKS)

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from curve_points import glm5, make_curve, make_points
 from mtpbench_analysis.chart.axes import LARGEST, linear_axis, short_tick, throughput_axis
-from mtpbench_analysis.chart.content import Dot, Series, series_of
-from mtpbench_analysis.chart.terminal import Beside, TerminalCurve, draw
+from mtpbench_analysis.chart.comparison_chart import Dot, Series
+from mtpbench_analysis.chart.terminal_curve import Beside, TerminalCurve, draw, series_of
 from mtpbench_analysis.curves.curve import build_curves
 
 BRAILLE = {chr(code) for code in range(0x2801, 0x2900)}

@@ -13,7 +13,7 @@ from mtpbench.records import PointResult
 from mtpbench.store import StoredPoint, read_sweep
 from mtpbench.store.columns import read_packed, write_requests
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.traces.points import (
+from mtpbench_analysis.traces import (
     counted_requests,
     latencies,
     narrow_traces,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtpbench.records import PowerSample
-from mtpbench_analysis.traces.power import read_sweep_power, thin, total_power
+from mtpbench_analysis.traces import read_sweep_power, thin, total_power
 from stored_sweep import write_sweep
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mtpbench.records import Hardware
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.noise import FloatArray
-from mtpbench_analysis.traces.power import PowerTrace, thin
+from mtpbench_analysis.traces import PowerTrace, thin
 
 _AT_MOST = 2000
 """Values of one trace; more would not be seen."""

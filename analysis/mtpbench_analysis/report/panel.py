@@ -15,9 +15,8 @@ import numpy as np
 from mtpbench.records import Distribution, PointResult, Provenance
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.report.provenance import shorten_paths
-from mtpbench_analysis.traces.points import POWER_VALUES, QUANTILES, Floats, PointTrace, SweepTrace
-from mtpbench_analysis.traces.power import thin
+from mtpbench_analysis.report.overview import shorten_paths
+from mtpbench_analysis.traces import POWER_VALUES, QUANTILES, Floats, PointTrace, SweepTrace, thin
 
 QUANTILES_IN_ALL, POWER_VALUES_IN_ALL = 20_000, 24_000
 """So many quantiles of one kind, and so many values of power, are on a page with many points: 1,000 points
@@ -239,7 +238,7 @@ def _texts(trace: PointTrace) -> dict[str, str | None]:
     return {
         "id": result.point_id,
         "arm": display_name(trace.stored.point.arm.name),
-        "recipe": recipe_of(trace),
+        "recipe": trace.recipe,
         "clock": result.clock,
         "tpot_basis": result.tpot_basis,
         "started": provenance.started_utc,
@@ -248,20 +247,6 @@ def _texts(trace: PointTrace) -> dict[str, str | None]:
         "power_source": result.energy.source_text,
         "mark": "SIMULATED" if result.simulated else None,
     }
-
-
-def recipe_of(trace: PointTrace) -> str:
-    """The recipe of a stored point in a few characters, whether it became a point of a curve or not."""
-    point = trace.stored.point
-    return CurvePoint(
-        arm=point.arm.name,
-        interactivity_tps=0.0,
-        tput_tps_per_gpu=0.0,
-        concurrency=point.concurrency,
-        rate_rps=point.load.rate_rps,
-        topology=point.topology.name,
-        gpus=point.topology.gpus,
-    ).recipe
 
 
 def _distribution(sample: Distribution | None) -> list[Any] | None:

@@ -16,9 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mtpbench_analysis.chart.axes import Axis, drawable, linear_axis, short_tick, throughput_axis
-from mtpbench_analysis.chart.content import Dot, Series
-from mtpbench_analysis.chart.palette import mark_of
+from mtpbench_analysis.chart.comparison_chart import Dot, Series, dot_of
+from mtpbench_analysis.chart.style import mark_of
+from mtpbench_analysis.curves.curve import Curve, display_name
 from mtpbench_analysis.curves.interpolate import Spline
+from mtpbench_analysis.frame import CurvePoint
 
 INVALID = "x"
 LEAST_COLUMNS = 26
@@ -79,6 +81,30 @@ class Beside:
         both.add_column()
         both.add_row(self.table, self.curve)
         yield from (both, *under)
+
+
+def series_of(
+    curves: Sequence[Curve], invalid: Iterable[CurvePoint] = (), arms: Sequence[str] = ()
+) -> tuple[Series, ...]:
+    """Throughput of curves without a comparison: points alone, in the order of `arms`, then the others.
+
+    Invalid points go to the first curve of their arm; an arm that has nothing else gets a series of its own.
+    Arms of `arms` without any point get an empty one, so that the others keep their marks.
+    """
+    lost: dict[str, list[Dot]] = {}
+    for point in invalid:
+        lost.setdefault(point.arm, []).append(dot_of(point, point.tput_tps_per_gpu))
+    series: list[Series] = []
+    for arm in dict.fromkeys((*arms, *(curve.arm for curve in curves), *lost)):
+        dots = tuple(lost.get(arm, ()))
+        for curve in (one for one in curves if one.arm == arm):
+            front = {id(knot) for knot in curve.front}
+            valid = [dot_of(item.mean, item.y, on_front=id(item) in front) for item in curve.measured]
+            series.append(Series(number=len(series), label=curve.label, dots=tuple(valid), invalid=dots))
+            dots = ()
+        if dots or not any(curve.arm == arm for curve in curves):
+            series.append(Series(number=len(series), label=display_name(arm), invalid=dots))
+    return tuple(series)
 
 
 def asks_for_ascii(environment: Mapping[str, str]) -> bool:

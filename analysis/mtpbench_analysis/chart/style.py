@@ -1,0 +1,246 @@
+"""Pure: how charts look: the marks and colours of their curves, and what a reader chooses about a picture.
+
+Colour-blind readers can tell the colours apart, and nobody needs them: each curve has a mark of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from mtpbench.errors import InputError
+from mtpbench_analysis.metric import Metric
+from mtpbench_analysis.metric_table import metric_by_key, metrics_in
+
+Ending = Literal["svg", "png", "pdf"]
+Y_KEYS = tuple(one.key_in("plot") for one in metrics_in("plot"))
+"""What a picture's vertical axis can say."""
+if TYPE_CHECKING:
+    YKey = str
+else:
+    # The command line offers what the metric table declares.
+    YKey = Literal[Y_KEYS]
+
+DEFAULT_DPI = 150
+_MOST_IN, _LEAST_IN = 100.0, 2.0
+_MOST_PIXELS = 20_000
+_DPIS = (20, 1200)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """The look of one curve.
+
+    Args:
+        light, dark: its colour on light and on dark paper.
+        path: its points on the page, an SVG path around (0, 0).
+        marker, size_pt: its points in a picture, in matplotlib's words.
+        character, ascii_character: its points in a terminal.
+        style: its colour in a terminal, in Rich's words.
+    """
+
+    light: str
+    dark: str
+    path: str
+    marker: str
+    size_pt: float
+    character: str
+    ascii_character: str
+    style: str
+
+
+MARKS = (
+    Mark(
+        light="#4d4d4d",
+        dark="#c4c8cc",
+        path="M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0z",
+        marker="o",
+        size_pt=5.4,
+        character="●",
+        ascii_character="o",
+        style="cyan",
+    ),
+    Mark(
+        light="#0072b2",
+        dark="#56b4e9",
+        path="M-4,-4H4V4H-4z",
+        marker="s",
+        size_pt=5.0,
+        character="▲",
+        ascii_character="+",
+        style="magenta",
+    ),
+    Mark(
+        light="#d55e00",
+        dark="#ff9147",
+        path="M0,-5.4L5,3.8H-5z",
+        marker="^",
+        size_pt=6.0,
+        character="■",
+        ascii_character="#",
+        style="green",
+    ),
+    Mark(
+        light="#008562",
+        dark="#2ac79a",
+        path="M0,-5.8L5.2,0L0,5.8L-5.2,0z",
+        marker="D",
+        size_pt=5.0,
+        character="◆",
+        ascii_character="*",
+        style="yellow",
+    ),
+    Mark(
+        light="#b3579a",
+        dark="#e39bc9",
+        path="M0,5.4L5,-3.8H-5z",
+        marker="v",
+        size_pt=6.0,
+        character="▼",
+        ascii_character="@",
+        style="blue",
+    ),
+    Mark(
+        light="#9a6a00",
+        dark="#e6b422",
+        path="M-1.7,-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7z",
+        marker="P",
+        size_pt=6.2,
+        character="★",
+        ascii_character="%",
+        style="red",
+    ),
+)
+
+CROSS = "M-4,-4L4,4M-4,4L4,-4"
+"""An invalid point on the page, an SVG path."""
+
+
+def mark_of(number: int) -> Mark:
+    """The look of a comparison's n-th curve; there are six of them."""
+    return MARKS[number % len(MARKS)]
+
+
+def style_sheet() -> str:
+    """The page's rules for colours: `c0` … for charts, `k0` … for cards, `tone0` … for small charts."""
+    light = " ".join(f"--c{i}: {mark.light};" for i, mark in enumerate(MARKS))
+    dark = " ".join(f"--c{i}: {mark.dark};" for i, mark in enumerate(MARKS))
+    return "\n".join(
+        (
+            f":root {{ {light} }}",
+            f'@media (prefers-color-scheme: dark) {{ :root:not([data-theme="light"]) {{ {dark} }} }}',
+            f'@media print {{ :root, :root:not([data-theme="light"]) {{ {light} }} }}',
+            *(_rules(i) for i in range(len(MARKS))),
+            "",
+        )
+    )
+
+
+def _rules(i: int) -> str:
+    return (
+        f".curve.c{i}, .guide.c{i}, .c{i} .shape {{ stroke: var(--c{i}); }} "
+        f".band.c{i}, .c{i} .shape {{ fill: var(--c{i}); }} "
+        f".card .name.k{i} {{ border-left-color: var(--c{i}); }} .tone{i} {{ color: var(--c{i}); }}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """How a picture looks.
+
+    Args:
+        metric: what the vertical axis says, by its key among `Y_KEYS`.
+        front_only: no points below the front and no invalid ones.
+        log: both axes logarithmic.
+        loads: the concurrency or rate beside each knot.
+        width_in, height_in: of the whole picture; None for what its panels need.
+        dpi: pixels in an inch of a PNG.
+
+    Raises:
+        InputError: a size is no size, or the picture would have too many pixels.
+    """
+
+    metric: str = Y_KEYS[0]
+    front_only: bool = False
+    log: bool = False
+    loads: bool = False
+    width_in: float | None = None
+    height_in: float | None = None
+    dpi: int = DEFAULT_DPI
+
+    def __post_init__(self) -> None:
+        for option, size_in in (("--width", self.width_in), ("--height", self.height_in)):
+            if size_in is None:
+                continue
+            if not (math.isfinite(size_in) and _LEAST_IN <= size_in <= _MOST_IN):
+                raise InputError(
+                    f"{option} {size_in:g}: inches from {_LEAST_IN:g} to {_MOST_IN:g} are needed (--dpi "
+                    "makes pixels of them)"
+                )
+            if size_in * self.dpi > _MOST_PIXELS:
+                raise InputError(
+                    f"{option} {size_in:g} at {self.dpi} dpi: more than {_MOST_PIXELS:,} pixels; choose a "
+                    "lower --dpi"
+                )
+        if not _DPIS[0] <= self.dpi <= _DPIS[1]:
+            raise InputError(f"--dpi {self.dpi}: {_DPIS[0]} to {_DPIS[1]} pixels in an inch are needed")
+
+    @property
+    def figure(self) -> Metric:
+        """The metric on the vertical axis."""
+        return metric_by_key("plot", self.metric)
+
+
+def check_pixels(width_in: float, height_in: float, dpi: int) -> None:
+    """Refuses a picture of more pixels than a PNG can hold in reasonable memory.
+
+    Args:
+        width_in: of the whole picture, whoever chose it.
+        height_in: likewise.
+        dpi: pixels in an inch.
+
+    Raises:
+        InputError: there are more.
+    """
+    longest_in = max(width_in, height_in)
+    if longest_in * dpi > _MOST_PIXELS:
+        raise InputError(
+            f"--dpi {dpi}: {longest_in:.0f} inches would be more than {_MOST_PIXELS:,} pixels; choose at "
+            f"most {int(_MOST_PIXELS / longest_in)}, or draw fewer with --panels"
+        )
+
+
+def check_room(width_in: float, height_in: float, least_in: tuple[float, float]) -> None:
+    """Refuses a picture whose axes would vanish between their texts.
+
+    Args:
+        width_in: of one pair of axes, what is left beside its texts.
+        height_in: likewise.
+        least_in: the width and height that it needs.
+
+    Raises:
+        InputError: there is less; the message says by how much.
+    """
+    for option, has_in, needs_in in (
+        ("--width", width_in, least_in[0]),
+        ("--height", height_in, least_in[1]),
+    ):
+        if has_in < needs_in:
+            raise InputError(
+                f"{option}: too small for what is to be drawn; each chart needs {needs_in - has_in:.1f} "
+                "inches more (or draw fewer with --panels)"
+            )
+
+
+def ending_of(name: str) -> Ending:
+    """What kind of picture a file's name asks for.
+
+    Raises:
+        InputError: another ending, or none.
+    """
+    ending = name.rpartition(".")[2].lower() if "." in name else ""
+    if ending not in get_args(Ending):
+        why = f"no picture can be made with the ending .{ending}" if ending else "the name has no ending"
+        raise InputError(f"{name}: {why}; .svg, .png or .pdf is needed")
+    return cast(Ending, ending)

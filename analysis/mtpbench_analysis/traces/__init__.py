@@ -1,1 +1,0 @@
-"""What a number in a table was made of: power over time, latencies by request; read from results/."""
