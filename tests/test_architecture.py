@@ -17,12 +17,10 @@ ANALYSIS = ROOT / "analysis" / "mtpbench_analysis"
 
 PURE = (
     "records/*.py",
-    "placeholders.py",
     "plan.py",
     "metrics/*.py",
     "measure.py",
     "validity.py",
-    "failures.py",
     "load/pacer.py",
     "load/response.py",
     "load/stream.py",
@@ -31,7 +29,6 @@ PURE = (
     "power/log.py",
     "power/nodes.py",
     "power/provisioned.py",
-    "power/source.py",
     "store/migration.py",
     "sweep/confounds.py",
     "engines/*.py",
@@ -256,13 +253,13 @@ def test_files_are_written_in_few_places_and_results_by_the_store(
 
 FLOORS = {
     HARNESS: """
-        errors records yaml_files hardware placeholders
+        errors records yaml_files hardware
         metrics golden
         power remote
         store workload
         load
         simengine engines
-        failures provenance executors scraper
+        provenance executors scraper
         validity sweep plan
         measure progress
         deployment output_check deployment_run run virtual_run

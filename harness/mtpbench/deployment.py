@@ -6,23 +6,80 @@ import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import aiohttp
 
+from mtpbench.engines.parts import Placement
+from mtpbench.engines.registry import explain
 from mtpbench.errors import RunError, StartError
-from mtpbench.executors.protocol import Executor, Handle, Site
-from mtpbench.failures import explain
-from mtpbench.placeholders import Placement
-from mtpbench.power.meter import SIMULATED, Meter
+from mtpbench.power.log import Unread, unread
+from mtpbench.power.meter import SIMULATED, Meter, MeteredNode
 from mtpbench.power.nodes import Gathered
-from mtpbench.power.source import Unread, unread
 from mtpbench.records import Deployment, Point, Process
+from mtpbench.remote import Host
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
 CAUSE_LINES = 400
 """How far back a log is searched for the cause of a death."""
+
+
+class Handle(Protocol):
+    """A running process, whatever executor runs it."""
+
+    process: Process
+    log: Path
+
+    def ended(self) -> str | None:
+        """How it ended, or None while it runs."""
+
+    def owns_port(self, port: int) -> bool | None:
+        """Whether it is the one that listens on a port; None where that can't be told."""
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+
+
+class Executor(Protocol):
+    """Where processes run."""
+
+    name: str
+
+    def place(self, deployment: Deployment) -> Placement:
+        """Hosts and ports for every process."""
+
+    def start(self, process: Process, placement: Placement) -> Handle:
+        """Start one process."""
+
+    def stop(self) -> None:
+        """End every process started."""
+
+
+class Site(Protocol):
+    """A place where deployments run, one after the other: this machine, or a Slurm allocation."""
+
+    name: str
+
+    def executor(self, directory: Path) -> Executor:
+        """What runs one start of a deployment, with its files and logs in a directory of its own."""
+
+    def obstacle(self, deployment: Deployment, point: Point) -> str | None:
+        """Why a deployment can't run here, and what can be done instead; None where it can."""
+
+    def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
+        """The nodes whose GPUs a deployment holds, to be read by samplers that write into a directory.
+
+        Raises:
+            RunError: a node does not answer.
+            Unread: the GPUs can't be told apart.
+        """
+
+    def client_hosts(self, directory: Path) -> tuple[Host, ...]:
+        """Other hosts that the load client runs on, which see the directory; none for this one."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Where this is, for the record; nothing where the host's name says it all."""
 
 
 async def meter_at(site: Site, deployment: Deployment, point: Point, directory: Path) -> Meter:

@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtpbench.deployment import LiveDeployment, meter_at
+from mtpbench.deployment import LiveDeployment, Site, meter_at
 from mtpbench.engines.prometheus import simulated_power
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import StartError
-from mtpbench.executors.protocol import Site
 from mtpbench.load.client import DriveResult, drive
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.measure import measure

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtpbench.deployment import Site
 from mtpbench.deployment_run import DeploymentRun, RunContext
 from mtpbench.errors import InputError, UnsupportedError
-from mtpbench.executors.protocol import Site
 from mtpbench.measure import measure
 from mtpbench.plan import Ladder, ladders_of
 from mtpbench.progress import Observer, PointCounts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.failures import CODES, explain
+from mtpbench.engines.registry import CODES, explain
 
 FAILURES = Path(__file__).resolve().parents[1] / "fixtures" / "captures" / "failures"
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from mtpbench.engines.parts import Placement, fill, resolve
 from mtpbench.errors import InputError
-from mtpbench.placeholders import Placement, fill, resolve
 from mtpbench.records import File, Process
 
 PLACEMENT = Placement(

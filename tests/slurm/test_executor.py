@@ -44,7 +44,7 @@ INSIDE = textwrap.dedent(
     from mtpbench.errors import StartError
     from mtpbench.slurm import executor as executor
     from mtpbench.slurm.executor import SlurmSite
-    from mtpbench.slurm.steps import StepOptions
+    from mtpbench.slurm.job_steps import StepOptions
     from mtpbench.metrics.energy import measure_energy
     from mtpbench.power.meter import Meter
     from mtpbench.records import Deployment, File, Probe, Process

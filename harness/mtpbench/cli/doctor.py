@@ -25,8 +25,8 @@ from mtpbench.load import capacity
 from mtpbench.load.calibration import measure_ceiling
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
 from mtpbench.power import provisioned
+from mtpbench.power.log import Unread
 from mtpbench.power.nvml import list_gpus
-from mtpbench.power.source import Unread
 from mtpbench.sweep import load_sweep
 from mtpbench.yaml_files import read_yaml
 

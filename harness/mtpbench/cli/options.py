@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
+from mtpbench.deployment import Site
 from mtpbench.errors import InputError
 from mtpbench.executors.local import LocalSite
 from mtpbench.executors.ports import choose_port
-from mtpbench.executors.protocol import Site
 from mtpbench.records import Point
 from mtpbench.slurm.allocation import allocation_here
-from mtpbench.slurm.cluster import load_cluster
+from mtpbench.slurm.cluster_profile import load_cluster
 from mtpbench.slurm.executor import SlurmSite
-from mtpbench.slurm.steps import StepOptions
+from mtpbench.slurm.job_steps import StepOptions
 
 RESULTS = Path("results")
 INTERRUPTED = 130

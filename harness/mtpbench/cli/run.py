@@ -23,8 +23,8 @@ from mtpbench.cli.options import (
     site_of,
 )
 from mtpbench.cli.run_view import RunView
+from mtpbench.deployment import Site
 from mtpbench.errors import InputError, RunError, SchemaError, StoreError
-from mtpbench.executors.protocol import Site
 from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate

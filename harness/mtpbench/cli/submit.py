@@ -24,7 +24,7 @@ from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
 from mtpbench.run import plan_run
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.cluster import ClusterProfile, load_cluster
+from mtpbench.slurm.cluster_profile import ClusterProfile, load_cluster
 from mtpbench.slurm.job import FAILED_EXIT, JobRun, job_file
 from mtpbench.slurm.journal import Finished, Journal
 from mtpbench.slurm.submission import (

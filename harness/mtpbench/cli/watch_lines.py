@@ -10,7 +10,7 @@ from datetime import datetime
 from rich.text import Text
 
 from mtpbench.progress import RunProgress
-from mtpbench.slurm.outcome import STALE_S, JobFiles
+from mtpbench.slurm.states import STALE_S, AttemptFiles
 from mtpbench.snapshot import SeenPoint, Snapshot, TimeLeft, next_of_ladder, seconds_of, time_left
 from mtpbench_analysis.chart.terminal_curve import mark_and_style
 from mtpbench_analysis.curves.curve import display_name
@@ -301,7 +301,7 @@ def _jobs(snapshot: Snapshot) -> list[str]:
     return [*sentences[:_JOB_LINES], f"… {more} more jobs"] if more > 0 else sentences
 
 
-def _progress(files: JobFiles, now_s: float) -> str:
+def _progress(files: AttemptFiles, now_s: float) -> str:
     where = f" on {', '.join(files.attempt.nodes)}" if files.attempt.nodes else ""
     progress = files.progress
     if progress is None:

@@ -33,7 +33,7 @@ class About:
         programs: words that its command lines begin with, its own program first.
         environment: prefixes of the variables that steer it, which go into provenance (`VLLM` for `VLLM_…`).
         speculation: further parts of option names that mean speculation, in lower case.
-        deaths: patterns by code of `failures.py`, for lines that it prints before it dies.
+        deaths: patterns by code of `registry.ADVICE`, for lines that it prints before it dies.
         simulates: whether its figures come from a model of an engine.
     """
 

@@ -13,14 +13,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtpbench.engines.parts import Placement, resolve
 from mtpbench.engines.registry import install_hint
 from mtpbench.errors import StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.ports import HOST, choose_ports, listens_in_group
-from mtpbench.placeholders import Placement, resolve
+from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
-from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote import Host
 

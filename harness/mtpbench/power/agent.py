@@ -26,9 +26,19 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from mtpbench.power.log import end_line, head_line, late_line, states_line, tick_line
+from mtpbench.power.log import (
+    MeterReading,
+    MeterState,
+    Probe,
+    Source,
+    end_line,
+    head_line,
+    late_line,
+    states_line,
+    tick_line,
+    unread,
+)
 from mtpbench.power.nvml import NvmlSource
-from mtpbench.power.source import MeterReading, MeterState, Probe, Source, unread
 from mtpbench.records import PowerSource
 
 INTERVAL_S = 0.1

@@ -12,7 +12,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Sequence
 
-from mtpbench.power.source import MeterReading, MeterState, Probe, unread
+from mtpbench.power.log import MeterReading, MeterState, Probe, unread
 from mtpbench.records import PowerSource
 
 POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")

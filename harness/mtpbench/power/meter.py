@@ -17,9 +17,8 @@ from typing import Any, Self
 
 from mtpbench.errors import RunError
 from mtpbench.metrics.energy import measure_idle
-from mtpbench.power.log import PowerLog, parse
+from mtpbench.power.log import PowerLog, parse, unread
 from mtpbench.power.nodes import Gathered, NodeGpus, NodeLog, gather, hindrances, read_past, readings
-from mtpbench.power.source import unread
 from mtpbench.records import GpuCondition, IdlePower, IdleState, PowerSample, PowerSource, Reason
 from mtpbench.remote import ClockOffset, HelperProcess, Host
 

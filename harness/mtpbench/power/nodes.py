@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mtpbench.power.log import PowerLog, identity_fault, moment_of, samples
-from mtpbench.power.source import Unread, unread
+from mtpbench.power.log import PowerLog, Unread, identity_fault, moment_of, samples, unread
 from mtpbench.records import GRACE, UNUSED, Deployment, GpuCondition, PowerSample, PowerSource, Reason
 
 CLOCK_REASONS: Mapping[int, str] = {

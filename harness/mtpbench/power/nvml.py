@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mtpbench.power.source import MeterReading, MeterState, Probe, Unread
+from mtpbench.power.log import MeterReading, MeterState, Probe, Unread
 from mtpbench.records import PowerSource, Scope
 
 FIELD_ENERGY = 83

@@ -40,7 +40,7 @@ class Container:
 class Process:
     """One operating-system process of a deployment, described and not run.
 
-    argv, env and files may hold placeholders, which `placeholders.py` lists and resolves.
+    argv, env and files may hold placeholders, which `engines.parts.fill` lists and replaces.
 
     Args:
         node: 0-based index of the node inside the deployment.

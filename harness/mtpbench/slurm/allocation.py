@@ -23,7 +23,7 @@ from mtpbench.errors import InputError, RunError
 from mtpbench.records import Process
 from mtpbench.slurm import rollcall
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.steps import Step, StepOptions, srun_command
+from mtpbench.slurm.job_steps import Step, StepOptions, srun_command
 
 Ask = Callable[[Sequence[str]], str]
 """Runs one of Slurm's programs and gives what it printed; RunError where it failed."""

@@ -16,19 +16,19 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtpbench.engines.parts import Placement, resolve
 from mtpbench.errors import RunError, StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.local import Reaper, last_lines, lay_down
 from mtpbench.executors.ports import choose_ports, port_block
-from mtpbench.placeholders import Placement, resolve
+from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
-from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote import Host
 from mtpbench.slurm.allocation import Allocation, Node, call_roll, refuse_loopback
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.steps import Step, StepOptions, Steps, helper_launch, in_container, srun_command
+from mtpbench.slurm.job_steps import Step, StepOptions, Steps, helper_launch, in_container, srun_command
 
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 8.0

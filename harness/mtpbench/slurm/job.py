@@ -31,10 +31,10 @@ from mtpbench.records import Point, PointResult, Provenance
 from mtpbench.run import RunPlan, plan_run, refuse_impossible, run_live
 from mtpbench.slurm.allocation import allocation_here
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.cluster import ClusterProfile
+from mtpbench.slurm.cluster_profile import ClusterProfile
 from mtpbench.slurm.executor import SlurmSite
+from mtpbench.slurm.job_steps import StepOptions
 from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal
-from mtpbench.slurm.steps import StepOptions
 from mtpbench.store import RawPoint, SweepStore, read_point
 
 STOP_SHARE = 0.7

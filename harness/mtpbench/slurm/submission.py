@@ -12,7 +12,7 @@ from mtpbench.errors import InputError, RunError
 from mtpbench.plan import Ladder
 from mtpbench.records import Deployment, SweepInfo, digest
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.cluster import ClusterProfile
+from mtpbench.slurm.cluster_profile import ClusterProfile
 from mtpbench.slurm.journal import JobFile, Journal, Submission
 from mtpbench.slurm.states import JobStatus
 

@@ -13,8 +13,7 @@ from typing import Literal
 from mtpbench.progress import RunProgress
 from mtpbench.records import SweepInfo
 from mtpbench.slurm.journal import Submission
-from mtpbench.slurm.outcome import STALE_S, JobFiles, JobOutcome, judge_job
-from mtpbench.slurm.states import JobStatus
+from mtpbench.slurm.states import STALE_S, AttemptFiles, JobOutcome, JobStatus, judge_job
 from mtpbench.store import StoredPoint
 
 State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "incomplete", "missing"]
@@ -158,7 +157,7 @@ class Snapshot:
     run: RunProgress | None = None
     run_here: bool = False
     submissions: Mapping[str, Submission] = field(default_factory=dict)
-    jobs: Mapping[str, JobFiles] = field(default_factory=dict)
+    jobs: Mapping[str, AttemptFiles] = field(default_factory=dict)
     statuses: Mapping[str, JobStatus] | None = None
     slurm_trouble: str | None = None
 
@@ -167,7 +166,7 @@ class Snapshot:
         return [point for point in self.points if point.state in states]
 
     @cached_property
-    def live_jobs(self) -> tuple[JobFiles, ...]:
+    def live_jobs(self) -> tuple[AttemptFiles, ...]:
         """Attempts that have not ended and were heard of lately."""
         return tuple(files for files in self.jobs.values() if _is_live(files, self.now_s))
 
@@ -254,7 +253,7 @@ def next_of_ladder(points: Sequence[SeenPoint], servers: ServerStart | None) -> 
     return min(left, key=lambda point: (point.planned.repeat, point.planned.concurrency or 0), default=None)
 
 
-def _is_live(files: JobFiles, now_s: float) -> bool:
+def _is_live(files: AttemptFiles, now_s: float) -> bool:
     if files.finished is not None:
         return False
     heard = files.progress.time_utc if files.progress is not None else files.attempt.started_utc

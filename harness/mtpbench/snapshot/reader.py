@@ -21,8 +21,7 @@ from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
 from mtpbench.records import SweepInfo
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.journal import Journal, Submission
-from mtpbench.slurm.outcome import JobFiles
-from mtpbench.slurm.states import JobStatus
+from mtpbench.slurm.states import AttemptFiles, JobStatus
 from mtpbench.slurm.submission import look_again
 from mtpbench.snapshot import Holder, PlannedPoint, Problem, SeenPoint, ServerStart, Snapshot, State
 from mtpbench.store import read_point
@@ -259,9 +258,9 @@ class SnapshotReader:
             trouble.append(str(error))
             return ()
 
-    def _jobs(self, trouble: list[str]) -> dict[str, JobFiles]:
+    def _jobs(self, trouble: list[str]) -> dict[str, AttemptFiles]:
         """What Slurm jobs left on disk; what can't be read becomes a sentence."""
-        jobs: dict[str, JobFiles] = {}
+        jobs: dict[str, AttemptFiles] = {}
         for name in _names(self.journal.root / "current"):
             key = name.removesuffix(".json")
             if name.startswith(".") or key == name:
@@ -288,13 +287,13 @@ class SnapshotReader:
                 return True
         return False
 
-    def _job(self, key: str) -> JobFiles | None:
+    def _job(self, key: str) -> AttemptFiles | None:
         root, memory = self.journal.root, self._memory
         attempt = memory.read(root / "current" / f"{key}.json", lambda: self.journal.owner(key))
         if attempt is None:
             return None
         own = self.journal.attempt_directory(attempt)
-        return JobFiles(
+        return AttemptFiles(
             attempt=attempt,
             progress=memory.read(own / "progress.json", lambda: self.journal.progress(attempt)),
             finished=memory.read(own / "finished.json", lambda: self.journal.finished(attempt)),

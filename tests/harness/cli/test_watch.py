@@ -27,7 +27,7 @@ from mtpbench.cli.watch import Frame, View, lines_of
 from mtpbench.cli.watch_lines import ago
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.journal import Attempt, Finished, Submission
-from mtpbench.slurm.outcome import JobFiles
+from mtpbench.slurm.states import AttemptFiles
 from mtpbench.snapshot import Holder, SeenPoint, ServerStart, Snapshot
 from stored_sweep import MTP, OFF, store_point, write_sweep
 
@@ -342,7 +342,7 @@ def test_jobs_say_what_they_wrote_down(tmp_path: Path) -> None:
         points_done=2,
         points_left=1,
     )
-    running = JobFiles(attempt=attempt, progress=progress, finished=None)
+    running = AttemptFiles(attempt=attempt, progress=progress, finished=None)
     snapshot = replace(frame.snapshot, jobs={point.deployment_key: running}, now_s=1_795_514_460.0 + 5)
     text = " ".join(plain(frame, snapshot))
     assert (

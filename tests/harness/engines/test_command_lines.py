@@ -10,10 +10,9 @@ import yaml
 
 from mtpbench import hardware
 from mtpbench.engines import parts, vllm
-from mtpbench.engines.parts import place
+from mtpbench.engines.parts import Placement, place, resolve
 from mtpbench.engines.registry import engine_of
 from mtpbench.errors import SweepError, UnsupportedError
-from mtpbench.placeholders import Placement, resolve
 from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup
 from mtpbench.sweep import load_sweep
 from mtpbench.sweep.confounds import compare_processes

@@ -12,9 +12,8 @@ import pytest
 
 from mtpbench.cli import doctor
 from mtpbench.engines import About, vllm
-from mtpbench.engines.registry import EMBEDDED, ENGINES, abouts, engine_of, install_hint
+from mtpbench.engines.registry import CODES, EMBEDDED, ENGINES, abouts, engine_of, explain, install_hint
 from mtpbench.errors import SweepError
-from mtpbench.failures import CODES, explain
 from mtpbench.hardware import lookup
 from mtpbench.provenance import Started, collect
 from mtpbench.records import Deployment, EngineLimits, Hardware, Point, Process

@@ -14,7 +14,7 @@ from measured import SIMULATED_POWER, power_samples
 from mtpbench.engines.prometheus import simulated_power
 from mtpbench.metrics.energy import REASONS, measure_energy, measure_idle, split_by_node
 from mtpbench.metrics.window import Window
-from mtpbench.power.source import UnreadCode
+from mtpbench.power.log import UnreadCode
 from mtpbench.records import PowerSample, Reason
 
 WINDOW = Window(start_s=1.1, end_s=4.1)

@@ -23,10 +23,9 @@ from mtpbench.executors.local import LocalSite
 from mtpbench.metrics.energy import measure_energy
 from mtpbench.metrics.window import Window
 from mtpbench.power import meter as meters
-from mtpbench.power.log import parse
+from mtpbench.power.log import Unread, parse
 from mtpbench.power.meter import Meter, MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
-from mtpbench.power.source import Unread
 from mtpbench.records import Deployment, Process, Simulation
 from mtpbench.remote import Host
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mtpbench.power.log import Unread
 from mtpbench.power.nvml import NvmlSource, list_gpus
-from mtpbench.power.source import Unread
 
 
 class NoDriver:

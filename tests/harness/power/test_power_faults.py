@@ -11,8 +11,7 @@ import pytest
 
 from mtpbench.metrics.energy import measure_energy
 from mtpbench.metrics.window import Window
-from mtpbench.power.log import PowerLog, identity_fault, parse, samples
-from mtpbench.power.source import unread
+from mtpbench.power.log import PowerLog, identity_fault, parse, samples, unread
 from mtpbench.records import Energy, Reason
 
 WINDOW = Window(start_s=0.3, end_s=2.6)

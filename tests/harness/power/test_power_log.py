@@ -7,6 +7,9 @@ import dataclasses
 import pytest
 
 from mtpbench.power.log import (
+    MeterReading,
+    MeterState,
+    Probe,
     end_line,
     head_line,
     identity_fault,
@@ -15,8 +18,8 @@ from mtpbench.power.log import (
     samples,
     states_line,
     tick_line,
+    unread,
 )
-from mtpbench.power.source import MeterReading, MeterState, Probe, unread
 from mtpbench.records import PowerSource
 
 PROBE = Probe(

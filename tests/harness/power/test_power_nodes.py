@@ -8,7 +8,16 @@ import pytest
 
 from mtpbench.metrics.energy import measure_energy
 from mtpbench.metrics.window import Window
-from mtpbench.power.log import head_line, parse, states_line, tick_line
+from mtpbench.power.log import (
+    MeterReading,
+    MeterState,
+    Probe,
+    head_line,
+    parse,
+    states_line,
+    tick_line,
+    unread,
+)
 from mtpbench.power.nodes import (
     NodeLog,
     conditions,
@@ -19,7 +28,6 @@ from mtpbench.power.nodes import (
     read_past,
     readings,
 )
-from mtpbench.power.source import MeterReading, MeterState, Probe, unread
 from mtpbench.records import Deployment, GpuCondition, PowerSource, Process, Reason
 
 DEPLOYMENT = Deployment(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.slurm.cluster import ClusterProfile, load_cluster
+from mtpbench.slurm.cluster_profile import ClusterProfile, load_cluster
 from mtpbench.slurm.submission import BatchJob, batch_text, clock
 
 ROOT = Path(__file__).parents[3]

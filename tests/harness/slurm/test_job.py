@@ -19,10 +19,10 @@ import pytest
 
 from mtpbench.errors import InputError
 from mtpbench.records import Point, PointResult
-from mtpbench.slurm.cluster import ClusterProfile
+from mtpbench.slurm.cluster_profile import ClusterProfile
 from mtpbench.slurm.job import JobRun, job_file
+from mtpbench.slurm.job_steps import StepOptions
 from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal
-from mtpbench.slurm.steps import StepOptions
 from mtpbench.store import SweepStore, read_sweep
 from mtpbench.sweep import Sweep, load_sweep
 

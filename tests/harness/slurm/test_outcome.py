@@ -10,8 +10,7 @@ import pytest
 
 from mtpbench.progress import RunProgress
 from mtpbench.slurm.journal import Attempt, Finished, Submission
-from mtpbench.slurm.outcome import JobFiles, JobOutcome, judge_job
-from mtpbench.slurm.states import JobStatus, Place
+from mtpbench.slurm.states import AttemptFiles, JobOutcome, JobStatus, Place, judge_job
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 KEY = "mtp_1xTP8_0a"
@@ -46,7 +45,7 @@ def status(state: str, **more: Any) -> JobStatus:
 
 
 def judged(
-    files: JobFiles | None = None, *statuses: JobStatus, submission: Submission | None = SUBMITTED
+    files: AttemptFiles | None = None, *statuses: JobStatus, submission: Submission | None = SUBMITTED
 ) -> JobOutcome:
     return judge_job(KEY, submission, files, {one.job_id: one for one in statuses}, NOW)
 
@@ -87,7 +86,7 @@ def test_waiting_in_the_queue() -> None:
 
 
 def test_running_with_its_live_rate() -> None:
-    files = JobFiles(attempt=ATTEMPT, progress=progress(), finished=None)
+    files = AttemptFiles(attempt=ATTEMPT, progress=progress(), finished=None)
     running = judged(files, status("running", nodes="n[0-1]", restarts=1))
     assert running.state == "running"
     assert running.text == (
@@ -96,7 +95,7 @@ def test_running_with_its_live_rate() -> None:
 
 
 def test_a_silent_job_is_said_to_be_silent() -> None:
-    files = JobFiles(attempt=ATTEMPT, progress=progress(age_s=300), finished=None)
+    files = AttemptFiles(attempt=ATTEMPT, progress=progress(age_s=300), finished=None)
     assert judged(files, status("running")).text.endswith("(last heard of 5 min ago)")
 
 
@@ -113,7 +112,7 @@ def test_the_last_word_counts_whatever_slurm_says(outcome: Any, state: str, log:
     finished = Finished(
         outcome=outcome, ended_utc="t", points_valid=4, points_invalid=1, points_left=0, detail="x"
     )
-    files = JobFiles(attempt=ATTEMPT, progress=None, finished=finished)
+    files = AttemptFiles(attempt=ATTEMPT, progress=None, finished=finished)
     unheard = judge_job(KEY, SUBMITTED, files, None, NOW)
     for found in (judged(files), judged(files, status("failed", exit_code=1)), unheard):
         assert (found.state, found.show_log) == (state, log)
@@ -121,14 +120,14 @@ def test_the_last_word_counts_whatever_slurm_says(outcome: Any, state: str, log:
 
 
 def test_an_outage_is_not_a_death() -> None:
-    files = JobFiles(attempt=ATTEMPT, progress=progress(), finished=None)
+    files = AttemptFiles(attempt=ATTEMPT, progress=progress(), finished=None)
     found = judge_job(KEY, SUBMITTED, files, None, NOW)
     assert found.state == "unknown"
     assert found.text.startswith("Slurm does not answer; mtp_c64: 123 of 640")
 
 
 def test_a_job_that_slurm_forgot_and_that_said_nothing_was_killed() -> None:
-    files = JobFiles(attempt=ATTEMPT, progress=progress(), finished=None)
+    files = AttemptFiles(attempt=ATTEMPT, progress=progress(), finished=None)
     assert "left no last word" in judged(files).text
     assert judged(files).show_log
     assert "never started" in judged(None).text
@@ -136,7 +135,7 @@ def test_a_job_that_slurm_forgot_and_that_said_nothing_was_killed() -> None:
 
 def test_files_of_an_earlier_job_say_nothing_of_this_one() -> None:
     finished = Finished(outcome="failed", ended_utc="t", points_valid=0, points_invalid=1, points_left=0)
-    files = JobFiles(attempt=replace(ATTEMPT, job_id="11"), progress=None, finished=finished)
+    files = AttemptFiles(attempt=replace(ATTEMPT, job_id="11"), progress=None, finished=finished)
     assert judged(files, status("pending")).state == "pending"
 
 

@@ -27,7 +27,7 @@ from mtpbench.run import plan_run, run_live
 from mtpbench.slurm import executor as executor_module
 from mtpbench.slurm.allocation import Node, allocation_here, refuse_loopback
 from mtpbench.slurm.executor import SlurmExecutor, SlurmSite, mpi_programs
-from mtpbench.slurm.steps import Step, StepOptions, srun_command
+from mtpbench.slurm.job_steps import Step, StepOptions, srun_command
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import load_sweep
 

@@ -20,7 +20,7 @@ from mtpbench.records import Deployment, Process
 from mtpbench.slurm import executor as executor_module
 from mtpbench.slurm.allocation import allocation_here
 from mtpbench.slurm.executor import SlurmSite
-from mtpbench.slurm.steps import StepOptions
+from mtpbench.slurm.job_steps import StepOptions
 
 
 def deployment(*held: tuple[str, int, tuple[int, ...]]) -> Deployment:

@@ -11,7 +11,7 @@ from mtpbench.errors import InputError, RunError
 from mtpbench.provenance import looks_secret
 from mtpbench.records import Process
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.cluster import ClusterProfile
+from mtpbench.slurm.cluster_profile import ClusterProfile
 
 CONTROL_TIMEOUT_S = 10.0
 """For what is only asked while a deployment is taken down, where signals to srun do as well."""
