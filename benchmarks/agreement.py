@@ -30,6 +30,7 @@ from mtpbench.load.client import DriveResult, drive
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.measure import measure
 from mtpbench.records import Load, Point, PointResult, RunFacts
+from mtpbench.store import RawPoint
 from mtpbench.sweep import load_sweep
 
 SWEEP = Path(__file__).with_name("agreement.yaml")
@@ -95,7 +96,10 @@ async def run(point: Point) -> None:
                 driven = await drive(dataclasses.replace(spec, handicap_s=handicap_s))
                 ttft, tpot = client_means_s(driven)
                 own_ttft, own_tpot, late = await engine_means_s(live.base_url)
-                result = measure(measured, driven.table, (), (), driven.client, RunFacts(notes=driven.notes))
+                result = measure(
+                    measured,
+                    RawPoint(requests=driven.table, client=driven.client, facts=RunFacts(notes=driven.notes)),
+                )
                 lag = driven.client.reader_lag_p99_s
                 table.add_row(
                     name,

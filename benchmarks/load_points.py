@@ -28,7 +28,7 @@ from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.provenance import Started, collect
 from mtpbench.records import SCHEMA_VERSION, Answers, RequestRecord, RunFacts, to_json
-from mtpbench.store import read_sweep
+from mtpbench.store import RawPoint, read_sweep
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench_analysis.importers.results import read_results
 
@@ -46,7 +46,7 @@ def lay_out(folder: Path, sweep: Sweep, count: int) -> None:
     for number in range(count):
         base = sweep.points[number % len(sweep.points)]
         point = replace(base, repeat=number // len(sweep.points))
-        seen = measure(replace(point, concurrency=4), requests(), (), (), None, facts)
+        seen = measure(replace(point, concurrency=4), RawPoint(requests=requests(), facts=facts))
         times = ("2026-11-24T10:00:00.000+00:00", "2026-11-24T10:30:00.000+00:00")
         origin = replace(
             collect(point, Started(executor="local"), times),

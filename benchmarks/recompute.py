@@ -112,7 +112,7 @@ def store(root: Path, millions: float) -> None:
         planned=(point.id,),
     )
     raw = RawPoint(requests=table, counters=(), power=(), client=ClientHealth(), facts=RunFacts())
-    result = measure(point, table, (), (), raw.client, raw.facts)
+    result = measure(point, raw)
     results = SweepStore(root, info)
     results.open()
     times = ("2026-11-24T10:00:00.000+00:00", "2026-11-24T10:30:00.000+00:00")

@@ -262,7 +262,7 @@ FLOORS = {
         provenance executors scraper
         validity sweep plan
         measure progress
-        deployment output_check deployment_run run virtual_run
+        deployment output_check deployment_run run
         slurm snapshot
         cli
     """,

@@ -71,7 +71,6 @@ def measured(
     drafting = point.arm.speculation is not None
     counters = counter_samples(seconds=SECONDS + 5) if drafting else ()
     power = power_samples(2, seconds=SECONDS + 5.0, watts=500.0 + 7 * point.concurrency)
-    result = measure(point, table, counters, power, health, FACTS)
     raw = RawPoint(
         requests=table,
         counters=tuple(counters),
@@ -79,7 +78,7 @@ def measured(
         client=health or ClientHealth(),
         facts=FACTS,
     )
-    return point, raw, result
+    return point, raw, measure(point, raw)
 
 
 def point_of(arm: Arm, concurrency: int, **changes: Any) -> Point:

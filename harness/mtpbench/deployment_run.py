@@ -284,7 +284,7 @@ def _store_point(
     logs: Mapping[str, bytes],
     context: RunContext,
 ) -> None:
-    result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    result = measure(point, raw)
     provenance = collect(point, origin, started_utc, now_utc(), raw.facts.notes)
     if point.load.chunks == "summarised":
         raw = dataclasses.replace(raw, requests=raw.requests.summarised())

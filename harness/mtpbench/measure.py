@@ -25,8 +25,6 @@ from mtpbench.metrics.request_table import UNKNOWN, Floats, RequestRows, Request
 from mtpbench.metrics.token_counts import TokenCounts, count_tokens
 from mtpbench.metrics.window import Window, inside, mean_in_flight, point_window, whole_window
 from mtpbench.records import (
-    ClientHealth,
-    CounterSample,
     Energy,
     Point,
     PointResult,
@@ -34,6 +32,7 @@ from mtpbench.records import (
     Rates,
     RunFacts,
 )
+from mtpbench.store import RawPoint
 from mtpbench.validity import check, time_scale
 
 TpotBasis = Literal["known_first_chunk", "assumed_one_token"]
@@ -55,25 +54,9 @@ class Latencies:
     tpot_basis: TpotBasis | None
 
 
-def measure(
-    point: Point,
-    table: Requests,
-    counters: Sequence[CounterSample],
-    power: Sequence[PowerSample],
-    client: ClientHealth | None,
-    notes: RunFacts,
-) -> PointResult:
-    """The result of a point from its raw records; an empty table gives NULL figures and their reasons.
-
-    Args:
-        point: what was measured.
-        table: every request, warm-up and failed ones included.
-        counters: scrapes of the speculation counters, in engine seconds.
-        power: readings of power, in engine seconds.
-        client: how the load client did; None on the virtual clock.
-        notes: what the records can't tell (a dead server, a cut-off).
-    """
-    rows = table.summarised()
+def measure(point: Point, raw: RawPoint) -> PointResult:
+    """Computes the result of a point from its raw records; without requests its figures are NULL."""
+    facts, rows = raw.facts, raw.requests.summarised()
     steady, whole = point_window(rows, point.concurrency, open_loop=point.load.open), whole_window(rows)
     # In an open loop every measured request was due inside the window, whenever it ended.
     counted = _counted(rows, None if point.load.open else steady)
@@ -81,7 +64,7 @@ def measure(
     blocks = batch_means.cut(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
     gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady)
     windows = [window for window in (steady, whole, *blocks) if window]
-    counts = count_tokens(table, windows, gaps.add)
+    counts = count_tokens(raw.requests, windows, gaps.add)
 
     def rates_over(window: Window) -> Rates:
         return _rates(rows, window, counts, point.topology.gpus)
@@ -110,35 +93,37 @@ def measure(
         steady=steady_rates,
         whole=rates_over(whole) if whole else None,
         blocks=batch_means.describe(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
-        acceptance=measure_acceptance(point, counters, steady, notes.counter_processes, notes.counter_source),
-        energy=_energy(point, power, steady_rates, notes),
-        idle=notes.idle,
-        gpus=notes.gpus,
-        client=client or ClientHealth(),
-        answers=notes.answers,
-        evaluation=notes.evaluation,
+        acceptance=measure_acceptance(
+            point, raw.counters, steady, facts.counter_processes, facts.counter_source
+        ),
+        energy=_energy(point, raw.power, steady_rates, facts),
+        idle=facts.idle,
+        gpus=facts.gpus,
+        client=raw.client,
+        answers=facts.answers,
+        evaluation=facts.evaluation,
     )
-    return dataclasses.replace(result, reasons=check(point, rows, result, notes))
+    return dataclasses.replace(result, reasons=check(point, rows, result, facts))
 
 
-def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, notes: RunFacts) -> Energy:
+def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, facts: RunFacts) -> Energy:
     gpus = point.topology.gpus
-    if notes.power_source is None:
-        return unknown(notes.power_reason or "no_power_source", gpus, None)
+    if facts.power_source is None:
+        return unknown(facts.power_reason or "no_power_source", gpus, None)
     if steady is None:
-        return unknown("no_window", gpus, notes.power_source)
+        return unknown("no_window", gpus, facts.power_source)
     energy = measure_energy(
         power,
         Window(start_s=steady.start_s, end_s=steady.end_s),
         gpus,
         steady.input_tokens + steady.output_tokens,
         steady.output_tokens,
-        notes.power_source,
+        facts.power_source,
         max_gap_s=_max_gap_s(point),
     )
-    if energy.energy_j is not None and energy.grace_energy_j is None and notes.grace_reason is not None:
-        energy = dataclasses.replace(energy, grace_reason=notes.grace_reason)
-    return dataclasses.replace(energy, energy_j_by_node=split_by_node(energy.energy_j_by_gpu, notes.nodes))
+    if energy.energy_j is not None and energy.grace_energy_j is None and facts.grace_reason is not None:
+        energy = dataclasses.replace(energy, grace_reason=facts.grace_reason)
+    return dataclasses.replace(energy, energy_j_by_node=split_by_node(energy.energy_j_by_gpu, facts.nodes))
 
 
 def _max_gap_s(point: Point) -> float:
@@ -172,8 +157,8 @@ def _rates(rows: RequestRows, window: Window, counts: TokenCounts, gpus: int) ->
         rows.prompt_tokens == UNKNOWN, rows.asked_prompt_tokens, rows.prompt_tokens
     ).astype(np.float64)
     within = np.where(ok, counts.within(window), 0.0)
-    made = np.where(rows.output_tokens > 0, rows.output_tokens, np.inf)
-    input_tokens = float((prompt_tokens * within / made).sum())
+    generated = np.where(rows.output_tokens > 0, rows.output_tokens, np.inf)
+    input_tokens = float((prompt_tokens * within / generated).sum())
     output_tokens = float(within.sum())
     seconds = window.duration_s
     return Rates(

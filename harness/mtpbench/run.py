@@ -1,23 +1,33 @@
-"""What is left of a sweep to measure, ladder by ladder, where it runs; and a stored result made anew.
+"""The run of a sweep: what is left of it, measured on live servers or on the virtual clock.
 
-`deployment_run` serves one ladder; `virtual_run` does the same without servers.
+`deployment_run` serves one ladder. `recompute` computes stored results again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtpbench.deployment import Site
 from mtpbench.deployment_run import DeploymentRun, RunContext
+from mtpbench.engines.registry import engine_of
 from mtpbench.errors import InputError, UnsupportedError
+from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.measure import measure
 from mtpbench.plan import Ladder, ladders_of
-from mtpbench.progress import Observer, PointCounts
-from mtpbench.records import Point, PointResult
-from mtpbench.store import SweepStore, read_point, read_raw, rewrite_result
+from mtpbench.progress import Observer, PointCounts, now_utc
+from mtpbench.provenance import Started, collect
+from mtpbench.records import CounterSource, Point, PointResult, PowerSource, RunFacts
+from mtpbench.simengine.virtual import simulate_point
+from mtpbench.store import RawPoint, SweepStore, read_point, read_raw, rewrite_result
+from mtpbench.workload import draw_lengths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +113,73 @@ async def run_live(
         await DeploymentRun(ladder, context).run()
 
 
+def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
+    """Simulate every point of a plan on this machine's cores, the longest first.
+
+    Returns:
+        Whether it was interrupted (KeyboardInterrupt); the workers are gone then, finished points are kept.
+
+    Raises:
+        StoreError: results can't be written.
+    """
+    points = sorted(plan.points, key=lambda point: point.concurrency, reverse=True)
+    if not points:
+        return False
+    observer.ladder_started(None, points)
+    by_id = {point.id: point for point in points}
+    workers = min(len(points), os.cpu_count() or 1)
+    pool = multiprocessing.get_context("spawn").Pool(workers, _die_with_parent)
+    try:
+        work = ((point, store) for point in points)
+        for result in pool.imap_unordered(_run_virtual_task, work):
+            observer.point_finished(by_id[result.point_id], result)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        pool.terminate()
+        pool.join()
+    return False
+
+
+def _die_with_parent() -> None:
+    """A worker leaves interrupts to its parent, and ends when that is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)  # it went before it could be watched
+
+
+def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:
+    return run_virtual_point(*task)
+
+
+def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
+    """Simulate one point on the virtual clock and store it."""
+    started = now_utc()
+    counts = RequestCounts.of(point.concurrency, point.measurement)
+    schedule = Schedule.independent(point.load, counts, point.concurrency, point.seed)
+    lengths = draw_lengths(point.workload, counts.total, point.seed)
+    run = simulate_point(point, engine_of(point).limits(point), lengths, schedule)
+    raw = RawPoint(
+        requests=run.requests,
+        counters=run.counters,
+        power=run.power,
+        facts=RunFacts(
+            counter_processes=tuple(sorted({sample.process for sample in run.counters})),
+            counter_source=CounterSource(kind="process"),
+            power_source=PowerSource(meter="simulated", counter=True),
+        ),
+    )
+    result = measure(point, raw)
+    provenance = collect(point, Started(executor="virtual clock, in process"), started, now_utc())
+    store.write(point, result, provenance, raw, {})
+    return result
+
+
 def recompute(directory: Path) -> tuple[PointResult, PointResult]:
     """A stored point's result as it was and as its raw records give it now, which takes its place.
 
@@ -116,7 +193,7 @@ def recompute(directory: Path) -> tuple[PointResult, PointResult]:
             "measure with `load: {chunks: kept}` for that"
         )
     raw = read_raw(directory)
-    result = measure(stored.point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    result = measure(stored.point, raw)
     if result != stored.result:
         rewrite_result(directory, result)
     return stored.result, result

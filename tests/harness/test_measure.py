@@ -32,6 +32,7 @@ from mtpbench.records import (
     from_json,
     to_json,
 )
+from mtpbench.store import RawPoint
 
 FACTS = RunFacts(power_source=SIMULATED_POWER, counter_processes=("worker",))
 CLIENT = ClientHealth(reader_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2, achieved_concurrency=2.0)
@@ -160,7 +161,16 @@ def test_a_summary_interpolates_percentiles_and_is_none_for_nothing():
 
 def test_measure_brings_everything_together():
     point = make_point(arm=MTP)
-    result = measure(point, table(steady_load()), counter_samples(), power_samples(), CLIENT, FACTS)
+    result = measure(
+        point,
+        RawPoint(
+            requests=table(steady_load()),
+            counters=tuple(counter_samples()),
+            power=tuple(power_samples()),
+            client=CLIENT,
+            facts=FACTS,
+        ),
+    )
     assert result.valid, result.reasons
     assert (result.requests, result.failed_requests, result.errors) == (6, 0, {})
     assert result.steady is not None
@@ -182,7 +192,14 @@ def test_measure_brings_everything_together():
 
 def test_a_result_survives_json_and_holds_no_nan():
     result = measure(
-        make_point(arm=MTP), table(steady_load()), counter_samples(), power_samples(), CLIENT, FACTS
+        make_point(arm=MTP),
+        RawPoint(
+            requests=table(steady_load()),
+            counters=tuple(counter_samples()),
+            power=tuple(power_samples()),
+            client=CLIENT,
+            facts=FACTS,
+        ),
     )
     text = json.dumps(to_json(result), allow_nan=False)
     assert from_json(PointResult, json.loads(text)) == result
@@ -193,7 +210,7 @@ def test_nothing_sent_gives_null_figures_and_the_reason():
         start_failed="decode-0: exited with code 1",
         power_reason=Reason(code="nothing_ran", detail="nothing ran"),
     )
-    result = measure(make_point(arm=MTP), table([]), (), (), None, facts)
+    result = measure(make_point(arm=MTP), RawPoint(requests=table([]), facts=facts))
     figures = (result.ttft_s, result.tpot_s, result.steady, result.whole, result.interactivity_tps)
     assert figures == (None,) * 5
     assert result.acceptance.reason == "no_window"
@@ -208,7 +225,7 @@ def test_nothing_sent_gives_null_figures_and_the_reason():
 def test_distributions_cover_measured_requests_that_ended_in_the_window():
     records = steady_load()
     records[-1] = make_request(7, 1, 3.0, [3.5, 5.0])  # ends after slot 0 ran dry
-    result = measure(make_point(), table(records), (), (), CLIENT, RunFacts())
+    result = measure(make_point(), RawPoint(requests=table(records), client=CLIENT))
     assert result.ttft_s is not None
     assert (result.ttft_s.count, result.requests) == (5, 6)
 
@@ -217,18 +234,18 @@ def test_errors_are_counted_by_code_among_measured_requests():
     records = steady_load(rounds=60)
     records[0] = dataclasses.replace(records[0], error="timeout")
     records[9] = dataclasses.replace(records[9], error="http_503", output_tokens=None)
-    result = measure(make_point(), table(records), (), (), CLIENT, RunFacts())
+    result = measure(make_point(), RawPoint(requests=table(records), client=CLIENT))
     assert (result.requests, result.failed_requests, result.errors) == (118, 1, {"http_503": 1})
 
 
 def test_chunks_that_all_came_at_once_give_no_interactivity():
     records = [make_request(i, 0, i, [i + 0.5, i + 0.5]) for i in range(4)]
-    result = measure(make_point(concurrency=1), table(records), (), (), CLIENT, RunFacts())
+    result = measure(make_point(concurrency=1), RawPoint(requests=table(records), client=CLIENT))
     assert result.tpot_s is not None
     assert (result.tpot_s.p50, result.interactivity_tps) == (0.0, None)
 
 
 def test_simulated_results_say_so():
     point = make_point(simulation=Simulation(profile="p", clock="scaled", speed=10))
-    result = measure(point, table(steady_load()), (), (), CLIENT, RunFacts())
+    result = measure(point, RawPoint(requests=table(steady_load()), client=CLIENT))
     assert (result.simulated, result.clock) == (True, "scaled")

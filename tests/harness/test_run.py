@@ -15,10 +15,9 @@ import pytest
 
 from mtpbench.executors.local import LocalSite
 from mtpbench.records import Deployment, Point, PointResult
-from mtpbench.run import RunPlan, plan_run, run_live
+from mtpbench.run import RunPlan, plan_run, run_live, run_virtual
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
-from mtpbench.virtual_run import run_virtual
 
 SPLIT = ("- {aggregated: 1xTP4, concurrency: [1, 2]}", "- {prefill: 1xTP4, decode: 2xTP4, concurrency: [2]}")
 

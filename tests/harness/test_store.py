@@ -83,7 +83,7 @@ def raw_point(requests: int = 8) -> RawPoint:
 
 def write(store: SweepStore, point: Point, raw: RawPoint | None = None) -> Path:
     raw = raw or raw_point()
-    result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    result = measure(point, raw)
     provenance = collect(point, Started(executor="test"), "2026-01-01T00:00:00", "2026-01-01T00:01:00")
     return store.write(point, result, provenance, raw, {"decode-0": b"hello\n"})
 

@@ -27,7 +27,7 @@ def sweep(write_sweep) -> Sweep:
 
 def set_aside(store: SweepStore, sweep: Sweep, requests: int) -> Path:
     point, raw = sweep.points[0], raw_point(requests)
-    result = measure(point, raw.requests, raw.counters, raw.power, raw.client, raw.facts)
+    result = measure(point, raw)
     provenance = collect(point, Started(executor="test"), "2026-01-01T00:00:00", "2026-01-01T00:01:00")
     return store.write(point, result, provenance, raw, {}, superseded=True)
 

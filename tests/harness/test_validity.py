@@ -19,6 +19,7 @@ from measured import (
 from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import ClientHealth, Load, Measurement, RunFacts, Simulation, Workload
+from mtpbench.store import RawPoint
 from mtpbench.validity import CODES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "validity.md"
@@ -30,11 +31,13 @@ def judge(*, point=None, records=None, counters=None, client=CLIENT, facts=FACTS
     """The reasons of a run that is fine but for what is given."""
     result = measure(
         point or make_point(arm=MTP),
-        RequestTable.from_records(steady_load() if records is None else records),
-        counter_samples() if counters is None else counters,
-        power_samples() if power is None else power,
-        client,
-        facts,
+        RawPoint(
+            requests=RequestTable.from_records(steady_load() if records is None else records),
+            counters=tuple(counter_samples() if counters is None else counters),
+            power=tuple(power_samples() if power is None else power),
+            client=client,
+            facts=facts,
+        ),
     )
     return {reason.code: reason.detail for reason in result.reasons}
 

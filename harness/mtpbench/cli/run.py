@@ -1,15 +1,19 @@
-"""`mtpbench run` and `recompute`."""
+"""`mtpbench run` and `recompute`, and what a run shows: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
 from mtpbench import run as running
 from mtpbench.cli.options import (
@@ -22,16 +26,19 @@ from mtpbench.cli.options import (
     select,
     site_of,
 )
-from mtpbench.cli.run_view import RunView
 from mtpbench.deployment import Site
 from mtpbench.errors import InputError, RunError, SchemaError, StoreError
+from mtpbench.load.client import LoadProgress
 from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
+from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.store import SweepStore, exclusive, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
-from mtpbench.virtual_run import run_virtual
 from mtpbench_analysis.cli import compare_folder, render_results, write_report
 
 STOP_PATIENCE_S = 60.0
+PLAIN_EVERY_S = 10.0
+
+T = TypeVar("T")
 
 
 def run(
@@ -70,9 +77,9 @@ def run(
             observer.beat()
             if on_virtual_clock:
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
-                interrupted = run_virtual(plan, store, observer)
+                interrupted = running.run_virtual(plan, store, observer)
             else:
-                interrupted = asyncio.run(_run_live(plan, store, observer, site))
+                interrupted = _run_live(plan, store, observer, site)
     _finish(console, store.directory, interrupted=interrupted)
 
 
@@ -92,30 +99,69 @@ def recompute(
         )
 
 
-async def _run_live(plan: running.RunPlan, store: SweepStore, observer: ProgressObserver, site: Site) -> bool:
-    """Run, and take everything down in order on Ctrl-C or SIGTERM; returns whether that happened."""
+def _run_live(plan: running.RunPlan, store: SweepStore, observer: ProgressObserver, site: Site) -> bool:
+    """Measures a plan on live servers; returns whether a signal ended that early."""
     stop = asyncio.Event()
-    task = asyncio.ensure_future(running.run_live(plan, store, observer, stop, site))
-    loop = asyncio.get_running_loop()
+    work = _measure(plan, store, observer, stop, site)
 
-    def interrupt() -> None:
-        if stop.is_set():
-            # Asked twice: go at once. The reaper ends what the local executor started.
-            os._exit(INTERRUPTED)
-        stop.set()
+    def announce() -> None:
         observer.trouble("interrupted: stopping the servers; what was recorded is kept")
-        # Everything looks at `stop`; what hangs all the same is cancelled.
-        loop.call_later(STOP_PATIENCE_S, task.cancel)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
+    asyncio.run(run_until_signalled(work, stop, announce, STOP_PATIENCE_S, on_second=_leave_at_once))
+    return stop.is_set()
+
+
+async def _measure(
+    plan: running.RunPlan, store: SweepStore, observer: ProgressObserver, stop: asyncio.Event, site: Site
+) -> None:
+    """Measures a plan on live servers until `stop` is set, even where it is cancelled then."""
     try:
         async with heartbeat(observer):
-            await task
+            await running.run_live(plan, store, observer, stop, site)
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
-    return stop.is_set()
+
+
+async def run_until_signalled(
+    work: Coroutine[Any, Any, T],
+    stop: asyncio.Event,
+    announce: Callable[[], None],
+    patience_s: float,
+    *,
+    on_second: Callable[[], None] = lambda: None,
+    signalled: bool = False,
+) -> T:
+    """Runs work that ends in order when `stop` is set, and sets it on SIGINT and SIGTERM.
+
+    Args:
+        work: looks at `stop`; it is cancelled where it hangs all the same.
+        stop: set by the first signal.
+        announce: called then.
+        patience_s: wall seconds from the first signal until the work is cancelled.
+        on_second: called by every later signal.
+        signalled: whether the first signal has come already.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+    def interrupt() -> None:
+        if stop.is_set():
+            on_second()
+            return
+        stop.set()
+        announce()
+        loop.call_later(patience_s, task.cancel)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    if signalled:
+        interrupt()
+    return await task
+
+
+def _leave_at_once() -> None:
+    """Ends this process; the reaper ends what the local executor started."""
+    os._exit(INTERRUPTED)
 
 
 def _announce(console: Console, sweep: Sweep, done: int, left: int) -> None:
@@ -159,3 +205,124 @@ def _show_comparison(console: Console, directory: Path) -> None:
         return
     console.print(table)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+class RunView:
+    """Shows a run: which deployment, which point, how far, tokens per second, time left.
+
+    Args:
+        console: where to.
+        total: points to run.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total, self.finished, self.invalid = console, total, 0, 0
+        self._live = console.is_terminal
+        self._begun = time.monotonic()
+        self._last_plain = 0.0
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[rate]}"),
+            _TimeLeft(self),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=1.0, rate="")
+
+    def __enter__(self) -> RunView:
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._bar.stop()
+
+    def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None:
+        """Say what is being started."""
+        first = points[0]
+        if deployment is None:
+            self._say(f"{len(points)} points on the virtual clock")
+        else:
+            processes = f"{len(deployment.processes)} process" + (
+                "es" if len(deployment.processes) > 1 else ""
+            )
+            rungs = ", ".join(dict.fromkeys(str(point.concurrency) for point in points))
+            self._say(
+                f"{first.arm.name} on {first.topology.name}: starting {processes} for concurrency {rungs}"
+            )
+        self._describe("waiting for the servers" if deployment else "simulating")
+
+    def point_started(self, point: Point) -> None:
+        """Reset the bar."""
+        self._describe(_name(point))
+
+    def point_progress(self, point: Point, progress: LoadProgress) -> None:
+        """Move the bar; elsewhere than on a terminal, a line every ten seconds."""
+        share = progress.ended / max(1, progress.total)
+        output_tps = progress.output_tokens / progress.elapsed_s if progress.elapsed_s > 0 else 0.0
+        rate = f"{output_tps:,.0f} output tok/s, {progress.in_flight} in flight"
+        if self._live:
+            self._bar.update(self._task, completed=share, rate=rate)
+        elif time.monotonic() - self._last_plain > PLAIN_EVERY_S:
+            self._last_plain = time.monotonic()
+            ended = f"{progress.ended}/{progress.total} requests"
+            self.console.print(f"  {_name(point)}: {ended}, {rate}", highlight=False)
+
+    def point_finished(self, point: Point, result: PointResult) -> None:
+        """One line for each point, with its reasons if it is invalid."""
+        self.finished += 1
+        self.invalid += not result.valid
+        self._describe("")
+        self._say(f"[{self.finished}/{self.total}] {_name(point)}: {summary(result)}")
+        for reason in result.reasons:
+            self._say(f"    invalid, {reason.code}: {reason.detail.splitlines()[0]}", style="red")
+
+    def trouble(self, message: str) -> None:
+        """Something that the run survives."""
+        self._say(f"  trouble: {message}", style="yellow")
+
+    def seconds_left(self) -> float | None:
+        """The time left, if the rest goes as fast as what is finished; None before the first point."""
+        if not self.finished:
+            return None
+        return (time.monotonic() - self._begun) / self.finished * (self.total - self.finished)
+
+    def _describe(self, text: str) -> None:
+        self._bar.update(self._task, description=text, completed=0.0, rate="")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, highlight=False, markup=False)
+
+
+class _TimeLeft(ProgressColumn):
+    def __init__(self, run: RunView) -> None:
+        super().__init__()
+        self._run = run
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        del task
+        left = self._run.seconds_left()
+        done = f"{self._run.finished}/{self._run.total} points"
+        return Text(done if left is None else f"{done}, about {left:.0f} s left", style="dim")
+
+
+def _name(point: Point) -> str:
+    repeat = f" repeat {point.repeat}" if point.repeat else ""
+    return f"{point.arm.name} {point.topology.name} c{point.concurrency}{repeat}"
+
+
+def summary(result: PointResult) -> str:
+    """The figures of a point in one line."""
+    rates = result.steady or result.whole
+    if rates is None or result.interactivity_tps is None:
+        return "no figures"
+    figures = [f"{rates.tput_tps_per_gpu:,.1f} tok/s/GPU", f"{result.interactivity_tps:.1f} tok/s/user"]
+    if result.ttft_s:
+        figures.append(f"TTFT {result.ttft_s.p50:.2f} s")
+    if result.acceptance.length is not None:
+        figures.append(f"AL {result.acceptance.length:.2f}")
+    return ", ".join(figures) + (" SIMULATED" if result.simulated else "")

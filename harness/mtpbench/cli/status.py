@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from mtpbench.cli.options import RESULTS, ResultsOption, SweepArgument
-from mtpbench.cli.run_view import summary
+from mtpbench.cli.run import summary
 from mtpbench.errors import InputError, SchemaError
 from mtpbench.records import Point
 from mtpbench.slurm.client import Slurm

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtpbench.cli.options import RESULTS, AgainOption, OnlyOption, ResultsOption, SweepArgument, select
-from mtpbench.cli.run_view import RunView
+from mtpbench.cli.run import RunView, run_until_signalled
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
@@ -134,7 +134,7 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
         highlight=False,
     )
     with RunView(console, left) as view:
-        finished = asyncio.run(_run_job(run, view, early))
+        finished = _run_job(run, view, signalled=bool(early))
     console.print(
         f"{finished.outcome}: {finished.points_valid} valid, {finished.points_invalid} invalid, "
         f"{finished.points_left} left" + (f": {finished.detail}" if finished.detail else ""),
@@ -145,24 +145,16 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
         raise typer.Exit(FAILED_EXIT)
 
 
-async def _run_job(run: JobRun, view: RunView, early: list[int]) -> Finished:
-    """Run the job; a signal ends it in order, and whatever hangs then is cancelled."""
+def _run_job(run: JobRun, view: RunView, *, signalled: bool) -> Finished:
+    """Runs a job to its end, which the first signal brings about early."""
     stop = asyncio.Event()
-    task = asyncio.ensure_future(run.run(view, stop))
-    loop = asyncio.get_running_loop()
 
-    def interrupt() -> None:
-        if stop.is_set():
-            return
-        stop.set()
+    def announce() -> None:
         view.trouble("told to stop: the running point is closed, what is left can be submitted again")
-        loop.call_later(run.stop_patience_s, task.cancel)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, interrupt)
-    if early:
-        interrupt()
-    return await task
+    return asyncio.run(
+        run_until_signalled(run.run(view, stop), stop, announce, run.stop_patience_s, signalled=signalled)
+    )
 
 
 def _usable_slurm(profile: ClusterProfile) -> Slurm:

@@ -34,13 +34,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawPoint:
-    """Everything recorded of one point; every statistic can be rebuilt from it."""
+    """The raw records of one point; every statistic can be computed from them again.
+
+    Args:
+        requests: every request, warm-up and failed ones included.
+        counters: scrapes of the speculation counters, in engine seconds.
+        power: readings of power, in engine seconds.
+        client: how the load client did.
+        facts: what the records can't tell (a dead server, a cut-off).
+    """
 
     requests: Requests
-    counters: tuple[CounterSample, ...]
-    power: tuple[PowerSample, ...]
-    client: ClientHealth
-    facts: RunFacts
+    counters: tuple[CounterSample, ...] = ()
+    power: tuple[PowerSample, ...] = ()
+    client: ClientHealth = field(default_factory=ClientHealth)
+    facts: RunFacts = field(default_factory=RunFacts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

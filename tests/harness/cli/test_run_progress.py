@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from mtpbench.cli import main
-from mtpbench.cli.run_view import RunView
+from mtpbench.cli.run import RunView
 from mtpbench.errors import StoreError
 from mtpbench.load.client import LoadProgress
 from mtpbench.progress import (

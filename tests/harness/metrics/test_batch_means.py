@@ -15,7 +15,8 @@ from mtpbench.measure import measure, rates
 from mtpbench.metrics.batch_means import cut, describe
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.metrics.window import Window
-from mtpbench.records import Load, PointResult, RunFacts, from_json, to_json
+from mtpbench.records import Load, PointResult, from_json, to_json
+from mtpbench.store import RawPoint
 
 WINDOW = Window(start_s=10.0, end_s=110.0)
 EVERYWHERE = np.arange(10.5, 110.5, 0.5)
@@ -65,7 +66,7 @@ def test_interactivity_of_a_block_is_one_over_the_median_of_what_ended_in_it():
 
 def test_blocks_of_a_point_are_counted_like_its_rates():
     table = RequestTable.from_records(steady_load(rounds=12))
-    result = measure(make_point(), table, (), (), None, RunFacts())
+    result = measure(make_point(), RawPoint(requests=table))
     assert result.steady is not None
     assert result.blocks is not None
     assert len(result.blocks.tput_tps_per_gpu) == 11
@@ -82,7 +83,7 @@ def test_an_open_loop_has_blocks_too():
         make_request(i, i, i / 2, [i / 2 + 0.1 * k for k in (1, 2, 3)], warmup=i < 2) for i in range(30)
     ]
     point = make_point(concurrency=50, load=Load(pacing="constant", rate_rps=2.0))
-    result = measure(point, RequestTable.from_records(records), (), (), None, RunFacts())
+    result = measure(point, RawPoint(requests=RequestTable.from_records(records)))
     assert result.steady is not None
     assert result.blocks is not None
     assert result.blocks.interactivity_tps == pytest.approx([10.0] * len(result.blocks.interactivity_tps))
@@ -90,6 +91,6 @@ def test_an_open_loop_has_blocks_too():
 
 
 def test_a_short_window_has_none():
-    result = measure(make_point(), RequestTable.from_records(steady_load()), (), (), None, RunFacts())
+    result = measure(make_point(), RawPoint(requests=RequestTable.from_records(steady_load())))
     assert result.steady is not None
     assert result.blocks is None

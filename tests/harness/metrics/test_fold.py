@@ -16,7 +16,8 @@ from mtpbench.metrics.chunk_latency import summarise
 from mtpbench.metrics.packed_chunks import PackedTable, Requests, batches, smallest
 from mtpbench.metrics.request_table import UNKNOWN, RequestTable, whole_us
 from mtpbench.metrics.window import Window, inside
-from mtpbench.records import Distribution, Load, PointResult, Rates, RunFacts
+from mtpbench.records import Distribution, Load, PointResult, Rates
+from mtpbench.store import RawPoint
 
 POINT = make_point(concurrency=2, load=Load(stall_s=2.0))
 GAPS_US = st.one_of(st.integers(0, 5), st.integers(0, 3_000_000), st.integers(2**21, 2**32))
@@ -32,7 +33,7 @@ def pack(table: RequestTable, chunks: int) -> PackedTable:
 
 
 def result_of(table: Requests, **changes) -> PointResult:
-    return measure(dataclasses.replace(POINT, **changes), table, (), (), None, RunFacts())
+    return measure(dataclasses.replace(POINT, **changes), RawPoint(requests=table))
 
 
 @st.composite
