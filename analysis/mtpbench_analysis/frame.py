@@ -56,6 +56,7 @@ class CurvePoint:
             drawn as if they had nothing to do with each other.
         se_df: their degrees of freedom (blocks − 1).
         source: file and row, or the stored point's id.
+        run_url: the address of the run, where its source gives one: equal figures of two runs are two points.
         valid: False where a validity rule was broken; such a point never enters a curve.
         reasons: why it is invalid.
     """
@@ -102,6 +103,7 @@ class CurvePoint:
     simulated: bool = False
     repeat: int | None = None
     source: str | None = None
+    run_url: str | None = None
     valid: bool = True
     reasons: tuple[str, ...] = ()
 

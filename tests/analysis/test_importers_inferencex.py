@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from curve_points import FIXTURES, INFERENCEX
-from mtpbench_analysis.importers import Declared
+from mtpbench_analysis.importers import Declared, read_sources
 from mtpbench_analysis.importers.inferencex import read_rows
 
 AGGREGATES = FIXTURES / "importers" / "inferencex"
@@ -97,6 +97,20 @@ def test_a_row_that_comes_again_is_kept_once_and_one_of_another_run_stays(tmp_pa
     assert [(item.what, item.reason) for item in points.unused] == [
         ("rows.json[1]", "the same as rows.json[0]; kept once")
     ]
+
+
+def test_a_run_in_two_files_is_kept_once_and_runs_of_two_addresses_stay_two(tmp_path: Path) -> None:
+    """Equal figures are one run unless the rows name two; a folder with a blank in its name is no run's."""
+    rows = {"a": "https://runs/1", "a (1)": "https://runs/1", "b": "https://runs/2", "c": None}
+    files = []
+    for name, url in rows.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        files.append(rows_file(folder, changed(run_url=url)))
+    points = read_sources(files, Declared())
+    assert [point.run_url for point in points.points] == ["https://runs/1", "https://runs/2", None]
+    (copy,) = [item for item in points.unused if item.kind == "repeated"]
+    assert copy.reason == "the same as rows.json[0] https://runs/1; kept once"
 
 
 def test_one_row_is_enough(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def to_curve_point(
         ttft_p99_s=metrics.known("p99_ttft"),
         e2el_p50_s=metrics.known("median_e2el"),
         source=f"{source} {run_url}" if run_url else source,
+        run_url=run_url,
         valid=not reasons,
         reasons=reasons,
     )
