@@ -24,7 +24,7 @@ from rich.table import Table
 
 from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
 from mtpbench.executors.local import LocalExecutor
 from mtpbench.load.client import DriveResult, drive
 from mtpbench.load.client_spec import ClientSpec

@@ -26,10 +26,10 @@ from typing import Any
 from aiohttp import web
 
 from mtpbench.records import EngineLimits, WorkerGroup
-from mtpbench.simengine.cluster import make_worker
 from mtpbench.simengine.openai import EventWriter, parse_ask
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.pump import Clock, Pump
+from mtpbench.simengine.worker import make_worker
 
 COLUMNS = ("received_ns", "first_token_ns", "last_token_ns", "output_tokens")
 VARIANTS = ("aiohttp", "asyncio", "uvloop")

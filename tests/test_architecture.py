@@ -34,7 +34,7 @@ PURE = (
     "engines/*.py",
     "simengine/worker.py",
     "simengine/steps.py",
-    "simengine/cluster.py",
+    "simengine/virtual.py",
     "slurm/states.py",
     "slurm/listings.py",
     "snapshot/__init__.py",

@@ -10,8 +10,8 @@ from typing import Protocol, Self
 
 import aiohttp
 
+from mtpbench.engines import explain
 from mtpbench.engines.parts import Placement
-from mtpbench.engines.registry import explain
 from mtpbench.errors import RunError, StartError
 from mtpbench.power.log import Unread, unread
 from mtpbench.power.meter import SIMULATED, Meter, MeteredNode

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mtpbench.deployment import LiveDeployment, Site, meter_at
-from mtpbench.engines.prometheus import simulated_power
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
+from mtpbench.engines.simulated import simulated_power
 from mtpbench.errors import StartError
 from mtpbench.load.client import DriveResult, drive
 from mtpbench.load.client_spec import ClientSpec

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtpbench import golden, hardware
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import RequestCounts
 from mtpbench.metrics.request_table import Floats

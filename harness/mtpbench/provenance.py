@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 import mtpbench
+from mtpbench.engines import abouts
 from mtpbench.engines.parts import Placement, resolve
-from mtpbench.engines.registry import abouts
 from mtpbench.records import Deployment, Point, Provenance
 
 REDACTED = "<redacted>"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mtpbench.deployment import Site
 from mtpbench.deployment_run import DeploymentRun, RunContext
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.measure import measure

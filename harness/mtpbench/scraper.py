@@ -10,7 +10,7 @@ from types import TracebackType
 
 import aiohttp
 
-from mtpbench.engines.prometheus import GpuPower
+from mtpbench.engines.simulated import GpuPower
 from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge
 
 MIN_INTERVAL_S = 0.05

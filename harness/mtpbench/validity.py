@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench.engines.registry import explain
+from mtpbench.engines import explain
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestTable
 from mtpbench.records import Point, PointResult, Reason, RunFacts
 

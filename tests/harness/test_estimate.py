@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.metrics.window import whole_window
 from mtpbench.plan import estimate_point

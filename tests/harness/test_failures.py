@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.engines.registry import CODES, explain
+from mtpbench.engines import CODES, explain
 
 FAILURES = Path(__file__).resolve().parents[1] / "fixtures" / "captures" / "failures"
 

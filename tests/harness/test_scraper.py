@@ -8,7 +8,7 @@ import time
 import pytest
 from aiohttp import web
 
-from mtpbench.engines.prometheus import simulated_power
+from mtpbench.engines.simulated import simulated_power
 from mtpbench.records import SpecCounters
 from mtpbench.scraper import Scraper
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mtpbench import plan as planning
-from mtpbench.engines import About
-from mtpbench.engines.registry import abouts
+from mtpbench.engines import abouts
+from mtpbench.engines.parts import About
 from mtpbench.errors import InputError
 from mtpbench.load import capacity
 from mtpbench.load.calibration import measure_ceiling

@@ -25,9 +25,8 @@ from mtpbench.simengine.calibration import (
     measure_steady,
     read_points,
 )
-from mtpbench.simengine.cluster import Cluster
 from mtpbench.simengine.profile import Profile, default_profile, load_profile, read_data
-from mtpbench.simengine.virtual import play_schedule
+from mtpbench.simengine.virtual import Cluster, play_schedule
 from mtpbench.workload import draw_lengths
 
 app = typer.Typer(no_args_is_help=True)

@@ -1,51 +1,23 @@
-"""The engines, each a pure module: a point in, a deployment out; metrics text in, counters out.
+"""The engines by name, each a pure module: a point in, a deployment out; metrics text in, counters out.
 
 Engines only describe processes; executors only run them. What else generic code needs to know of an engine
 stands in its module's `ABOUT`.
+
+Known deaths of servers are recognised in what they print, and named with the line that shows it. Source:
+captured start-ups and deaths of vLLM 0.32 and llama.cpp's server (tests/fixtures/captures/failures); the
+patterns for CUDA, SGLang and TensorRT-LLM are read from their sources, not seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from mtpbench.records import (
-    Deployment,
-    EngineLimits,
-    Hardware,
-    Point,
-    SpecCounters,
-    SpecGauge,
-    WorkerRole,
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class About:
-    """What generic code needs to know of an engine besides what it does.
-
-    Args:
-        title: what `mtpbench doctor` calls it; None for what comes with the harness.
-        package: the Python distribution whose version goes into provenance; None where it is none.
-        modules: Python modules that are there where it is installed, its own first.
-        extra: the extra of mtpbench that brings it; None where none does.
-        programs: words that its command lines begin with, its own program first.
-        environment: prefixes of the variables that steer it, which go into provenance (`VLLM` for `VLLM_…`).
-        speculation: further parts of option names that mean speculation, in lower case.
-        deaths: patterns by code of `registry.ADVICE`, for lines that it prints before it dies.
-        simulates: whether its figures come from a model of an engine.
-    """
-
-    title: str | None
-    package: str | None = None
-    modules: tuple[str, ...] = ()
-    extra: str | None = None
-    programs: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ()
-    speculation: tuple[str, ...] = ()
-    deaths: Mapping[str, str] = field(default_factory=dict)
-    simulates: bool = False
+from mtpbench.engines import llamacpp, mocker, sglang, simulated, trtllm, vllm
+from mtpbench.engines.parts import About
+from mtpbench.records import Deployment, EngineLimits, Hardware, Point, SpecCounters, SpecGauge, WorkerRole
 
 
 class EngineModule(Protocol):
@@ -67,3 +39,117 @@ class EngineModule(Protocol):
 
     def counters(self, metrics_text: str) -> SpecCounters | tuple[SpecGauge, ...] | None:
         """What one process's metrics say of speculation: counters, else gauges by rank, else None."""
+
+
+EMBEDDED = "simulated"
+"""The engine that comes with the harness: it alone has step costs, a clock and faults of its own."""
+ENGINES: Mapping[str, EngineModule] = {
+    EMBEDDED: simulated,
+    "vllm": vllm,
+    "sglang": sglang,
+    "trtllm": trtllm,
+    "llamacpp": llamacpp,
+    "mocker": mocker,
+}
+
+
+def engine_of(point: Point) -> EngineModule:
+    """The module of a point's engine."""
+    return ENGINES[point.engine.name]
+
+
+def abouts() -> tuple[About, ...]:
+    """What every engine says about itself, in the order of `ENGINES`."""
+    return tuple(module.ABOUT for module in ENGINES.values())
+
+
+def install_hint(argv: Sequence[str]) -> str:
+    """How to get the engine that a command line starts."""
+    start = " ".join(argv[:3])
+    for about in abouts():
+        if about.extra is not None and any(program in start for program in about.programs):
+            return (
+                f"get it with `pip install 'mtpbench[{about.extra}]'`, or set `engine.command` to where it is"
+            )
+    return "install the engine here, or set `engine.command` to where it is"
+
+
+# --- why servers die ---
+
+LINE_LIMIT = 300
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """The cause of a server's death: a stable code, advice for the user, and the log line that shows it."""
+
+    code: str
+    advice: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.line} ({self.advice})"
+
+
+ADVICE: Mapping[str, str] = {
+    "bad_flag": "take the option away, or use an engine version that knows it",
+    "model_without_mtp": "this checkpoint has no MTP layer, or the engine does not know it; use `off`, or "
+    "another checkpoint",
+    "bad_speculation": "the engine refuses these speculation settings",
+    "engine_not_installed": "",  # `_install_advice` lists what there is
+    "out_of_memory": "lower the memory fraction, the batch or the context length",
+    "port_in_use": "stop what listens on that port",
+    "model_missing": "the model's path or hub id can't be had from here",
+    "engine_core_dead": "the engine's core process died; the lines before this one say why",
+}
+"""What to do about a death, by code, the most telling first."""
+_OF_NO_ENGINE: Mapping[str, str] = {
+    "bad_flag": r"unrecognized arguments?:|[Nn]o such option|unexpected keyword argument"
+    r"|Unexpected keyword argument",
+    "model_without_mtp": r"does not (?:support|have) (?:an? )?(?:MTP|nextn)"
+    r"|no (?:MTP|nextn) (?:layer|head|tensors)",
+    "out_of_memory": r"CUDA out of memory|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|cudaErrorMemoryAllocation|oom-kill",
+    "port_in_use": r"[Aa]ddress already in use|EADDRINUSE",
+    "model_missing": r"LocalEntryNotFoundError|RepositoryNotFoundError|is not a local folder"
+    r"|is not a valid model identifier",
+}
+"""Patterns of libraries that several engines share; each engine's own stand in its module."""
+CODES = tuple(ADVICE)
+
+
+def explain(log_text: str) -> Cause | None:
+    """Returns the known cause in a log, the most telling first; None where nothing is recognised."""
+    lines = log_text.splitlines()
+    for code, advice in ADVICE.items():
+        if (pattern := _pattern(code)) is None:
+            continue
+        # The last mention is the message itself; before it stand the traceback's `raise` and repetitions.
+        for i in range(len(lines) - 1, -1, -1):
+            if pattern.search(lines[i]) and not lines[i].lstrip().startswith("raise "):
+                return Cause(code=code, advice=advice or _install_advice(), line=_telling(lines, i))
+    return None
+
+
+def _pattern(code: str) -> re.Pattern[str] | None:
+    """Returns the pattern of a log line of this code; None where no engine prints any."""
+    patterns = [_OF_NO_ENGINE.get(code), *(about.deaths.get(code) for about in abouts())]
+    if code == "engine_not_installed":
+        modules = "|".join(module for about in abouts() for module in about.modules)
+        patterns.append(rf"No module named '?(?:{modules})\b")
+    joined = "|".join(pattern for pattern in patterns if pattern is not None)
+    return re.compile(joined) if joined else None
+
+
+def _install_advice() -> str:
+    first, *others = dict.fromkeys(about.extra for about in abouts() if about.extra is not None)
+    return f"get it with `pip install 'mtpbench[{first}]'` (or {', '.join(others)}), or set `engine.command`"
+
+
+def _telling(lines: list[str], at: int) -> str:
+    """Returns the line without its prefix; of a validation error, with the two lines that follow it."""
+    text = lines[at].strip()
+    if "validation error" in text:
+        text = " ".join([text, *(line.strip() for line in lines[at + 1 : at + 3])])
+    text = re.sub(r"^(?:\(\w+ pid=\d+\) )?(?:ERROR|WARNING|INFO) [\d\- :]+ \[[\w.]+:\d+\] ", "", text)
+    return text if len(text) <= LINE_LIMIT else text[: LINE_LIMIT - 1] + "…"

@@ -8,9 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from mtpbench.engines import About
-from mtpbench.engines.parts import as_argv, assemble, env_of_role, merged, node_count, of_role, place
-from mtpbench.engines.prometheus import spec_counters
+from mtpbench.engines.parts import (
+    About,
+    as_argv,
+    assemble,
+    env_of_role,
+    merged,
+    node_count,
+    of_role,
+    place,
+    spec_counters,
+)
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Container,

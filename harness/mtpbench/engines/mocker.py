@@ -10,8 +10,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from mtpbench.engines import About, dynamo
-from mtpbench.engines.parts import PlacedWorker, as_argv, assemble, env_of_role, merged, of_role, place
+from mtpbench.engines.parts import (
+    About,
+    PlacedWorker,
+    as_argv,
+    assemble,
+    container_of,
+    dynamo_environment,
+    dynamo_frontend,
+    env_of_role,
+    merged,
+    of_role,
+    place,
+)
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
 
@@ -107,7 +118,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
 
 
 def _frontend(point: Point) -> Process:
-    front = dynamo.frontend(point)
+    front = dynamo_frontend(point)
     # Without it the frontend listens on every interface.
     return dataclasses.replace(front, env={**front.env, "DYN_HTTP_HOST": f"@{{host:{front.name}}}"})
 
@@ -129,7 +140,7 @@ def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
         role=worker.role,
         argv=(*(point.engine.command or USUAL_COMMAND), *as_argv(flags)),
         env={
-            **dynamo.environment(point),
+            **dynamo_environment(point),
             "DYN_SYSTEM_HOST": host,
             "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}",
             # `/health` says 503 for ever without it.
@@ -140,5 +151,5 @@ def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
         ports=("http",),
         ready=Probe(port="http", path="/health"),
         metrics=("http", "/metrics"),
-        container=dynamo.container(point),
+        container=container_of(point),
     )

@@ -1,4 +1,4 @@
-"""Pure: what engine modules build a deployment of: options in layers, workers on nodes, and their processes.
+"""Pure: what engine modules are built of: options in layers, workers on nodes, processes, counters.
 
 Workers fill nodes in order, prefill before decode. A worker that needs more GPUs than a node has spans
 whole nodes; smaller ones share a node. No worker straddles two partly filled nodes.
@@ -17,11 +17,54 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from mtpbench.errors import InputError, UnsupportedError
-from mtpbench.records import Deployment, File, Flags, Point, Process, Topology, WorkerGroup, WorkerRole
+from mtpbench.records import (
+    Container,
+    Deployment,
+    File,
+    Flags,
+    Point,
+    Probe,
+    Process,
+    SpecCounters,
+    SpecGauge,
+    Topology,
+    WorkerGroup,
+    WorkerRole,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class About:
+    """What generic code needs to know of an engine besides what it does.
+
+    Args:
+        title: what `mtpbench doctor` calls it; None for what comes with the harness.
+        package: the Python distribution whose version goes into provenance; None where it is none.
+        modules: Python modules that are there where it is installed, its own first.
+        extra: the extra of mtpbench that brings it; None where none does.
+        programs: words that its command lines begin with, its own program first.
+        environment: prefixes of the variables that steer it, which go into provenance (`VLLM` for `VLLM_…`).
+        speculation: further parts of option names that mean speculation, in lower case.
+        deaths: patterns by code of `ADVICE`, for lines that it prints before it dies.
+        simulates: whether its figures come from a model of an engine.
+    """
+
+    title: str | None
+    package: str | None = None
+    modules: tuple[str, ...] = ()
+    extra: str | None = None
+    programs: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    speculation: tuple[str, ...] = ()
+    deaths: Mapping[str, str] = field(default_factory=dict)
+    simulates: bool = False
 
 
 def merged(*layers: Flags) -> Flags:
@@ -131,6 +174,116 @@ def assemble(point: Point, processes: Sequence[Process], nodes: int) -> Deployme
         model_name=point.model.served_name,
         gpus=point.topology.gpus,
         nodes=nodes,
+    )
+
+
+# --- Dynamo, in front of workers of several engines ---
+
+_FRONT = "router"
+
+
+def container_of(point: Point) -> Container | None:
+    """The engine's image, where the sweep names one."""
+    return Container(image=point.engine.image) if point.engine.image else None
+
+
+def dynamo_environment(point: Point) -> Mapping[str, str]:
+    """What every process of a Dynamo deployment shares; @{dir} must be seen by all its nodes."""
+    del point
+    return {
+        "DYN_DISCOVERY_BACKEND": "file",
+        "DYN_FILE_KV": "@{dir}/dynamo",
+        "DYN_REQUEST_PLANE": "tcp",
+        # The last line of a log becomes the reason of a failed point.
+        "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
+    }
+
+
+def dynamo_frontend(point: Point) -> Process:
+    """The process that takes requests and sends them through prefill and decode workers."""
+    return Process(
+        name=_FRONT,
+        role="router",
+        argv=(
+            *_dynamo_python(point),
+            "-m",
+            "dynamo.frontend",
+            "--http-port",
+            f"@{{port:{_FRONT}/http}}",
+        ),
+        env=dynamo_environment(point),
+        ports=("http",),
+        ready=Probe(port="http", path="/health", model=point.model.served_name),
+        container=container_of(point),
+    )
+
+
+def _dynamo_python(point: Point) -> tuple[str, ...]:
+    """The words that run a module of Dynamo: those before `-m` where the sweep says how workers start."""
+    command = point.engine.command or ()
+    return command[: command.index("-m")] if "-m" in command else ("python3",)
+
+
+# --- counters of speculation, out of Prometheus text ---
+
+
+def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
+    """The four `<prefix>spec_decode_*` counters as vLLM names them; None where they are absent.
+
+    Args:
+        metrics_text: the body of /metrics.
+        prefix: `vllm:`, `llamacpp:` or `trtllm_` (which lacks the count of steps).
+
+    Raises:
+        ValueError: the text is not Prometheus's exposition format.
+    """
+    sums: dict[str, float] = defaultdict(float)
+    positions: dict[int, float] = defaultdict(float)
+    start = f"{prefix}spec_decode_num_"
+    # Of an engine's long text only these lines are parsed: the scraper shares the client's event loop.
+    lines = [line for line in metrics_text.splitlines() if line.startswith(start)]
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            name = sample.name.removeprefix(start)
+            if name == "accepted_tokens_per_pos_total":
+                positions[int(sample.labels["position"])] += sample.value
+            else:
+                sums[name] += sample.value
+    if not {"draft_tokens_total", "accepted_tokens_total"} <= set(sums):
+        return None
+    return SpecCounters(
+        drafts=sums.get("drafts_total"),
+        draft_tokens=sums["draft_tokens_total"],
+        accepted_tokens=sums["accepted_tokens_total"],
+        per_position=tuple(positions[i] for i in range(1 + max(positions, default=-1))),
+    )
+
+
+def spec_gauges(metrics_text: str, length: str, verify_calls: str) -> tuple[SpecGauge, ...] | None:
+    """A gauge of the acceptance length by label set (rank), with the counter that weighs it; None if absent.
+
+    Args:
+        metrics_text: the body of /metrics.
+        length: name of the gauge.
+        verify_calls: name of the counter of verification steps.
+
+    Raises:
+        ValueError: the text is not Prometheus's exposition format.
+    """
+    lines = [line for line in metrics_text.splitlines() if line.startswith((length, verify_calls))]
+    lengths: dict[str, float] = {}
+    calls: dict[str, float] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            rank = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            if sample.name == length:
+                lengths[rank] = sample.value
+            elif sample.name == verify_calls:
+                calls[rank] = sample.value
+    if not lengths:
+        return None
+    return tuple(
+        SpecGauge(rank=rank, length=value, verify_calls=calls.get(rank)) for rank, value in lengths.items()
     )
 
 

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtpbench.engines import About, dynamo
 from mtpbench.engines.parts import (
+    About,
     PlacedWorker,
     Share,
     as_argv,
     assemble,
+    container_of,
+    dynamo_environment,
+    dynamo_frontend,
     env_of_role,
     merged,
     node_count,
     of_role,
     place,
+    spec_gauges,
 )
-from mtpbench.engines.prometheus import spec_gauges
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -108,7 +111,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     workers = _workers(point, hardware)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
-        processes.insert(0, dynamo.frontend(point))
+        processes.insert(0, dynamo_frontend(point))
     elif len(workers) > 1:
         processes.insert(0, _router(point, workers))
     return assemble(point, processes, node_count(workers))
@@ -143,7 +146,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     ports += ["bootstrap"] if worker.role == "prefill" else []
     env = {**env_of_role(point, worker.role), **speculation_env(point, worker.role)}
     if through_dynamo:
-        env = {**dynamo.environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
+        env = {**dynamo_environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
     return Process(
         name=name,
         role=worker.role,
@@ -154,7 +157,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         ports=tuple(ports),
         ready=Probe(port="http", path="/health") if is_head else None,
         metrics=("http", "/metrics") if is_head else None,
-        container=dynamo.container(point),
+        container=container_of(point),
     )
 
 
@@ -185,5 +188,5 @@ def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
         argv=(*argv, "--host", "@{host:router}", "--port", "@{port:router/http}"),
         ports=("http",),
         ready=Probe(port="http", path="/health", model=point.model.served_name),
-        container=dynamo.container(point),
+        container=container_of(point),
     )

@@ -9,13 +9,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from mtpbench.engines import About
-from mtpbench.engines.parts import PlacedWorker, assemble, env_of_role, node_count, of_role, place
-from mtpbench.engines.prometheus import spec_counters
+from prometheus_client.parser import text_string_to_metric_families
+
+from mtpbench.engines.parts import (
+    About,
+    PlacedWorker,
+    assemble,
+    env_of_role,
+    node_count,
+    of_role,
+    place,
+    spec_counters,
+)
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
+    MAX_SPEED,
     Deployment,
     EngineLimits,
     Fault,
@@ -30,15 +41,25 @@ from mtpbench.records import (
     WorkerRole,
     to_json,
 )
-from mtpbench.simengine.arguments import MAX_SPEED
-from mtpbench.simengine.cluster import make_worker
 from mtpbench.simengine.faults import check_fault
 from mtpbench.simengine.profile import load_profile
+from mtpbench.simengine.worker import make_worker
 
 ABOUT = About(title=None, simulates=True)
 RESET_PATH: str | None = "/reset_prefix_cache"
 _FLAGS = ("max-running", "prefill-chunk-tokens", "stream-interval", "kv-tokens")
 _ROUTER = "router"
+_POWER = "mtpbench_sim_gpu_power_watts"
+_ENERGY = "mtpbench_sim_gpu_energy_joules_total"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GpuPower:
+    """Power and energy counter of one simulated GPU; NULL where its process does not say."""
+
+    gpu: int
+    power_w: float | None
+    energy_j: float | None
 
 
 def check(point: Point, hardware: Hardware) -> None:
@@ -70,6 +91,26 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 def counters(metrics_text: str) -> SpecCounters | None:
     """The four `vllm:spec_decode_*` counters; None when speculation is off."""
     return spec_counters(metrics_text, "vllm:")
+
+
+def simulated_power(metrics_text: str) -> list[GpuPower]:
+    """The power and energy of every GPU that a process of the embedded engine reports, ordered by index.
+
+    Raises:
+        ValueError: the text is not Prometheus's exposition format.
+    """
+    # Of an engine's long text only these lines are parsed: the scraper shares the client's event loop.
+    lines = [line for line in metrics_text.splitlines() if "mtpbench_sim_gpu_" in line]
+    power: dict[int, float] = {}
+    energy: dict[int, float] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            if sample.name == _POWER:
+                power[int(sample.labels["gpu"])] = sample.value
+            elif sample.name == _ENERGY:
+                energy[int(sample.labels["gpu"])] = sample.value
+    gpus = sorted(power | energy)
+    return [GpuPower(gpu=gpu, power_w=power.get(gpu), energy_j=energy.get(gpu)) for gpu in gpus]
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:

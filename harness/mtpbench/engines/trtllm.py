@@ -12,18 +12,21 @@ from typing import Any
 
 import yaml
 
-from mtpbench.engines import About, dynamo
 from mtpbench.engines.parts import (
+    About,
     PlacedWorker,
     Share,
     as_argv,
     assemble,
+    container_of,
+    dynamo_environment,
+    dynamo_frontend,
     env_of_role,
     node_count,
     of_role,
     place,
+    spec_counters,
 )
-from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -129,7 +132,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     workers = place(point.topology, hardware.gpus_per_node)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
-        processes.insert(0, dynamo.frontend(point))
+        processes.insert(0, dynamo_frontend(point))
     elif len(workers) > 1:
         processes.insert(0, _router(point, workers))
     return assemble(point, processes, node_count(workers))
@@ -142,7 +145,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     start = _dynamo_words(point, worker, file) if through_dynamo else _serve_words(point, worker, file)
     env = {**env_of_role(point, worker.role), **_pinned(point)}
     if through_dynamo:
-        env = {**dynamo.environment(point), "DYN_SYSTEM_PORT": f"@{{port:{worker.head}/http}}", **env}
+        env = {**dynamo_environment(point), "DYN_SYSTEM_PORT": f"@{{port:{worker.head}/http}}", **env}
     return Process(
         name=name,
         role=worker.role,
@@ -155,7 +158,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         ports=("http",) if is_head else (),
         ready=_probe(point, through_dynamo) if is_head else None,
         metrics=("http", "/metrics" if through_dynamo else "/prometheus/metrics") if is_head else None,
-        container=dynamo.container(point),
+        container=container_of(point),
     )
 
 
@@ -210,7 +213,7 @@ def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
         files=(File(path="@{dir}/router.yaml", text=text),),
         ports=("http",),
         ready=Probe(port="http", path="/health"),
-        container=dynamo.container(point),
+        container=container_of(point),
     )
 
 

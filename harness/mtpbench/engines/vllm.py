@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtpbench.engines import About, dynamo
 from mtpbench.engines.parts import (
+    About,
     PlacedWorker,
     Share,
     as_argv,
     assemble,
+    container_of,
+    dynamo_environment,
+    dynamo_frontend,
     env_of_role,
     merged,
     node_count,
     of_role,
     place,
+    spec_counters,
 )
-from mtpbench.engines.prometheus import spec_counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -101,7 +104,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     workers = place(point.topology, hardware.gpus_per_node)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
-        processes.insert(0, dynamo.frontend(point))
+        processes.insert(0, dynamo_frontend(point))
     return assemble(point, processes, node_count(workers))
 
 
@@ -123,7 +126,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     usual = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.model.path)
     env = dict(env_of_role(point, worker.role))
     if through_dynamo:
-        env = {**dynamo.environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
+        env = {**dynamo_environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
     is_head = share.rank == 0
     return Process(
         name=name,
@@ -135,7 +138,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         ports=("http", "dist") if is_head and len(worker.shares) > 1 else ("http",),
         ready=Probe(port="http", path="/health") if is_head else None,
         metrics=("http", "/metrics") if is_head else None,
-        container=dynamo.container(point),
+        container=container_of(point),
     )
 
 

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtpbench.engines import install_hint
 from mtpbench.engines.parts import Placement, resolve
-from mtpbench.engines.registry import install_hint
 from mtpbench.errors import StartError
 from mtpbench.executors import reaper
 from mtpbench.executors.ports import HOST, choose_ports, listens_in_group

@@ -1,8 +1,8 @@
 """Every record that crosses a seam: frozen, keyword-only, JSON round-trip, units in the names.
 
 Standard library only. In the order of the flow: `point` (what is measured), `process` (what is started),
-`raw` (what is recorded), `result` (what is derived), `sweepinfo` (what tables need besides); `codec` turns
-them into JSON and back.
+`raw` (what is recorded), `result` (what is derived, and what tables need besides); `codec` turns them into
+JSON and back.
 
 Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what is not
 among `READABLE_VERSIONS`)
@@ -28,6 +28,7 @@ from mtpbench.records.codec import (
     to_json,
 )
 from mtpbench.records.point import (
+    MAX_SPEED,
     AcceptancePolicy,
     Arm,
     Engine,
@@ -49,6 +50,7 @@ from mtpbench.records.raw import (
     GRACE,
     UNUSED,
     Answers,
+    ClientHealth,
     CounterSample,
     CounterSource,
     Evaluation,
@@ -68,19 +70,22 @@ from mtpbench.records.result import (
     Acceptance,
     AcceptanceGap,
     Blocks,
-    ClientHealth,
     Distribution,
     Energy,
     GaugeMean,
+    Hardware,
     PointResult,
     Provenance,
     Rates,
+    Reference,
+    ReferenceRow,
     Stalls,
+    SweepInfo,
 )
-from mtpbench.records.sweepinfo import Hardware, Reference, ReferenceRow, SweepInfo
 
 __all__ = [
     "GRACE",
+    "MAX_SPEED",
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "UNUSED",

@@ -149,6 +149,10 @@ class Fault:
     value: float | None = None
 
 
+MAX_SPEED: float = 10
+"""Engine seconds per real second of the scaled clock: beyond it the HTTP client would be what is measured."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Simulation:
     """That a point runs on the embedded engine, with which step costs and against which clock.

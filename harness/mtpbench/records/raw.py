@@ -223,6 +223,59 @@ class GpuCondition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClientHealth:
+    """How the load client itself did; a client that is the bottleneck makes the point invalid.
+
+    Figures are over the steady-state window and over all client processes; NULL where a figure does not exist
+    (the virtual clock has no client, user-space stamps no drift).
+
+    Args:
+        transport: `fast` or `aiohttp`.
+        stamps: who stamped the reads: the `kernel`, or the client in `user` space.
+        workers: client processes.
+        hosts: where they ran.
+        host_clock_error_s: how far the clocks of several hosts may disagree; NULL on one host.
+        reader_lag_p50_s, reader_lag_p99_s: from the arrival of bytes (kernel stamps), or from a due wake-up
+            (user stamps), to the reader.
+        send_lag_p50_s, send_lag_p99_s: from the moment a request was due to its first byte.
+        reads: reads from the network.
+        coalesced_reads: those that held several events which may have come more than 1 ms apart.
+        cpu_share: CPU seconds per second of the busiest process.
+        achieved_concurrency: requests in flight, averaged.
+        concurrency_over_time: the same over equal parts of the window.
+        late_starts: requests of an open loop whose time came before one in flight had ended.
+        unsent: requests that were never sent.
+        clock_drift_s: how far the wall clock that stamps moved against the monotonic one.
+        clock_step_s: its largest jump.
+        descriptor_limit: open files that each process may have.
+        local_ports: connections that this machine can have to one address.
+        peak_rss_bytes: peak memory of all processes.
+    """
+
+    transport: str | None = None
+    stamps: str | None = None
+    workers: int | None = None
+    hosts: tuple[str, ...] = ()
+    host_clock_error_s: float | None = None
+    reader_lag_p50_s: float | None = None
+    reader_lag_p99_s: float | None = None
+    send_lag_p50_s: float | None = None
+    send_lag_p99_s: float | None = None
+    reads: int | None = None
+    coalesced_reads: int | None = None
+    cpu_share: float | None = None
+    achieved_concurrency: float | None = None
+    concurrency_over_time: tuple[float, ...] = ()
+    late_starts: int | None = None
+    unsent: int | None = None
+    clock_drift_s: float | None = None
+    clock_step_s: float | None = None
+    descriptor_limit: int | None = None
+    local_ports: int | None = None
+    peak_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
     """What happened to a point that its request table can't tell.
 

@@ -9,6 +9,7 @@ from typing import Literal
 from mtpbench.records.codec import SCHEMA_VERSION, Clock
 from mtpbench.records.raw import (
     Answers,
+    ClientHealth,
     CounterSource,
     Evaluation,
     GpuCondition,
@@ -185,59 +186,6 @@ class Energy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClientHealth:
-    """How the load client itself did; a client that is the bottleneck makes the point invalid.
-
-    Figures are over the steady-state window and over all client processes; NULL where a figure does not exist
-    (the virtual clock has no client, user-space stamps no drift).
-
-    Args:
-        transport: `fast` or `aiohttp`.
-        stamps: who stamped the reads: the `kernel`, or the client in `user` space.
-        workers: client processes.
-        hosts: where they ran.
-        host_clock_error_s: how far the clocks of several hosts may disagree; NULL on one host.
-        reader_lag_p50_s, reader_lag_p99_s: from the arrival of bytes (kernel stamps), or from a due wake-up
-            (user stamps), to the reader.
-        send_lag_p50_s, send_lag_p99_s: from the moment a request was due to its first byte.
-        reads: reads from the network.
-        coalesced_reads: those that held several events which may have come more than 1 ms apart.
-        cpu_share: CPU seconds per second of the busiest process.
-        achieved_concurrency: requests in flight, averaged.
-        concurrency_over_time: the same over equal parts of the window.
-        late_starts: requests of an open loop whose time came before one in flight had ended.
-        unsent: requests that were never sent.
-        clock_drift_s: how far the wall clock that stamps moved against the monotonic one.
-        clock_step_s: its largest jump.
-        descriptor_limit: open files that each process may have.
-        local_ports: connections that this machine can have to one address.
-        peak_rss_bytes: peak memory of all processes.
-    """
-
-    transport: str | None = None
-    stamps: str | None = None
-    workers: int | None = None
-    hosts: tuple[str, ...] = ()
-    host_clock_error_s: float | None = None
-    reader_lag_p50_s: float | None = None
-    reader_lag_p99_s: float | None = None
-    send_lag_p50_s: float | None = None
-    send_lag_p99_s: float | None = None
-    reads: int | None = None
-    coalesced_reads: int | None = None
-    cpu_share: float | None = None
-    achieved_concurrency: float | None = None
-    concurrency_over_time: tuple[float, ...] = ()
-    late_starts: int | None = None
-    unsent: int | None = None
-    clock_drift_s: float | None = None
-    clock_step_s: float | None = None
-    descriptor_limit: int | None = None
-    local_ports: int | None = None
-    peak_rss_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Stalls:
     """Gaps between two chunks of one request that are longer than a threshold.
 
@@ -330,3 +278,60 @@ class Provenance:
     command_lines: Mapping[str, tuple[str, ...]]
     environment: Mapping[str, str]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """A kind of rack and the constants that turn tokens into money and megawatts (a dated file, not code).
+
+    Args:
+        power_kw_per_gpu: provisioned all-in power per GPU; None where nobody published one.
+        usd_per_gpu_h: price by owner tier, such as `hyperscaler`; empty where nobody published one.
+        nodes_per_domain: nodes that share one NVLink domain.
+        source: where the constants come from, or why there are none.
+    """
+
+    name: str
+    gpu: str
+    gpus_per_node: int
+    nodes_per_domain: int
+    power_kw_per_gpu: float | None
+    usd_per_gpu_h: Mapping[str, float]
+    constants_date: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceRow:
+    """Published throughput of both sides at one interactivity, to print beside one's own."""
+
+    interactivity_tps: float
+    tput_tps_per_gpu: Mapping[str, float]
+    """By arm name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """Published numbers that a sweep re-measures, with where they came from."""
+
+    source: str
+    rows: tuple[ReferenceRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepInfo:
+    """What the tables need to know of a sweep besides its points; stored beside them."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    question: str
+    arms: tuple[str, ...]
+    baseline: str
+    hardware: Hardware
+    targets_tps: tuple[float, ...] = ()
+    """Target interactivities of the tables; empty for the default targets."""
+    reference: Reference | None = None
+    confounds: tuple[str, ...] = ()
+    """What differs between the arms beyond speculation, one sentence each."""
+    planned: tuple[str, ...] = ()
+    """Ids of all points of the sweep, measured or not."""

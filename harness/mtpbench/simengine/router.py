@@ -14,14 +14,12 @@ import aiohttp
 from aiohttp import web
 
 from mtpbench.records import Fault, to_json
-from mtpbench.simengine.arguments import Options
 from mtpbench.simengine.connection import Connection, Handler
 from mtpbench.simengine.faults import FaultPlan
 from mtpbench.simengine.openai import HEADERS, Ask, RequestError, parse_ask
 from mtpbench.simengine.pump import Clock
-from mtpbench.simengine.service import Health, models_route, plain_app, play_early, timings_routes
-from mtpbench.simengine.streams import Note
-from mtpbench.simengine.telemetry import Timings, render_histograms
+from mtpbench.simengine.service import Health, Options, models_route, plain_app, play_early, timings_routes
+from mtpbench.simengine.telemetry import Note, Timings, render_histograms
 
 _MAX_MODEL_LEN = 2**31
 """The workers know their own limit and answer for it."""

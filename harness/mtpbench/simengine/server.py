@@ -20,12 +20,11 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from mtpbench.errors import InputError, MtpbenchError
-from mtpbench.simengine.arguments import Options, parse_arguments
 from mtpbench.simengine.connection import Intake
 from mtpbench.simengine.faults import FaultPlan
 from mtpbench.simengine.pump import Clock
 from mtpbench.simengine.router import RouterApp
-from mtpbench.simengine.service import MAX_BODY_BYTES, Health
+from mtpbench.simengine.service import MAX_BODY_BYTES, Health, Options, parse_arguments
 from mtpbench.simengine.worker_app import WorkerApp
 
 _SHUTDOWN_S = 0.01

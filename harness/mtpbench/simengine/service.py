@@ -1,23 +1,144 @@
-"""What every server process of the embedded engine answers alike: health, models, errors, request faults."""
+"""What server processes of the embedded engine share: the command line, health, models, errors, faults."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from mtpbench.errors import InputError
-from mtpbench.records import Fault
+from mtpbench.records import MAX_SPEED, EngineLimits, Fault, WorkerGroup
 from mtpbench.simengine.connection import Connection
-from mtpbench.simengine.faults import STATUSES, FaultPlan
+from mtpbench.simengine.faults import STATUSES, FaultPlan, parse_faults
 from mtpbench.simengine.openai import HEADERS, RequestError, bad_request, models_body
+from mtpbench.simengine.profile import default_profile
 from mtpbench.simengine.pump import Clock
 from mtpbench.simengine.telemetry import Timings, parse_since
 
 MAX_BODY_BYTES = 256 * 2**20
+_LOOPS = ("auto", "asyncio", "uvloop")
+_ROLES = ("aggregated", "prefill", "decode", "router")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What a server process was told; `group` and `limits` are None for a router."""
+
+    name: str
+    role: str
+    host: str
+    port: int
+    model: str
+    profile: str
+    speed: float
+    seed: int
+    loop: str = "auto"
+    rates: tuple[float, ...] = ()
+    group: WorkerGroup | None = None
+    limits: EngineLimits | None = None
+    faults: tuple[Fault, ...] = ()
+    prefill: tuple[str, ...] = ()
+    decode: tuple[str, ...] = ()
+    aggregated: tuple[str, ...] = ()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InputError(f"{message}; see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mtpbench.simengine.server", description="The embedded engine over HTTP.")
+    add = parser.add_argument
+    add("--name", default="simulated")
+    add("--role", choices=_ROLES, default="aggregated")
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, required=True)
+    add("--model", required=True, help="the served model's name")
+    add("--profile", default=default_profile(), help="a shipped profile or a JSON file")
+    add("--speed", type=float, default=1.0, help=f"engine seconds per real second, at most {MAX_SPEED:g}")
+    add("--seed", type=int, default=0)
+    add("--loop", choices=_LOOPS, default="auto", help="the event loop; uvloop where installed if not given")
+    add("--tp", type=int, default=8)
+    add("--dp", type=int, default=1)
+    add("--ep", type=int, default=1)
+    add("--max-running", type=int, help="sequences at once; 1024 per attention-DP rank")
+    add("--prefill-chunk-tokens", type=int, help="prompt tokens per step; 8192 per attention-DP rank")
+    add("--stream-interval", type=int, default=1)
+    add("--kv-tokens", type=int, help="KV-cache tokens of the worker; the profile's where not given")
+    add(
+        "--acceptance-rates",
+        default="",
+        help="unconditional acceptance rates, such as 0.79,0.48,0.22; empty is off",
+    )
+    add("--faults", default="[]", help="JSON list of faults")
+    for role in ("prefill", "decode", "aggregated"):
+        add(f"--{role}", default="", help=f"router: addresses of the {role} workers, comma-separated")
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> Options:
+    """The options of a command line (`sys.argv` where None).
+
+    Raises:
+        InputError: an option is unknown, missing or impossible.
+    """
+    given = _parser().parse_args(arguments)
+    if not 0 < given.speed <= MAX_SPEED:
+        raise InputError(
+            f"--speed {given.speed:g}: the scaled clock runs above 0 and at most {MAX_SPEED:g} times as fast "
+            "as the real one, or the HTTP client would be what is measured"
+        )
+    for name in ("tp", "dp", "ep", "max_running", "prefill_chunk_tokens", "stream_interval", "kv_tokens"):
+        if (value := getattr(given, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: a whole number above 0 is needed")
+    try:
+        rates = tuple(float(rate) for rate in given.acceptance_rates.split(",") if rate)
+    except ValueError as error:
+        raise InputError(
+            f"--acceptance-rates {given.acceptance_rates}: numbers between commas are needed"
+        ) from error
+    addresses = {
+        role: tuple(url.rstrip("/") for url in getattr(given, role).split(",") if url)
+        for role in ("prefill", "decode", "aggregated")
+    }
+    router = given.role == "router"
+    if router and bool(addresses["prefill"]) != bool(addresses["decode"]):
+        raise InputError("a router needs --prefill and --decode together, or --aggregated")
+    if router and bool(addresses["prefill"]) == bool(addresses["aggregated"]):
+        raise InputError("a router needs the addresses of workers: --prefill and --decode, or --aggregated")
+    return Options(
+        name=given.name,
+        role=given.role,
+        host=given.host,
+        port=given.port,
+        model=given.model,
+        profile=given.profile,
+        speed=given.speed,
+        seed=given.seed,
+        loop=given.loop,
+        rates=rates,
+        group=None
+        if router
+        else WorkerGroup(role=given.role, workers=1, tp=given.tp, dp=given.dp, ep=given.ep),
+        limits=None if router else _limits(given),
+        faults=parse_faults(given.faults),
+        **addresses,
+    )
+
+
+def _limits(given: argparse.Namespace) -> EngineLimits:
+    return EngineLimits(
+        max_running=given.max_running or 1024 * given.dp,
+        prefill_chunk_tokens=given.prefill_chunk_tokens or 8192 * given.dp,
+        stream_interval=given.stream_interval,
+        kv_tokens=given.kv_tokens,
+    )
 
 
 class Health:

@@ -51,6 +51,8 @@ _GAUGES = {
 }
 Counters = Mapping[tuple[str, str], float]
 """Values by (name, the label that tells series of one name apart)."""
+Note = Callable[[int, int, int, int, bool], None]
+"""Called at the end of a stream, with what `Timings.add` takes after the time of the request."""
 
 
 class Timings:

@@ -12,12 +12,14 @@ sequence of the rank goes back to the waiting line and its context is computed a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Ints
-from mtpbench.records import EngineLimits, SpecCounters, WorkerRole
+from mtpbench.records import EngineLimits, SpecCounters, WorkerGroup, WorkerRole
+from mtpbench.simengine.profile import Profile
 from mtpbench.simengine.steps import Costs, Drafts, Emission, Step, TokenSequence, Totals
 
 _KEY, _LEFT, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
@@ -367,3 +369,17 @@ class Worker:
             if row != n:
                 state[:, row] = state[:, n]
         self._n = n
+
+
+def make_worker(
+    group: WorkerGroup, profile: Profile, limits: EngineLimits, rates: Sequence[float], seed: Sequence[int]
+) -> Worker:
+    """One worker of a group; `rates` is empty where speculation is off. Prefill workers never draft."""
+    drafting = bool(rates) and group.role != "prefill"
+    return Worker(
+        role=group.role,
+        ranks=group.dp,
+        costs=Costs.of(profile, group, len(rates) if drafting else 0, limits),
+        limits=limits,
+        drafts=Drafts(rates, seed) if drafting else None,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mtpbench.engines.registry import abouts, engine_of
+from mtpbench.engines import abouts, engine_of
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Arm, Hardware, Point, Process
 

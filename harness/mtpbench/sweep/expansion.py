@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mtpbench import golden, hardware
-from mtpbench.engines.registry import EMBEDDED, ENGINES, engine_of
+from mtpbench.engines import EMBEDDED, ENGINES, engine_of
 from mtpbench.errors import InputError, SweepError
 from mtpbench.records import (
     AcceptancePolicy,

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtpbench import golden
-from mtpbench.engines.registry import EMBEDDED, ENGINES
-from mtpbench.records import Load, Measurement, WorkerGroup, WorkerRole
+from mtpbench.engines import EMBEDDED, ENGINES
+from mtpbench.records import MAX_SPEED, Load, Measurement, WorkerGroup, WorkerRole
 from mtpbench.yaml_files import Strict
 
 FlagLayers = dict[str, dict[str, Any]]
@@ -183,7 +183,7 @@ class EngineSpec(Strict):
     profile: str | None = Field(None, description="simulated only: step costs (a shipped name or a file)")
     clock: Literal["real", "scaled"] = Field("real", description="simulated only")
     speed: float = Field(
-        1.0, gt=0, le=10, description="simulated only: engine seconds per second when scaled"
+        1.0, gt=0, le=MAX_SPEED, description="simulated only: engine seconds per second when scaled"
     )
     faults: list[FaultSpec] = Field(default_factory=list, description="simulated only")
 

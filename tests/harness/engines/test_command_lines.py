@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from mtpbench import hardware
-from mtpbench.engines import parts, vllm
+from mtpbench.engines import engine_of, parts, vllm
 from mtpbench.engines.parts import Placement, place, resolve
-from mtpbench.engines.registry import engine_of
 from mtpbench.errors import SweepError, UnsupportedError
 from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup
 from mtpbench.sweep import load_sweep

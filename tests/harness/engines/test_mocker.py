@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mtpbench import hardware
-from mtpbench.engines import mocker
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of, mocker
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Point, Process
 from mtpbench.sweep import load_sweep

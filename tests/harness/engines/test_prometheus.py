@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mtpbench.engines import sglang, trtllm, vllm
-from mtpbench.engines.prometheus import spec_counters
+from mtpbench.engines.parts import spec_counters
 from mtpbench.records import SpecGauge
 
 CAPTURES = Path(__file__).resolve().parents[2] / "fixtures" / "captures"

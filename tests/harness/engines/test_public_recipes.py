@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mtpbench import hardware
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
 from mtpbench.records import Process
 from mtpbench.sweep import load_sweep
 

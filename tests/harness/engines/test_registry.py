@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mtpbench.cli import doctor
-from mtpbench.engines import About, vllm
-from mtpbench.engines.registry import CODES, EMBEDDED, ENGINES, abouts, engine_of, explain, install_hint
+from mtpbench.engines import CODES, EMBEDDED, ENGINES, abouts, engine_of, explain, install_hint, vllm
+from mtpbench.engines.parts import About
 from mtpbench.errors import SweepError
 from mtpbench.hardware import lookup
 from mtpbench.provenance import Started, collect

@@ -7,7 +7,7 @@ from mtpbench import hardware
 from mtpbench.engines import simulated
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import EngineLimits, Fault
-from mtpbench.simengine.arguments import parse_arguments
+from mtpbench.simengine.service import parse_arguments
 
 GB200 = hardware.lookup("gb200-nvl72")
 

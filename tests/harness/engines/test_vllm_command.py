@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
 from mtpbench.plan import ladders_of
 from mtpbench.records import EngineLimits
 from mtpbench.sweep import load_sweep

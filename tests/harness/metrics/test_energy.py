@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from measured import SIMULATED_POWER, power_samples
-from mtpbench.engines.prometheus import simulated_power
+from mtpbench.engines.simulated import simulated_power
 from mtpbench.metrics.energy import REASONS, measure_energy, measure_idle, split_by_node
 from mtpbench.metrics.window import Window
 from mtpbench.power.log import UnreadCode

@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits, Fault, WorkerGroup
-from mtpbench.simengine.cluster import make_worker
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.pump import Clock, Lateness, Pump
 from mtpbench.simengine.telemetry import COLUMNS, GAP, TPOT, TTFT, Timings, parse_since
+from mtpbench.simengine.worker import make_worker
 
 BOTH = pytest.mark.parametrize("split", [False, True], ids=["aggregated", "split"])
 CHAT = pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])

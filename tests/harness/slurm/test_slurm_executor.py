@@ -19,7 +19,7 @@ import pytest
 
 from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
-from mtpbench.engines.registry import engine_of
+from mtpbench.engines import engine_of
 from mtpbench.errors import InputError, PortInUse, StartError
 from mtpbench.executors.ports import choose_ports, port_block
 from mtpbench.records import Container, Deployment, File, Point, PointResult, Probe, Process
