@@ -25,7 +25,6 @@ PURE = (
     "load/response.py",
     "load/stream.py",
     "workload/content.py",
-    "workload/vocabulary.py",
     "power/log.py",
     "power/nodes.py",
     "power/provisioned.py",

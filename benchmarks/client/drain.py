@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mtpbench.load import fast
+from mtpbench.load import transport_epoll
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.worker import LoadWorker
 from mtpbench.records import Measurement, Workload
@@ -59,7 +59,7 @@ def main() -> None:
         rules=Measurement(warmup_per_slot=0.0, requests_per_slot=1.0, min_requests=1, continuous_usage=False),
         concurrency=words.concurrency,
     )
-    fast.READ_BYTES = words.event_bytes
+    transport_epoll.READ_BYTES = words.event_bytes
     voice = Voice()
     with tempfile.TemporaryDirectory() as folder:
         worker = LoadWorker(spec, Path(folder), words.worker, words.of, voice)

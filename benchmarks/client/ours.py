@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from mtpbench.load import scheduler
+from mtpbench.load import transport
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.pacer import Turn
 from mtpbench.load.request_log import read_table
@@ -93,7 +93,7 @@ class Voice:
 
 def measure(spec: ClientSpec) -> dict[str, Any]:
     """Run the load and say what came of it."""
-    scheduler.Flight = ProbedFlight  # type: ignore[misc,assignment]
+    transport.Flight = ProbedFlight  # type: ignore[misc,assignment]
     with tempfile.TemporaryDirectory() as folder:
         worker = LoadWorker(spec, Path(folder), 0, 1, Voice())
         worker.run()

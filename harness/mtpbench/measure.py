@@ -16,14 +16,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench.metrics import batch_means
 from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.chunk_latency import ChunkGaps, summarise
 from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown
-from mtpbench.metrics.packed_chunks import Requests
+from mtpbench.metrics.packed_chunks import Requests, TokenCounts, count_tokens
 from mtpbench.metrics.request_table import UNKNOWN, Floats, RequestRows, RequestTable
-from mtpbench.metrics.token_counts import TokenCounts, count_tokens
-from mtpbench.metrics.window import Window, inside, mean_in_flight, point_window, whole_window
+from mtpbench.metrics.window import (
+    Window,
+    cut_blocks,
+    describe_blocks,
+    inside,
+    mean_in_flight,
+    point_window,
+    whole_window,
+)
 from mtpbench.records import (
     Energy,
     Point,
@@ -61,7 +67,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     # In an open loop every measured request was due inside the window, whenever it ended.
     counted = _counted(rows, None if point.load.open else steady)
     figures = latencies(rows, counted)
-    blocks = batch_means.cut(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
+    blocks = cut_blocks(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
     gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady)
     windows = [window for window in (steady, whole, *blocks) if window]
     counts = count_tokens(raw.requests, windows, gaps.add)
@@ -92,7 +98,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         tpot_basis=figures.tpot_basis,
         steady=steady_rates,
         whole=rates_over(whole) if whole else None,
-        blocks=batch_means.describe(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
+        blocks=describe_blocks(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
         acceptance=measure_acceptance(
             point, raw.counters, steady, facts.counter_processes, facts.counter_source
         ),

@@ -6,9 +6,10 @@ No request raises: whatever happens to one is its record.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -16,13 +17,13 @@ import numpy as np
 
 from mtpbench.errors import InputError
 from mtpbench.load.capacity import EVENTS_PER_STREAM, known, local_ports, workers_for
-from mtpbench.load.client_health import Notes, judge_client
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.connection_pool import resolve
 from mtpbench.load.pacer import Schedule
 from mtpbench.load.request_log import Death, read_table
 from mtpbench.load.worker_pool import WorkerPool
-from mtpbench.metrics.request_table import RequestTable
+from mtpbench.metrics.request_table import Floats, Ints, RequestTable
+from mtpbench.metrics.window import Window, in_flight_over_time, inside, mean_in_flight, point_window
 from mtpbench.records import ClientHealth
 from mtpbench.remote import Host
 from mtpbench.workload import Prompts
@@ -194,7 +195,7 @@ async def drive(
         InputError: the workload's files can't be used.
         RunError: the server's host has no address, or a client process could not be started.
     """
-    spec = replace(spec, load=replace(spec.load, transport=choose_transport(spec)))
+    spec = dataclasses.replace(spec, load=dataclasses.replace(spec.load, transport=choose_transport(spec)))
     await asyncio.to_thread(resolve, spec.base_url)
     prompts, schedule = spec.prepare()
     async with WorkerPool(spec, choose_workers(spec, events_per_s), hosts) as pool:
@@ -244,3 +245,79 @@ def _progress(pool: WorkerPool, schedule: Schedule, origin_ns: int) -> LoadProgr
         in_flight=pool.total("in_flight"),
         output_tokens=pool.total("output_tokens"),
     )
+
+
+PARTS = 20
+"""How many stretches of the window the concurrency is told for."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Notes:
+    """What one process noted: ticks (at_us, reads, coalesced, cpu_us, in_flight) and lags (at_us, lag_us)."""
+
+    ticks: Ints
+    lags: Ints
+
+
+def judge_client(
+    notes: Sequence[Notes],
+    known: ClientHealth,
+    table: RequestTable,
+    concurrency: int,
+    scale: float,
+    *,
+    open_loop: bool,
+) -> ClientHealth:
+    """How the client did.
+
+    Args:
+        notes: one for each process that ended in order.
+        known: what else is known of it: its transport, stamps, counts and limits.
+        table: the requests, in engine time.
+        concurrency: slots asked for.
+        scale: engine seconds per wall second.
+        open_loop: whether requests started by the clock.
+    """
+    window = point_window(table, concurrency, open_loop=open_loop)
+    lags = np.concatenate([_lags_s(note, window, scale) for note in notes]) if notes else np.empty(0)
+    reads, coalesced, cpu = (_sums(notes, column, window, scale) for column in (1, 2, 3))
+    wall_s = (window.duration_s / scale) if window else None
+    # The slots' first requests have no schedule: they start together, as fast as the client can.
+    later = (table.scheduled_us > 0) if not open_loop else np.ones(len(table), np.bool_)
+    send_lags = (table.sent_s - table.scheduled_s)[later & ~table.warmup]
+    return dataclasses.replace(
+        known,
+        reader_lag_p50_s=_percentile(lags, 50),
+        reader_lag_p99_s=_percentile(lags, 99),
+        send_lag_p50_s=_percentile(send_lags, 50),
+        send_lag_p99_s=_percentile(send_lags, 99),
+        reads=round(sum(reads)) if reads else None,
+        coalesced_reads=round(sum(coalesced)) if coalesced else None,
+        cpu_share=max(cpu) * 1e-6 / wall_s if cpu and wall_s else None,
+        achieved_concurrency=mean_in_flight(table, window) if window else None,
+        concurrency_over_time=in_flight_over_time(table, window, PARTS) if window else (),
+    )
+
+
+def _lags_s(note: Notes, window: Window | None, scale: float) -> Floats:
+    """Lags inside the window, in engine seconds; all where none lies inside."""
+    at_s, lag_s = np.asarray(note.lags * (1e-6 * scale), np.float64).T
+    during = inside(at_s, window) if window else np.ones(len(at_s), np.bool_)
+    return np.asarray(lag_s[during] if during.any() else lag_s)
+
+
+def _sums(notes: Sequence[Notes], column: int, window: Window | None, scale: float) -> list[float]:
+    """By how much a cumulative column rose over the window, by process."""
+    if window is None:
+        return []
+    rises = []
+    for note in notes:
+        if len(note.ticks) > 1:
+            at_s, values = note.ticks[:, 0] * (1e-6 * scale), note.ticks[:, column]
+            first, last = np.interp([window.start_s, window.end_s], at_s, values)
+            rises.append(float(last - first))
+    return rises
+
+
+def _percentile(values: Floats, percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if len(values) else None

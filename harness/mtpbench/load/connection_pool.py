@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from mtpbench.errors import RunError
 from mtpbench.load.clocks import stamp_receives
 from mtpbench.load.response import HEAD, SIZE, BadResponse, Response, ResponseCheck
-from mtpbench.load.scheduler import Failure, Flight
+from mtpbench.load.transport import Failure, Flight
 from mtpbench.workload import Piece
 
 CHOICE_TIMEOUT_S = 2.0

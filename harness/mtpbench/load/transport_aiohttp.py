@@ -17,8 +17,7 @@ import uvloop
 
 from mtpbench.load.connection_pool import LIMITS, resolve
 from mtpbench.load.response import MAX_HEAD_BYTES, ResponseCheck
-from mtpbench.load.scheduler import CUT_OFF, Failure, Flight, authorization
-from mtpbench.load.transport import DRAIN_S, TransportOptions
+from mtpbench.load.transport import CUT_OFF, DRAIN_S, Failure, Flight, TransportOptions, authorization
 
 READ_BUFFER_BYTES = 1 << 20
 TICK_S = 0.01

@@ -20,8 +20,7 @@ from mtpbench.load.connection_pool import (
     resolve,
 )
 from mtpbench.load.response import END, READ_BYTES, STARTS, BadResponse, take_chunks
-from mtpbench.load.scheduler import CUT_OFF, Failure, Flight, authorization
-from mtpbench.load.transport import DRAIN_S, TransportOptions
+from mtpbench.load.transport import CUT_OFF, DRAIN_S, Failure, Flight, TransportOptions, authorization
 
 TICK_US = 50_000
 DRAIN_US = int(DRAIN_S * 1e6)

@@ -23,11 +23,9 @@ from typing import Protocol
 
 from mtpbench.errors import InputError, MtpbenchError
 from mtpbench.load.capacity import SPARE_DESCRIPTORS, raise_descriptor_limit
-from mtpbench.load.client_health import SelfWatch
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.request_log import RequestLog
-from mtpbench.load.scheduler import Scheduler
-from mtpbench.load.transport import Transport, TransportOptions
+from mtpbench.load.transport import Scheduler, SelfWatch, Transport, TransportOptions
 from mtpbench.records import from_json
 
 STOPPED = "stopped"

@@ -4,10 +4,9 @@
 from a dataset. Everything depends on the point's seed and the request's index alone.
 """
 
-from mtpbench.workload.content import Piece
+from mtpbench.workload.content import DEFAULT_VOCABULARY, WORDS, Piece
 from mtpbench.workload.dataset import count_lines
 from mtpbench.workload.prompts import CHAT, COMPLETIONS, Lengths, Prompts, draw_lengths
-from mtpbench.workload.vocabulary import DEFAULT_VOCABULARY, WORDS
 
 __all__ = [
     "CHAT",

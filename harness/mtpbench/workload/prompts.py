@@ -13,10 +13,9 @@ import orjson
 from mtpbench.errors import SweepError
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
-from mtpbench.workload.content import Piece, RandomContent
+from mtpbench.workload.content import WORDS, Piece, RandomContent, token_ids, words
 from mtpbench.workload.dataset import Dataset, read_dataset
 from mtpbench.workload.tokenizer import ChatTokenizer, load_tokenizer
-from mtpbench.workload.vocabulary import WORDS, token_ids, words
 
 _STREAMS = (1, 2)
 

@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from mtpbench.errors import SweepError
-from mtpbench.workload.vocabulary import WORDS
+from mtpbench.workload.content import WORDS
 
 _KEY = "workload.tokenizer"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

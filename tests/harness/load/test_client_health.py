@@ -1,4 +1,4 @@
-"""What the client knows of itself: its notes, its health, its limits; and its check on a head."""
+"""The load client's notes of itself, and its health over the window."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ import numpy as np
 import pytest
 from loads import job_for
 
-from mtpbench.load.capacity import local_ports, most_descriptors, raise_descriptor_limit
-from mtpbench.load.client_health import (
+from mtpbench.load.client import PARTS, Notes, judge_client
+from mtpbench.load.request_log import RequestLog
+from mtpbench.load.transport import (
     COALESCED_US,
     FEW_SLOTS,
     MOST_LAGS,
-    PARTS,
     SLEPT_US,
     TICK_COLUMNS,
-    Notes,
+    Scheduler,
     SelfWatch,
-    judge_client,
 )
-from mtpbench.load.request_log import RequestLog
-from mtpbench.load.response import DETAIL_BYTES, ResponseCheck
-from mtpbench.load.scheduler import Scheduler
-from mtpbench.load.stream import Stream
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import ClientHealth, RequestRecord
 
@@ -187,59 +182,6 @@ def test_what_no_process_noted_is_unknown():
     health = judge_client([quiet], KNOWN, closed_table(), 2, 1.0, open_loop=False)
     assert (health.reads, health.cpu_share, health.reader_lag_p99_s) == (None, None, None)
     assert health.achieved_concurrency is not None
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "failure"),
-    [
-        (200, {"content-type": "text/event-stream"}, None),
-        (200, {"content-type": "Text/Event-Stream; charset=utf-8", "content-encoding": " GZIP"}, None),
-        (200, {}, ("wrong_content_type", "no content type instead of text/event-stream: said")),
-        (
-            200,
-            {"content-type": "text/html"},
-            ("wrong_content_type", "text/html instead of text/event-stream: said"),
-        ),
-        (500, {"content-type": "text/event-stream"}, ("http_500", "said")),
-        (302, {}, ("http_302", "redirected to nowhere; give the final address, none is followed: said")),
-    ],
-)
-def test_a_head_is_judged(status, headers, failure):
-    check = ResponseCheck(status, headers, Stream())
-    assert check.wanted == (failure is None)
-    if failure is not None:
-        check.hear(b"  said ")
-    assert check.failure == failure
-    assert not check.heard_enough
-
-
-def test_only_the_beginning_of_an_unwanted_body_is_kept():
-    check = ResponseCheck(500, {}, Stream())
-    for _ in range(3):
-        check.hear(b"x" * (DETAIL_BYTES // 2))
-    assert check.heard_enough
-    assert check.failure == ("http_500", "x" * DETAIL_BYTES)
-
-
-def test_the_descriptor_limit_is_raised_only_as_far_as_needed(monkeypatch):
-    limits = [100, 1000]
-    monkeypatch.setattr("resource.getrlimit", lambda kind: tuple(limits))
-    monkeypatch.setattr("resource.setrlimit", lambda kind, both: limits.__setitem__(slice(None), both))
-    assert raise_descriptor_limit(50) == 100
-    assert raise_descriptor_limit(500) == 500
-    assert raise_descriptor_limit(5000) == 1000
-    assert limits == [1000, 1000]
-    assert most_descriptors() == 1000
-
-
-def test_local_ports_are_counted_where_the_machine_says(monkeypatch, tmp_path):
-    told = tmp_path / "range"
-    monkeypatch.setattr("mtpbench.load.capacity._PORT_RANGE", told)
-    assert local_ports() is None
-    told.write_text("32768\t60999\n")
-    assert local_ports() == 28232
-    told.write_text("nonsense")
-    assert local_ports() is None
 
 
 def test_with_many_slots_not_every_read_is_sampled():

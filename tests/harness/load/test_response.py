@@ -9,7 +9,18 @@ from answers import CHUNKED, LAST_CHUNK, chunk, chunked, cut, head, measured, to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.load.response import DONE, HEAD, MAX_HEAD_BYTES, SIZE, UNTIL_CLOSE, BadResponse, Response
+from mtpbench.load.response import (
+    DETAIL_BYTES,
+    DONE,
+    HEAD,
+    MAX_HEAD_BYTES,
+    SIZE,
+    UNTIL_CLOSE,
+    BadResponse,
+    Response,
+    ResponseCheck,
+)
+from mtpbench.load.stream import Stream
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -196,3 +207,35 @@ def test_head_says_its_status_only_when_it_has_ended():
     assert response.status == 0
     response.feed(b"\n")
     assert response.status == 503
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "failure"),
+    [
+        (200, {"content-type": "text/event-stream"}, None),
+        (200, {"content-type": "Text/Event-Stream; charset=utf-8", "content-encoding": " GZIP"}, None),
+        (200, {}, ("wrong_content_type", "no content type instead of text/event-stream: said")),
+        (
+            200,
+            {"content-type": "text/html"},
+            ("wrong_content_type", "text/html instead of text/event-stream: said"),
+        ),
+        (500, {"content-type": "text/event-stream"}, ("http_500", "said")),
+        (302, {}, ("http_302", "redirected to nowhere; give the final address, none is followed: said")),
+    ],
+)
+def test_a_head_is_judged(status, headers, failure):
+    check = ResponseCheck(status, headers, Stream())
+    assert check.wanted == (failure is None)
+    if failure is not None:
+        check.hear(b"  said ")
+    assert check.failure == failure
+    assert not check.heard_enough
+
+
+def test_only_the_beginning_of_an_unwanted_body_is_kept():
+    check = ResponseCheck(500, {}, Stream())
+    for _ in range(3):
+        check.hear(b"x" * (DETAIL_BYTES // 2))
+    assert check.heard_enough
+    assert check.failure == ("http_500", "x" * DETAIL_BYTES)

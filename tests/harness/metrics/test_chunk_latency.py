@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from measured import make_request, steady_load
+from mtpbench.metrics import chunk_latency
 from mtpbench.metrics.chunk_latency import ChunkGaps, summarise, summarise_weighted
 from mtpbench.metrics.packed_chunks import batches
 from mtpbench.metrics.request_table import RequestTable
@@ -80,3 +83,22 @@ def test_a_gap_as_long_as_the_threshold_is_no_stall():
 
 def test_no_gap_no_stalls():
     assert gaps(make_request(0, 0, 0.0, [1])).stalls() is None
+
+
+NUMBERS = st.lists(st.integers(-5, 60) | st.integers(2**40, 2**40 + 3), max_size=30)
+
+
+@given(st.lists(NUMBERS, max_size=8))
+def test_distinct_numbers_and_their_counts_are_exact(parts):
+    counted = chunk_latency.Histogram()
+    with mock.patch.multiple(chunk_latency, COUNTED_BELOW=40, _MANY=10, _UNMERGED=16):
+        for part in parts:
+            counted.add(np.array(part, np.int64))
+        numbers, counts = counted.distinct()
+    plain = np.unique(np.array([n for part in parts for n in part], np.int64), return_counts=True)
+    assert (numbers.tolist(), counts.tolist()) == (plain[0].tolist(), plain[1].tolist())
+
+
+def test_nothing_counted_is_nothing():
+    numbers, counts = chunk_latency.Histogram().distinct()
+    assert (len(numbers), len(counts)) == (0, 0)
