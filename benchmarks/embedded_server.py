@@ -26,10 +26,10 @@ from typing import Any
 from aiohttp import web
 
 from mtpbench.records import EngineLimits, WorkerGroup
-from mtpbench.simengine.openai import EventWriter, parse_ask
+from mtpbench.simengine.openai import EventWriter, parse_request
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.pump import Clock, Pump
-from mtpbench.simengine.worker import make_worker
+from mtpbench.simengine.step_loop import Clock, StepLoop
+from mtpbench.simengine.worker_model import make_worker
 
 COLUMNS = ("received_ns", "first_token_ns", "last_token_ns", "output_tokens")
 VARIANTS = ("aiohttp", "asyncio", "uvloop")
@@ -91,12 +91,12 @@ class OldStream:
 async def serve_aiohttp(port: int, profile: str) -> None:
     group = WorkerGroup(role="aggregated", workers=1, tp=8, dp=1, ep=1)
     limits = EngineLimits(max_running=8192, prefill_chunk_tokens=10_000_000)
-    pump = Pump(make_worker(group, load_profile(profile), limits, (), [0]), Clock(1.0))
+    step_loop = StepLoop(make_worker(group, load_profile(profile), limits, (), [0]), Clock(1.0))
 
     async def complete(request: web.Request) -> web.StreamResponse:
-        ask = parse_ask(await request.read(), chat=False, model="m", max_model_len=10**6)
-        stream = OldStream(request, EventWriter(ask, "m"))
-        pump.submit(ask.prompt_tokens, ask.max_tokens, stream)
+        completion = parse_request(await request.read(), chat=False, model="m", max_model_len=10**6)
+        stream = OldStream(request, EventWriter(completion, "m"))
+        step_loop.submit(completion.prompt_tokens, completion.max_tokens, stream)
         return await stream.serve()
 
     async def health(request: web.Request) -> web.Response:
@@ -107,7 +107,7 @@ async def serve_aiohttp(port: int, profile: str) -> None:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
-    await pump.run()
+    await step_loop.run()
 
 
 # ------------------------------------------------------------------------------------------- the client

@@ -16,16 +16,16 @@ from mtpbench.errors import InputError
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.records import Load, Workload
 from mtpbench.simengine import server
-from mtpbench.simengine.calibration import (
+from mtpbench.simengine.profile import Profile, default_profile, load_profile, read_data
+from mtpbench.simengine.profile_fit import (
     Calibration,
-    Measured,
-    Outcome,
-    Setting,
+    FitSetting,
+    MeasuredPoint,
+    SteadyRates,
     calibrate,
     measure_steady,
     read_points,
 )
-from mtpbench.simengine.profile import Profile, default_profile, load_profile, read_data
 from mtpbench.simengine.virtual import Cluster, play_schedule
 from mtpbench.workload import draw_lengths
 
@@ -61,14 +61,14 @@ def calibrate_profile(
 ) -> None:
     """Fit a profile's factors to measured points; print every residual, held-out ones too."""
     measured = read_points(points)
-    setting = Setting(isl=isl, osl=osl, range_ratio=range_ratio)
+    setting = FitSetting(isl=isl, osl=osl, range_ratio=range_ratio)
     calibration = calibrate(measured, load_profile(profile), setting, play_measured)
     _print(calibration)
     if output is not None:
         _write(calibration, profile, points, output)
 
 
-def play_measured(point: Measured, profile: Profile, setting: Setting) -> Outcome:
+def play_measured(point: MeasuredPoint, profile: Profile, setting: FitSetting) -> SteadyRates:
     """The point on the virtual clock, with as few requests as still give a steady state."""
     slots = point.concurrency
     measured = max(min(8 * slots, _REQUESTS), 2 * slots, 8)

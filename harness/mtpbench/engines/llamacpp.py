@@ -122,6 +122,6 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
         metrics=("http", "/metrics"),
         container=Container(image=point.engine.image) if point.engine.image else None,
     )
-    made = assemble(point, (process,), node_count(workers))
+    deployment = assemble(point, (process,), node_count(workers))
     # It announces keep-alive and closes after every stream: each second request would find it closed.
-    return dataclasses.replace(made, keeps_connections=False)
+    return dataclasses.replace(deployment, keeps_connections=False)

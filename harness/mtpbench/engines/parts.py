@@ -328,10 +328,10 @@ def fill(text: str, placement: Placement) -> str:
             if rest not in placement.environment:
                 raise InputError(f"{match[0]} needs the environment variable {rest}, which is not set")
             return placement.environment[rest]
-        known = sorted(f"@{{port:{p}/{n}}}" for p, n in placement.ports)
-        known += sorted(f"@{{host:{p}}}" for p in placement.hosts)
+        valid = sorted(f"@{{port:{p}/{n}}}" for p, n in placement.ports)
+        valid += sorted(f"@{{host:{p}}}" for p in placement.hosts)
         raise InputError(
-            f"unknown placeholder {match[0]}; known: @{{dir}}, @{{python}}, @{{env:NAME}}, {', '.join(known)}"
+            f"unknown placeholder {match[0]}; known: @{{dir}}, @{{python}}, @{{env:NAME}}, {', '.join(valid)}"
         )
 
     return _PLACEHOLDER.sub(value, text)

@@ -43,7 +43,7 @@ from mtpbench.records import (
 )
 from mtpbench.simengine.faults import check_fault
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.worker import make_worker
+from mtpbench.simengine.worker_model import make_worker
 
 ABOUT = About(title=None, simulates=True)
 RESET_PATH: str | None = "/reset_prefix_cache"

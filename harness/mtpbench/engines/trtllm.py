@@ -96,11 +96,11 @@ def max_num_tokens(point: Point, role: WorkerRole) -> int:
 
     A decode worker of its own takes no prompts: its step holds its sequences and their drafts.
     """
-    given = of_role(point, role).get("max_num_tokens")
+    configured = of_role(point, role).get("max_num_tokens")
     batch = _batch(point, role)
     step = (point.draft_tokens + 1) * batch if point.draft_tokens else 0
-    if given is not None:
-        return max(int(given), step)
+    if configured is not None:
+        return max(int(configured), step)
     if role == "decode":
         return max(step, batch)
     drafts = step if role == "aggregated" else 0
@@ -142,7 +142,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     name, across_nodes, is_head = worker.process(share), len(worker.shares) > 1, share.rank == 0
     through_dynamo = point.engine.router == "dynamo"
     file = f"@{{dir}}/{worker.name}.yaml"
-    start = _dynamo_words(point, worker, file) if through_dynamo else _serve_words(point, worker, file)
+    start = _dynamo_argv(point, worker, file) if through_dynamo else _serve_argv(point, worker, file)
     env = {**env_of_role(point, worker.role), **_pinned(point)}
     if through_dynamo:
         env = {**dynamo_environment(point), "DYN_SYSTEM_PORT": f"@{{port:{worker.head}/http}}", **env}
@@ -167,7 +167,7 @@ def _probe(point: Point, through_dynamo: bool) -> Probe:
     return Probe(port="http", path="/health", model=None if through_dynamo else point.model.served_name)
 
 
-def _serve_words(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
+def _serve_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
     group = worker.group
     return (
         *(point.engine.command or ("trtllm-serve",)),
@@ -181,7 +181,7 @@ def _serve_words(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ..
     )
 
 
-def _dynamo_words(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
+def _dynamo_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
     """Dynamo's worker takes nearly everything from the file."""
     flags: dict[str, Any] = {"model-path": point.model.path, "served-model-name": point.model.served_name}
     if worker.role != "aggregated":

@@ -79,7 +79,7 @@ class Intake:
         try:
             for _ in range(min(_SLICE, len(waiting))):
                 connection, handler, body, received_ns = waiting.popleft()
-                if not connection.gone:
+                if not connection.closed:
                     handler(connection, body, received_ns)
         finally:
             self._draining = bool(waiting)
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
         "_intake",
         "_keep",
         "_transport",
-        "gone",
+        "closed",
         "reply",
     )
 
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._handler: Handler | None = None
         self._body = self._end = self._fd = 0
         self._behind, self._keep = False, True
-        self.gone = False
+        self.closed = False
         """Whether nothing can be sent any more."""
         self.reply: Reply | None = None
         """Who is told when the client leaves."""
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells whoever is answering."""
         del exc
-        self.gone = True
+        self.closed = True
         self._intake.connections.discard(self)
         reply, self.reply = self.reply, None
         if reply is not None:
@@ -170,14 +170,15 @@ class Connection(asyncio.Protocol):
         if split < 0 and buffer.startswith(b"POST "[: len(buffer)]) and len(buffer) < _MAX_HEAD_BYTES:
             return False
         line, _, rest = bytes(buffer[: max(split, 0)]).partition(b"\r\n")
-        words = line.split(b" ")
-        handler = self._intake.handlers.get(words[1]) if len(words) == 3 and words[0] == b"POST" else None
+        request_line = line.split(b" ")
+        is_post = len(request_line) == 3 and request_line[0] == b"POST"
+        handler = self._intake.handlers.get(request_line[1]) if is_post else None
         if handler is None:
             self._hand_over(bytes(buffer))
             return False
         headers = b"\r\n" + rest.lower() + b"\r\n"
         length = _header(headers, b"content-length")
-        self._keep = words[2] == b"HTTP/1.1" and _header(headers, b"connection") != b"close"
+        self._keep = request_line[2] == b"HTTP/1.1" and _header(headers, b"connection") != b"close"
         if not length.isdigit() or int(length) > self._intake.limit:
             self._keep, self._end = False, -1
             status = 413 if length.isdigit() else 411
@@ -205,7 +206,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Put bytes into the socket now."""
-        if self.gone:
+        if self.closed:
             return
         if self._behind:
             if self._transport.get_write_buffer_size():
@@ -244,16 +245,16 @@ class Connection(asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Close the connection once all that was written is out."""
-        self.gone = True
+        self.closed = True
         self._transport.close()
 
     def abort(self) -> None:
         """Close the connection at once."""
-        self.gone = True
+        self.closed = True
         self._transport.abort()
 
 
 def _header(headers: bytes, name: bytes) -> bytes:
     """The value of a header in lower-case lines, or nothing."""
-    _, found, rest = headers.partition(b"\r\n" + name + b":")
-    return rest[: rest.index(b"\r\n")].strip() if found else b""
+    _, separator, rest = headers.partition(b"\r\n" + name + b":")
+    return rest[: rest.index(b"\r\n")].strip() if separator else b""

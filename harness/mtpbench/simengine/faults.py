@@ -63,10 +63,10 @@ def check_fault(fault: Fault) -> None:
     """
     if fault.kind not in KINDS:
         raise UnsupportedError(f"unknown fault {fault.kind!r}; valid: {', '.join(KINDS)}")
-    given = [n for n in ("at_s", "at_request", "probability") if getattr(fault, n) is not None]
-    if len(given) > 1:
+    schedules = [n for n in ("at_s", "at_request", "probability") if getattr(fault, n) is not None]
+    if len(schedules) > 1:
         raise UnsupportedError(
-            f"fault {fault.kind}: {' and '.join(given)} are given; only one of them can be"
+            f"fault {fault.kind}: {' and '.join(schedules)} are given; only one of them can be"
         )
     if fault.probability is not None and not 0 <= fault.probability <= 1:
         raise UnsupportedError(f"fault {fault.kind}: probability {fault.probability:g} is not in [0, 1]")

@@ -49,7 +49,7 @@ def bad_request(message: str, param: str | None = None) -> RequestError:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
+class CompletionRequest:
     """What a request asks for, in tokens."""
 
     chat: bool
@@ -60,7 +60,7 @@ class Ask:
     continuous_usage: bool
 
 
-def parse_ask(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> Ask:
+def parse_request(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> CompletionRequest:
     """The request of a body.
 
     Raises:
@@ -86,7 +86,7 @@ def parse_ask(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> Ask:
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise bad_request("stream_options is not an object", "stream_options")
-    return Ask(
+    return CompletionRequest(
         chat=chat,
         prompt_tokens=prompt_tokens,
         max_tokens=max_tokens,
@@ -146,7 +146,7 @@ class EventWriter:
     """The server-sent events of one request, from pieces made once.
 
     Args:
-        ask: what was asked.
+        request: what was asked.
         model: the served model's name.
         usage: False leaves every usage out (a fault).
         done: False leaves [DONE] out (a fault).
@@ -154,33 +154,35 @@ class EventWriter:
 
     __slots__ = (
         "_after_text",
-        "_ask",
         "_close",
         "_continuous",
         "_done",
         "_include",
         "_open",
+        "_request",
         "_sent",
         "_start",
     )
 
-    def __init__(self, ask: Ask, model: str, *, usage: bool = True, done: bool = True) -> None:
-        self._ask, self._done = ask, done
-        self._continuous = ask.continuous_usage and usage
-        self._include = ask.include_usage and usage
-        kind, prefix = ("chat.completion.chunk", "chatcmpl") if ask.chat else ("text_completion", "cmpl")
+    def __init__(
+        self, request: CompletionRequest, model: str, *, usage: bool = True, done: bool = True
+    ) -> None:
+        self._request, self._done = request, done
+        self._continuous = request.continuous_usage and usage
+        self._include = request.include_usage and usage
+        kind, prefix = ("chat.completion.chunk", "chatcmpl") if request.chat else ("text_completion", "cmpl")
         self._start = (
             f'data: {{"id":"{prefix}-{_RUN}{next(_IDS):08x}","object":"{kind}",'
             f'"created":{int(time.time())},"model":{_quote(model)}'
         )
-        opening, self._close = _CHAT_TEXT if ask.chat else _TEXT
+        opening, self._close = _CHAT_TEXT if request.chat else _TEXT
         self._open = self._start + opening
         self._after_text = self._close + '"logprobs":null,"finish_reason":null}]'
         self._sent = 0
 
     def tokens(self, cumulative: int, *, last: bool) -> bytes:
         """The event that brings the request to `cumulative` tokens, with all that ends the stream if last."""
-        first = self._ask.chat and not self._sent
+        first = self._request.chat and not self._sent
         text, self._sent = filler(cumulative - self._sent), cumulative
         usage = self._usage(cumulative) if self._continuous else ""
         if not last and not first:
@@ -192,7 +194,7 @@ class EventWriter:
         return (event + self._end(cumulative)).encode() if last else event.encode()
 
     def _usage(self, tokens: int) -> str:
-        prompt = self._ask.prompt_tokens
+        prompt = self._request.prompt_tokens
         total = prompt + tokens
         return f',"usage":{{"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{tokens}}}'
 
@@ -211,21 +213,21 @@ def _quote(text: str) -> str:
     return json.dumps(text)
 
 
-def whole_body(ask: Ask, model: str, *, usage: bool = True) -> bytes:
+def whole_body(request: CompletionRequest, model: str, *, usage: bool = True) -> bytes:
     """The answer of a request that does not stream."""
-    text, n = filler(ask.max_tokens), ask.max_tokens
+    text, n = filler(request.max_tokens), request.max_tokens
     choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length"}
-    choice |= {"message": {"role": "assistant", "content": text}} if ask.chat else {"text": text}
+    choice |= {"message": {"role": "assistant", "content": text}} if request.chat else {"text": text}
     body: dict[str, Any] = {
-        "id": f"{'chatcmpl' if ask.chat else 'cmpl'}-{_RUN}{next(_IDS):08x}",
-        "object": "chat.completion" if ask.chat else "text_completion",
+        "id": f"{'chatcmpl' if request.chat else 'cmpl'}-{_RUN}{next(_IDS):08x}",
+        "object": "chat.completion" if request.chat else "text_completion",
         "created": int(time.time()),
         "model": model,
         "choices": [choice],
         "system_fingerprint": FINGERPRINT,
     }
     if usage:
-        p = ask.prompt_tokens
+        p = request.prompt_tokens
         body["usage"] = {"prompt_tokens": p, "total_tokens": p + n, "completion_tokens": n}
     return json.dumps(body).encode()
 

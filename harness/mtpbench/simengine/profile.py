@@ -132,16 +132,18 @@ class Profile:
         return at_low + share * (self._raw_drafts_ms(family, high, drafts, sequences) - at_low)
 
     def _raw_drafts_ms(self, family: str, width: int, drafts: int, sequences: Floats) -> Floats:
-        known = sorted(k for f, w, k in self.decode_step_ms if (f, w) == (family, width))
-        if drafts in known:
+        tabled = sorted(k for f, w, k in self.decode_step_ms if (f, w) == (family, width))
+        if drafts in tabled:
             return _interpolate(self.decode_step_ms[family, width, drafts], sequences)
-        if len(known) < 2 or drafts < known[-1]:
+        if len(tabled) < 2 or drafts < tabled[-1]:
             raise InputError(
-                f"profile {self.name!r} has {family}{width} tables for k = {', '.join(map(str, known))} "
+                f"profile {self.name!r} has {family}{width} tables for k = {', '.join(map(str, tabled))} "
                 f"only; k = {drafts} can't be derived from them"
             )
-        last, before = (_interpolate(self.decode_step_ms[family, width, k], sequences) for k in known[:-3:-1])
-        return last + (drafts - known[-1]) / (known[-1] - known[-2]) * (last - before)
+        last, before = (
+            _interpolate(self.decode_step_ms[family, width, k], sequences) for k in tabled[:-3:-1]
+        )
+        return last + (drafts - tabled[-1]) / (tabled[-1] - tabled[-2]) * (last - before)
 
     def prefill_line_s(self, group: WorkerGroup) -> Line:
         """Prefill time in seconds by prompt tokens on the fullest rank; its value at 0 is the fixed part."""
@@ -176,8 +178,8 @@ def _nearest(by_layout: Mapping[tuple[str, int], Any], group: WorkerGroup, name:
     family = family_of(group)
     widths = [w for f, w in by_layout if f == family]
     if not widths:
-        known = ", ".join(f"{f}{w}" for f, w in by_layout)
-        raise InputError(f"profile {name!r} has no {what} for {family} layouts; it has {known}")
+        layouts = ", ".join(f"{f}{w}" for f, w in by_layout)
+        raise InputError(f"profile {name!r} has no {what} for {family} layouts; it has {layouts}")
     return by_layout[family, min(widths, key=lambda w: (abs(w - group.gpus_per_worker), w))]
 
 

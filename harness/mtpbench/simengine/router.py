@@ -16,9 +16,16 @@ from aiohttp import web
 from mtpbench.records import Fault, to_json
 from mtpbench.simengine.connection import Connection, Handler
 from mtpbench.simengine.faults import FaultPlan
-from mtpbench.simengine.openai import HEADERS, Ask, RequestError, parse_ask
-from mtpbench.simengine.pump import Clock
-from mtpbench.simengine.service import Health, Options, models_route, plain_app, play_early, timings_routes
+from mtpbench.simengine.openai import HEADERS, CompletionRequest, RequestError, parse_request
+from mtpbench.simengine.service import (
+    HealthCheck,
+    Options,
+    models_route,
+    plain_app,
+    play_immediate_faults,
+    timings_routes,
+)
+from mtpbench.simengine.step_loop import Clock
 from mtpbench.simengine.telemetry import Note, Timings, render_histograms
 
 _MAX_MODEL_LEN = 2**31
@@ -47,7 +54,7 @@ class _Fleet:
 class RouterApp:
     """The handlers of the router."""
 
-    def __init__(self, options: Options, plan: FaultPlan, clock: Clock, health: Health) -> None:
+    def __init__(self, options: Options, plan: FaultPlan, clock: Clock, health: HealthCheck) -> None:
         self._options, self._plan, self._clock, self._health = options, plan, clock, health
         self._prefill = _Fleet(options.prefill)
         self._generate = _Fleet(options.decode or options.aggregated)
@@ -118,34 +125,34 @@ class RouterApp:
         return web.Response(text="\n".join(lines) + "\n", headers=HEADERS)
 
     def _complete(self, connection: Connection, body: bytes, received_ns: int, *, chat: bool) -> None:
-        struck = self._plan.strike(self._clock.now_s())
-        if play_early(connection, struck):
+        faults = self._plan.strike(self._clock.now_s())
+        if play_immediate_faults(connection, faults):
             return
         try:
-            ask = parse_ask(body, chat=chat, model=self._options.model, max_model_len=_MAX_MODEL_LEN)
+            request = parse_request(body, chat=chat, model=self._options.model, max_model_len=_MAX_MODEL_LEN)
         except RequestError as error:
             connection.fail(error)
             return
-        relay = Relay(connection, ask, partial(self._timings.add, received_ns))
+        relay = Relay(connection, request, partial(self._timings.add, received_ns))
         connection.reply = relay
-        relay.task = asyncio.get_running_loop().create_task(self._serve(relay, list(struck.values())))
+        relay.task = asyncio.get_running_loop().create_task(self._serve(relay, list(faults.values())))
 
     async def _serve(self, relay: Relay, faults: list[Fault]) -> None:
         try:
             if self._prefill.load:
                 with self._prefill.least_loaded() as url:
-                    await self._run_prefill(url, relay.ask)
+                    await self._run_prefill(url, relay.request)
             with self._generate.least_loaded() as url:
                 await self._generate_at(url, relay, faults)
         except RequestError as error:
             relay.break_off(error, hang_up=False)
         except (aiohttp.ClientError, OSError) as error:
             message = f"a worker is gone: {error or type(error).__name__}"
-            wanted = any(fault.kind == "disconnect_mid_stream" for fault in faults)
-            relay.break_off(RequestError(500, "InternalServerError", message), hang_up=wanted)
+            planned = any(fault.kind == "disconnect_mid_stream" for fault in faults)
+            relay.break_off(RequestError(500, "InternalServerError", message), hang_up=planned)
 
-    async def _run_prefill(self, url: str, ask: Ask) -> None:
-        body = {"prompt_tokens": ask.prompt_tokens, "max_tokens": ask.max_tokens}
+    async def _run_prefill(self, url: str, request: CompletionRequest) -> None:
+        body = {"prompt_tokens": request.prompt_tokens, "max_tokens": request.max_tokens}
         async with self._client.post(f"{url}/internal/prefill", json=body) as response:
             if response.status != 200:
                 error = (await response.json())["error"]
@@ -153,12 +160,12 @@ class RouterApp:
 
     async def _generate_at(self, url: str, relay: Relay, faults: list[Fault]) -> None:
         body = {
-            "ask": dataclasses.asdict(relay.ask),
+            "request": dataclasses.asdict(relay.request),
             "faults": to_json(faults),
             "prefilled": bool(self._prefill.load),
         }
         async with self._client.post(f"{url}/internal/generate", data=json.dumps(body)) as answer:
-            if not relay.ask.stream or answer.status != 200:
+            if not relay.request.stream or answer.status != 200:
                 relay.answer(answer.status, await answer.read())
                 return
             async for chunk in answer.content.iter_any():
@@ -171,18 +178,18 @@ class Relay:
 
     Args:
         connection: the client's.
-        ask: what it asked for.
+        request: what it asked for.
         note: told at the end of a stream: when its first and last token event were sent, its tokens (-1 where
             the stream broke off, as they are not counted here) and chunks, and whether it is whole.
     """
 
-    def __init__(self, connection: Connection, ask: Ask, note: Note) -> None:
-        self._connection, self.ask, self._note = connection, ask, note
+    def __init__(self, connection: Connection, request: CompletionRequest, note: Note) -> None:
+        self._connection, self.request, self._note = connection, request, note
         self.task: asyncio.Task[None]
         self.opened = False
         """Whether anything was sent."""
         self._tail = b""
-        self._seen = 0
+        self._events = 0
         self._first_ns = self._last_ns = 0
 
     def lost(self) -> None:
@@ -199,8 +206,8 @@ class Relay:
         text = self._tail + data
         self._tail = text[1 - len(_TOKEN_EVENT) :]
         if events := text.count(_TOKEN_EVENT):
-            self._seen += events
-            if self._chunks and not connection.gone:
+            self._events += events
+            if self._chunks and not connection.closed:
                 self._last_ns = now_ns
                 self._first_ns = self._first_ns or now_ns
 
@@ -227,15 +234,15 @@ class Relay:
         """End the stream."""
         connection = self._connection
         connection.send((b"" if self.opened else connection.open_stream()) + b"0\r\n\r\n")
-        if not connection.gone:
+        if not connection.closed:
             self._end(complete=complete)
             connection.finish()
 
     def _end(self, *, complete: bool) -> None:
-        if self.ask.stream:
-            tokens = self.ask.max_tokens if complete else -1 if self._chunks else 0
+        if self.request.stream:
+            tokens = self.request.max_tokens if complete else -1 if self._chunks else 0
             self._note(self._first_ns, self._last_ns, tokens, self._chunks, complete)
 
     @property
     def _chunks(self) -> int:
-        return max(0, self._seen - self.ask.chat)
+        return max(0, self._events - self.request.chat)

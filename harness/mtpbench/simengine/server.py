@@ -22,9 +22,9 @@ from aiohttp import web
 from mtpbench.errors import InputError, MtpbenchError
 from mtpbench.simengine.connection import Intake
 from mtpbench.simengine.faults import FaultPlan
-from mtpbench.simengine.pump import Clock
 from mtpbench.simengine.router import RouterApp
-from mtpbench.simengine.service import MAX_BODY_BYTES, Health, Options, parse_arguments
+from mtpbench.simengine.service import MAX_BODY_BYTES, HealthCheck, Options, parse_arguments
+from mtpbench.simengine.step_loop import Clock
 from mtpbench.simengine.worker_app import WorkerApp
 
 _SHUTDOWN_S = 0.01
@@ -46,7 +46,7 @@ async def listening(options: Options, clock: Clock) -> AsyncIterator[int]:
         OSError: the port can't be bound.
     """
     plan = FaultPlan(options.faults, options.seed)
-    health = Health(plan, clock)
+    health = HealthCheck(plan, clock)
     make_front = RouterApp if options.role == "router" else WorkerApp
     front = make_front(options, plan, clock, health)
     runner = web.AppRunner(
@@ -108,9 +108,9 @@ def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 def _allow_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _log(line: str) -> None:

@@ -17,7 +17,7 @@ from mtpbench.simengine.connection import Connection
 from mtpbench.simengine.faults import STATUSES, FaultPlan, parse_faults
 from mtpbench.simengine.openai import HEADERS, RequestError, bad_request, models_body
 from mtpbench.simengine.profile import default_profile
-from mtpbench.simengine.pump import Clock
+from mtpbench.simengine.step_loop import Clock
 from mtpbench.simengine.telemetry import Timings, parse_since
 
 MAX_BODY_BYTES = 256 * 2**20
@@ -88,60 +88,60 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
     Raises:
         InputError: an option is unknown, missing or impossible.
     """
-    given = _parser().parse_args(arguments)
-    if not 0 < given.speed <= MAX_SPEED:
+    parsed = _parser().parse_args(arguments)
+    if not 0 < parsed.speed <= MAX_SPEED:
         raise InputError(
-            f"--speed {given.speed:g}: the scaled clock runs above 0 and at most {MAX_SPEED:g} times as fast "
-            "as the real one, or the HTTP client would be what is measured"
+            f"--speed {parsed.speed:g}: the scaled clock runs above 0 and at most {MAX_SPEED:g} times as "
+            "fast as the real one, or the HTTP client would be what is measured"
         )
     for name in ("tp", "dp", "ep", "max_running", "prefill_chunk_tokens", "stream_interval", "kv_tokens"):
-        if (value := getattr(given, name)) is not None and value < 1:
+        if (value := getattr(parsed, name)) is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: a whole number above 0 is needed")
     try:
-        rates = tuple(float(rate) for rate in given.acceptance_rates.split(",") if rate)
+        rates = tuple(float(rate) for rate in parsed.acceptance_rates.split(",") if rate)
     except ValueError as error:
         raise InputError(
-            f"--acceptance-rates {given.acceptance_rates}: numbers between commas are needed"
+            f"--acceptance-rates {parsed.acceptance_rates}: numbers between commas are needed"
         ) from error
     addresses = {
-        role: tuple(url.rstrip("/") for url in getattr(given, role).split(",") if url)
+        role: tuple(url.rstrip("/") for url in getattr(parsed, role).split(",") if url)
         for role in ("prefill", "decode", "aggregated")
     }
-    router = given.role == "router"
+    router = parsed.role == "router"
     if router and bool(addresses["prefill"]) != bool(addresses["decode"]):
         raise InputError("a router needs --prefill and --decode together, or --aggregated")
     if router and bool(addresses["prefill"]) == bool(addresses["aggregated"]):
         raise InputError("a router needs the addresses of workers: --prefill and --decode, or --aggregated")
     return Options(
-        name=given.name,
-        role=given.role,
-        host=given.host,
-        port=given.port,
-        model=given.model,
-        profile=given.profile,
-        speed=given.speed,
-        seed=given.seed,
-        loop=given.loop,
+        name=parsed.name,
+        role=parsed.role,
+        host=parsed.host,
+        port=parsed.port,
+        model=parsed.model,
+        profile=parsed.profile,
+        speed=parsed.speed,
+        seed=parsed.seed,
+        loop=parsed.loop,
         rates=rates,
         group=None
         if router
-        else WorkerGroup(role=given.role, workers=1, tp=given.tp, dp=given.dp, ep=given.ep),
-        limits=None if router else _limits(given),
-        faults=parse_faults(given.faults),
+        else WorkerGroup(role=parsed.role, workers=1, tp=parsed.tp, dp=parsed.dp, ep=parsed.ep),
+        limits=None if router else _limits(parsed),
+        faults=parse_faults(parsed.faults),
         **addresses,
     )
 
 
-def _limits(given: argparse.Namespace) -> EngineLimits:
+def _limits(parsed: argparse.Namespace) -> EngineLimits:
     return EngineLimits(
-        max_running=given.max_running or 1024 * given.dp,
-        prefill_chunk_tokens=given.prefill_chunk_tokens or 8192 * given.dp,
-        stream_interval=given.stream_interval,
-        kv_tokens=given.kv_tokens,
+        max_running=parsed.max_running or 1024 * parsed.dp,
+        prefill_chunk_tokens=parsed.prefill_chunk_tokens or 8192 * parsed.dp,
+        stream_interval=parsed.stream_interval,
+        kv_tokens=parsed.kv_tokens,
     )
 
 
-class Health:
+class HealthCheck:
     """Whether /health may say yes, by the plan of faults."""
 
     def __init__(self, plan: FaultPlan, clock: Clock) -> None:
@@ -220,19 +220,19 @@ def timings_routes(
     return [web.get("/internal/timings", answer), web.post("/internal/timings/reset", forget)]
 
 
-def play_early(connection: Connection, struck: Mapping[str, Fault]) -> bool:
+def play_immediate_faults(connection: Connection, faults: Mapping[str, Fault]) -> bool:
     """Play what strikes before anything is computed: exits, error statuses, a closed connection.
 
     Answers whether the request ended with it.
     """
-    if fault := struck.get("exit_after_bind"):
+    if fault := faults.get("exit_after_bind"):
         os._exit(int(fault.value or 1))
     for kind, status in STATUSES.items():
-        if kind in struck:
+        if kind in faults:
             names = {429: "RateLimitError", 500: "InternalServerError", 503: "ServiceUnavailableError"}
             connection.fail(RequestError(status, names[status], f"{kind}: a fault that was asked for"))
             return True
-    if "disconnect_before_stream" in struck:
+    if "disconnect_before_stream" in faults:
         connection.hang_up()
         return True
     return False

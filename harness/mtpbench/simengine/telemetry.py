@@ -14,9 +14,9 @@ import orjson
 from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Ints
 from mtpbench.simengine.openai import FINGERPRINT
-from mtpbench.simengine.pump import Pump
+from mtpbench.simengine.step_loop import StepLoop
 
-KEPT = 262_144
+ROW_CAPACITY = 262_144
 """Requests whose times are kept."""
 COLUMNS = ("received_ns", "first_token_ns", "last_token_ns", "output_tokens", "chunks", "complete")
 TTFT = "vllm:time_to_first_token_seconds"
@@ -59,17 +59,17 @@ class Timings:
     """Times of the streamed requests that ended, on CLOCK_MONOTONIC (`time.monotonic_ns`), one row each.
 
     A row is written when its stream ends, whole or broken off. Rows have numbers from 0, in the order of
-    their ends; the newest `kept` are there to be read.
+    their ends; the newest `capacity` are there to be read.
 
     Args:
         name: the process.
         time_scale: engine seconds per real second; `sums` are in engine seconds, rows in real nanoseconds.
-        kept: rows kept.
+        capacity: the most rows that are held.
     """
 
-    def __init__(self, name: str, time_scale: float, kept: int = KEPT) -> None:
-        self._name, self._scale, self._kept = name, time_scale, kept
-        self._rows: Ints = np.zeros((len(COLUMNS), kept), np.int64)
+    def __init__(self, name: str, time_scale: float, capacity: int = ROW_CAPACITY) -> None:
+        self._name, self._scale, self._capacity = name, time_scale, capacity
+        self._rows: Ints = np.zeros((len(COLUMNS), capacity), np.int64)
         self._next = self._begin = 0
         self.sums: dict[str, list[float]] = {name: [0, 0.0] for name in HISTOGRAMS}
         """[count, seconds] of each histogram, over the whole requests; a reset leaves them alone."""
@@ -78,7 +78,14 @@ class Timings:
         self, received_ns: int, first_ns: int, last_ns: int, tokens: int, chunks: int, complete: bool
     ) -> None:
         """Note a stream that ended; 0 is no time, and a negative `tokens` is unknown."""
-        self._rows[:, self._next % self._kept] = (received_ns, first_ns, last_ns, tokens, chunks, complete)
+        self._rows[:, self._next % self._capacity] = (
+            received_ns,
+            first_ns,
+            last_ns,
+            tokens,
+            chunks,
+            complete,
+        )
         self._next += 1
         if complete:
             self._count(TTFT, first_ns - received_ns)
@@ -99,9 +106,9 @@ class Timings:
         """
         if not 0 <= since <= self._next:
             raise InputError(f"since={since}: rows 0 to {self._next} are there to be asked for")
-        oldest = max(self._begin, self._next - self._kept)
+        oldest = max(self._begin, self._next - self._capacity)
         begin = max(since, oldest)
-        rows = self._rows[:, np.arange(begin, self._next) % self._kept]
+        rows = self._rows[:, np.arange(begin, self._next) % self._capacity]
         answer: dict[str, Any] = {
             "simulated": FINGERPRINT,
             "process": self._name,
@@ -142,19 +149,19 @@ def parse_since(text: str) -> int:
     return int(text)
 
 
-def read_counters(pump: Pump, gpus: int, timings: Timings) -> dict[tuple[str, str], float]:
+def read_counters(step_loop: StepLoop, gpus: int, timings: Timings) -> dict[tuple[str, str], float]:
     """Every counter; the speculation ones are missing where speculation is off.
 
     Histograms count as two counters each, by the names of their samples.
     """
-    worker, now_s = pump.worker, pump.clock.now_s()
+    worker, now_s = step_loop.worker, step_loop.clock.now_s()
     values: dict[tuple[str, str], float] = {
         ("vllm:prompt_tokens", ""): worker.totals.prompt_tokens,
         ("vllm:generation_tokens", ""): worker.generation_tokens,
         ("vllm:num_preemptions", ""): worker.totals.preemptions,
-        ("mtpbench_sim_steps", ""): pump.lateness.steps,
-        ("mtpbench_sim_step_late_seconds", ""): pump.lateness.late_s,
-        ("mtpbench_sim_step_delivery_seconds", ""): pump.lateness.delivery_s,
+        ("mtpbench_sim_steps", ""): step_loop.lateness.steps,
+        ("mtpbench_sim_step_late_seconds", ""): step_loop.lateness.late_s,
+        ("mtpbench_sim_step_delivery_seconds", ""): step_loop.lateness.delivery_s,
     }
     if (spec := worker.counters()) and spec.drafts is not None:
         values["vllm:spec_decode_num_drafts", ""] = spec.drafts
@@ -170,27 +177,30 @@ def read_counters(pump: Pump, gpus: int, timings: Timings) -> dict[tuple[str, st
     return values
 
 
-def read_gauges(pump: Pump, gpus: int) -> dict[tuple[str, str], float]:
+def read_gauges(step_loop: StepLoop, gpus: int) -> dict[tuple[str, str], float]:
     """Every gauge."""
-    worker = pump.worker
+    worker = step_loop.worker
     values: dict[tuple[str, str], float] = {
         ("vllm:num_requests_running", ""): worker.running,
         ("vllm:num_requests_waiting", ""): worker.waiting,
-        ("mtpbench_sim_step_late_seconds_max", ""): pump.recent.late_max_s,
-        ("mtpbench_sim_step_delivery_seconds_max", ""): pump.recent.delivery_max_s,
+        ("mtpbench_sim_step_late_seconds_max", ""): step_loop.recent.late_max_s,
+        ("mtpbench_sim_step_delivery_seconds_max", ""): step_loop.recent.delivery_max_s,
     }
-    power_w = pump.power_w()
+    power_w = step_loop.power_w()
     for gpu in range(gpus):
         values["mtpbench_sim_gpu_power_watts", f'gpu="{gpu}"'] = power_w
     return values
 
 
-def render(pump: Pump, gpus: int, timings: Timings, model: str, baseline: Counters) -> str:
+def render(step_loop: StepLoop, gpus: int, timings: Timings, model: str, baseline: Counters) -> str:
     """The text of /metrics; `baseline` is taken off the counters (a reset that was played)."""
     lines: list[str] = []
-    counters = read_counters(pump, gpus, timings)
+    counters = read_counters(step_loop, gpus, timings)
     counted = {key: value - baseline.get(key, 0.0) for key, value in counters.items()}
-    for kind, helps, values in (("gauge", _GAUGES, read_gauges(pump, gpus)), ("counter", _COUNTERS, counted)):
+    for kind, helps, values in (
+        ("gauge", _GAUGES, read_gauges(step_loop, gpus)),
+        ("counter", _COUNTERS, counted),
+    ):
         for name, text in helps.items():
             series = [(label, value) for (of, label), value in values.items() if of == name]
             if not series:

@@ -24,10 +24,10 @@ from mtpbench.records import (
     Topology,
     WorkerRole,
 )
+from mtpbench.simengine.engine_steps import Emission, TokenSequence
 from mtpbench.simengine.faults import SILENTLY_OFF
 from mtpbench.simengine.profile import Profile, load_profile
-from mtpbench.simengine.steps import Emission, TokenSequence
-from mtpbench.simengine.worker import Worker, make_worker
+from mtpbench.simengine.worker_model import Worker, make_worker
 from mtpbench.workload import Lengths
 
 _MAX_SAMPLES = 512

@@ -2,7 +2,7 @@
 
 Completions and the router's calls are answered on bare connections, all else by aiohttp.
 Internal calls, JSON: `POST /internal/prefill` {prompt_tokens, max_tokens} answers when the prompt is
-prefilled; `POST /internal/generate` {ask, faults, prefilled} answers like the public one.
+prefilled; `POST /internal/generate` {request, faults, prefilled} answers like the public one.
 `GET /internal/timings?since=N` gives what `timings` says; `POST /internal/timings/reset` starts it anew.
 """
 
@@ -23,24 +23,31 @@ from mtpbench.simengine.connection import Connection, Handler
 from mtpbench.simengine.faults import SILENTLY_OFF, FaultPlan
 from mtpbench.simengine.openai import (
     HEADERS,
-    Ask,
+    CompletionRequest,
     EventWriter,
     RequestError,
     bad_request,
-    parse_ask,
+    parse_request,
     whole_body,
 )
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.pump import Clock, Lateness, Pump
-from mtpbench.simengine.service import Health, Options, models_route, plain_app, play_early, timings_routes
+from mtpbench.simengine.service import (
+    HealthCheck,
+    Options,
+    models_route,
+    plain_app,
+    play_immediate_faults,
+    timings_routes,
+)
+from mtpbench.simengine.step_loop import Clock, Lateness, StepLoop
 from mtpbench.simengine.telemetry import Counters, Note, Timings, read_counters, render
-from mtpbench.simengine.worker import make_worker
+from mtpbench.simengine.worker_model import make_worker
 
 
 class WorkerApp:
     """The handlers of one worker."""
 
-    def __init__(self, options: Options, plan: FaultPlan, clock: Clock, health: Health) -> None:
+    def __init__(self, options: Options, plan: FaultPlan, clock: Clock, health: HealthCheck) -> None:
         if options.group is None or options.limits is None:
             raise InputError("a worker needs its layout and its limits")
         self._options, self._plan, self._clock, self._health = options, plan, clock, health
@@ -48,7 +55,7 @@ class WorkerApp:
         self._gpus = options.group.gpus_per_worker
         rates = () if plan.find(SILENTLY_OFF) else options.rates
         worker = make_worker(options.group, self._profile, options.limits, rates, [options.seed, 3, 0])
-        self.pump = Pump(worker, clock)
+        self.step_loop = StepLoop(worker, clock)
         self._timings = Timings(options.name, clock.speed)
         self._max_model_len = worker.costs.kv_tokens_per_rank - len(rates) - 1
         self._baseline: Counters = {}
@@ -82,7 +89,7 @@ class WorkerApp:
         """Keeps the step loop alive while the application is."""
         del app
         loop = asyncio.get_running_loop()
-        stepping = loop.create_task(self.pump.run())
+        stepping = loop.create_task(self.step_loop.run())
         if fault := self._plan.find("metrics_reset"):
             due_s = max(0.0, (fault.at_s or 0.0) - self._clock.now_s())
             loop.call_later(due_s / self._clock.speed, self._reset_counters)
@@ -93,13 +100,13 @@ class WorkerApp:
     # ------------------------------------------------------------------------------------ aiohttp's calls
 
     def _schedule(self) -> Mapping[str, Any]:
-        return {"schedule": self.pump.recent.as_json()}
+        return {"schedule": self.step_loop.recent.as_json()}
 
     def _reset_recent(self) -> None:
-        self.pump.recent = Lateness()
+        self.step_loop.recent = Lateness()
 
     def _reset_counters(self) -> None:
-        self._baseline = read_counters(self.pump, self._gpus, self._timings)
+        self._baseline = read_counters(self.step_loop, self._gpus, self._timings)
 
     async def _answer_health(self, request: web.Request) -> web.Response:
         del request
@@ -113,34 +120,39 @@ class WorkerApp:
         del request
         if self._plan.holds("metrics_missing", self._clock.now_s()):
             return web.Response(status=404, text="metrics are missing, as planned")
-        text = render(self.pump, self._gpus, self._timings, self._options.model, self._baseline)
+        text = render(self.step_loop, self._gpus, self._timings, self._options.model, self._baseline)
         return web.Response(text=text, headers=HEADERS)
 
     # ------------------------------------------------------------------------------------ hot calls
 
     def _complete(self, connection: Connection, body: bytes, received_ns: int, *, chat: bool) -> None:
-        struck = self._plan.strike(self._clock.now_s())
-        if play_early(connection, struck):
+        faults = self._plan.strike(self._clock.now_s())
+        if play_immediate_faults(connection, faults):
             return
         try:
-            ask = parse_ask(body, chat=chat, model=self._options.model, max_model_len=self._max_model_len)
-            self._answer(connection, ask, struck, received_ns, False)
+            request = parse_request(
+                body, chat=chat, model=self._options.model, max_model_len=self._max_model_len
+            )
+            self._answer(connection, request, faults, received_ns, False)
         except RequestError as error:
             connection.fail(error)
 
     def _generate(self, connection: Connection, body: bytes, received_ns: int) -> None:
         call = orjson.loads(body)
-        ask, struck = Ask(**call["ask"]), {f["kind"]: from_json(Fault, f) for f in call["faults"]}
-        struck |= self._plan.strike(self._clock.now_s())
-        if play_early(connection, struck):
+        request, faults = (
+            CompletionRequest(**call["request"]),
+            {f["kind"]: from_json(Fault, f) for f in call["faults"]},
+        )
+        faults |= self._plan.strike(self._clock.now_s())
+        if play_immediate_faults(connection, faults):
             return
-        delay_s = self._profile.transfer_s(ask.prompt_tokens) if call["prefilled"] else 0.0
+        delay_s = self._profile.transfer_s(request.prompt_tokens) if call["prefilled"] else 0.0
 
         def answer() -> None:
-            if connection.gone:
+            if connection.closed:
                 return
             try:
-                self._answer(connection, ask, struck, received_ns, call["prefilled"])
+                self._answer(connection, request, faults, received_ns, call["prefilled"])
             except RequestError as error:
                 connection.fail(error)
 
@@ -152,52 +164,57 @@ class WorkerApp:
     def _prefill(self, connection: Connection, body: bytes, received_ns: int) -> None:
         del received_ns
         call: dict[str, Any] = orjson.loads(body)
-        if play_early(connection, self._plan.strike(self._clock.now_s())):
+        if play_immediate_faults(connection, self._plan.strike(self._clock.now_s())):
             return
-        waiting = Whole(connection, lambda: b"{}", self.pump.cancel)
+        waiting = WholeReply(connection, lambda: b"{}", self.step_loop.cancel)
         try:
             self._submit(connection, waiting, call["prompt_tokens"], call["max_tokens"])
         except RequestError as error:
             connection.fail(error)
 
     def _answer(
-        self, connection: Connection, ask: Ask, struck: Mapping[str, Fault], received_ns: int, kv_ready: bool
+        self,
+        connection: Connection,
+        request: CompletionRequest,
+        faults: Mapping[str, Fault],
+        received_ns: int,
+        kv_ready: bool,
     ) -> None:
         """Queue a request whose answer goes to the connection.
 
         Raises:
             RequestError: it can never fit.
         """
-        model, usage, cancel = self._options.model, "no_usage" not in struck, self.pump.cancel
-        reply: Whole | EventStream
-        if ask.stream:
-            writer = EventWriter(ask, model, usage=usage, done="no_done" not in struck)
+        model, usage, cancel = self._options.model, "no_usage" not in faults, self.step_loop.cancel
+        reply: WholeReply | EventStream
+        if request.stream:
+            writer = EventWriter(request, model, usage=usage, done="no_done" not in faults)
             note = partial(self._timings.add, received_ns)
-            if struck:
-                reply = FaultyStream(connection, writer, cancel, note, struck, self._clock.speed)
+            if faults:
+                reply = FaultyStream(connection, writer, cancel, note, faults, self._clock.speed)
             else:
                 reply = EventStream(connection, writer, cancel, note)
         else:
-            reply = Whole(connection, partial(whole_body, ask, model, usage=usage), cancel)
-        self._submit(connection, reply, ask.prompt_tokens, ask.max_tokens, kv_ready=kv_ready)
+            reply = WholeReply(connection, partial(whole_body, request, model, usage=usage), cancel)
+        self._submit(connection, reply, request.prompt_tokens, request.max_tokens, kv_ready=kv_ready)
 
     def _submit(
         self,
         connection: Connection,
-        reply: Whole | EventStream,
+        reply: WholeReply | EventStream,
         prompt: int,
         total: int,
         *,
         kv_ready: bool = False,
     ) -> None:
         try:
-            reply.key = self.pump.submit(prompt, total, reply, kv_ready=kv_ready)
+            reply.key = self.step_loop.submit(prompt, total, reply, kv_ready=kv_ready)
         except InputError as error:
             raise bad_request(str(error), "max_tokens") from error
         connection.reply = reply
 
 
-class Whole:
+class WholeReply:
     """Sends one JSON answer at the last token (or the end of a prefill), and nothing before.
 
     Args:
@@ -273,14 +290,14 @@ class EventStream:
 
     def _send(self, data: bytes, cumulative: int, last: bool) -> None:
         connection = self._connection
-        if connection.gone:
+        if connection.closed:
             return
         framed = b"%x\r\n%b\r\n" % (len(data), data)
         if last:
             framed += b"0\r\n\r\n"
         now_ns = monotonic_ns()  # before the bytes go, so that no client can have them earlier
         connection.send(framed if self._chunks else connection.open_stream() + framed)
-        if connection.gone:
+        if connection.closed:
             return
         self._last_ns = now_ns
         if not self._chunks:

@@ -88,10 +88,10 @@ def read_packed(path: Path) -> PackedTable:
 
 
 def _packed(file: pq.ParquetFile) -> PackedTable:
-    there = file.schema_arrow.names
-    data = file.read(columns=[name if name in there else _TIMES[name] for name in _ROW_COLUMNS])
+    column_names = file.schema_arrow.names
+    data = file.read(columns=[name if name in column_names else _TIMES[name] for name in _ROW_COLUMNS])
     columns: dict[str, Any] = {
-        name: data[name].to_numpy() if name in there else whole_us(data[_TIMES[name]].to_numpy())
+        name: data[name].to_numpy() if name in column_names else whole_us(data[_TIMES[name]].to_numpy())
         for name in (*_INTS, "warmup")
     }
     columns |= {name: _ints(data[name]) for name in _KNOWN_OR_NULL}
@@ -196,8 +196,8 @@ def _guarded(path: Path, names: Sequence[str], read: Callable[[pq.ParquetFile], 
     """
     try:
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
-            there = file.schema_arrow.names
-            if missing := [name for name in names if not {name, _TIMES.get(name)} & set(there)]:
+            column_names = file.schema_arrow.names
+            if missing := [name for name in names if not {name, _TIMES.get(name)} & set(column_names)]:
                 raise StoreError(f"{path}: lacks the columns {', '.join(missing)}")
             return read(file)
     except (OSError, pa.ArrowInvalid) as error:

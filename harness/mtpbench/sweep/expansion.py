@@ -35,7 +35,7 @@ from mtpbench.records import (
     digest,
 )
 from mtpbench.simengine.profile import default_profile
-from mtpbench.sweep.confounds import find_confounds
+from mtpbench.sweep.arm_confounds import find_confounds
 from mtpbench.sweep.schema import ArmSpec, SweepFile, TopologySpec
 from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 
@@ -225,12 +225,12 @@ def _arm(name: str, spec: ArmSpec, sweep: SweepFile) -> Arm:
 
 
 def _policy(spec: ArmSpec, drafts: int) -> AcceptancePolicy:
-    wanted = spec.acceptance
-    if wanted is None or wanted == "measured":
+    acceptance = spec.acceptance
+    if acceptance is None or acceptance == "measured":
         return AcceptancePolicy(mode="measured")
-    assert not isinstance(wanted, str)
-    if wanted.golden is not None:
-        table = GoldenTable(model=wanted.model, method="mtp", mode=wanted.golden)
+    assert not isinstance(acceptance, str)
+    if acceptance.golden is not None:
+        table = GoldenTable(model=acceptance.model, method="mtp", mode=acceptance.golden)
         lengths = golden.golden_table(table)
         return AcceptancePolicy(
             mode="golden",
@@ -239,17 +239,17 @@ def _policy(spec: ArmSpec, drafts: int) -> AcceptancePolicy:
             pinned_by="golden",
             table=table,
         )
-    if wanted.rates is not None:
-        rates = tuple(wanted.rates)
+    if acceptance.rates is not None:
+        rates = tuple(acceptance.rates)
         if len(rates) != drafts or list(rates) != sorted(rates, reverse=True):
             raise InputError(f"`rates` needs {drafts} non-increasing numbers, one per draft token")
         return AcceptancePolicy(mode="golden", length=1 + sum(rates), rates=rates, pinned_by="sweep")
-    assert wanted.length is not None
-    if wanted.length > drafts + 1:
+    assert acceptance.length is not None
+    if acceptance.length > drafts + 1:
         raise InputError(
-            f"an acceptance length of {wanted.length} needs 1 … {drafts + 1} with {drafts} drafts"
+            f"an acceptance length of {acceptance.length} needs 1 … {drafts + 1} with {drafts} drafts"
         )
-    return AcceptancePolicy(mode="golden", length=wanted.length, pinned_by="sweep")
+    return AcceptancePolicy(mode="golden", length=acceptance.length, pinned_by="sweep")
 
 
 def _engine(spec: SweepFile, topology: Topology) -> Engine:

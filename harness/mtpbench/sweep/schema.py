@@ -84,8 +84,8 @@ class TopologySpec(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> TopologySpec:
-        given = tuple(group is not None for group in (self.aggregated, self.prefill, self.decode))
-        if given not in ((True, False, False), (False, True, True)):
+        present = tuple(group is not None for group in (self.aggregated, self.prefill, self.decode))
+        if present not in ((True, False, False), (False, True, True)):
             raise ValueError("give either `aggregated`, or both `prefill` and `decode`")
         return self
 
@@ -146,10 +146,10 @@ class ArmSpec(Strict):
 
     @model_validator(mode="after")
     def _overlay_needs_drafts(self) -> ArmSpec:
-        given = [name for name in ("acceptance", "forces", "forces_env") if getattr(self, name)]
-        if self.draft_tokens is None and given:
+        overlays = [name for name in ("acceptance", "forces", "forces_env") if getattr(self, name)]
+        if self.draft_tokens is None and overlays:
             raise ValueError(
-                f"`{given[0]}` without `draft_tokens`: an arm without speculation is the bare base "
+                f"`{overlays[0]}` without `draft_tokens`: an arm without speculation is the bare base "
                 "(move settings that both arms share to `engine.flags`)"
             )
         return self
@@ -376,11 +376,11 @@ class SweepFile(Strict):
 
     @model_validator(mode="after")
     def _rates_fit_the_pacing(self) -> SweepFile:
-        wanted = self.load.pacing in ("poisson", "gamma", "constant")
+        paced = self.load.pacing in ("poisson", "gamma", "constant")
         for i, topology in enumerate(self.topologies):
-            if wanted and topology.rate_rps is None:
+            if paced and topology.rate_rps is None:
                 raise ValueError(f"`pacing: {self.load.pacing}` needs topologies[{i}].rate_rps")
-            if not wanted and topology.rate_rps is not None:
+            if not paced and topology.rate_rps is not None:
                 raise ValueError(f"topologies[{i}].rate_rps needs `pacing: poisson`, `gamma` or `constant`")
         if self.load.pacing == "trace" and self.workload.prompts != "dataset":
             raise ValueError("`pacing: trace` needs `prompts: dataset` with a timestamp in every line")

@@ -14,7 +14,7 @@ from mtpbench.engines.parts import Placement, place, resolve
 from mtpbench.errors import SweepError, UnsupportedError
 from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup
 from mtpbench.sweep import load_sweep
-from mtpbench.sweep.confounds import compare_processes
+from mtpbench.sweep.arm_confounds import compare_processes
 
 RACK = hardware.lookup("gb200-nvl72")
 SWEEPS = Path(__file__).resolve().parents[3] / "sweeps"

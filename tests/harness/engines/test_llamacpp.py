@@ -11,7 +11,7 @@ from mtpbench.engines import llamacpp
 from mtpbench.errors import SweepError
 from mtpbench.records import Deployment, Point
 from mtpbench.sweep import load_sweep
-from mtpbench.sweep.confounds import compare_processes
+from mtpbench.sweep.arm_confounds import compare_processes
 
 CAPTURES = Path(__file__).resolve().parents[2] / "fixtures" / "captures"
 SWEEP = """\

@@ -18,7 +18,7 @@ from mtpbench.hardware import lookup
 from mtpbench.provenance import Started, collect
 from mtpbench.records import Deployment, EngineLimits, Hardware, Point, Process
 from mtpbench.sweep import load_sweep
-from mtpbench.sweep.confounds import compare_processes
+from mtpbench.sweep.arm_confounds import compare_processes
 from mtpbench.sweep.schema import schema_text
 
 ROOT = Path(__file__).parents[3]

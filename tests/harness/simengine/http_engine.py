@@ -12,9 +12,9 @@ import aiohttp
 import uvloop
 
 from mtpbench.records import Fault, to_json
-from mtpbench.simengine.pump import Clock
 from mtpbench.simengine.server import listening
 from mtpbench.simengine.service import parse_arguments
+from mtpbench.simengine.step_loop import Clock
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 RATES = "0.79,0.48,0.22"

@@ -5,13 +5,13 @@ from typer.testing import CliRunner
 
 from mtpbench.cli import simulate
 from mtpbench.errors import ImportFileError
-from mtpbench.simengine.calibration import Setting, fit, read_points, steady_state
 from mtpbench.simengine.profile import Factors, load_profile
+from mtpbench.simengine.profile_fit import FitSetting, fit, read_points, steady_state
 
 HEADER = "concurrency,prefill_layout,decode_layout,tput_per_gpu,interactivity\n"
 ROWS = "# a comment\n" + HEADER + "16,1xDEP8,1xDEP8,300,30\n\n64,1xDEP8,1xDEP8,900,27\n8,1xDEP8,2xTP8,60,60\n"
 RAW = load_profile("dsv4-gb200")
-SETTING = Setting()
+SETTING = FitSetting()
 
 
 @pytest.fixture

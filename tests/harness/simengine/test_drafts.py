@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mtpbench.errors import InputError
-from mtpbench.simengine.steps import Drafts
+from mtpbench.simengine.engine_steps import Drafts
 
 RATES = (0.79, 0.48, 0.22)
 

@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits, Fault, WorkerGroup
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.pump import Clock, Lateness, Pump
+from mtpbench.simengine.step_loop import Clock, Lateness, StepLoop
 from mtpbench.simengine.telemetry import COLUMNS, GAP, TPOT, TTFT, Timings, parse_since
-from mtpbench.simengine.worker import make_worker
+from mtpbench.simengine.worker_model import make_worker
 
 BOTH = pytest.mark.parametrize("split", [False, True], ids=["aggregated", "split"])
 CHAT = pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])
@@ -164,7 +164,7 @@ def test_errors_and_whole_answers_are_no_rows():
 
 
 def test_the_oldest_rows_go_first_and_are_counted():
-    kept = Timings("w", 1.0, kept=3)
+    kept = Timings("w", 1.0, capacity=3)
     for i in range(1, 6):
         kept.add(10 * i, 10 * i + 1, 10 * i + 2, i, 1, True)
     answer = orjson.loads(kept.render(1, {"more": 1}))
@@ -229,13 +229,13 @@ def test_a_request_that_comes_while_the_last_events_go_out_is_not_slept_over():
     async def test():
         group = WorkerGroup(role="decode", workers=1, tp=8, dp=1, ep=1)
         limits = EngineLimits(max_running=1024, prefill_chunk_tokens=8192)
-        pump = Pump(make_worker(group, load_profile("dsv4-gb200"), limits, (), [0]), Clock(1.0))
+        step_loop = StepLoop(make_worker(group, load_profile("dsv4-gb200"), limits, (), [0]), Clock(1.0))
         ended = asyncio.Event()
         late = Sink(ended.set)
-        first = Sink(lambda: pump.submit(8, 1, late, kv_ready=True))
+        first = Sink(lambda: step_loop.submit(8, 1, late, kv_ready=True))
         for sink in (first, *(Sink() for _ in range(300))):
-            pump.submit(8, 1, sink, kv_ready=True)
-        stepping = asyncio.create_task(pump.run())
+            step_loop.submit(8, 1, sink, kv_ready=True)
+        stepping = asyncio.create_task(step_loop.run())
         await asyncio.wait_for(ended.wait(), 5)
         stepping.cancel()
         await asyncio.gather(stepping, return_exceptions=True)

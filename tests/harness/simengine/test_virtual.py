@@ -9,7 +9,7 @@ from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import RequestCounts, Schedule, draw_arrivals_s
 from mtpbench.metrics.window import mean_in_flight, whole_window
 from mtpbench.records import EngineLimits, Fault, Load, Workload
-from mtpbench.simengine.calibration import measure_steady
+from mtpbench.simengine.profile_fit import measure_steady
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.workload import Lengths, draw_lengths
 

@@ -7,9 +7,9 @@ from simulated_points import RATES, group
 
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits
+from mtpbench.simengine.engine_steps import TokenSequence
 from mtpbench.simengine.profile import load_profile
-from mtpbench.simengine.steps import TokenSequence
-from mtpbench.simengine.worker import make_worker
+from mtpbench.simengine.worker_model import make_worker
 
 PROFILE = load_profile("dsv4-gb200")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mtpbench.records import File, Process
 from mtpbench.sweep import load_sweep
-from mtpbench.sweep.confounds import compare_processes
+from mtpbench.sweep.arm_confounds import compare_processes
 
 
 def test_what_speculation_forces_is_listed(sweeps: Path) -> None:

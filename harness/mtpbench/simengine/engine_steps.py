@@ -35,7 +35,7 @@ class TokenSequence:
     key: int
     prompt: int
     total: int
-    made: int = 0
+    generated: int = 0
     sent: int = 0
     computed: int = 0
     rank: int = -1
@@ -46,11 +46,11 @@ class TokenSequence:
     @property
     def context(self) -> int:
         """Tokens whose KV it needs: the prompt and what it has generated."""
-        return self.prompt + self.made
+        return self.prompt + self.generated
 
 
 @dataclass(slots=True)
-class Step:
+class EngineStep:
     """One step of all ranks: what it decodes, the prompt chunks it takes, and what it draws above idle."""
 
     start_s: float

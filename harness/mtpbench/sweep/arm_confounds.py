@@ -34,16 +34,16 @@ def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -
 def _ladders(base: Sequence[Point], others: Sequence[Point], baseline: str, name: str) -> list[str]:
     sentences = []
     sides = [{(p.topology.name, p.concurrency) for p in side} for side in (base, others)]
-    for mine, theirs, here, there in (
+    for side, other_side, arm, other_arm in (
         (sides[0], sides[1], baseline, name),
         (sides[1], sides[0], name, baseline),
     ):
-        only = sorted(mine - theirs)
+        only = sorted(side - other_side)
         if only:
-            topologies = sorted({t for t, _ in only} - {t for t, _ in theirs})
+            topologies = sorted({t for t, _ in only} - {t for t, _ in other_side})
             where = f" on {', '.join(topologies)}" if topologies else ""
-            count = f"{len(only)} of {len(mine)} points"
-            sentences.append(f"{count} of {here} have no counterpart in {there}{where}")
+            count = f"{len(only)} of {len(side)} points"
+            sentences.append(f"{count} of {arm} have no counterpart in {other_arm}{where}")
     return sentences
 
 
@@ -55,9 +55,9 @@ def _settings(others: Sequence[Point], base: Arm, name: str, hardware: Hardware)
             pair = [engine_of(point).deploy(point, hardware).processes for point in (twin, other)]
         except UnsupportedError:
             continue
-        for mine, theirs in zip(*pair, strict=True):
-            for sentence in compare_processes(mine, theirs):
-                differences.setdefault(sentence, set()).add(mine.role)
+        for base_process, process in zip(*pair, strict=True):
+            for sentence in compare_processes(base_process, process):
+                differences.setdefault(sentence, set()).add(base_process.role)
     return [f"{name} on {' and '.join(sorted(roles))}: {text}" for text, roles in differences.items()]
 
 
@@ -65,20 +65,20 @@ def compare_processes(base: Process, other: Process) -> list[str]:
     """The options, environment and file lines in which two processes differ, speculation left out."""
     sentences = []
     speculation = (*_IS_SPECULATION, *(part for about in abouts() for part in about.speculation))
-    for kind, mine, theirs in (
+    for kind, base_values, other_values in (
         ("", _options(base.argv), _options(other.argv)),
         ("environment ", dict(base.env), dict(other.env)),
         ("file ", _lines(base), _lines(other)),
     ):
-        for key in dict.fromkeys((*mine, *theirs)):
-            before, after = mine.get(key), theirs.get(key)
+        for key in dict.fromkeys((*base_values, *other_values)):
+            before, after = base_values.get(key), other_values.get(key)
             if before == after or any(part in key.lower() for part in speculation):
                 continue
-            sentences.append(f"{kind}{key} is {_shown(after)} instead of {_shown(before)}")
+            sentences.append(f"{kind}{key} is {_value_text(after)} instead of {_value_text(before)}")
     return sentences
 
 
-def _shown(value: str | None) -> str:
+def _value_text(value: str | None) -> str:
     return "absent" if value is None else (value or "set")
 
 

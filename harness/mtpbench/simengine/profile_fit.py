@@ -32,7 +32,7 @@ _ROUNDS = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
+class FitSetting:
     """What the points have in common: lengths, and the limits of one attention rank.
 
     The defaults are those of the published GB200 recipe for vLLM.
@@ -48,17 +48,17 @@ class Setting:
 
     def limits(self, topology: Topology) -> Mapping[WorkerRole, EngineLimits]:
         """The scheduler limits of a topology's workers."""
-        found: dict[WorkerRole, EngineLimits] = {}
+        by_role: dict[WorkerRole, EngineLimits] = {}
         for group in topology.groups:
             running = (
                 self.prefill_running_per_rank if group.role == "prefill" else self.decode_running_per_rank
             )
-            found[group.role] = EngineLimits(
+            by_role[group.role] = EngineLimits(
                 max_running=running * group.dp,
                 prefill_chunk_tokens=self.prefill_chunk_per_rank * group.dp,
                 stream_interval=self.stream_interval,
             )
-        return found
+        return by_role
 
     @property
     def mean_isl(self) -> float:
@@ -72,7 +72,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class MeasuredPoint:
     """One measured point; `rates` are its acceptance rates, empty with speculation off."""
 
     concurrency: int
@@ -93,7 +93,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class SteadyRates:
     """What a model makes of a point."""
 
     tput_tps_per_gpu: float
@@ -104,7 +104,7 @@ class Outcome:
 class Residual:
     """A point's residuals in percent (model / measured - 1), in sample and held out."""
 
-    point: Measured
+    point: MeasuredPoint
     tput: float
     interactivity: float
     held_out_tput: float | None
@@ -119,7 +119,7 @@ class Calibration:
     residuals: tuple[Residual, ...]
 
 
-def read_points(path: Path) -> tuple[Measured, ...]:
+def read_points(path: Path) -> tuple[MeasuredPoint, ...]:
     """The points of a CSV with the columns `COLUMNS`; `acceptance_rates` (`0.79/0.48/0.22`) is optional.
 
     Lines that start with # are comments. Layouts read `2xDEP8`; other columns are ignored.
@@ -150,14 +150,14 @@ def read_points(path: Path) -> tuple[Measured, ...]:
     return tuple(points)
 
 
-def _point(row: Mapping[str, str | None]) -> Measured:
+def _point(row: Mapping[str, str | None]) -> MeasuredPoint:
     def number(name: str) -> float:
         value = float(row[name] or "")
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be above 0, not {row[name]}")
         return value
 
-    return Measured(
+    return MeasuredPoint(
         concurrency=int(number("concurrency")),
         topology=Topology(groups=(_group("prefill", row), _group("decode", row))),
         tput_tps_per_gpu=number("tput_per_gpu"),
@@ -176,7 +176,7 @@ def _group(role: WorkerRole, row: Mapping[str, str | None]) -> WorkerGroup:
     return WorkerGroup(role=role, workers=workers, tp=width)
 
 
-def steady_state(point: Measured, profile: Profile, setting: Setting) -> Outcome:
+def steady_state(point: MeasuredPoint, profile: Profile, setting: FitSetting) -> SteadyRates:
     """A point's throughput and interactivity in closed form.
 
     The largest batch per decode rank at which decoding keeps below what the prefill ranks can take, and
@@ -186,28 +186,28 @@ def steady_state(point: Measured, profile: Profile, setting: Setting) -> Outcome
     length = 1 + sum(point.rates)
     line = profile.prefill_line_s(prefill)
     chunk = float(setting.prefill_chunk_per_rank)
-    most = prefill.workers * prefill.dp * chunk / line.at(chunk) / isl
+    prefill_rps = prefill.workers * prefill.dp * chunk / line.at(chunk) / isl
     wait_s = line.at(isl) + profile.transfer_s(int(isl))
     ranks = decode.workers * decode.dp
     high = max(2.0, math.ceil(point.concurrency / ranks))
     steps = profile.step_times_s(decode, len(point.rates), int(high))
     steps[0] = steps[1]
     sizes = np.arange(len(steps), dtype=np.float64)
-    low = rate = 0.0
+    low = rate_rps = 0.0
     for _ in range(_FIXED_POINT_ROUNDS):
         batch = (low + high) / 2
-        found = batch * ranks * length / (osl * float(np.interp(batch, sizes, steps)))
-        if found <= most and found * wait_s + batch * ranks <= point.concurrency:
-            low, rate = batch, found
+        batch_rps = batch * ranks * length / (osl * float(np.interp(batch, sizes, steps)))
+        if batch_rps <= prefill_rps and batch_rps * wait_s + batch * ranks <= point.concurrency:
+            low, rate_rps = batch, batch_rps
         else:
             high = batch
     step_s = float(np.interp(low, sizes, steps))
-    return Outcome(
-        tput_tps_per_gpu=rate * (isl + osl) / point.topology.gpus, interactivity_tps=length / step_s
+    return SteadyRates(
+        tput_tps_per_gpu=rate_rps * (isl + osl) / point.topology.gpus, interactivity_tps=length / step_s
     )
 
 
-def measure_steady(requests: RequestTable, gpus: int) -> Outcome:
+def measure_steady(requests: RequestTable, gpus: int) -> SteadyRates:
     """Throughput from the end of warm-up to the last send, and 1 / median TPOT of requests that end there."""
     end_s = float(requests.sent_s.max())
     start_s = min(float(requests.end_s[requests.warmup].max(initial=0.0)), end_s / 2)
@@ -217,19 +217,19 @@ def measure_steady(requests: RequestTable, gpus: int) -> Outcome:
         inside = np.ones(len(requests), np.bool_)
     first = requests.first_chunk_s
     tokens = float(requests.prompt_tokens[(first >= start_s) & (first <= end_s)].sum())
-    made = np.diff(requests.chunk_tokens, prepend=0)
+    generated = np.diff(requests.chunk_tokens, prepend=0)
     starts = requests.chunk_offsets[:-1]
-    made[starts] = requests.chunk_tokens[starts]
+    generated[starts] = requests.chunk_tokens[starts]
     times = requests.chunk_times_s
-    tokens += float(made[(times >= start_s) & (times <= end_s)].sum())
+    tokens += float(generated[(times >= start_s) & (times <= end_s)].sum())
     several = inside & (requests.output_tokens > 1)
     tpot_s = (requests.last_chunk_s - first)[several] / (requests.output_tokens[several] - 1)
-    return Outcome(
+    return SteadyRates(
         tput_tps_per_gpu=tokens / (end_s - start_s) / gpus, interactivity_tps=1 / float(np.median(tpot_s))
     )
 
 
-def fit(points: Sequence[Measured], profile: Profile, setting: Setting) -> Profile:
+def fit(points: Sequence[MeasuredPoint], profile: Profile, setting: FitSetting) -> Profile:
     """The profile with the factors that fit the points best (damped Gauss-Newton on log ratios)."""
     counts = {name: sum(family_of(p.decode) == name for p in points) for name in ("dep", "tp")}
     families = [name for name, count in counts.items() if count]
@@ -247,12 +247,12 @@ def fit(points: Sequence[Measured], profile: Profile, setting: Setting) -> Profi
 
     def errors(x: Floats) -> Floats:
         trial = with_factors(x)
-        found = []
+        log_ratios = []
         for point in points:
             outcome = steady_state(point, trial, setting)
-            found.append(math.log(outcome.tput_tps_per_gpu / point.tput_tps_per_gpu))
-            found.append(math.log(outcome.interactivity_tps / point.interactivity_tps))
-        return np.array(found)
+            log_ratios.append(math.log(outcome.tput_tps_per_gpu / point.tput_tps_per_gpu))
+            log_ratios.append(math.log(outcome.interactivity_tps / point.interactivity_tps))
+        return np.array(log_ratios)
 
     start = np.zeros(len(families) + 1 + len(overheads))
     start[len(families) + 1 :] = 1.0
@@ -274,10 +274,10 @@ def _least_squares(errors: Callable[[Floats], Floats], x: Floats, *, nonnegative
         )
         trial = x + step
         trial[nonnegative_from:] = np.maximum(trial[nonnegative_from:], 0.0)
-        found = errors(trial)
-        if found @ found < current @ current:
-            done = current @ current - found @ found < 1e-9
-            x, current, damping = trial, found, damping / 3
+        trial_errors = errors(trial)
+        if trial_errors @ trial_errors < current @ current:
+            done = current @ current - trial_errors @ trial_errors < 1e-9
+            x, current, damping = trial, trial_errors, damping / 3
             if done:
                 break
         else:
@@ -286,10 +286,10 @@ def _least_squares(errors: Callable[[Floats], Floats], x: Floats, *, nonnegative
 
 
 def calibrate(
-    points: Sequence[Measured],
+    points: Sequence[MeasuredPoint],
     profile: Profile,
-    setting: Setting,
-    play: Callable[[Measured, Profile, Setting], Outcome],
+    setting: FitSetting,
+    play: Callable[[MeasuredPoint, Profile, FitSetting], SteadyRates],
 ) -> Calibration:
     """Fit on all points, and hold each out in turn.
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from mtpbench.simengine.steps import TokenSequence
-from mtpbench.simengine.worker import Worker
+from mtpbench.simengine.engine_steps import TokenSequence
+from mtpbench.simengine.worker_model import Worker
 
 _CATCH_UP_S = 1.0
-"""Real seconds behind schedule after which the pump gives up catching up."""
+"""Real seconds behind schedule after which the step loop gives up catching up."""
 _SLICE = 64
 """Events sent in one turn of the event loop, under a millisecond: arrivals are stamped in between."""
 
@@ -43,7 +43,7 @@ class Sink(Protocol):
 
 
 class Lateness:
-    """How far a pump was behind its own schedule, in real seconds: whether this process was the bottleneck.
+    """How far a step loop was behind its own schedule, in real seconds: whether this process limited it.
 
     `late_s` is from the moment a step was due to end to when its end was played; `delivery_s` is how long
     the events of a step took into their sockets.
@@ -73,7 +73,7 @@ class Lateness:
         }
 
 
-class Pump:
+class StepLoop:
     """The step loop of a worker.
 
     A step begins where the last one was due to end, not where the timer woke up, so that late timers do
@@ -141,7 +141,7 @@ class Pump:
         """Wait for an engine second; answers how many real seconds late it is then.
 
         Timers of uvloop are in whole milliseconds and can be early, hence the loop. It sleeps once at
-        least, so that a pump that is behind does not keep everything else out.
+        least, so that a loop that is behind does not keep everything else out.
         """
         clock = self.clock
         late_s = (clock.now_s() - due_s) / clock.speed

@@ -19,11 +19,11 @@ import numpy as np
 from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Ints
 from mtpbench.records import EngineLimits, SpecCounters, WorkerGroup, WorkerRole
+from mtpbench.simengine.engine_steps import Costs, Drafts, Emission, EngineStep, TokenSequence, Totals
 from mtpbench.simengine.profile import Profile
-from mtpbench.simengine.steps import Costs, Drafts, Emission, Step, TokenSequence, Totals
 
-_KEY, _LEFT, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
-"""Rows of the running sequences' array; `_DUE` is the tokens left at which the next event is sent."""
+_KEY, _REMAINING, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
+"""Rows of the running sequences' array; `_DUE` is the tokens remaining at which the next event is sent."""
 
 
 class Worker:
@@ -53,11 +53,11 @@ class Worker:
         self._prefilling = 0
         self._counts = [0] * ranks
         self._reserved = [0] * ranks
-        self._age = self._n = self._gone_tokens = 0
+        self._age = self._n = self._past_tokens = 0
         self._state: Ints = np.zeros((7, 0), np.int64)
         self._grow(256)
         self._emissions: list[Emission] = []
-        self._step: Step | None = None
+        self._step: EngineStep | None = None
 
     # ------------------------------------------------------------------------------------ what a driver sees
 
@@ -106,7 +106,7 @@ class Worker:
     def generation_tokens(self) -> int:
         """Output tokens made so far."""
         running = self._state[:, : self._n]
-        return self._gone_tokens + int((running[_TOTAL] - running[_LEFT]).sum())
+        return self._past_tokens + int((running[_TOTAL] - running[_REMAINING]).sum())
 
     def take_emissions(self) -> list[Emission]:
         """The events since the last call, in time order."""
@@ -156,7 +156,7 @@ class Worker:
                 duration_s = max(decode_s, costs.prefill_fixed_s) + prefill_s - costs.prefill_fixed_s
         share = (duration_s - decode_s) / duration_s if n else 1.0
         extra_w = share * costs.prefill_w + (1 - share) * costs.decode_w - costs.idle_w
-        self._step = Step(now_s, now_s + duration_s, n, chunks, extra_w)
+        self._step = EngineStep(now_s, now_s + duration_s, n, chunks, extra_w)
         return now_s + duration_s
 
     def finish(self) -> None:
@@ -166,9 +166,9 @@ class Worker:
         self.totals.steps += 1
         self.totals.extra_j += step.extra_w * (step.end_s - step.start_s)
         if n := self._n:
-            left = self._left[:n]
-            left -= self.drafts.take(n) if self.drafts else 1
-            (due,) = (left <= self._due[:n]).nonzero()
+            remaining = self._remaining[:n]
+            remaining -= self.drafts.take(n) if self.drafts else 1
+            (due,) = (remaining <= self._due[:n]).nonzero()
             if due.size:
                 self._emit(due, step.end_s)
         if step.chunks:
@@ -219,11 +219,11 @@ class Worker:
             rank = min(open_ranks, key=lambda r: (self._counts[r], -budget[r]))
         return rank if budget[rank] > 0 and self._fits(sequence, rank) else None
 
-    def _end_chunks(self, step: Step) -> None:
+    def _end_chunks(self, step: EngineStep) -> None:
         joining: list[TokenSequence] = []
         for sequence, take in step.chunks:
             sequence.computed += take
-            if sequence.made == 0:
+            if sequence.generated == 0:
                 self.totals.prompt_tokens += take
             if sequence.computed < sequence.context:
                 continue
@@ -255,7 +255,7 @@ class Worker:
     def _used(self) -> list[int]:
         """Exact KV tokens by rank."""
         state = self._state[:, : self._n]
-        context = state[_PROMPT] + state[_TOTAL] - state[_LEFT]
+        context = state[_PROMPT] + state[_TOTAL] - state[_REMAINING]
         used = np.bincount(state[_RANK], weights=context, minlength=self._ranks).astype(int).tolist()
         for rank, sequences in enumerate(self._partial):
             used[rank] += sum(sequence.context for sequence in sequences)
@@ -278,10 +278,10 @@ class Worker:
                 if len(rows) < 2:
                     break  # the last one must go on, or the rank would never end anything
                 row = int(rows[self._state[_AGE, rows].argmax()])
-                key, left, due, total, prompt = (int(v) for v in self._state[:5, row])
-                # `due` is what is left at the next event, so the last one was an interval of tokens earlier.
-                sent = total - due - self.limits.stream_interval if due else total - left
-                sequence = TokenSequence(key, prompt, total, total - left, sent, final=prompt + total)
+                key, remaining, due, total, prompt = (int(v) for v in self._state[:5, row])
+                # `due` remains at the next event, so the last one was an interval of tokens earlier.
+                sent = total - due - self.limits.stream_interval if due else total - remaining
+                sequence = TokenSequence(key, prompt, total, total - remaining, sent, final=prompt + total)
                 self._sequences[key] = sequence
                 self._drop([row])
                 self._waiting.appendleft(sequence)
@@ -313,23 +313,25 @@ class Worker:
         done: list[int] = []
         for sequence in sequences:
             del self._sequences[sequence.key]
-            self._gone_tokens -= sequence.made  # what a preempted sequence had made counts again as running
-            sequence.made += 1
-            left = sequence.total - sequence.made
-            if left == 0 or sequence.sent == 0 or sequence.made - sequence.sent >= interval:
-                sequence.sent = sequence.made
+            self._past_tokens -= (
+                sequence.generated
+            )  # a preempted sequence runs again, with what it had generated
+            sequence.generated += 1
+            remaining = sequence.total - sequence.generated
+            if remaining == 0 or sequence.sent == 0 or sequence.generated - sequence.sent >= interval:
+                sequence.sent = sequence.generated
                 keys.append(sequence.key)
-                tokens.append(sequence.made)
-            if left == 0:
+                tokens.append(sequence.generated)
+            if remaining == 0:
                 done.append(sequence.key)
-                self._gone_tokens += sequence.made
+                self._past_tokens += sequence.generated
                 self._counts[sequence.rank] -= 1
                 self._reserved[sequence.rank] -= sequence.final
             else:
                 self._age += 1
                 due = max(sequence.total - sequence.sent - interval, 0)
                 place = (sequence.total, sequence.prompt, sequence.rank, self._age)
-                rows.append((sequence.key, left, due, *place))
+                rows.append((sequence.key, remaining, due, *place))
         if keys:
             self._emissions.append(Emission(now_s, np.array(keys), np.array(tokens), done))
         if rows:
@@ -344,16 +346,21 @@ class Worker:
         if self._n:
             state[:, : self._n] = self._state[:, : self._n]
         self._state = state
-        self._key, self._left, self._due, self._total = state[_KEY], state[_LEFT], state[_DUE], state[_TOTAL]
+        self._key, self._remaining, self._due, self._total = (
+            state[_KEY],
+            state[_REMAINING],
+            state[_DUE],
+            state[_TOTAL],
+        )
 
     def _emit(self, due: Ints, now_s: float) -> None:
-        left = self._left[due]
-        np.maximum(left, 0, out=left)
-        self._due[due] = np.maximum(left - self.limits.stream_interval, 0)
+        remaining = self._remaining[due]
+        np.maximum(remaining, 0, out=remaining)
+        self._due[due] = np.maximum(remaining - self.limits.stream_interval, 0)
         keys = self._key[due]
-        (ended,) = (left == 0).nonzero()
+        (ended,) = (remaining == 0).nonzero()
         done: list[int] = keys[ended].tolist()
-        self._emissions.append(Emission(now_s, keys, self._total[due] - left, done))
+        self._emissions.append(Emission(now_s, keys, self._total[due] - remaining, done))
         if done:
             self._drop(due[ended].tolist())
 
@@ -361,10 +368,10 @@ class Worker:
         """Take rows (rising) out; the last row moves into each hole."""
         state, n = self._state, self._n
         for row in reversed(rows):
-            _, left, _, total, prompt, rank, _ = state[:, row].tolist()
+            _, remaining, _, total, prompt, rank, _ = state[:, row].tolist()
             self._counts[rank] -= 1
             self._reserved[rank] -= prompt + total
-            self._gone_tokens += total - max(left, 0)
+            self._past_tokens += total - max(remaining, 0)
             n -= 1
             if row != n:
                 state[:, row] = state[:, n]
