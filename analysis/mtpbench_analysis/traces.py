@@ -20,16 +20,14 @@ from mtpbench_analysis.importers.results import to_curve_point
 Floats = npt.NDArray[np.float64]
 
 QUANTILES = 101
-"""At most so many values tell a distribution; fewer requests are told one by one."""
+"""The most values that a trace keeps of a distribution; of fewer requests it keeps every value."""
 _UNKNOWN = -1
-"""Stands in the store's tables where a server did not count."""
+"""The store's tables hold this where a server did not count its tokens."""
 _EXAMPLE_CHARACTERS = 400
 POWER_VALUES = 120
-"""Of a point; each is the mean over its share of the time."""
-
-
+"""The most power values of a point; each is the mean over its share of the time."""
 OTHERS = ("grace@", "unused@")
-"""Names of series that begin so are CPU rails, or GPUs that no process holds (`mtpbench.power.log`)."""
+"""Series whose names begin so are CPU rails, or GPUs that no process holds (`mtpbench.power.log`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,14 +36,14 @@ class PowerTrace:
 
     Args:
         point_id, arm, topology, concurrency: which point; concurrency is None in an open loop.
-        started_utc: when its load was begun, ISO 8601.
+        started_utc: when its load began, ISO 8601.
         times_s: (n,) seconds since the load's origin; engine seconds where simulated.
-        power_w: (n,) of all its GPUs together, at those times; empty where it is not known.
-        gpus: GPUs that were read; 0 where none was.
-        window_s: start and end of the steady-state window, in the same seconds; None where there is none.
-        energy_j: over the window, by the point's result; None with a reason.
+        power_w: (n,) the power of all its GPUs together, at those times; empty where it is unknown.
+        gpus: the number of GPUs whose power was read; 0 for none.
+        window_s: start and end of the steady-state window, in the same seconds; None without a window.
+        energy_j: the energy over the window, from the point's result; None with a reason.
         reason: why `power_w` is empty or `energy_j` is None.
-        source: what was read.
+        source: the meter that was read.
         broken: codes of the validity rules that the point broke; empty where it is valid.
     """
 
@@ -70,10 +68,10 @@ class SweepPower:
     """The power of a whole results folder.
 
     Args:
-        info: of the sweep.
-        traces: of every stored point, in the order in which they were measured.
-        missing: planned ids that nobody has measured.
-        damaged: ids whose files can't be read, and why.
+        info: name, arms and hardware of the sweep.
+        traces: a trace of every stored point, in the order of measurement.
+        missing: ids of planned points without a measurement.
+        damaged: ids of points whose files can't be read, with the reason.
     """
 
     info: SweepInfo
@@ -84,16 +82,16 @@ class SweepPower:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RequestTrace:
-    """How long the counted requests of one point took.
+    """The latencies of one point's counted requests.
 
-    Counted are the measured requests that ended well in the steady-state window (anywhere where there is
-    none, and in an open loop), as `result.json` counts them.
+    A request counts if it was measured, succeeded, and ended in the steady-state window. Without a window,
+    and in an open loop, it may end at any time. `result.json` counts the same requests.
 
     Args:
         ttft_s, tpot_s: quantiles in equal steps from the smallest value to the largest, at most `QUANTILES`,
-            interpolated linearly. Where fewer requests were counted, their values in rising order. Empty
-            where they are not known.
-        examples: what the first failed request of each kind was told; measured requests only.
+            interpolated linearly. Of fewer counted requests, their values in rising order. Empty where they
+            are unknown.
+        examples: by kind of failure, the error message of its first request; measured requests only.
         reason: why there are no quantiles, or None.
     """
 
@@ -105,14 +103,14 @@ class RequestTrace:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PointTrace:
-    """One stored point with what its figures were made of.
+    """One stored point with the samples behind its figures.
 
     Args:
-        point: the point of a curve that it became, equal to the one that `read_results` makes: this is how a
-            comparison finds it, whatever folder it came from. None where it has no figures.
+        point: the curve's point that it became, or None where it has no figures. It equals the point that
+            `read_results` makes, so a comparison finds its trace in whatever folder it lies.
         stored: its records.
-        requests: latencies of its requests.
-        power: over time, at most `POWER_VALUES` values, each the mean over its share of the time.
+        requests: the latencies of its requests.
+        power: its power over time, at most `POWER_VALUES` values, each the mean over its share of the time.
     """
 
     point: CurvePoint | None
@@ -122,7 +120,7 @@ class PointTrace:
 
     @property
     def recipe(self) -> str:
-        """The recipe of the stored point in a few characters, whether it became a point of a curve or not."""
+        """The recipe of the stored point in a few characters; a point without figures has one too."""
         point = self.stored.point
         return CurvePoint(
             arm=point.arm.name,
@@ -137,13 +135,13 @@ class PointTrace:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SweepTrace:
-    """The points of one results folder in the order in which they were measured.
+    """The points of one results folder in the order of measurement.
 
     Args:
         source: the folder.
-        points: every stored one, valid or not.
-        missing: planned ids that nobody has measured.
-        damaged: ids whose files can't be read, and why.
+        points: every stored point, valid or not.
+        missing: ids of planned points without a measurement.
+        damaged: ids of points whose files can't be read, with the reason.
     """
 
     source: str
@@ -153,19 +151,20 @@ class SweepTrace:
 
 
 def read_traces(sources: Sequence[Path]) -> tuple[SweepTrace, ...]:
-    """The traces of those sources that are results folders; files of other tools have none.
+    """Returns the traces of those sources that are results folders; other tools' files have none.
 
     Raises:
-        InputError, SchemaError, StoreError: as `read_results` says.
+        InputError, SchemaError, StoreError: for the same faults as `read_results`.
     """
     return tuple(_read_folder(path) for path in sources if path.is_dir())
 
 
-def narrow_traces(traces: Sequence[SweepTrace], kept: Iterable[CurvePoint]) -> tuple[SweepTrace, ...]:
-    """Only the traces of some points; those without figures stay out, as nothing says that they are meant."""
-    wanted = set(kept)
+def narrow_traces(traces: Sequence[SweepTrace], points: Iterable[CurvePoint]) -> tuple[SweepTrace, ...]:
+    """Returns the traces of these points only; a trace without figures belongs to none of them."""
+    chosen = set(points)
     return tuple(
-        replace(sweep, points=tuple(one for one in sweep.points if one.point in wanted)) for sweep in traces
+        replace(sweep, points=tuple(trace for trace in sweep.points if trace.point in chosen))
+        for sweep in traces
     )
 
 
@@ -183,12 +182,12 @@ def _read_folder(directory: Path) -> SweepTrace:
 
 
 def read_trace(stored: StoredPoint) -> PointTrace:
-    """The trace of one stored point; files of it that can't be read give reasons, not errors."""
-    made = to_curve_point(stored)
+    """Returns the trace of one stored point; a file that can't be read gives a reason, not an error."""
+    point = to_curve_point(stored)
     power = power_trace(stored)
     times_s, power_w = thin(power.times_s, power.power_w, POWER_VALUES)
     return PointTrace(
-        point=made if isinstance(made, CurvePoint) else None,
+        point=point if isinstance(point, CurvePoint) else None,
         stored=stored,
         requests=request_trace(stored),
         power=replace(power, times_s=times_s, power_w=power_w),
@@ -196,9 +195,9 @@ def read_trace(stored: StoredPoint) -> PointTrace:
 
 
 def request_trace(stored: StoredPoint) -> RequestTrace:
-    """The latencies of one stored point; a damaged file gives none, with the reason."""
+    """Returns the latencies of one stored point; a damaged file gives none, with the reason."""
     try:
-        # The first and last chunks are all that it takes: a whole table may hold millions.
+        # Each request's first and last chunk suffice: a whole table may hold millions of chunks.
         table = read_packed(stored.directory / "requests.parquet").summarised()
     except StoreError as error:
         return _unknown(str(error))
@@ -214,11 +213,11 @@ def request_trace(stored: StoredPoint) -> RequestTrace:
 
 
 def counted_requests(table: Any, stored: StoredPoint) -> npt.NDArray[np.bool_]:
-    """(n,) which requests of the table a result's distributions are made of.
+    """Returns (n,) whether each request of the table counts in a result's distributions.
 
     Args:
         table: a request table of the store.
-        stored: the point, for its window and its kind of load.
+        stored: the point, with its window and its kind of load.
     """
     counted = table.ok & ~table.warmup & (table.chunk_counts > 0)
     window = stored.result.steady
@@ -229,21 +228,21 @@ def counted_requests(table: Any, stored: StoredPoint) -> npt.NDArray[np.bool_]:
 
 
 def latencies(table: Any, counted: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """TTFT and TPOT of the counted requests in seconds; TPOT lacks those in which nothing follows a chunk.
+    """Returns TTFT and TPOT of the counted requests in seconds; without TPOT where no token follows a chunk.
 
     TTFT is the first chunk's time − the time of sending. TPOT is (last − first chunk) / (output tokens −
-    those of the first chunk), or − 1 where the server does not say what the first chunk held.
+    those of the first chunk), or − 1 where the server does not tell how many the first chunk held.
     """
     first, last = table.first_chunk_s[counted], table.last_chunk_s[counted]
     in_first = table.chunk_tokens[table.chunk_offsets[:-1][counted]]
-    known = bool(len(in_first)) and not (in_first == _UNKNOWN).any()
-    later = table.output_tokens[counted] - (in_first if known else 1)
+    counts_first = bool(len(in_first)) and not (in_first == _UNKNOWN).any()
+    later = table.output_tokens[counted] - (in_first if counts_first else 1)
     several = later >= 1
     return first - table.sent_s[counted], (last - first)[several] / later[several]
 
 
 def quantiles(values: Floats, at_most: int = QUANTILES) -> Floats:
-    """The quantile function of a sample in equal steps, ends included; empty for an empty sample."""
+    """Returns a sample's quantile function in equal steps, ends included; empty for an empty sample."""
     if not len(values):
         return np.empty(0)
     return np.asarray(np.quantile(values, np.linspace(0, 1, min(at_most, len(values)))), np.float64)
@@ -264,11 +263,11 @@ def _unknown(reason: str, examples: Mapping[str, str] | None = None) -> RequestT
 
 
 def read_sweep_power(directory: Path) -> SweepPower:
-    """The power of results/<sweep>, with what is not there to be drawn.
+    """Returns the power of results/<sweep>, with the ids of points that have none.
 
     Raises:
         InputError: the folder holds no sweep.
-        SchemaError: it was written under another schema version.
+        SchemaError: another schema version wrote it.
         StoreError: sweep.json is damaged.
     """
     sweep = read_sweep(directory)
@@ -278,21 +277,20 @@ def read_sweep_power(directory: Path) -> SweepPower:
 
 
 def power_traces(sweep: StoredSweep) -> tuple[PowerTrace, ...]:
-    """One trace for each stored point, in the order in which they were measured."""
-    return tuple(
-        power_trace(point) for point in sorted(sweep.points, key=lambda one: one.provenance.started_utc)
-    )
+    """Returns a trace of each stored point, in the order of measurement."""
+    points = sorted(sweep.points, key=lambda point: point.provenance.started_utc)
+    return tuple(power_trace(point) for point in points)
 
 
 def power_trace(stored: StoredPoint) -> PowerTrace:
-    """The trace of one point; a damaged file gives an empty one with the reason."""
+    """Returns the trace of one point; a damaged file gives an empty trace with the reason."""
     result = stored.result
     reason = None if result.energy.reason is None else str(result.energy.reason)
     path = stored.directory / "power.parquet"
     try:
         samples = read_power(path)
     except StoreError:
-        # Short, and without the folder: the reason stands in pictures and pages that are handed on.
+        # Short, and without the folder: pictures and pages that readers pass on show this reason.
         samples, reason = (), f"{path.name} is {'damaged' if path.exists() else 'missing'}"
     times_s, power_w, gpus = total_power(samples)
     if not len(times_s):
@@ -316,42 +314,44 @@ def power_trace(stored: StoredPoint) -> PowerTrace:
 
 
 def _broken(result: PointResult) -> tuple[str, ...]:
-    """A point without a steady-state window enters no curve either, whether or not a rule says so."""
+    """Returns the codes of the broken rules; a point without a steady-state window enters no curve either."""
     codes = tuple(dict.fromkeys(reason.code for reason in result.reasons))
     return codes or (() if result.steady else ("no_steady_window",))
 
 
 def total_power(samples: Sequence[PowerSample]) -> tuple[Floats, Floats, int]:
-    """Times (s), the power of all GPUs together (W), and how many GPUs they are.
+    """Returns times (s), the power of all GPUs together (W), and the number of GPUs.
 
-    GPUs are read one after the other, so each is interpolated to the times of all. Only what all of them
-    cover is told: a sum that lacks a GPU would look like a fall. A GPU without power readings gets the slope
-    of its energy counter; one without either makes the sum unknown.
+    The meter reads one GPU after the other, so each GPU's power is interpolated to the times of all. The sum
+    covers only the time that all GPUs cover: without one of them it would look like a fall. A GPU without
+    power readings gets the slope of its energy counter; a GPU without either makes the sum unknown.
     """
     readings: dict[tuple[str, int], list[PowerSample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_s):
         if not sample.process.startswith(OTHERS):
             readings.setdefault((sample.process, sample.gpu), []).append(sample)
-    series = [_series(one) for one in readings.values()]
+    series = [_power_of_gpu(samples_of_gpu) for samples_of_gpu in readings.values()]
     if not series or any(len(times_s) < 2 for times_s, _ in series):
         return np.empty(0), np.empty(0), 0
     first = max(times_s[0] for times_s, _ in series)
     last = min(times_s[-1] for times_s, _ in series)
-    every = np.unique(np.concatenate([times_s for times_s, _ in series]))
-    times = every[(every >= first) & (every <= last)]
-    total = np.zeros(len(times))
+    all_times_s = np.unique(np.concatenate([times_s for times_s, _ in series]))
+    shared_times_s = all_times_s[(all_times_s >= first) & (all_times_s <= last)]
+    total_w = np.zeros(len(shared_times_s))
     for times_s, power_w in series:
-        total += np.interp(times, times_s, power_w)
-    return times, total, len(series)
+        total_w += np.interp(shared_times_s, times_s, power_w)
+    return shared_times_s, total_w, len(series)
 
 
-def _series(readings: Sequence[PowerSample]) -> tuple[Floats, Floats]:
-    """Times and power of one GPU."""
-    power = [(one.time_s, one.power_w) for one in readings if one.power_w is not None]
+def _power_of_gpu(samples: Sequence[PowerSample]) -> tuple[Floats, Floats]:
+    """Returns times (s) and power (W) of one GPU."""
+    power = [(sample.time_s, sample.power_w) for sample in samples if sample.power_w is not None]
     if power:
         times_s, power_w = np.array(power, np.float64).T
         return times_s, power_w
-    counter = np.array([(one.time_s, one.energy_j) for one in readings if one.energy_j is not None])
+    counter = np.array(
+        [(sample.time_s, sample.energy_j) for sample in samples if sample.energy_j is not None]
+    )
     if len(counter) < 2:
         return np.empty(0), np.empty(0)
     times_s, energy_j = counter.T
@@ -363,7 +363,7 @@ def _series(readings: Sequence[PowerSample]) -> tuple[Floats, Floats]:
 
 
 def thin(times_s: Floats, values: Floats, at_most: int) -> tuple[Floats, Floats]:
-    """At most so many values of a long series, each the mean over its equal share of time.
+    """Returns at most `at_most` values of a series and their times, each the mean over a share of the time.
 
     Raises:
         ValueError: `at_most` is below 2.
@@ -375,6 +375,6 @@ def thin(times_s: Floats, values: Floats, at_most: int) -> tuple[Floats, Floats]
     share = np.linspace(times_s[0], times_s[-1], at_most + 1)
     cell = np.clip(np.searchsorted(share, times_s, side="right") - 1, 0, at_most - 1)
     counts = np.bincount(cell, minlength=at_most)
-    some = counts > 0
-    means = np.bincount(cell, values, minlength=at_most)[some] / counts[some]
-    return np.bincount(cell, times_s, minlength=at_most)[some] / counts[some], means
+    filled = counts > 0
+    means = np.bincount(cell, values, minlength=at_most)[filled] / counts[filled]
+    return np.bincount(cell, times_s, minlength=at_most)[filled] / counts[filled], means

@@ -1,6 +1,6 @@
-"""Comparisons and the power of a sweep as charts: on the page, as a picture (SVG, PNG, PDF), in a terminal.
+"""Charts of comparisons and of a sweep's power: on the page, as a picture (SVG, PNG, PDF), in a terminal.
 
-`content` and `power_content` say what a chart shows, in values. The others draw it: `svg` on the page where
-no script runs, `terminal` in characters, `mpl_…` as pictures. Matplotlib is imported when a picture is asked
-for: every other command starts without it.
+`comparison_chart` and `power_chart` describe what a chart shows, in values. The others draw it: `svg` on the
+page where no script runs, `terminal_curve` in characters, `picture` and `mpl_…` as pictures. Only a command
+that draws a picture imports Matplotlib; every other command starts without it.
 """

@@ -1,4 +1,4 @@
-"""Pure: the axes of charts: which range, which round ticks, where a value falls, how a tick reads."""
+"""Pure: the axes of charts: their range, their round ticks, the place of a value, the text of a tick."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 LOG_ABOVE = 20.0
-"""On a linear axis, what is less than a twentieth of the highest value lies on the floor."""
+"""An axis is logarithmic where the highest value is more than 20 times the lowest: it would look like 0."""
 LARGEST = 1e15
-"""What is larger is a fault of its source, and would make every other value equal."""
+"""A larger value is a fault of its source; beside it all other values would look equal."""
 _SMALLEST_STEP = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
-    """A range of values that is spread evenly, or evenly by their logarithms.
+    """A linear or logarithmic axis.
 
     Args:
         low, high: the ends of the axis; never equal.
-        log: by logarithms; `low` is positive then.
-        ticks: values to label, rising.
+        log: whether it is logarithmic; `low` is positive then.
+        ticks: the values with a label, rising.
     """
 
     low: float
@@ -30,7 +30,7 @@ class Axis:
     ticks: tuple[float, ...]
 
     def share(self, value: float) -> float:
-        """How far along the axis a value lies: 0 at `low`, 1 at `high`, never outside."""
+        """Returns how far along the axis a value lies: 0 at `low`, 1 at `high`, never outside."""
         if self.log:
             value, low, high = (math.log(max(v, self.low)) for v in (value, self.low, self.high))
         else:
@@ -39,33 +39,33 @@ class Axis:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The ticks as a terminal shows them."""
+        """The texts of the ticks in a terminal."""
         return tuple(short_tick(tick) for tick in self.ticks)
 
 
 def nice_steps(highest: float) -> tuple[float, ...]:
-    """0 and round numbers up to the first one that is not below `highest`: steps of 1, 2 or 5 × 10ⁿ."""
+    """Returns 0 and round numbers up to the first that is not below `highest`: steps of 1, 2 or 5 × 10ⁿ."""
     step = _round_step(highest / 6)
     return tuple(step * i for i in range(math.ceil(highest / step - 1e-9) + 1))
 
 
 def drawable(value: float) -> bool:
-    """Whether a value can stand on an axis."""
+    """Returns whether an axis can show a value."""
     return math.isfinite(value) and 0 <= value <= LARGEST
 
 
 def linear_axis(values: Sequence[float], count: int, *, from_zero: bool) -> Axis:
-    """An axis with round ends around the values.
+    """Returns a linear axis with round ends around the values.
 
     Args:
-        values: drawable ones; none at all is an axis from 0 to 1.
-        count: about so many ticks.
-        from_zero: begin at 0 whatever the values are.
+        values: drawable values; without any the axis goes from 0 to 1.
+        count: the approximate number of ticks.
+        from_zero: whether the axis begins at 0 whatever the values are.
     """
     high = max(values, default=1.0)
     low = 0.0 if from_zero else min(values, default=0.0)
     if high - low < max(_SMALLEST_STEP, _SMALLEST_STEP * high):
-        # All values are equal: some room on both sides.
+        # All values are equal: leave some room on both sides.
         spread = high / 10 if high > _SMALLEST_STEP else 1.0
         low, high = max(0.0, low - spread), high + spread
     step = _round_step((high - low) / max(1, count))
@@ -75,7 +75,7 @@ def linear_axis(values: Sequence[float], count: int, *, from_zero: bool) -> Axis
 
 
 def throughput_axis(values: Sequence[float], count: int) -> Axis:
-    """A linear axis from 0; by logarithms where the values are too far apart for that."""
+    """Returns a linear axis from 0, or a logarithmic one where the values are too far apart for that."""
     low, high = min(values, default=1.0), max(values, default=1.0)
     if low < _SMALLEST_STEP or high / low <= LOG_ABOVE:
         return linear_axis(values, count, from_zero=True)
@@ -91,13 +91,13 @@ def throughput_axis(values: Sequence[float], count: int) -> Axis:
 
 
 def _round_step(rough: float) -> float:
-    """1, 2 or 5 times a power of ten, at least `rough`."""
+    """Returns the smallest of 1, 2 or 5 × 10ⁿ that is at least `rough`."""
     magnitude = 10.0 ** math.floor(math.log10(rough))
     return next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
 
 
 def tick(value: float) -> str:
-    """A tick of a picture or of the page: `0.00001`, `1,500`, `2.5M`; never an exponent."""
+    """Returns a tick's text in a picture or on the page: `0.00001`, `1,500`, `2.5M`; never an exponent."""
     rounded = Decimal(f"{value:.6g}")
     for unit, sign in ((10**12, "T"), (10**6, "M")):
         if rounded >= unit:
@@ -106,7 +106,7 @@ def tick(value: float) -> str:
 
 
 def short_tick(value: float) -> str:
-    """A tick of a terminal, at most nine characters."""
+    """Returns a tick's text in a terminal, at most nine characters."""
     if value == 0:
         return "0"
     if value >= 1e6 or value < 1e-3:

@@ -1,4 +1,4 @@
-"""Pure: what the chart of a comparison shows, in values; nothing about ink, pixels or characters."""
+"""Pure: the chart of a comparison in values: points, curves, bands and crossings; no pixels or characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mtpbench_analysis.chart.style import Look
+from mtpbench_analysis.chart.style import PictureOptions
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves.crossings import Crossing
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
@@ -16,7 +16,7 @@ from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
 
-_TELLING = (
+_DISTINGUISHING = (
     "topology",
     "engine",
     "image",
@@ -26,13 +26,13 @@ _TELLING = (
     "draft_tokens",
     "settings",
 )
-"""Fields that tell two curves of one arm apart."""
+"""Fields that distinguish two curves of one arm."""
 _STEPS, _BAND_STEPS = 20, 32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Piece:
-    """The curve between two neighbouring knots; `wide` where they are too far apart for a ratio."""
+    """A piece of a curve between two neighbouring knots; `wide` where they are too far apart for a ratio."""
 
     x: FloatArray
     y: FloatArray
@@ -41,7 +41,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Band:
-    """Where the curve lies with the comparison's confidence: (n,) places and both edges."""
+    """A band around a curve at the comparison's confidence: (n,) interactivities, lower and upper edge."""
 
     x: FloatArray
     low: FloatArray
@@ -50,7 +50,7 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dot:
-    """A measured point: interactivity (tok/s/user) and the metric there; `load` is `c64` or `4/s`."""
+    """A measured point: interactivity (tok/s/user), the metric there, and its load, `c64` or `4/s`."""
 
     x: float
     y: float
@@ -60,14 +60,14 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Series:
-    """One curve.
+    """One curve of a chart with its points.
 
     Args:
-        number: its place in the comparison, which chooses colour and mark.
+        number: its place in the comparison, which decides its colour and mark.
         dots: valid points, by rising interactivity.
-        invalid: points that broke a rule, and would have entered this curve.
+        invalid: invalid points that would have entered this curve.
         pieces: the curve between its knots.
-        unrecorded: points that do not have the metric.
+        unrecorded: the number of points that did not record the metric.
     """
 
     number: int
@@ -81,10 +81,12 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EqualPoint:
-    """Where a curve and the baseline serve the same; `wide` where it lies in a gap too wide to be sure.
+    """A crossing of a curve and the baseline, where both serve the same.
 
     Args:
-        number: of the curve.
+        number: the curve's number.
+        wide: whether the crossing lies between knots that are too far apart to be sure of it.
+        interval_tps: its interval at the comparison's confidence; None where it is unknown.
     """
 
     number: int
@@ -99,10 +101,10 @@ class Chart:
     """The chart of one comparison.
 
     Args:
-        lone: invalid points of arms that have no curve.
-        targets_tps: interactivities that the tables read the curves at.
-        level: a horizontal line that means something (1 where the axis is a gain); None elsewhere.
-        notes: what the reader must know beside the picture.
+        lone: invalid points of arms without a curve.
+        targets_tps: the tables' target interactivities.
+        level: the height of the line of equal throughput, 1, where the vertical axis is a gain; else None.
+        notes: sentences that the reader needs beside the chart.
     """
 
     title: str
@@ -119,37 +121,39 @@ class Chart:
 
     @property
     def guided(self) -> bool:
-        """Whether lines only lead the eye: the metric belongs to recipes and means nothing between them."""
+        """Whether lines only guide the eye: the metric belongs to recipes and means nothing between knots."""
         return self.metric.of in ("knots", "span")
 
     @property
     def invalid(self) -> tuple[Dot, ...]:
-        """Every invalid point."""
-        return (*(dot for one in self.series for dot in one.invalid), *self.lone)
+        """All invalid points."""
+        return (*(dot for series in self.series for dot in series.invalid), *self.lone)
 
     @property
     def values(self) -> FloatArray:
-        """(n, 2) all that is drawn: dots, curves, bands and invalid points."""
-        dots = [*(dot for one in self.series for dot in one.dots), *self.invalid]
+        """(n, 2) interactivity and value of all that is drawn: dots, curves, bands and invalid points."""
+        dots = [*(dot for series in self.series for dot in series.dots), *self.invalid]
         places = [(dot.x, dot.y) for dot in dots]
         parts = [np.array(places, np.float64).reshape(-1, 2)]
-        for one in self.series:
-            parts += [np.column_stack([piece.x, piece.y]) for piece in one.pieces]
-            if one.band is not None:
-                parts += [np.column_stack([one.band.x, edge]) for edge in (one.band.low, one.band.high)]
+        for series in self.series:
+            parts += [np.column_stack([piece.x, piece.y]) for piece in series.pieces]
+            if series.band is not None:
+                parts += [
+                    np.column_stack([series.band.x, edge]) for edge in (series.band.low, series.band.high)
+                ]
         return np.concatenate(parts)
 
 
-def describe_chart(comparison: Comparison, title: str = "", look: Look | None = None) -> Chart:
-    """The chart of a comparison; a metric that nobody recorded leaves it empty, and a note says so."""
-    look = look or Look()
-    readers, metric = comparison.readers, look.figure
+def describe_chart(comparison: Comparison, title: str = "", options: PictureOptions | None = None) -> Chart:
+    """Returns the chart of a comparison; an unrecorded metric leaves it empty, and a note says so."""
+    options = options or PictureOptions()
+    readers, metric = comparison.readers, options.metric
     gain = metric.of == "ratio"
-    lost: dict[int | None, list[CurvePoint]] = {}
-    for point in () if look.front_only or gain else comparison.invalid:
-        lost.setdefault(curve_of(point, readers), []).append(point)
+    invalid_points: dict[int | None, list[CurvePoint]] = {}
+    for point in () if options.front_only or gain else comparison.invalid:
+        invalid_points.setdefault(curve_of(point, readers), []).append(point)
     series = [
-        _series(number, readers[0], look, reader, lost.get(number, ()))
+        _series(number, readers[0], options, reader, invalid_points.get(number, ()))
         for number, reader in enumerate(readers)
     ]
     return Chart(
@@ -161,16 +165,16 @@ def describe_chart(comparison: Comparison, title: str = "", look: Look | None = 
         crossings=_crossings(comparison, metric),
         simulated=comparison.simulated,
         confidence=comparison.settings.confidence,
-        lone=_dots(lost.get(None, ()), metric, readers[0]),
+        lone=_dots(invalid_points.get(None, ()), metric, readers[0]),
         level=1.0 if gain else None,
         notes=_notes(comparison, series, metric),
     )
 
 
 def curve_of(point: CurvePoint, readers: Sequence[CurveReader]) -> int | None:
-    """The number of the curve that an invalid point would have entered: of its arm, the most alike."""
+    """Returns the number of the curve that an invalid point would have entered: its arm's most similar."""
     alike = {
-        number: sum(reader.curve.shared(name) == getattr(point, name) for name in _TELLING)
+        number: sum(reader.curve.shared(name) == getattr(point, name) for name in _DISTINGUISHING)
         for number, reader in enumerate(readers)
         if reader.curve.arm == point.arm
     }
@@ -193,22 +197,27 @@ def _notes(comparison: Comparison, series: Sequence[Series], metric: Metric) -> 
         return ()
     what = f"their {metric.key_in('plot')} tokens" if metric.of == "cell" else metric.label_in("plot")
     return tuple(
-        f"{one.unrecorded} of {one.unrecorded + len(one.dots)} points of {one.label} did not record {what}."
-        for one in series
-        if one.unrecorded
+        f"{curve.unrecorded} of {curve.unrecorded + len(curve.dots)} points of {curve.label} "
+        f"did not record {what}."
+        for curve in series
+        if curve.unrecorded
     )
 
 
 def _series(
-    number: int, base: CurveReader, look: Look, reader: CurveReader, invalid: Sequence[CurvePoint]
+    number: int,
+    base: CurveReader,
+    options: PictureOptions,
+    reader: CurveReader,
+    invalid: Sequence[CurvePoint],
 ) -> Series:
-    curve, metric = reader.curve, look.figure
+    curve, metric = reader.curve, options.metric
     gain = metric.of == "ratio"
     front = {id(knot) for knot in curve.front}
-    shown = [item for item in curve.measured if id(item) in front or not (look.front_only or gain)]
+    visible = [item for item in curve.measured if id(item) in front or not (options.front_only or gain)]
     if gain and number == 0:
-        shown = []
-    values = [(item, _value(item.mean, metric, base)) for item in shown]
+        visible = []
+    values = [(item, _value(item.mean, metric, base)) for item in visible]
     dots = [
         dot_of(item.mean, value, on_front=id(item) in front) for item, value in values if value is not None
     ]
@@ -244,7 +253,7 @@ def _value(point: CurvePoint, metric: Metric, base: CurveReader) -> float | None
 
 
 def _gain(point: CurvePoint, base: CurveReader) -> float | None:
-    """Throughput over the baseline's curve at the point's own speed; None outside of that curve."""
+    """Returns a point's throughput over the baseline's curve at the same speed; None outside that curve."""
     low, high = base.curve.range_tps
     if not low <= point.interactivity_tps <= high:
         return None
@@ -252,10 +261,10 @@ def _gain(point: CurvePoint, base: CurveReader) -> float | None:
 
 
 def _crossings(comparison: Comparison, metric: Metric) -> tuple[EqualPoint, ...]:
-    """Equal throughput is equal cost and a gain of 1, but says nothing of output or input tokens alone."""
+    """Returns the crossings of metrics that follow throughput; output or input tokens alone have none."""
     points = []
-    for number, other in enumerate(comparison.others, 1):
-        for crossing in comparison.crossings[other.label]:
+    for number, curve in enumerate(comparison.others, 1):
+        for crossing in comparison.crossings[curve.label]:
             y, interval = _height(crossing, metric, comparison), crossing.interval
             if y is not None:
                 points.append(
@@ -271,7 +280,7 @@ def _crossings(comparison: Comparison, metric: Metric) -> tuple[EqualPoint, ...]
 
 
 def _height(crossing: Crossing, metric: Metric, comparison: Comparison) -> float | None:
-    """The metric where both serve the same; None where that does not say it."""
+    """Returns the metric at a crossing; None where equal throughput does not decide it."""
     if metric.of == "ratio":
         return 1.0
     if metric.quotient is None or not metric.follows_throughput:
@@ -280,20 +289,20 @@ def _height(crossing: Crossing, metric: Metric, comparison: Comparison) -> float
 
 
 def metric_pieces(reader: CurveReader, metric: Metric) -> tuple[Piece, ...]:
-    """The curve of a metric, a piece between each two knots of the front; none where it is unknown there."""
+    """Returns a metric's curve, a piece between each two knots of the front; no piece where it is unknown."""
     pieces = []
     for lower, upper in pairwise(reader.curve.front):
         places = _between(lower.x, upper.x)
         values = _values(reader, metric, places)
-        known = np.isfinite(values)
-        if known.sum() > 1:
+        finite = np.isfinite(values)
+        if finite.sum() > 1:
             wide = lower.y / upper.y > reader.max_gap
-            pieces.append(Piece(x=places[known], y=values[known], wide=wide))
+            pieces.append(Piece(x=places[finite], y=values[finite], wide=wide))
     return tuple(pieces)
 
 
 def gain_pieces(reader: CurveReader, base: CurveReader) -> tuple[Piece, ...]:
-    """Throughput over the baseline's, where both fronts reach."""
+    """Returns the curve of throughput over the baseline's, within the range that both fronts span."""
     shared = _shared_range(reader, base)
     if shared is None:
         return ()
@@ -301,13 +310,13 @@ def gain_pieces(reader: CurveReader, base: CurveReader) -> tuple[Piece, ...]:
     for low, high in pairwise(_knots_within([reader, base], *shared)):
         places = _between(low, high)
         middle = [(low + high) / 2]
-        wide = any(one.cells(middle, one.serves(middle)[None, :])[0].wide_gap for one in (reader, base))
+        wide = any(each.cells(middle, each.serves(middle)[None, :])[0].wide_gap for each in (reader, base))
         pieces.append(Piece(x=places, y=reader.serves(places) / base.serves(places), wide=wide))
     return tuple(pieces)
 
 
 def metric_band(reader: CurveReader, metric: Metric) -> Band | None:
-    """The band of throughput, or of what follows from it alone; None where no noise is known."""
+    """Returns the band of a metric that follows throughput alone; None for others, or without known noise."""
     low, high = reader.curve.range_tps
     if not reader.is_sure or low == high or not metric.follows_throughput or metric.quotient is None:
         return None
@@ -316,7 +325,7 @@ def metric_band(reader: CurveReader, metric: Metric) -> Band | None:
 
 
 def gain_band(reader: CurveReader, base: CurveReader) -> Band | None:
-    """The band of throughput over the baseline's, where both fronts reach; None for the baseline itself."""
+    """Returns the band of throughput over the baseline's within both fronts; None for the baseline itself."""
     shared = _shared_range(reader, base)
     if shared is None or not (reader.is_sure and base.is_sure):
         return None
@@ -325,13 +334,13 @@ def gain_band(reader: CurveReader, base: CurveReader) -> Band | None:
 
 
 def _values(reader: CurveReader, metric: Metric, places: FloatArray) -> FloatArray:
-    """(places,) the metric at each place; NaN where it is unknown."""
+    """Returns (n,) the metric at each interactivity; NaN where it is unknown."""
     served = reader.serves(places)
     if metric.follows_throughput and metric.quotient is not None:
         return metric.quotient.scaled(served, reader.economics)
     if metric.of != "cell":
         return np.full_like(served, np.nan)
-    # Intervals are not asked for here, so one row of draws will do.
+    # No interval is needed here, so one row of draws is enough.
     cells = reader.cells(places.tolist(), served[None, :])
     return np.array([metric.of_cell(cell) or np.nan for cell in cells], np.float64)
 
@@ -343,26 +352,26 @@ def _band_places(readers: Sequence[CurveReader], low: float, high: float) -> Flo
 
 def _edges(places: FloatArray, drawn: FloatArray, reader: CurveReader) -> Band | None:
     intervals = [(x, interval_of(drawn[:, i], reader.confidence)) for i, x in enumerate(places)]
-    known = [(x, interval.low, interval.high) for x, interval in intervals if interval is not None]
-    if len(known) < 2:
+    edges = [(x, interval.low, interval.high) for x, interval in intervals if interval is not None]
+    if len(edges) < 2:
         return None
-    x, low, high = np.array(known).T
+    x, low, high = np.array(edges).T
     return Band(x=x, low=low, high=high)
 
 
 def _shared_range(reader: CurveReader, base: CurveReader) -> tuple[float, float] | None:
-    """The interactivities that both fronts reach; None for the baseline itself, or where there are none."""
+    """Returns the range of interactivity that both fronts span; None if empty, or for the baseline itself."""
     low = max(reader.curve.range_tps[0], base.curve.range_tps[0])
     high = min(reader.curve.range_tps[1], base.curve.range_tps[1])
     return None if reader is base or low >= high else (low, high)
 
 
 def _knots_within(readers: Sequence[CurveReader], low: float, high: float) -> list[float]:
-    """Both ends, and the knots of all curves between them."""
-    inside = {knot.x for one in readers for knot in one.curve.front if low < knot.x < high}
+    """Returns both ends and the knots of all curves between them, rising."""
+    inside = {knot.x for reader in readers for knot in reader.curve.front if low < knot.x < high}
     return sorted({low, high, *inside})
 
 
 def _between(low: float, high: float) -> FloatArray:
-    # Linspace may pass its own end by a rounding error, and outside of the knots nothing is known.
+    # Linspace may pass its own end by a rounding error, and a curve has no value outside of its knots.
     return np.unique(np.clip(np.linspace(low, high, _STEPS + 1), low, high))

@@ -1,4 +1,4 @@
-"""Comparisons drawn as one picture: title, a chart for each, and what the reader must know in small print."""
+"""Comparisons drawn as one picture in matplotlib: a title, a chart for each, and a footer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mtpbench_analysis.chart.mpl_style import (
     wrap,
     wrap_foot,
 )
-from mtpbench_analysis.chart.style import Look, check_pixels, check_room
+from mtpbench_analysis.chart.style import PictureOptions, check_pixels, check_room
 from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.numbers import target
 
@@ -48,7 +48,7 @@ _NEAR = 1.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Grid:
-    """Where the charts of a figure stand, in inches; each cell has a head above its axes."""
+    """The places of a figure's charts, in inches; each cell has a head above its axes."""
 
     columns: int
     width_in: float
@@ -57,12 +57,12 @@ class _Grid:
     axes_in: tuple[float, float]
 
     def corner_in(self, i: int) -> tuple[float, float]:
-        """The upper left corner of the i-th cell, from the lower left one of the figure."""
+        """Returns the upper left corner of the i-th cell, from the figure's lower left corner."""
         column, row = i % self.columns, i // self.columns
         return column * self.cell_in[0], self.height_in - _TITLE_IN - row * self.cell_in[1]
 
     def axes_place(self, i: int) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height of the i-th axes as shares of the figure."""
+        """Returns left, bottom, width and height of the i-th axes as shares of the figure."""
         left_in, top_in = self.corner_in(i)
         bottom_in = top_in - self.cell_in[1] + _BOTTOM_IN
         return (
@@ -73,23 +73,23 @@ class _Grid:
         )
 
 
-def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], look: Look) -> Figure:
+def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], options: PictureOptions) -> Figure:
     """Draws a figure; `mpl_style.save` makes bytes of it.
 
     Args:
-        title: above all charts.
-        charts: at least one.
-        foot: sentences below them, each on lines of its own.
-        look: sizes and choices.
+        title: the title above all charts.
+        charts: at least one chart.
+        foot: the footer's sentences, each on lines of its own.
+        options: sizes, axes and labels.
     """
     columns = 1 if len(charts) == 1 else 2 if len(charts) <= 4 else 3
-    width_in = look.width_in or columns * _CHART_IN[columns - 1][0]
+    width_in = options.width_in or columns * _CHART_IN[columns - 1][0]
     foot_lines = wrap_foot(foot, width_in)
-    heads = [wrap(one.title, int((width_in / columns - 0.4) * _HEAD_PER_IN), 2) for one in charts]
+    heads = [wrap(chart.title, int((width_in / columns - 0.4) * _HEAD_PER_IN), 2) for chart in charts]
     head_in = max(len(lines) for lines in heads) * _HEAD_LINE_IN + _TARGETS_IN
-    grid = _layout(len(charts), columns, head_in, len(foot_lines) * _FOOT_LINE_IN + 0.12, look)
+    grid = _layout(len(charts), columns, head_in, len(foot_lines) * _FOOT_LINE_IN + 0.12, options)
     with ink():
-        figure = make_figure(grid.width_in, grid.height_in, look.dpi)
+        figure = make_figure(grid.width_in, grid.height_in, options.dpi)
         draw_title(figure, title)
         draw_foot(figure, foot_lines)
         for i, (chart, head) in enumerate(zip(charts, heads, strict=True)):
@@ -104,34 +104,34 @@ def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], look: 
                 color=DIM if len(charts) == 1 else INK,
                 linespacing=1.25,
             )
-            draw_chart(axes, chart, log=look.log, loads=look.loads)
+            draw_chart(axes, chart, log=options.log, loads=options.loads)
     return figure
 
 
-def _layout(count: int, columns: int, head_in: float, foot_in: float, look: Look) -> _Grid:
-    """The grid of so many charts in the size that was asked for, or that they need."""
+def _layout(count: int, columns: int, head_in: float, foot_in: float, options: PictureOptions) -> _Grid:
+    """Returns the grid of the charts in the size of the options, or in the size that they need."""
     rows = math.ceil(count / columns)
     chart_width_in, chart_height_in = _CHART_IN[columns - 1]
-    width_in = look.width_in or columns * chart_width_in
-    height_in = look.height_in or _TITLE_IN + rows * (chart_height_in + head_in) + foot_in
+    width_in = options.width_in or columns * chart_width_in
+    height_in = options.height_in or _TITLE_IN + rows * (chart_height_in + head_in) + foot_in
     cell_in = width_in / columns, (height_in - _TITLE_IN - foot_in) / rows
     axes_in = cell_in[0] - _LEFT_IN - _RIGHT_IN, cell_in[1] - _BOTTOM_IN - head_in
     check_room(*axes_in, _LEAST_IN)
-    check_pixels(width_in, height_in, look.dpi)
+    check_pixels(width_in, height_in, options.dpi)
     return _Grid(columns=columns, width_in=width_in, height_in=height_in, cell_in=cell_in, axes_in=axes_in)
 
 
 def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:
-    """The chart: axes, targets, bands, curves, crossings, points, legend.
+    """Draws a chart: axes, targets, bands, curves, crossings, points, legend.
 
     Args:
-        axes: already at their final place, because texts are laid out in pixels.
-        chart: what to draw.
-        log: both axes logarithmic, where everything drawn is above 0.
-        loads: the concurrency or rate beside each knot.
+        axes: axes at their final place, because texts are laid out in pixels.
+        chart: the chart in values.
+        log: whether both axes are logarithmic, where all values are above 0.
+        loads: whether the concurrency or rate stands beside each knot.
     """
     if not len(chart.values):
-        _say_empty(axes, chart)
+        _draw_reason(axes, chart)
         return
     targets = _near_targets(chart)
     _scale(axes, chart, targets, log)
@@ -142,15 +142,15 @@ def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:
     for at in targets:
         axes.axvline(at, color=DIM, linewidth=0.6, linestyle=(0, (2, 3)), zorder=1.5)
     _draw_target_texts(axes, targets)
-    for one in chart.series:
-        _draw_curve(axes, one)
+    for series in chart.series:
+        _draw_curve(axes, series)
         if chart.guided:
-            _draw_guide(axes, one)
+            _draw_guide(axes, series)
     _draw_rings(axes, chart.crossings)
-    for one in chart.series:
-        _draw_dots(axes, one)
-    for one in chart.series:
-        _draw_crosses(axes, one.invalid, one.number)
+    for series in chart.series:
+        _draw_dots(axes, series)
+    for series in chart.series:
+        _draw_crosses(axes, series.invalid, series.number)
     _draw_crosses(axes, chart.lone, None)
     legend = draw_legend(axes, chart)
     place_legend(axes, legend, chart)
@@ -165,7 +165,7 @@ def _draw_rings(axes: Axes, crossings: Sequence[EqualPoint]) -> None:
         ring.set(linestyle=style, zorder=2.6, clip_on=False)
 
 
-def _say_empty(axes: Axes, chart: Chart) -> None:
+def _draw_reason(axes: Axes, chart: Chart) -> None:
     why = chart.notes[0] if chart.notes else "no arm reaches what the other does"
     axes.set(xticks=[], yticks=[])
     text = clean(f"nothing to show: {why}", 60)
@@ -173,7 +173,7 @@ def _say_empty(axes: Axes, chart: Chart) -> None:
 
 
 def _near_targets(chart: Chart) -> list[float]:
-    """Targets far above everything measured would leave the chart empty; the tables have them."""
+    """Returns the targets near the points; with targets far above them the chart would be mostly empty."""
     reach = float(chart.values[:, 0].max())
     return [at for at in chart.targets_tps if at <= reach * _NEAR]
 
@@ -190,7 +190,7 @@ def _scale(axes: Axes, chart: Chart, targets: list[float], log: bool) -> None:
 
 
 def _scale_axis(axes: Axes, name: Literal["x", "y"], values: FloatArray, log: bool, sign: str = "") -> None:
-    """Limits and ticks around the values; `sign` stands before each number."""
+    """Sets limits and ticks around the values; `sign` stands before each number."""
     axis, low, high = {"x": axes.xaxis, "y": axes.yaxis}[name], float(values.min()), float(values.max())
     if log and low > 0:
         axes.set(**{f"{name}scale": "log"})
@@ -199,7 +199,7 @@ def _scale_axis(axes: Axes, name: Literal["x", "y"], values: FloatArray, log: bo
         room = (high / low) ** 0.06 if decades else 1.5
         axes.set(**{f"{name}lim": (low / room, high * room)})
     else:
-        # Both begin at 0, so that a ratio looks like what it is.
+        # Both axes begin at 0, so that heights show ratios truly.
         steps = nice_steps(high or 1.0)
         axis.set_major_locator(FixedLocator(steps))
         axes.set(**{f"{name}lim": (0, steps[-1])})
@@ -208,7 +208,7 @@ def _scale_axis(axes: Axes, name: Literal["x", "y"], values: FloatArray, log: bo
 
 
 def _draw_target_texts(axes: Axes, targets: list[float]) -> None:
-    """Above the axes; one that would touch its neighbour is left out, its line stays."""
+    """Draws the targets' texts above the axes; a text that would touch its neighbour is left out."""
     renderer = renderer_of(figure_of(axes))
     free = -np.inf
     for at in sorted(targets):
@@ -230,34 +230,34 @@ def _draw_target_texts(axes: Axes, targets: list[float]) -> None:
             free = box.x1 + 3
 
 
-def _draw_curve(axes: Axes, one: Series) -> None:
-    colour = colour_of(one.number)
-    if one.band is not None:
+def _draw_curve(axes: Axes, series: Series) -> None:
+    colour = colour_of(series.number)
+    if series.band is not None:
         axes.fill_between(
-            one.band.x, one.band.low, one.band.high, color=colour, alpha=0.16, linewidth=0, zorder=2
+            series.band.x, series.band.low, series.band.high, color=colour, alpha=0.16, linewidth=0, zorder=2
         )
-    for piece in one.pieces:
+    for piece in series.pieces:
         style = (0, (4, 2.5)) if piece.wide else "solid"
         axes.plot(piece.x, piece.y, color=colour, linewidth=1.8, linestyle=style, zorder=3)
 
 
-def _draw_guide(axes: Axes, one: Series) -> None:
-    """A fine line along the front, where a metric has no curve."""
-    knots = [dot for dot in one.dots if dot.on_front]
+def _draw_guide(axes: Axes, series: Series) -> None:
+    """Draws a fine line along the front, where a metric has no curve."""
+    knots = [dot for dot in series.dots if dot.on_front]
     axes.plot(
         [dot.x for dot in knots],
         [dot.y for dot in knots],
-        color=colour_of(one.number),
+        color=colour_of(series.number),
         linewidth=1,
         linestyle=(0, (1, 2.5)),
         zorder=3,
     )
 
 
-def _draw_dots(axes: Axes, one: Series) -> None:
-    colour, (marker, size_pt) = colour_of(one.number), marker_of(one.number)
+def _draw_dots(axes: Axes, series: Series) -> None:
+    colour, (marker, size_pt) = colour_of(series.number), marker_of(series.number)
     for on_front, face in ((False, PAPER), (True, colour)):
-        dots = [dot for dot in one.dots if dot.on_front == on_front]
+        dots = [dot for dot in series.dots if dot.on_front == on_front]
         if dots:
             axes.plot(
                 [dot.x for dot in dots],
@@ -270,13 +270,13 @@ def _draw_dots(axes: Axes, one: Series) -> None:
                 markeredgecolor=colour,
                 markeredgewidth=1.1,
                 zorder=5 if on_front else 4,
-                # Half of a mark on the edge of the axes would be another mark.
+                # Half a mark on the edge of the axes would look like another mark.
                 clip_on=False,
             )
 
 
 def _draw_crosses(axes: Axes, dots: Sequence[Dot], number: int | None) -> None:
-    """Invalid points in their arm's colour, across a paler copy of its mark: not all readers see colours."""
+    """Draws invalid points as crosses in their arm's colour, over a pale mark of it: nobody needs colours."""
     if not dots:
         return
     xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]

@@ -1,4 +1,4 @@
-"""Texts inside a chart, and where they find room: the legend, and the load beside each knot."""
+"""The texts inside a chart: the legend, and the load beside each knot, where they find room."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ _LEGEND_LINE_IN, _LEGEND_HANDLE_IN, _LEGEND_PER_IN = 0.17, 0.45, 14.0
 
 
 def draw_legend(axes: Axes, chart: Chart) -> Legend:
-    """Draws the legend in the upper right corner; `place_legend` finds it a better place."""
+    """Draws the legend in the upper right corner; `place_legend` moves it later."""
     box, dpi = axes.get_window_extent(), figure_of(axes).dpi
     columns = int((0.66 * box.width / dpi - _LEGEND_HANDLE_IN) * _LEGEND_PER_IN)
     columns = max(8, min(columns, _LEGEND_COLUMNS))
-    entries = [_entry(one, columns) for one in chart.series if one.dots or one.pieces]
+    entries = [_entry(series, columns) for series in chart.series if series.dots or series.pieces]
     signs = _signs(chart)
     room = max(3, int(0.8 * box.height / dpi / _LEGEND_LINE_IN) - len(signs))
     if len(entries) > room:
         rest = len(entries) - room + 1
         entries = [*entries[: room - 1], (Line2D([], [], linestyle="none"), f"and {rest} more")]
     entries += signs
-    # A label that begins with `_` would be dropped, so the names are put in afterwards.
+    # Matplotlib drops a label that begins with `_`, so the texts are set afterwards.
     legend = axes.legend(
         [handle for handle, _ in entries],
         [str(i) for i in range(len(entries))],
@@ -70,14 +70,14 @@ def draw_legend(axes: Axes, chart: Chart) -> Legend:
 
 
 def _signs(chart: Chart) -> list[tuple[Line2D, str]]:
-    """What the legend explains besides the curves, as far as it is there."""
+    """Returns the legend's entries for what the chart has besides curves."""
     entries = []
-    if any(not dot.on_front for one in chart.series for dot in one.dots):
+    if any(not dot.on_front for series in chart.series for dot in series.dots):
         hollow = Line2D([], [], linestyle="none", marker="o", mfc=PAPER, mec=DIM, ms=5, mew=1.1)
         entries.append((hollow, "below the front"))
-    if any(piece.wide for one in chart.series for piece in one.pieces):
+    if any(piece.wide for series in chart.series for piece in series.pieces):
         entries.append((Line2D([], [], color=DIM, lw=1.6, ls=(0, (4, 2.5))), "gap too wide for a ratio"))
-    if any(one.band is not None for one in chart.series):
+    if any(series.band is not None for series in chart.series):
         entries.append((Line2D([], [], color=DIM, lw=6, alpha=0.25), f"{chart.confidence:.0%} band"))
     if chart.crossings:
         ring = Line2D([], [], linestyle="none", marker="o", mfc="none", mec=INK, ms=9, mew=0.9)
@@ -88,11 +88,11 @@ def _signs(chart: Chart) -> list[tuple[Line2D, str]]:
     return entries
 
 
-def _entry(one: Series, columns: int) -> tuple[Line2D, str]:
-    colour, (marker, size_pt) = colour_of(one.number), marker_of(one.number)
-    line = "-" if one.pieces else "none"
+def _entry(series: Series, columns: int) -> tuple[Line2D, str]:
+    colour, (marker, size_pt) = colour_of(series.number), marker_of(series.number)
+    line = "-" if series.pieces else "none"
     handle = Line2D([], [], color=colour, lw=1.8, ls=line, marker=marker, ms=size_pt, mfc=colour, mec=colour)
-    return handle, clean(one.label, columns)
+    return handle, clean(series.label, columns)
 
 
 def _crossing_text(chart: Chart) -> str:
@@ -106,7 +106,7 @@ def _crossing_text(chart: Chart) -> str:
 
 
 def place_legend(axes: Axes, legend: Legend, chart: Chart) -> None:
-    """The corner where the legend hides the least; a linear axis grows until it hides nothing."""
+    """Moves the legend where it hides the least; a linear axis grows until the legend hides nothing."""
     renderer = renderer_of(figure_of(axes))
     low, high = axes.get_ylim()
     best: tuple[float, _Corner, float] = (np.inf, _CORNERS[0], high)
@@ -135,10 +135,10 @@ def _inside(box: Bbox, places: FloatArray) -> int:
 
 
 def draw_loads(axes: Axes, legend: Legend, chart: Chart) -> None:
-    """`c64` beside every knot that has room for it; what would cover another text or point is left out."""
+    """Draws `c64` beside each knot with room for it, where it covers neither another text nor a point."""
     figure = figure_of(axes)
     renderer, scale = renderer_of(figure), figure.dpi / 72
-    dots = [dot for one in chart.series for dot in one.dots]
+    dots = [dot for series in chart.series for dot in series.dots]
     free = _FreeRoom(axes, legend, chart)
     for dot in dots:
         if not (dot.on_front and dot.load):
@@ -155,25 +155,25 @@ def draw_loads(axes: Axes, legend: Legend, chart: Chart) -> None:
 
 
 class _FreeRoom:
-    """The room inside axes that neither the legend nor a mark nor an earlier text has taken."""
+    """The free room inside the axes, beside the legend, the marks and earlier texts."""
 
     def __init__(self, axes: Axes, legend: Legend, chart: Chart) -> None:
         figure = figure_of(axes)
         renderer, radius = renderer_of(figure), 3.2 * figure.dpi / 72
-        pieces = [np.column_stack([p.x, p.y]) for one in chart.series for p in one.pieces]
+        pieces = [np.column_stack([piece.x, piece.y]) for series in chart.series for piece in series.pieces]
         self._lines = axes.transData.transform(np.concatenate(pieces)) if pieces else np.empty((0, 2))
         self._axes = axes.get_window_extent(renderer)
         self._taken = [legend.get_window_extent(renderer)]
-        places = [(dot.x, dot.y) for one in chart.series for dot in one.dots]
+        places = [(dot.x, dot.y) for series in chart.series for dot in series.dots]
         for x, y in axes.transData.transform(places) if places else ():
             self._taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
 
     def take(self, size: Bbox, scale: float) -> tuple[float, float] | None:
-        """Returns the offset (pt) at which a text covers the least of the curves; None where there is none.
+        """Returns the offset (pt) where a text covers the least of the curves; None where no place is free.
 
         Args:
-            size: of the text, at its mark, in pixels.
-            scale: pixels in a point.
+            size: the text's box at its mark, in pixels.
+            scale: pixels in a typographic point.
         """
         offsets = _offsets(size.width / scale, size.height / scale)
         boxes = [(offset, size.translated(offset[0] * scale, offset[1] * scale)) for offset in offsets]
@@ -191,7 +191,7 @@ class _FreeRoom:
 
 
 def _offsets(width_pt: float, height_pt: float) -> list[tuple[float, float]]:
-    """Eight places around a mark, for the lower left corner of a text of that size."""
+    """Returns eight places around a mark, for the lower left corner of a text of this size."""
     near, half, mid = 5.0, -width_pt / 2, -height_pt / 2
     left, below = -near - width_pt, -near - height_pt
     return [

@@ -1,4 +1,4 @@
-"""The power of a sweep drawn as one picture."""
+"""The power of a sweep drawn as one picture in matplotlib."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mtpbench_analysis.chart.mpl_style import (
     wrap_foot,
 )
 from mtpbench_analysis.chart.power_chart import PowerChart, Stretch
-from mtpbench_analysis.chart.style import Look, check_room
+from mtpbench_analysis.chart.style import PictureOptions, check_room
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.numbers import rate
 
@@ -40,30 +40,30 @@ _LABEL_PT = 7.0
 _NAME_COLUMNS = 34
 _FLAT_IN = 0.34
 _UNKNOWN, _INVALID = "///", "xx"
-"""Hatches: of a window whose power is not known, of one whose point is invalid."""
+"""Hatches of a window with unknown power, and of an invalid point's window."""
 _HATCH_ALPHA = 0.35
 
 
-def draw_power(title: str, chart: PowerChart, foot: Sequence[str], look: Look) -> Figure:
+def draw_power(title: str, chart: PowerChart, foot: Sequence[str], options: PictureOptions) -> Figure:
     """Draws a figure; `mpl_style.save` makes bytes of it.
 
     Args:
-        title: above the picture.
-        chart: what to draw.
-        foot: sentences below it.
-        look: sizes; what belongs to curves is not looked at.
+        title: the title above the chart.
+        chart: the chart in values.
+        foot: the footer's sentences.
+        options: the sizes; the options of curves have no effect.
     """
-    width_in = look.width_in or min(24.0, max(9.0, 1.2 + 0.36 * len(chart.stretches)))
+    width_in = options.width_in or min(24.0, max(9.0, 1.2 + 0.36 * len(chart.stretches)))
     lines = wrap_foot(foot, width_in)
     low_in = _BOTTOM_IN + 0.14 + 0.135 * len(lines)
     with ink():
-        figure = make_figure(width_in, look.height_in or 1.0, look.dpi)
+        figure = make_figure(width_in, options.height_in or 1.0, options.dpi)
         legend = _legend(figure, chart)
         labels_in = _labels_height_in(figure, chart, width_in)
         high_in = (
-            _TITLE_IN + legend.get_window_extent(renderer_of(figure)).height / look.dpi + 0.14 + labels_in
+            _TITLE_IN + legend.get_window_extent(renderer_of(figure)).height / options.dpi + 0.14 + labels_in
         )
-        height_in = look.height_in or low_in + _PLOT_IN + high_in
+        height_in = options.height_in or low_in + _PLOT_IN + high_in
         figure.set_size_inches(width_in, height_in)
         room_in = width_in - _LEFT_IN - _RIGHT_IN, height_in - low_in - high_in
         check_room(*room_in, _LEAST_IN)
@@ -91,10 +91,11 @@ def _draw_axes(axes: Axes, chart: PowerChart) -> None:
 
 def _scale(axes: Axes, chart: PowerChart) -> None:
     highest = max(
-        [float(one.power_w_per_gpu.max()) for one in chart.stretches if len(one.times)], default=0.0
+        [float(stretch.power_w_per_gpu.max()) for stretch in chart.stretches if len(stretch.times)],
+        default=0.0,
     )
     steps = nice_steps(max(highest, chart.provisioned_w_per_gpu or 0.0) or 1000.0)
-    first, last = chart.stretches[0].start, max(one.end for one in chart.stretches)
+    first, last = chart.stretches[0].start, max(stretch.end for stretch in chart.stretches)
     room = 0.01 * (last - first)
     axes.set(xlim=(first - room, last + room), ylim=(0, steps[-1]))
     axes.yaxis.set_major_locator(FixedLocator(steps))
@@ -123,20 +124,21 @@ def _middle(stretch: Stretch) -> float:
 
 
 def _labels_height_in(figure: Figure, chart: PowerChart, width_in: float) -> float:
-    """Flat labels where every one has room beside its neighbours, else upright ones as long as they are."""
+    """Returns the height of flat labels if each has room beside its neighbours, else of upright labels."""
     renderer = renderer_of(figure)
     sizes_in = []
     for stretch in chart.stretches:
         text = figure.text(0, 0, _label_of(stretch), fontsize=_LABEL_PT)
         sizes_in.append(text.get_window_extent(renderer).width / figure.dpi)
         text.remove()
-    first, last = chart.stretches[0].start, max(one.end for one in chart.stretches)
+    first, last = chart.stretches[0].start, max(stretch.end for stretch in chart.stretches)
     per_unit_in = (width_in - _LEFT_IN - _RIGHT_IN) / (1.02 * (last - first))
     places_in = sorted(
-        (_middle(one) * per_unit_in, size) for one, size in zip(chart.stretches, sizes_in, strict=True)
+        (_middle(stretch) * per_unit_in, size)
+        for stretch, size in zip(chart.stretches, sizes_in, strict=True)
     )
-    for (one, half), (other, other_half) in pairwise(places_in):
-        if one + half / 2 + 0.05 > other - other_half / 2:
+    for (place, width), (next_place, next_width) in pairwise(places_in):
+        if place + width / 2 + 0.05 > next_place - next_width / 2:
             return max(sizes_in) + 0.16
     return _FLAT_IN
 
@@ -167,7 +169,7 @@ def _draw_stretch(axes: Axes, stretch: Stretch) -> None:
 
 
 def _hatched(colour: str, hatch: str) -> dict[str, Any]:
-    """How a strip that is not what it seems looks, in the axes and in the legend."""
+    """Returns the style of a hatched strip, in the axes and in the legend."""
     return {
         "facecolor": "none",
         "edgecolor": colour,
@@ -196,15 +198,15 @@ def _draw_pauses(axes: Axes, chart: PowerChart) -> None:
 
 
 def _draw_labels(figure: Figure, axes: Axes, chart: PowerChart, *, upright: bool) -> None:
-    """Arm, concurrency and mean above each window; upright ones step aside for each other."""
+    """Draws arm, concurrency and mean above each window; upright labels keep apart."""
     box = axes.get_window_extent()
     to_pixels = axes.transData.transform
     width_px, height_px = figure.get_size_inches() * figure.dpi
     order = sorted(chart.stretches, key=_middle)
-    wanted = [float(to_pixels((_middle(one), 0))[0]) for one in order]
+    middles = [float(to_pixels((_middle(stretch), 0))[0]) for stretch in order]
     apart_px = 2.5 * _LABEL_PT * figure.dpi / 72
-    places = spread(wanted, apart_px, box.x0, box.x1) if upright else wanted
-    for stretch, at, place in zip(order, wanted, places, strict=True):
+    places = spread(middles, apart_px, box.x0, box.x1) if upright else middles
+    for stretch, at, place in zip(order, middles, places, strict=True):
         sound = stretch.reason is None and not stretch.broken
         figure.text(
             place / width_px,
@@ -226,19 +228,19 @@ def _draw_labels(figure: Figure, axes: Axes, chart: PowerChart, *, upright: bool
             figure.add_artist(Line2D(*zip(*ends, strict=True), color=DIM, linewidth=0.7))
 
 
-def spread(wanted: Sequence[float], apart: float, low: float, high: float) -> list[float]:
-    """Places near the wanted ones, in their order, that keep apart; closer together where there is no room.
+def spread(ideal: Sequence[float], apart: float, low: float, high: float) -> list[float]:
+    """Returns places near the ideal places, in their order, a distance apart; closer where room is short.
 
     Args:
-        wanted: rising.
+        ideal: the ideal places, rising.
         apart: the least distance of two neighbours.
-        low: where the first may lie.
-        high: where the last may lie.
+        low: the lowest place.
+        high: the highest place.
     """
-    if len(wanted) > 1:
-        apart = min(apart, (high - low) / (len(wanted) - 1))
+    if len(ideal) > 1:
+        apart = min(apart, (high - low) / (len(ideal) - 1))
     places: list[float] = []
-    for at in wanted:
+    for at in ideal:
         places.append(max(at, places[-1] + apart if places else low))
     limit = high
     for i in range(len(places) - 1, -1, -1):
@@ -248,7 +250,7 @@ def spread(wanted: Sequence[float], apart: float, low: float, high: float) -> li
 
 
 def _legend(figure: Figure, chart: PowerChart) -> Legend:
-    """In as few rows as the width allows; its place comes later."""
+    """Draws the legend in as few rows as the width allows; its caller places it."""
     entries = _legend_entries(chart)
     for columns in range(len(entries), 0, -1):
         legend = figure.legend(
@@ -262,7 +264,7 @@ def _legend(figure: Figure, chart: PowerChart) -> Legend:
             columnspacing=1.6,
             fontsize=7.5,
         )
-        # A label that begins with `_` would be dropped, so the names are put in afterwards.
+        # Matplotlib drops a label that begins with `_`, so the texts are set afterwards.
         for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
             text.set_text(clean(label, 70))
         if columns == 1 or legend.get_window_extent(renderer_of(figure)).width < 0.96 * figure.bbox.width:
@@ -277,8 +279,8 @@ def _legend_entries(chart: PowerChart) -> list[tuple[Line2D | Patch, str]]:
     ]
     if chart.provisioned_w_per_gpu is not None:
         entries.append((Line2D([], [], color=INK, lw=1, ls=(0, (5, 3))), chart.provisioned_label))
-    if any(one.reason is not None for one in chart.stretches):
+    if any(stretch.reason is not None for stretch in chart.stretches):
         entries.append((Patch(**_hatched(BAD, _UNKNOWN)), "power not known, with the reason"))
-    if any(one.broken for one in chart.stretches):
+    if any(stretch.broken for stretch in chart.stretches):
         entries.append((Patch(**_hatched(DIM, _INVALID)), "invalid, with the rule that it broke"))
     return entries

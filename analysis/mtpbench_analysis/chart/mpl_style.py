@@ -1,4 +1,4 @@
-"""How pictures look, which texts they can carry, and how one becomes bytes, always the same ones."""
+"""The style of pictures in matplotlib: colours, texts, and the bytes of a file, always the same."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
-from mtpbench_analysis.chart.style import MARKS, Ending, mark_of
+from mtpbench_analysis.chart.style import MARKS, PictureFormat, mark_of
 
 PAPER, INK, DIM, LINE, BAD = "#ffffff", "#1c2024", "#5a6068", "#dcdfe3", "#b00020"
 _FOOT_PER_IN, _TITLE_PER_IN = 18.5, 8.5
-"""Characters of a picture's texts in an inch; DejaVu is a wide face, so this is on the safe side."""
+"""Characters in an inch of footer and title. DejaVu is a wide face, so lines of these lengths fit."""
 
-# What XML 1.0 can't hold, lone surrogates included: an SVG with one of them opens nowhere.
+# XML 1.0 can't hold these characters, lone surrogates included: no viewer opens an SVG with one of them.
 _UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# Any: the names that matplotlib types are those of its own version.
-_LOOK: Any = {
+# Any: matplotlib types the names of its own version only.
+_RC_PARAMS: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": DIM,
     "axes.labelcolor": DIM,
@@ -36,7 +36,7 @@ _LOOK: Any = {
     "axes.spines.top": False,
     "figure.facecolor": PAPER,
     "font.family": "sans-serif",
-    # The one that matplotlib brings; an SVG asks for any other sans where it is missing.
+    # Matplotlib brings DejaVu Sans; a viewer without it shows an SVG in another sans face.
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
     "grid.color": LINE,
@@ -59,51 +59,51 @@ _LOOK: Any = {
 
 @contextmanager
 def ink() -> Iterator[None]:
-    """Our look in place of whatever the reader's matplotlibrc says; everything is drawn and saved inside."""
+    """Sets this module's style in place of the reader's matplotlibrc, for drawing and saving."""
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # A name in a script that DejaVu lacks is drawn as boxes; SVG leaves it to the viewer's fonts.
+        # Characters that DejaVu lacks become boxes; in an SVG the viewer's fonts show them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_LOOK)
+        matplotlib.rcParams.update(_RC_PARAMS)
         yield
 
 
 def make_figure(width_in: float, height_in: float, dpi: int) -> Figure:
-    """An empty figure with a canvas that can measure text; pyplot's global state has no part in it."""
+    """Returns an empty figure with a canvas that can measure text; pyplot's global state is not used."""
     figure = Figure(figsize=(width_in, height_in), dpi=dpi)
     FigureCanvasAgg(figure)
     return figure
 
 
 def renderer_of(figure: Figure) -> RendererAgg:
-    """What measures texts of the figure, at its own dpi.
+    """Returns a renderer that measures the figure's texts at its dpi.
 
-    One pixel is enough for that. The pixels of the whole figure would be 130 MB where it has 60 charts, for
-    every renderer, and each text keeps the one that it was measured with.
+    One pixel is enough for measuring. A renderer with all pixels of a figure of 60 charts would take 130 MB,
+    and each text keeps its renderer.
     """
     return RendererAgg(1, 1, figure.dpi)  # type: ignore[no-untyped-call]
 
 
 def figure_of(axes: Axes) -> Figure:
-    """The figure that the axes stand in."""
+    """Returns the figure of the axes."""
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure
 
 
 def colour_of(number: int) -> str:
-    """The colour of a comparison's n-th curve."""
+    """Returns the colour of a comparison's n-th curve."""
     return mark_of(number).light
 
 
 def marker_of(number: int) -> tuple[str, float]:
-    """Mark and size (pt) of the n-th curve; where colours repeat, the mark is another one."""
+    """Returns mark and size (pt) of the n-th curve; where colours repeat, the mark differs."""
     mark = mark_of(number + number // len(MARKS))
     return mark.marker, mark.size_pt
 
 
 def draw_title(figure: Figure, title: str) -> None:
-    """The sheet's title, cut where it is too long for one line."""
+    """Draws the figure's title, cut where it is too long for one line."""
     width_in, height_in = figure.get_size_inches()
     (line,) = wrap(title, 10_000, 1)
     text = cut(line, int((width_in - 0.3) * _TITLE_PER_IN))
@@ -113,12 +113,12 @@ def draw_title(figure: Figure, title: str) -> None:
 
 
 def wrap_foot(foot: Sequence[str], width_in: float) -> list[str]:
-    """The small print as lines, at most four for each sentence."""
+    """Returns the footer as lines, at most four for each sentence."""
     return [line for text in foot for line in wrap(text, int((width_in - 0.3) * _FOOT_PER_IN), 4)]
 
 
 def draw_foot(figure: Figure, lines: Sequence[str]) -> None:
-    """The small print at the bottom."""
+    """Draws the footer at the bottom."""
     width_in, height_in = figure.get_size_inches()
     figure.text(
         0.16 / width_in,
@@ -132,7 +132,7 @@ def draw_foot(figure: Figure, lines: Sequence[str]) -> None:
 
 
 def mark_simulated(axes: Axes) -> None:
-    """SIMULATED across the axes, behind everything that was drawn."""
+    """Draws SIMULATED across the axes, behind everything else."""
     width_in = axes.get_window_extent().width / figure_of(axes).dpi
     axes.text(
         0.5,
@@ -150,30 +150,30 @@ def mark_simulated(axes: Axes) -> None:
 
 
 def clean(text: str, at_most: int = 0) -> str:
-    """One line without characters that XML can't hold, cut with `…` after so many columns (0: uncut)."""
+    """Returns one line without characters that XML can't hold, cut with `…` to `at_most` columns (0: all)."""
     line = " ".join(_UNPRINTABLE.sub("\ufffd", text).split())
     return line if not at_most else cut(line, at_most)
 
 
 def cut(text: str, columns: int) -> str:
-    """The text as far as it fits into so many columns; what is left out is an ellipsis."""
+    """Returns the text as far as it fits into the columns, with `…` in place of the rest."""
     if columns_of(text) <= columns:
         return text
-    kept = ""
+    head = ""
     for character in text:
-        if columns_of(kept + character) > columns - 1:
+        if columns_of(head + character) > columns - 1:
             break
-        kept += character
-    return kept.rstrip() + "…"
+        head += character
+    return head.rstrip() + "…"
 
 
 def columns_of(text: str) -> int:
-    """How wide a text is; East Asian characters take two columns."""
+    """Returns a text's width in columns; East Asian characters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def wrap(text: str, columns: int, lines: int) -> list[str]:
-    """The text in at most so many lines, the last of them cut."""
+    """Returns the text in at most `lines` lines, the last of them cut."""
     # Textwrap counts characters; where they are wide, half as many fit.
     line = clean(text)
     wide = max(1, columns_of(line)) / max(1, len(line))
@@ -183,16 +183,16 @@ def wrap(text: str, columns: int, lines: int) -> list[str]:
     return [*wrapped[: lines - 1], cut(" ".join(wrapped[lines - 1 :]), columns)]
 
 
-def save(figure: Figure, kind: Ending, title: str) -> bytes:
-    """The picture's bytes; nothing in them tells the time.
+def save(figure: Figure, kind: PictureFormat, title: str) -> bytes:
+    """Returns the picture's bytes, without any time in them.
 
     Args:
-        figure: drawn inside of `ink`.
-        kind: what to write.
-        title: for the file's own description.
+        figure: a figure drawn inside of `ink`.
+        kind: the format.
+        title: the title in the file's metadata.
     """
     title = clean(title)
-    metadata: dict[Ending, dict[str, Any]] = {
+    metadata: dict[PictureFormat, dict[str, Any]] = {
         "svg": {"Date": None, "Title": title},
         "png": {"Title": title.encode("latin-1", "replace").decode("latin-1")},
         "pdf": {"CreationDate": None, "Title": title},

@@ -1,4 +1,4 @@
-"""Pure: what the picture of a sweep's power shows, in values: traces laid out in time, windows, reasons."""
+"""Pure: the chart of a sweep's power in values: traces on one time axis, steady-state windows, reasons."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.traces import PowerTrace, thin
 
 _AT_MOST = 2000
-"""Values of one trace; more would not be seen."""
+"""The most values of one trace; nobody would see more."""
 _PAUSE_SHARE = 0.25
-"""A pause of twice this share of all loads together is cut down to it: a sweep goes on the next day."""
+"""A pause of more than twice this share of the whole load time is cut to the share, such as a night."""
 _SHORTEST_PAUSE_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stretch:
-    """One point on the common axis.
+    """One point's stretch of the common time axis.
 
     Args:
-        arm: its place among the sweep's arms, which chooses the colour.
+        arm: its arm's place among the sweep's arms, which decides the colour.
         name: `MTP c64`, with the topology where the sweep has several.
-        start, end: of the load, on the axis.
-        times, power_w_per_gpu: (n,) the trace; empty where nothing is known.
-        window: the steady-state window on the axis.
-        mean_w_per_gpu: over the window, by the point's result.
-        reason: why there is no trace or no mean.
+        start, end: its load on the axis.
+        times, power_w_per_gpu: (n,) its trace; empty where it is unknown.
+        window: its steady-state window on the axis.
+        mean_w_per_gpu: the mean over the window, from the point's result.
+        reason: why it has no trace or no mean.
         broken: codes of the validity rules that the point broke.
     """
 
@@ -49,12 +49,12 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PowerChart:
-    """The power of a whole sweep.
+    """The chart of a whole sweep's power.
 
     Args:
-        arms: names of those that were measured, the baseline first.
-        pauses: (where on the axis, how many minutes were cut out).
-        provisioned_w_per_gpu: the constant that costs are computed with; None where it is unknown.
+        arms: names of the measured arms, the baseline first.
+        pauses: for each cut pause, its place on the axis and the minutes cut out.
+        provisioned_w_per_gpu: the provisioned power among the constants; None where it is unknown.
     """
 
     arms: tuple[str, ...]
@@ -70,13 +70,13 @@ class PowerChart:
 def describe_power(
     traces: Sequence[PowerTrace], baseline: str, hardware: Hardware | None, order: Sequence[str] = ()
 ) -> PowerChart:
-    """The traces of a sweep on one axis: minutes of wall time, or, simulated, engine seconds end to end.
+    """Returns a sweep's traces on one axis: minutes of wall time, or, simulated, engine seconds end to end.
 
     Args:
-        traces: in the order in which they were measured; at least one.
-        baseline: the arm that gets the first colour.
-        hardware: the constants; None where there are none.
-        order: of the other arms.
+        traces: traces in the order of measurement; at least one.
+        baseline: the arm with the first colour.
+        hardware: the constants, or None.
+        order: the order of the other arms.
     """
     simulated = any(trace.simulated for trace in traces)
     names = list(dict.fromkeys([baseline, *order, *(trace.arm for trace in traces)]))
@@ -117,14 +117,14 @@ def _provisioned(hardware: Hardware | None, watts: float | None) -> str:
 
 
 def _span(trace: PowerTrace) -> tuple[float, float]:
-    """First and last second of a point that anything is known of; at least one second long."""
+    """Returns the first and last second of a point's load and samples; at least one second apart."""
     ends = [float(trace.times_s[0]), float(trace.times_s[-1])] if len(trace.times_s) else []
     ends += trace.window_s or ()
     return (min([*ends, 0.0]), max([*ends, min([*ends, 0.0]) + 1.0]))
 
 
 def _end_to_end(spans: Sequence[tuple[float, float]]) -> tuple[list[float], list[tuple[float, float]]]:
-    """Where each trace's origin comes to lie, with a small pause between neighbours; nothing is cut."""
+    """Returns each trace's origin on the axis, a short pause apart, and no cut pauses."""
     pause_s = 0.02 * sum(last - first for first, last in spans) / len(spans)
     starts, at = [], 0.0
     for first, last in spans:
@@ -136,7 +136,7 @@ def _end_to_end(spans: Sequence[tuple[float, float]]) -> tuple[list[float], list
 def _wall_times(
     traces: Sequence[PowerTrace], spans: Sequence[tuple[float, float]]
 ) -> tuple[list[float], list[tuple[float, float]]]:
-    """Each origin in seconds since the first, long pauses cut; and where how many seconds were cut."""
+    """Returns each origin in seconds since the first, and for each cut pause its place and seconds."""
     clock = [_instant(trace.started_utc) for trace in traces]
     origin = clock[0] + spans[0][0]
     longest_s = max(_SHORTEST_PAUSE_S, _PAUSE_SHARE * sum(last - first for first, last in spans))
@@ -161,8 +161,10 @@ def _stretch(
 ) -> Stretch:
     load = "open loop" if trace.concurrency is None else f"c{trace.concurrency}"
     name = [display_name(trace.arm), trace.topology if several else "", load]
-    known = trace.gpus > 0 and len(trace.times_s) > 0
-    times_s, power_w = thin(trace.times_s, trace.power_w, _AT_MOST) if known else (np.empty(0), np.empty(0))
+    has_trace = trace.gpus > 0 and len(trace.times_s) > 0
+    times_s, power_w = (
+        thin(trace.times_s, trace.power_w, _AT_MOST) if has_trace else (np.empty(0), np.empty(0))
+    )
     mean = None
     if trace.energy_j is not None and trace.window_s is not None and trace.gpus:
         mean = trace.energy_j / (trace.window_s[1] - trace.window_s[0]) / trace.gpus
@@ -173,10 +175,10 @@ def _stretch(
         start=(start + span[0]) / unit_s,
         end=(start + span[1]) / unit_s,
         times=(times_s + start) / unit_s,
-        power_w_per_gpu=power_w / trace.gpus if known else np.empty(0),
+        power_w_per_gpu=power_w / trace.gpus if has_trace else np.empty(0),
         window=None if window is None else ((start + window[0]) / unit_s, (start + window[1]) / unit_s),
         mean_w_per_gpu=mean,
-        reason=(trace.reason or "reason not recorded") if mean is None or not known else None,
+        reason=(trace.reason or "reason not recorded") if mean is None or not has_trace else None,
         broken=trace.broken,
     )
 

@@ -1,6 +1,6 @@
-"""Pure: how charts look: the marks and colours of their curves, and what a reader chooses about a picture.
+"""Pure: the style of charts: the marks and colours of curves, and the options of a picture.
 
-Colour-blind readers can tell the colours apart, and nobody needs them: each curve has a mark of its own.
+Colour-blind readers can distinguish the colours, and nobody needs them: each curve has a mark of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from mtpbench.errors import InputError
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metric_by_key, metrics_in
 
-Ending = Literal["svg", "png", "pdf"]
-Y_KEYS = tuple(one.key_in("plot") for one in metrics_in("plot"))
-"""What a picture's vertical axis can say."""
+PictureFormat = Literal["svg", "png", "pdf"]
+Y_KEYS = tuple(metric.key_in("plot") for metric in metrics_in("plot"))
+"""The metrics that a picture's vertical axis can show, by their keys."""
 if TYPE_CHECKING:
     YKey = str
 else:
@@ -30,14 +30,14 @@ _DPIS = (20, 1200)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
-    """The look of one curve.
+    """The mark and the colours of one curve.
 
     Args:
         light, dark: its colour on light and on dark paper.
         path: its points on the page, an SVG path around (0, 0).
-        marker, size_pt: its points in a picture, in matplotlib's words.
+        marker, size_pt: its points in a picture, by matplotlib's names.
         character, ascii_character: its points in a terminal.
-        style: its colour in a terminal, in Rich's words.
+        style: its colour in a terminal, by Rich's name.
     """
 
     light: str
@@ -114,16 +114,16 @@ MARKS = (
 )
 
 CROSS = "M-4,-4L4,4M-4,4L4,-4"
-"""An invalid point on the page, an SVG path."""
+"""The mark of an invalid point on the page, an SVG path."""
 
 
 def mark_of(number: int) -> Mark:
-    """The look of a comparison's n-th curve; there are six of them."""
+    """Returns the mark of a comparison's n-th curve; the seventh has the first mark again."""
     return MARKS[number % len(MARKS)]
 
 
 def style_sheet() -> str:
-    """The page's rules for colours: `c0` … for charts, `k0` … for cards, `tone0` … for small charts."""
+    """Returns the page's CSS rules for colours: `c0` … for charts, `k0` … for cards, `tone0` … for plots."""
     light = " ".join(f"--c{i}: {mark.light};" for i, mark in enumerate(MARKS))
     dark = " ".join(f"--c{i}: {mark.dark};" for i, mark in enumerate(MARKS))
     return "\n".join(
@@ -146,22 +146,22 @@ def _rules(i: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """How a picture looks.
+class PictureOptions:
+    """The options of a picture.
 
     Args:
-        metric: what the vertical axis says, by its key among `Y_KEYS`.
-        front_only: no points below the front and no invalid ones.
-        log: both axes logarithmic.
-        loads: the concurrency or rate beside each knot.
-        width_in, height_in: of the whole picture; None for what its panels need.
+        y_key: the key of the metric on the vertical axis, one of `Y_KEYS`.
+        front_only: whether points below the front and invalid points are left out.
+        log: whether both axes are logarithmic.
+        loads: whether the concurrency or rate stands beside each knot.
+        width_in, height_in: the size of the whole picture; None for the size that its charts need.
         dpi: pixels in an inch of a PNG.
 
     Raises:
-        InputError: a size is no size, or the picture would have too many pixels.
+        InputError: a size is out of range, or the picture would have too many pixels.
     """
 
-    metric: str = Y_KEYS[0]
+    y_key: str = Y_KEYS[0]
     front_only: bool = False
     log: bool = False
     loads: bool = False
@@ -187,21 +187,21 @@ class Look:
             raise InputError(f"--dpi {self.dpi}: {_DPIS[0]} to {_DPIS[1]} pixels in an inch are needed")
 
     @property
-    def figure(self) -> Metric:
+    def metric(self) -> Metric:
         """The metric on the vertical axis."""
-        return metric_by_key("plot", self.metric)
+        return metric_by_key("plot", self.y_key)
 
 
 def check_pixels(width_in: float, height_in: float, dpi: int) -> None:
     """Refuses a picture of more pixels than a PNG can hold in reasonable memory.
 
     Args:
-        width_in: of the whole picture, whoever chose it.
-        height_in: likewise.
+        width_in: width of the whole picture.
+        height_in: height of the whole picture.
         dpi: pixels in an inch.
 
     Raises:
-        InputError: there are more.
+        InputError: the picture has more.
     """
     longest_in = max(width_in, height_in)
     if longest_in * dpi > _MOST_PIXELS:
@@ -215,32 +215,32 @@ def check_room(width_in: float, height_in: float, least_in: tuple[float, float])
     """Refuses a picture whose axes would vanish between their texts.
 
     Args:
-        width_in: of one pair of axes, what is left beside its texts.
-        height_in: likewise.
-        least_in: the width and height that it needs.
+        width_in: the width that its texts leave to one chart's axes.
+        height_in: the height that its texts leave to them.
+        least_in: the width and height that the axes need.
 
     Raises:
-        InputError: there is less; the message says by how much.
+        InputError: the axes have less; the message tells how much is missing.
     """
-    for option, has_in, needs_in in (
+    for option, room_in, needed_in in (
         ("--width", width_in, least_in[0]),
         ("--height", height_in, least_in[1]),
     ):
-        if has_in < needs_in:
+        if room_in < needed_in:
             raise InputError(
-                f"{option}: too small for what is to be drawn; each chart needs {needs_in - has_in:.1f} "
+                f"{option}: too small for what is to be drawn; each chart needs {needed_in - room_in:.1f} "
                 "inches more (or draw fewer with --panels)"
             )
 
 
-def ending_of(name: str) -> Ending:
-    """What kind of picture a file's name asks for.
+def format_of(name: str) -> PictureFormat:
+    """Returns the picture format that a file's name ends with.
 
     Raises:
-        InputError: another ending, or none.
+        InputError: the name has another ending, or none.
     """
     ending = name.rpartition(".")[2].lower() if "." in name else ""
-    if ending not in get_args(Ending):
+    if ending not in get_args(PictureFormat):
         why = f"no picture can be made with the ending .{ending}" if ending else "the name has no ending"
         raise InputError(f"{name}: {why}; .svg, .png or .pdf is needed")
-    return cast(Ending, ending)
+    return cast(PictureFormat, ending)

@@ -1,4 +1,4 @@
-"""Pure: the chart of a comparison as SVG geometry; the page's template draws it."""
+"""Pure: the chart of a comparison as SVG geometry, for the page's template."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SvgSeries:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SvgTick:
-    """A place on an axis in pixels, with its text."""
+    """A tick of an axis: its place in pixels and its text."""
 
     at: float
     text: str
@@ -65,13 +65,13 @@ class _Scale:
 
 
 def draw_svg(chart: Chart) -> SvgChart:
-    """The chart in pixels; both axes begin at 0, so that a ratio looks like what it is."""
-    dots = [dot for one in chart.series for dot in one.dots]
+    """Returns the chart in pixels; both axes begin at 0, so that heights show ratios truly."""
+    dots = [dot for series in chart.series for dot in series.dots]
     x_steps = nice_steps(max([dot.x for dot in dots] + list(chart.targets_tps)))
     y_steps = nice_steps(max(dot.y for dot in dots))
     scale = _Scale(x_max=x_steps[-1], y_max=y_steps[-1])
     return SvgChart(
-        series=tuple(_series(one, scale) for one in chart.series),
+        series=tuple(_series(series, scale) for series in chart.series),
         x_ticks=tuple(SvgTick(at=scale.x(value), text=tick(value)) for value in x_steps),
         y_ticks=tuple(SvgTick(at=scale.y(value), text=tick(value)) for value in y_steps),
         targets=tuple(SvgTick(at=scale.x(at), text=target(at)) for at in chart.targets_tps),
@@ -90,7 +90,7 @@ def _series(series: Series, scale: _Scale) -> SvgSeries:
 
 
 def _samples(series: Series) -> list[tuple[float, float]]:
-    """The curve through all knots and about 40 places more: a page may hold thousands of points."""
+    """Returns a curve's points: all knots and about 40 more, as a page may hold thousands of points."""
     knots = [(dot.x, dot.y) for dot in series.dots if dot.on_front]
     places, apart = knots[:1], (knots[-1][0] - knots[0][0]) / _SAMPLES
     for piece in series.pieces:

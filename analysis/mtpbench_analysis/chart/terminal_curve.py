@@ -1,7 +1,7 @@
-"""Pure: throughput per GPU over interactivity in characters, for a terminal.
+"""Pure: the curves of throughput per GPU over interactivity in characters, for a terminal.
 
-A cell holds 2 × 4 dots of braille for the fronts; measured points are marks of one cell each. Where the
-encoding has no braille, dots and marks are ASCII.
+A cell holds 2 × 4 dots of braille for the fronts; a measured point is a mark of one cell. Without braille in
+the encoding, dots and marks are ASCII.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _UNIT = "tok/s/user"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TerminalCurve:
-    """The drawing as a rich renderable; it takes the width that it is given, up to `columns`.
+    """The drawing as a rich renderable; it fills the available width, up to `columns`.
 
     Args:
-        rows: of the whole drawing, legend included.
-        ascii_only: no braille, whatever the console's encoding has.
-        terminals_only: draws nothing where the console is a pipe or a file.
+        rows: height of the whole drawing, legend included.
+        ascii_only: whether braille is avoided even where the console's encoding has it.
+        terminals_only: whether nothing is drawn where the console is a pipe or a file.
     """
 
     series: tuple[Series, ...]
@@ -49,7 +49,7 @@ class TerminalCurve:
     terminals_only: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The drawing."""
+        """Yields the drawing."""
         if self.terminals_only and not console.is_terminal:
             return
         size = (min(options.max_width, self.columns), self.rows)
@@ -59,7 +59,7 @@ class TerminalCurve:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A table with its caption, and a curve beside it where the console is wide enough, else below."""
+    """A table with its caption and a curve, beside it where the console is wide enough, else below."""
 
     table: RenderableType
     caption: Text | None
@@ -67,7 +67,7 @@ class Beside:
     least_columns: int = 48
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """All three; without the curve where it is for terminals only and this is none."""
+        """Yields table, curve and caption; outside of a terminal without a curve for terminals only."""
         under = () if self.caption is None else (self.caption,)
         if self.curve.terminals_only and not console.is_terminal:
             yield from (self.table, *under)
@@ -86,18 +86,18 @@ class Beside:
 def series_of(
     curves: Sequence[Curve], invalid: Iterable[CurvePoint] = (), arms: Sequence[str] = ()
 ) -> tuple[Series, ...]:
-    """Throughput of curves without a comparison: points alone, in the order of `arms`, then the others.
+    """Returns the throughput of curves without a comparison as points: `arms` in their order, then others.
 
-    Invalid points go to the first curve of their arm; an arm that has nothing else gets a series of its own.
-    Arms of `arms` without any point get an empty one, so that the others keep their marks.
+    Invalid points go to the first curve of their arm; an arm with invalid points alone gets a series of its
+    own. An arm of `arms` without any point gets an empty series, so that the other arms keep their marks.
     """
-    lost: dict[str, list[Dot]] = {}
+    invalid_dots: dict[str, list[Dot]] = {}
     for point in invalid:
-        lost.setdefault(point.arm, []).append(dot_of(point, point.tput_tps_per_gpu))
+        invalid_dots.setdefault(point.arm, []).append(dot_of(point, point.tput_tps_per_gpu))
     series: list[Series] = []
-    for arm in dict.fromkeys((*arms, *(curve.arm for curve in curves), *lost)):
-        dots = tuple(lost.get(arm, ()))
-        for curve in (one for one in curves if one.arm == arm):
+    for arm in dict.fromkeys((*arms, *(curve.arm for curve in curves), *invalid_dots)):
+        dots = tuple(invalid_dots.get(arm, ()))
+        for curve in (curve for curve in curves if curve.arm == arm):
             front = {id(knot) for knot in curve.front}
             valid = [dot_of(item.mean, item.y, on_front=id(item) in front) for item in curve.measured]
             series.append(Series(number=len(series), label=curve.label, dots=tuple(valid), invalid=dots))
@@ -108,10 +108,10 @@ def series_of(
 
 
 def asks_for_ascii(environment: Mapping[str, str]) -> bool:
-    """Whether an environment asks for ASCII: its locale is C (or POSIX).
+    """Returns whether an environment asks for ASCII: its locale is C (or POSIX).
 
-    In the C locale Python writes UTF-8 all the same (PEP 538, PEP 540), which says nothing of the terminal.
-    Where LANG alone asks for C, Python sets LC_CTYPE to C.UTF-8 itself; that is no wish of the user's.
+    In the C locale Python writes UTF-8 too (PEP 538, PEP 540), whatever the terminal can show. Where only
+    LANG asks for C, Python itself sets LC_CTYPE to C.UTF-8; the user did not choose that.
     """
     names = [environment.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")]
     if not names[0] and names[1] == "C.UTF-8" and names[2]:
@@ -122,64 +122,66 @@ def asks_for_ascii(environment: Mapping[str, str]) -> bool:
 def draw(
     series: Sequence[Series], size: tuple[int, int], *, simulated: bool = False, ascii_only: bool = False
 ) -> Text:
-    """The curves of some arms with axes, units and a legend; a line of words where they have no room.
+    """Draws curves with axes, units and a legend; a sentence instead where they have no room.
 
     Args:
-        series: the arms; values that are negative, infinite or NaN are left out, and counted in the legend.
-        size: columns and rows, all included; nothing is wider or higher.
-        simulated: says so.
-        ascii_only: no braille.
+        series: the curves; the legend counts negative, infinite and NaN values, which are not drawn.
+        size: columns and rows of the whole drawing; no line is wider, and no more lines are drawn.
+        simulated: whether the drawing is marked SIMULATED.
+        ascii_only: whether braille is avoided.
     """
     columns, rows = size
-    kept, lost = _clean(series)
-    if (why := _nothing(kept, lost, size, simulated)) is not None:
+    drawable_series, dropped = _drop_undrawable(series)
+    if (why := _explain_empty(drawable_series, dropped, size, simulated)) is not None:
         return Text(why[: max(columns, 0)], style="dim", no_wrap=True)
-    legend = _legend(kept, lost, columns, ascii_only)[: max(1, rows - 6)]
+    legend = _legend(drawable_series, dropped, columns, ascii_only)[: max(1, rows - 6)]
     height = rows - 3 - len(legend)
-    dots = [dot for one in kept for dot in (*one.dots, *one.invalid)]
+    dots = [dot for curve in drawable_series for dot in (*curve.dots, *curve.invalid)]
     up = throughput_axis([dot.y for dot in dots], max(2, height // 3))
     margin = max(map(len, up.labels), default=1) + 1
     width = columns - margin - 1
     along = linear_axis([dot.x for dot in dots], max(2, width // 12), from_zero=False)
     plot = _Plot(along, up, (width, height), ascii_only=ascii_only)
-    plot.add(kept)
+    plot.add(drawable_series)
     lines = [_header(up, columns, simulated), *plot.lines(margin), *_foot(along, margin, width, ascii_only)]
-    made = Text("\n", no_wrap=True, overflow="crop").join([*lines, *legend])
-    made.no_wrap, made.overflow = True, "crop"
-    return made
+    drawing = Text("\n", no_wrap=True, overflow="crop").join([*lines, *legend])
+    drawing.no_wrap, drawing.overflow = True, "crop"
+    return drawing
 
 
-def _nothing(series: Sequence[Series], lost: int, size: tuple[int, int], simulated: bool) -> str | None:
-    """Why there is nothing to draw, or no room for it; None where there is."""
+def _explain_empty(
+    series: Sequence[Series], dropped: int, size: tuple[int, int], simulated: bool
+) -> str | None:
+    """Returns why nothing can be drawn; None where the curves can be."""
     if size[0] < LEAST_COLUMNS or size[1] < LEAST_ROWS:
-        # The mark of a simulation must not be what has no room.
+        # SIMULATED must stand even where nothing else has room.
         return ("SIMULATED; " if simulated else "") + "no room for the curve"
-    if not any(one.dots or one.invalid for one in series):
-        return f"no point to draw yet{f' ({lost} can not be drawn)' if lost else ''}"
+    if not any(curve.dots or curve.invalid for curve in series):
+        return f"no point to draw yet{f' ({dropped} can not be drawn)' if dropped else ''}"
     return None
 
 
-def _clean(series: Sequence[Series]) -> tuple[list[Series], int]:
-    """The series with what can be drawn, and how many points can't."""
-    kept, lost = [], 0
-    for one in series:
+def _drop_undrawable(series: Sequence[Series]) -> tuple[list[Series], int]:
+    """Returns the series with their drawable points, and the number of other points."""
+    drawable_series, dropped = [], 0
+    for curve in series:
         dots, invalid = (
-            tuple(dot for dot in group if drawable(dot.x) and drawable(dot.y))
-            for group in (one.dots, one.invalid)
+            tuple(dot for dot in dots_of_kind if drawable(dot.x) and drawable(dot.y))
+            for dots_of_kind in (curve.dots, curve.invalid)
         )
-        lost += len(one.dots) - len(dots) + len(one.invalid) - len(invalid)
-        kept.append(replace(one, dots=dots, invalid=invalid))
-    return kept, lost
+        dropped += len(curve.dots) - len(dots) + len(curve.invalid) - len(invalid)
+        drawable_series.append(replace(curve, dots=dots, invalid=invalid))
+    return drawable_series, dropped
 
 
 def mark_and_style(place: int, ascii_only: bool) -> tuple[str, str]:
-    """The mark of the n-th curve in a terminal, and its style in Rich's words."""
+    """Returns the mark of the n-th curve in a terminal, and its style by Rich's name."""
     mark = mark_of(place)
     return mark.ascii_character if ascii_only else mark.character, f"bold {mark.style}"
 
 
 class _Plot:
-    """The field between the axes: dots of the fronts, and marks over them."""
+    """The area between the axes: dots of the fronts, and marks over them."""
 
     def __init__(self, along: Axis, up: Axis, size: tuple[int, int], *, ascii_only: bool) -> None:
         self.along, self.up, self.ascii_only = along, up, ascii_only
@@ -188,16 +190,16 @@ class _Plot:
         self._cells: dict[tuple[int, int], tuple[str, str]] = {}
 
     def add(self, series: Sequence[Series]) -> None:
-        """The fronts, then the invalid points, then the valid ones over them."""
-        for i, one in enumerate(series):
-            self.add_front([dot for dot in one.dots if dot.on_front], mark_of(i).style)
-        for i, one in enumerate(series):
-            self.add_marks(one.invalid, INVALID, mark_of(i).style)
-        for i, one in enumerate(series):
-            self.add_marks(one.dots, *mark_and_style(i, self.ascii_only))
+        """Adds the fronts, then the invalid points, then the valid points over them."""
+        for i, curve in enumerate(series):
+            self.add_front([dot for dot in curve.dots if dot.on_front], mark_of(i).style)
+        for i, curve in enumerate(series):
+            self.add_marks(curve.invalid, INVALID, mark_of(i).style)
+        for i, curve in enumerate(series):
+            self.add_marks(curve.dots, *mark_and_style(i, self.ascii_only))
 
     def add_front(self, knots: Sequence[Dot], style: str) -> None:
-        """The interpolated curve as dots."""
+        """Adds the interpolated curve as dots."""
         if len(knots) < 2 or any(b.x <= a.x for a, b in pairwise(knots)):
             return
         low, high = knots[0].x, knots[-1].x
@@ -212,25 +214,25 @@ class _Plot:
             self._cells[place] = ("." if self.ascii_only else chr(_BRAILLE + bits), style)
 
     def add_marks(self, dots: Iterable[Dot], mark: str, style: str) -> None:
-        """One mark for each point, over whatever is there."""
+        """Adds a mark for each point, over everything that was added before."""
         for dot in dots:
             across = round(self.along.share(dot.x) * (self.width - 1))
             down = round((1 - self.up.share(dot.y)) * (self.height - 1))
             self._cells[(across, down)] = (mark, style)
 
     def lines(self, margin: int) -> list[Text]:
-        """The rows from the top, each behind its label and the axis."""
+        """Returns the rows from the top, each after its label and the axis."""
         labels = self._labels()
         bar, tick = ("|", "+") if self.ascii_only else ("│", "┤")
-        made = []
+        lines = []
         for row in range(self.height):
             label = labels.get(row, "")
             line = Text(f"{label:>{margin - 1}} {tick if label else bar}", style="dim")
             for column in range(self.width):
                 character, style = self._cells.get((column, row), (" ", ""))
                 line.append(character, style=f"not dim {style}" if style else None)
-            made.append(line)
-        return made
+            lines.append(line)
+        return lines
 
     def _labels(self) -> Mapping[int, str]:
         rows: dict[int, str] = {}
@@ -240,7 +242,7 @@ class _Plot:
 
 
 def _header(up: Axis, columns: int, simulated: bool) -> Text:
-    """The unit of the vertical axis, and whether this is simulated."""
+    """Returns the line above the area: the unit of the vertical axis, and SIMULATED if it is."""
     line = Text("tok/s/GPU" + (", log scale" if up.log else ""), style="dim")
     if simulated:
         line.append(" " * max(1, columns - len(line) - len("SIMULATED")))
@@ -250,7 +252,7 @@ def _header(up: Axis, columns: int, simulated: bool) -> Text:
 
 
 def _foot(along: Axis, margin: int, width: int, ascii_only: bool) -> list[Text]:
-    """The horizontal axis with its unit, and the labels under it."""
+    """Returns the horizontal axis with its unit, and the line of labels under it."""
     corner, bar, tick = ("+", "-", "+") if ascii_only else ("└", "─", "┴")
     axis, labels = [bar] * width, [" "] * (margin + 1 + width)
     end = -1
@@ -268,20 +270,21 @@ def _foot(along: Axis, margin: int, width: int, ascii_only: bool) -> list[Text]:
     ]
 
 
-def _legend(series: Sequence[Series], lost: int, columns: int, ascii_only: bool) -> list[Text]:
-    """What the marks mean, in as many lines as that takes."""
+def _legend(series: Sequence[Series], dropped: int, columns: int, ascii_only: bool) -> list[Text]:
+    """Returns the legend's lines: the meaning of each mark."""
     entries: list[tuple[str, str, str]] = [
-        (*mark_and_style(i, ascii_only), f"{one.label} ({len(one.dots)})") for i, one in enumerate(series)
+        (*mark_and_style(i, ascii_only), f"{curve.label} ({len(curve.dots)})")
+        for i, curve in enumerate(series)
     ]
-    if invalid := sum(len(one.invalid) for one in series):
+    if invalid := sum(len(curve.invalid) for curve in series):
         entries.append((INVALID, "", f"invalid ({invalid})"))
-    if any(sum(dot.on_front for dot in one.dots) > 1 for one in series):
+    if any(sum(dot.on_front for dot in curve.dots) > 1 for curve in series):
         entries.append((".." if ascii_only else "⠒⠒", "", "front, interpolated"))
-    if lost:
-        entries.append(("", "", f"{lost} not drawn"))
+    if dropped:
+        entries.append(("", "", f"{dropped} not drawn"))
     lines = [Text()]
-    for mark, style, words in entries:
-        entry = Text.assemble((mark, style), " " if mark else "", (words, "dim"))
+    for mark, style, label in entries:
+        entry = Text.assemble((mark, style), " " if mark else "", (label, "dim"))
         entry.truncate(columns, overflow="crop" if ascii_only else "ellipsis")
         if lines[-1] and len(lines[-1]) + 2 + len(entry) > columns:
             lines.append(Text())

@@ -16,7 +16,7 @@ from mtpbench_analysis.chart.picture import (
     draw_comparisons,
     draw_power_picture,
 )
-from mtpbench_analysis.chart.style import DEFAULT_DPI, Y_KEYS, Look, YKey, ending_of
+from mtpbench_analysis.chart.style import DEFAULT_DPI, Y_KEYS, PictureOptions, YKey, format_of
 from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, deliver, with_options
 from mtpbench_analysis.comparisons import choose, compare_points, constants_for
 from mtpbench_analysis.frame import merge
@@ -59,15 +59,15 @@ def plot_command(
     dpi: Annotated[int, typer.Option(help="Pixels in an inch, of a PNG.")] = DEFAULT_DPI,
 ) -> None:
     """Draw throughput per GPU over interactivity, MTP against Off, as SVG, PNG or PDF."""
-    ending = ending_of(output.name)
+    picture_format = format_of(output.name)
     if not output.parent.is_dir():
         raise InputError(f"{output}: there is no folder {output.parent}; make it first")
     question = options.comparison_question
     request = PictureRequest(
-        ending=ending,
+        format=picture_format,
         title=title,
-        look=Look(
-            metric=metric,
+        options=PictureOptions(
+            y_key=metric,
             front_only=front_only,
             log=log,
             loads=labels,
@@ -75,7 +75,7 @@ def plot_command(
             height_in=height_in,
             dpi=dpi,
         ),
-        names=tuple((path.resolve() if power else path).name or str(path) for path in sources),
+        source_names=tuple((path.resolve() if power else path).name or str(path) for path in sources),
     )
     if power:
         _refuse_without_effect(context)
@@ -87,7 +87,7 @@ def plot_command(
         picture = draw_comparisons(comparisons, choose(points, options.filter), request, panels)
     if picture.notice:
         typer.echo(picture.notice, err=True)
-    deliver({ending: lambda: picture.data}, ending, output)
+    deliver({picture_format: lambda: picture.data}, picture_format, output)
 
 
 def _read_power(sources: Sequence[Path]) -> SweepPower:

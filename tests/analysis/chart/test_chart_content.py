@@ -20,14 +20,14 @@ from mtpbench_analysis.chart.mpl_chart import draw_figure
 from mtpbench_analysis.chart.mpl_style import DIM, PAPER, colour_of, make_figure, marker_of, renderer_of
 from mtpbench_analysis.chart.picture import (
     caption,
-    caution,
     choose_comparisons,
+    describe_cautions,
     describe_left_out,
     describe_source,
     name_charts,
     write_title,
 )
-from mtpbench_analysis.chart.style import MARKS, Look, ending_of
+from mtpbench_analysis.chart.style import MARKS, PictureOptions, format_of
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
@@ -58,8 +58,8 @@ def repeated() -> Comparison:
     return comparison
 
 
-def drawn(comparison: Comparison, **look: Any) -> tuple[Chart, Axes]:
-    chosen = Look(**look)
+def drawn(comparison: Comparison, **options: Any) -> tuple[Chart, Axes]:
+    chosen = PictureOptions(**options)
     panel = describe_chart(comparison, "panel", chosen)
     return panel, draw_figure("title", [panel], ["foot"], chosen).axes[0]
 
@@ -226,7 +226,7 @@ def test_bands_are_those_of_the_report() -> None:
     described = describe_page([comparison], [write_document(comparison)], [describe_chart(comparison)])
     curves = described["comparisons"][0]["curves"]
     for metric, name in (("total", "band"), ("gain", "gain_band")):
-        panel, axes = drawn(comparison, metric=metric)
+        panel, axes = drawn(comparison, y_key=metric)
         assert any("95% band" in text for text in texts(axes))
         for one, curve in zip(panel.series, curves, strict=True):
             if curve[name] is None:
@@ -235,13 +235,13 @@ def test_bands_are_those_of_the_report() -> None:
                 assert one.band is not None
                 mine = np.column_stack([one.band.x, one.band.low, one.band.high])
                 assert mine == pytest.approx(np.array(curve[name]), rel=1e-6)
-    assert all(one.band is None for one in describe_chart(pair(), "", Look()).series)
+    assert all(one.band is None for one in describe_chart(pair(), "", PictureOptions()).series)
 
 
 def test_cost_follows_from_the_same_curve_and_the_price() -> None:
     comparison = repeated()
     price = comparison.settings.economics.price()  # type: ignore[union-attr]
-    panel, axes = drawn(comparison, metric="cost")
+    panel, axes = drawn(comparison, y_key="cost")
     assert price is not None
     for one, reader in zip(panel.series, comparison.readers, strict=True):
         for piece in one.pieces:
@@ -255,7 +255,7 @@ def test_cost_follows_from_the_same_curve_and_the_price() -> None:
 def test_gain_is_the_ratio_at_equal_interactivity_within_the_shared_range_only() -> None:
     comparison = pair()
     base, other = comparison.readers
-    panel, axes = drawn(comparison, metric="gain")
+    panel, axes = drawn(comparison, y_key="gain")
     off, mtp = panel.series
     assert (off.dots, off.pieces) == ((), ())
     xs = np.concatenate([piece.x for piece in mtp.pieces])
@@ -269,17 +269,17 @@ def test_gain_is_the_ratio_at_equal_interactivity_within_the_shared_range_only()
 
 def test_output_is_drawn_where_it_was_recorded_and_missing_points_are_said() -> None:
     whole = pair(output_tps_per_gpu=50.0, input_tps_per_gpu=450.0)
-    panel, _ = drawn(whole, metric="output")
+    panel, _ = drawn(whole, y_key="output")
     assert {dot.y for one in panel.series for dot in one.dots} == {50.0}
     assert panel.notes == ()
-    empty, axes = drawn(pair(), metric="output")
+    empty, axes = drawn(pair(), y_key="output")
     assert len(empty.values) == 0
     assert empty.notes[0] == "4 of 4 points of Off did not record their output tokens."
     assert any(text.startswith("nothing to show") for text in texts(axes))
 
 
 def test_what_belongs_to_recipes_has_points_and_a_guiding_line_but_no_curve() -> None:
-    panel, axes = drawn(pair(ttft_from_schedule_p50_s=0.5), metric="ttft-from-schedule")
+    panel, axes = drawn(pair(ttft_from_schedule_p50_s=0.5), y_key="ttft-from-schedule")
     assert panel.guided
     assert {dot.y for one in panel.series for dot in one.dots} == {0.5}
     assert [(one.pieces, one.band) for one in panel.series] == [((), None), ((), None)]
@@ -291,7 +291,7 @@ def test_what_belongs_to_recipes_has_points_and_a_guiding_line_but_no_curve() ->
         "Lines join measured points of the front: this metric belongs to recipes"
     )
     assert axes.get_ylabel() == "TTFT from the schedule, median, s"
-    empty = describe_chart(pair(), "", Look(metric="interactivity-p99"))
+    empty = describe_chart(pair(), "", PictureOptions(y_key="interactivity-p99"))
     assert empty.notes[0] == "4 of 4 points of Off did not record interactivity, p99, tok/s/user."
 
 
@@ -316,7 +316,7 @@ def test_both_axes_are_logarithmic_on_demand_and_begin_at_zero_otherwise() -> No
 
 def test_the_legend_covers_no_point() -> None:
     for metric in ("total", "cost", "gain"):
-        panel, axes = drawn(repeated(), metric=metric)
+        panel, axes = drawn(repeated(), y_key=metric)
         box = axes.get_legend().get_window_extent()
         places = axes.transData.transform(panel.values)
         assert not any(box.contains(x, y) for x, y in places)
@@ -328,7 +328,7 @@ def test_simulated_is_written_across_a_panel_exactly_where_it_is(simulated: bool
     _, axes = drawn(comparison)
     assert ("SIMULATED" in texts(axes)) == simulated
     assert write_title([comparison]) == ("SIMULATED: " if simulated else "") + "MTP versus Off"
-    panel = describe_chart(comparison, "", Look())
+    panel = describe_chart(comparison, "", PictureOptions())
     kind = "simulated" if simulated else "measured"
     assert caption([panel]).startswith(f"Curves: between {kind} points of the front")
     both = [panel, replace(panel, simulated=not simulated)]
@@ -349,8 +349,8 @@ def test_the_panels_with_the_most_knots_are_chosen_and_told_apart() -> None:
 def test_what_differs_and_what_is_mixed_is_said() -> None:
     same = pair()
     other = pair(*make_points("mtp", (70.0, 300.0), engine="x"))
-    assert caution([same], ("image",))[-1].startswith("The sides differ in more than speculation")
-    assert "in 2 of 2 charts" in caution([same, other], ())[-1]
+    assert describe_cautions([same], ("image",))[-1].startswith("The sides differ in more than speculation")
+    assert "in 2 of 2 charts" in describe_cautions([same, other], ())[-1]
 
 
 def test_the_source_line_names_files_without_their_folders() -> None:
@@ -395,8 +395,8 @@ def test_texts_are_measured_without_the_pixels_of_the_whole_picture() -> None:
 @pytest.mark.parametrize("name", ["chart.jpg", "chart", "svg", "chart.svg.gz"])
 def test_another_ending_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"\.svg, \.png or \.pdf is needed"):
-        ending_of(name)
-    assert ending_of("A.SVG") == "svg"
+        format_of(name)
+    assert format_of("A.SVG") == "svg"
 
 
 @pytest.mark.parametrize(
@@ -404,18 +404,18 @@ def test_another_ending_is_refused(name: str) -> None:
 )
 def test_sizes_that_make_no_picture_are_refused(size: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"--(width|height|dpi)"):
-        Look(**size)
+        PictureOptions(**size)
 
 
 def test_a_picture_too_small_for_its_panels_is_refused() -> None:
-    panel = describe_chart(pair(), "p", Look())
+    panel = describe_chart(pair(), "p", PictureOptions())
     with pytest.raises(InputError, match="--width: too small"):
-        draw_figure("t", [panel] * 6, [], Look(width_in=5.0))
+        draw_figure("t", [panel] * 6, [], PictureOptions(width_in=5.0))
     with pytest.raises(InputError, match="--height: too small"):
-        draw_figure("t", [panel] * 6, [], Look(height_in=3.0))
+        draw_figure("t", [panel] * 6, [], PictureOptions(height_in=3.0))
 
 
 def test_a_picture_of_too_many_pixels_is_refused_with_the_resolution_that_would_do() -> None:
-    panel = describe_chart(pair(), "p", Look())
+    panel = describe_chart(pair(), "p", PictureOptions())
     with pytest.raises(InputError, match=r"--dpi 600: .* choose at most 1\d\d, or draw fewer with --panels"):
-        draw_figure("t", [panel] * 90, [], Look(dpi=600))
+        draw_figure("t", [panel] * 90, [], PictureOptions(dpi=600))

@@ -19,7 +19,7 @@ from mtpbench.errors import InputError, MtpbenchError
 from mtpbench_analysis.chart.comparison_chart import describe_chart
 from mtpbench_analysis.chart.mpl_chart import draw_figure
 from mtpbench_analysis.chart.mpl_style import clean, columns_of, cut, save, wrap
-from mtpbench_analysis.chart.style import Ending, Look
+from mtpbench_analysis.chart.style import PictureFormat, PictureOptions
 from mtpbench_analysis.cli import register
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from stored_sweep import write_sweep
@@ -48,13 +48,13 @@ def refused(*arguments: Any) -> MtpbenchError:
     return error
 
 
-def picture(kind: Ending, *, simulated: bool = False, arm: str = "mtp", title: str = "t") -> bytes:
+def picture(kind: PictureFormat, *, simulated: bool = False, arm: str = "mtp", title: str = "t") -> bytes:
     points = make_points("off", (10, 900), (30, 500), simulated=simulated)
     points += make_points(arm, (12, 950), (40, 600), simulated=simulated, engine=arm, model=arm)
     points[:2] = make_points("off", (10, 900), (30, 500), simulated=simulated, engine=arm, model=arm)
     (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
-    panel = describe_chart(comparison, f"panel of {arm}", Look())
-    return save(draw_figure(title, [panel], [f"foot of {arm}"], Look(dpi=80)), kind, title)
+    panel = describe_chart(comparison, f"panel of {arm}", PictureOptions())
+    return save(draw_figure(title, [panel], [f"foot of {arm}"], PictureOptions(dpi=80)), kind, title)
 
 
 def svg_texts(data: bytes) -> list[str]:
@@ -62,7 +62,7 @@ def svg_texts(data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
-def test_the_same_input_gives_the_same_bytes(kind: Ending) -> None:
+def test_the_same_input_gives_the_same_bytes(kind: PictureFormat) -> None:
     first = picture(kind)
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.hashsalt": "other"}):
         assert picture(kind) == first

@@ -21,7 +21,7 @@ from mtpbench.hardware import lookup
 from mtpbench_analysis.chart.mpl_power import draw_power, spread
 from mtpbench_analysis.chart.mpl_style import BAD
 from mtpbench_analysis.chart.power_chart import PowerChart, describe_power
-from mtpbench_analysis.chart.style import MARKS, Look
+from mtpbench_analysis.chart.style import MARKS, PictureOptions
 from mtpbench_analysis.cli import register
 from mtpbench_analysis.traces import PowerTrace
 from stored_sweep import write_sweep
@@ -61,8 +61,8 @@ def described(*traces: PowerTrace) -> PowerChart:
     return describe_power(traces, "off", GB200, ("off", "mtp"))
 
 
-def texts(panel: PowerChart, **look: Any) -> list[str]:
-    figure = draw_power("title", panel, ["foot"], Look(**look))
+def texts(panel: PowerChart, **options: Any) -> list[str]:
+    figure = draw_power("title", panel, ["foot"], PictureOptions(**options))
     legend = figure.legends[0]
     return [text.get_text() for text in (*figure.texts, *figure.axes[0].texts, *legend.get_texts())]
 
@@ -99,7 +99,7 @@ def test_simulated_points_are_laid_end_to_end_in_engine_seconds_and_say_so() -> 
 
 def test_windows_are_shaded_in_the_arms_colour_and_labelled_with_their_mean() -> None:
     panel = described(trace(), trace("mtp", "10:03:00", energy_j=2400.0 * 80))
-    figure = draw_power("t", panel, [], Look())
+    figure = draw_power("t", panel, [], PictureOptions())
     axes = figure.axes[0]
     shaded = [patch for patch in axes.patches if patch.get_alpha() == 0.13]
     assert [(p.get_x(), p.get_x() + p.get_width()) for p in shaded] == [  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ def test_a_point_without_power_keeps_its_place_and_says_why() -> None:
     assert (known.reason, empty.reason) == (None, "no_power_source")
     assert empty.end - empty.start == pytest.approx(1.5)
     assert bare.end > bare.start
-    figure = draw_power("t", panel, [], Look())
+    figure = draw_power("t", panel, [], PictureOptions())
     found = {text.get_text(): text.get_color() for text in figure.texts}
     assert found["MTP c8\nno_power_source"] == BAD
     partly = described(trace(energy_j=None, reason="power_gap")).stretches[0]
@@ -147,20 +147,20 @@ def test_every_window_without_a_mean_is_hatched_and_so_is_the_legend() -> None:
     partly = trace(energy_j=None, reason="power_not_covered")
     panel = described(partly, unknown(arm="mtp", started="10:03:00"), trace(started="10:06:00"))
     covered, nothing, _ = panel.stretches
-    figure = draw_power("t", panel, [], Look())
+    figure = draw_power("t", panel, [], PictureOptions())
     assert covered.window is not None
     assert hatches(figure) == [
         ("///", BAD, *(pytest.approx(at) for at in covered.window)),
         ("///", BAD, pytest.approx(nothing.start), pytest.approx(nothing.end)),
     ]
     assert legend_hatches(figure) == {"power not known, with the reason": "///"}
-    assert legend_hatches(draw_power("t", described(trace()), [], Look())) == {}
+    assert legend_hatches(draw_power("t", described(trace()), [], PictureOptions())) == {}
 
 
 def test_an_invalid_point_is_told_from_a_valid_one() -> None:
     bad = trace("mtp", "10:03:00", broken=("error_rate", "died"))
     panel = described(trace(), bad, unknown(started="10:06:00", broken=("no_steady_window",), window_s=None))
-    figure = draw_power("t", panel, [], Look())
+    figure = draw_power("t", panel, [], PictureOptions())
     found = {text.get_text(): text.get_color() for text in figure.texts}
     assert found["MTP c8\n500 W, invalid: error_rate and 1 more"] == BAD
     assert found["Off c8\nno_power_source, invalid: no_steady_window"] == BAD
@@ -179,7 +179,7 @@ def test_the_provisioned_constant_is_a_line_where_it_is_known() -> None:
     panel = described(trace())
     watts = (GB200.power_kw_per_gpu or 0) * 1000
     assert panel.provisioned_w_per_gpu == watts
-    axes = draw_power("t", panel, [], Look()).axes[0]
+    axes = draw_power("t", panel, [], PictureOptions()).axes[0]
     assert any(list(line.get_ydata()) == [watts, watts] for line in axes.lines)
     assert axes.get_ylim()[1] > watts
     assert any(text.startswith(f"provisioned: {watts:,.6g} W per GB200") for text in texts(panel))
@@ -193,7 +193,7 @@ def test_labels_stand_upright_and_apart_where_they_have_no_room() -> None:
         trace("off" if i < 20 else "mtp", f"10:{i * 2 // 60 + i:02d}:{i % 60:02d}", concurrency=2**i)
         for i in range(40)
     ]
-    figure = draw_power("t", described(*many), [], Look())
+    figure = draw_power("t", described(*many), [], PictureOptions())
     labels = [text for text in figure.texts if " W" in text.get_text()]
     assert len(labels) == 40
     assert {text.get_rotation() for text in labels} == {90}
