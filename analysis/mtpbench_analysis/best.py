@@ -1,4 +1,8 @@
-"""Pure: answers to a buyer's questions, in tables and sentences, by hardware, model and workload."""
+"""Pure: answers to a buyer's questions: how fast at a given cost, how cheap at a given speed, who wins where.
+
+What lies between two knots is read off the curve; what depends on a recipe (TTFT) is asked of measured
+recipes only. There is an answer for each hardware, model and workload, in tables and sentences.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +10,184 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Settings, read_curves
 from mtpbench_analysis.comparison_document import leads_table
 from mtpbench_analysis.comparisons import Question, settings_for
-from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.curves.cells import Cell, Interval
+from mtpbench_analysis.curves.cost import Economics, usd_per_mtok
 from mtpbench_analysis.curves.crossings import find_leads
-from mtpbench_analysis.curves.curve import Curve, build_curves, describe_workload, relabel
-from mtpbench_analysis.curves.inverse import (
-    Fastest,
-    Recipe,
-    Wanted,
-    find_fastest,
-    find_recipes,
-    nearest_misses,
+from mtpbench_analysis.curves.curve import (
+    Curve,
+    Measured,
+    build_curves,
+    describe_workload,
+    group_by_workload,
+    relabel,
 )
+from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
 from mtpbench_analysis.document import Document, Table, Text, filled
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.numbers import MISSING, dollars, percent, rate, speed, spread
-from mtpbench_analysis.render.csv_json_parquet import describe_lead_ratio
+from mtpbench_analysis.render.csv_json_parquet import record_lead
 
 _LISTED = 8
+_STEPS = 33
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """What a buyer asks; nothing asked is who wins at each interactivity.
+class Fastest:
+    """The highest interactivity that a curve has at a given cost.
+
+    Args:
+        curve: of which.
+        interactivity_tps: None where even its cheapest point costs more.
+        cell: the curve read there.
+        interval: of the interactivity.
+        at_end: the cost would allow more, but the curve ends there.
+        least_usd_per_mtok: what its cheapest point costs where that is too much; where there is neither this
+            nor an interactivity, the hardware's price is unknown.
+    """
+
+    curve: Curve
+    interactivity_tps: float | None
+    cell: Cell | None = None
+    interval: Interval | None = None
+    at_end: bool = False
+    least_usd_per_mtok: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PricedRecipe:
+    """A measured recipe that meets what was asked, with its cost."""
+
+    curve: Curve
+    measured: Measured
+    usd_per_mtok: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Requirement:
+    """What a recipe must do: at least so fast for each user, with at most so long a first token."""
+
+    min_interactivity_tps: float
+    max_ttft_s: float | None = None
+
+    def meets(self, item: Measured) -> bool:
+        """Whether a measured recipe does it; one whose TTFT nobody recorded does not meet a TTFT."""
+        if item.x < self.min_interactivity_tps:
+            return False
+        ttft = item.mean.ttft_p50_s
+        return self.max_ttft_s is None or (ttft is not None and ttft <= self.max_ttft_s)
+
+
+def find_fastest(readers: Sequence[CurveReader], max_usd_per_mtok: float) -> tuple[Fastest, ...]:
+    """What each curve reaches at a cost, the fastest first, those that never get so cheap last."""
+    answers = [_fastest(reader, max_usd_per_mtok) for reader in readers]
+    return tuple(sorted(answers, key=lambda fastest: -(fastest.interactivity_tps or -1.0)))
+
+
+def find_recipes(
+    curves: Sequence[Curve], needs: Requirement, economics: Economics | None
+) -> tuple[PricedRecipe, ...]:
+    """The measured recipes that meet what is wanted, those with the most tokens per GPU first."""
+    price = None if economics is None else economics.usd_per_gpu_h
+    meeting = [(curve, item) for curve in curves for item in curve.measured if needs.meets(item)]
+    meeting.sort(key=lambda pair: -pair[1].y)
+    return tuple(
+        PricedRecipe(
+            curve=curve,
+            measured=item,
+            usd_per_mtok=None if price is None else usd_per_mtok(item.y, price),
+        )
+        for curve, item in meeting
+    )
+
+
+def nearest_misses(curves: Sequence[Curve], needs: Requirement) -> tuple[str, ...]:
+    """Why no recipe meets what is wanted: the fastest there is, and the shortest TTFT among the fast ones."""
+    items = [item for curve in curves for item in curve.measured]
+    fast = [item for item in items if item.x >= needs.min_interactivity_tps]
+    if not fast:
+        best = max(items, key=lambda item: item.x)
+        return (f"the fastest recipe runs at {best.x:.1f} tok/s/user ({best.mean.recipe})",)
+    timed = [item for item in fast if item.mean.ttft_p50_s is not None]
+    if not timed:
+        return (f"{len(fast)} recipes are fast enough, but nobody recorded their TTFT",)
+    best = min(timed, key=lambda item: item.mean.ttft_p50_s or 0.0)
+    return (
+        f"{len(fast)} recipes are fast enough; the shortest TTFT among them is {best.mean.ttft_p50_s:.2f} s "
+        f"({best.mean.recipe}, {best.x:.1f} tok/s/user, {best.y:,.0f} tok/s/GPU)",
+    )
+
+
+def _fastest(reader: CurveReader, max_usd_per_mtok: float) -> Fastest:
+    curve, economics = reader.curve, reader.economics
+    if economics is None or economics.usd_per_gpu_h is None:
+        return Fastest(curve=curve, interactivity_tps=None)
+    needed = economics.usd_per_gpu_h * 1e6 / (3600 * max_usd_per_mtok)
+    front = curve.front
+    if front[0].y < needed:
+        least = usd_per_mtok(front[0].y, economics.usd_per_gpu_h)
+        return Fastest(curve=curve, interactivity_tps=None, least_usd_per_mtok=least)
+    at_end = front[-1].y >= needed
+    at = front[-1].x if at_end else _falls_below(reader, needed)
+    (cell,) = reader.cells([at])
+    interval = None if at_end or cell.interval is None else _interval(reader, needed)
+    return Fastest(curve=curve, interactivity_tps=at, cell=cell, interval=interval, at_end=at_end)
+
+
+def _falls_below(reader: CurveReader, needed: float) -> float:
+    """The highest interactivity with that throughput: fronts fall strictly, so halving finds it."""
+    low, high = reader.curve.range_tps
+    while high - low > 1e-9 * high:
+        places = np.linspace(low, high, _STEPS)
+        enough = reader.serves(places) >= needed
+        last = int(np.flatnonzero(enough)[-1])
+        if last == _STEPS - 1:
+            return float(places[-1])
+        low, high = float(places[last]), float(places[last + 1])
+    return low
+
+
+def _interval(reader: CurveReader, needed: float) -> Interval | None:
+    """Of the crossing of the needed throughput, from the draws, between places of a fine grid."""
+    if reader.draws is None or not reader.is_sure:
+        return None
+    low, high = reader.curve.range_tps
+    places = np.linspace(low, high, 2 * _STEPS)
+    drawn = reader.draws.read(places)
+    enough = np.where(np.isnan(drawn), False, drawn >= needed)
+    last = enough.shape[1] - 1 - enough[:, ::-1].argmax(axis=1)
+    some = enough.any(axis=1) & (last < len(places) - 1)
+    at = np.full(len(drawn), np.nan)
+    rows = np.flatnonzero(some)
+    column = last[rows]
+    above, below = drawn[rows, column], drawn[rows, column + 1]
+    step = places[column + 1] - places[column]
+    # A curve that ends before the next place still has enough at its end, which is hardly further on.
+    share = np.where(np.isnan(below), 0.0, (above - needed) / (above - below))
+    at[rows] = places[column] + step * share
+    return interval_of(at, reader.confidence)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuyerQuestion:
+    """A buyer's question; without a field it is which curve wins at each interactivity.
 
     Args:
         max_usd_per_mtok: how fast can it be at this cost?
-        wanted: which recipe does this most cheaply?
+        requirement: which recipe meets this most cheaply?
     """
 
     max_usd_per_mtok: float | None = None
-    wanted: Wanted | None = None
+    requirement: Requirement | None = None
 
 
-def answer(points: PointSet, question: Question, asked: Asked) -> tuple[Document, ...]:
+def answer(points: PointSet, question: Question, ask: BuyerQuestion) -> tuple[Document, ...]:
     """One answer for each hardware, model, precision and workload among the points.
 
     Raises:
@@ -52,45 +196,33 @@ def answer(points: PointSet, question: Question, asked: Asked) -> tuple[Document
     curves = build_curves(points.points, question.grouping)
     if not curves:
         raise InputError(f"{', '.join(points.sources)}: no valid point")
-    groups: dict[tuple[object, ...], list[Curve]] = {}
-    for curve in curves:
-        groups.setdefault(curve.workload_key, []).append(curve)
     return tuple(
-        _answer(relabel(group), settings_for(group[0], question, points.info), asked)
-        for group in groups.values()
+        _answer(relabel(group), settings_for(group[0], question, points.info), ask)
+        for group in group_by_workload(curves)
     )
 
 
-def _answer(curves: Sequence[Curve], settings: Settings, asked: Asked) -> Document:
+def _answer(curves: Sequence[Curve], settings: Settings, ask: BuyerQuestion) -> Document:
     readers = read_curves(curves, settings)
     simulated = bool(curves[0].shared("simulated"))
     tables: list[Table] = []
     sentences: list[str] = []
     data: dict[str, Any] = {"curves": [curve.label for curve in curves], "simulated": simulated}
-    if asked.max_usd_per_mtok is not None:
-        fastest = find_fastest(readers, asked.max_usd_per_mtok)
-        tables.append(_fastest_table(fastest, asked.max_usd_per_mtok, settings.economics))
-        sentences.append(_say_fastest(fastest, asked.max_usd_per_mtok))
-        data["fastest"] = [_fastest_data(one) for one in fastest]
-    if asked.wanted is not None:
-        recipes = find_recipes(curves, asked.wanted, settings.economics)
-        sentences.append(_say_recipes(curves, recipes, asked.wanted))
-        data["recipes"] = [_recipe_data(one, settings.economics) for one in recipes]
+    if ask.max_usd_per_mtok is not None:
+        fastest = find_fastest(readers, ask.max_usd_per_mtok)
+        tables.append(_fastest_table(fastest, ask.max_usd_per_mtok, settings.economics))
+        sentences.append(_say_fastest(fastest, ask.max_usd_per_mtok))
+        data["fastest"] = [_fastest_data(item) for item in fastest]
+    if ask.requirement is not None:
+        recipes = find_recipes(curves, ask.requirement, settings.economics)
+        sentences.append(_say_recipes(curves, recipes, ask.requirement))
+        data["recipes"] = [_recipe_data(recipe, settings.economics) for recipe in recipes]
         if recipes:
-            tables.append(_recipes_table(recipes, asked.wanted, settings.economics))
-    if asked.max_usd_per_mtok is None and asked.wanted is None:
+            tables.append(_recipes_table(recipes, ask.requirement, settings.economics))
+    if ask.max_usd_per_mtok is None and ask.requirement is None:
         leads = find_leads(readers)
         tables.append(leads_table(curves, leads))
-        data["leads"] = [
-            {
-                "low_tps": lead.low_tps,
-                "high_tps": lead.high_tps,
-                "wins": curves[lead.winner].label,
-                **describe_lead_ratio(lead),
-                "share_of_draws": lead.share_of_draws,
-            }
-            for lead in leads
-        ]
+        data["leads"] = [record_lead(lead, {"wins": curves[lead.winner].label}) for lead in leads]
     data["sentences"] = sentences
     return Document(
         title=_describe(curves[0]),
@@ -104,18 +236,18 @@ def _describe(curve: Curve) -> str:
     return describe_workload(curve, served_by=False) or "hardware and workload not recorded"
 
 
-def _fastest_table(found: Sequence[Fastest], usd: float, economics: Economics | None) -> Table:
+def _fastest_table(fastest: Sequence[Fastest], usd: float, economics: Economics | None) -> Table:
     rows = []
-    for one in found:
-        if one.interactivity_tps is None or one.cell is None:
-            rows.append((one.curve.label, _why_not(one), MISSING, MISSING))
+    for item in fastest:
+        if item.interactivity_tps is None or item.cell is None:
+            rows.append((item.curve.label, _why_not(item), MISSING, MISSING))
             continue
-        value = ("≥ " if one.at_end else "") + speed(one.interactivity_tps)
-        if one.interval is not None:
-            value += f" {spread(one.interval.low, one.interval.high, speed)}"
-        knots = " and ".join(knot.mean.recipe for knot in one.cell.knots)
-        where = "its fastest point; the cost would allow more" if one.at_end else f"between {knots}"
-        rows.append((one.curve.label, where, value, rate(one.cell.tput_tps_per_gpu)))
+        value = ("≥ " if item.at_end else "") + speed(item.interactivity_tps)
+        if item.interval is not None:
+            value += f" {spread(item.interval.low, item.interval.high, speed)}"
+        knots = " and ".join(knot.mean.recipe for knot in item.cell.knots)
+        where = "its fastest point; the cost would allow more" if item.at_end else f"between {knots}"
+        rows.append((item.curve.label, where, value, rate(item.cell.tput_tps_per_gpu)))
     return Table(
         title=f"The highest tok/s/user at {dollars(usd)} per million tokens",
         headers=("", "where", "tok/s/user", "tok/s/GPU"),
@@ -125,95 +257,94 @@ def _fastest_table(found: Sequence[Fastest], usd: float, economics: Economics | 
     )
 
 
-def _why_not(one: Fastest) -> str:
-    """Why a curve has no interactivity at the cost."""
-    if one.least_usd_per_mtok is None:
+def _why_not(fastest: Fastest) -> str:
+    """Returns why a curve has no interactivity at the cost."""
+    if fastest.least_usd_per_mtok is None:
         return "the hardware's price is unknown"
-    return f"its cheapest point costs ${one.least_usd_per_mtok:.3f}"
+    return f"its cheapest point costs ${fastest.least_usd_per_mtok:.3f}"
 
 
 def _note(economics: Economics | None) -> str:
     return "" if economics is None else f"{economics.label}."
 
 
-def _say_fastest(found: Sequence[Fastest], usd: float) -> str:
-    best = found[0]
+def _say_fastest(fastest: Sequence[Fastest], usd: float) -> str:
+    best, *rest = fastest
     if best.interactivity_tps is None:
         return f"No curve serves a million tokens for {dollars(usd)}."
     least = "at least " if best.at_end else ""
     text = f"At {dollars(usd)} per million tokens {best.curve.label} is the fastest: {least}"
     text += f"{speed(best.interactivity_tps)} tok/s/user"
-    others = [one for one in found[1:] if one.interactivity_tps is not None]
-    if others and others[0].interactivity_tps is not None:
-        text += f", then {others[0].curve.label} with {speed(others[0].interactivity_tps)}"
+    if rest and rest[0].interactivity_tps is not None:
+        text += f", then {rest[0].curve.label} with {speed(rest[0].interactivity_tps)}"
     return f"{text}."
 
 
-def _recipes_table(recipes: Sequence[Recipe], wanted: Wanted, economics: Economics | None) -> Table:
-    shown = metrics_in("recipes")
+def _recipes_table(recipes: Sequence[PricedRecipe], needs: Requirement, economics: Economics | None) -> Table:
+    metrics = metrics_in("recipes")
     rows = [
         (
-            one.curve.label,
-            one.measured.mean.recipe,
-            *(metric.text_of(one.measured.mean, economics) for metric in shown),
-            str(len(one.measured.runs)),
+            recipe.curve.label,
+            recipe.measured.mean.recipe,
+            *(metric.text_of(recipe.measured.mean, economics) for metric in metrics),
+            str(len(recipe.measured.runs)),
         )
-        for one in recipes[:_LISTED]
+        for recipe in recipes[:_LISTED]
     ]
     more = f" {len(recipes) - _LISTED} more meet it." if len(recipes) > _LISTED else ""
     return Table(
-        title=f"Measured recipes with {_say_wanted(wanted)}, the cheapest first",
-        headers=("", "recipe", *(metric.label_in("recipes") for metric in shown), "runs"),
+        title=f"Measured recipes with {_say_needs(needs)}, the cheapest first",
+        headers=("", "recipe", *(metric.label_in("recipes") for metric in metrics), "runs"),
         rows=tuple(rows),
         caption=_note(economics) + more,
         text_columns=2,
     )
 
 
-def _say_recipes(curves: Sequence[Curve], recipes: Sequence[Recipe], wanted: Wanted) -> str:
-    asked = _say_wanted(wanted)
+def _say_recipes(curves: Sequence[Curve], recipes: Sequence[PricedRecipe], needs: Requirement) -> str:
+    demand = _say_needs(needs)
     if not recipes:
-        return f"No measured recipe has {asked}: {'; '.join(nearest_misses(curves, wanted))}."
+        return f"No measured recipe has {demand}: {'; '.join(nearest_misses(curves, needs))}."
     best = recipes[0]
     cost = "" if best.usd_per_mtok is None else f" for {dollars(best.usd_per_mtok)} per million tokens"
     text = (
-        f"The cheapest measured recipe with {asked} is {best.curve.label}, {best.measured.mean.recipe}: "
+        f"The cheapest measured recipe with {demand} is {best.curve.label}, {best.measured.mean.recipe}: "
         f"{rate(best.measured.y)} tok/s/GPU{cost} at {speed(best.measured.x)} tok/s/user"
     )
-    rival = next((one for one in recipes if one.curve is not best.curve), None)
+    rival = next((recipe for recipe in recipes if recipe.curve is not best.curve), None)
     if rival is not None:
         saved = 1 - rival.measured.y / best.measured.y
         text += f"; the best of {rival.curve.label} costs {percent(1 / (1 - saved) - 1)} more"
     return f"{text}."
 
 
-def _say_wanted(wanted: Wanted) -> str:
-    text = f"at least {speed(wanted.min_interactivity_tps)} tok/s/user"
-    if wanted.max_ttft_s is not None:
-        text += f" and a median TTFT of at most {wanted.max_ttft_s:g} s"
+def _say_needs(needs: Requirement) -> str:
+    text = f"at least {speed(needs.min_interactivity_tps)} tok/s/user"
+    if needs.max_ttft_s is not None:
+        text += f" and a median TTFT of at most {needs.max_ttft_s:g} s"
     return text
 
 
-def _fastest_data(one: Fastest) -> dict[str, Any]:
-    interval = one.interval
+def _fastest_data(fastest: Fastest) -> dict[str, Any]:
+    interval = fastest.interval
     return {
-        "curve": one.curve.label,
-        "interactivity_tps": one.interactivity_tps,
-        "tput_tps_per_gpu": None if one.cell is None else one.cell.tput_tps_per_gpu,
-        "at_end": one.at_end,
+        "curve": fastest.curve.label,
+        "interactivity_tps": fastest.interactivity_tps,
+        "tput_tps_per_gpu": None if fastest.cell is None else fastest.cell.tput_tps_per_gpu,
+        "at_end": fastest.at_end,
         "interval": None if interval is None else [interval.low, interval.high],
-        "knots": [] if one.cell is None else [knot.mean.recipe for knot in one.cell.knots],
-        "reason": None if one.interactivity_tps is not None else _why_not(one),
+        "knots": [] if fastest.cell is None else [knot.mean.recipe for knot in fastest.cell.knots],
+        "reason": None if fastest.interactivity_tps is not None else _why_not(fastest),
     }
 
 
-def _recipe_data(one: Recipe, economics: Economics | None) -> dict[str, Any]:
-    mean = one.measured.mean
+def _recipe_data(recipe: PricedRecipe, economics: Economics | None) -> dict[str, Any]:
+    mean = recipe.measured.mean
     return {
-        "curve": one.curve.label,
+        "curve": recipe.curve.label,
         "recipe": mean.recipe,
         **{metric.id: metric.of_point(mean, economics) for metric in metrics_in("recipes")},
-        "usd_per_mtok": one.usd_per_mtok,
-        "runs": len(one.measured.runs),
+        "usd_per_mtok": recipe.usd_per_mtok,
+        "runs": len(recipe.measured.runs),
         "source": mean.source,
     }

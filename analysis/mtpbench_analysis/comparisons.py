@@ -11,7 +11,7 @@ from mtpbench_analysis.compare import Settings
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.curves.confounds import find_agreements
 from mtpbench_analysis.curves.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
-from mtpbench_analysis.curves.curve import Curve, Grouping, build_curves
+from mtpbench_analysis.curves.curve import Curve, Grouping, build_curves, group_by_workload
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers.documents import join_reasons
@@ -159,10 +159,8 @@ def compare_if_possible(
 
 def _is_pair_possible(points: PointSet, question: Question, baseline: str) -> bool:
     """Whether some curves go together, so that an error is about what was asked of them."""
-    groups: dict[tuple[object, ...], list[Curve]] = {}
-    for curve in build_curves(points.points, question.grouping):
-        groups.setdefault(curve.workload_key, []).append(curve)
-    return any(pair(group, baseline)[0] for group in groups.values())
+    groups = group_by_workload(build_curves(points.points, question.grouping))
+    return any(pair(group, baseline)[0] for group in groups)
 
 
 def _is_unknown(points: PointSet, question: Question) -> bool:

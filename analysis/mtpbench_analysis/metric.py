@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cells import Cell, Span, TokenKind
 from mtpbench_analysis.curves.cost import Economics
-from mtpbench_analysis.curves.metered import Span
 from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.numbers import FORMATS, Format
@@ -36,7 +35,6 @@ Of = Literal["cell", "span", "knots", "ratio"]
 RateName = Literal["total", "output", "input", "power"]
 Rates = Mapping[RateName, float | None]
 OfConstants = Callable[[Economics | None], float | None]
-OfCell = Callable[[Cell], "float | Span | None"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +89,7 @@ class Metric:
         error: the field of `CurvePoint` that holds its relative standard error in a single run.
         explains: a change of it is a reason for other changes, not a result.
         quotient: what it follows from, where it has a value between knots, or is not recorded as such.
-        tier: whose price it is a cost at.
-        cell: its value at a target, where it has one there.
+        tier, tokens: whose price a cost is at, and of which tokens.
         labels: what a view calls it, where that is not `label`.
         keys: what a view's identifiers call it (a link to the page, `--y`, a JSON), where that is not `id`.
     """
@@ -108,7 +105,7 @@ class Metric:
     explains: bool = False
     quotient: Quotient | None = None
     tier: str | None = None
-    cell: OfCell | None = None
+    tokens: TokenKind = "total"
     labels: Mapping[View, str] = field(default_factory=dict)
     keys: Mapping[View, str] = field(default_factory=dict)
 
@@ -137,8 +134,11 @@ class Metric:
         return self.quotient is not None and {self.quotient.over, self.quotient.under} <= {"total", None}
 
     def of_cell(self, cell: Cell) -> float | Span | None:
-        """Its value at a target; None where it has none there."""
-        return None if self.cell is None else self.cell(cell)
+        """Returns its value at a target: the cell's of the same name; None where it has none there."""
+        if self.tier is not None:
+            return cell.usd_per_m(self.tokens, self.tier)
+        value: float | Span | None = getattr(cell, self.id) if self.of in ("cell", "span") else None
+        return value
 
     def text(self, value: Any) -> str:
         """A value of it as a reader sees it; a dash where it is unknown."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtpbench_analysis.curves import metered
 from mtpbench_analysis.curves.cells import TokenKind
 from mtpbench_analysis.curves.cost import Economics
 from mtpbench_analysis.metric import Metric, OfConstants, Quotient, View
@@ -54,7 +53,6 @@ METRICS = (
         of="cell",
         error="tput_rel_se",
         quotient=Quotient(over="total"),
-        cell=lambda cell: cell.tput_tps_per_gpu,
         labels={"y": "throughput, tok/s/GPU", "plot": "throughput, tok/s/GPU"},
         keys={"regress": "throughput", "y": "tput:total", "plot": "total"},
     ),
@@ -76,7 +74,6 @@ METRICS = (
         better="higher",
         of="cell",
         quotient=Quotient(over="output"),
-        cell=lambda cell: cell.output_tps_per_gpu,
         labels={"y": "output throughput, tok/s/GPU", "plot": "output throughput, tok/s/GPU"},
         keys={"y": "tput:output", "plot": "output"},
     ),
@@ -88,7 +85,6 @@ METRICS = (
         better="higher",
         of="cell",
         quotient=Quotient(over="input"),
-        cell=lambda cell: cell.input_tps_per_gpu,
         labels={"y": "input throughput, tok/s/GPU", "plot": "input throughput, tok/s/GPU"},
         keys={"y": "tput:input", "plot": "input"},
     ),
@@ -109,7 +105,6 @@ METRICS = (
         of="cell",
         needs="constants",
         quotient=Quotient(under="total", factor=_usd_for_rate(None)),
-        cell=lambda cell: cell.usd_per_mtok,
         labels={"recipes": "$/M tok", "public_page": "$/M tok", "plot": "cost, $/M tokens"},
         keys={"plot": "cost"},
     ),
@@ -122,7 +117,6 @@ METRICS = (
         of="cell",
         needs="constants",
         quotient=Quotient(over="total", factor=_tps_for_mw),
-        cell=lambda cell: cell.tps_per_mw,
         labels={"public_page": "tok/s/MW"},
         keys={"y": "mw"},
     ),
@@ -135,7 +129,6 @@ METRICS = (
         of="span",
         needs="meter",
         quotient=Quotient(over="power"),
-        cell=metered.power_w_per_gpu,
     ),
     Metric(
         id="metered_tps_per_mw",
@@ -146,7 +139,6 @@ METRICS = (
         of="span",
         needs="meter",
         quotient=Quotient(over="total", under="power", factor=lambda _: 1e6),
-        cell=metered.tps_per_mw,
         labels=dict.fromkeys(_LONG, "tok/s/MW at the knots, metered GPUs"),
         keys={"y": "mw:metered"},
     ),
@@ -159,7 +151,6 @@ METRICS = (
         of="cell",
         needs="constants",
         quotient=Quotient(under="total", factor=_watts),
-        cell=lambda cell: cell.joules_per_token,
         keys={"y": "j"},
     ),
     Metric(
@@ -171,7 +162,6 @@ METRICS = (
         of="span",
         needs="meter",
         quotient=Quotient(over="power", under="total"),
-        cell=metered.joules_per_token,
         labels={**dict.fromkeys(_LONG, "J/token at the knots, metered GPUs"), "points": "J/token"},
         keys={"y": "j:metered"},
     ),
@@ -184,7 +174,6 @@ METRICS = (
         of="span",
         needs="meter",
         quotient=Quotient(over="power", under="output"),
-        cell=metered.joules_per_output_token,
         labels=dict.fromkeys(_LONG, "J/output token at the knots, metered GPUs"),
         keys={"y": "jout:metered"},
     ),
@@ -371,7 +360,7 @@ def _cost(kind: TokenKind, tier: str) -> Metric:
         needs="constants",
         quotient=Quotient(under=kind, factor=_usd_for_rate(tier)),
         tier=tier,
-        cell=lambda cell: cell.usd_per_m(kind, tier),
+        tokens=kind,
         labels={"y": f"cost, $/M {kind} tokens, {tier}"},
         keys={"y": f"usd:{tier}:{kind}"},
     )

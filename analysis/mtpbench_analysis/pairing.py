@@ -16,6 +16,7 @@ from mtpbench_analysis.curves.curve import (
     Grouping,
     build_curves,
     display_name,
+    group_by_workload,
     short,
 )
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
@@ -64,12 +65,9 @@ def compare_all(
     """
     curves = build_curves(points.points, grouping)
     _check_arms(points, curves, baseline_arm)
-    groups: dict[tuple[object, ...], list[Curve]] = {}
-    for curve in curves:
-        groups.setdefault(curve.workload_key, []).append(curve)
     comparisons: list[Comparison] = []
     left_out: list[Unused] = []
-    for group in groups.values():
+    for group in group_by_workload(curves):
         pairs, alone = pair(group, baseline_arm)
         left_out += alone
         comparisons += [compare(base, others, settings_of(base)) for base, others in pairs]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.curves.cells import Cell, NoInterval
+from mtpbench_analysis.curves.cells import Cell, NoInterval, Span
 from mtpbench_analysis.curves.crossings import Crossing
 from mtpbench_analysis.curves.curve import Curve, display_name
-from mtpbench_analysis.curves.metered import Span, energy_ratio, joules_per_output_token, show_span
-from mtpbench_analysis.curves.ratios import Bound, Gap, Ratio
+from mtpbench_analysis.curves.ratios import Bound, Gap, Ratio, energy_ratio_of
 from mtpbench_analysis.numbers import (
+    MISSING,
     counted,
     energy,
     fixed,
@@ -149,7 +149,7 @@ def _waiting(comparison: Comparison) -> list[str]:
                 continue
             text = (
                 f"Equal interactivity is not equal waiting: at {target(row.target_tps)} tok/s/user the "
-                f"median TTFT is {_span_of(ours)} s with {other.label} and {_span_of(theirs)} s "
+                f"median TTFT is {_spread_of(ours)} s with {other.label} and {_spread_of(theirs)} s "
                 f"with {base.label}."
             )
             if worst is None or max(apart, longest / TTFT_LONG_S) > worst[0]:
@@ -161,13 +161,12 @@ def _ttfts(cell: Cell) -> list[float]:
     """Median TTFTs of the recipes that a cell rests on; empty where one is unknown, or nothing is reached."""
     if cell.tput_tps_per_gpu is None:
         return []
-    found = [knot.mean.ttft_p50_s for knot in cell.knots]
-    return [value for value in found if value] if all(found) else []
+    ttfts = [knot.mean.ttft_p50_s for knot in cell.knots]
+    return [value for value in ttfts if value] if all(ttfts) else []
 
 
-def _span_of(values: list[float]) -> str:
-    low, high = seconds(min(values)), seconds(max(values))
-    return low if low == high else f"{low} to {high}"
+def _spread_of(ttfts_s: list[float]) -> str:
+    return Span(low=min(ttfts_s), high=max(ttfts_s)).text(seconds)
 
 
 def write_agreements(comparison: Comparison) -> tuple[str, ...]:
@@ -212,10 +211,10 @@ def _sentence(comparison: Comparison, row: Row, index: int) -> str:
 
 def _energy(other: Curve, cell: Cell, base: Curve, base_cell: Cell, bound: Bound) -> tuple[str, ...]:
     """What an output token costs in metered energy on both sides; nothing where a side was not metered."""
-    ratio = energy_ratio(cell, base_cell)
+    ratio = energy_ratio_of(cell, base_cell)
     if ratio is None:
         return ()
-    ours, theirs = (_joules(one) for one in (cell, base_cell))
+    ours, theirs = _joules(cell), _joules(base_cell)
     best = ", best point against best point" if bound == "best_points" else ""
     return (
         f"By {_kind(other)} power of the GPUs an output token takes {ours} J with {other.label} and "
@@ -225,7 +224,8 @@ def _energy(other: Curve, cell: Cell, base: Curve, base_cell: Cell, bound: Bound
 
 def _joules(cell: Cell) -> str:
     most = "at most " if cell.state == "at_least" else ""
-    return most + show_span(joules_per_output_token(cell), energy)
+    joules = cell.metered_joules_per_output_token
+    return most + (MISSING if joules is None else joules.text(energy))
 
 
 def describe_energy(ratio: Span, bound: Bound = "exact") -> str:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from mtpbench_analysis.compare import Comparison, Row, read_curves
-from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cells import Cell, Span
 from mtpbench_analysis.curves.curve import display_name
-from mtpbench_analysis.curves.metered import Span, energy_ratio, joules_per_output_token, show_span
-from mtpbench_analysis.curves.ratios import Bound, Ratio
+from mtpbench_analysis.curves.ratios import Bound, Ratio, energy_ratio_of
 from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
@@ -77,7 +76,7 @@ def show_knots(metric: Metric, cell: Cell) -> str:
 def show_value(metric: Metric, cell: Cell) -> str:
     """The value of a metric at a target, or the two values that it lies between."""
     value = metric.of_cell(cell)
-    return show_span(value, metric.text) if isinstance(value, Span) else metric.text(value)
+    return value.text(metric.text) if isinstance(value, Span) else metric.text(value)
 
 
 def _show_bounded(metric: Metric, cell: Cell) -> str:
@@ -164,7 +163,7 @@ def reference_table(comparison: Comparison) -> Table | None:
 
 def is_metered(comparison: Comparison) -> bool:
     """Whether any cell has metered energy."""
-    return any(joules_per_output_token(cell) for row in comparison.rows for cell in row.cells)
+    return any(cell.metered_joules_per_output_token for row in comparison.rows for cell in row.cells)
 
 
 def _per_curve(comparison: Comparison, show: Callable[[Cell], str]) -> list[tuple[str, Texts]]:
@@ -198,7 +197,7 @@ def show_energy_ratio(ratio: Span | None, bound: Bound) -> str:
     elif bound == "at_most":
         value = f"≥ {times(ratio.low)}×"
     else:
-        value = show_span(ratio, lambda one: f"{times(one or 0)}×")
+        value = ratio.text(lambda share: f"{times(share)}×")
     note = " (best points)" if bound == "best_points" else ""
     return f"{value},\n{describe_energy(ratio, bound)}{note}"
 
@@ -262,7 +261,7 @@ def show_throughput(cell: Cell) -> str:
 _RATIOS: Mapping[str, Callable[[Row, int], str]] = {
     "tput_tps_per_gpu": lambda row, i: show_ratio(row.ratios[i]),
     "metered_joules_per_output_token": lambda row, i: show_energy_ratio(
-        energy_ratio(row.cells[i + 1], row.cells[0]), row.ratios[i].bound
+        energy_ratio_of(row.cells[i + 1], row.cells[0]), row.ratios[i].bound
     ),
 }
 """By metric, its ratio to the baseline's, for the curve of a number."""

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from curve_points import make_curve
 from mtpbench_analysis.curves.curve import build_curves, pareto_front
-from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
-from mtpbench_analysis.curves.interpolate import interpolate
+from mtpbench_analysis.curves.curve_reader import CurveReader, Spline, interval_of
 from mtpbench_analysis.curves.noise import fronts
 from mtpbench_analysis.frame import CurvePoint
 
@@ -36,7 +35,7 @@ def test_a_single_draw_is_the_curve_itself(points: list[tuple[float, float]], ta
     elif target < xs[0]:
         assert value == ys[0]
     else:
-        assert value == pytest.approx(interpolate(xs, ys, [target])[0], rel=1e-12)
+        assert value == pytest.approx(Spline(xs, ys).at([target])[0], rel=1e-12)
 
 
 def test_draws_of_different_fronts_stand_side_by_side() -> None:
@@ -75,7 +74,7 @@ def noisy_curve(random: np.random.Generator, runs: int, correlation: float, crow
 def test_intervals_of_cells_hold_what_they_promise(runs: int, correlation: float, crowded: bool) -> None:
     """95% intervals cover the true curve in 92% of experiments or more: through mean, front and spline."""
     random = np.random.default_rng(3)
-    true = interpolate(TRUE_X.tolist(), TRUE_Y.tolist(), TARGETS)
+    true = Spline(TRUE_X.tolist(), TRUE_Y.tolist()).at(TARGETS)
     covered = asked = 0
     for _ in range(120):
         cells = noisy_curve(random, runs, correlation, crowded).cells(TARGETS)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtpbench_analysis.curves.curve import pareto_front
-from mtpbench_analysis.curves.interpolate import interpolate, slopes
+from mtpbench_analysis.curves.curve_reader import Spline, slopes
 
 XS, YS = [10, 30, 55, 80], [6000, 2000, 900, 300]
 
@@ -62,34 +62,34 @@ def test_slopes_of_the_worked_front() -> None:
 
 
 def test_values_of_the_worked_front() -> None:
-    values = interpolate(XS, YS, [15, 20, 42, 60, 75])
+    values = Spline(XS, YS).at([15, 20, 42, 60, 75])
     assert values.tolist() == pytest.approx([4737.5, 3580, 1299.2768, 744, 396], rel=1e-12)
 
 
 def test_cost_is_derived_from_the_interpolated_throughput() -> None:
-    cost = 578.4 / interpolate(XS, YS, [15, 20, 42, 60, 75])
+    cost = 578.4 / Spline(XS, YS).at([15, 20, 42, 60, 75])
     assert cost.tolist() == pytest.approx([0.122090, 0.161564, 0.445171, 0.777419, 1.460606], abs=5e-7)
 
 
 def test_two_knots_are_joined_by_a_straight_line() -> None:
-    assert interpolate([0, 100], [0, 1000], [50])[0] == 500
+    assert Spline([0, 100], [0, 1000]).at([50])[0] == 500
 
 
 def test_one_knot_is_known_at_itself_only() -> None:
-    assert interpolate([27.0], [14952.0], [27.0]).tolist() == [14952.0]
+    assert Spline([27.0], [14952.0]).at([27.0]).tolist() == [14952.0]
     with pytest.raises(ValueError, match="nothing is known outside"):
-        interpolate([27.0], [14952.0], [28.0])
+        Spline([27.0], [14952.0]).at([28.0])
 
 
 @pytest.mark.parametrize("at", [9.999, 80.001])
 def test_nothing_is_extrapolated(at: float) -> None:
     with pytest.raises(ValueError, match="nothing is known outside 10 … 80"):
-        interpolate(XS, YS, [at])
+        Spline(XS, YS).at([at])
 
 
 def test_knots_must_rise() -> None:
     with pytest.raises(ValueError, match="rise strictly"):
-        interpolate([1, 1], [2, 1], [1])
+        Spline([1, 1], [2, 1]).at([1])
 
 
 @st.composite
@@ -106,7 +106,7 @@ def fronts(draw: st.DrawFn) -> tuple[list[float], list[float]]:
 @given(fronts())
 def test_the_curve_passes_through_its_knots(front: tuple[list[float], list[float]]) -> None:
     xs, ys = front
-    assert interpolate(xs, ys, xs).tolist() == pytest.approx(ys, rel=1e-12)
+    assert Spline(xs, ys).at(xs).tolist() == pytest.approx(ys, rel=1e-12)
 
 
 @settings(deadline=None)
@@ -116,7 +116,7 @@ def test_the_curve_falls_and_stays_between_its_two_knots(
 ) -> None:
     xs, ys = front
     at = np.clip(np.linspace(xs[0], xs[-1], places), xs[0], xs[-1])
-    values = interpolate(xs, ys, at.tolist())
+    values = Spline(xs, ys).at(at.tolist())
     assert np.all(np.diff(values) <= 1e-9 * ys[0])
     for x, value in zip(at, values, strict=True):
         left = max(i for i, knot in enumerate(xs) if knot <= x)
@@ -129,4 +129,4 @@ def test_the_curve_falls_and_stays_between_its_two_knots(
 def test_many_places_at_once_are_the_same_as_one_by_one(front: tuple[list[float], list[float]]) -> None:
     xs, ys = front
     at = np.clip(np.linspace(xs[0], xs[-1], 7), xs[0], xs[-1]).tolist()
-    assert interpolate(xs, ys, at).tolist() == [interpolate(xs, ys, [x])[0] for x in at]
+    assert Spline(xs, ys).at(at).tolist() == [Spline(xs, ys).at([x])[0] for x in at]

@@ -9,10 +9,10 @@ import pytest
 
 from curve_points import make_points
 from mtpbench_analysis.compare import Comparison, Settings, compare
-from mtpbench_analysis.curves import metered
+from mtpbench_analysis.curves.cells import Span
 from mtpbench_analysis.curves.confounds import find_confounds
 from mtpbench_analysis.curves.curve import build_curves
-from mtpbench_analysis.curves.metered import Span, show_span
+from mtpbench_analysis.curves.ratios import energy_ratio_of
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.numbers import energy
 from mtpbench_analysis.render.csv_json_parquet import to_json
@@ -47,11 +47,11 @@ def compared(
 
 def test_at_a_knot_it_is_one_figure() -> None:
     base, cell = compared(20.0).rows[0].cells
-    assert metered.power_w_per_gpu(cell) == Span(low=1000.0, high=1000.0)
-    assert metered.joules_per_token(cell) == Span(low=1.0, high=1.0)
-    assert metered.joules_per_output_token(cell) == Span(low=10.0, high=10.0)
-    assert metered.tps_per_mw(cell) == Span(low=1e6, high=1e6)
-    assert metered.energy_ratio(cell, base) == Span(low=10 / 18, high=10 / 18)
+    assert cell.metered_w_per_gpu == Span(low=1000.0, high=1000.0)
+    assert cell.metered_joules_per_token == Span(low=1.0, high=1.0)
+    assert cell.metered_joules_per_output_token == Span(low=10.0, high=10.0)
+    assert cell.metered_tps_per_mw == Span(low=1e6, high=1e6)
+    assert energy_ratio_of(cell, base) == Span(low=10 / 18, high=10 / 18)
 
 
 def test_between_two_knots_power_is_anything_between_theirs() -> None:
@@ -60,19 +60,19 @@ def test_between_two_knots_power_is_anything_between_theirs() -> None:
     tput = cell.tput_tps_per_gpu
     assert tput is not None
     assert 500 < tput < 1000
-    assert metered.joules_per_token(cell) == Span(low=800 / tput, high=1000 / tput)
-    ours, theirs = metered.joules_per_output_token(cell), metered.joules_per_output_token(base)
+    assert cell.metered_joules_per_token == Span(low=800 / tput, high=1000 / tput)
+    ours, theirs = cell.metered_joules_per_output_token, base.metered_joules_per_output_token
     assert ours is not None
     assert theirs is not None
-    assert metered.energy_ratio(cell, base) == Span(low=ours.low / theirs.high, high=ours.high / theirs.low)
+    assert energy_ratio_of(cell, base) == Span(low=ours.low / theirs.high, high=ours.high / theirs.low)
 
 
 @pytest.mark.parametrize("missing", [(None, 800.0), (1000.0, None), (None, None)])
 def test_a_knot_without_a_meter_leaves_it_unknown(missing: tuple[float | None, ...]) -> None:
     base, cell = compared(30.0, mtp=missing).rows[0].cells
-    assert metered.joules_per_output_token(cell) is None
-    assert metered.energy_ratio(cell, base) is None
-    assert metered.joules_per_output_token(base) is not None
+    assert cell.metered_joules_per_output_token is None
+    assert energy_ratio_of(cell, base) is None
+    assert base.metered_joules_per_output_token is not None
 
 
 def test_figures_of_two_meters_are_never_held_against_each_other() -> None:
@@ -82,10 +82,10 @@ def test_figures_of_two_meters_are_never_held_against_each_other() -> None:
     (module,) = build_curves([replace(p, power_source="nvml, module scope") for p in off])
     (other,) = build_curves(metered_points("mtp", MTP, 1000.0, 800.0))
     row = compare(mixed, [other], Settings(targets_tps=(30.0,))).rows[0]
-    assert metered.power_w_per_gpu(row.cells[0]) is None
+    assert row.cells[0].metered_w_per_gpu is None
     row = compare(module, [other], Settings(targets_tps=(30.0,))).rows[0]
-    assert metered.joules_per_token(row.cells[0]) is not None
-    assert metered.energy_ratio(row.cells[1], row.cells[0]) is None
+    assert row.cells[0].metered_joules_per_token is not None
+    assert energy_ratio_of(row.cells[1], row.cells[0]) is None
     found = {one.field: one.text for one in find_confounds(module, other)}
     assert found["power_source"].startswith("Power meter: ")
     assert "power_source" not in {one.field for one in find_confounds(base, other)}
@@ -107,8 +107,8 @@ def test_another_power_cap_is_a_confound_where_both_sides_tell_theirs() -> None:
 def test_a_gap_too_wide_for_a_ratio_is_too_wide_for_this_one() -> None:
     (row,) = compared(40.0, off=(900.0, 600.0)).rows
     wide = replace(row.cells[0], wide_gap=True)
-    assert metered.energy_ratio(row.cells[1], row.cells[0]) is not None
-    assert metered.energy_ratio(row.cells[1], wide) is None
+    assert energy_ratio_of(row.cells[1], row.cells[0]) is not None
+    assert energy_ratio_of(row.cells[1], wide) is None
 
 
 def test_the_table_holds_measured_and_provisioned_apart_and_the_sentence_says_the_effect() -> None:
@@ -165,9 +165,8 @@ def test_bounds_follow_those_of_throughput() -> None:
 
 
 def test_spans_read_as_one_figure_where_they_would_read_alike() -> None:
-    assert show_span(Span(low=2.101, high=2.104), energy) == "2.10"
-    assert show_span(Span(low=2.1, high=2.31), energy) == "2.10 to 2.31"
-    assert show_span(None, energy) == "–"
+    assert Span(low=2.101, high=2.104).text(energy) == "2.10"
+    assert Span(low=2.1, high=2.31).text(energy) == "2.10 to 2.31"
 
 
 def test_programs_get_both_ends() -> None:

@@ -8,10 +8,10 @@ import typing
 import pytest
 
 from curve_points import make_points
+from mtpbench_analysis.curves.cells import Span
 from mtpbench_analysis.curves.cost import find_economics
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.curves.curve_reader import CurveReader
-from mtpbench_analysis.curves.metered import Span
 from mtpbench_analysis.frame import averaged, columns, field_types
 from mtpbench_analysis.metric import Rates, View
 from mtpbench_analysis.metric_table import COSTS, METRICS, VIEWS, metric, metrics_in
@@ -105,7 +105,10 @@ def test_the_quotient_of_a_figure_says_the_same_as_its_value_at_a_target() -> No
         "power": 500.0,
     }
     compared = [
-        one for view in ("matched", "metrics", "y") for one in metrics_in(view, economics) if one.cell
+        one
+        for view in ("matched", "metrics", "y")
+        for one in metrics_in(view, economics)
+        if one.of in ("cell", "span")
     ]
     assert len(compared) > 20
     for one in compared:

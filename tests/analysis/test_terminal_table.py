@@ -20,7 +20,7 @@ from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves.curve import Grouping
 from mtpbench_analysis.document import Caution, Table
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.render.terminal_table import FittedTable, folded, layout_of
+from mtpbench_analysis.render.terminal import FittedTable, folded, layout_of
 from mtpbench_analysis.tables import INVALID
 from stored_sweep import write_sweep
 

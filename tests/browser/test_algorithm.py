@@ -19,7 +19,7 @@ from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves.cells import Cell
 from mtpbench_analysis.curves.curve import Grouping
-from mtpbench_analysis.curves.interpolate import interpolate
+from mtpbench_analysis.curves.curve_reader import Spline
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.numbers import dollars, fixed, rate, speed, times
@@ -88,7 +88,7 @@ def test_the_spline_equals_pythons(open_page: OpenPage) -> None:
         f"curves => {{ {source} return curves.map(([xs, ys, at]) => at.map(makeSpline(xs, ys))); }}", curves
     )
     for (xs, ys, at), values in zip(curves, found, strict=True):
-        assert values == pytest.approx(interpolate(xs, ys, at).tolist(), rel=CLOSE)
+        assert values == pytest.approx(Spline(xs, ys).at(at).tolist(), rel=CLOSE)
 
 
 def test_the_worked_numbers_of_the_page(open_page: OpenPage) -> None:

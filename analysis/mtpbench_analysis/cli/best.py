@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.best import Asked, answer
+from mtpbench_analysis.best import BuyerQuestion, Requirement, answer
 from mtpbench_analysis.cli.options import (
     OutputOption,
     PointOptions,
@@ -20,7 +20,6 @@ from mtpbench_analysis.cli.options import (
     with_options,
 )
 from mtpbench_analysis.comparisons import choose
-from mtpbench_analysis.curves.inverse import Wanted
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
@@ -52,11 +51,13 @@ def best_command(
             raise InputError(f"{name} {value:g}: a number above 0 is needed")
     if ttft is not None and interactivity is None:
         raise InputError("--ttft goes with --interactivity: the cheapest recipe that meets both")
-    wanted = None
+    requirement = None
     if interactivity is not None:
-        wanted = Wanted(min_interactivity_tps=interactivity, max_ttft_s=ttft)
+        requirement = Requirement(min_interactivity_tps=interactivity, max_ttft_s=ttft)
     points = choose(merge([read_source(path) for path in sources]), options.filter)
-    documents = answer(points, options.question, Asked(max_usd_per_mtok=cost, wanted=wanted))
+    documents = answer(
+        points, options.question, BuyerQuestion(max_usd_per_mtok=cost, requirement=requirement)
+    )
     writers: Writers = {
         "terminal": lambda: to_terminal(documents),
         "md": lambda: to_markdown(documents),

@@ -1,7 +1,13 @@
-"""Pure: what one curve serves at one target interactivity, and everything derived from that."""
+"""Pure: what one curve serves at one target interactivity, and everything derived from that.
+
+Metered power belongs to a recipe and is not interpolated. At a target between two knots it is taken to lie
+between theirs; with the throughput that is interpolated there it gives a range, which is as narrow as the two
+recipes' powers are alike.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +30,19 @@ class Interval:
     low: float
     high: float
     confidence: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """The lowest and the highest value that something can have."""
+
+    low: float
+    high: float
+
+    def text(self, show: Callable[[float], str]) -> str:
+        """Returns `2.10 to 2.31`; one figure where both read alike."""
+        low, high = show(self.low), show(self.high)
+        return low if low == high else f"{low} to {high}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +76,8 @@ class Cell:
     @property
     def knots(self) -> tuple[Measured, ...]:
         """The measured points that the cell rests on, or, where it has no number, ends at."""
-        found = [knot for knot in (self.lower, self.upper) if knot is not None]
-        return (found[0],) if len(found) == 2 and found[0] is found[1] else tuple(found)
+        knots = tuple(knot for knot in (self.lower, self.upper) if knot is not None)
+        return knots[:1] if self.lower is self.upper else knots
 
     @property
     def gap_tps(self) -> float | None:
@@ -143,6 +162,45 @@ class Cell:
         kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
         tput = self.tput_tps_per_gpu
         return None if kw is None or tput is None else joules_per_token(tput, kw * 1000)
+
+    @property
+    def meters(self) -> frozenset[str | None]:
+        """How the cell's knots were metered."""
+        return frozenset(knot.mean.power_source for knot in self.knots)
+
+    @property
+    def metered_w_per_gpu(self) -> Span | None:
+        """The metered power of one GPU; None where a knot has none, or the knots were metered differently."""
+        powers = [knot.mean.power_w_per_gpu for knot in self.knots]
+        watts = [power for power in powers if power is not None]
+        if self.tput_tps_per_gpu is None or not watts or len(watts) < len(powers) or len(self.meters) > 1:
+            return None
+        return Span(low=min(watts), high=max(watts))
+
+    @property
+    def metered_joules_per_token(self) -> Span | None:
+        """Metered joules for a token, input and output together."""
+        return self._metered_joules(self.tput_tps_per_gpu)
+
+    @property
+    def metered_joules_per_output_token(self) -> Span | None:
+        """All metered joules put on the output tokens."""
+        return self._metered_joules(self.output_tps_per_gpu)
+
+    @property
+    def metered_tps_per_mw(self) -> Span | None:
+        """Tokens/s of a megawatt that the GPUs draw, without cooling, network and power supplies."""
+        power, tput = self.metered_w_per_gpu, self.tput_tps_per_gpu
+        if power is None or tput is None:
+            return None
+        return Span(low=tps_per_mw(tput, power.high / 1000), high=tps_per_mw(tput, power.low / 1000))
+
+    def _metered_joules(self, rate_tps_per_gpu: float | None) -> Span | None:
+        power = self.metered_w_per_gpu
+        if power is None or not rate_tps_per_gpu:
+            return None
+        low, high = (joules_per_token(rate_tps_per_gpu, watts) for watts in (power.low, power.high))
+        return Span(low=low, high=high)
 
 
 def _times(value: float | None, share: float | None) -> float | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from mtpbench_analysis.curves.curve import Curve
+from mtpbench_analysis.curves.curve import Curve, list_values
 from mtpbench_analysis.frame import ArmAnswers
 
 _COMPARED = ("engine", "serving", "version", "image", "workload", "topology", "date")
@@ -32,7 +31,6 @@ _WORDS = {
     "power_source": "power meter",
     "power_cap_w": "power cap in watts",
 }
-_LISTED = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,15 +49,14 @@ class Confound:
 
 
 def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
-    """What `other` differs in from `baseline`, speculation left out, and what nobody recorded."""
-    found, unknown = [], []
+    """Returns what `other` differs in from `baseline` beyond speculation, and what nobody recorded."""
+    confounds, unknown = [], []
     for name in _COMPARED:
         ours, theirs = other.values(name), baseline.values(name)
         if ours == theirs == (None,):
             unknown.append(name)
         elif ours != theirs:
-            text = f"{_word(name).capitalize()}: {_difference(baseline, other, name)}"
-            found.append(Confound(field=name, text=text))
+            confounds.append(_differing(name, _difference(baseline, other, name)))
     if len({"version", "image"} & set(unknown)) == 1:
         # An image holds its engine's version, and an engine that runs bare has no image: one of them will do.
         unknown = [name for name in unknown if name not in ("version", "image")]
@@ -67,21 +64,24 @@ def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
     if mine is None or its is None:
         unknown.append("settings")
     elif mine != its:
-        text = f"Engine options: {_only(baseline, its - mine, other, mine - its)}"
-        found.append(Confound(field="settings", text=text))
+        confounds.append(_differing("settings", _only((baseline, its - mine), (other, mine - its))))
     for name in _WHERE_METERED:
-        told = [set(curve.values(name)) - {None} for curve in (other, baseline)]
-        if all(told) and told[0] != told[1]:
-            text = f"{_word(name).capitalize()}: {_difference(baseline, other, name)}"
-            found.append(Confound(field=name, text=text))
-    if unknown:
-        text = f"Not recorded, so possibly different: {', '.join(_word(name) for name in unknown)}"
-        found += [Confound(field=name, text=text, known=False) for name in unknown]
+        recorded = [set(curve.values(name)) - {None} for curve in (other, baseline)]
+        if all(recorded) and recorded[0] != recorded[1]:
+            confounds.append(_differing(name, _difference(baseline, other, name)))
     assumed = [name for name in _ASSUMED if baseline.shared(name) is None]
-    if assumed:
-        text = f"Not recorded, taken to be equal: {', '.join(_word(name) for name in assumed)}"
-        found += [Confound(field=name, text=text, known=False) for name in assumed]
-    return tuple(found)
+    confounds += _not_recorded(unknown, "so possibly different")
+    confounds += _not_recorded(assumed, "taken to be equal")
+    return tuple(confounds)
+
+
+def _differing(name: str, text: str) -> Confound:
+    return Confound(field=name, text=f"{_word(name).capitalize()}: {text}")
+
+
+def _not_recorded(names: Sequence[str], consequence: str) -> list[Confound]:
+    text = f"Not recorded, {consequence}: {', '.join(map(_word, names))}"
+    return [Confound(field=name, text=text, known=False) for name in names]
 
 
 def _word(name: str) -> str:
@@ -94,15 +94,16 @@ def _options(curve: Curve) -> set[str] | None:
     return None if None in values else {text for settings in values for text in settings}
 
 
-def _only(one: Curve, of_one: set[str], other: Curve, of_other: set[str]) -> str:
-    pairs = ((one, of_one), (other, of_other))
-    return "; ".join(f"{curve.label} only {_listed(sorted(texts))}" for curve, texts in pairs if texts)
+def _only(*options: tuple[Curve, set[str]]) -> str:
+    """Returns which options one curve alone ran with, curve by curve."""
+    return "; ".join(f"{curve.label} only {list_values(texts)}" for curve, texts in options if texts)
 
 
 def find_pooling(curve: Curve) -> tuple[str, ...]:
     """One sentence for each field of which a single curve holds several values."""
     return tuple(
-        f"The {curve.label} curve mixes {len(values)} values of {name.replace('_', ' ')}: {_listed(values)}."
+        f"The {curve.label} curve mixes {len(values)} values of {name.replace('_', ' ')}: "
+        f"{list_values(values)}."
         for name in _ONE_RECIPE
         if len(values := curve.values(name)) > 1
     )
@@ -154,16 +155,9 @@ def _difference(baseline: Curve, other: Curve, name: str) -> str:
     parts = []
     for curve, only in ((baseline, theirs - ours), (other, ours - theirs)):
         if only:
-            ordered = sorted(only, key=lambda value: (value is None, str(value)))
-            shared = "also " if ours & theirs else ""
-            parts.append(f"{curve.label} {shared}{_listed(ordered)}")
+            also = "also " if ours & theirs else ""
+            parts.append(f"{curve.label} {also}{list_values(only)}")
     return "; ".join(parts)
-
-
-def _listed(values: Sequence[Any]) -> str:
-    shown = [str(value) if value is not None else "not recorded" for value in values[:_LISTED]]
-    more = len(values) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 MIN_SAME_SHARE = 0.75
@@ -201,22 +195,18 @@ def find_agreements(answers: Sequence[ArmAnswers], baseline: str) -> tuple[Agree
 
     An arm without answers gets no agreement: nothing is known of it.
     """
-    known = [item for item in answers if item.texts or item.score is not None]
-    base = {item.topology: item for item in reversed(known) if item.arm == baseline}
-    if not base:
-        return ()
-    first = next(item for item in known if item.arm == baseline)
-    found: dict[str, Agreement] = {}
-    for item in known:
+    answered = [item for item in answers if item.texts or item.score is not None]
+    own = [item for item in answered if item.arm == baseline]
+    by_topology = {item.topology: item for item in reversed(own)}
+    agreements: dict[str, Agreement] = {}
+    for item in answered if own else ():
         if item.arm == baseline:
             continue
-        shared = item.topology in base
-        if item.arm in found and (
-            not shared or found[item.arm].topologies[0] == found[item.arm].topologies[1]
-        ):
+        earlier = agreements.get(item.arm)
+        if earlier and (item.topology not in by_topology or len(set(earlier.topologies)) == 1):
             continue
-        found[item.arm] = hold_against(base.get(item.topology, first), item)
-    return tuple(found.values())
+        agreements[item.arm] = hold_against(by_topology.get(item.topology, own[0]), item)
+    return tuple(agreements.values())
 
 
 def hold_against(base: ArmAnswers, other: ArmAnswers) -> Agreement:
@@ -234,10 +224,9 @@ def hold_against(base: ArmAnswers, other: ArmAnswers) -> Agreement:
     )
 
 
-def first_difference(one: str, other: str) -> int | None:
-    """The 0-based character at which two texts part, or None where they are equal."""
-    if one == other:
+def first_difference(text: str, other: str) -> int | None:
+    """Returns the 0-based character at which two texts begin to differ; None where they are equal."""
+    if text == other:
         return None
-    return next(
-        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(text), len(other)))

@@ -172,12 +172,31 @@ def _needed(family: Sequence[Curve], chosen: Sequence[str], name: str) -> bool:
     )
 
 
+def group_by_workload(curves: Iterable[Curve]) -> tuple[list[Curve], ...]:
+    """Returns the curves that may be compared, group by group, in the order in which they first appear."""
+    groups: dict[tuple[Any, ...], list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(curve.workload_key, []).append(curve)
+    return tuple(groups.values())
+
+
 def short(value: object, name: str) -> str:
     """A field's value as a label can carry it: an image without its registry, a date's day."""
     if value is None:
         return f"{name.replace('_', ' ')} unknown"
     text = str(value)
     return text.rsplit("/", 1)[-1] if name == "image" else text
+
+
+_LISTED = 4
+
+
+def list_values(values: Iterable[object]) -> str:
+    """Returns the first few values of a field as one text, `not recorded` for None, which comes last."""
+    ordered = sorted(values, key=lambda value: (value is None, str(value)))
+    texts = ["not recorded" if value is None else str(value) for value in ordered[:_LISTED]]
+    more = len(ordered) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more else "")
 
 
 def display_name(arm: str) -> str:

@@ -1,8 +1,9 @@
 """Pure: how far a repeat of a measured point would fall, and a curve as it might have come out by that.
 
 The error of a point comes from repeats, else from time blocks of its run. It is relative (an error of
-logarithms): noise of 2% is 2% on every point of a curve, wherever it lies. Draws of a curve's points have a
-front each; all are read at once, and one without noise equals `interpolate` (a test holds both together).
+logarithms): noise of 2% is 2% on every point of a curve, wherever it lies. The draws of a
+curve's points have a front each and are read at once; a draw without noise equals the curve reader's `Spline`
+(a test holds both together).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mtpbench_analysis.curves.curve import Curve, Measured
 from mtpbench_analysis.frame import CurvePoint
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 Basis = Literal["repeats", "blocks"]
 
 MIN_BLOCKS = 5
@@ -132,8 +134,6 @@ def _widening(share: FloatArray) -> float:
     bounded = min(max(first, 0.0), 0.6)
     return (1 + bounded) / (1 - bounded)
 
-
-IntArray = npt.NDArray[np.intp]
 
 DRAWS = 1000
 _SEED = 20261124

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mtpbench_analysis.curves.cells import Cell, Interval
+from mtpbench_analysis.curves.cells import Cell, Interval, Span
 from mtpbench_analysis.curves.curve import Curve, Measured
 
 Bound = Literal["exact", "at_least", "at_most", "best_points"]
@@ -69,9 +69,9 @@ def ratio_of(cell: Cell, base: Cell, max_gap: float) -> Ratio:
     if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
         return Ratio(value=None)
     envelope = _envelope(cell, base)
-    for one in (cell, base):
-        if one.wide_gap and one.knot_ratio is not None:
-            gap = Gap(knot_ratio=one.knot_ratio, limit=max_gap)
+    for side in (cell, base):
+        if side.wide_gap and side.knot_ratio is not None:
+            gap = Gap(knot_ratio=side.knot_ratio, limit=max_gap)
             return Ratio(value=None, withheld=gap, envelope=envelope)
     bounds: dict[tuple[bool, bool], Bound] = {
         (False, False): "exact",
@@ -87,6 +87,17 @@ def _envelope(cell: Cell, base: Cell) -> tuple[float, float] | None:
     if cell.envelope is None or base.envelope is None:
         return None
     return cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]
+
+
+def energy_ratio_of(cell: Cell, base: Cell) -> Span | None:
+    """Returns metered joules for an output token over the other cell's.
+
+    None where a cell has none or lies in a wide gap, or where the two were metered differently.
+    """
+    ours, theirs = cell.metered_joules_per_output_token, base.metered_joules_per_output_token
+    if ours is None or theirs is None or cell.wide_gap or base.wide_gap or cell.meters != base.meters:
+        return None
+    return Span(low=ours.low / theirs.high, high=ours.high / theirs.low)
 
 
 _RECIPE = ("topology", "concurrency", "rate_rps", "gpus")
@@ -126,25 +137,24 @@ class Twins:
 def find_twins(baseline: Curve, others: Sequence[Curve]) -> tuple[Twins, ...]:
     """Every recipe of a curve that its baseline has once too, in the order of the concurrency."""
     pairs = []
-    known = _by_recipe(baseline)
+    baselines = _by_recipe(baseline)
     for other in others:
         for recipe, item in _by_recipe(other).items():
-            if recipe in known and item is not None and known[recipe] is not None:
-                pairs.append((other.label, item, known[recipe]))
+            base = baselines.get(recipe)
+            if item is not None and base is not None:
+                pairs.append((other.label, item, base))
     pairs.sort(key=lambda pair: (pair[0], pair[1].mean.concurrency or 0, -pair[1].x))
     return tuple(
-        Twins(label=label, recipe=item.mean.recipe, baseline=base, other=item)
-        for label, item, base in pairs
-        if base is not None
+        Twins(label=label, recipe=item.mean.recipe, baseline=base, other=item) for label, item, base in pairs
     )
 
 
 def _by_recipe(curve: Curve) -> dict[tuple[Any, ...], Measured | None]:
     """None where a recipe is ambiguous (a pooled curve) or where its concurrency is unknown."""
-    found: dict[tuple[Any, ...], Measured | None] = {}
+    recipes: dict[tuple[Any, ...], Measured | None] = {}
     for item in curve.measured:
         if item.mean.concurrency is None:
             continue
         recipe = tuple(getattr(item.mean, name) for name in _RECIPE)
-        found[recipe] = None if recipe in found else item
-    return found
+        recipes[recipe] = None if recipe in recipes else item
+    return recipes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from mtpbench.errors import NotComparable
-from mtpbench_analysis.curves.curve import display_name, short
+from mtpbench_analysis.curves.curve import display_name, list_values, short
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 from mtpbench_analysis.pairing import describe_invalid
 
@@ -39,11 +39,10 @@ TESTED_FIELDS = ("version", "image", "settings", "date")
 _deployment_of = attrgetter(*DEPLOYMENT_FIELDS)
 _recipe_of = attrgetter(*RECIPE_FIELDS)
 _IN_LABEL = ("arm", "topology", "gpus")
-_LISTED = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class PairedRecipe:
     """One recipe with its runs on both sides.
 
     Args:
@@ -69,7 +68,7 @@ class Recipe:
         return tuple(_deployment_of(self.point))
 
 
-def label_recipes(recipes: Sequence[Recipe]) -> tuple[str, ...]:
+def label_recipes(recipes: Sequence[PairedRecipe]) -> tuple[str, ...]:
     """`MTP, conc. 16, 1xTP8, 8 GPUs` for each; with hardware, model, … where only they tell two apart."""
     short_labels = [
         f"{display_name(recipe.arm)}, {recipe.point.recipe}".replace("concurrency", "conc.")
@@ -104,7 +103,7 @@ class Matched:
 
     old_sources: tuple[str, ...]
     new_sources: tuple[str, ...]
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[PairedRecipe, ...]
     differences: tuple[str, ...]
     unknown: tuple[str, ...]
     left_out: tuple[Unused, ...]
@@ -137,7 +136,7 @@ def match(old: Sequence[PointSet], new: Sequence[PointSet]) -> Matched:
     both = [key for key in sides["old"] if key in sides["new"]]
     if not both:
         raise NotComparable(_why_nothing(old, new))
-    recipes = tuple(Recipe(old=sides["old"][key], new=sides["new"][key]) for key in both)
+    recipes = tuple(PairedRecipe(old=sides["old"][key], new=sides["new"][key]) for key in both)
     differences, unknown = _differences(recipes)
     return Matched(
         old_sources=tuple(source for item in old for source in item.sources),
@@ -200,8 +199,8 @@ def _why_nothing(old: Sequence[PointSet], new: Sequence[PointSet]) -> str:
     apart = [name for name, (ours, theirs) in values.items() if not ours & theirs]
     if apart:
         said = "; ".join(
-            f"{name}: old {_listed(values[name][0])}, new {_listed(values[name][1])}"
-            for name in apart[:_LISTED]
+            f"{name}: old {list_values(values[name][0])}, new {list_values(values[name][1])}"
+            for name in apart[:4]
         )
         return f"no recipe is on both sides; they share no value of {said}"
     closest = min(
@@ -215,14 +214,7 @@ def _why_nothing(old: Sequence[PointSet], new: Sequence[PointSet]) -> str:
     return f"no recipe is on both sides; the closest two points differ in {', '.join(closest)}"
 
 
-def _listed(values: Iterable[Any]) -> str:
-    found = sorted(values, key=lambda value: (value is None, str(value)))
-    shown = ["not recorded" if value is None else str(value) for value in found[:_LISTED]]
-    more = len(found) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _differences(recipes: Sequence[Recipe]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _differences(recipes: Sequence[PairedRecipe]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     found, unknown = [], []
     for name in TESTED_FIELDS:
         ours, theirs = (
@@ -235,7 +227,7 @@ def _differences(recipes: Sequence[Recipe]) -> tuple[tuple[str, ...], tuple[str,
             found.append(_settings(ours, theirs))
         elif ours != theirs:
             old, new = (
-                _listed({v if v is None else short(v, name) for v in side}) for side in (ours, theirs)
+                list_values({v if v is None else short(v, name) for v in side}) for side in (ours, theirs)
             )
             found.append(f"{name} {old} → {new}")
     return tuple(found), tuple(unknown)
@@ -246,7 +238,7 @@ def _settings(ours: set[Any], theirs: set[Any]) -> str:
         return "settings not recorded on one side"
     old, new = ({text for item in side for text in item} for side in (ours, theirs))
     parts = [
-        f"{name} only {_listed(only)}" for name, only in (("old", old - new), ("new", new - old)) if only
+        f"{name} only {list_values(only)}" for name, only in (("old", old - new), ("new", new - old)) if only
     ]
     return f"settings ({'; '.join(parts) or 'distributed otherwise over the recipes'})"
 

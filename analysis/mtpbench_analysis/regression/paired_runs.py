@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
-from mtpbench_analysis.regression.matching import Recipe
+from mtpbench_analysis.regression.matching import PairedRecipe
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -54,7 +54,7 @@ def per_sweep(values: FloatArray, sweeps: IntArray) -> FloatArray:
     return np.stack([values[sweeps == number].mean(axis=0) for number in np.unique(sweeps)])
 
 
-def pair_runs(recipes: Sequence[Recipe], metric: Metric) -> tuple[PairedRuns | None, tuple[int, ...]]:
+def pair_runs(recipes: Sequence[PairedRecipe], metric: Metric) -> tuple[PairedRuns | None, tuple[int, ...]]:
     """The pairs of one metric, and the recipes that it leaves out because runs of theirs are missing.
 
     Where no recipe has all rounds, rounds are given up: each sweep becomes the mean of its runs. A recipe
@@ -92,25 +92,25 @@ def pair_runs(recipes: Sequence[Recipe], metric: Metric) -> tuple[PairedRuns | N
     return pairs, tuple(i for i in known if i not in chosen)
 
 
-def _arm(recipe: Recipe) -> object:
+def _arm(recipe: PairedRecipe) -> object:
     return recipe.arm
 
 
-def _deployment(recipe: Recipe) -> object:
+def _deployment(recipe: PairedRecipe) -> object:
     return recipe.deployment
 
 
-def _sides(recipe: Recipe) -> tuple[tuple[tuple[CurvePoint, ...], ...], ...]:
+def _sides(recipe: PairedRecipe) -> tuple[tuple[tuple[CurvePoint, ...], ...], ...]:
     return recipe.old, recipe.new
 
 
-def _values(recipe: Recipe, metric: Metric) -> bool:
+def _values(recipe: PairedRecipe, metric: Metric) -> bool:
     """Whether every run of the recipe has the metric."""
     found = [metric.of_point(run) for lists in _sides(recipe) for runs in lists for run in runs]
     return all(value is not None and value > 0 for value in found)
 
 
-def _rounds(recipes: Sequence[Recipe], side: str) -> list[int]:
+def _rounds(recipes: Sequence[PairedRecipe], side: str) -> list[int]:
     """The most runs that any recipe has in each sweep of one side."""
     counts = [[len(runs) for runs in getattr(recipe, side)] for recipe in recipes]
     return [max(column) for column in zip(*counts, strict=True)]
@@ -123,7 +123,7 @@ def _column(lists: Sequence[Sequence[CurvePoint]], metric: Metric, collapse: boo
     )
 
 
-def _block_variance(recipe: Recipe, metric: Metric) -> float:
+def _block_variance(recipe: PairedRecipe, metric: Metric) -> float:
     """From time blocks of the runs; 0 unless all of them tell it."""
     total = 0.0
     for lists in _sides(recipe):

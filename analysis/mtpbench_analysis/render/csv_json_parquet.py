@@ -18,12 +18,10 @@ import pyarrow.parquet as pq
 
 from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.curves import metered
-from mtpbench_analysis.curves.cells import Cell, Interval
+from mtpbench_analysis.curves.cells import Cell, Interval, Span
 from mtpbench_analysis.curves.crossings import Crossing, Lead
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
-from mtpbench_analysis.curves.metered import Span
-from mtpbench_analysis.curves.ratios import find_twins
+from mtpbench_analysis.curves.ratios import energy_ratio_of, find_twins
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
@@ -121,14 +119,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             for label, crossings in comparison.crossings.items()
         },
         "leads": [
-            {
-                "low_tps": lead.low_tps,
-                "high_tps": lead.high_tps,
-                "winner": comparison.curves[lead.winner].label,
-                **describe_lead_ratio(lead),
-                "share_of_draws": lead.share_of_draws,
-            }
-            for lead in comparison.leads
+            record_lead(lead, {"winner": comparison.curves[lead.winner].label}) for lead in comparison.leads
         ],
         "twins": [
             {
@@ -194,7 +185,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
             "reason": explain_no_ratio(ratio),
             "interval": _interval(ratio.interval),
             "envelope": ratio.envelope,
-            "metered_energy_ratio": _span(metered.energy_ratio(cell, row.cells[0])),
+            "metered_energy_ratio": _span(energy_ratio_of(cell, row.cells[0])),
         }
         for other, ratio, cell in zip(comparison.others, row.ratios, row.cells[1:], strict=True)
     ]
@@ -261,14 +252,23 @@ def _knot(side: str, knot: Measured | None) -> dict[str, Any]:
     return {**{f"{side}_{name}": values[name] for name in names}, f"{side}_runs": len(knot.runs)}
 
 
-def describe_lead_ratio(lead: Lead) -> dict[str, Any]:
-    """The ratio to the next best, its bound, or the reason there is none."""
+def record_lead(lead: Lead, winner: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a lead with its ratio to the next best, or the reason why there is none, as plain JSON.
+
+    Args:
+        lead: a range of interactivity.
+        winner: the label of its curve, by the key that it stands under.
+    """
     ratio = lead.ratio
     return {
+        "low_tps": lead.low_tps,
+        "high_tps": lead.high_tps,
+        **winner,
         "margin": None if ratio is None else ratio.value,
         "bound": None if ratio is None else ratio.bound,
         "reason": "nobody else reaches it" if ratio is None else explain_no_ratio(ratio),
         "settled": lead.is_settled,
+        "share_of_draws": lead.share_of_draws,
     }
 
 

@@ -23,7 +23,7 @@ from mtpbench.snapshot.reader import SnapshotReader
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench_analysis.document import Table
-from mtpbench_analysis.render.terminal_table import FittedTable
+from mtpbench_analysis.render.terminal import FittedTable
 
 FILES_EVERY_S = 2.0
 LOG_LINES = 6

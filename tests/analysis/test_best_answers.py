@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from curve_points import make_curve
+from mtpbench_analysis.best import Requirement, find_fastest, find_recipes, nearest_misses
 from mtpbench_analysis.curves.cost import find_economics, usd_per_mtok
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.curves.curve_reader import CurveReader
-from mtpbench_analysis.curves.inverse import Wanted, find_fastest, find_recipes, nearest_misses
 from mtpbench_analysis.frame import CurvePoint
 
 B200 = find_economics("b200", "2026-05")
@@ -89,13 +89,13 @@ def test_the_cheapest_recipe_meets_both_wishes() -> None:
         CurvePoint(arm="mtp", interactivity_tps=30, tput_tps_per_gpu=2000, concurrency=4, ttft_p50_s=1.0),
     ]
     curves = build_curves(points)
-    both = find_recipes(curves, Wanted(min_interactivity_tps=45, max_ttft_s=2.0), B200)
+    both = find_recipes(curves, Requirement(min_interactivity_tps=45, max_ttft_s=2.0), B200)
     assert [one.measured.mean.concurrency for one in both] == [2]
     assert both[0].usd_per_mtok == pytest.approx(usd_per_mtok(700, 1.95))
-    fast = find_recipes(curves, Wanted(min_interactivity_tps=45), None)
+    fast = find_recipes(curves, Requirement(min_interactivity_tps=45), None)
     assert [one.measured.mean.concurrency for one in fast] == [1, 3, 2]
     assert fast[0].usd_per_mtok is None
-    (miss,) = nearest_misses(curves, Wanted(min_interactivity_tps=45, max_ttft_s=1.0))
+    (miss,) = nearest_misses(curves, Requirement(min_interactivity_tps=45, max_ttft_s=1.0))
     assert "the shortest TTFT among them is 1.50 s" in miss
-    (slow,) = nearest_misses(curves, Wanted(min_interactivity_tps=100))
+    (slow,) = nearest_misses(curves, Requirement(min_interactivity_tps=100))
     assert "the fastest recipe runs at 70.0 tok/s/user" in slow
