@@ -1,4 +1,5 @@
-"""HTTP/1.1 for a worker's hot calls: one protocol object per connection, no task per request.
+"""HTTP/1.1 for a worker's hot calls (completions, and what its router calls): one protocol object per
+connection, no task per request.
 
 aiohttp takes about 180 µs for a request, this about a tenth, which is what lets a burst of thousands in on
 schedule. Whatever is not a hot call is handed, with its connection, to aiohttp.
@@ -17,7 +18,7 @@ from typing import Protocol, cast
 from mtpbench.simengine.openai import HEADERS, RequestError
 
 _SLICE = 16
-"""Requests looked at in one turn of the event loop, about half a millisecond."""
+"""Requests handled in one turn of the event loop, about half a millisecond."""
 _MAX_HEAD_BYTES = 2**16
 _MARK = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items()).encode()
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\n%bContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n%b\r\n"
@@ -27,21 +28,21 @@ _STREAM_HEADS = {True: _STREAM_HEAD % (_MARK, b""), False: _STREAM_HEAD % (_MARK
 
 
 class Reply(Protocol):
-    """What is being answered on a connection."""
+    """A reply is what a connection is answering with."""
 
     def lost(self) -> None:
-        """The client is gone."""
+        """Ends the reply's work: the client has closed its connection."""
 
 
 Handler = Callable[["Connection", bytes, int], None]
-"""Called with the connection to answer on, the body, and when (CLOCK_MONOTONIC, ns) all of it was there."""
+"""A handler gets the connection to answer on, the body, and when (CLOCK_MONOTONIC, ns) it was complete."""
 
 
 class Intake:
-    """The requests that were read and not looked at yet, and the connections they came on.
+    """The intake queues requests that were read from their connections and not yet handled.
 
-    Reading goes first, in the turn of the loop that finds the bytes, so that their stamps are true; looking
-    at them is done in slices, so that steps are not late meanwhile.
+    Requests are read in the turn of the event loop that finds their bytes, so that their stamps are true.
+    They are handled in slices, so that steps of the engine are not late meanwhile.
 
     Args:
         handlers: the hot calls, by path; all are POST.
@@ -59,18 +60,18 @@ class Intake:
         self._draining = False
 
     def connect(self) -> Connection:
-        """The protocol of a new connection."""
+        """Returns the protocol of a new connection."""
         return Connection(self)
 
     def put(self, connection: Connection, handler: Handler, body: bytes, received_ns: int) -> None:
-        """Queue a request."""
+        """Queues a request."""
         self._waiting.append((connection, handler, body, received_ns))
         if not self._draining:
             self._draining = True
             self._loop.call_soon(self._drain)
 
     def close(self) -> None:
-        """Break every connection off."""
+        """Aborts every connection."""
         for connection in list(self.connections):
             connection.abort()
 
@@ -88,10 +89,10 @@ class Intake:
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection: reads requests one after another, and writes answers past the transport.
+    """A connection of one client reads requests one after another, and writes answers straight to the socket.
 
-    Bytes go straight into the socket, as the transport of uvloop would keep them until the end of the loop's
-    turn, and stamps taken now would be wrong by that. What the socket does not take, the transport gets.
+    The transport of uvloop would keep the bytes until the end of the loop's turn, and time stamps taken now
+    would be wrong by that time. Only what the socket does not take goes to the transport.
     """
 
     __slots__ = (
@@ -116,20 +117,20 @@ class Connection(asyncio.Protocol):
         self._body = self._end = self._fd = 0
         self._behind, self._keep = False, True
         self.closed = False
-        """Whether nothing can be sent any more."""
+        """Whether the connection is closed, so that nothing can be sent."""
         self.reply: Reply | None = None
-        """Who is told when the client leaves."""
+        """The reply under way; its `lost` is called when the client closes the connection."""
 
     # ------------------------------------------------------------------------------------ reading
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Notes where to write."""
+        """Stores the transport and the socket to write to."""
         self._transport = cast(asyncio.Transport, transport)
         self._fd = transport.get_extra_info("socket").fileno()
         self._intake.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells whoever is answering."""
+        """Ends the reply that the connection was answering with."""
         del exc
         self.closed = True
         self._intake.connections.discard(self)
@@ -138,7 +139,7 @@ class Connection(asyncio.Protocol):
             reply.lost()
 
     def data_received(self, data: bytes) -> None:
-        """Takes the bytes of a request."""
+        """Adds bytes to the request that is being read."""
         now_ns = monotonic_ns()
         if self._buffer:
             if isinstance(self._buffer, bytes):
@@ -165,7 +166,7 @@ class Connection(asyncio.Protocol):
         self._intake.put(self, handler, body, now_ns)
 
     def _read_head(self, buffer: bytes | bytearray) -> bool:
-        """Whether there is the head of a hot call, whose body is then bytes `_body` to `_end`."""
+        """Returns whether the buffer begins with the head of a hot call, and sets `_body` and `_end`."""
         split = buffer.find(b"\r\n\r\n")
         if split < 0 and buffer.startswith(b"POST "[: len(buffer)]) and len(buffer) < _MAX_HEAD_BYTES:
             return False
@@ -182,7 +183,7 @@ class Connection(asyncio.Protocol):
         if not length.isdigit() or int(length) > self._intake.limit:
             self._keep, self._end = False, -1
             status = 413 if length.isdigit() else 411
-            self.fail(RequestError(status, "BadRequestError", "a body of known, bearable length is needed"))
+            self.fail(RequestError(status, "BadRequestError", "an acceptable Content-Length is needed"))
             return False
         self._handler, self._body = handler, split + 4
         self._end = self._body + int(length)
@@ -201,11 +202,11 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------ answering
 
     def open_stream(self) -> bytes:
-        """The head of a streamed answer, to be sent with its first event."""
+        """Returns the head of a streamed answer, to be sent with its first event."""
         return _STREAM_HEADS[self._keep]
 
     def send(self, data: bytes) -> None:
-        """Put bytes into the socket now."""
+        """Writes bytes into the socket now."""
         if self.closed:
             return
         if self._behind:
@@ -225,18 +226,18 @@ class Connection(asyncio.Protocol):
             self._transport.write(data[sent:])
 
     def respond(self, status: int, body: bytes) -> None:
-        """Send a whole JSON answer."""
+        """Sends a whole JSON answer."""
         phrase = HTTPStatus(status).phrase.encode()
         close = b"" if self._keep else _CLOSE
         self.send(_HEAD % (status, phrase, _MARK, len(body), close) + body)
         self.finish()
 
     def fail(self, error: RequestError) -> None:
-        """Send an error in OpenAI's form."""
+        """Sends an error in OpenAI's form."""
         self.respond(error.status, error.body)
 
     def finish(self) -> None:
-        """The answer is out: on to the next request, if there is one."""
+        """Ends the answer, and reads the next request if its bytes are here already."""
         self.reply, self._handler, self._end = None, None, 0
         if not self._keep:
             self.hang_up()
@@ -244,17 +245,17 @@ class Connection(asyncio.Protocol):
             self._read(monotonic_ns())
 
     def hang_up(self) -> None:
-        """Close the connection once all that was written is out."""
+        """Closes the connection once all written bytes are sent."""
         self.closed = True
         self._transport.close()
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Closes the connection at once."""
         self.closed = True
         self._transport.abort()
 
 
 def _header(headers: bytes, name: bytes) -> bytes:
-    """The value of a header in lower-case lines, or nothing."""
+    """Returns the value of a header in lower-case lines, empty where there is none."""
     _, separator, rest = headers.partition(b"\r\n" + name + b":")
     return rest[: rest.index(b"\r\n")].strip() if separator else b""

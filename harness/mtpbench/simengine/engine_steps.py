@@ -1,6 +1,6 @@
-"""The steps of a worker: the sequences that they carry, what they cost, and what drafts make of each.
+"""Pure: the steps of a worker: the sequences in them, their costs, and the drafts that each sequence accepts.
 
-Tokens are drawn in blocks.
+Accepted tokens are drawn in blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK = 1 << 17
 
 
 class Emission(NamedTuple):
-    """Token events of one moment: `tokens` are cumulative per request, `done` those that ended."""
+    """An emission holds the token events of one moment: cumulative `tokens` by key, and the ended keys."""
 
     time_s: float
     keys: Ints
@@ -30,7 +30,7 @@ class Emission(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class TokenSequence:
-    """A request that is not decoding: waiting, in prefill, or with its KV ready."""
+    """A token sequence is a request that is not decoding: it waits, is in prefill, or has its KV ready."""
 
     key: int
     prompt: int
@@ -40,18 +40,18 @@ class TokenSequence:
     computed: int = 0
     rank: int = -1
     final: int = 0
-    """KV tokens it holds at its end on the worker it was submitted to."""
+    """KV tokens that the sequence holds at its end on its worker."""
     cancelled: bool = False
 
     @property
     def context(self) -> int:
-        """Tokens whose KV it needs: the prompt and what it has generated."""
+        """Returns the tokens whose KV cache the sequence needs: the prompt and what it has generated."""
         return self.prompt + self.generated
 
 
 @dataclass(slots=True)
 class EngineStep:
-    """One step of all ranks: what it decodes, the prompt chunks it takes, and what it draws above idle."""
+    """A step of all ranks: how many sequences decode, the prompt chunks in it, and its power above idle."""
 
     start_s: float
     end_s: float
@@ -62,7 +62,7 @@ class EngineStep:
 
 @dataclass(slots=True)
 class Totals:
-    """Counters that only rise."""
+    """Totals are counters that only rise."""
 
     prompt_tokens: int = 0
     preemptions: int = 0
@@ -72,7 +72,7 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """What a worker's steps cost, worked out from a profile for one layout and draft count."""
+    """Costs hold what a worker's steps cost, computed from a profile for one layout and draft count."""
 
     step_s: list[float]
     prefill: Line
@@ -84,7 +84,7 @@ class Costs:
 
     @classmethod
     def of(cls, profile: Profile, group: WorkerGroup, drafts: int, limits: EngineLimits) -> Costs:
-        """The costs of a worker of `group` that runs at most `limits.max_running` sequences."""
+        """Returns the costs of a worker of `group` that runs at most `limits.max_running` sequences."""
         ranks = group.dp
         line = profile.prefill_line_s(group)
         pool = profile.kv_tokens(group) if limits.kv_tokens is None else limits.kv_tokens // ranks
@@ -100,7 +100,7 @@ class Costs:
 
 
 class Drafts:
-    """A seeded stream of tokens per verification step.
+    """Drafts are a seeded stream of tokens per verification step.
 
     One uniform u per step and sequence: position i is accepted iff u < rates[i]. The rates are
     unconditional and do not rise, so accepted drafts are always a prefix. Counters count accepted drafts
@@ -124,7 +124,7 @@ class Drafts:
         self._accepted = np.zeros(len(rates), np.int64)
 
     def take(self, count: int) -> Ints:
-        """(count,) tokens that each sequence's next step emits: 1 + accepted drafts."""
+        """Returns the tokens that each sequence's next step emits, shape (count,): 1 + accepted drafts."""
         if self._next + count > len(self._block):
             self._tally()
             self._refill(max(_BLOCK, 4 * count))
@@ -132,7 +132,7 @@ class Drafts:
         return self._block[start : self._next]
 
     def counters(self) -> SpecCounters:
-        """What was drafted and accepted so far."""
+        """Returns the counts of drafted and accepted tokens so far."""
         self._tally()
         k = len(self.rates)
         return SpecCounters(

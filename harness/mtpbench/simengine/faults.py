@@ -1,4 +1,4 @@
-"""Faults that the embedded engine plays on purpose, and when.
+"""The faults that the embedded engine plays on purpose, and when.
 
 Process kinds (a time is engine seconds after start; without one they hold from the start)
     exit_before_bind    exits with status `value` (1) before the port is bound
@@ -56,7 +56,7 @@ _NO_PROBABILITY = (*PROCESS_KINDS,)
 
 
 def check_fault(fault: Fault) -> None:
-    """Refuse a kind that does not exist, or a schedule that can't be.
+    """Raises an error for a kind that does not exist, or a schedule that is impossible.
 
     Raises:
         UnsupportedError: says which kinds there are, or what is wrong with the schedule.
@@ -77,7 +77,7 @@ def check_fault(fault: Fault) -> None:
 
 
 def parse_faults(text: str) -> tuple[Fault, ...]:
-    """The faults of a command line's JSON list.
+    """Parses the faults of a command line's JSON list.
 
     Raises:
         InputError: it is not such a list, or a fault is impossible.
@@ -95,11 +95,11 @@ def parse_faults(text: str) -> tuple[Fault, ...]:
 
 
 class FaultPlan:
-    """Which faults strike when. Request faults are drawn in the order requests arrive.
+    """A fault plan says which faults strike when. Request faults are drawn in the order of requests.
 
     Args:
-        faults: what can happen.
-        seed: of the probabilities.
+        faults: the planned faults.
+        seed: of the draws of faults with a probability.
     """
 
     def __init__(self, faults: Sequence[Fault], seed: int) -> None:
@@ -109,15 +109,15 @@ class FaultPlan:
         self._requests = 0
 
     def find(self, kind: str) -> Fault | None:
-        """The fault of a process kind, if it is planned at all."""
+        """Returns the fault of a process kind; None where it is not planned."""
         return next((fault for fault in self._faults if fault.kind == kind), None)
 
     def holds(self, kind: str, now_s: float) -> bool:
-        """Whether a process kind is in force."""
+        """Returns whether a process kind is in force."""
         return any(fault.kind == kind and now_s >= (fault.at_s or 0.0) for fault in self._faults)
 
     def strike(self, now_s: float) -> dict[str, Fault]:
-        """What strikes the request that arrives now, by kind."""
+        """Returns the faults, by kind, that strike the request that arrives now."""
         index, self._requests = self._requests, self._requests + 1
         return {
             fault.kind: fault

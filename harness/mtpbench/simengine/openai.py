@@ -30,7 +30,7 @@ _RUN = secrets.token_hex(4)
 
 
 class RequestError(Exception):
-    """A request that is answered with an error body."""
+    """A request error is answered with an error body."""
 
     def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -38,19 +38,19 @@ class RequestError(Exception):
 
     @property
     def body(self) -> bytes:
-        """The JSON body that OpenAI's clients expect."""
+        """Returns the JSON body that OpenAI's clients expect."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
         return json.dumps({"error": error}).encode()
 
 
 def bad_request(message: str, param: str | None = None) -> RequestError:
-    """A 400 with its sentence."""
+    """Returns an error of status 400."""
     return RequestError(400, "BadRequestError", message, param)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompletionRequest:
-    """What a request asks for, in tokens."""
+    """A completion request says how many tokens the prompt has, how many to generate, and how to answer."""
 
     chat: bool
     prompt_tokens: int
@@ -61,7 +61,7 @@ class CompletionRequest:
 
 
 def parse_request(raw: bytes, *, chat: bool, model: str, max_model_len: int) -> CompletionRequest:
-    """The request of a body.
+    """Parses the body of a completion request.
 
     Raises:
         RequestError: the JSON, the model, a field or the length is wrong.
@@ -138,15 +138,15 @@ def _count_messages(body: Mapping[str, Any]) -> int:
 
 
 def filler(count: int) -> str:
-    """Text of `count` words, about one per token."""
+    """Returns text of `count` words, about one per token."""
     return _FILLER[count] if count < len(_FILLER) else _FILLER[1] * count
 
 
 class EventWriter:
-    """The server-sent events of one request, from pieces made once.
+    """An event writer makes the server-sent events of one request, from pieces that are made once.
 
     Args:
-        request: what was asked.
+        request: the request to answer.
         model: the served model's name.
         usage: False leaves every usage out (a fault).
         done: False leaves [DONE] out (a fault).
@@ -181,7 +181,7 @@ class EventWriter:
         self._sent = 0
 
     def tokens(self, cumulative: int, *, last: bool) -> bytes:
-        """The event that brings the request to `cumulative` tokens, with all that ends the stream if last."""
+        """Returns the event that brings the request to `cumulative` tokens; the last one ends the stream."""
         first = self._request.chat and not self._sent
         text, self._sent = filler(cumulative - self._sent), cumulative
         usage = self._usage(cumulative) if self._continuous else ""
@@ -214,7 +214,7 @@ def _quote(text: str) -> str:
 
 
 def whole_body(request: CompletionRequest, model: str, *, usage: bool = True) -> bytes:
-    """The answer of a request that does not stream."""
+    """Returns the answer of a request that does not stream."""
     text, n = filler(request.max_tokens), request.max_tokens
     choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length"}
     choice |= {"message": {"role": "assistant", "content": text}} if request.chat else {"text": text}
@@ -233,6 +233,6 @@ def whole_body(request: CompletionRequest, model: str, *, usage: bool = True) ->
 
 
 def models_body(model: str, max_model_len: int, started: int) -> bytes:
-    """The answer of /v1/models."""
+    """Returns the answer of /v1/models."""
     entry = {"id": model, "object": "model", "created": started, "owned_by": FINGERPRINT, "root": model}
     return json.dumps({"object": "list", "data": [{**entry, "max_model_len": max_model_len}]}).encode()

@@ -1,10 +1,10 @@
-"""What a step costs: decode and prefill times, KV room, transfer delay and power, from a data file.
+"""A profile holds step costs from a data file: decode and prefill times, KV room, transfer delay and power.
 
 A profile is JSON (`profiles/*.json`, or any file of that form). Its tables are kept as their source gave
 them; `factors` say how the engine at hand differs from them and are what calibration fits:
 step = table × decode_scale + decode_overhead_ms, prefill = table × prefill_scale.
 
-Rules for what the tables do not hold, none of them a prediction:
+Rules for what the tables do not hold (none of them is a prediction):
 - beyond a table's end (sequences, prompt tokens): the straight line of its last two knots;
 - below its first knot: decode steps stay at the first knot's time, prefill follows the first two knots' line;
 - attention-DP widths between two tables (DEP12): linear in the width; beyond the tables: the nearest one;
@@ -51,7 +51,7 @@ _LAYOUT_NAME = re.compile(r"(dep|tp)(\d+)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Factors:
-    """What calibration fits; by layout family (`dep`, `tp`), 1 and 0 where nothing is said."""
+    """Factors are what calibration fits, by layout family (`dep`, `tp`); 1 and 0 where there is none."""
 
     decode_scale: Mapping[str, float]
     decode_overhead_ms: Mapping[str, float]
@@ -60,12 +60,12 @@ class Factors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A piecewise-linear function through `knots` (x rising), straight on beyond both ends."""
+    """A line is a piecewise-linear function through `knots` (x rising), straight on beyond both ends."""
 
     knots: Knots
 
     def at(self, x: float) -> float:
-        """The value at `x`."""
+        """Returns the value at `x`."""
         knots = self.knots
         if len(knots) == 1:
             return knots[0][1]
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """The costs of one model on one kind of GPU.
+    """A profile holds the costs of one model on one kind of GPU.
 
     Args:
         decode_step_ms: raw tables by (family, width, drafts): knots of (sequences per attention rank's GPU,
@@ -103,7 +103,7 @@ class Profile:
     factors: Factors
 
     def step_times_s(self, group: WorkerGroup, drafts: int, longest: int) -> Floats:
-        """Decode step times in seconds by sequences on the fullest rank, shape (longest + 1,); [0] is 0."""
+        """Returns decode step times in seconds by sequences on the fullest rank, shape (longest + 1,)."""
         family = family_of(group)
         sequences = np.arange(longest + 1, dtype=np.float64) / (group.tp if group.attention_dp else 1)
         scale = self.factors.decode_scale.get(family, 1.0)
@@ -146,22 +146,22 @@ class Profile:
         return last + (drafts - tabled[-1]) / (tabled[-1] - tabled[-2]) * (last - before)
 
     def prefill_line_s(self, group: WorkerGroup) -> Line:
-        """Prefill time in seconds by prompt tokens on the fullest rank; its value at 0 is the fixed part."""
+        """Returns prefill seconds by prompt tokens on the fullest rank; the value at 0 is the fixed part."""
         knots = _nearest(self.prefill_ms, group, self.name, "prefill_ms")
         scale = self.factors.prefill_scale / 1e3
         return Line(knots=tuple((tokens, ms * scale) for tokens, ms in knots))
 
     def kv_tokens(self, group: WorkerGroup) -> int:
-        """KV-cache tokens of one attention rank."""
+        """Returns the KV-cache tokens of one attention rank."""
         return int(_nearest(self.kv_tokens_per_rank, group, self.name, "kv_tokens_per_rank"))
 
     def transfer_s(self, tokens: int) -> float:
-        """How long a prompt's KV takes from a prefill to a decode worker."""
+        """Returns how long a prompt's KV cache takes from a prefill to a decode worker."""
         return (self.transfer_base_ms + self.transfer_per_token_ms * tokens) / 1e3
 
 
 def family_of(group: WorkerGroup) -> str:
-    """`dep` where attention is data parallel, else `tp`."""
+    """Returns `dep` where attention is data parallel, else `tp`."""
     return "dep" if group.attention_dp else "tp"
 
 
@@ -184,18 +184,18 @@ def _nearest(by_layout: Mapping[tuple[str, int], Any], group: WorkerGroup, name:
 
 
 def names() -> tuple[str, ...]:
-    """The profiles that ship with the harness."""
+    """Returns the names of the profiles that ship with the harness."""
     folder = resources.files("mtpbench.simengine").joinpath("profiles")
     return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
 
 
 def default_profile() -> str:
-    """The profile that the embedded engine plays where none is named."""
+    """Returns the profile that the embedded engine plays where none is named."""
     return str(_usual()["default"])
 
 
 def profile_of(hardware: str) -> str | None:
-    """The profile that estimates of real hardware use; None where there is none for it."""
+    """Returns the profile that estimates of real hardware use; None where there is none for it."""
     name: str | None = _usual()["by_hardware"].get(hardware)
     return name
 
@@ -209,7 +209,7 @@ def _usual() -> Mapping[str, Any]:
 
 @cache
 def load_profile(name_or_path: str) -> Profile:
-    """The profile of a shipped name, or of a JSON file (anything with a `/` or ending in `.json`).
+    """Reads the profile of a shipped name, or of a JSON file (anything with a `/` or ending in `.json`).
 
     Raises:
         InputError: there is no such profile, or the file lacks or misspells something; says what.
@@ -218,7 +218,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 
 def read_data(name_or_path: str) -> dict[str, Any]:
-    """The profile's JSON as it stands in its file."""
+    """Reads the profile's JSON as it stands in its file."""
     if "/" in name_or_path or name_or_path.endswith(".json"):
         try:
             text = Path(name_or_path).read_text("utf-8")
@@ -239,7 +239,7 @@ def read_data(name_or_path: str) -> dict[str, Any]:
 
 
 def parse_profile(data: Mapping[str, Any], where: str) -> Profile:
-    """The profile that a file's JSON describes.
+    """Parses the profile that a file's JSON describes.
 
     Raises:
         InputError: a key is unknown or missing, or a value has the wrong form.

@@ -1,4 +1,4 @@
-"""Fits a profile's factors to measured points, and says how far off the result is, held-out points included.
+"""Fits a profile's factors to measured points, and computes the residuals, with held-out points too.
 
 Fitted: `decode_scale` and `decode_overhead_ms` (not below 0) of each layout family that the points decode on
 (the scale alone where there is one point), and `prefill_scale`. The fit minimises the squared log ratios
@@ -33,7 +33,7 @@ _ROUNDS = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitSetting:
-    """What the points have in common: lengths, and the limits of one attention rank.
+    """A fit setting holds what the points have in common: lengths, and the limits of one attention rank.
 
     The defaults are those of the published GB200 recipe for vLLM.
     """
@@ -47,7 +47,7 @@ class FitSetting:
     stream_interval: int = 50
 
     def limits(self, topology: Topology) -> Mapping[WorkerRole, EngineLimits]:
-        """The scheduler limits of a topology's workers."""
+        """Returns the scheduler limits of a topology's workers."""
         by_role: dict[WorkerRole, EngineLimits] = {}
         for group in topology.groups:
             running = (
@@ -62,18 +62,18 @@ class FitSetting:
 
     @property
     def mean_isl(self) -> float:
-        """Mean prompt tokens."""
+        """Returns the mean number of prompt tokens."""
         return self.isl * (1 + self.range_ratio) / 2
 
     @property
     def mean_osl(self) -> float:
-        """Mean output tokens."""
+        """Returns the mean number of output tokens."""
         return self.osl * (1 + self.range_ratio) / 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredPoint:
-    """One measured point; `rates` are its acceptance rates, empty with speculation off."""
+    """A measured point; `rates` are its acceptance rates, empty with speculation off."""
 
     concurrency: int
     topology: Topology
@@ -83,18 +83,18 @@ class MeasuredPoint:
 
     @property
     def prefill(self) -> WorkerGroup:
-        """Its prefill workers."""
+        """Returns the prefill workers."""
         return self.topology.groups[0]
 
     @property
     def decode(self) -> WorkerGroup:
-        """Its decode workers."""
+        """Returns the decode workers."""
         return self.topology.groups[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SteadyRates:
-    """What a model makes of a point."""
+    """The throughput and the interactivity that a model computes for a point."""
 
     tput_tps_per_gpu: float
     interactivity_tps: float
@@ -102,7 +102,7 @@ class SteadyRates:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Residual:
-    """A point's residuals in percent (model / measured - 1), in sample and held out."""
+    """A residual is a point's error in percent (model / measured - 1), in sample and held out."""
 
     point: MeasuredPoint
     tput: float
@@ -113,14 +113,14 @@ class Residual:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """Fitted factors, and the residuals of every point."""
+    """A calibration holds the fitted profile, and the residuals of every point."""
 
     profile: Profile
     residuals: tuple[Residual, ...]
 
 
 def read_points(path: Path) -> tuple[MeasuredPoint, ...]:
-    """The points of a CSV with the columns `COLUMNS`; `acceptance_rates` (`0.79/0.48/0.22`) is optional.
+    """Reads the points of a CSV with the columns `COLUMNS`, and `acceptance_rates` (`0.79/0.48/0.22`) if any.
 
     Lines that start with # are comments. Layouts read `2xDEP8`; other columns are ignored.
 
@@ -177,7 +177,7 @@ def _group(role: WorkerRole, row: Mapping[str, str | None]) -> WorkerGroup:
 
 
 def steady_state(point: MeasuredPoint, profile: Profile, setting: FitSetting) -> SteadyRates:
-    """A point's throughput and interactivity in closed form.
+    """Computes a point's throughput and interactivity in closed form.
 
     The largest batch per decode rank at which decoding keeps below what the prefill ranks can take, and
     requests in prefill, in transfer and in the batch (Little's law) keep below the concurrency.
@@ -208,7 +208,7 @@ def steady_state(point: MeasuredPoint, profile: Profile, setting: FitSetting) ->
 
 
 def measure_steady(requests: RequestTable, gpus: int) -> SteadyRates:
-    """Throughput from the end of warm-up to the last send, and 1 / median TPOT of requests that end there."""
+    """Computes throughput from warm-up to the last send, and 1 / median TPOT of requests that end there."""
     end_s = float(requests.sent_s.max())
     start_s = min(float(requests.end_s[requests.warmup].max(initial=0.0)), end_s / 2)
     inside = (requests.end_s >= start_s) & (requests.end_s <= end_s)
@@ -230,7 +230,7 @@ def measure_steady(requests: RequestTable, gpus: int) -> SteadyRates:
 
 
 def fit(points: Sequence[MeasuredPoint], profile: Profile, setting: FitSetting) -> Profile:
-    """The profile with the factors that fit the points best (damped Gauss-Newton on log ratios)."""
+    """Returns the profile with the factors that fit the points best (damped Gauss-Newton on log ratios)."""
     counts = {name: sum(family_of(p.decode) == name for p in points) for name in ("dep", "tp")}
     families = [name for name, count in counts.items() if count]
     overheads = [name for name in families if counts[name] > 1]
@@ -291,13 +291,13 @@ def calibrate(
     setting: FitSetting,
     play: Callable[[MeasuredPoint, Profile, FitSetting], SteadyRates],
 ) -> Calibration:
-    """Fit on all points, and hold each out in turn.
+    """Fits the factors on all points, and holds each point out in turn.
 
     Args:
         points: at least two.
-        profile: where the tables come from.
-        setting: what the points have in common.
-        play: the model that residuals are taken from (the virtual clock).
+        profile: has the tables.
+        setting: is common to the points.
+        play: the model that gives the residuals (the virtual clock).
     """
     if len(points) < 2:
         raise ImportFileError("at least 2 points are needed to fit factors")

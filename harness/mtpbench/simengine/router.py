@@ -1,4 +1,4 @@
-"""The process in front of several workers: least-loaded dispatch, prefill before decode, bytes passed on."""
+"""The router in front of several workers: least-loaded dispatch, prefill before decode, bytes passed on."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from mtpbench.simengine.step_loop import Clock
 from mtpbench.simengine.telemetry import Note, Timings, render_histograms
 
 _MAX_MODEL_LEN = 2**31
-"""The workers know their own limit and answer for it."""
+"""The router accepts any length; each worker checks its own limit."""
 _TOKEN_EVENT = b'"choices":[{'
-"""In every event with tokens, and in a chat's role event; not in the one with the usage only."""
+"""Bytes of every event with tokens, and of a chat's role event; an event with only the usage lacks them."""
 
 
 class _Fleet:
-    """Workers of one role, and how many requests each has."""
+    """A fleet holds the workers of one role, and counts the requests of each."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.load = dict.fromkeys(urls, 0)
 
     @contextmanager
     def least_loaded(self) -> Iterator[str]:
-        """The address of the worker with the fewest requests, counted as busy meanwhile."""
+        """Returns the address of the worker with the fewest requests, counted as busy meanwhile."""
         url = min(self.load, key=self.load.__getitem__)
         self.load[url] += 1
         try:
@@ -52,7 +52,7 @@ class _Fleet:
 
 
 class RouterApp:
-    """The handlers of the router."""
+    """The router's application handles completions, health, metrics and models."""
 
     def __init__(self, options: Options, plan: FaultPlan, clock: Clock, health: HealthCheck) -> None:
         self._options, self._plan, self._clock, self._health = options, plan, clock, health
@@ -62,14 +62,14 @@ class RouterApp:
         self._client: aiohttp.ClientSession
 
     def handlers(self) -> dict[bytes, Handler]:
-        """The hot calls."""
+        """Returns the handlers of the hot calls."""
         return {
             b"/v1/completions": partial(self._complete, chat=False),
             b"/v1/chat/completions": partial(self._complete, chat=True),
         }
 
     def app(self) -> web.Application:
-        """All other calls."""
+        """Returns the application for all other calls."""
         app = plain_app(
             [
                 models_route(self._options.model, _MAX_MODEL_LEN),
@@ -83,7 +83,7 @@ class RouterApp:
         return app
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
-        """Keeps one client open while the application is."""
+        """Keeps one HTTP client open as long as the application runs."""
         del app
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -174,31 +174,31 @@ class RouterApp:
 
 
 class Relay:
-    """The client's side of a request that a worker answers.
+    """A relay passes the answer of a worker on to the client.
 
     Args:
         connection: the client's.
-        request: what it asked for.
-        note: told at the end of a stream: when its first and last token event were sent, its tokens (-1 where
-            the stream broke off, as they are not counted here) and chunks, and whether it is whole.
+        request: the client's request.
+        note: called at the end of a stream, with the times of its first and last token event, its tokens (-1
+            where the stream broke off: they are not counted here) and chunks, and whether it is whole.
     """
 
     def __init__(self, connection: Connection, request: CompletionRequest, note: Note) -> None:
         self._connection, self.request, self._note = connection, request, note
         self.task: asyncio.Task[None]
         self.opened = False
-        """Whether anything was sent."""
+        """Whether bytes of the answer were sent."""
         self._tail = b""
         self._events = 0
         self._first_ns = self._last_ns = 0
 
     def lost(self) -> None:
-        """The client is gone: so is what is done for it."""
+        """Cancels the request: the client has closed its connection."""
         self.task.cancel()
         self._end(complete=False)
 
     def pass_on(self, data: bytes) -> None:
-        """Send what came from the worker."""
+        """Sends bytes of the worker's answer."""
         connection, framed = self._connection, b"%x\r\n%b\r\n" % (len(data), data)
         now_ns = monotonic_ns()  # before the bytes go, so that no client can have them earlier
         connection.send(framed if self.opened else connection.open_stream() + framed)
@@ -212,15 +212,15 @@ class Relay:
                 self._first_ns = self._first_ns or now_ns
 
     def answer(self, status: int, body: bytes) -> None:
-        """Send a whole answer."""
+        """Sends a whole answer."""
         self._connection.respond(status, body)
 
     def break_off(self, error: RequestError, *, hang_up: bool) -> None:
-        """Tell the client that its worker died: an error event and [DONE], as vLLM does in mid-stream.
+        """Ends the stream of a worker that died by an error event and [DONE], as vLLM does in mid-stream.
 
         Args:
-            error: what to say.
-            hang_up: say nothing and close the connection, as the worker was told to (a fault).
+            error: the error of the event.
+            hang_up: close the connection without an event, because a fault plans that.
         """
         if hang_up:
             self._connection.hang_up()
@@ -231,7 +231,7 @@ class Relay:
             self.close(complete=False)
 
     def close(self, *, complete: bool) -> None:
-        """End the stream."""
+        """Ends the stream."""
         connection = self._connection
         connection.send((b"" if self.opened else connection.open_stream()) + b"0\r\n\r\n")
         if not connection.closed:

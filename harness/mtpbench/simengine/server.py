@@ -1,4 +1,4 @@
-"""One worker of the embedded engine, or the router in front of several, as an OpenAI HTTP server.
+"""The server of the embedded engine: one worker, or the router in front of several, over OpenAI's HTTP API.
 
     python -m mtpbench.simengine.server --role aggregated --profile dsv4-gb200 --tp 8 --port 8000 --model m
     python -m mtpbench.simengine.server --role router --prefill URL,… --decode URL,… --port 8000 --model m
@@ -28,18 +28,18 @@ from mtpbench.simengine.step_loop import Clock
 from mtpbench.simengine.worker_app import WorkerApp
 
 _SHUTDOWN_S = 0.01
-"""Streams in flight get no time to end; 0 would mean to wait for them for ever."""
+"""Seconds that streams in flight get to end; 0 would mean to wait for them for ever."""
 _BACKLOG = 16_384
 """Connections that may wait to be accepted; the system's net.core.somaxconn can cut it."""
 _FILES = 65_536
-"""Open files wanted, one per connection."""
+"""Open files that the server asks the system for, one per connection."""
 _GC = (100_000, 50, 1_000)
-"""Collections are rare: streams free themselves, and a pause makes steps late."""
+"""Thresholds that make garbage collections rare: streams free themselves, and a pause makes steps late."""
 
 
 @asynccontextmanager
 async def listening(options: Options, clock: Clock) -> AsyncIterator[int]:
-    """Serve while the context lasts; answers the port, which the system chooses where 0 is asked for.
+    """Serves while the context lasts, and yields the port, which the system chooses for port 0.
 
     Raises:
         InputError: the options don't fit together.
@@ -69,7 +69,7 @@ async def listening(options: Options, clock: Clock) -> AsyncIterator[int]:
 
 
 async def serve(options: Options) -> None:
-    """Listen until a signal asks to stop.
+    """Listens until a signal ends it.
 
     Raises:
         OSError: the port can't be bound.
@@ -94,7 +94,7 @@ async def serve(options: Options) -> None:
 
 
 def _new_loop(kind: str) -> asyncio.AbstractEventLoop:
-    """uvloop where it is installed and not refused."""
+    """Returns a new event loop: uvloop's where it is installed and not ruled out."""
     if kind != "asyncio":
         try:
             import uvloop
@@ -119,7 +119,7 @@ def _log(line: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server; the exit status is 0 after a signal, 2 for wrong options, 3 for a port in use."""
+    """Runs the server; the exit status is 0 after a signal, 2 for wrong options, 3 for a port in use."""
     try:
         options = parse_arguments(arguments)
         _allow_files()

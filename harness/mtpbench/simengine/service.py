@@ -27,7 +27,7 @@ _ROLES = ("aggregated", "prefill", "decode", "router")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What a server process was told; `group` and `limits` are None for a router."""
+    """The options of a server process; `group` and `limits` are None for a router."""
 
     name: str
     role: str
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> Options:
-    """The options of a command line (`sys.argv` where None).
+    """Parses the options of a command line (`sys.argv` where None).
 
     Raises:
         InputError: an option is unknown, missing or impossible.
@@ -142,14 +142,14 @@ def _limits(parsed: argparse.Namespace) -> EngineLimits:
 
 
 class HealthCheck:
-    """Whether /health may say yes, by the plan of faults."""
+    """The health check decides what /health answers, by the plan of faults."""
 
     def __init__(self, plan: FaultPlan, clock: Clock) -> None:
         self._plan, self._clock = plan, clock
 
     @property
     def ok(self) -> bool:
-        """False for ever when never healthy, and for the first seconds of a slow start."""
+        """Returns False for ever when never healthy, and for the first seconds of a slow start."""
         if self._plan.find("never_healthy"):
             return False
         slow = self._plan.find("slow_start")
@@ -157,17 +157,17 @@ class HealthCheck:
 
 
 def json_response(body: bytes, status: int = 200) -> web.Response:
-    """A JSON answer that says it is simulated."""
+    """Returns a JSON answer with the header that marks it as simulated."""
     return web.Response(body=body, status=status, content_type="application/json", headers=HEADERS)
 
 
 def error_response(error: RequestError) -> web.Response:
-    """An error in OpenAI's form."""
+    """Returns an error in OpenAI's form."""
     return json_response(error.body, error.status)
 
 
 def models_route(model: str, max_model_len: int) -> web.RouteDef:
-    """GET /v1/models."""
+    """Returns the route of GET /v1/models."""
     started = int(time.time())
 
     async def models(request: web.Request) -> web.Response:
@@ -178,9 +178,9 @@ def models_route(model: str, max_model_len: int) -> web.RouteDef:
 
 
 def plain_app(routes: Sequence[web.AbstractRouteDef]) -> web.Application:
-    """An application for all but the hot calls.
+    """Returns an application for all but the hot calls.
 
-    Each of its answers closes the connection: aiohttp keeps what it was handed, and knows no hot call.
+    Each answer closes its connection: aiohttp has the connection now, and does not know the hot calls.
     """
 
     async def close(request: web.Request, response: web.StreamResponse) -> None:
@@ -197,12 +197,12 @@ def plain_app(routes: Sequence[web.AbstractRouteDef]) -> web.Application:
 def timings_routes(
     timings: Timings, more: Callable[[], Mapping[str, Any]], reset: Callable[[], None]
 ) -> list[web.RouteDef]:
-    """GET /internal/timings?since=N and POST /internal/timings/reset.
+    """Returns the routes of GET /internal/timings?since=N and POST /internal/timings/reset.
 
     Args:
-        timings: the process's own.
-        more: what else to say there.
-        reset: called besides.
+        timings: of the process.
+        more: returns further values for the answer.
+        reset: is called at a reset, after the timings are reset.
     """
 
     async def answer(request: web.Request) -> web.Response:
@@ -221,9 +221,10 @@ def timings_routes(
 
 
 def play_immediate_faults(connection: Connection, faults: Mapping[str, Fault]) -> bool:
-    """Play what strikes before anything is computed: exits, error statuses, a closed connection.
+    """Plays the faults that strike before anything is computed: exits, error statuses, a closed connection.
 
-    Answers whether the request ended with it.
+    Returns:
+        Whether a fault ended the request.
     """
     if fault := faults.get("exit_after_bind"):
         os._exit(int(fault.value or 1))

@@ -1,4 +1,4 @@
-"""Drives one worker against the wall clock: steps end when due, events go straight to their streams."""
+"""The step loop drives one worker by the wall clock: steps end when due, events go straight to sinks."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _MIN_MEAN_S, _MAX_MEAN_S = 0.05, 5.0
 
 
 class Clock:
-    """Engine seconds since it was made: real seconds times `speed`."""
+    """A clock counts engine seconds since it was made: real seconds times `speed`."""
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
         self._start = time.monotonic()
 
     def now_s(self) -> float:
-        """Engine seconds."""
+        """Returns the engine seconds."""
         return (time.monotonic() - self._start) * self.speed
 
 
 class Sink(Protocol):
-    """Where a request's token events go."""
+    """A sink takes the token events of a request."""
 
     def tokens(self, cumulative: int, *, last: bool) -> None:
-        """The request has `cumulative` tokens now."""
+        """Takes the event that brings the request to `cumulative` tokens."""
 
     def prefilled(self) -> None:
-        """Its prompt was prefilled on a prefill worker."""
+        """Takes the end of the prompt's prefill on a prefill worker."""
 
 
 class Lateness:
-    """How far a step loop was behind its own schedule, in real seconds: whether this process limited it.
+    """The lateness of a step loop is how far it was behind its own schedule, in real seconds.
 
-    `late_s` is from the moment a step was due to end to when its end was played; `delivery_s` is how long
-    the events of a step took into their sockets.
+    It says whether this process was the bottleneck. `late_s` is the time from a step's due end to its
+    played end; `delivery_s` is how long the events of a step took into their sockets.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Lateness:
         self.late_s = self.delivery_s = self.late_max_s = self.delivery_max_s = 0.0
 
     def add(self, late_s: float, delivery_s: float) -> None:
-        """Count a step."""
+        """Counts a step."""
         late_s = max(0.0, late_s)
         self.steps += 1
         self.late_s += late_s
@@ -63,7 +63,7 @@ class Lateness:
         self.delivery_max_s = max(self.delivery_max_s, delivery_s)
 
     def as_json(self) -> Mapping[str, float]:
-        """All of it."""
+        """Returns all sums and maxima, by name."""
         return {
             "steps": self.steps,
             "late_s": self.late_s,
@@ -74,23 +74,23 @@ class Lateness:
 
 
 class StepLoop:
-    """The step loop of a worker.
+    """The step loop of a worker begins and ends its steps, and delivers their events.
 
-    A step begins where the last one was due to end, not where the timer woke up, so that late timers do
-    not slow the engine down.
+    A step begins when the last one was due to end, not when the timer woke up, so that late timers do not
+    slow the engine down.
     """
 
     def __init__(self, worker: Worker, clock: Clock) -> None:
         self.worker, self.clock = worker, clock
         self.lateness, self.recent = Lateness(), Lateness()
-        """Since the start, and since the timings were reset."""
+        """Counted since the start, and since the timings were reset."""
         self._sinks: dict[int, Sink] = {}
         self._keys = itertools.count()
         self._work = asyncio.Event()
         self._reading = (0.0, 0.0)
 
     def submit(self, prompt: int, total: int, sink: Sink, *, kv_ready: bool = False) -> int:
-        """Queue a request; its events go to `sink` until it ends or is cancelled. Answers its key."""
+        """Queues a request, and returns its key; its events go to `sink` until it ends or is cancelled."""
         key = next(self._keys)
         self.worker.submit(TokenSequence(key, prompt, total), kv_ready=kv_ready)
         self._sinks[key] = sink
@@ -98,14 +98,14 @@ class StepLoop:
         return key
 
     def cancel(self, key: int) -> None:
-        """Free the place of a request that nobody waits for any more."""
+        """Frees the place of a request whose client has left."""
         if self._sinks.pop(key, None):
             self.worker.cancel(key)
 
     def power_w(self) -> float:
-        """Power of each GPU: the mean since the last reading, so that readings integrate to the energy.
+        """Returns the mean power of a GPU since the last reading, so that readings integrate to the energy.
 
-        The momentary power where the last reading is too old or too young for a mean.
+        It is the power of this moment where the last reading is too old or too young for a mean.
         """
         now_s = self.clock.now_s()
         (then_s, joules), energy_j = self._reading, self.worker.energy_j(now_s)
@@ -117,7 +117,7 @@ class StepLoop:
         return (energy_j - joules) / (now_s - then_s)
 
     async def run(self) -> None:
-        """Step for ever."""
+        """Runs steps until it is cancelled."""
         clock, worker = self.clock, self.worker
         now_s = clock.now_s()
         while True:
@@ -138,10 +138,10 @@ class StepLoop:
             now_s = clock.now_s() if late_s > _CATCH_UP_S else end_s
 
     async def _until(self, due_s: float) -> float:
-        """Wait for an engine second; answers how many real seconds late it is then.
+        """Waits until an engine second, and returns how many real seconds late it is then.
 
-        Timers of uvloop are in whole milliseconds and can be early, hence the loop. It sleeps once at
-        least, so that a loop that is behind does not keep everything else out.
+        Timers of uvloop are in whole milliseconds and can be early, hence the loop. It sleeps at
+        least once, so that a loop that is behind lets other tasks run.
         """
         clock = self.clock
         late_s = (clock.now_s() - due_s) / clock.speed

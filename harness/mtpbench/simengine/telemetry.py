@@ -1,6 +1,6 @@
-"""What a server process tells of itself: its counters and gauges as Prometheus text, and its requests' times.
+"""Telemetry of a server process: its counters and gauges as Prometheus text, and the times of its requests.
 
-The names are vLLM's. The times are its own truth, apart from any client's.
+The metrics have vLLM's names. The process takes the times itself, independently of any client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mtpbench.simengine.openai import FINGERPRINT
 from mtpbench.simengine.step_loop import StepLoop
 
 ROW_CAPACITY = 262_144
-"""Requests whose times are kept."""
+"""Requests whose times are held."""
 COLUMNS = ("received_ns", "first_token_ns", "last_token_ns", "output_tokens", "chunks", "complete")
 TTFT = "vllm:time_to_first_token_seconds"
 TPOT = "vllm:request_time_per_output_token_seconds"
@@ -56,13 +56,13 @@ Note = Callable[[int, int, int, int, bool], None]
 
 
 class Timings:
-    """Times of the streamed requests that ended, on CLOCK_MONOTONIC (`time.monotonic_ns`), one row each.
+    """Timings hold the times of the streamed requests that ended, in rows; the clock is `time.monotonic_ns`.
 
     A row is written when its stream ends, whole or broken off. Rows have numbers from 0, in the order of
     their ends; the newest `capacity` are there to be read.
 
     Args:
-        name: the process.
+        name: of the process.
         time_scale: engine seconds per real second; `sums` are in engine seconds, rows in real nanoseconds.
         capacity: the most rows that are held.
     """
@@ -77,7 +77,7 @@ class Timings:
     def add(
         self, received_ns: int, first_ns: int, last_ns: int, tokens: int, chunks: int, complete: bool
     ) -> None:
-        """Note a stream that ended; 0 is no time, and a negative `tokens` is unknown."""
+        """Adds a stream that ended; a time of 0 is unknown, and so is a negative `tokens`."""
         self._rows[:, self._next % self._capacity] = (
             received_ns,
             first_ns,
@@ -95,17 +95,17 @@ class Timings:
             self._count(GAP, last_ns - first_ns, chunks - 1)
 
     def reset(self) -> None:
-        """Forget the rows; their numbers go on."""
+        """Drops the rows; the numbering goes on."""
         self._begin = self._next
 
     def render(self, since: int, more: Mapping[str, Any]) -> bytes:
-        """JSON of the rows from number `since` on, and of `more` beside them.
+        """Returns JSON of the rows from number `since` on, and of `more` beside them.
 
         Raises:
             InputError: there is no such row yet.
         """
         if not 0 <= since <= self._next:
-            raise InputError(f"since={since}: rows 0 to {self._next} are there to be asked for")
+            raise InputError(f"since={since}: there are rows 0 to {self._next}")
         oldest = max(self._begin, self._next - self._capacity)
         begin = max(since, oldest)
         rows = self._rows[:, np.arange(begin, self._next) % self._capacity]
@@ -139,7 +139,7 @@ def _known(name: str, column: Ints) -> list[Any]:
 
 
 def parse_since(text: str) -> int:
-    """The `since` of a query.
+    """Parses the `since` of a query.
 
     Raises:
         InputError: it is no whole number.
@@ -150,7 +150,7 @@ def parse_since(text: str) -> int:
 
 
 def read_counters(step_loop: StepLoop, gpus: int, timings: Timings) -> dict[tuple[str, str], float]:
-    """Every counter; the speculation ones are missing where speculation is off.
+    """Returns every counter; those of speculation are missing where speculation is off.
 
     Histograms count as two counters each, by the names of their samples.
     """
@@ -178,7 +178,7 @@ def read_counters(step_loop: StepLoop, gpus: int, timings: Timings) -> dict[tupl
 
 
 def read_gauges(step_loop: StepLoop, gpus: int) -> dict[tuple[str, str], float]:
-    """Every gauge."""
+    """Returns every gauge."""
     worker = step_loop.worker
     values: dict[tuple[str, str], float] = {
         ("vllm:num_requests_running", ""): worker.running,
@@ -193,7 +193,7 @@ def read_gauges(step_loop: StepLoop, gpus: int) -> dict[tuple[str, str], float]:
 
 
 def render(step_loop: StepLoop, gpus: int, timings: Timings, model: str, baseline: Counters) -> str:
-    """The text of /metrics; `baseline` is taken off the counters (a reset that was played)."""
+    """Returns the text of /metrics; `baseline` is subtracted from the counters (for a planned reset)."""
     lines: list[str] = []
     counters = read_counters(step_loop, gpus, timings)
     counted = {key: value - baseline.get(key, 0.0) for key, value in counters.items()}
@@ -216,7 +216,7 @@ def render(step_loop: StepLoop, gpus: int, timings: Timings, model: str, baselin
 
 
 def render_histograms(read: Callable[[str], float], model: str) -> list[str]:
-    """The lines of the timings' histograms, each of one bucket: sum and count are what there is."""
+    """Returns the lines of the timings' histograms, each of one bucket: only sum and count are known."""
     lines: list[str] = []
     for name, text in HISTOGRAMS.items():
         count, labels = float(read(f"{name}_count")), _engine(model)

@@ -35,11 +35,11 @@ _MAX_POWER_SAMPLES = 40_000
 
 
 class Cluster:
-    """All workers of one topology, and the time-ordered events between them.
+    """A cluster holds all workers of one topology, and the time-ordered events between them.
 
     Args:
         topology: one aggregated group, or a prefill and a decode group.
-        profile: what everything costs.
+        profile: the step costs.
         limits: by worker role.
         rates: unconditional acceptance rates, empty where speculation is off.
         seed: of the drafts.
@@ -74,15 +74,15 @@ class Cluster:
 
     @property
     def next_s(self) -> float:
-        """The time of the next event; infinite where none lies ahead."""
+        """Returns the time of the next event; infinite where there is none."""
         return self._heap[0][0] if self._heap else math.inf
 
     def submit(self, key: int, prompt: int, total: int) -> None:
-        """Hand a request to the front worker with the fewest; it starts with the next `kick`."""
+        """Gives a request to the front worker with the fewest requests; it starts with the next `kick`."""
         self._dispatch(self._fronts, TokenSequence(key, prompt, total), kv_ready=False)
 
     def kick(self, now_s: float) -> list[Emission]:
-        """Start a step on every idle worker that was given something; answers first tokens of admission."""
+        """Starts a step on every idle worker with new work; returns first tokens of admitted sequences."""
         emissions: list[Emission] = []
         for i in self._touched:
             worker = self.workers[i]
@@ -95,7 +95,7 @@ class Cluster:
         return emissions
 
     def advance(self) -> list[Emission]:
-        """Play the next event and answer the token events that came of it; `kick` afterwards."""
+        """Plays the next event, and returns its token events; `kick` follows."""
         now_s, _, i, arrived = heapq.heappop(self._heap)
         if arrived is not None:
             for sequence in arrived:
@@ -134,7 +134,7 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VirtualRun:
-    """What a point on the virtual clock leaves behind: the raw truth, as a real run would."""
+    """A virtual run holds the raw records of a point on the virtual clock, as a real run would leave them."""
 
     requests: RequestTable
     counters: tuple[CounterSample, ...]
@@ -144,7 +144,7 @@ class VirtualRun:
 def simulate_point(
     point: Point, limits: Mapping[WorkerRole, EngineLimits], lengths: Lengths, schedule: Schedule
 ) -> VirtualRun:
-    """Play a point's load to its end on the embedded engine.
+    """Plays a point's load to its end on the embedded engine.
 
     Args:
         point: its `simulation.profile` gives the costs; its arm the drafts and their acceptance rates.
@@ -167,7 +167,7 @@ def simulate_point(
 def play_schedule(
     cluster: Cluster, schedule: Schedule, lengths: Lengths, sample_interval_s: float
 ) -> VirtualRun:
-    """Play a schedule against a fresh cluster; `sample_interval_s` is the finest sampling step."""
+    """Plays a schedule on a fresh cluster; `sample_interval_s` is the finest sampling step."""
     recorder = _Recorder(schedule.total, lengths)
     sampler = _Sampler(cluster, sample_interval_s)
     _play(cluster, schedule.share(0, 1), recorder, sampler)
@@ -241,12 +241,12 @@ def _play(cluster: Cluster, pacer: Pacer, recorder: _Recorder, sampler: _Sampler
         else:
             break
     sampler.sample(now_s)
-    # Moments of requests are rounded to whole microseconds: the last one may lie behind this reading.
+    # Times of requests are rounded to whole microseconds: the last one may lie behind this reading.
     sampler.sample(sampler.next_s)
 
 
 class _Recorder:
-    """Requests and their token events, gathered as flat pieces."""
+    """The recorder collects requests and their token events."""
 
     def __init__(self, count: int, lengths: Lengths) -> None:
         self.prompts: Ints = lengths.prompt_tokens[:count]
@@ -299,7 +299,7 @@ class _Recorder:
 
 
 class _Sampler:
-    """Counters and energy of every worker on a grid that doubles its step whenever it grows too fine."""
+    """The sampler reads counters and energy of every worker on a time grid that gets coarser as it grows."""
 
     def __init__(self, cluster: Cluster, interval_s: float) -> None:
         self._cluster, self._interval_s = cluster, interval_s
@@ -309,7 +309,7 @@ class _Sampler:
         self.next_s = interval_s
 
     def sample_until(self, now_s: float) -> None:
-        """Take the grid's samples up to `now_s`; the state has not changed since the last event."""
+        """Takes the grid's samples up to `now_s`; the state has not changed since the last event."""
         while self.next_s <= now_s:
             self.sample(self.next_s)
             if len(self._times) >= _MAX_SAMPLES:
@@ -325,7 +325,7 @@ class _Sampler:
         self._energy.append([w.energy_j(now_s) for w in workers])
 
     def counters(self) -> tuple[CounterSample, ...]:
-        """One sample per grid time of every worker that decodes."""
+        """Returns one sample per grid time for every worker that decodes."""
         return tuple(
             CounterSample(
                 time_s=time_s,
@@ -339,7 +339,7 @@ class _Sampler:
         )
 
     def power(self) -> tuple[PowerSample, ...]:
-        """Every GPU of every worker; the power is the mean since the sample before."""
+        """Returns samples of every GPU of every worker; the power is the mean since the sample before."""
         gpus = self._cluster.gpus
         stride = max(1, -(-len(self._times) * sum(gpus) // _MAX_POWER_SAMPLES))
         rows = sorted({*range(0, len(self._times), stride), len(self._times) - 1})

@@ -1,9 +1,9 @@
-"""The HTTP application of one worker: completions, metrics, and the calls that its router makes.
+"""The HTTP application of one worker (completions, metrics, the router's calls), and its replies.
 
 Completions and the router's calls are answered on bare connections, all else by aiohttp.
 Internal calls, JSON: `POST /internal/prefill` {prompt_tokens, max_tokens} answers when the prompt is
 prefilled; `POST /internal/generate` {request, faults, prefilled} answers like the public one.
-`GET /internal/timings?since=N` gives what `timings` says; `POST /internal/timings/reset` starts it anew.
+`GET /internal/timings?since=N` returns the times of requests; `POST /internal/timings/reset` drops them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from mtpbench.simengine.worker_model import make_worker
 
 
 class WorkerApp:
-    """The handlers of one worker."""
+    """The worker's application handles its calls."""
 
     def __init__(self, options: Options, plan: FaultPlan, clock: Clock, health: HealthCheck) -> None:
         if options.group is None or options.limits is None:
@@ -61,7 +61,7 @@ class WorkerApp:
         self._baseline: Counters = {}
 
     def handlers(self) -> dict[bytes, Handler]:
-        """The hot calls."""
+        """Returns the handlers of the hot calls."""
         handlers: dict[bytes, Handler] = {
             b"/internal/prefill": self._prefill,
             b"/internal/generate": self._generate,
@@ -72,7 +72,7 @@ class WorkerApp:
         return handlers
 
     def app(self) -> web.Application:
-        """All other calls."""
+        """Returns the application for all other calls."""
         app = plain_app(
             [
                 models_route(self._options.model, self._max_model_len),
@@ -86,7 +86,7 @@ class WorkerApp:
         return app
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
-        """Keeps the step loop alive while the application is."""
+        """Runs the step loop as long as the application runs."""
         del app
         loop = asyncio.get_running_loop()
         stepping = loop.create_task(self.step_loop.run())
@@ -180,7 +180,7 @@ class WorkerApp:
         received_ns: int,
         kv_ready: bool,
     ) -> None:
-        """Queue a request whose answer goes to the connection.
+        """Queues a request whose answer goes to the connection.
 
         Raises:
             RequestError: it can never fit.
@@ -215,12 +215,12 @@ class WorkerApp:
 
 
 class WholeReply:
-    """Sends one JSON answer at the last token (or the end of a prefill), and nothing before.
+    """A whole reply sends one JSON answer at the last token (or at the end of a prefill), and nothing before.
 
     Args:
-        connection: where to answer.
+        connection: of the client.
         body: makes the answer.
-        leave: called with `key` when the client is gone.
+        leave: called with `key` when the client closes its connection.
     """
 
     __slots__ = ("_body", "_connection", "_leave", "key")
@@ -232,29 +232,29 @@ class WholeReply:
         self.key = -1
 
     def tokens(self, cumulative: int, *, last: bool) -> None:
-        """Answers at the end."""
+        """Sends the answer at the last token."""
         del cumulative
         if last:
             self._connection.respond(200, self._body())
 
     def prefilled(self) -> None:
-        """Answers."""
+        """Sends the answer."""
         self.tokens(0, last=True)
 
     def lost(self) -> None:
-        """The client is gone."""
+        """Cancels the request: the client has closed its connection."""
         self._leave(self.key)
 
 
 class EventStream:
-    """Sends each event into the connection at once, and notes when.
+    """An event stream sends each event at once, and reports its times at the end.
 
     Args:
-        connection: where to send.
+        connection: of the client.
         writer: makes the events.
-        leave: called with `key` when the client is gone.
-        note: told at the end of the stream: when its first and last token event were sent, its tokens and
-            chunks, and whether it is whole.
+        leave: called with `key` when the client closes its connection.
+        note: called at the end of the stream, with the times of its first and last token event, its tokens
+            and chunks, and whether it is whole.
     """
 
     __slots__ = (
@@ -281,10 +281,10 @@ class EventStream:
         self._send(self._writer.tokens(cumulative, last=last), cumulative, last)
 
     def prefilled(self) -> None:
-        """Never called: a prefill is not streamed."""
+        """Does nothing: a prefill is not streamed."""
 
     def lost(self) -> None:
-        """The client is gone."""
+        """Cancels the request and reports its times: the client has closed its connection."""
         self._leave(self.key)
         self._note(self._first_ns, self._last_ns, self._sent, self._chunks, False)
 
@@ -310,10 +310,10 @@ class EventStream:
 
 
 class FaultyStream(EventStream):
-    """A stream with which something goes wrong.
+    """A faulty stream plays the faults that strike its request.
 
     Args:
-        faults: what, by kind.
+        faults: by kind.
         speed: engine seconds per real second.
     """
 
@@ -335,7 +335,7 @@ class FaultyStream(EventStream):
         self._events = 0
 
     def tokens(self, cumulative: int, *, last: bool) -> None:
-        """Sends the event, or keeps it until a stall is over."""
+        """Sends the event, or holds it until a stall is over."""
         self._events += 1
         event = self._spoil(self._writer.tokens(cumulative, last=last)), cumulative, last
         if self._stalled:

@@ -1,6 +1,6 @@
-"""One worker as a discrete-event model: no I/O, no clock of its own.
+"""Pure: one worker as a discrete-event model, without I/O and without a clock of its own.
 
-The driver calls `begin(now)` to plan a step, waits until the end it answers, and calls `finish()`. All
+The driver calls `begin(now)` to plan a step, waits until the end that it returns, and calls `finish()`. All
 attention ranks of a worker step together, so the fullest rank sets the time. A step decodes every running
 sequence and, where prompts wait, takes a chunk of them (mixed steps share the fixed part of both costs).
 
@@ -27,7 +27,7 @@ _KEY, _REMAINING, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
 
 
 class Worker:
-    """The scheduler, KV pool and step loop of one worker.
+    """A worker has a scheduler, a KV pool and steps.
 
     Args:
         role: prefill, decode or aggregated.
@@ -59,25 +59,25 @@ class Worker:
         self._emissions: list[Emission] = []
         self._step: EngineStep | None = None
 
-    # ------------------------------------------------------------------------------------ what a driver sees
+    # ------------------------------------------------------------------------------------ what drivers call
 
     @property
     def running(self) -> int:
-        """Sequences that hold a place: decoding or in prefill."""
+        """Returns how many sequences hold a place: decoding or in prefill."""
         return self._n + self._prefilling
 
     @property
     def waiting(self) -> int:
-        """Requests without a place yet."""
+        """Returns how many requests have no place yet."""
         return len(self._waiting) + len(self._ready)
 
     @property
     def busy(self) -> bool:
-        """Whether a step is under way."""
+        """Returns whether a step is under way."""
         return self._step is not None
 
     def submit(self, sequence: TokenSequence, *, kv_ready: bool = False) -> None:
-        """Queue a request; with `kv_ready` its prompt was prefilled elsewhere.
+        """Queues a request; with `kv_ready` its prompt was prefilled elsewhere.
 
         Raises:
             InputError: it can never fit into the KV pool of one rank.
@@ -93,7 +93,7 @@ class Worker:
         (self._ready if kv_ready else self._waiting).append(sequence)
 
     def cancel(self, key: int) -> None:
-        """Free the place of a request; unknown keys (already ended) are ignored."""
+        """Frees the place of a request; unknown keys (already ended) are ignored."""
         if sequence := self._sequences.pop(key, None):
             sequence.cancelled = True
             for line in (self._waiting, self._ready):
@@ -104,39 +104,39 @@ class Worker:
 
     @property
     def generation_tokens(self) -> int:
-        """Output tokens made so far."""
+        """Returns the output tokens generated so far."""
         running = self._state[:, : self._n]
         return self._past_tokens + int((running[_TOTAL] - running[_REMAINING]).sum())
 
     def take_emissions(self) -> list[Emission]:
-        """The events since the last call, in time order."""
+        """Returns the events since the last call, in time order."""
         emissions, self._emissions = self._emissions, []
         return emissions
 
     def take_prefilled(self) -> list[TokenSequence]:
-        """The prompts that a prefill worker ended since the last call."""
+        """Returns the prompts whose prefill ended on a prefill worker since the last call."""
         sequences, self.prefilled = self.prefilled, []
         return sequences
 
     def counters(self) -> SpecCounters | None:
-        """Speculation counters, or None where speculation is off."""
+        """Returns the speculation counters, or None where speculation is off."""
         return self.drafts.counters() if self.drafts else None
 
     def power_w(self, now_s: float) -> float:
-        """Power of each of its GPUs at a moment; they step together, so all draw the same."""
+        """Returns the power of each GPU at a moment; all GPUs step together and draw the same."""
         step = self._step
         busy = step is not None and step.start_s <= now_s < step.end_s
         return self.costs.idle_w + (step.extra_w if busy and step else 0.0)
 
     def energy_j(self, now_s: float) -> float:
-        """Energy of each of its GPUs since engine second 0."""
+        """Returns the energy of each GPU since engine second 0."""
         joules = self.costs.idle_w * now_s + self.totals.extra_j
         if step := self._step:
             joules += step.extra_w * (min(max(now_s, step.start_s), step.end_s) - step.start_s)
         return joules
 
     def begin(self, now_s: float) -> float | None:
-        """Start a step and answer when it ends, or None where there is nothing to do."""
+        """Starts a step and returns when it ends, or None where there is nothing to do."""
         if max(self._reserved) > self.costs.kv_tokens_per_rank:
             self._preempt()
         if self._ready:
@@ -160,7 +160,7 @@ class Worker:
         return now_s + duration_s
 
     def finish(self) -> None:
-        """End the step that `begin` started: tokens, events, freed places."""
+        """Ends the step that `begin` started: counts tokens, emits events, frees places."""
         step, self._step = self._step, None
         assert step is not None, "finish() without begin()"
         self.totals.steps += 1
@@ -253,7 +253,7 @@ class Worker:
         self._reserved[rank] += sequence.final
 
     def _used(self) -> list[int]:
-        """Exact KV tokens by rank."""
+        """Returns the exact KV tokens by rank."""
         state = self._state[:, : self._n]
         context = state[_PROMPT] + state[_TOTAL] - state[_REMAINING]
         used = np.bincount(state[_RANK], weights=context, minlength=self._ranks).astype(int).tolist()
@@ -262,7 +262,7 @@ class Worker:
         return [int(tokens) for tokens in used]
 
     def _fits(self, sequence: TokenSequence, rank: int) -> bool:
-        """Whether a rank has room: certainly where all of it can grow to its end, else by exact count."""
+        """Returns whether a rank has room: surely where all can grow to its end, else by exact count."""
         pool = self.costs.kv_tokens_per_rank
         if self._reserved[rank] + sequence.final <= pool:
             return True
@@ -270,7 +270,7 @@ class Worker:
         return self._used()[rank] + sequence.context + growth <= pool
 
     def _preempt(self) -> None:
-        """Send the youngest sequences of overflowing ranks back, until the next step is sure to fit."""
+        """Sends the youngest sequences of overflowing ranks back, until the next step is sure to fit."""
         used = self._used()
         for rank in range(self._ranks):
             while used[rank] + self._counts[rank] * (self._drafted + 1) > self.costs.kv_tokens_per_rank:
@@ -305,7 +305,7 @@ class Worker:
             self._join(admitted, now_s)
 
     def _join(self, sequences: list[TokenSequence], now_s: float) -> None:
-        """Give sequences whose context is computed their next token, and let them decode."""
+        """Gives sequences whose context is computed their next token, and lets them decode."""
         interval = self.limits.stream_interval
         rows: list[tuple[int, ...]] = []
         keys: list[int] = []
@@ -365,7 +365,7 @@ class Worker:
             self._drop(due[ended].tolist())
 
     def _drop(self, rows: list[int]) -> None:
-        """Take rows (rising) out; the last row moves into each hole."""
+        """Removes rows (rising); the last row moves into each hole."""
         state, n = self._state, self._n
         for row in reversed(rows):
             _, remaining, _, total, prompt, rank, _ = state[:, row].tolist()
@@ -381,7 +381,7 @@ class Worker:
 def make_worker(
     group: WorkerGroup, profile: Profile, limits: EngineLimits, rates: Sequence[float], seed: Sequence[int]
 ) -> Worker:
-    """One worker of a group; `rates` is empty where speculation is off. Prefill workers never draft."""
+    """Builds one worker of a group; `rates` is empty without speculation. Prefill workers never draft."""
     drafting = bool(rates) and group.role != "prefill"
     return Worker(
         role=group.role,
