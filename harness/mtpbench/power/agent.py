@@ -29,8 +29,8 @@ from typing import Literal
 from mtpbench.power.log import (
     MeterReading,
     MeterState,
-    Probe,
     Source,
+    SourceProbe,
     end_line,
     head_line,
     late_line,
@@ -65,7 +65,7 @@ class GraceSource:
         self._root = root
         self._files: dict[int, Path] = {}
 
-    def probe(self) -> Probe:
+    def probe(self) -> SourceProbe:
         """The rail that every socket has, or why there is none."""
         rails: dict[tuple[str, int], Path] = {}
         for info in sorted(self._root.glob("*/device/power*_oem_info")):
@@ -74,20 +74,22 @@ class GraceSource:
             if match and _microwatts(average) is not None:
                 rails[match[1].lower(), int(match[2])] = average
         if not rails:
-            return Probe(kind="grace", reason=unread("no_grace", f"no Grace power rail under {self._root}"))
+            return SourceProbe(
+                kind="grace", reason=unread("no_grace", f"no Grace power rail under {self._root}")
+            )
         sockets = sorted({socket for _, socket in rails})
         for rail in RAILS:
             if all((rail, socket) in rails for socket in sockets):
                 self._files = {socket: rails[rail, socket] for socket in sockets}
                 label = {"grace": "Grace", "cpu": "CPU cores"}[rail]
-                return Probe(
+                return SourceProbe(
                     kind="grace",
                     source=PowerSource(meter="grace", scope="grace", rail=rail),
                     meters=tuple((socket, f"{label} Power Socket {socket}") for socket in sockets),
                 )
         listed = ", ".join(f"{rail} {socket}" for rail, socket in sorted(rails))
         gap = f"no rail is there for every socket ({listed})"
-        return Probe(kind="grace", reason=unread("grace_rails", gap))
+        return SourceProbe(kind="grace", reason=unread("grace_rails", gap))
 
     def read(self) -> list[MeterReading]:
         """The power of every socket."""
@@ -160,10 +162,10 @@ class NodeSampler:
 
             candidates.append(("gpu", DcgmSource(dcgm, gpus)))
         candidates.append(("grace", GraceSource(hwmon)))
-        probes: list[Probe] = []
+        probes: list[SourceProbe] = []
         for kind, source in candidates:
             if kind in (taken for taken, _ in self._sources):
-                probes.append(Probe(kind="dcgm", reason=unread("not_needed", "NVML reads these GPUs")))
+                probes.append(SourceProbe(kind="dcgm", reason=unread("not_needed", "NVML reads these GPUs")))
                 continue
             probes.append(_without_double_counting(source.probe(), probes))
             if probes[-1].reason is None:
@@ -243,12 +245,12 @@ def _is_late(reading: MeterReading, took_s: float) -> bool:
     return reading.unix_s is None and took_s > LATE_S
 
 
-def _without_double_counting(probe: Probe, earlier: list[Probe]) -> Probe:
+def _without_double_counting(probe: SourceProbe, earlier: list[SourceProbe]) -> SourceProbe:
     """A Grace rail beside GPUs whose counter covers their Grace already is refused."""
     covered = any(other.source is not None and other.source.scope == "module" for other in earlier)
     if probe.kind == "grace" and probe.reason is None and covered:
         reason = unread("grace_in_module", "the GPUs' counter covers their Grace already")
-        return Probe(kind="grace", reason=reason)
+        return SourceProbe(kind="grace", reason=reason)
     return probe
 
 

@@ -12,7 +12,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Sequence
 
-from mtpbench.power.log import MeterReading, MeterState, Probe, unread
+from mtpbench.power.log import MeterReading, MeterState, SourceProbe, unread
 from mtpbench.records import PowerSource
 
 POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
@@ -99,20 +99,20 @@ class DcgmSource:
         self._uuids: tuple[str, ...] = ()
         self._last: dict[str, MeterReading] = {}
 
-    def probe(self) -> Probe:
+    def probe(self) -> SourceProbe:
         """Whether the exporter has every GPU, or why not."""
         try:
             text = self._fetch()
             by_uuid = readings(text)
         except (OSError, ValueError, KeyError) as error:
-            return Probe(kind="dcgm", reason=unread("no_dcgm", f"{self._url}: {error}"))
+            return SourceProbe(kind="dcgm", reason=unread("no_dcgm", f"{self._url}: {error}"))
         by_number = {str(reading.meter): uuid for uuid, reading in by_uuid.items()}
         wanted = self._wanted or tuple(by_number)
         uuids = [by_number.get(gpu, gpu) for gpu in wanted]
         missing = [gpu for gpu, uuid in zip(wanted, uuids, strict=True) if uuid not in by_uuid]
         if missing or not uuids:
             gone = f"{self._url} does not show GPU {', '.join(missing)}"
-            return Probe(kind="dcgm", reason=unread("no_gpu", gone))
+            return SourceProbe(kind="dcgm", reason=unread("no_gpu", gone))
         self._uuids = tuple(uuids)
         counted = all(by_uuid[uuid].energy_j is not None for uuid in uuids)
         timed = all(by_uuid[uuid].unix_s is not None for uuid in uuids)
@@ -120,8 +120,10 @@ class DcgmSource:
         names = [models.get(uuid, "") for uuid in uuids]
         modules = {any(module in name for module in ONE_GPU_PER_MODULE) for name in names}
         if len(modules) > 1:
-            return Probe(kind="dcgm", reason=unread("mixed_scopes", "some GPUs are metered with their Grace"))
-        return Probe(
+            return SourceProbe(
+                kind="dcgm", reason=unread("mixed_scopes", "some GPUs are metered with their Grace")
+            )
+        return SourceProbe(
             kind="dcgm",
             source=PowerSource(
                 meter="dcgm",

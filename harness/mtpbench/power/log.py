@@ -1,6 +1,6 @@
 """Pure: the lines that a node's sampler writes, and what they say; a torn last line costs itself only.
 
-    {"format": 2, "interval_s": …, "probes": [Probe…]}      first: what was looked for, and found
+    {"format": 2, "interval_s": …, "probes": [SourceProbe…]}      first: what was looked for, and found
     {"t": …, "w": …, "gpu": [[meter, W, J, unix_s, t]…]}    a tick of the GPUs' source
     {"t": …, "w": …, "grace": [[socket, W, null, unix_s]…]} a tick of the Grace rails
     {"t": …, "w": …, "states": [MeterState…]}               about every second
@@ -59,7 +59,7 @@ def unread(code: UnreadCode, detail: str) -> Reason:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Probe:
+class SourceProbe:
     """What a source is, or why there is none.
 
     Args:
@@ -124,7 +124,7 @@ class MeterState:
 class Source(Protocol):
     """Where power is read: probed once, then read at every tick."""
 
-    def probe(self) -> Probe:
+    def probe(self) -> SourceProbe:
         """What there is, or the reason why not; never raises for what is merely absent."""
 
     def read(self) -> list[MeterReading]:
@@ -160,7 +160,7 @@ class PowerLog:
         damaged: lines that can't be read and were left out.
     """
 
-    probes: tuple[Probe, ...]
+    probes: tuple[SourceProbe, ...]
     ticks: tuple[Tick, ...]
     states: tuple[tuple[float, tuple[MeterState, ...]], ...]
     ended: str | None
@@ -168,17 +168,17 @@ class PowerLog:
     damaged: int = 0
 
     @property
-    def gpu_probe(self) -> Probe | None:
+    def gpu_probe(self) -> SourceProbe | None:
         """The source that the GPUs were read from."""
         return next((p for p in self.probes if p.reason is None and p.kind != "grace"), None)
 
     @property
-    def grace_probe(self) -> Probe | None:
+    def grace_probe(self) -> SourceProbe | None:
         """The Grace rails, where there are any."""
         return next((p for p in self.probes if p.reason is None and p.kind == "grace"), None)
 
 
-def head_line(probes: Sequence[Probe], interval_s: float) -> str:
+def head_line(probes: Sequence[SourceProbe], interval_s: float) -> str:
     """The first line."""
     return _line({"format": FORMAT, "interval_s": interval_s, "probes": to_json(tuple(probes))})
 
@@ -210,7 +210,7 @@ def parse(text: str) -> PowerLog:
     Raises:
         ValueError: the text is no sampler's log: its first line says so.
     """
-    probes: tuple[Probe, ...] | None = None
+    probes: tuple[SourceProbe, ...] | None = None
     ticks: list[Tick] = []
     states: list[tuple[float, tuple[MeterState, ...]]] = []
     ended: str | None = None
@@ -296,10 +296,10 @@ def identity_fault(log: PowerLog, held: Collection[int] | None = None) -> Reason
     return None
 
 
-def _probes(data: Mapping[str, Any]) -> tuple[Probe, ...]:
+def _probes(data: Mapping[str, Any]) -> tuple[SourceProbe, ...]:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']} where {FORMAT} is known")
-    return tuple(from_json(Probe, probe) for probe in data["probes"])
+    return tuple(from_json(SourceProbe, probe) for probe in data["probes"])
 
 
 def _tick(data: Mapping[str, Any]) -> Tick:

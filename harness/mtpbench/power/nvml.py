@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mtpbench.power.log import MeterReading, MeterState, Probe, Unread
+from mtpbench.power.log import MeterReading, MeterState, SourceProbe, Unread
 from mtpbench.records import PowerSource, Scope
 
 FIELD_ENERGY = 83
@@ -57,18 +57,18 @@ class NvmlSource:
         self._counter = self._average = False
         self._scope: Scope = "gpu"
 
-    def probe(self) -> Probe:
+    def probe(self) -> SourceProbe:
         """What NVML gives for these GPUs, or why it gives nothing (codes: docs/validity.md)."""
         try:
             self._library = self._library or _load()
             _init(self._library)
         except Unread as why:
-            return Probe(kind="nvml", reason=why.reason)
+            return SourceProbe(kind="nvml", reason=why.reason)
         try:
             return self._describe()
         except Unread as why:
             self.close()
-            return Probe(kind="nvml", reason=why.reason)
+            return SourceProbe(kind="nvml", reason=why.reason)
 
     def read(self) -> list[MeterReading]:
         """Counter and power of every GPU, in one call for each, stamped with the middle of that call."""
@@ -109,7 +109,7 @@ class NvmlSource:
         self._handles = []
         self._ask(self._library.nvmlShutdown)
 
-    def _describe(self) -> Probe:
+    def _describe(self) -> SourceProbe:
         library = self._library
         wanted = self._wanted or tuple(str(i) for i in range(self._ask(library.nvmlDeviceGetCount) or 0))
         if not wanted:
@@ -129,7 +129,7 @@ class NvmlSource:
         if not (self._counter or instant or self._average):
             raise Unread("no_meter", f"GPU {wanted[0]} has neither an energy counter nor power")
         self._add_spares()
-        return Probe(
+        return SourceProbe(
             kind="nvml",
             source=PowerSource(
                 meter="nvml",

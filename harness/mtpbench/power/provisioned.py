@@ -29,7 +29,7 @@ OVERHEAD_BY_COOLING: Mapping[str, float] = {"liquid": 0.30, "air": 0.50}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PowerSource:
+class Publication:
     """Where a figure was published, and when it was read there (`2026-09-24`)."""
 
     link: str
@@ -41,7 +41,7 @@ class DeclaredPower:
     """A total that the vendor or the facility rates the system at, in watts."""
 
     power_w: float
-    source: PowerSource
+    source: Publication
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class RackPower:
     rack_power_w: float
     rack_nodes: int
     nodes: int
-    source: PowerSource
+    source: Publication
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ class ComponentPower:
 
     count: int
     tdp_w: float
-    source: PowerSource
+    source: Publication
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,14 +183,14 @@ def _overhead(power: GroupedPower) -> float:
     return OVERHEAD_BY_COOLING[power.cooling]
 
 
-def _check(name: str, watts: float, source: PowerSource) -> None:
+def _check(name: str, watts: float, source: Publication) -> None:
     if not 0 < watts < math.inf:
         raise InputError(f"{name} {watts}: watts above 0 are needed")
     if not source.link or not source.date:
         raise InputError(f"{name}: a public source and its date are needed")
 
 
-def _sourced(source: PowerSource) -> dict[str, Json]:
+def _sourced(source: Publication) -> dict[str, Json]:
     return {"link": source.link, "source_date": source.date}
 
 
@@ -212,9 +212,9 @@ class _Sourced(Strict):
     source_date: Date
 
     @property
-    def source(self) -> PowerSource:
+    def source(self) -> Publication:
         """Where."""
-        return PowerSource(link=self.link, date=self.source_date)
+        return Publication(link=self.link, date=self.source_date)
 
 
 class _Cpu(_Sourced):
@@ -291,7 +291,7 @@ class SystemFile(Strict):
                 compute=self.compute.group() if self.compute else None,
                 overhead_fraction=self.overhead_fraction,
             )
-        source = PowerSource(link=self.link or "", date=self.source_date or "")
+        source = Publication(link=self.link or "", date=self.source_date or "")
         if self.provisioned_power_w is not None:
             return DeclaredPower(power_w=self.provisioned_power_w, source=source)
         nodes: dict[str, Any] = {"nodes": self.submitted_nodes, "rack_nodes": self.rack_nodes}

@@ -23,7 +23,7 @@ from mtpbench.errors import InputError, RunError
 from mtpbench.records import Process
 from mtpbench.slurm import rollcall
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.job_steps import Step, StepOptions, srun_command
+from mtpbench.slurm.job_steps import JobStep, StepOptions, srun_command
 
 Ask = Callable[[Sequence[str]], str]
 """Runs one of Slurm's programs and gives what it printed; RunError where it failed."""
@@ -229,7 +229,7 @@ def call_roll(
     text = Path(rollcall.__file__).read_text("utf-8")
     argv = (options.python, "-I", "-c", text, str(file), token, interface)
     process = Process(name="roll-call", role="router", argv=argv)
-    step = Step(
+    step = JobStep(
         name=f"roll-call.{token}",
         nodes=allocation.nodes,
         process=process,

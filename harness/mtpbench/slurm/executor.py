@@ -28,7 +28,7 @@ from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote import Host
 from mtpbench.slurm.allocation import Allocation, Node, call_roll, refuse_loopback
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.job_steps import Step, StepOptions, Steps, helper_launch, in_container, srun_command
+from mtpbench.slurm.job_steps import JobStep, StepOptions, Steps, helper_launch, in_container, srun_command
 
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 8.0
@@ -140,7 +140,7 @@ class SlurmSite:
 class SlurmHandle:
     """One running step: alive or not, its log, and its end."""
 
-    def __init__(self, process: Process, step: Step, popen: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: Process, step: JobStep, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.step, self.log = process, step, log
         self.popen = popen
 
@@ -302,13 +302,13 @@ class SlurmExecutor:
             steps.signal(left, "KILL")
             time.sleep(0.3)
 
-    def _step(self, process: Process, ready: Process) -> Step:
+    def _step(self, process: Process, ready: Process) -> JobStep:
         program = self._programs.get(process.name, (process,))
         nodes = tuple(self._nodes[part.node].name for part in program)
         visible = self._nodes[process.node].visible_gpus
         gpus = self._site.allocation.gpus_per_node
         chosen = [visible[gpu] for gpu in process.gpus if gpu < len(visible)]
-        return Step(
+        return JobStep(
             name=f"{process.name}.{self._tag}",
             nodes=nodes,
             process=ready,

@@ -63,7 +63,7 @@ class StepOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class JobStep:
     """One `srun`: a process on one node, or an MPI program over several.
 
     Args:
@@ -83,7 +83,7 @@ class Step:
     mounts: tuple[str, ...] = field(default=())
 
 
-def srun_command(step: Step, options: StepOptions) -> list[str]:
+def srun_command(step: JobStep, options: StepOptions) -> list[str]:
     """The whole command: no shell reads any of it.
 
     A step takes all CPUs and memory that the job has on its nodes and shares them (`--overlap`): servers, the
@@ -157,7 +157,7 @@ def _gres_options(options: StepOptions, gpus: int | None) -> list[str]:
     return [f"--gres={options.gres}:{gpus}" if gpus else "--gres=none"]
 
 
-def _container_options(step: Step, options: StepOptions) -> list[str]:
+def _container_options(step: JobStep, options: StepOptions) -> list[str]:
     if not in_container(step.process, options):
         return []
     own = step.process.container
@@ -175,7 +175,7 @@ def _mount(directory: str) -> str:
     return f"{directory}:{directory}"
 
 
-def _program(step: Step, options: StepOptions) -> list[str]:
+def _program(step: JobStep, options: StepOptions) -> list[str]:
     """The program, behind `env` where Slurm or an image would set a variable otherwise than it must be."""
     variables: dict[str, str] = {}
     if in_container(step.process, options):

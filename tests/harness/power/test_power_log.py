@@ -9,7 +9,7 @@ import pytest
 from mtpbench.power.log import (
     MeterReading,
     MeterState,
-    Probe,
+    SourceProbe,
     end_line,
     head_line,
     identity_fault,
@@ -22,10 +22,10 @@ from mtpbench.power.log import (
 )
 from mtpbench.records import PowerSource
 
-PROBE = Probe(
+PROBE = SourceProbe(
     kind="nvml", source=PowerSource(meter="nvml", power="instant", scope="gpu"), meters=((0, "GPU-a"),)
 )
-HEAD = head_line([PROBE, Probe(kind="grace", reason=unread("no_grace", "none"))], 0.1)
+HEAD = head_line([PROBE, SourceProbe(kind="grace", reason=unread("no_grace", "none"))], 0.1)
 
 
 def reading(meter=0, power_w=500.0, energy_j=7.5, unix_s=None):

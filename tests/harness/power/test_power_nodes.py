@@ -11,7 +11,7 @@ from mtpbench.metrics.window import Window
 from mtpbench.power.log import (
     MeterReading,
     MeterState,
-    Probe,
+    SourceProbe,
     head_line,
     parse,
     states_line,
@@ -45,12 +45,12 @@ DEPLOYMENT = Deployment(
 )
 NODES = [gpus_of_node(node, held, None) for node, held in held_by_node(DEPLOYMENT).items()]
 SOURCE = PowerSource(meter="nvml", counter=True, power="instant", scope="gpu")
-NO_GRACE = Probe(kind="grace", reason=unread("no_grace", "none"))
+NO_GRACE = SourceProbe(kind="grace", reason=unread("no_grace", "none"))
 
 
-def rails(rail: str) -> Probe:
+def rails(rail: str) -> SourceProbe:
     source = PowerSource(meter="grace", scope="grace", rail=rail)
-    return Probe(kind="grace", source=source, meters=((0, rail),))
+    return SourceProbe(kind="grace", source=source, meters=((0, rail),))
 
 
 def log(
@@ -60,10 +60,10 @@ def log(
     source: PowerSource = SOURCE,
     reason: Reason | None = None,
     uuid: str = "GPU-0",
-    grace: Probe = NO_GRACE,
+    grace: SourceProbe = NO_GRACE,
 ):
     """10 s of 500 W for each GPU, stamped by a clock that is ahead."""
-    probe = Probe(
+    probe = SourceProbe(
         kind="nvml",
         source=source if reason is None else None,
         meters=tuple((i, f"GPU-{i}") for i in range(gpus)),
@@ -139,7 +139,7 @@ def test_conditions_are_the_extremes_and_the_union_of_what_was_said():
 
 
 def test_the_extremes_of_what_was_said_are_kept():
-    text = head_line([Probe(kind="nvml", source=SOURCE, meters=((0, "GPU-0"),)), NO_GRACE], 0.1)
+    text = head_line([SourceProbe(kind="nvml", source=SOURCE, meters=((0, "GPU-0"),)), NO_GRACE], 0.1)
     for heat, cap, mask in ((61, 1000.0, 4), (83, 900.0, 0x40), (70, 1200.0, 0)):
         state = MeterState(meter=0, uuid="GPU-0", temperature_c=heat, limit_w=cap, clock_reasons=mask)
         text += states_line(1.0, 1.0, [state])
@@ -156,7 +156,7 @@ def test_the_extremes_of_what_was_said_are_kept():
     [
         (rails("grace"), None),
         (rails("cpu"), "grace_mixed"),
-        (Probe(kind="grace", reason=unread("grace_rails", "no rail")), "grace_missing"),
+        (SourceProbe(kind="grace", reason=unread("grace_rails", "no rail")), "grace_missing"),
     ],
 )
 def test_rails_that_not_all_nodes_have_alike_make_no_figure(second, reason):

@@ -12,17 +12,17 @@ from mtpbench.power.provisioned import (
     ComponentPower,
     DeclaredPower,
     GroupedPower,
-    PowerSource,
+    Publication,
     RackPower,
     describe,
     render,
     total_w,
 )
 
-SOURCE = PowerSource(link="https://example.org/spec", date="2026-09-24")
+SOURCE = Publication(link="https://example.org/spec", date="2026-09-24")
 
 
-def group(count: int, tdp_w: float, source: PowerSource = SOURCE) -> ComponentPower:
+def group(count: int, tdp_w: float, source: Publication = SOURCE) -> ComponentPower:
     return ComponentPower(count=count, tdp_w=tdp_w, source=source)
 
 
@@ -78,7 +78,7 @@ def test_compute_takes_the_place_of_cpu_and_accelerator():
     ("power", "words"),
     [
         (DeclaredPower(power_w=0.0, source=SOURCE), "provisioned_power_w 0.0: watts above 0"),
-        (DeclaredPower(power_w=9.0, source=PowerSource(link="", date="2026")), "a public source"),
+        (DeclaredPower(power_w=9.0, source=Publication(link="", date="2026")), "a public source"),
         (dataclasses.replace(RACK, nodes=19), "submitted_nodes 19: from 1 to the rack's 18"),
         (dataclasses.replace(GROUPED, cpu=None), "cpu: a count and a TDP are needed; missing is not 0 W"),
         (dataclasses.replace(GROUPED, compute=group(1, 1.0)), "compute stands for"),

@@ -27,7 +27,7 @@ from mtpbench.run import plan_run, run_live
 from mtpbench.slurm import executor as executor_module
 from mtpbench.slurm.allocation import Node, allocation_here, refuse_loopback
 from mtpbench.slurm.executor import SlurmExecutor, SlurmSite, mpi_programs
-from mtpbench.slurm.job_steps import Step, StepOptions, srun_command
+from mtpbench.slurm.job_steps import JobStep, StepOptions, srun_command
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import load_sweep
 
@@ -340,7 +340,7 @@ def test_engines_run_in_their_image_and_the_harness_bare() -> None:
         env={"NCCL_X": "1 2", "HF_TOKEN": "hidden"},
         container=Container(image="repo#image:1"),
     )
-    step = Step(name="a", nodes=("n0",), process=engine, gpus=4, visible="0,1", mounts=("/results/x y",))
+    step = JobStep(name="a", nodes=("n0",), process=engine, gpus=4, visible="0,1", mounts=("/results/x y",))
     words = srun_command(step, options)
     assert "--container-image=repo#image:1" in words
     assert "--container-mounts=/m:/m,/results/x y:/results/x y" in words
@@ -359,7 +359,7 @@ def test_engines_run_in_their_image_and_the_harness_bare() -> None:
 
 def test_without_gres_none_is_asked_for() -> None:
     process = Process(name="a", role="decode", argv=("x",))
-    step = Step(name="a", nodes=("n0",), process=process, gpus=4)
+    step = JobStep(name="a", nodes=("n0",), process=process, gpus=4)
     assert "--gres=gpu:gb200:4" in srun_command(step, dataclasses.replace(OPTIONS, gres="gpu:gb200"))
     words = srun_command(step, dataclasses.replace(OPTIONS, gres=None))
     assert not any(word.startswith("--gres") for word in words)
