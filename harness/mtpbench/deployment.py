@@ -1,4 +1,4 @@
-"""One deployment, alive: start its processes, await readiness, watch them, stop every one of them."""
+"""A live deployment: its processes are started, awaited, watched and ended by an executor at some site."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ from mtpbench.remote import Host
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
 CAUSE_LINES = 400
-"""How far back a log is searched for the cause of a death."""
+"""How many last lines of a log are searched for the cause of a death."""
 
 
 class Handle(Protocol):
-    """A running process, whatever executor runs it."""
+    """A handle of a running process, of any executor."""
 
     process: Process
     log: Path
 
     def ended(self) -> str | None:
-        """How it ended, or None while it runs."""
+        """Returns how the process ended, or None while it runs."""
 
     def owns_port(self, port: int) -> bool | None:
-        """Whether it is the one that listens on a port; None where that can't be told."""
+        """Returns whether the process is the one that listens on a port; None where that is unknown."""
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Returns the last lines of the process's log."""
 
 
 class Executor(Protocol):
-    """Where processes run."""
+    """An executor starts and ends the processes of one deployment."""
 
     name: str
 
     def place(self, deployment: Deployment) -> Placement:
-        """Hosts and ports for every process."""
+        """Returns hosts and ports for every process."""
 
     def start(self, process: Process, placement: Placement) -> Handle:
-        """Start one process."""
+        """Starts one process."""
 
     def stop(self) -> None:
-        """End every process started."""
+        """Ends every process that was started."""
 
 
 class Site(Protocol):
-    """A place where deployments run, one after the other: this machine, or a Slurm allocation."""
+    """A site is where deployments run, one after the other: this machine, or a Slurm allocation."""
 
     name: str
 
     def executor(self, directory: Path) -> Executor:
-        """What runs one start of a deployment, with its files and logs in a directory of its own."""
+        """Returns the executor of one start of a deployment, whose files and logs go into `directory`."""
 
     def obstacle(self, deployment: Deployment, point: Point) -> str | None:
-        """Why a deployment can't run here, and what can be done instead; None where it can."""
+        """Returns why a deployment can't run here, and what can be done instead; None where it can."""
 
     def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
-        """The nodes whose GPUs a deployment holds, to be read by samplers that write into a directory.
+        """Returns the nodes whose GPUs a deployment holds; their samplers write into `directory`.
 
         Raises:
             RunError: a node does not answer.
@@ -76,20 +76,20 @@ class Site(Protocol):
         """
 
     def client_hosts(self, directory: Path) -> tuple[Host, ...]:
-        """Other hosts that the load client runs on, which see the directory; none for this one."""
+        """Returns other hosts that the load client runs on, which see the directory; none for this one."""
 
     def notes(self) -> tuple[str, ...]:
-        """Where this is, for the record; nothing where the host's name says it all."""
+        """Returns notes on where this is, for the record; none where the host's name is enough."""
 
 
 async def meter_at(site: Site, deployment: Deployment, point: Point, directory: Path) -> Meter:
-    """What meters the GPUs of one start of a deployment: all of them, or none with the reason.
+    """Returns the meter of the GPUs of one start of a deployment: of all GPUs, or of none with the reason.
 
     Args:
-        site: where the start runs.
-        deployment: whose GPUs are read.
-        point: any of those that it serves.
-        directory: of the start; the samplers' files stay there.
+        site: the site of the start.
+        deployment: the deployment whose GPUs are read.
+        point: any point that it serves.
+        directory: the folder of the start, where the samplers' files stay.
     """
     if point.simulation is not None:
         return Meter((), directory, SIMULATED)
@@ -104,11 +104,11 @@ async def meter_at(site: Site, deployment: Deployment, point: Point, directory: 
 
 
 class LiveDeployment:
-    """A deployment whose processes run while the `async with` block does.
+    """A live deployment: its processes run while the `async with` block does.
 
     Args:
-        deployment: what to start.
-        executor: where.
+        deployment: the deployment to start.
+        executor: starts its processes.
         ready_timeout_s: wall seconds until all must be ready.
 
     Raises:
@@ -140,22 +140,22 @@ class LiveDeployment:
 
     @property
     def placement(self) -> Placement:
-        """Where everything is."""
+        """Returns where all its processes are."""
         assert self._placement is not None, "the deployment has not been started"
         return self._placement
 
     @property
     def base_url(self) -> str:
-        """Where requests go."""
+        """Returns the address that requests go to."""
         return self.url(self.deployment.front, self.deployment.front_port)
 
     def url(self, process: str, port: str) -> str:
-        """The address of one port of one process."""
+        """Returns the address of one port of one process."""
         return f"http://{self.placement.hosts[process]}:{self.placement.ports[process, port]}"
 
     @property
     def metrics_urls(self) -> Mapping[str, str]:
-        """Metrics addresses by process; of every worker, never of the router alone."""
+        """Returns the metrics addresses of all workers, by process; a router's alone is never enough."""
         return {
             process.name: self.url(process.name, process.metrics[0]) + process.metrics[1]
             for process in self.deployment.processes
@@ -163,14 +163,14 @@ class LiveDeployment:
         }
 
     def dead(self) -> str | None:
-        """Which process ended and how, with the cause its log names; None while all run."""
+        """Returns which process ended, how, and the cause in its log; None while all run."""
         for handle in self.handles:
             if (how := handle.ended()) is not None:
                 return f"{handle.process.name} ended with {how}; {_last_words(handle)}"
         return None
 
     async def is_healthy(self) -> bool:
-        """Whether all processes run and the front answers its probe."""
+        """Returns whether all processes run and the front answers its probe."""
         if self.dead():
             return False
         front = next(p for p in self.deployment.processes if p.name == self.deployment.front)
@@ -178,7 +178,7 @@ class LiveDeployment:
             return await self._answers(session, front)
 
     async def reset_cache(self, path: str) -> str | None:
-        """POST `path` to every worker; None, or what failed."""
+        """Posts to `path` of every worker; returns None, or what failed."""
         async with aiohttp.ClientSession(trust_env=False) as session:
             for process in self.deployment.processes:
                 if not process.metrics:
@@ -245,19 +245,20 @@ class LiveDeployment:
             if probe.model is None:
                 return True
             async with session.get(f"{base}/v1/models", timeout=_timeout()) as answer:
-                listed = await answer.json(content_type=None) if answer.status == 200 else {}
+                models = await answer.json(content_type=None) if answer.status == 200 else {}
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
             return False
-        return any(model.get("id") == probe.model for model in listed.get("data", []))
+        return any(model.get("id") == probe.model for model in models.get("data", []))
 
 
 def _cause(handle: Handle) -> str:
+    """Returns the known cause in a log, for the end of a message."""
     cause = explain(handle.log_tail(CAUSE_LINES))
     return f"; {cause}" if cause else ""
 
 
 def _last_words(handle: Handle) -> str:
-    """The known cause in a log, else its last line."""
+    """Returns the known cause in a log, else its last line."""
     if cause := explain(handle.log_tail(CAUSE_LINES)):
         return str(cause)
     last = handle.log_tail(1)

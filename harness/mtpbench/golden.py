@@ -1,4 +1,4 @@
-"""Published mean acceptance lengths, and the per-position rates that give a length."""
+"""Golden acceptance: published mean acceptance lengths, and the rates by position that give a length."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _data() -> Mapping[str, Any]:
 
 
 def default_table() -> GoldenTable:
-    """The table that is meant where a sweep names none."""
+    """Returns the table of a sweep that names none."""
     return GoldenTable(**_data()["default"])
 
 
 def golden_table(table: GoldenTable) -> Mapping[int, float]:
-    """Mean acceptance lengths by number of draft tokens.
+    """Returns mean acceptance lengths by number of draft tokens.
 
     Raises:
         InputError: a name is unknown; the message lists the known ones.
@@ -46,7 +46,7 @@ def golden_table(table: GoldenTable) -> Mapping[int, float]:
 
 
 def golden_length(table: GoldenTable, drafts: int) -> float:
-    """The published mean acceptance length, bonus token included.
+    """Returns the published mean acceptance length, bonus token included.
 
     Raises:
         InputError: a name or the draft count is unknown; the message lists the known ones.
@@ -55,7 +55,7 @@ def golden_length(table: GoldenTable, drafts: int) -> float:
 
 
 def golden_rates(length_by_drafts: Mapping[int, float], drafts: int) -> tuple[float, ...]:
-    """Unconditional acceptance rates by position, as the growth of the length from one draft to the next.
+    """Returns unconditional acceptance rates by position: the growth of the length from draft to draft.
 
     Where a table's lengths are not concave (noise), the rates are the nearest ones (least squares) that
     never rise, stay within [0, 1] and sum to length − 1, so that the length itself is kept.
@@ -81,13 +81,13 @@ def golden_rates(length_by_drafts: Mapping[int, float], drafts: int) -> tuple[fl
 
 def _entry(table: Mapping[int, float], drafts: int, where: str) -> float:
     if drafts not in table:
-        listed = ", ".join(map(str, sorted(table)))
-        raise InputError(f"no acceptance length for {drafts} draft tokens in {where}; known: {listed}")
+        counts = ", ".join(map(str, sorted(table)))
+        raise InputError(f"no acceptance length for {drafts} draft tokens in {where}; known: {counts}")
     return table[drafts]
 
 
 def _never_rising(values: Floats) -> Floats:
-    """The nearest non-increasing sequence; keeps the sum.
+    """Returns the nearest sequence that never rises, with the same sum.
 
     Source: pool adjacent violators, Barlow et al., Statistical Inference under Order Restrictions, 1972.
     """
@@ -103,7 +103,7 @@ def _never_rising(values: Floats) -> Floats:
 
 
 def _bounded(rates: Floats, total: float) -> Floats:
-    """`rates` within [0, 1], shifted by one constant before clipping so that they sum to `total`."""
+    """Returns `rates` within [0, 1], shifted by one constant before clipping so that they sum to `total`."""
     low, high = -1.0 - float(np.abs(rates).max()), 1.0 + float(np.abs(rates).max())
     for _ in range(80):
         middle = (low + high) / 2

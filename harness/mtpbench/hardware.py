@@ -1,7 +1,7 @@
 """The dated hardware constants, `data/hardware.yaml` or a file of the same form, as `Hardware` records.
 
-Wherever `constants` is asked for it is None (the newest built-in ones), a date of the built-in ones
-(`2026-05`), or the path of a file. A file stands alone: hardware that it lacks has no constants.
+A parameter `constants` is None (the newest built-in constants), a date of the built-in ones (`2026-05`), or
+the path of a file. A file stands alone: hardware that it lacks has no constants.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ _KINDS = ("gpu", "gpus_per_node", "nodes_per_domain", "constants", "source")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Priced:
+    """The constants of one date."""
+
     power_kw_per_gpu: float | None
     usd_per_gpu_h: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kind:
+    """One kind of hardware with its constants by date."""
+
     gpu: str
     gpus_per_node: int
     nodes_per_domain: int
@@ -41,7 +45,7 @@ class _Kind:
 
 
 def names(constants: str | None = None) -> tuple[str, ...]:
-    """The hardware that constants exist for.
+    """Returns the names of the hardware that constants exist for.
 
     Raises:
         InputError: `constants` is a file that can't be used.
@@ -50,7 +54,7 @@ def names(constants: str | None = None) -> tuple[str, ...]:
 
 
 def lookup(name: str, constants: str | None = None) -> Hardware:
-    """The constants of one kind of hardware: the newest, those of a date, or the newest in a file.
+    """Returns the constants of one kind of hardware: the newest, those of a date, or the newest in a file.
 
     Raises:
         InputError: the name or the date is unknown, the message lists the known ones; or the file can't be
@@ -79,7 +83,7 @@ def lookup(name: str, constants: str | None = None) -> Hardware:
 
 
 def constants_file(constants: str | None) -> str | None:
-    """The file that `constants` names, or None where it is a date or nothing.
+    """Returns the file that `constants` names, or None where it is a date or nothing.
 
     Raises:
         InputError: it is neither a date nor a file that is there.
@@ -155,7 +159,7 @@ def _priced(place: _Place) -> _Priced:
 
 @dataclass(frozen=True)
 class _Place:
-    """A node of a constants file that knows where it stands, so that what is wrong names line and key."""
+    """A node of a constants file with its line and key, so that an error message can name both."""
 
     node: yaml.Node
     file: str
@@ -171,7 +175,7 @@ class _Place:
         return self.node.tag == "tag:yaml.org,2002:null"
 
     def entries(self, of: str, empty: bool = False) -> dict[str, _Place]:
-        """The values of a mapping by key, whatever the keys are."""
+        """Returns the values of a mapping by key, whatever the keys are."""
         if not isinstance(self.node, yaml.MappingNode):
             self.refuse(f"a mapping by {of} is needed")
         places: dict[str, _Place] = {}
@@ -187,7 +191,7 @@ class _Place:
         return places
 
     def mapping(self, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, _Place]:
-        """The values of a mapping that has these keys and no others."""
+        """Returns the values of a mapping that has these keys and no others."""
         places = self.entries(f"{', '.join(keys)}")
         for name, place in places.items():
             if name not in keys:
@@ -197,13 +201,13 @@ class _Place:
         return places
 
     def text(self) -> str:
-        """A scalar as it is written."""
+        """Returns a scalar as it is written."""
         if not isinstance(self.node, yaml.ScalarNode) or self.is_null or not self.node.value.strip():
             self.refuse("a text is needed")
         return str(self.node.value)
 
     def number(self) -> float:
-        """A number above 0."""
+        """Returns a number above 0."""
         try:
             value = float(self.text())
         except ValueError:
@@ -213,7 +217,7 @@ class _Place:
         return value
 
     def count(self) -> int:
-        """A whole number above 0."""
+        """Returns a whole number above 0."""
         value = self.number()
         if value != int(value):
             self.refuse(f"{self.text()} is not a whole number above 0")

@@ -1,4 +1,4 @@
-"""Where a result came from: enough to run it again, nothing secret."""
+"""The provenance of a result: enough to run it again, and no secrets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mtpbench.records import Deployment, Point, Provenance
 
 REDACTED = "<redacted>"
 _SECRET = re.compile(r"token|key|secret|passw|credential|auth", re.IGNORECASE)
-_TELLING = ("CUDA", "NCCL", "UCX", "HF", "OMP", "SLURM", "NVIDIA")
+_PREFIXES = ("CUDA", "NCCL", "UCX", "HF", "OMP", "SLURM", "NVIDIA")
 """Prefixes of variables that steer more than one engine; each engine's own stand in its module."""
 _OWN_PACKAGES = ("aiohttp", "numpy", "pyarrow", "pydantic")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """How a point was run: the executor's name, and what was started where (None on the virtual clock).
+    """A start: the executor's name, and what it started where (None on the virtual clock).
 
-    `where` says in words what the host's name does not: the Slurm job and its nodes. `driver` and `gpus` are
-    what the power meter found: the driver's version, and each GPU in words.
+    `where` holds sentences beside the host's name: the Slurm job and its nodes. `driver` and `gpus` come from
+    the power meter: the driver's version, and a text for each GPU.
     """
 
     executor: str
@@ -53,7 +53,7 @@ def collect(
     ]
     own = {f"{p.name}:{name}": value for p in processes for name, value in p.env.items()}
     of_engines = (prefix for about in abouts() for prefix in about.environment)
-    prefixes = tuple(f"{prefix}_" for prefix in (*_TELLING, *of_engines))
+    prefixes = tuple(f"{prefix}_" for prefix in (*_PREFIXES, *of_engines))
     outside = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     return Provenance(
         started_utc=started_utc,
@@ -76,28 +76,28 @@ def collect(
 
 
 def redact(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with every value whose name looks secret replaced."""
+    """Returns the environment with every value whose name looks secret replaced."""
     return {name: REDACTED if looks_secret(name) else value for name, value in environment.items()}
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a variable's name looks as if its value were a secret."""
+    """Returns whether a variable's name looks as if its value were a secret."""
     return _SECRET.search(name) is not None
 
 
 @cache
 def git_state() -> tuple[str | None, bool | None]:
-    """Revision of the harness's own checkout and whether it was changed; (None, None) outside a checkout."""
+    """Returns the revision of the harness's checkout and whether it was changed; (None, None) outside."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 ("git", *arguments), cwd=here, capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return completed.stdout.strip() if completed.returncode == 0 else None
 
     if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None

@@ -1,17 +1,17 @@
-"""Helpers: modules of the harness that run on this host or another one, and are spoken to by lines.
+"""Helpers: modules of the harness that run on this host or another one, and exchange lines with it.
 
 Messages on a helper's standard output are JSON objects, one a line; any other line (a site's prologue) is
 skipped:
 
     {"ready": true, …}    the helper's first message: it can be used
-    {"n": "N", …}         its answer to the line `WORD N` on its standard input
+    {"n": "N", …}         its answer to the line `QUESTION N` on its standard input
     {"n": "N", "clock": nanoseconds}    the answer to `clock N`: its monotonic clock
 
-N counts up, so that an answer that comes late is never taken for another's. A helper ends when its standard
-input closes: it does not outlive the process that started it.
+N counts up, so that a late answer is never taken for the answer to another question. A helper ends when
+its standard input closes: it does not outlive the process that started it.
 
-Every host's monotonic clock counts from a moment of its own. The offset of another one is the middle of the
-quickest of several questions and answers; it can't be further off than half of that answer took.
+Every host's monotonic clock counts from a moment of its own. The offset of another host's clock is taken from
+the quickest of several answers, at its middle; its error is at most half of the time that the answer took.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ DYING_S = 1.0
 """How long a helper that has closed its output may take to end with an exit code of its own."""
 LAST_WORDS = 2000
 ASKS = 25
-"""How often a clock is asked; the quickest answer counts."""
+"""How many times a clock is asked; the quickest answer counts."""
 FEWEST_ASKS, ASK_FOR_S = 3, 1.0
-"""A host that is slow to answer is not asked for longer than this, but so often at least."""
+"""A host that is slow to answer is asked for this long at most, and this many times at least."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +47,11 @@ class Host:
     """A host for helpers.
 
     Args:
-        name: for the record.
-        launch: what stands in front of a command to run it there, input and output connected (`srun … `);
+        name: the host's name, for the record.
+        launch: the command in front of another one that runs it there, input and output connected (`srun …`);
             empty for this host.
         directory: a folder that both hosts see; None for a private one of this host.
-        environment: what `launch` starts with; None for this process's own.
+        environment: the environment of `launch`; None for this process's own.
         python: Python with mtpbench there.
     """
 
@@ -64,35 +64,35 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClockOffset:
-    """What to add to this host's `time.perf_counter_ns()` for another one's, and how far off that may be."""
+    """The offset of another host's clock from this host's `time.perf_counter_ns()`, and its largest error."""
 
     offset_ns: int = 0
     error_ns: int = 0
 
 
 async def compare_clocks(ask: Callable[[], Awaitable[int]]) -> ClockOffset:
-    """The offset of a clock that answers with its nanoseconds; what `ask` raises is passed on."""
+    """Returns the offset of a clock that answers with its nanoseconds; passes on the errors of `ask`."""
     best: ClockOffset | None = None
-    begun = time.monotonic()
+    start = time.monotonic()
     for number in range(ASKS):
-        if number >= FEWEST_ASKS and time.monotonic() - begun > ASK_FOR_S:
+        if number >= FEWEST_ASKS and time.monotonic() - start > ASK_FOR_S:
             break
-        asked = time.perf_counter_ns()
-        theirs = await ask()
-        answered = time.perf_counter_ns()
-        error = (answered - asked + 1) // 2
-        if best is None or error < best.error_ns:
-            best = ClockOffset(offset_ns=theirs - (asked + answered) // 2, error_ns=error)
+        before_ns = time.perf_counter_ns()
+        clock_ns = await ask()
+        after_ns = time.perf_counter_ns()
+        error_ns = (after_ns - before_ns + 1) // 2
+        if best is None or error_ns < best.error_ns:
+            best = ClockOffset(offset_ns=clock_ns - (before_ns + after_ns) // 2, error_ns=error_ns)
     assert best is not None
     return best
 
 
 class HelperFailed(RunError):
-    """A helper died, or did not say in time what it should; it no longer runs.
+    """A helper died, or did not answer in time; it no longer runs.
 
     Args:
-        message: says how, with the last line of its standard error.
-        exit_status: how it ended (negative: by which signal); None where it was killed for being late.
+        message: how it failed, with the last line of its standard error.
+        exit_status: its exit code, or minus the signal that ended it; None where it was killed as too late.
     """
 
     def __init__(self, message: str, exit_status: int | None) -> None:
@@ -101,10 +101,10 @@ class HelperFailed(RunError):
 
 
 class HelperProcess:
-    """One helper, started in a session of its own: Ctrl-C is not for it.
+    """A helper process, in a session of its own: Ctrl-C does not reach it.
 
     Args:
-        name: what error messages call it.
+        name: its name in error messages.
         host: where it runs.
         process: the process here, which may only lead to the helper (`srun`).
         errors: the file that takes its standard error.
@@ -112,24 +112,24 @@ class HelperProcess:
 
     def __init__(self, name: str, host: Host, process: asyncio.subprocess.Process, errors: Path) -> None:
         self.name, self.host, self.process, self._errors = name, host, process, errors
-        self._asked = 0
+        self._questions = 0
         self._given_up = False
 
     @classmethod
     async def start(
         cls, name: str, host: Host, module: str, arguments: Sequence[str], errors: Path
     ) -> HelperProcess:
-        """Start a helper.
+        """Starts a helper.
 
         Args:
-            name: what error messages call it.
-            host: where.
-            module: of the harness, run with `python -m`.
+            name: its name in error messages.
+            host: where it runs.
+            module: a module of the harness, run with `python -m`.
             arguments: its arguments.
             errors: the file that takes its standard error.
 
         Raises:
-            OSError: it can't be started.
+            OSError: the helper can't be started.
         """
         with errors.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
@@ -144,37 +144,37 @@ class HelperProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it can still be spoken to."""
+        """Returns whether the helper can still answer."""
         return not self._given_up and self.process.returncode is None
 
     async def ready(self, timeout_s: float) -> dict[str, Any]:
-        """Its first message.
+        """Returns the helper's first message.
 
         Raises:
-            HelperFailed: it died before, or was too late and is killed.
+            HelperFailed: the helper died before, or was too late and is killed.
         """
         return await self._await(lambda message: message.get("ready") is True, timeout_s, "was not ready")
 
-    async def ask(self, word: str) -> dict[str, Any]:
-        """Its answer to one question.
+    async def ask(self, question: str) -> dict[str, Any]:
+        """Returns the helper's answer to one question.
 
         Raises:
-            HelperFailed: it died, or does not answer in time and is killed.
+            HelperFailed: the helper died, or does not answer in time and is killed.
         """
         if self._given_up:
             raise HelperFailed(f"{self.name} does not run", self.process.returncode)
-        self._asked += 1
-        number = str(self._asked)
-        self.tell(f"{word} {number}")
+        self._questions += 1
+        number = str(self._questions)
+        self.tell(f"{question} {number}")
         return await self._await(
-            lambda message: message.get("n") == number, ANSWER_S, f"did not answer {word!r}"
+            lambda message: message.get("n") == number, ANSWER_S, f"did not answer {question!r}"
         )
 
     async def clock_offset(self) -> ClockOffset:
-        """The offset of its host's clock.
+        """Returns the offset of the clock of the helper's host.
 
         Raises:
-            HelperFailed: it does not answer.
+            HelperFailed: the helper does not answer.
         """
 
         async def ask_clock() -> int:
@@ -183,7 +183,7 @@ class HelperProcess:
         return await compare_clocks(ask_clock)
 
     def tell(self, line: str) -> None:
-        """Send it a line that it does not answer; one that has ended hears nothing."""
+        """Sends a line that the helper does not answer; a helper that has ended gets nothing."""
         pipe = self.process.stdin
         assert pipe is not None
         if not pipe.is_closing():
@@ -191,7 +191,7 @@ class HelperProcess:
                 pipe.write(f"{line}\n".encode())
 
     async def read(self) -> dict[str, Any] | None:
-        """Its next message; None once it has closed its output."""
+        """Returns the helper's next message; None after it has closed its output."""
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
             with contextlib.suppress(ValueError):
@@ -201,13 +201,13 @@ class HelperProcess:
         return None
 
     async def stop(self) -> None:
-        """Close its input and wait for its end; one that does not end in time is killed."""
+        """Closes the helper's input and waits for its end; one that does not end in time is killed."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         await self._end(END_S)
 
     def last_words(self) -> str:
-        """The end of its standard error; empty where it said nothing."""
+        """Returns the end of the helper's standard error; empty where it wrote none."""
         if not self._errors.exists():
             return ""
         return self._errors.read_text("utf-8", "replace").strip()[-LAST_WORDS:]
@@ -230,7 +230,7 @@ class HelperProcess:
         raise HelperFailed(f"{self.name} died (exit {status}): {self._last_line()}", status)
 
     async def _end(self, patience_s: float) -> None:
-        """Wait for its end, and force it where that takes longer.
+        """Waits for the helper's end, and forces it where that takes longer.
 
         `srun` takes SIGTERM to a step on another host; SIGKILL would leave the step running.
         """
@@ -246,7 +246,7 @@ class HelperProcess:
             patience_s = SIGNALLED_END_S
 
     async def _ended(self) -> None:
-        """Until it has ended; what it still says is read, for a full pipe would hold it."""
+        """Waits until the helper has ended; reads its output meanwhile, since a full pipe would stop it."""
         assert self.process.stdout is not None
         while await self.process.stdout.read(1 << 16):
             pass

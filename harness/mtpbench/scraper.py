@@ -1,4 +1,4 @@
-"""Scrapes the metrics pages of a deployment's processes while a point runs, on the clock of its load."""
+"""The scraper reads the metrics pages of a deployment's processes while a point runs, on the load's clock."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SCRAPE_TIMEOUT_S = 2.0
 
 
 class Scraper:
-    """An async context: reads every page once on entry, then every interval, and once more on exit.
+    """A scraper reads every metrics page on entry of its async context, at every interval, and on exit.
 
-    A scrape that fails is a counter sample with its reason; power then has a hole, which the energy rules
+    A failed scrape becomes a counter sample with its reason; power then has a gap, which the energy rules
     find. A sample's time is the middle of its request, since the server reads its counters in between.
     Times are engine seconds since the origin, and negative before it.
 
@@ -52,16 +52,16 @@ class Scraper:
 
     @property
     def counters(self) -> list[CounterSample]:
-        """Every scrape of the counters."""
+        """Returns every sample of the counters."""
         return [dataclasses.replace(s, time_s=self._engine_s(s.time_s)) for s in self._counters]
 
     @property
     def power(self) -> list[PowerSample]:
-        """Every reading of simulated power."""
+        """Returns every sample of simulated power."""
         return [dataclasses.replace(s, time_s=self._engine_s(s.time_s)) for s in self._power]
 
     def start_clock(self, origin: float) -> None:
-        """Count time from this `time.perf_counter()` value: the load's origin."""
+        """Sets second 0 to this `time.perf_counter()` value: the load's origin."""
         self._origin = origin
 
     def _engine_s(self, stamp: float) -> float:
@@ -102,7 +102,7 @@ class Scraper:
     async def _keep_scraping(self) -> None:
         due = time.perf_counter()
         while True:
-            # A round that took too long is not made up for: late samples in a row tell nothing.
+            # A round that took too long is not made up for: two samples at once add nothing.
             due = max(due + self._interval_s, time.perf_counter())
             await asyncio.sleep(due - time.perf_counter())
             await self._scrape_all()
@@ -128,21 +128,21 @@ class Scraper:
         self._take(process, stamp, text, reason)
 
     def _take(self, process: str, stamp: float, text: str, reason: str | None) -> None:
-        counted: SpecCounters | tuple[SpecGauge, ...] | None = None
+        counters: SpecCounters | tuple[SpecGauge, ...] | None = None
         powers: list[GpuPower] = []
         if reason is None:
             try:
-                counted = self._read_counters(text) if self._read_counters else None
+                counters = self._read_counters(text) if self._read_counters else None
                 powers = self._read_power(text) if self._read_power else []
             except (ValueError, KeyError) as error:
-                counted, powers, reason = None, [], f"unreadable metrics: {error}"
+                counters, powers, reason = None, [], f"unreadable metrics: {error}"
         if self._read_counters:
             sample = CounterSample(
                 time_s=stamp,
                 process=process,
-                counters=counted if isinstance(counted, SpecCounters) else None,
-                gauges=counted if isinstance(counted, tuple) else (),
-                reason=None if counted else (reason or "no counters in the metrics"),
+                counters=counters if isinstance(counters, SpecCounters) else None,
+                gauges=counters if isinstance(counters, tuple) else (),
+                reason=None if counters else (reason or "no counters in the metrics"),
             )
             self._counters.append(sample)
         self._power += [

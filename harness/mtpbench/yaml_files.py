@@ -1,4 +1,4 @@
-"""YAML files that people write: read with their lines and checked, so that every message says where.
+"""YAML files that users write: they are read with line numbers and checked, so that messages say where.
 
 A message names file, line, key, and what would be right. YAML 1.2 booleans only (`true`, `false`): under
 PyYAML's 1.1 rules an arm called `off` would be False.
@@ -22,13 +22,13 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """A mapping of a file as it may be written: unknown keys, infinities and NaN are refused."""
+    """A strict mapping of a file: unknown keys, infinities and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class _Loader(yaml.SafeLoader):
-    pass
+    """A loader with YAML 1.2 booleans."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -53,13 +53,13 @@ class LinedYaml:
         self.data, self.lines, self.path = data, lines, path
 
     def line(self, where: KeyPath) -> int | None:
-        """The line of a key path, or of the nearest thing that encloses it."""
+        """Returns the line of a key path, or of the nearest mapping or list that encloses it."""
         while where and where not in self.lines:
             where = where[:-1]
         return self.lines.get(where)
 
     def checked(self, model: type[M]) -> M:
-        """The document as a model.
+        """Returns the document as a model.
 
         Raises:
             SweepError: a key is unknown, missing or wrong; names the first, and counts the rest.
@@ -71,7 +71,7 @@ class LinedYaml:
 
 
 def read_yaml(path: Path) -> LinedYaml:
-    """The document in `path`, which must be a mapping.
+    """Reads the document in `path`, which must be a mapping.
 
     Raises:
         SweepError: the file is missing, is not YAML, repeats a key, or is not a mapping.
@@ -120,7 +120,7 @@ def _construct(
 
 
 def dotted(where: KeyPath) -> str:
-    """A key path for people: `topologies[2].concurrency`."""
+    """Returns a key path as people write it: `topologies[2].concurrency`."""
     text = ""
     for part in where:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
@@ -128,7 +128,7 @@ def dotted(where: KeyPath) -> str:
 
 
 def _explain(error: ValidationError, document: LinedYaml, model: type[BaseModel]) -> SweepError:
-    """The first complaint, in the words of the file's owner; the rest are counted."""
+    """Returns an error with the first complaint, in terms of the file; the others are counted."""
     complaints = error.errors(include_url=False)
     # An unknown key often causes a second complaint about the key it should have been: name the typo first.
     complaints.sort(key=lambda item: item["type"] != "extra_forbidden")
@@ -141,7 +141,7 @@ def _explain(error: ValidationError, document: LinedYaml, model: type[BaseModel]
 
 
 def _real_path(location: Sequence[str | int], data: Any) -> KeyPath:
-    """pydantic's location without the parts that name types instead of keys of the file."""
+    """Returns pydantic's location without the parts that name types instead of keys of the file."""
     where: list[str | int] = []
     for i, part in enumerate(location):
         in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
@@ -179,10 +179,10 @@ def _valid_keys(location: Sequence[str | int], root: type[BaseModel]) -> list[st
 
 
 def _inner_model(annotation: Any) -> Any:
-    """The pydantic model inside an annotation such as `list[Annotated[X, …]] | None`."""
+    """Returns the pydantic model inside an annotation such as `list[Annotated[X, …]] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()) or ():
-        if (found := _inner_model(argument)) is not None:
-            return found
+        if (model := _inner_model(argument)) is not None:
+            return model
     return None

@@ -294,9 +294,9 @@ _PLACEHOLDER = re.compile(r"@\{([^}]*)\}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """What the executor decided: hosts by process name, ports by (process, port name), directory, Python.
+    """A placement is what the executor decided, by process and port name.
 
-    `environment` holds the variables that it starts processes with, before each process's own.
+    `environment` holds the variables of the executor, which each process's own override.
     """
 
     hosts: Mapping[str, str]
@@ -307,7 +307,7 @@ class Placement:
 
 
 def fill(text: str, placement: Placement) -> str:
-    """`text` with every placeholder replaced.
+    """Returns `text` with every placeholder replaced.
 
     Raises:
         InputError: a placeholder is unknown, or names a process, port or variable that is not there.
@@ -338,10 +338,10 @@ def fill(text: str, placement: Placement) -> str:
 
 
 def resolve(process: Process, placement: Placement) -> Process:
-    """The process with the placeholders of its argv, environment and files filled in."""
+    """Returns the process with the placeholders of its argv, environment and files filled in."""
     return dataclasses.replace(
         process,
-        argv=tuple(fill(word, placement) for word in process.argv),
+        argv=tuple(fill(argument, placement) for argument in process.argv),
         env={name: fill(value, placement) for name, value in process.env.items()},
         files=tuple(
             File(path=fill(file.path, placement), text=fill(file.text, placement)) for file in process.files

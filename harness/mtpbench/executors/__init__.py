@@ -1,1 +1,1 @@
-"""Where a described process runs: `local` is this machine; Slurm jobs are in `slurm.executor`."""
+"""Executors run the processes that engines describe: `local` on this machine, `slurm.executor` in a job."""

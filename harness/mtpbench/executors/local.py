@@ -1,4 +1,4 @@
-"""The local executor: each process in a group of its own on this machine, every one gone at the end."""
+"""The local executor: it runs each process in a group of its own on this machine, and ends all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STOP_GRACE_S = 10.0
 
 
 class LocalHandle:
-    """One running process: alive or not, its log, and its end."""
+    """A handle of one running process: its state, its log, and signals to it."""
 
     def __init__(self, process: Process, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.log = process, log
@@ -36,37 +36,37 @@ class LocalHandle:
 
     @property
     def group(self) -> int:
-        """Its process group, which holds its children too."""
+        """Returns its process group, which holds its children too."""
         return self._popen.pid
 
     def ended(self) -> str | None:
-        """How it ended (`exit code 1`, `killed by SIGKILL`), or None while it runs."""
+        """Returns how the process ended (`exit code 1`, `killed by SIGKILL`), or None while it runs."""
         code = self._popen.poll()
         if code is None:
             return None
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def owns_port(self, port: int) -> bool | None:
-        """Whether this process's group listens on a port; None where the machine does not tell."""
+        """Returns whether this process's group listens on a port; None where the machine does not show it."""
         return listens_in_group(port, self.group)
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Returns the last lines of the process's log."""
         return last_lines(self.log, lines)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the whole group."""
+        """Sends a signal to the whole process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.group, number)
 
     def reap(self) -> None:
-        """Collect the process's status, so that it does not stay a zombie."""
+        """Collects the process's status, so that it does not stay a zombie."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout=STOP_GRACE_S)
 
 
 class LocalSite:
-    """This machine, one node of whatever it has.
+    """The site of this machine, which stands for any node.
 
     Args:
         front_port: the number of the front's port, or None for a free one.
@@ -78,11 +78,11 @@ class LocalSite:
         self._front_port = front_port
 
     def executor(self, directory: Path) -> LocalExecutor:
-        """What runs one start of a deployment."""
+        """Returns the executor of one start of a deployment."""
         return LocalExecutor(directory, self._front_port)
 
     def obstacle(self, deployment: Deployment, point: Point) -> str | None:
-        """More nodes than one, or a missing engine; None where the deployment can run."""
+        """Returns a sentence where more nodes than one are needed or an engine is missing; else None."""
         if deployment.nodes > 1 and point.simulation is None:
             return (
                 f"{point.arm.name} on {point.topology.name} needs {deployment.nodes} nodes of "
@@ -93,34 +93,34 @@ class LocalSite:
         return f"{missing.process}: {missing.text}" if missing else None
 
     def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
-        """This machine, whatever nodes the deployment thinks of; CUDA_VISIBLE_DEVICES names its GPUs."""
+        """Returns this machine for every node of the deployment; CUDA_VISIBLE_DEVICES names its GPUs."""
         del directory
-        held = held_by_node(deployment)
-        if not held:
+        owners_by_node = held_by_node(deployment)
+        if not owners_by_node:
             raise Unread("no_gpu", "the deployment holds no GPU")
         variable = os.environ.get("CUDA_VISIBLE_DEVICES")
-        shown = None if variable is None else [word.strip() for word in variable.split(",")]
+        visible = None if variable is None else [gpu.strip() for gpu in variable.split(",")]
         here = Host(name=socket.gethostname())
         return tuple(
-            MeteredNode(gpus=gpus_of_node(node, gpus, shown), host=here)
-            for node, gpus in sorted(held.items())
+            MeteredNode(gpus=gpus_of_node(node, owners, visible), host=here)
+            for node, owners in sorted(owners_by_node.items())
         )
 
     def client_hosts(self, directory: Path) -> tuple[Host, ...]:
-        """None: the load client runs here too."""
+        """Returns no host: the load client runs here too."""
         del directory
         return ()
 
     def notes(self) -> tuple[str, ...]:
-        """Nothing: the host's name says it all."""
+        """Returns no note: the host's name is enough."""
         return ()
 
 
 class LocalExecutor:
-    """Starts the processes of a deployment on this machine and ends every one of them.
+    """The local executor starts the processes of a deployment on this machine and ends all of them.
 
     Args:
-        directory: where files are laid down and logs written.
+        directory: where files and logs are written.
         front_port: the number of the front's port, or None for a free one.
     """
 
@@ -132,7 +132,7 @@ class LocalExecutor:
         self._reaper = Reaper()
 
     def place(self, deployment: Deployment) -> Placement:
-        """Hosts and free ports for every process of a deployment.
+        """Returns hosts and free ports for every process of a deployment.
 
         Raises:
             PortInUse: the front's port was asked for by number and is taken.
@@ -147,7 +147,7 @@ class LocalExecutor:
         )
 
     def start(self, process: Process, placement: Placement) -> LocalHandle:
-        """Lay down a process's files and start it.
+        """Writes a process's files and starts it.
 
         Raises:
             StartError: the program does not exist or can't be run.
@@ -176,7 +176,7 @@ class LocalExecutor:
         return handle
 
     def stop(self) -> None:
-        """End every process: SIGTERM to all groups, a grace, SIGKILL to what is left, routers first."""
+        """Ends every process: SIGTERM to all groups, a wait, SIGKILL to all that still run."""
         groups = {handle.group for handle in self._handles}
         for handle in self._handles:
             handle.signal(signal.SIGTERM)
@@ -193,27 +193,31 @@ class LocalExecutor:
 
 
 class Reaper:
-    """The process that ends what is still running when this one is killed; started with the first group."""
+    """The reaper is a process that ends what still runs when this process is killed.
+
+    It is started with the first process group.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def add(self, group: int) -> None:
-        """A process group that must not outlive this process."""
+        """Adds a process group that must not outlive this process."""
         self._tell(f"+{group}")
 
     def forget(self, group: int) -> None:
-        """One that has ended."""
+        """Removes a process group that has ended."""
         self._tell(f"-{group}")
 
     def close(self) -> None:
-        """Let it end; it ends what it was not told to forget."""
+        """Lets the reaper end; it then ends the groups that were not removed."""
         if self._process and self._process.stdin:
             self._process.stdin.close()
             self._process.wait()
             self._process = None
 
     def _tell(self, line: str) -> None:
+        """Writes a line to the reaper, which is started with the first."""
         if self._process is None:
             self._process = subprocess.Popen(
                 (sys.executable, "-I", reaper.__file__),
@@ -228,7 +232,7 @@ class Reaper:
 
 
 def lay_down(process: Process, directory: Path) -> None:
-    """Write a resolved process's files, and make the directory of its log."""
+    """Writes a resolved process's files, and makes the directory of its log."""
     directory.mkdir(parents=True, exist_ok=True)
     for file in process.files:
         Path(file.path).parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +240,7 @@ def lay_down(process: Process, directory: Path) -> None:
 
 
 def last_lines(log: Path, lines: int) -> str:
-    """The last lines of a log; empty where there is none."""
+    """Returns the last lines of a log; empty where there is none."""
     if not log.exists():
         return ""
     return "\n".join(log.read_text("utf-8", "replace").splitlines()[-lines:])
@@ -252,14 +256,14 @@ class MissingProgram:
 
     @property
     def text(self) -> str:
-        """What is missing, and how to get it."""
+        """Returns what is missing, and how to get it."""
         return f"{self.program!r} is not installed on this machine; {self.hint}"
 
 
 def missing_program(deployment: Deployment) -> MissingProgram | None:
-    """The first program of a deployment that this machine does not have; None if all are here.
+    """Returns the first program of a deployment that this machine does not have; None if all are here.
 
-    A Python module that is missing shows only when it is started: its log then names it.
+    A missing Python module is found only at the start: the log then names it.
     """
     for process in deployment.processes:
         program = process.argv[0]
@@ -269,7 +273,7 @@ def missing_program(deployment: Deployment) -> MissingProgram | None:
 
 
 def _environment(process: Process) -> dict[str, str]:
-    """The harness's environment, the process's own, and only the GPUs that the process was given."""
+    """Returns the environment of a process: the harness's, its own variables, and only its own GPUs."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if process.gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

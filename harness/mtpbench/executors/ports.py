@@ -1,4 +1,4 @@
-"""Free ports, here and on the nodes of a Slurm job, and whose a port is that answers (Linux /proc)."""
+"""Free ports, here and on the nodes of a Slurm job, and the process that a port belongs to (Linux /proc)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mtpbench.records import Deployment
 
 HOST = "127.0.0.1"
 FREE_PORTS = range(20_000, 32_768)
-"""Where free ports are looked for: below those that Linux gives to clients, so that none is lost between the
-choice and the server's start, and none above the signed 16 bits of Dynamo's DYN_SYSTEM_PORT."""
+"""Where free ports are looked for: below those that Linux gives to clients, which could take one between the
+choice and the server's start, and within the signed 16 bits of Dynamo's DYN_SYSTEM_PORT."""
 PORT_BLOCK = 128
 """Ports of one job: jobs of neighbouring numbers that share a node don't meet."""
 PROBE_S = 0.3
@@ -23,30 +23,30 @@ _LISTEN = "0A"
 
 
 def port_block(raw_id: str) -> range:
-    """The ports of a job, by its number."""
+    """Returns the ports of a job, by its number."""
     blocks = len(FREE_PORTS) // PORT_BLOCK
     first = FREE_PORTS.start + int(raw_id) % blocks * PORT_BLOCK
     return range(first, first + PORT_BLOCK)
 
 
-def choose_port(wanted: int | None = None) -> int:
-    """A free port of this machine, or `wanted` if it is free.
+def choose_port(number: int | None = None) -> int:
+    """Returns a free port of this machine, or the port `number` if it is free.
 
     Raises:
-        PortInUse: `wanted` is taken, or none is free.
+        PortInUse: the port is taken, or none is free.
     """
-    if wanted is None:
+    if number is None:
         return _next_free(_search(FREE_PORTS), HOST, set())
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, wanted))
+            probe.bind((HOST, number))
         except (OSError, OverflowError) as error:
             raise PortInUse(
-                f"port {wanted} on {HOST} can't be had ({getattr(error, 'strerror', error)}); "
+                f"port {number} on {HOST} can't be had ({getattr(error, 'strerror', error)}); "
                 "stop what listens there, or choose another"
             ) from error
-    return wanted
+    return number
 
 
 def choose_ports(
@@ -55,15 +55,15 @@ def choose_ports(
     front_port: int | None = None,
     block: range = FREE_PORTS,
 ) -> dict[tuple[str, str], int]:
-    """A port for each that a process listens on: no two alike, none that is seen to be taken.
+    """Returns a port for each that a process listens on: all different, and none that is taken.
 
-    Nodes are probed from here, each by its address, so that this holds where "nodes" are one machine too.
+    Nodes are probed from here, each by its address; this works too where several "nodes" are one machine.
 
     Args:
         deployment: the processes.
-        hosts: the address of each.
+        hosts: the address of each process.
         front_port: the number of the front's port, or None for a free one.
-        block: where free ports are looked for first.
+        block: the ports that are tried first.
 
     Raises:
         PortInUse: the front's port was asked for by number and is taken, or too many are.
@@ -85,13 +85,14 @@ def choose_ports(
 
 
 def _search(block: range) -> Iterator[int]:
-    """Every port in which a free one may be found: those of a block first, from a random one on."""
+    """Yields every port in which a free one may be found: first those of a block, from a random one on."""
     start = random.randrange(len(block))
     yield from (*block[start:], *block[:start])
     yield from (*range(block.stop, FREE_PORTS.stop), *range(FREE_PORTS.start, block.start))
 
 
 def _next_free(numbers: Iterator[int], host: str, silent: set[str]) -> int:
+    """Returns the next port on which nothing listens."""
     port = next((number for number in numbers if not is_taken(host, number, silent)), None)
     if port is None:
         raise PortInUse(f"no free port on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}")
@@ -99,9 +100,10 @@ def _next_free(numbers: Iterator[int], host: str, silent: set[str]) -> int:
 
 
 def is_taken(host: str, port: int, silent: set[str]) -> bool:
-    """Whether something listens on a port: by binding it where the address is ours, else by connecting.
+    """Returns whether something listens on a port.
 
-    `silent` collects the hosts that don't answer in time, which are not asked again.
+    A port of this machine is bound to find out, one of another machine connected to. `silent` collects the
+    hosts that don't answer in time, which are not asked again.
     """
     with contextlib.suppress(OSError), socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -122,7 +124,7 @@ def is_taken(host: str, port: int, silent: set[str]) -> bool:
 
 
 def _is_bound_here(host: str, port: int) -> bool:
-    """Whether the address is this machine's and the port bound by something that does not listen yet."""
+    """Returns whether the address is this machine's, so that its port is bound but not listened on yet."""
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))
@@ -132,7 +134,7 @@ def _is_bound_here(host: str, port: int) -> bool:
 
 
 def listens_in_group(port: int, group: int) -> bool | None:
-    """Whether a process of the group listens on the port; None where /proc does not tell.
+    """Returns whether a process of the group listens on the port; None where /proc does not tell.
 
     A stale server of an earlier run can answer /health on the same port: only its owner tells them apart.
     """

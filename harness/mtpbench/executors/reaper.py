@@ -1,4 +1,4 @@
-"""Kills the process groups of a run that was itself killed.
+"""The reaper kills the process groups of a run that was itself killed.
 
 The local executor starts this file as a process of its own and writes `+PGID` or `-PGID` lines to its
 standard input. When that closes (the run ended, or was killed with SIGKILL), every group still listed
@@ -17,7 +17,7 @@ GRACE_S = 3.0
 
 
 def watch(lines: object) -> set[int]:
-    """Read lines until the end; the groups that are still listed then."""
+    """Reads lines until the end, and returns the process groups that are still registered then."""
     groups: set[int] = set()
     for line in lines:  # type: ignore[attr-defined]
         group = int(line[1:])
@@ -26,7 +26,7 @@ def watch(lines: object) -> set[int]:
 
 
 def reap(groups: set[int], grace_s: float = GRACE_S) -> None:
-    """End every group: SIGTERM, up to `grace_s` seconds, SIGKILL, and as long again until all are gone."""
+    """Ends every group: SIGTERM, up to `grace_s` seconds, SIGKILL, and as long again until all are gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for group in groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -37,7 +37,7 @@ def reap(groups: set[int], grace_s: float = GRACE_S) -> None:
 
 
 def is_alive(group: int) -> bool:
-    """Whether a process group still has a process that runs; zombies that nobody collects do not count."""
+    """Returns whether a process group still has a process that runs; zombies do not count."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):

@@ -1,15 +1,15 @@
-"""The sampler of one node: a process that reads its power sources at an interval and writes all of it down.
+"""The sampler of one node: a process that reads its power sources at an interval and writes each reading.
 
     python -m mtpbench.power.agent --out FILE [--interval 0.1] [--gpus 0,1] [--spares 2,3] [--dcgm URL]
 
-A helper (see `remote`), ready when the file has its first reading. It ends when its standard input
+It is a helper (see `remote`), ready when the file has its first reading. It ends when its standard input
 closes or at SIGTERM. Besides `clock` it answers:
 
-    tick N    reads once more, sees to it that every host can read the file, {"n": N, "size": its bytes,
+    tick N    reads once more, syncs the file for all hosts, and answers {"n": N, "size": its bytes,
               "from": where in it the GPUs' last reading before this one begins}
 
-It keeps nothing in memory: each tick is one write, so what was read stays when the process dies. Little is
-imported: it must start fast and cost less than 1% of a core.
+The sampler keeps nothing in memory: each tick is one write, so readings stay when the process dies. It
+imports little: it must start fast and cost less than 1% of a core.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from mtpbench.records import PowerSource
 INTERVAL_S = 0.1
 STATES_EVERY_S = 1.0
 LATE_S = 0.5
-"""Nobody knows when within a read that takes longer the meter was read: it must show as a gap."""
+"""A read that takes longer is dropped and shows as a gap: when within it the meter was read is unknown."""
 HWMON = Path("/sys/class/hwmon")
 LABEL = re.compile(r"(Grace|CPU|SysIO|Module)(?: Input)? Power(?: Input)? Socket (\d+)", re.IGNORECASE)
 RAILS: tuple[Literal["grace", "cpu"], ...] = ("grace", "cpu")
-"""The whole CPU socket with its memory and fabric first, its cores alone else; `Module` holds the GPU too."""
+"""The whole CPU socket with memory and fabric is preferred to its cores; `Module` would hold the GPU too."""
 
 
 class GraceSource:
-    """Reads one rail for each Grace socket through Linux's hwmon; a `Source`.
+    """A source of power: one rail for each Grace socket, through Linux's hwmon.
 
     NVIDIA's Grace Performance Tuning Guide: `power1_average` is in µW, `power1_oem_info` says
     `Grace|CPU|SysIO|Module Power Socket N` (some firmware says `Input Power`).
 
     Args:
-        root: where hwmon is; a test's folder else.
+        root: the folder of hwmon, or a test's.
     """
 
     def __init__(self, root: Path = HWMON) -> None:
@@ -66,7 +66,7 @@ class GraceSource:
         self._files: dict[int, Path] = {}
 
     def probe(self) -> SourceProbe:
-        """The rail that every socket has, or why there is none."""
+        """Returns the rail that every socket has, or why there is none."""
         rails: dict[tuple[str, int], Path] = {}
         for info in sorted(self._root.glob("*/device/power*_oem_info")):
             match = LABEL.search(_text(info))
@@ -87,12 +87,12 @@ class GraceSource:
                     source=PowerSource(meter="grace", scope="grace", rail=rail),
                     meters=tuple((socket, f"{label} Power Socket {socket}") for socket in sockets),
                 )
-        listed = ", ".join(f"{rail} {socket}" for rail, socket in sorted(rails))
-        gap = f"no rail is there for every socket ({listed})"
+        labels = ", ".join(f"{rail} {socket}" for rail, socket in sorted(rails))
+        gap = f"no rail is there for every socket ({labels})"
         return SourceProbe(kind="grace", reason=unread("grace_rails", gap))
 
     def read(self) -> list[MeterReading]:
-        """The power of every socket."""
+        """Returns the power of every socket."""
         return [
             MeterReading(
                 meter=socket, power_w=None if (uw := _microwatts(path)) is None else uw / 1e6, energy_j=None
@@ -101,11 +101,11 @@ class GraceSource:
         ]
 
     def states(self) -> list[MeterState]:
-        """Nothing besides."""
+        """Returns no states: the rails have none."""
         return []
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no resource is held."""
 
 
 def _text(path: Path) -> str:
@@ -121,7 +121,7 @@ def _microwatts(path: Path) -> int | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Sample until told to end."""
+    """Samples until the process is told to end."""
     arguments = _parse(argv)
     gpus = tuple(filter(None, arguments.gpus.split(",")))
     with arguments.out.open("ab", buffering=0) as file:
@@ -134,11 +134,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class NodeSampler:
-    """Reads at most one source of GPU power and the Grace rails, and writes lines to an open file.
+    """The sampler of a node reads one source of GPU power at most, and the Grace rails, into an open file.
 
     Args:
         file: a descriptor, written to with one call for each tick.
-        interval_s: seconds from one tick to the next; 0.1 to 0.25 is meant.
+        interval_s: seconds from one tick to the next, 0.1 to 0.25.
     """
 
     def __init__(self, file: int, interval_s: float) -> None:
@@ -148,13 +148,13 @@ class NodeSampler:
         self._size = self._gpus_from = os.fstat(file).st_size
 
     def probe(self, gpus: tuple[str, ...], spares: tuple[str, ...], dcgm: str | None, hwmon: Path) -> None:
-        """Look for every source and write down what was found; the first that has the GPUs reads them.
+        """Probes every source and writes the results down; the first source that has the GPUs reads them.
 
         Args:
-            gpus: those that must be read.
-            spares: those that are read where they can be.
-            dcgm: an exporter's page, or None.
-            hwmon: where Grace rails are looked for.
+            gpus: GPUs that must be read.
+            spares: GPUs that are read too where they can be.
+            dcgm: the metrics page of an exporter, or None.
+            hwmon: the folder of the Grace rails.
         """
         candidates: list[tuple[str, Source]] = [("gpu", NvmlSource(gpus, spares=spares))]
         if dcgm is not None:
@@ -173,23 +173,20 @@ class NodeSampler:
         self._write(head_line(probes, self._interval_s))
 
     def tick(self) -> int:
-        """Read every source once; where in the file the GPUs' last reading before this one begins."""
+        """Reads every source once; returns the place in the file of the GPUs' last reading before it."""
         last = self._gpus_from
         for kind, source in self._sources:
             before, wall = time.monotonic(), time.time()
             readings = source.read()
-            took = time.monotonic() - before
-            slow = [max(reading.took_s, took if reading.at_s is None else 0.0) for reading in readings]
-            late = [
-                reading for reading, seconds in zip(readings, slow, strict=True) if _is_late(reading, seconds)
-            ]
+            took_s = time.monotonic() - before
+            durations = [max(reading.took_s, took_s if reading.at_s is None else 0.0) for reading in readings]
+            late = [reading for reading, s in zip(readings, durations, strict=True) if _is_late(reading, s)]
             if late:
-                worst = max(slow)
-                self._write(late_line(before, wall, [reading.meter for reading in late], worst))
-            if kept := [reading for reading in readings if reading not in late]:
+                self._write(late_line(before, wall, [reading.meter for reading in late], max(durations)))
+            if timely := [reading for reading in readings if reading not in late]:
                 if kind == "gpu":
                     self._gpus_from = self._size
-                self._write(tick_line(before + took / 2, wall + took / 2, kind, kept))
+                self._write(tick_line(before + took_s / 2, wall + took_s / 2, kind, timely))
         if self._sources and time.monotonic() >= self._states_due_s:
             self._states_due_s = time.monotonic() + STATES_EVERY_S
             states = [state for kind, source in self._sources if kind == "gpu" for state in source.states()]
@@ -198,7 +195,7 @@ class NodeSampler:
         return last
 
     def run(self, questions: int, answers: int) -> None:
-        """Tick until the descriptor of the words closes or SIGTERM comes, then once more."""
+        """Reads at every interval until the input closes or SIGTERM comes, then once more."""
         ends, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.signal(signal.SIGTERM, lambda *_: os.write(wake, b"t"))
@@ -217,7 +214,7 @@ class NodeSampler:
                     self._answer(line, answers)
             else:
                 self.tick()
-                # A tick that came late is not made up for: readings in a row tell nothing.
+                # A late tick is not made up for: two readings at once add nothing.
                 due = max(due + self._interval_s, time.monotonic())
         self.tick()
         self._write(end_line(time.monotonic(), time.time(), why))
@@ -225,8 +222,8 @@ class NodeSampler:
             source.close()
 
     def _answer(self, line: bytes, answers: int) -> None:
-        word, _, number = line.decode("ascii", "replace").partition(" ")
-        if word == "clock":
+        question, _, number = line.decode("ascii", "replace").partition(" ")
+        if question == "clock":
             answer = {"clock": time.monotonic_ns()}
         else:
             last = self.tick()
@@ -241,12 +238,12 @@ class NodeSampler:
 
 
 def _is_late(reading: MeterReading, took_s: float) -> bool:
-    """A reading with a time of its own is as good as ever."""
+    """Returns whether a reading took too long; one that carries its own time never did."""
     return reading.unix_s is None and took_s > LATE_S
 
 
 def _without_double_counting(probe: SourceProbe, earlier: list[SourceProbe]) -> SourceProbe:
-    """A Grace rail beside GPUs whose counter covers their Grace already is refused."""
+    """Returns the probe, refused where it is a Grace rail that the GPUs' counter covers already."""
     covered = any(other.source is not None and other.source.scope == "module" for other in earlier)
     if probe.kind == "grace" and probe.reason is None and covered:
         reason = unread("grace_in_module", "the GPUs' counter covers their Grace already")

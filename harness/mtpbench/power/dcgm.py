@@ -1,7 +1,7 @@
 """Power and energy of GPUs from a DCGM exporter that runs already.
 
-The exporter collects every 30 s unless told otherwise (`-c`), and answers every scrape with what it last
-collected. A reading therefore is what is new: by the sample's own timestamp where the exposition has one,
+The exporter collects every 30 s by default (`-c`), and answers every scrape with the values it collected
+last. A reading therefore counts only when it is new: by the sample's own timestamp where the page has one,
 else by a value that moved. A frozen exporter gives no readings, and the energy rules find the gap.
 """
 
@@ -16,20 +16,20 @@ from mtpbench.power.log import MeterReading, MeterState, SourceProbe, unread
 from mtpbench.records import PowerSource
 
 POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
-"""The name the exporter writes, and the one that DCGM now calls the field (155); watts."""
+"""The exporter's name of the metric, and DCGM's newer name of the field (155); in watts."""
 ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
-"""mJ since the driver was loaded (field 156)."""
+"""Energy in mJ since the driver was loaded (field 156)."""
 TIMEOUT_S = 1.0
 SAMPLE = re.compile(r"^(\w+)\{(.*)\}\s+(\S+)(?:\s+(-?\d+))?\s*$")
 ONE_GPU_PER_MODULE = ("GH200",)
-"""In names of modules whose board is Grace and GPU together."""
+"""Names of modules that are one board of Grace and GPU together."""
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 Fetch = Callable[[], str]
 
 
 def readings(text: str) -> dict[str, MeterReading]:
-    """What an exposition says of each GPU, by UUID; `meter` is the exporter's own GPU number.
+    """Parses a metrics page: returns each GPU's reading by UUID; `meter` is the exporter's own GPU number.
 
     Raises:
         ValueError: a MIG slice, two metrics of one GPU with different times, no number, or a torn line.
@@ -73,7 +73,7 @@ def readings(text: str) -> dict[str, MeterReading]:
 
 
 def _names(text: str) -> tuple[dict[str, str], str | None]:
-    """The model of each GPU by UUID, and the driver's version, as the labels tell them."""
+    """Returns the model of each GPU by UUID, and the driver's version, from the labels of a metrics page."""
     models: dict[str, str] = {}
     driver = None
     for line in text.splitlines():
@@ -85,34 +85,34 @@ def _names(text: str) -> tuple[dict[str, str], str | None]:
 
 
 class DcgmSource:
-    """Reads the chosen GPUs from an exporter; a `Source`.
+    """A source of power: the chosen GPUs of an exporter.
 
     Args:
         url: its metrics page, such as `http://localhost:9400/metrics`.
-        gpus: GPU numbers or UUIDs; none for all. A meter's index is its place in here.
-        fetch: gives the page's text in a test.
+        gpus: GPU numbers or UUIDs; none for all. A meter's index is its GPU's place in here.
+        fetch: returns the page's text in a test.
     """
 
     def __init__(self, url: str, gpus: Sequence[str] = (), fetch: Fetch | None = None) -> None:
-        self._url, self._wanted = url, tuple(gpus)
+        self._url, self._gpus = url, tuple(gpus)
         self._fetch = fetch or self._get
         self._uuids: tuple[str, ...] = ()
         self._last: dict[str, MeterReading] = {}
 
     def probe(self) -> SourceProbe:
-        """Whether the exporter has every GPU, or why not."""
+        """Returns what the exporter reads of the chosen GPUs, or why it can't be used."""
         try:
             text = self._fetch()
             by_uuid = readings(text)
         except (OSError, ValueError, KeyError) as error:
             return SourceProbe(kind="dcgm", reason=unread("no_dcgm", f"{self._url}: {error}"))
         by_number = {str(reading.meter): uuid for uuid, reading in by_uuid.items()}
-        wanted = self._wanted or tuple(by_number)
-        uuids = [by_number.get(gpu, gpu) for gpu in wanted]
-        missing = [gpu for gpu, uuid in zip(wanted, uuids, strict=True) if uuid not in by_uuid]
+        gpus = self._gpus or tuple(by_number)
+        uuids = [by_number.get(gpu, gpu) for gpu in gpus]
+        missing = [gpu for gpu, uuid in zip(gpus, uuids, strict=True) if uuid not in by_uuid]
         if missing or not uuids:
-            gone = f"{self._url} does not show GPU {', '.join(missing)}"
-            return SourceProbe(kind="dcgm", reason=unread("no_gpu", gone))
+            detail = f"{self._url} does not show GPU {', '.join(missing)}"
+            return SourceProbe(kind="dcgm", reason=unread("no_gpu", detail))
         self._uuids = tuple(uuids)
         counted = all(by_uuid[uuid].energy_j is not None for uuid in uuids)
         timed = all(by_uuid[uuid].unix_s is not None for uuid in uuids)
@@ -138,7 +138,7 @@ class DcgmSource:
         )
 
     def read(self) -> list[MeterReading]:
-        """The GPUs of which the exporter says something new; a GPU that it lost is a failed read."""
+        """Returns the GPUs whose reading is new; a GPU that the exporter lost is a failed read."""
         try:
             by_uuid = readings(self._fetch())
         except (OSError, ValueError, KeyError):
@@ -156,14 +156,14 @@ class DcgmSource:
         return new
 
     def states(self) -> list[MeterState]:
-        """The UUIDs that were chosen: the exporter is asked by UUID, so they can't be swapped."""
+        """Returns the UUIDs of the chosen GPUs: the exporter is read by UUID, so they can't be swapped."""
         return [MeterState(meter=meter, uuid=uuid) for meter, uuid in enumerate(self._uuids)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no resource is held."""
 
     def _get(self) -> str:
-        # The exporter is on this node or beside it: no proxy of the environment is asked.
+        # The exporter is on this node or beside it: no proxy of the environment is used.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(self._url, timeout=TIMEOUT_S) as answer:
             return str(answer.read().decode("utf-8", "replace"))

@@ -1,10 +1,10 @@
-"""Pure: the lines that a node's sampler writes, and what they say; a torn last line costs itself only.
+"""Pure: what power sources give (probes, readings, states), and the log that a node's sampler writes of it.
 
-    {"format": 2, "interval_s": …, "probes": [SourceProbe…]}      first: what was looked for, and found
+    {"format": 2, "interval_s": …, "probes": [SourceProbe…]}      first: every source that was probed
     {"t": …, "w": …, "gpu": [[meter, W, J, unix_s, t]…]}    a tick of the GPUs' source
     {"t": …, "w": …, "grace": [[socket, W, null, unix_s]…]} a tick of the Grace rails
     {"t": …, "w": …, "states": [MeterState…]}               about every second
-    {"t": …, "w": …, "late": [meter…], "took_s": …}         readings that took too long to be of any moment
+    {"t": …, "w": …, "late": [meter…], "took_s": …}         readings that took too long to have a moment
     {"t": …, "w": …, "end": "why"}                          last, where the sampler could still write it
 
 `t` is `time.monotonic()`, which on one machine every process shares, `w` the wall clock.
@@ -46,7 +46,7 @@ UnreadCode = Literal[
 
 
 class Unread(Exception):
-    """Power can't be read, with the code and a sentence that go into the result."""
+    """Power can't be read; `reason` goes into the result."""
 
     def __init__(self, code: UnreadCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -54,20 +54,20 @@ class Unread(Exception):
 
 
 def unread(code: UnreadCode, detail: str) -> Reason:
-    """Why power can't be read."""
+    """Returns the reason why power can't be read."""
     return Reason(code=code, detail=detail)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceProbe:
-    """What a source is, or why there is none.
+    """A probe says what a source of power is, or why there is none.
 
     Args:
-        kind: which source was looked for.
-        source: what it is and what its figures cover; None where it can't be read.
-        meters: what it reads, by its own index: the UUID of a GPU, the rail of a Grace.
+        kind: the kind of source that was probed.
+        source: the source and what its figures cover; None where it can't be read.
+        meters: by the source's own index, the UUID of a GPU or the rail of a Grace.
         models: by the same index, the GPU's name; empty where the source has none.
-        driver: the version of the GPUs' driver, where the source tells it.
+        driver: the version of the GPUs' driver, where the source has it.
         reason: why it can't be read; None where it can.
     """
 
@@ -81,15 +81,15 @@ class SourceProbe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeterReading:
-    """One meter at one moment; a failed read is a reading with neither figure.
+    """A reading of one meter at one moment; a failed read has neither figure.
 
     Args:
-        meter: the source's index of it.
-        power_w: watts, NULL where it was not read.
+        meter: the source's index of the meter.
+        power_w: watts, NULL where power was not read.
         energy_j: a counter that only rises, NULL where there is none.
         unix_s: the source's own time of the reading where it has one, else NULL (it was read just now).
         at_s: when this meter was read, on the node's monotonic clock; NULL for the time of its tick.
-        took_s: how long that took; nobody knows when within it the meter was read.
+        took_s: how long the read took; when within it the meter was read is unknown.
     """
 
     meter: int
@@ -102,12 +102,12 @@ class MeterReading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeterState:
-    """What changes slowly and explains a figure; NULL where the source does not say.
+    """The state of one meter: what changes slowly and explains a figure; NULL where the source lacks it.
 
     Args:
-        meter: the source's index of it.
-        uuid: which GPU it is now.
-        temperature_c: of the GPU.
+        meter: the source's index of the meter.
+        uuid: the GPU that it is now.
+        temperature_c: the GPU's temperature.
         limit_w: the power cap that is enforced.
         clock_reasons: NVML's bit mask of why clocks are lowered.
         other_scope_w: watts at the scope that is not used, to tell the scopes apart.
@@ -122,24 +122,24 @@ class MeterState:
 
 
 class Source(Protocol):
-    """Where power is read: probed once, then read at every tick."""
+    """A source of power is probed once, then read at every tick."""
 
     def probe(self) -> SourceProbe:
-        """What there is, or the reason why not; never raises for what is merely absent."""
+        """Returns what there is, or why there is nothing; raises no error for what is only absent."""
 
     def read(self) -> list[MeterReading]:
-        """Every meter now; empty where the source has said nothing new since the last read."""
+        """Returns a reading of every meter; none where the source has no new reading since the last one."""
 
     def states(self) -> list[MeterState]:
-        """The slow facts of every meter now."""
+        """Returns the state of every meter."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Frees the source."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tick:
-    """The readings of one moment: `monotonic_s` on the node's own clock, `wall_s` since 1970."""
+    """A tick holds the readings of one moment: `monotonic_s` on the node's own clock, `wall_s` since 1970."""
 
     monotonic_s: float
     wall_s: float
@@ -149,15 +149,15 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PowerLog:
-    """What a node's sampler wrote.
+    """A power log is what a node's sampler wrote.
 
     Args:
-        probes: every source that was looked for.
+        probes: every source that was probed.
         ticks: in the order of time.
-        states: (monotonic seconds, what every meter said of itself).
-        ended: why it ended, or None where it died before it could say so.
-        late: (readings that took too long and were left out, seconds of the slowest).
-        damaged: lines that can't be read and were left out.
+        states: (monotonic seconds, the state of every meter).
+        ended: why the sampler ended, or None where it died before it could write that.
+        late: (number of readings that took too long and were left out, seconds of the slowest).
+        damaged: number of lines that can't be read and were left out.
     """
 
     probes: tuple[SourceProbe, ...]
@@ -169,46 +169,46 @@ class PowerLog:
 
     @property
     def gpu_probe(self) -> SourceProbe | None:
-        """The source that the GPUs were read from."""
+        """Returns the probe of the source that the GPUs were read from."""
         return next((p for p in self.probes if p.reason is None and p.kind != "grace"), None)
 
     @property
     def grace_probe(self) -> SourceProbe | None:
-        """The Grace rails, where there are any."""
+        """Returns the probe of the Grace rails, where there are any."""
         return next((p for p in self.probes if p.reason is None and p.kind == "grace"), None)
 
 
 def head_line(probes: Sequence[SourceProbe], interval_s: float) -> str:
-    """The first line."""
+    """Returns the first line of a log."""
     return _line({"format": FORMAT, "interval_s": interval_s, "probes": to_json(tuple(probes))})
 
 
 def tick_line(monotonic_s: float, wall_s: float, kind: str, readings: Iterable[MeterReading]) -> str:
-    """A tick; `kind` is `gpu` or `grace`."""
+    """Returns the line of a tick; `kind` is `gpu` or `grace`."""
     rows = [[r.meter, r.power_w, r.energy_j, r.unix_s, r.at_s] for r in readings]
     return _line({"t": monotonic_s, "w": wall_s, kind: rows})
 
 
 def late_line(monotonic_s: float, wall_s: float, meters: Iterable[int], took_s: float) -> str:
-    """Readings that took too long to be of any moment, and how long the slowest did."""
+    """Returns the line of readings that took too long, with the seconds of the slowest."""
     return _line({"t": monotonic_s, "w": wall_s, "late": list(meters), "took_s": took_s})
 
 
 def states_line(monotonic_s: float, wall_s: float, states: Iterable[MeterState]) -> str:
-    """What every meter says of itself."""
+    """Returns the line of all meters' states."""
     return _line({"t": monotonic_s, "w": wall_s, "states": [dataclasses.asdict(s) for s in states]})
 
 
 def end_line(monotonic_s: float, wall_s: float, why: str) -> str:
-    """The last line."""
+    """Returns the last line of a log."""
     return _line({"t": monotonic_s, "w": wall_s, "end": why})
 
 
 def parse(text: str) -> PowerLog:
-    """What the lines say; one that is torn or damaged costs itself only.
+    """Parses a log; a line that is torn or damaged is left out, and costs only itself.
 
     Raises:
-        ValueError: the text is no sampler's log: its first line says so.
+        ValueError: the text is no sampler's log, which its first line shows.
     """
     probes: tuple[SourceProbe, ...] | None = None
     ticks: list[Tick] = []
@@ -246,23 +246,23 @@ def parse(text: str) -> PowerLog:
 
 
 def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int = 0) -> list[PowerSample]:
-    """Every reading as the record that energy is made of.
+    """Returns every reading as the record that energy is computed from.
 
     Args:
-        log: of one node.
+        log: the log of one node.
         origin_s: second 0, on this node's monotonic clock.
-        owners: which process holds a meter's GPU; one that none holds is `unused@<node>`.
-        node: its number, which keeps the rails and unused GPUs of two nodes apart.
+        owners: by meter, the process that holds its GPU; a GPU that none holds is `unused@<node>`.
+        node: the node's number, which keeps the rails and unused GPUs of two nodes apart.
     """
     power_samples = []
     for tick in log.ticks:
         for reading in tick.readings:
-            nobody = f"{GRACE}@{node}" if tick.kind == GRACE else f"{UNUSED}@{node}"
-            held = None if tick.kind == GRACE else owners.get(reading.meter)
+            unowned = f"{GRACE}@{node}" if tick.kind == GRACE else f"{UNUSED}@{node}"
+            owner = None if tick.kind == GRACE else owners.get(reading.meter)
             power_samples.append(
                 PowerSample(
                     time_s=moment_of(tick, reading) - origin_s,
-                    process=held or nobody,
+                    process=owner or unowned,
                     gpu=reading.meter,
                     power_w=reading.power_w,
                     energy_j=reading.energy_j,
@@ -272,18 +272,18 @@ def samples(log: PowerLog, origin_s: float, owners: Mapping[int, str], node: int
 
 
 def moment_of(tick: Tick, reading: MeterReading) -> float:
-    """When a meter was read, on its node's monotonic clock."""
+    """Returns when a meter was read, on its node's monotonic clock."""
     if reading.unix_s is not None:
         return tick.monotonic_s - (tick.wall_s - reading.unix_s)
     return tick.monotonic_s if reading.at_s is None else reading.at_s
 
 
 def identity_fault(log: PowerLog, held: Collection[int] | None = None) -> Reason | None:
-    """`gpu_swapped` where a meter was another GPU later than it was first, else None.
+    """Returns `gpu_swapped` where a meter was another GPU later than it was first, else None.
 
     Args:
-        log: of one node.
-        held: the meters that matter; None for all.
+        log: the log of one node.
+        held: the meters to check; None for all.
     """
     first = dict(probe.meters) if (probe := log.gpu_probe) else {}
     for _, states in log.states:

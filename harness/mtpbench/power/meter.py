@@ -1,6 +1,6 @@
-"""Meters the GPUs of one start of a deployment: a sampler on every node, from before the servers start.
+"""The meter of the GPUs of one start of a deployment: a sampler on every node, from before the servers start.
 
-Samplers run all the while, so that idle power, every point, and what lies between them stand in one record
+Samplers run all the time, so that one log holds idle power, every point, and what lies between them
 (`power-node<i>.jsonl` beside the servers' logs); each point takes its part of it.
 """
 
@@ -23,26 +23,28 @@ from mtpbench.records import GpuCondition, IdlePower, IdleState, PowerSample, Po
 from mtpbench.remote import ClockOffset, HelperProcess, Host
 
 EDGE_S = 2.5
-"""How long a source may take to say something new; an exporter collects every second or so."""
+"""How long a source may take to give a new reading; an exporter collects about every second."""
 SETTLE_S = 0.3
 
 SIMULATED = Gathered(source=PowerSource(meter="simulated", counter=True))
-"""The embedded engine tells its power with its counters, which are scraped anyway."""
+"""The power of the embedded engine stands beside its counters, which are scraped anyway."""
 INTERVAL_S = 0.1
 READY_TIMEOUT_S = 30.0
-SEEN_S = 10.0
+FILE_DELAY_S = 10.0
 """How long a shared filesystem may take to show what another host wrote."""
 DCGM_VARIABLE = "MTPBENCH_DCGM_URL"
-"""Names a DCGM exporter's metrics page, for nodes where NVML can't be used; each asks its own `localhost`."""
+"""The metrics page of a DCGM exporter, for nodes without NVML; `localhost` is each node itself."""
 
 
 class HostSampler:
-    """One node's sampler; one that died, or did not answer in time, is started anew by the next `begin`.
+    """The sampler of one node, as the harness sees it.
+
+    A sampler that died, or did not answer in time, is started again by the next `begin`.
 
     Args:
-        gpus: what it reads.
-        host: where it runs.
-        directory: where its files stay, seen by both hosts.
+        gpus: the GPUs that it reads.
+        host: the host where it runs.
+        directory: the folder of its files, which both hosts see.
     """
 
     def __init__(self, gpus: NodeGpus, host: Host, directory: Path) -> None:
@@ -56,21 +58,21 @@ class HostSampler:
 
     @property
     def path(self) -> Path:
-        """The file that it writes; another one after each start."""
+        """Returns the file that the sampler writes; each start has another one."""
         again = f".{self._starts}" if self._starts > 1 else ""
         return self._directory / f"power-node{self.gpus.node}{again}.jsonl"
 
     @property
     def clock_error_s(self) -> float:
-        """How far off its clock may be."""
+        """Returns by how much the offset of its clock may be wrong."""
         return self._clock.error_ns / 1e9
 
     async def begin(self) -> None:
-        """From here on its readings are wanted, and the last one before; it is started where it does not run.
+        """Marks the start of the readings to keep, with the last one before; starts the sampler if needed.
 
         Raises:
-            OSError: it can't be started.
-            RunError: it was not ready in time, or does not answer.
+            OSError: the sampler can't be started.
+            RunError: the sampler was not ready in time, or does not answer.
         """
         self.trouble = None
         if self._helper is None or not self._helper.running:
@@ -79,11 +81,11 @@ class HostSampler:
         self._from = int((await self._ask("tick"))["from"])
 
     async def look(self) -> NodeLog:
-        """What it read since `begin`, one more reading included; of a dead one, what it had written.
+        """Returns its readings since `begin`, with one more; of a dead sampler, those that it had written.
 
         Raises:
-            OSError: its file can't be read.
-            RunError: it wrote nothing that can be read.
+            OSError: the sampler's file can't be read.
+            RunError: the sampler wrote nothing that can be read.
         """
         size = 0
         try:
@@ -97,11 +99,11 @@ class HostSampler:
         return NodeLog(log=log, offset_s=self._clock.offset_ns / 1e9)
 
     async def compare_again(self) -> None:
-        """Ask for its clock once more: both moments count, and what lies between them is error."""
+        """Compares the clocks again: the offset becomes the mean, half of the drift is added to its error."""
         try:
             first, last = self._clock, await self._compare_clocks()
         except RunError as why:
-            # The readings are there; how far the clocks drifted meanwhile is not known, and the notes say so.
+            # The readings are there; the drift of the clocks is unknown, and the notes say so.
             self.trouble = f"its clock was asked before the point only: {why}"
             return
         drift_ns = abs(last.offset_ns - first.offset_ns)
@@ -111,7 +113,7 @@ class HostSampler:
         )
 
     async def stop(self) -> None:
-        """Let it read once more and end."""
+        """Lets the sampler read once more, and ends it."""
         if self._helper is not None:
             await self._helper.stop()
         self._helper = None
@@ -130,50 +132,51 @@ class HostSampler:
         await self._helper.ready(READY_TIMEOUT_S)
 
     async def _compare_clocks(self) -> ClockOffset:
+        """Returns the offset of the sampler's clock; exact on this host."""
         if self.host.launch and self._helper is not None:
             return await self._helper.clock_offset()
         # On one host every process has the same monotonic clock.
         return ClockOffset(offset_ns=time.monotonic_ns() - time.perf_counter_ns())
 
-    async def _ask(self, word: str) -> dict[str, Any]:
+    async def _ask(self, question: str) -> dict[str, Any]:
         if self._helper is None:
             raise RunError("it does not run")
-        return await self._helper.ask(word)
+        return await self._helper.ask(question)
 
     def _read(self, size: int) -> PowerLog:
-        """Its file from `begin` on, behind its first line, as soon as `size` bytes of it are to be seen."""
-        deadline = time.monotonic() + SEEN_S
+        """Returns its log from `begin` on, with the first line, as soon as `size` bytes of it can be seen."""
+        deadline = time.monotonic() + FILE_DELAY_S
         while True:
-            # Opened anew each time: that is when a client of a file server asks what there is.
+            # Opened again each time: only then does the client of a file server look for new content.
             with self.path.open("rb") as file:
-                shown = os.fstat(file.fileno()).st_size
-                if shown >= size:
+                visible_size = os.fstat(file.fileno()).st_size
+                if visible_size >= size:
                     head = file.readline()
                     file.seek(max(file.tell(), self._from))
                     return parse((head + file.read()).decode("utf-8", "replace"))
             if time.monotonic() > deadline:
-                raise RunError(f"{self.path.name} shows {shown} of the {size} bytes that were written")
+                raise RunError(f"{self.path.name} shows {visible_size} of the {size} bytes that were written")
             time.sleep(0.1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeteredNode:
-    """A node whose GPUs are read, and where its sampler runs."""
+    """A node whose GPUs are read, and the host where its sampler runs."""
 
     gpus: NodeGpus
     host: Host
 
 
 class Meter:
-    """An async context; its samplers run while the block does.
+    """A meter of a deployment's GPUs: an async context, whose samplers run while the block does.
 
-    `source` and `reason` go into a point's facts: exactly one of them is given. `notes` are what a
-    reader of the figures should know besides, `conditions` what the GPUs said of themselves.
+    `source` and `reason` go into a point's facts: exactly one of them is given. `notes` are sentences for the
+    reader of the figures, `conditions` the states of the GPUs.
 
     Args:
-        nodes: whose GPUs are read.
-        directory: where the samplers' files stay; every node sees it.
-        instead: what is known without a sampler: another source, or why there is none.
+        nodes: the nodes whose GPUs are read.
+        directory: the folder of the samplers' files, which every node sees.
+        instead: the result where no sampler runs: another source, or why there is none.
     """
 
     def __init__(
@@ -181,42 +184,42 @@ class Meter:
     ) -> None:
         self._samplers = [HostSampler(node.gpus, node.host, directory) for node in nodes]
         self._gpus = [node.gpus for node in nodes]
-        self._seen = instead or Gathered(reason=Reason(code="no_power_source"))
+        self._gathered = instead or Gathered(reason=Reason(code="no_power_source"))
         self._logs: dict[int, NodeLog] = {}
         self._faults: dict[int, str] = {}
         self.notes: tuple[str, ...] = ()
 
     @property
     def source(self) -> PowerSource | None:
-        """What is read, or None."""
-        return self._seen.source
+        """Returns the source that is read, or None."""
+        return self._gathered.source
 
     @property
     def reason(self) -> Reason | None:
-        """Why nothing is read, or None."""
-        return self._seen.reason
+        """Returns why nothing is read, or None."""
+        return self._gathered.reason
 
     @property
     def conditions(self) -> tuple[GpuCondition, ...]:
-        """What the GPUs said of themselves between `begin` and `end`."""
-        return self._seen.conditions
+        """Returns the conditions of the GPUs between `begin` and `end`."""
+        return self._gathered.conditions
 
     @property
     def driver(self) -> str | None:
-        """The version of the GPUs' driver, several with commas; None where nobody told it."""
-        return ", ".join(self._seen.drivers) or None
+        """Returns the version of the GPUs' driver, several with commas; None where it is unknown."""
+        return ", ".join(self._gathered.drivers) or None
 
     @property
     def grace_reason(self) -> str | None:
-        """The code of why there is no figure of the Grace CPUs, or None."""
-        return self._seen.grace_reason
+        """Returns the code of why there is no figure of the Grace CPUs, or None."""
+        return self._gathered.grace_reason
 
     async def __aenter__(self) -> Self:
         try:
             await self.begin()
             await self.end()
             if self.reason is not None:
-                # What can't be read now is not asked for again at every point.
+                # What can't be read now is not tried again at every point.
                 await self._stop()
                 self._samplers = []
         except BaseException:
@@ -230,19 +233,19 @@ class Meter:
         await self._stop()
 
     async def begin(self) -> None:
-        """What is read from here on is wanted; a sampler that has died is started anew."""
+        """Marks the start of the readings to keep; a sampler that has died is started again."""
         self._faults = {}
         await asyncio.gather(*(self._begin(sampler) for sampler in self._samplers))
 
     async def end(self) -> None:
-        """What is wanted ends here: it is at hand when every GPU was read once more, or `EDGE_S` is over."""
+        """Marks the end of the readings to keep; waits up to `EDGE_S` for one more reading of every GPU."""
         if not self._samplers:
             return
         edge, self._logs = time.perf_counter(), {}
         while True:
             await asyncio.gather(*(self._look(sampler) for sampler in self._samplers))
             over = time.perf_counter() > edge + EDGE_S
-            sourceless = any(seen.log.gpu_probe is None for seen in self._logs.values())
+            sourceless = any(node_log.log.gpu_probe is None for node_log in self._logs.values())
             hopeless = self._faults or sourceless or any(sampler.trouble for sampler in self._samplers)
             if over or hopeless or read_past(self._gpus, self._logs, edge):
                 break
@@ -250,19 +253,19 @@ class Meter:
         await asyncio.gather(*(sampler.compare_again() for sampler in self._samplers if sampler.host.launch))
         if self._faults:
             node, fault = min(self._faults.items())
-            self._seen = Gathered(reason=unread("sampler_failed", f"{fault}{self._where(node)}"))
+            self._gathered = Gathered(reason=unread("sampler_failed", f"{fault}{self._where(node)}"))
         else:
-            self._seen = gather(self._gpus, self._logs)
+            self._gathered = gather(self._gpus, self._logs)
         self.notes = self._describe()
 
     def samples(self, origin: float) -> list[PowerSample]:
-        """What was read between both, in seconds since `origin` (a `time.perf_counter()` value)."""
-        if self._seen.reason is not None or not self._logs:
+        """Returns the readings between both, in seconds since `origin` (a `time.perf_counter()` value)."""
+        if self._gathered.reason is not None or not self._logs:
             return []
-        return readings(self._gpus, self._logs, origin, grace=self._seen.grace_reason is None)
+        return readings(self._gpus, self._logs, origin, grace=self._gathered.grace_reason is None)
 
     async def rest(self, state: IdleState, seconds: float) -> tuple[IdlePower, ...]:
-        """Idle power over so many seconds from now; at once, with the reason, where nothing can be read."""
+        """Returns idle power over the next `seconds`; at once, with the reason, where nothing can be read."""
         if not self._gpus or seconds <= 0:
             return ()
         duration_s = 0.0
@@ -271,7 +274,7 @@ class Meter:
             origin = time.perf_counter()
             await asyncio.sleep(seconds)
             duration_s = time.perf_counter() - origin
-            # A counter tells of a moment when it next moves, which takes up to a quarter of a second.
+            # A counter covers a moment only when it next moves, which takes up to a quarter of a second.
             await asyncio.sleep(SETTLE_S)
             await self.end()
         if self.reason is not None:
@@ -301,19 +304,19 @@ class Meter:
         return f" (node {node})" if len(self._gpus) > 1 else ""
 
     def _describe(self) -> tuple[str, ...]:
-        """Every source that was looked for, what died, how well clocks agree, what held clocks back."""
+        """Returns the notes: the sources that were probed, dead samplers, clock errors, clocks held back."""
         notes: list[str] = []
-        for node, seen in sorted(self._logs.items()):
+        for node, node_log in sorted(self._logs.items()):
             where = self._where(node)
-            notes += [f"power: {probe.kind}: {probe.reason or probe.source}" for probe in seen.log.probes]
-            late, worst_s = seen.log.late
+            notes += [f"power: {probe.kind}: {probe.reason or probe.source}" for probe in node_log.log.probes]
+            late, worst_s = node_log.log.late
             if late:
                 notes.append(f"power: {late} readings took up to {worst_s:.1f} s and were left out{where}")
-            if seen.log.damaged:
-                notes.append(f"power: {seen.log.damaged} lines of the log are damaged{where}")
+            if node_log.log.damaged:
+                notes.append(f"power: {node_log.log.damaged} lines of the log are damaged{where}")
         troubled = [sampler for sampler in self._samplers if sampler.trouble]
         notes += [f"power sampler of node {sampler.gpus.node}: {sampler.trouble}" for sampler in troubled]
-        if away := [sampler.clock_error_s for sampler in self._samplers if sampler.host.launch]:
-            worst_ms = max(away) * 1e3
-            notes.append(f"power: the clocks of {len(away)} nodes are known to within {worst_ms:.1f} ms")
-        return (*dict.fromkeys(notes), *hindrances(self._seen.conditions))
+        if errors_s := [sampler.clock_error_s for sampler in self._samplers if sampler.host.launch]:
+            worst_ms = max(errors_s) * 1e3
+            notes.append(f"power: the clocks of {len(errors_s)} nodes are known to within {worst_ms:.1f} ms")
+        return (*dict.fromkeys(notes), *hindrances(self._gathered.conditions))

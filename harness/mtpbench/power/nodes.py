@@ -1,4 +1,4 @@
-"""Pure: which GPUs of which nodes a sampler reads, what was read there, and what GPUs said of themselves."""
+"""Pure: the GPUs that each node's sampler reads, the readings of all nodes, and the GPUs' conditions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOCK_REASONS: Mapping[int, str] = {
 }
 """NVML's clock-event reasons (nvml.h, nvmlClocksEventReason…)."""
 HINDERING = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
-"""Those that mean something is wrong with the machine: another one, or a cooler day, gives other figures."""
+"""The reasons that mean a fault of the machine: another one, or a cooler day, gives other figures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +30,10 @@ class NodeGpus:
     """The GPUs of one node that a sampler reads.
 
     Args:
-        node: its number in the deployment.
-        names: NVML indices or UUIDs of those that are held; a meter's index is its place in here.
-        owners: by meter, which process holds its GPU, `a+b` where several share it.
-        spares: further GPUs that are ours and unused; their meters follow, where they can be read.
+        node: the node's number in the deployment.
+        names: NVML indices or UUIDs of the held GPUs; a meter's index is its GPU's place in here.
+        owners: by meter, the process that holds its GPU, `a+b` where several share it.
+        spares: further GPUs of the job that are unused; their meters follow, where they can be read.
     """
 
     node: int
@@ -44,7 +44,7 @@ class NodeGpus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeLog:
-    """What the sampler of one node wrote, and how far its monotonic clock is ahead of the client's."""
+    """The log of one node's sampler, and by how much its monotonic clock is ahead of the load client's."""
 
     log: PowerLog
     offset_s: float
@@ -52,9 +52,9 @@ class NodeLog:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gathered:
-    """What the readings of all nodes are good for; exactly one of `source` and `reason` is given.
+    """The power source that all nodes share, or the reason why there is none: exactly one of the two.
 
-    `grace_reason` is the code of why there is no figure of the Grace CPUs beside it, or None.
+    `grace_reason` is the code of why there is no figure of the Grace CPUs, or None.
     """
 
     conditions: tuple[GpuCondition, ...] = ()
@@ -65,7 +65,7 @@ class Gathered:
 
 
 def held_by_node(deployment: Deployment) -> dict[int, dict[int, str]]:
-    """By node, which process holds which GPU; a GPU that several share is named by all of them (`a+b`)."""
+    """Returns, by node and GPU, the process that holds the GPU; `a+b` where several share it."""
     by_node: dict[int, dict[int, str]] = {}
     for process in deployment.processes:
         for gpu in process.gpus:
@@ -74,41 +74,41 @@ def held_by_node(deployment: Deployment) -> dict[int, dict[int, str]]:
     return by_node
 
 
-def gpus_of_node(node: int, held: Mapping[int, str], shown: Sequence[str] | None) -> NodeGpus:
-    """The GPUs of a node to read.
+def gpus_of_node(node: int, held: Mapping[int, str], visible: Sequence[str] | None) -> NodeGpus:
+    """Returns the GPUs of a node to read.
 
     Args:
-        node: its number.
-        held: which process holds which GPU, by the node's own numbers from 0.
-        shown: the GPUs that are ours there, in the order of those numbers (CUDA_VISIBLE_DEVICES): all of them
-            are read. None where that is not known: then the held ones are, by their index.
+        node: the node's number.
+        held: by GPU, the process that holds it; the node numbers its GPUs from 0.
+        visible: the job's GPUs on the node, in the order of those numbers (CUDA_VISIBLE_DEVICES): all of them
+            are read. None where they are unknown: then the held ones are read, by their index.
 
     Raises:
-        Unread: fewer GPUs are shown than are held, or MIG slices.
+        Unread: fewer GPUs are visible than are held, or MIG slices.
     """
-    wanted = sorted(held)
-    if shown is None:
-        owners = {meter: held[gpu] for meter, gpu in enumerate(wanted)}
-        return NodeGpus(node=node, names=tuple(map(str, wanted)), owners=owners)
-    if len(shown) <= max(wanted) or not all(_names_gpu(shown[gpu]) for gpu in wanted):
+    gpus = sorted(held)
+    owners = {meter: held[gpu] for meter, gpu in enumerate(gpus)}
+    if visible is None:
+        return NodeGpus(node=node, names=tuple(map(str, gpus)), owners=owners)
+    if len(visible) <= max(gpus) or not all(_names_gpu(visible[gpu]) for gpu in gpus):
         raise Unread(
             "no_gpu",
-            f"CUDA_VISIBLE_DEVICES={','.join(shown)}: indices or UUIDs of {len(wanted)} whole GPUs are "
+            f"CUDA_VISIBLE_DEVICES={','.join(visible)}: indices or UUIDs of {len(gpus)} whole GPUs are "
             "needed",
         )
     return NodeGpus(
         node=node,
-        names=tuple(shown[gpu] for gpu in wanted),
-        owners={meter: held[gpu] for meter, gpu in enumerate(wanted)},
-        spares=tuple(name for gpu, name in enumerate(shown) if gpu not in held and _names_gpu(name)),
+        names=tuple(visible[gpu] for gpu in gpus),
+        owners=owners,
+        spares=tuple(name for gpu, name in enumerate(visible) if gpu not in held and _names_gpu(name)),
     )
 
 
 def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog]) -> Gathered:
-    """What the logs of all nodes are good for.
+    """Returns the one source of all nodes with the GPUs' conditions, or the reason why there is none.
 
     Args:
-        nodes: what was to be read.
+        nodes: the GPUs that were to be read.
         logs: by node.
 
     Returns:
@@ -120,20 +120,20 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog]) -> Gathered:
     drivers: set[str] = set()
     for gpus in nodes:
         where = f" (node {gpus.node})" if len(nodes) > 1 else ""
-        seen = logs.get(gpus.node)
-        if seen is None:
+        node_log = logs.get(gpus.node)
+        if node_log is None:
             return Gathered(reason=unread("node_missing", f"the sampler of node {gpus.node} left no file"))
-        probe = seen.log.gpu_probe
+        probe = node_log.log.gpu_probe
         if probe is None or probe.source is None:
-            return Gathered(reason=_at(why_unread(seen.log), where))
-        if fault := identity_fault(seen.log, gpus.owners) or _silence(seen.log, gpus):
+            return Gathered(reason=_at(why_unread(node_log.log), where))
+        if fault := identity_fault(node_log.log, gpus.owners) or _silence(node_log.log, gpus):
             return Gathered(reason=_at(fault, where))
         sources.add(probe.source)
         drivers |= {probe.driver} if probe.driver else set()
-        gpu_conditions += conditions(seen.log, gpus.owners, gpus.node)
+        gpu_conditions += conditions(node_log.log, gpus.owners, gpus.node)
     if len(sources) != 1:
-        listed = " / ".join(sorted(map(str, sources))) or "no node was read"
-        return Gathered(reason=unread("mixed_sources", listed))
+        detail = " / ".join(sorted(map(str, sources))) or "no node was read"
+        return Gathered(reason=unread("mixed_sources", detail))
     return Gathered(
         conditions=tuple(gpu_conditions),
         source=sources.pop(),
@@ -145,18 +145,18 @@ def gather(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog]) -> Gathered:
 def readings(
     nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], origin_s: float, *, grace: bool = True
 ) -> list[PowerSample]:
-    """Every reading of all nodes, in seconds since the load's origin.
+    """Returns every reading of all nodes, in seconds since the load's origin.
 
     Args:
-        nodes: what was read.
+        nodes: the GPUs that were read.
         logs: by node.
         origin_s: second 0, on the load client's monotonic clock.
-        grace: with the rails of Grace CPUs.
+        grace: whether the rails of Grace CPUs are included.
     """
     power_samples: list[PowerSample] = []
     for gpus in nodes:
-        seen = logs[gpus.node]
-        every = samples(seen.log, origin_s + seen.offset_s, gpus.owners, gpus.node)
+        node_log = logs[gpus.node]
+        every = samples(node_log.log, origin_s + node_log.offset_s, gpus.owners, gpus.node)
         power_samples += (
             every if grace else [sample for sample in every if not sample.process.startswith(GRACE)]
         )
@@ -164,16 +164,16 @@ def readings(
 
 
 def read_past(nodes: Sequence[NodeGpus], logs: Mapping[int, NodeLog], moment_s: float) -> bool:
-    """Whether every held GPU was read at or after a moment of the load client's clock."""
+    """Returns whether every held GPU was read at or after a moment of the load client's clock."""
     for gpus in nodes:
-        seen = logs.get(gpus.node)
-        if seen is None:
+        node_log = logs.get(gpus.node)
+        if node_log is None:
             return False
         last = dict.fromkeys(gpus.owners, -math.inf)
-        for tick in reversed(seen.log.ticks):
+        for tick in reversed(node_log.log.ticks):
             if tick.kind == "gpu":
                 for reading in tick.readings:
-                    at_s = moment_of(tick, reading) - seen.offset_s
+                    at_s = moment_of(tick, reading) - node_log.offset_s
                     last[reading.meter] = max(last.get(reading.meter, at_s), at_s)
                 if all(last[meter] > -math.inf for meter in gpus.owners):
                     break
@@ -187,7 +187,7 @@ def _at(reason: Reason, where: str) -> Reason:
 
 
 def _silence(log: PowerLog, gpus: NodeGpus) -> Reason | None:
-    """`no_reading` where a held GPU was never read: a source that is there and says nothing is none."""
+    """Returns `no_reading` where a held GPU was never read, else None."""
     read_meters = {
         reading.meter
         for tick in log.ticks
@@ -200,7 +200,7 @@ def _silence(log: PowerLog, gpus: NodeGpus) -> Reason | None:
 
 
 def _grace_reason(logs: Sequence[PowerLog]) -> str | None:
-    """Why the rails of all nodes make no figure: some lack them, or have others; None where they do."""
+    """Returns why the rails of all nodes give no figure: nodes lack them, or differ; None where they do."""
     sources = {log.grace_probe.source for log in logs if log.grace_probe is not None}
     codes = {
         probe.reason.code
@@ -216,7 +216,7 @@ def _grace_reason(logs: Sequence[PowerLog]) -> str | None:
 
 
 def why_unread(log: PowerLog) -> Reason:
-    """Why a node's GPUs are not read: the reason of the first source, with those of the others behind it."""
+    """Returns why a node's GPUs are not read: the first source's reason, then those of the others."""
     reasons = [probe.reason for probe in log.probes if probe.kind != "grace" and probe.reason is not None]
     if not reasons:
         return unread("no_power_source", "no source of GPU power was looked for")
@@ -224,17 +224,17 @@ def why_unread(log: PowerLog) -> Reason:
     return replace(first, detail="; ".join([first.detail, *map(str, others)]))
 
 
-def _names_gpu(word: str) -> bool:
-    return word.isdigit() or word.startswith("GPU-")
+def _names_gpu(name: str) -> bool:
+    return name.isdigit() or name.startswith("GPU-")
 
 
 def conditions(log: PowerLog, owners: Mapping[int, str], node: int) -> list[GpuCondition]:
-    """What every meter said of itself over a log, in the order of the meters.
+    """Returns the condition of every meter's GPU over a log, in the order of the meters.
 
     Args:
-        log: of one node.
-        owners: which process holds a meter's GPU; one that none holds is `unused@<node>`.
-        node: its number.
+        log: the log of one node.
+        owners: by meter, the process that holds its GPU; a GPU that none holds is `unused@<node>`.
+        node: the node's number.
     """
     names = dict(probe.meters) if (probe := log.gpu_probe) else {}
     gpu_conditions = []
@@ -259,7 +259,7 @@ def conditions(log: PowerLog, owners: Mapping[int, str], node: int) -> list[GpuC
 
 
 def hindrances(gpus: tuple[GpuCondition, ...]) -> tuple[str, ...]:
-    """A sentence for each GPU whose clocks were held back by what is wrong with the machine."""
+    """Returns a sentence for each GPU whose clocks were held back by a fault of the machine."""
     sentences = []
     for gpu in gpus:
         if reasons := [reason for reason in gpu.clock_reasons or () if reason in HINDERING]:
@@ -269,10 +269,10 @@ def hindrances(gpus: tuple[GpuCondition, ...]) -> tuple[str, ...]:
 
 
 def _named(masks: list[int]) -> tuple[str, ...]:
-    """The names of all bits that were ever set; one without a name is told in hex."""
-    seen = 0
+    """Returns the names of all bits that were ever set; one without a name in hex."""
+    bits = 0
     for mask in masks:
-        seen |= mask
-    names = [name for bit, name in CLOCK_REASONS.items() if seen & bit]
-    rest = seen & ~sum(CLOCK_REASONS)
+        bits |= mask
+    names = [name for bit, name in CLOCK_REASONS.items() if bits & bit]
+    rest = bits & ~sum(CLOCK_REASONS)
     return (*names, *([f"{rest:#x}"] if rest else []))

@@ -1,8 +1,8 @@
 """Power and energy of NVIDIA GPUs on this node, through NVML.
 
-Source: nvidia-ml-py. The energy counter (mJ since the driver was loaded) is read first and is what energy is
-made of; power is the instant reading where the driver has it, else the one-second average. Counter and power
-cover the same scope, or there is no power. A MIG slice has no meter of its own and is refused.
+Source: nvidia-ml-py. The energy counter (mJ since the driver was loaded) is read first, and energy is
+computed from it. Power is the instant reading where the driver has it, else the one-second average. Counter
+and power cover the same scope, or there is no power. A MIG slice has no meter of its own and is refused.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FIELD_ENERGY = 83
 FIELD_POWER_INSTANT = 186
 SCOPE_NUMBERS: dict[Scope, int] = {"gpu": 0, "module": 1}
 ONE_GPU_PER_MODULE = ("GH200",)
-"""Names of modules whose energy counter covers Grace and GPU together; nothing is counted twice there."""
+"""Names of modules whose energy counter covers Grace and one GPU together, so that nothing counts twice."""
 CELSIUS_OF_GPU = 0
 
 
 def list_gpus(library: Any = None) -> list[str]:
-    """The names of this node's GPUs.
+    """Returns the names of this node's GPUs.
 
     Raises:
         Unread: NVML can't be read here.
@@ -42,23 +42,23 @@ def list_gpus(library: Any = None) -> list[str]:
 
 
 class NvmlSource:
-    """Reads the chosen GPUs; a `Source`.
+    """A source of power: the chosen GPUs, through NVML.
 
     Args:
-        gpus: NVML indices, or UUIDs (`GPU-…`); none for all of them. A meter's index is its place in here.
+        gpus: NVML indices, or UUIDs (`GPU-…`); none for all GPUs. A meter's index is its GPU's place in here.
         library: the module `pynvml`, or a stand-in.
-        spares: further GPUs, which are read too where they can be read alike; their meters follow.
+        spares: further GPUs, which are read too where they have the same scope; their meters follow.
     """
 
     def __init__(self, gpus: Sequence[str] = (), library: Any = None, spares: Sequence[str] = ()) -> None:
-        self._wanted, self._library, self._spares = tuple(gpus), library, tuple(spares)
+        self._gpus, self._library, self._spares = tuple(gpus), library, tuple(spares)
         self._handles: list[Any] = []
         self._fields: list[tuple[int, int]] = []
         self._counter = self._average = False
         self._scope: Scope = "gpu"
 
     def probe(self) -> SourceProbe:
-        """What NVML gives for these GPUs, or why it gives nothing (codes: docs/validity.md)."""
+        """Returns what NVML reads of these GPUs, or why it reads nothing (codes: docs/validity.md)."""
         try:
             self._library = self._library or _load()
             _init(self._library)
@@ -71,7 +71,7 @@ class NvmlSource:
             return SourceProbe(kind="nvml", reason=why.reason)
 
     def read(self) -> list[MeterReading]:
-        """Counter and power of every GPU, in one call for each, stamped with the middle of that call."""
+        """Returns counter and power of every GPU: one call for each, stamped with the middle of that call."""
         readings = []
         for meter, handle in enumerate(self._handles):
             before = time.monotonic()
@@ -81,9 +81,9 @@ class NvmlSource:
         return readings
 
     def states(self) -> list[MeterState]:
-        """UUID, temperature, cap and clock reasons of every GPU.
+        """Returns UUID, temperature, power cap and clock reasons of every GPU.
 
-        The UUID is asked of the index anew: a handle stays with its GPU when the order changes.
+        The UUID is looked up by index each time: a handle stays with its GPU when the order changes.
         """
         library = self._library
         other: Scope = "module" if self._scope == "gpu" else "gpu"
@@ -105,29 +105,29 @@ class NvmlSource:
         return meter_states
 
     def close(self) -> None:
-        """Shut NVML down, as often as it was begun."""
+        """Shuts NVML down, once for each start."""
         self._handles = []
         self._ask(self._library.nvmlShutdown)
 
     def _describe(self) -> SourceProbe:
         library = self._library
-        wanted = self._wanted or tuple(str(i) for i in range(self._ask(library.nvmlDeviceGetCount) or 0))
-        if not wanted:
+        gpus = self._gpus or tuple(str(i) for i in range(self._ask(library.nvmlDeviceGetCount) or 0))
+        if not gpus:
             raise Unread("no_gpu", "NVML sees no GPU")
-        self._wanted = wanted
-        self._handles = [self._find(gpu) for gpu in wanted]
+        self._gpus = gpus
+        self._handles = [self._find(gpu) for gpu in gpus]
         self._scope = self._choose_scope()
         first = self._handles[0]
         fields = library.nvmlDeviceGetFieldValues
         energy = self._ask(fields, first, [FIELD_ENERGY])
         self._counter = energy is not None and not energy[0].nvmlReturn
         instant = self._instant_w(first, self._scope) is not None
-        # NVML's plain power is of no stated scope on a module, so it can't be held against the counter.
+        # The scope of NVML's plain power is unknown on a module, so it can't be compared with the counter.
         self._average = not instant and self._scope == "gpu" and self._average_w(first) is not None
         self._fields = [(FIELD_ENERGY, 0)] if self._counter else []
         self._fields += [(FIELD_POWER_INSTANT, SCOPE_NUMBERS[self._scope])] if instant else []
         if not (self._counter or instant or self._average):
-            raise Unread("no_meter", f"GPU {wanted[0]} has neither an energy counter nor power")
+            raise Unread("no_meter", f"GPU {gpus[0]} has neither an energy counter nor power")
         self._add_spares()
         return SourceProbe(
             kind="nvml",
@@ -138,12 +138,12 @@ class NvmlSource:
                 scope=self._scope,
             ),
             meters=tuple((meter, self._uuid(meter) or "unknown") for meter in range(len(self._handles))),
-            models=tuple(str(self._ask(library.nvmlDeviceGetName, each)) for each in self._handles),
+            models=tuple(str(self._ask(library.nvmlDeviceGetName, handle)) for handle in self._handles),
             driver=self._ask(library.nvmlSystemGetDriverVersion),
         )
 
     def _add_spares(self) -> None:
-        """What is wrong with a GPU that nobody uses leaves it out, and the others alone."""
+        """Adds the unused GPUs that can be read; one that can't is left out and harms no other."""
         for gpu in self._spares:
             try:
                 handle = self._find(gpu)
@@ -152,10 +152,10 @@ class NvmlSource:
                 continue
             if alike:
                 self._handles.append(handle)
-                self._wanted = (*self._wanted, gpu)
+                self._gpus = (*self._gpus, gpu)
 
     def _find(self, gpu: str) -> Any:
-        """The handle of a GPU that can be metered."""
+        """Returns the handle of a GPU that can be metered."""
         library = self._library
         if gpu.startswith("MIG-"):
             raise Unread("mig", f"{gpu} is a MIG slice, which has no meter of its own")
@@ -177,7 +177,7 @@ class NvmlSource:
             return str(error)
 
     def _choose_scope(self) -> Scope:
-        """The scope of the energy counter, which NVML does not name: told by the GPU and what power it has.
+        """Returns the scope of the energy counter, which NVML does not name, by the GPUs' names and powers.
 
         Raises:
             Unread: a module's reading would be counted for each of its GPUs, or GPUs differ.
@@ -229,7 +229,7 @@ class NvmlSource:
         return None if value is None else int(value)
 
     def _first(self, newer: str, older: str, *arguments: Any) -> Any:
-        """What a function of NVML answers, or the one that it replaced: a driver may lack the newer."""
+        """Returns the answer of an NVML function, or of the older one that it replaced."""
         for name in (newer, older):
             function = getattr(self._library, f"nvmlDeviceGet{name}", None)
             value = None if function is None else self._ask(function, *arguments)
@@ -238,12 +238,12 @@ class NvmlSource:
         return None
 
     def _uuid(self, meter: int) -> str | None:
-        handle = self._handle(self._wanted[meter])
+        handle = self._handle(self._gpus[meter])
         uuid = None if isinstance(handle, str) else self._ask(self._library.nvmlDeviceGetUUID, handle)
         return None if uuid is None else str(uuid)
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
-        """What NVML answers; None where it refuses."""
+        """Returns the answer of an NVML function; None where NVML refuses."""
         try:
             return function(*arguments)
         except self._library.NVMLError:

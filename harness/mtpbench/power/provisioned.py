@@ -1,9 +1,9 @@
 """Pure: `system_power.json`, the provisioned power of one system in the form that MLPerf Endpoints asks for.
 
-Provisioned power is what a system is built to draw, the same at every point of a curve; it is no measurement
-and never stands in for one. One of three kinds: a declared total, a rack's published power by nodes, or
-component groups and an overhead fraction for everything else. Every figure needs a public source. It is
-written down as YAML with the form's own keys.
+Provisioned power is the power that a system is built to draw, the same at every point of a curve; it is no
+measurement and never replaces one. It has one of three kinds: a declared total, a rack's published power by
+nodes, or component groups and an overhead fraction for everything else. Every figure needs a public source.
+Users write it as YAML with the form's own keys.
 
 Source: MLCommons, Endpoints submission documentation, reference of `system_power.json`, and §4.5.2 of the
 rules (v1.0 in development, September 2026): the keys, the order of precedence, total = major components ×
@@ -30,7 +30,7 @@ OVERHEAD_BY_COOLING: Mapping[str, float] = {"liquid": 0.30, "air": 0.50}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publication:
-    """Where a figure was published, and when it was read there (`2026-09-24`)."""
+    """The publication of a figure: its link, and the date on which it was read there (`2026-09-24`)."""
 
     link: str
     date: str
@@ -38,7 +38,7 @@ class Publication:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeclaredPower:
-    """A total that the vendor or the facility rates the system at, in watts."""
+    """A declared power is the total that the vendor or the facility rates the system at, in watts."""
 
     power_w: float
     source: Publication
@@ -46,7 +46,7 @@ class DeclaredPower:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RackPower:
-    """A full rack's published power in watts, of whose nodes so many are used; whole nodes only."""
+    """A rack power is the published power (W) of a full rack, of which some whole nodes are used."""
 
     rack_power_w: float
     rack_nodes: int
@@ -56,7 +56,7 @@ class RackPower:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComponentPower:
-    """So many of one component, each rated at so many watts."""
+    """A component power is a number of equal components, each rated in watts."""
 
     count: int
     tdp_w: float
@@ -65,7 +65,7 @@ class ComponentPower:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupedPower:
-    """Component groups, and what else the system draws as a fraction of them.
+    """A grouped power is a sum of component groups, with a fraction for all else that the system draws.
 
     Args:
         accelerator, cpu: both, or `compute` in their place where they are published as one figure.
@@ -93,7 +93,7 @@ _UNITS: Mapping[str, tuple[str, str]] = {
 
 
 def total_w(power: ProvisionedPower) -> float:
-    """The provisioned power of the system in watts.
+    """Returns the provisioned power of the system in watts.
 
     Raises:
         InputError: a figure is missing, not above 0, or without a source; says which and what would be right.
@@ -115,7 +115,7 @@ def total_w(power: ProvisionedPower) -> float:
 
 
 def describe(power: ProvisionedPower) -> dict[str, Json]:
-    """The content of `system_power.json`; `source_date` is ours, every other key the form's.
+    """Returns the content of `system_power.json`; `source_date` is ours, all other keys are the form's.
 
     Raises:
         InputError: as for `total_w`.
@@ -140,7 +140,7 @@ def describe(power: ProvisionedPower) -> dict[str, Json]:
 
 
 def render(power: ProvisionedPower) -> str:
-    """The text of `system_power.json`.
+    """Returns the text of `system_power.json`.
 
     Raises:
         InputError: as for `total_w`.
@@ -206,14 +206,14 @@ KINDS = (
 
 
 class _Sourced(Strict):
-    """Something that was published."""
+    """A figure that was published."""
 
     link: str = Field(min_length=1)
     source_date: Date
 
     @property
     def source(self) -> Publication:
-        """Where."""
+        """Returns the publication."""
         return Publication(link=self.link, date=self.source_date)
 
 
@@ -250,7 +250,7 @@ class _Switches(_Sourced):
 
 
 class SystemFile(Strict):
-    """One system, by exactly one of the three kinds."""
+    """A system file describes one system, by exactly one of the three kinds."""
 
     link: str | None = None
     source_date: Date | None = None
@@ -281,7 +281,7 @@ class SystemFile(Strict):
         return self
 
     def power(self) -> ProvisionedPower:
-        """The record."""
+        """Returns the record of the system's power."""
         if self.scale_up_network is not None:
             return GroupedPower(
                 scale_up_network=self.scale_up_network.group(),
@@ -299,7 +299,7 @@ class SystemFile(Strict):
 
 
 def system_power(document: LinedYaml) -> ProvisionedPower:
-    """The system that a YAML document describes, with a total that can be computed.
+    """Returns the system that a YAML document describes; its total can be computed.
 
     Raises:
         SweepError: a key is wrong; names the line, the key, and what would be right.

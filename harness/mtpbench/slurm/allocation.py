@@ -1,9 +1,9 @@
 """The Slurm allocation that this process runs in: its job, its nodes, their addresses and GPUs.
 
     allocation_here(os.environ)      in a batch job, a step, or the shell of salloc
-    call_roll(allocation, …)         what each node says of itself: a short program, run once on each
+    call_roll(allocation, …)         what each node answers: a short program, run once on each
 
-The environment tells the job and its nodes; `scontrol` their addresses, which is why it is asked for.
+The environment names the job and its nodes; their addresses come from `scontrol`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.job_steps import JobStep, StepOptions, srun_command
 
 Ask = Callable[[Sequence[str]], str]
-"""Runs one of Slurm's programs and gives what it printed; RunError where it failed."""
+"""Runs one of Slurm's programs and returns its output; RunError where it failed."""
 
 ROLL_CALL_TIMEOUT_S = 90.0
 PATIENCE_S = 120.0
 RETRY_S = 3.0
-"""A controller that is busy or restarts answers again after a while; a job should not die of it."""
+"""A controller that is busy or restarts answers again after a while; a job waits for that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allocation:
-    """What a job was given.
+    """An allocation is what Slurm gave to a job: its nodes, their addresses, their GPUs.
 
     Args:
         job_id: as a user sees it: `12`, or `12_3` in an array.
-        raw_id: the number that Slurm's programs take for the same job, array or not.
-        restart: how often Slurm started it before.
+        raw_id: the number by which Slurm's programs know the same job, array or not.
+        restart: how many times Slurm started the job before.
         nodes: names, in Slurm's order.
-        addresses: by node; what its servers are reached at.
-        gpus_per_node: GPUs that the job holds on each node; None where Slurm does not tell.
+        addresses: by node; other nodes reach its servers there.
+        gpus_per_node: GPUs that the job holds on each node; None where Slurm names none.
         here: the node that this process runs on; None in a shell of salloc on a login node.
     """
 
@@ -58,38 +58,38 @@ class Allocation:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], ask: Ask) -> Allocation:
-        """The allocation that the variables of the environment name.
+        """Returns the allocation that the variables of the environment name.
 
         Args:
-            environment: this process's.
+            environment: the environment of this process.
             ask: runs `scontrol`.
 
         Raises:
-            InputError: this is no allocation; says how to get one.
+            InputError: this is no allocation; the message says how to get one.
             RunError: Slurm does not answer.
         """
         raw_id = environment.get("SLURM_JOB_ID") or environment.get("SLURM_JOBID")
-        listed = environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST")
-        if not raw_id or not listed:
+        node_list = environment.get("SLURM_JOB_NODELIST") or environment.get("SLURM_NODELIST")
+        if not raw_id or not node_list:
             raise InputError(
                 "this is no Slurm allocation (SLURM_JOB_ID is not set): get one with `salloc --nodes=N "
                 "--gres=gpu:M` and run this inside, or give the sweep to Slurm with "
                 "`mtpbench submit SWEEP --cluster NAME`"
             )
-        nodes = expand_nodes(listed)
+        nodes = expand_nodes(node_list)
         return cls(
             job_id=job_id_of(environment),
             raw_id=raw_id,
             restart=_whole(environment.get("SLURM_RESTART_COUNT")) or 0,
             nodes=nodes,
-            addresses=_addresses(nodes, listed, ask),
+            addresses=_addresses(nodes, node_list, ask),
             gpus_per_node=_gpus_per_node(environment, raw_id, len(nodes), ask),
             here=environment.get("SLURMD_NODENAME"),
         )
 
 
 def allocation_here(environment: Mapping[str, str]) -> Allocation:
-    """The allocation that this process runs in.
+    """Returns the allocation that this process runs in.
 
     Raises:
         InputError: it runs in none.
@@ -100,7 +100,7 @@ def allocation_here(environment: Mapping[str, str]) -> Allocation:
 
 
 def job_id_of(environment: Mapping[str, str]) -> str:
-    """The job's id as a user sees it: `12_3` for a task of an array."""
+    """Returns the job's id as a user sees it: `12_3` for a task of an array."""
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
     if array and task:
         return f"{array}_{task}"
@@ -108,16 +108,16 @@ def job_id_of(environment: Mapping[str, str]) -> str:
 
 
 def expand_nodes(text: str) -> tuple[str, ...]:
-    """`n[0-2,7],gpu-[001-002]-x` as single names, in their order.
+    """Returns the single names that a node list holds, in their order: `n[0-2,7],gpu-[001-002]-x`.
 
     Raises:
         InputError: the brackets don't match, or hold no ranges.
     """
-    return tuple(name for word in _split(text) for name in _expand(word))
+    return tuple(name for part in _split(text) for name in _expand(part))
 
 
 def _split(text: str) -> Iterator[str]:
-    """The words between the commas that are outside of brackets."""
+    """Returns the parts between those commas that are outside of brackets."""
     entries, depth = [""], 0
     for character in text:
         depth += (character == "[") - (character == "]")
@@ -130,16 +130,17 @@ def _split(text: str) -> Iterator[str]:
     yield from entries
 
 
-def _expand(word: str) -> Iterator[str]:
-    before, bracket, rest = word.partition("[")
+def _expand(part: str) -> Iterator[str]:
+    """Yields the single names of one part of a node list."""
+    before, bracket, rest = part.partition("[")
     if not bracket:
-        yield word
+        yield part
         return
     ranges, _, after = rest.partition("]")
-    for part in ranges.split(","):
-        first, _, last = part.partition("-")
+    for numbers in ranges.split(","):
+        first, _, last = numbers.partition("-")
         if not first.isdigit() or (last and not last.isdigit()):
-            raise InputError(f"{word!r}: {part!r} is no range of nodes such as 001-004")
+            raise InputError(f"{part!r}: {numbers!r} is no range of nodes such as 001-004")
         for number in range(int(first), int(last or first) + 1):
             for tail in _expand(after) if after else ("",):
                 yield f"{before}{number:0{len(first)}d}{tail}"
@@ -150,7 +151,7 @@ _ADDRESS = re.compile(r"\bNodeAddr=(\S+)")
 
 
 def node_addresses(text: str) -> Mapping[str, str]:
-    """Addresses by node, from what `scontrol -o show node` printed; a node without one is its own name."""
+    """Returns addresses by node from `scontrol -o show node`; a node without one is its own name."""
     addresses = {}
     for node in _NODE.finditer(text):
         address = _ADDRESS.search(node["rest"])
@@ -158,8 +159,8 @@ def node_addresses(text: str) -> Mapping[str, str]:
     return addresses
 
 
-def _addresses(nodes: Sequence[str], listed: str, ask: Ask) -> Mapping[str, str]:
-    addresses = node_addresses(_patiently(ask, ("scontrol", "-o", "show", "node", listed)))
+def _addresses(nodes: Sequence[str], node_list: str, ask: Ask) -> Mapping[str, str]:
+    addresses = node_addresses(_patiently(ask, ("scontrol", "-o", "show", "node", node_list)))
     return {node: addresses.get(node, node) for node in nodes}
 
 
@@ -175,7 +176,7 @@ def _gpus_per_node(environment: Mapping[str, str], raw_id: str, nodes: int, ask:
 
 
 def job_gpus_per_node(text: str, nodes: int) -> int | None:
-    """GPUs on each node, from what `scontrol -o show job` printed; None where it tells of none."""
+    """Returns the GPUs on each node from the output of `scontrol -o show job`; None where it names none."""
     if match := _NODE_GPUS.search(text):
         return int(match[1])
     match = _JOB_GPUS.search(text)
@@ -187,6 +188,7 @@ def _whole(text: str | None) -> int | None:
 
 
 def _patiently(ask: Ask, argv: Sequence[str]) -> str:
+    """Asks again, for up to `PATIENCE_S`, while Slurm does not answer."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -199,7 +201,7 @@ def _patiently(ask: Ask, argv: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
-    """A node as it answered the roll call: its name, its address, and the GPUs that a step sees there."""
+    """A node of the allocation with its own answer: its address, and the GPUs that a step sees there."""
 
     name: str
     address: str
@@ -209,11 +211,11 @@ class Node:
 def call_roll(
     allocation: Allocation, options: StepOptions, slurm: Slurm, directory: Path
 ) -> tuple[Node, ...]:
-    """Every node, asked once by a step on all of them: its address, its GPUs, whether it sees our files.
+    """Runs one step on all nodes and returns what each is: its address, its GPUs, whether it sees our files.
 
     Args:
         allocation: the job and its nodes.
-        options: what the cluster's owner says.
+        options: how the cluster's owner wants steps to be started.
         slurm: runs the step, for this job.
         directory: a folder that every node should see.
 
@@ -223,11 +225,11 @@ def call_roll(
     """
     token = secrets.token_hex(8)
     directory.mkdir(parents=True, exist_ok=True)
-    file = directory / "roll-call"
-    file.write_text(token, "utf-8")
+    token_file = directory / "roll-call"
+    token_file.write_text(token, "utf-8")
     interface = options.interface or ""
-    text = Path(rollcall.__file__).read_text("utf-8")
-    argv = (options.python, "-I", "-c", text, str(file), token, interface)
+    program = Path(rollcall.__file__).read_text("utf-8")
+    argv = (options.python, "-I", "-c", program, str(token_file), token, interface)
     process = Process(name="roll-call", role="router", argv=argv)
     step = JobStep(
         name=f"roll-call.{token}",
@@ -237,7 +239,8 @@ def call_roll(
     )
     # Without --mpi: as many tasks as nodes here are no MPI program.
     command = srun_command(step, dataclasses.replace(options, mpi="none"))
-    answers = {a.get("node"): a for a in _answers(slurm.ask(*command, timeout_s=ROLL_CALL_TIMEOUT_S))}
+    output = slurm.ask(*command, timeout_s=ROLL_CALL_TIMEOUT_S)
+    answers = {answer.get("node"): answer for answer in _answers(output)}
     return tuple(_node(name, answers.get(name), allocation, options, directory) for name in allocation.nodes)
 
 
@@ -264,12 +267,15 @@ def _node(
     return Node(
         name=name,
         address=str(answer["address"] or allocation.addresses[name]),
-        visible_gpus=tuple(word for word in visible.split(",") if word),
+        visible_gpus=tuple(gpu for gpu in visible.split(",") if gpu),
     )
 
 
 def refuse_loopback(nodes: Sequence[Node]) -> None:
-    """A node whose name means 127.0.1.1 on itself can't be reached from the others."""
+    """Raises InputError where a node's address means that node alone, such as 127.0.1.1.
+
+    The other nodes of a deployment can't reach it.
+    """
     local = [node for node in nodes if _is_loopback(node.address)]
     if local and len(local) < len(nodes):
         raise InputError(

@@ -1,7 +1,7 @@
 """Slurm's own programs: the only place that runs them (helpers are started through `srun` by `remote`).
 
-Three answers, never two: a job was seen, is absent (the controller answered and does not know it), or nobody
-knows because the query failed. sbatch may fail although its job runs; `find_by_name` tells.
+A query has three answers, never two: a job is there, is absent (the controller answered and does not know
+it), or is unknown because the query failed. sbatch may fail although its job runs; `find_by_name` finds it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mtpbench.slurm.states import JobStatus, absent_of, base_of, chosen_of, name
 
 QUERY_TIMEOUT_S = 20.0
 SUBMIT_TIMEOUT_S = 90.0
-"""sbatch itself waits and tries again while the controller is busy."""
+"""sbatch itself waits and tries again while the controller is busy, so it may take long."""
 SETTLE_S = 3.0
 """After a failed sbatch the controller may still be taking the job in when it answers a query."""
 PROGRAMS = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
@@ -48,7 +48,7 @@ _JOB_ID = re.compile(r"(\d+)(?:;.*)?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submitted:
-    """What sbatch answered: a job id, or why there is none (which does not mean that no job runs)."""
+    """The answer of sbatch: a job id, or why there is none. An error does not mean that no job runs."""
 
     job_id: str | None = None
     error: str | None = None
@@ -56,12 +56,13 @@ class Submitted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueryResult:
-    """What Slurm says of some jobs.
+    """A query result holds what Slurm answers about some jobs.
 
     Args:
         answer: `failed` where Slurm did not answer: then nothing is known of any job.
-        statuses: by job id, `12` or `12_3`; one that was asked for and is not here is absent.
-        error: why it failed; with `ok`, why the history could not be asked for what the controller forgot.
+        statuses: by job id, `12` or `12_3`; a job of the query without a status is absent.
+        error: why the query failed; with `ok`, why the history could not be read for jobs that the controller
+            forgot.
     """
 
     answer: Literal["ok", "failed"]
@@ -71,7 +72,7 @@ class QueryResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Completed:
-    """How a program ended. `code` is None where it never ended or could not be started."""
+    """A program of Slurm's after its end. `code` is None where it was killed or could not be started."""
 
     program: str
     code: int | None
@@ -88,19 +89,19 @@ class _Completed:
 
 
 class _NoAnswer(Exception):
-    """Slurm did not answer, or not in words that can be read."""
+    """Slurm did not answer, or its answer can't be read."""
 
 
 class Slurm:
-    """Runs Slurm's programs with an environment free of what an enclosing job left there.
+    """The Slurm client runs Slurm's programs, without the settings of an enclosing job.
 
     Args:
-        environment: what they inherit; SLURM_CONF stays, other settings of Slurm's do not.
-        job_id: the raw id of the job whose steps it starts and asks about; None for no job.
-        programs: paths by name, for those that are not found on PATH.
+        environment: what the programs inherit; SLURM_CONF stays, other settings of Slurm's do not.
+        job_id: the raw id of the job whose steps are started and queried; None for no job.
+        programs: paths by name, for programs that are not on PATH.
         timeout_s: the longest that a query may take.
         submit_timeout_s: the longest that sbatch may take.
-        settle_s: how long after a first "no such name" to ask again.
+        settle_s: seconds to wait after a first "no such name" before the second query.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Slurm:
         self._timeout_s, self._submit_timeout_s, self._settle_s = timeout_s, submit_timeout_s, settle_s
 
     def available(self) -> str | None:
-        """Why Slurm can't be used here; None where its programs are there (sacct may be missing)."""
+        """Returns why Slurm can't be used here; None where its programs are there (sacct may be missing)."""
         missing = [name for name in PROGRAMS if name != "sacct" and self._find(name) is None]
         if not missing:
             return None
@@ -130,12 +131,12 @@ class Slurm:
         )
 
     def version(self) -> str | None:
-        """Slurm's version, such as `22.05.8`; None where sbatch does not tell."""
+        """Returns Slurm's version, such as `22.05.8`; None where sbatch does not print it."""
         match = re.search(r"\d+\.\d+\S*", self._call("sbatch", "--version").out)
         return match[0] if match else None
 
     def partitions(self) -> tuple[str, ...]:
-        """The names of all partitions.
+        """Returns the names of all partitions.
 
         Raises:
             RunError: Slurm does not answer.
@@ -146,7 +147,7 @@ class Slurm:
         return tuple(dict.fromkeys(line.strip() for line in completed.out.splitlines() if line.strip()))
 
     def submit(self, script: Path, options: Sequence[str] = ()) -> Submitted:
-        """Submit a batch script. After an error the job may run all the same: look for its name.
+        """Submits a batch script. After an error the job may run all the same: look for its name.
 
         Args:
             script: the file, which sbatch copies.
@@ -163,36 +164,36 @@ class Slurm:
         return Submitted(error=f"sbatch answered {completed.out.strip()[:200]!r} instead of a job id")
 
     def query(self, names: Collection[str], job_ids: Collection[str]) -> QueryResult:
-        """What becomes of jobs: one query for all, one more where some wait, and one for each that it lacks.
+        """Returns the states of jobs: one query for all, one more where some wait, one for each missing.
 
         Args:
-            names: the names of the jobs; ids come round again, and one of another name is another's job.
-                Empty for any name.
-            job_ids: jobs or array tasks (`12_3`). `12` for an array stands for those of its tasks that Slurm
-                still has: name each task to learn also of those that the controller forgot.
+            names: the names of the jobs, empty for any. Slurm uses ids again, so a job of another name is
+                another user's or an older one.
+            job_ids: jobs or array tasks (`12_3`). `12` for an array means those of its tasks that Slurm still
+                has: name each task to get also those that the controller forgot.
         """
-        wanted = set(job_ids)
-        if not wanted:
+        ids = set(job_ids)
+        if not ids:
             return QueryResult(answer="ok")
         try:
-            statuses = chosen_of(self._queue("--me"), names, wanted)
-            for job_id in sorted({base_of(job_id) for job_id in absent_of(wanted, statuses)}):
-                statuses |= chosen_of(self._show(job_id), names, wanted - statuses.keys())
+            statuses = chosen_of(self._queue("--me"), names, ids)
+            for job_id in sorted({base_of(job_id) for job_id in absent_of(ids, statuses)}):
+                statuses |= chosen_of(self._show(job_id), names, ids - statuses.keys())
             self._name_failed_nodes(statuses)
             self._find_places(statuses)
         except _NoAnswer as why:
             return QueryResult(answer="failed", error=str(why))
-        absent = absent_of(wanted, statuses)
+        absent = absent_of(ids, statuses)
         if not absent:
             return QueryResult(answer="ok", statuses=statuses)
         past, error = self._history("-j", ",".join(sorted({base_of(job_id) for job_id in absent})))
         return QueryResult(answer="ok", statuses={**chosen_of(past, names, absent), **statuses}, error=error)
 
     def find_by_name(self, name: str) -> QueryResult:
-        """The jobs of this name, whatever their state: after an sbatch whose answer was lost.
+        """Returns the jobs of this name in any state, for use after an sbatch whose answer was lost.
 
-        Asks twice, some seconds apart, before it says that there is none: the controller may still be taking
-        in what sbatch sent.
+        It asks twice, some seconds apart, before it reports that there is none: the controller may still be
+        taking in what sbatch sent.
         """
         try:
             statuses = named(self._queue("--me"), name)
@@ -207,30 +208,30 @@ class Slurm:
         return QueryResult(answer="ok", statuses=named(past, name), error=error)
 
     def cancel(self, job_ids: Collection[str], signal: str | None = None) -> str | None:
-        """Cancel jobs; one that has ended or never was is no error.
+        """Cancels jobs; a job that has ended or never existed is no error.
 
         Args:
             job_ids: jobs and whole arrays (`12`) or array tasks (`12_3`); scancel quietly does nothing for
                 the number that a task has of its own.
-            signal: such as `TERM`: send it to the batch scripts of those that run instead, as Slurm itself
-                does before a time limit. Those that wait are left alone.
+            signal: such as `TERM`: is sent to the batch scripts of running jobs instead, as Slurm itself does
+                before a time limit. Jobs that wait are not touched.
 
         Returns:
             What went wrong, or None.
         """
         if not job_ids:
             return None
-        gently = () if signal is None else ("--batch", f"--signal={signal}", "--state=RUNNING")
-        completed = self._call("scancel", *gently, *sorted(job_ids))
+        batch_signal = () if signal is None else ("--batch", f"--signal={signal}", "--state=RUNNING")
+        completed = self._call("scancel", *batch_signal, *sorted(job_ids))
         return completed.error if completed.failed and not _UNKNOWN_JOB.search(completed.error) else None
 
     # --- steps of a job ---
 
     def ask(self, program: str, *arguments: str, timeout_s: float | None = None) -> str:
-        """What a program printed.
+        """Runs a program and returns its output.
 
         Raises:
-            RunError: it is not there, failed, or took too long.
+            RunError: the program is not there, failed, or took too long.
         """
         completed = self._call(program, *arguments, timeout_s=timeout_s)
         if completed.failed:
@@ -243,7 +244,7 @@ class Slurm:
     def start(
         self, argv: Sequence[str], variables: Mapping[str, str], output: BinaryIO
     ) -> subprocess.Popen[bytes]:
-        """Start an `srun` that runs as long as its step, in a process group of its own.
+        """Starts an `srun` that runs as long as its step, in a process group of its own.
 
         Args:
             argv: the whole command.
@@ -251,7 +252,7 @@ class Slurm:
             output: an open file that takes what the step prints.
 
         Raises:
-            OSError: it can't be run.
+            OSError: the program can't be run.
         """
         return subprocess.Popen(
             (self._find(argv[0]) or argv[0], *argv[1:]),
@@ -270,7 +271,7 @@ class Slurm:
         )
 
     def _show(self, job_id: str) -> tuple[JobStatus, ...]:
-        """Jobs of other users and of hidden partitions, too."""
+        """Returns one job as scontrol shows it; jobs of other users and of hidden partitions too."""
         return self._read(parse_scontrol_jobs, "scontrol", "-o", "-a", "show", "job", job_id)
 
     def _read(
@@ -287,15 +288,15 @@ class Slurm:
             raise _NoAnswer(str(why)) from why
 
     def _name_failed_nodes(self, statuses: dict[str, JobStatus]) -> None:
-        """Add the node that a job lost, which squeue does not tell (nor does scontrol before 24.11)."""
+        """Adds the node that a job lost, which squeue does not print (nor does scontrol before 24.11)."""
         for job_id, status in statuses.items():
             if status.state == "node_fail" and status.failed_node is None:
-                for shown in self._show(job_id):
-                    if shown.job_id == job_id:
-                        statuses[job_id] = replace(status, failed_node=shown.failed_node)
+                for detail in self._show(job_id):
+                    if detail.job_id == job_id:
+                        statuses[job_id] = replace(status, failed_node=detail.failed_node)
 
     def _find_places(self, statuses: dict[str, JobStatus]) -> None:
-        """Add where waiting jobs stand; what can't be told is left out."""
+        """Adds the place in the queue to jobs that wait; it stays None where Slurm does not show it."""
         waiting = [job_id for job_id, status in statuses.items() if status.state == "pending"]
         if not waiting:
             return
@@ -305,7 +306,10 @@ class Slurm:
             statuses[job_id] = replace(statuses[job_id], place=places.get(job_id))
 
     def _history(self, *arguments: str) -> tuple[tuple[JobStatus, ...], str | None]:
-        """What accounting remembers, and why it could not be asked where that is news."""
+        """Returns the jobs that accounting remembers, and an error where it was asked in vain.
+
+        A cluster without accounting is no error.
+        """
         if self._find("sacct") is None:
             return (), None
         completed = self._call("sacct", "-X", "-nP", "--duplicates", "-o", SACCT_FORMAT, *arguments)
@@ -322,7 +326,7 @@ class Slurm:
         return shutil.which(self._programs.get(program, program), path=self.environment.get("PATH"))
 
     def _call(self, program: str, *arguments: str, timeout_s: float | None = None) -> _Completed:
-        """Run a program to its end, or kill it with all it started when it takes too long."""
+        """Runs a program to its end, or kills it with all it started when it takes too long."""
         path = self._find(program)
         if path is None:
             return _Completed(program=program, code=None, message=f"no {program} on this machine")
@@ -346,8 +350,8 @@ def _finish(process: subprocess.Popen[bytes], program: str, limit_s: float) -> _
         out, error = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         _kill(process)
-        late = f"{program} did not answer within {limit_s:g} s"
-        return _Completed(program=program, code=None, message=late)
+        message = f"{program} did not answer within {limit_s:g} s"
+        return _Completed(program=program, code=None, message=message)
     except BaseException:
         _kill(process)
         raise
@@ -360,15 +364,16 @@ def _finish(process: subprocess.Popen[bytes], program: str, limit_s: float) -> _
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program and what it started."""
+    """Kills a program and what it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what an enclosing job or a user's profile set for Slurm's programs.
+    """Returns the environment without what an enclosing job or a user's profile set for Slurm's programs.
 
-    They take options from there: a job submitted inside another would inherit its nodes and its tasks.
+    Slurm's programs take options from there: a job submitted inside another would inherit its
+    nodes and tasks.
     """
     return {
         name: value for name, value in environment.items() if name in _KEPT or not name.startswith(_INHERITED)
@@ -376,6 +381,6 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _step_environment(cleaned: Mapping[str, str], job_id: str) -> dict[str, str]:
-    """What `srun` starts with: nothing of what describes the batch job's own task."""
-    kept = {name: value for name, value in cleaned.items() if not name.startswith(("PMI_", "PMIX_"))}
-    return {**kept, "SLURM_JOB_ID": job_id, "PYTHONUNBUFFERED": "1"}
+    """Returns the environment for `srun`: it holds nothing that describes the batch job's own task."""
+    own = {name: value for name, value in cleaned.items() if not name.startswith(("PMI_", "PMIX_"))}
+    return {**own, "SLURM_JOB_ID": job_id, "PYTHONUNBUFFERED": "1"}

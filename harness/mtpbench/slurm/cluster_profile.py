@@ -1,4 +1,4 @@
-"""A cluster as its owner describes it: `slurm/clusters/NAME.yaml`, checked key by key."""
+"""The profile of a cluster, which its owner writes: `slurm/clusters/NAME.yaml`, checked key by key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLOCK = re.compile(r"^(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\
 
 
 def seconds_of(value: object) -> object:
-    """`4:00:00` and `1-00:00:00` in seconds; a number is seconds already."""
+    """Converts `4:00:00` and `1-00:00:00` to seconds; a number is seconds already."""
     match = _CLOCK.match(value) if isinstance(value, str) else None
     if match is None:
         return value
@@ -27,7 +27,10 @@ def seconds_of(value: object) -> object:
 
 
 class ContainerSpec(Strict):
-    """How engine processes get into their image (pyxis and enroot); the harness itself runs bare."""
+    """The container settings say how engine processes get into their image (pyxis, enroot).
+
+    The harness itself runs without a container.
+    """
 
     image: str | None = Field(None, description="a .sqsh or an enroot name; left out: the sweep's")
     mounts: list[str] = Field(default_factory=list, description="SOURCE:TARGET pairs for --container-mounts")
@@ -51,7 +54,10 @@ class ContainerSpec(Strict):
 
 
 class ClusterProfile(Strict):
-    """Everything that a job needs to know of a cluster; nothing of it is ever read by a shell unquoted."""
+    """A cluster profile holds all that a job needs to know of a cluster.
+
+    No shell ever reads any of it unquoted.
+    """
 
     partition: str | None = Field(None, description="left out: the cluster's default")
     account: str | None = None
@@ -92,8 +98,8 @@ class ClusterProfile(Strict):
 
     @field_validator("pre_commands")
     @classmethod
-    def _words(cls, commands: list[list[str]]) -> list[list[str]]:
-        if any(not words for words in commands):
+    def _no_empty_command(cls, commands: list[list[str]]) -> list[list[str]]:
+        if any(not command for command in commands):
             raise ValueError("an empty command")
         return commands
 
@@ -141,11 +147,11 @@ RESERVED = frozenset(
         "--export",
     )
 )
-"""Options that decide whether a job can be found, resumed and believed."""
+"""Options that mtpbench sets itself: by them a job is found, resumed and believed."""
 
 
 def load_cluster(name: str) -> ClusterProfile:
-    """The profile of a cluster, by name or by path.
+    """Returns the profile of a cluster, by name or by path.
 
     Raises:
         InputError: there is none of that name (the known ones are listed), or something in it is wrong
@@ -153,7 +159,7 @@ def load_cluster(name: str) -> ClusterProfile:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) or "/" in name else FOLDER / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
-        listed = f"known in {FOLDER}: {', '.join(known)}" if known else f"{FOLDER} holds none"
-        raise InputError(f"unknown cluster {name!r} ({path} is not there); {listed}, or give a path")
+        names = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+        choice = f"known in {FOLDER}: {', '.join(names)}" if names else f"{FOLDER} holds none"
+        raise InputError(f"unknown cluster {name!r} ({path} is not there); {choice}, or give a path")
     return read_yaml(path).checked(ClusterProfile)

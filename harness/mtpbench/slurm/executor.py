@@ -1,7 +1,7 @@
-"""The Slurm executor: each process a step of the job that the harness runs in, every one gone at the end.
+"""The Slurm executor: each process is a step of the job that the harness runs in, and ends with it.
 
 Node i of a deployment is node i of the allocation; the router is on the first one, where a batch job's load
-client runs too. What a step prints comes back through its `srun` into the process's log.
+client runs too. The output of a step comes back through its `srun` into the process's log.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ USR1_GRACE_S = 2.0
 
 
 class SlurmSite:
-    """An allocation: where deployments run, one after the other.
+    """The site of an allocation, where deployments run one after the other.
 
     Args:
         allocation: the job, its nodes, their addresses.
-        options: what the cluster's owner says.
+        options: how the cluster's owner wants steps to be started.
         front_port: the number of the front's port, or None for a free one.
     """
 
@@ -51,17 +51,17 @@ class SlurmSite:
         self._nodes: tuple[Node, ...] | None = None
 
     def executor(self, directory: Path) -> SlurmExecutor:
-        """What runs one start of a deployment."""
+        """Returns the executor of one start of a deployment."""
         return SlurmExecutor(directory.resolve(), self)
 
     def obstacle(self, deployment: Deployment, point: Point) -> str | None:
-        """Fewer nodes or GPUs than are needed; None where the deployment fits."""
+        """Returns a sentence where the job has too few nodes or GPUs; None where the deployment fits."""
         clients = self.options.client_nodes
-        has = len(self.allocation.nodes) - clients
-        what = f"{point.arm.name} on {point.topology.name}"
-        if deployment.nodes > has:
+        available = len(self.allocation.nodes) - clients
+        name = f"{point.arm.name} on {point.topology.name}"
+        if deployment.nodes > available:
             return (
-                f"{what} needs {deployment.nodes} nodes; job {self.allocation.job_id} has {has}"
+                f"{name} needs {deployment.nodes} nodes; job {self.allocation.job_id} has {available}"
                 f"{f' beside {clients} for the load client' if clients else ''}. "
                 "Choose smaller points with --only, or get a larger allocation"
             )
@@ -69,15 +69,15 @@ class SlurmSite:
         gpus = self.allocation.gpus_per_node or 0
         if needed > gpus and point.simulation is None and self.options.gres is not None:
             return (
-                f"{what} needs {needed} GPUs on a node; job {self.allocation.job_id} has {gpus} on each. "
+                f"{name} needs {needed} GPUs on a node; job {self.allocation.job_id} has {gpus} on each. "
                 f"Ask for them with --gres={self.options.gres}:{needed}"
             )
         return None
 
     def metered(self, deployment: Deployment, directory: Path) -> tuple[MeteredNode, ...]:
-        """Every node with GPUs, its sampler a step there; all GPUs that the job has on it are read."""
-        held = held_by_node(deployment)
-        if not held:
+        """Returns every node with GPUs; a step on each reads all GPUs that the job has there."""
+        owners_by_node = held_by_node(deployment)
+        if not owners_by_node:
             raise Unread("no_gpu", "the deployment holds no GPU")
         nodes = self.roll_call(directory.resolve())
         gpus = self.allocation.gpus_per_node
@@ -86,23 +86,23 @@ class SlurmSite:
                 gpus=gpus_of_node(number, owners, nodes[number].visible_gpus or None),
                 host=self._host(nodes[number].name, "power-sampler", gpus, directory),
             )
-            for number, owners in sorted(held.items())
+            for number, owners in sorted(owners_by_node.items())
         )
 
     def client_hosts(self, directory: Path) -> tuple[Host, ...]:
-        """The nodes that only drive load, each reached by a step."""
+        """Returns the nodes that only drive load, each reached by a step."""
         directory.mkdir(parents=True, exist_ok=True)
         clients = self.allocation.nodes[len(self.allocation.nodes) - self.options.client_nodes :]
         return tuple(self._host(node, "load-client", 0, directory) for node in clients)
 
     def _host(self, node: str, step: str, gpus: int | None, directory: Path) -> Host:
-        """A node for helpers, each a step of its own.
+        """Returns a node as a host for helpers; each helper is a step of its own.
 
         Args:
-            node: its name.
-            step: the steps' name.
-            gpus: that helpers see: 0 for none, None to leave it to Slurm.
-            directory: seen by all nodes.
+            node: the name of the node.
+            step: the name of the steps.
+            gpus: GPUs that helpers see: 0 for none, None to leave it to Slurm.
+            directory: a folder that all nodes see.
         """
         return Host(
             name=node,
@@ -113,7 +113,7 @@ class SlurmSite:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """The job, its nodes, and where the load came from."""
+        """Returns one note: the job, its nodes, and the node that the load came from."""
         job = self.allocation
         restarted = f", started again {job.restart} times" if job.restart else ""
         here = f"node {job.here}" if job.here else f"{socket.gethostname()}, which is no node of the job"
@@ -122,11 +122,11 @@ class SlurmSite:
         return (f"Slurm job {job.job_id}{restarted} on {', '.join(job.nodes)}; load from {here}",)
 
     def slurm(self) -> Slurm:
-        """What runs Slurm's programs for this job."""
+        """Returns the Slurm client of this job."""
         return Slurm(os.environ, job_id=self.allocation.raw_id)
 
     def roll_call(self, directory: Path) -> tuple[Node, ...]:
-        """Every node, asked once by a step on all of them: its address, its GPUs, whether it sees our files.
+        """Returns every node with its address and GPUs, and that it sees our files; asks the nodes once.
 
         Raises:
             InputError: a node does not see `directory`, or lacks the network interface.
@@ -138,7 +138,7 @@ class SlurmSite:
 
 
 class SlurmHandle:
-    """One running step: alive or not, its log, and its end."""
+    """A handle of one running step: its state, its log, and signals to it."""
 
     def __init__(self, process: Process, step: JobStep, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.step, self.log = process, step, log
@@ -146,11 +146,11 @@ class SlurmHandle:
 
     @property
     def group(self) -> int:
-        """The process group of its srun."""
+        """Returns the process group of the step's srun."""
         return self.popen.pid
 
     def ended(self) -> str | None:
-        """How it ended (`exit code 1`, `killed by SIGKILL`), or None while it runs."""
+        """Returns how the step ended (`exit code 1`, `killed by SIGKILL`), or None while it runs."""
         code = self.popen.poll()
         if code is None:
             return None
@@ -161,16 +161,16 @@ class SlurmHandle:
         return f"exit code {code}"
 
     def owns_port(self, port: int) -> bool | None:
-        """Unknown: the process is another machine's."""
+        """Returns None, for unknown: the process runs on another machine."""
         del port
         return None
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Returns the last lines of the step's log."""
         return last_lines(self.log, lines)
 
     def signal(self, number: signal.Signals) -> None:
-        """Signal its srun: SIGINT and SIGUSR1 go on to the tasks, SIGTERM ends the step by force."""
+        """Signals the step's srun: SIGINT and SIGUSR1 go on to the tasks, SIGTERM ends the step by force."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if number == signal.SIGKILL:
                 os.killpg(self.group, number)
@@ -179,22 +179,22 @@ class SlurmHandle:
 
 
 class SlurmRank(SlurmHandle):
-    """A further node of an MPI program that another handle's step runs: its log is that one's."""
+    """A handle of a further node of an MPI program, which another handle's step runs and logs."""
 
     def __init__(self, process: Process, head: SlurmHandle) -> None:
         super().__init__(process, head.step, head.popen, head.log.with_name(f"{process.name}.log"))
         self._head = head
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of the whole program's log."""
+        """Returns the last lines of the whole program's log."""
         return self._head.log_tail(lines)
 
 
 class SlurmExecutor:
-    """Starts the processes of a deployment as steps of a job and ends every one of them.
+    """The Slurm executor starts the processes of a deployment as steps of a job and ends all of them.
 
     Args:
-        directory: where files are laid down and logs written, on a filesystem that all nodes share.
+        directory: where files and logs are written, on a filesystem that all nodes share.
         site: the allocation.
     """
 
@@ -209,7 +209,7 @@ class SlurmExecutor:
         self._reaper = Reaper()
 
     def place(self, deployment: Deployment) -> Placement:
-        """Addresses and ports for every process of a deployment.
+        """Returns addresses and ports for every process of a deployment.
 
         Raises:
             InputError: a node does not see the directory.
@@ -234,7 +234,7 @@ class SlurmExecutor:
         )
 
     def start(self, process: Process, placement: Placement) -> SlurmHandle:
-        """Lay down a process's files and start its step.
+        """Writes a process's files and starts its step.
 
         Raises:
             StartError: srun can't be run.
@@ -259,10 +259,11 @@ class SlurmExecutor:
         return handle
 
     def stop(self) -> None:
-        """End every step: asked, given a grace, then killed.
+        """Ends every step: asks it to end, waits, then kills it.
 
         SIGTERM goes through Slurm. Where its controller does not answer, srun takes SIGINT to the nodes by
-        itself, and then a signal that kills whoever does not handle it: what Slurm kills, it kills later.
+        itself, and then SIGUSR1, which kills a process that does not handle it: Slurm kills what is left only
+        later.
         """
         running = [handle for handle in self._handles if not isinstance(handle, SlurmRank)]
         steps = Steps(self._site.slurm(), self._site.allocation.raw_id)
@@ -283,7 +284,10 @@ class SlurmExecutor:
     def _ask_to_end(
         self, steps: Steps, names: set[str], running: Sequence[SlurmHandle]
     ) -> tuple[tuple[signal.Signals, float], ...]:
-        """Ask all steps through Slurm to end, and wait; the signals and graces (s) for what is left then."""
+        """Asks all steps through Slurm to end, and waits.
+
+        Returns the signals and waits (s) for the steps that still run then.
+        """
         force = ((signal.SIGTERM, KILL_GRACE_S), (signal.SIGKILL, KILL_GRACE_S))
         if all(handle.ended() is not None for handle in running):
             return force
@@ -296,13 +300,14 @@ class SlurmExecutor:
         return force
 
     def _end_left_overs(self, steps: Steps, names: set[str]) -> None:
-        """A step whose srun was killed goes on without it."""
+        """Kills steps whose srun was killed: they go on without it."""
         deadline = time.monotonic() + KILL_GRACE_S
-        while names and (left := steps.alive(names)) and time.monotonic() < deadline:
-            steps.signal(left, "KILL")
+        while names and (survivors := steps.alive(names)) and time.monotonic() < deadline:
+            steps.signal(survivors, "KILL")
             time.sleep(0.3)
 
     def _step(self, process: Process, ready: Process) -> JobStep:
+        """Returns the step of a process, or of the MPI program that it is the first process of."""
         program = self._programs.get(process.name, (process,))
         nodes = tuple(self._nodes[part.node].name for part in program)
         visible = self._nodes[process.node].visible_gpus
@@ -321,7 +326,7 @@ class SlurmExecutor:
 
 
 def mpi_programs(deployment: Deployment) -> Mapping[str, tuple[Process, ...]]:
-    """By the first process's name, the processes that are one MPI program over several nodes.
+    """Returns, by the first process's name, the processes that are one MPI program over several nodes.
 
     Engines describe such a worker as one process for each node (`decode-0.r0`, `decode-0.r1`); its ranks find
     each other only when one `srun` starts them all.

@@ -1,8 +1,8 @@
-"""What runs inside a job: one deployment's ladder, with records of who runs it, how far it is, how it ended.
+"""A job as it runs: one deployment's ladder, with records of its attempt, its progress and its end.
 
 An attempt is one run of a job. It owns its deployment until another attempt takes over (Slurm requeued the
-job, or it was submitted again); from then on its points take no place, and it ends. `run_live` does the rest,
-as it does for `mtpbench run`.
+job, or it was submitted again); from then on its points take no place, and it ends. `run_live` measures, as
+it does for `mtpbench run`.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal
 from mtpbench.store import RawPoint, SweepStore, read_point
 
 STOP_SHARE = 0.7
-"""Of the time between the warning and the limit: then what still hangs is cancelled."""
+"""Share of the time between the warning and the limit after which a run that still hangs is cancelled."""
 FAILED_EXIT = 3
 OWNER_EVERY_S = 5.0
-"""Between two looks at the file of the owner while load runs."""
+"""Seconds between two reads of the owner's file while load runs."""
 
 Outcome = Literal["done", "stopped", "failed", "superseded"]
 
 
 class Fence:
-    """Whether an attempt still owns its deployment.
+    """A fence tells whether an attempt still owns its deployment.
 
-    `lost` says why not, `outcome` what the attempt's end is called then.
+    `lost` is the reason why not, `outcome` the outcome of the attempt then.
     """
 
     def __init__(self, journal: Journal, attempt: Attempt, slurm: Slurm) -> None:
@@ -58,7 +58,7 @@ class Fence:
         self.outcome: Outcome = "superseded"
 
     def holds(self) -> bool:
-        """Whether the file of the owner names this attempt; one that can't be read is no evidence."""
+        """Returns whether the owner's file names this attempt; a file that can't be read proves nothing."""
         if self.lost is None:
             with contextlib.suppress(StoreError):
                 owner = self._journal.owner(self._attempt.key)
@@ -67,10 +67,10 @@ class Fence:
         return self.lost is None
 
     def is_alive_to_slurm(self) -> bool:
-        """Whether Slurm still runs this attempt, as far as it answers.
+        """Returns whether Slurm still runs this attempt; True where Slurm does not answer.
 
-        Asked when something failed: the servers of a job that is being requeued or cancelled die first, and
-        their deaths say nothing about them.
+        It is asked when something failed: the servers of a job that is being requeued or cancelled die first,
+        and their deaths say nothing about them.
         """
         if not self.holds():
             return False
@@ -86,13 +86,13 @@ class Fence:
 
 
 class FencedStore(SweepStore):
-    """The store of one attempt: once it owns its deployment no longer, its points take no place.
+    """The store of one attempt; when the attempt no longer owns its deployment, its points take no place.
 
     Args:
         root: the results folder.
-        job: what the attempt runs.
-        fence: whether it owns it.
-        stop: set when it does no longer.
+        job: the job that the attempt runs.
+        fence: tells whether the attempt owns its deployment.
+        stop: is set when it no longer does.
     """
 
     def __init__(self, root: Path, job: JobFile, fence: Fence, stop: asyncio.Event) -> None:
@@ -109,8 +109,8 @@ class FencedStore(SweepStore):
         *,
         superseded: bool = False,
     ) -> Path:
-        """Write a point, beside its place where another attempt owns that."""
-        # A cut-off point of a run that was told to stop needs no further evidence.
+        """Writes a point, or writes it aside where another attempt owns the deployment."""
+        # The cut-off point of a run that is stopping needs no further evidence.
         failed = not result.valid and not self._stop.is_set()
         held = self._fence.is_alive_to_slurm() if failed else self._fence.holds()
         if not held:
@@ -120,11 +120,11 @@ class FencedStore(SweepStore):
 
 
 class JobRun:
-    """One attempt of one job.
+    """A job run is one attempt of one job.
 
     Args:
         path: the job's file.
-        environment: of the batch script.
+        environment: the environment of the batch script.
 
     Raises:
         InputError: this is no Slurm allocation.
@@ -150,11 +150,11 @@ class JobRun:
 
     @property
     def stop_patience_s(self) -> float:
-        """How long after a request to stop what still hangs is cancelled."""
+        """Returns how long after a request to stop a run that still hangs is cancelled."""
         return self.profile.warn_s * STOP_SHARE
 
     def prepare(self) -> RunPlan:
-        """What is left to measure; shows nothing and starts nothing.
+        """Returns the plan of what is left to measure; prints nothing and starts nothing.
 
         Raises:
             SchemaError: another version of mtpbench wrote the results.
@@ -164,19 +164,19 @@ class JobRun:
         points = self.job.points
         if not self.job.again:
             return plan_run(points, store)
-        mine = self._measured_by_this_job(store)
-        left = [point for point in points if point.id not in mine]
-        return replace(plan_run(left, store, again=True), done=tuple(sorted(mine)))
+        measured = self._measured_by_this_job(store)
+        remaining = [point for point in points if point.id not in measured]
+        return replace(plan_run(remaining, store, again=True), done=tuple(sorted(measured)))
 
     async def run(self, observer: Observer, stop: asyncio.Event) -> Finished:
-        """Take the deployment over, measure what is left, and write down how it ended.
+        """Takes the deployment over, measures what is left, and writes down how it ended.
 
         Args:
-            observer: told what happens.
-            stop: ends it; set too when another attempt takes over.
+            observer: is notified of what happens.
+            stop: ends the run; is also set when another attempt takes over.
 
         Raises:
-            MtpbenchError: it could not go on; that is written down before.
+            MtpbenchError: the run could not go on; the attempt's end is written down before.
         """
         if self._is_late():
             done = len(self.prepare().done)
@@ -202,7 +202,7 @@ class JobRun:
     async def _measure(
         self, plan: RunPlan, counts: PointCounts, observer: Observer, stop: asyncio.Event
     ) -> None:
-        """Measure what is left, saying so in the attempt's file, while this attempt owns its deployment."""
+        """Measures what is left while this attempt owns its deployment, and writes its progress."""
         writer = ProgressWriter(self.journal.progress_path(self.attempt))
         written = ProgressObserver(writer, counts, observer, displaced=lambda: self.fence.lost)
         guarding = asyncio.create_task(self._guard(observer, stop))
@@ -214,7 +214,7 @@ class JobRun:
             await run_live(plan, store, written, stop, site, servers)
 
     async def _guard(self, observer: Observer, stop: asyncio.Event) -> None:
-        """Stop the run soon after another attempt has taken its deployment over."""
+        """Stops the run soon after another attempt has taken its deployment over."""
         while self.fence.holds():
             await asyncio.sleep(OWNER_EVERY_S)
         if not stop.is_set():
@@ -222,7 +222,7 @@ class JobRun:
             stop.set()
 
     def _is_late(self) -> bool:
-        """Whether a later run of the same job owns the deployment already: this one woke up too late."""
+        """Returns whether a later run of the same job owns the deployment already."""
         owner = None
         with contextlib.suppress(StoreError):
             owner = self.journal.owner(self.attempt.key)
@@ -232,7 +232,7 @@ class JobRun:
         return True
 
     def _measured_by_this_job(self, store: SweepStore) -> set[str]:
-        """Valid points that an earlier run of this job measured: a requeued job does not begin again."""
+        """Returns the valid points of earlier runs of this job: a requeued job does not begin again."""
         starts = [
             attempt.started_utc for attempt in self.journal.attempts(self.job.key) if self._is_mine(attempt)
         ]
@@ -252,6 +252,7 @@ class JobRun:
     def _finish(
         self, counts: PointCounts, stop: asyncio.Event, detail: str | None = None, *, failed: bool = False
     ) -> Finished:
+        """Writes down how the attempt ended, and returns it."""
         outcome, why = self._outcome(counts, stop, failed=failed)
         finished = Finished(
             outcome=outcome,
@@ -267,6 +268,7 @@ class JobRun:
     def _outcome(
         self, counts: PointCounts, stop: asyncio.Event, *, failed: bool
     ) -> tuple[Outcome, str | None]:
+        """Returns the outcome of the attempt, and why it is not simply `done`."""
         if self.fence.lost is not None:
             return self.fence.outcome, self.fence.lost
         if failed:
@@ -279,7 +281,7 @@ class JobRun:
 
 
 def job_file(path: Path) -> Path:
-    """The path of a job's file, checked.
+    """Checks that a job's file exists, and returns its path.
 
     Raises:
         InputError: there is none.

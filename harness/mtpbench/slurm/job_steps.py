@@ -1,4 +1,4 @@
-"""Steps of a Slurm job: the command lines of `srun`, and the few questions about steps that run."""
+"""Steps of a Slurm job: the command lines of `srun`, and queries and signals for steps that run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster_profile import ClusterProfile
 
 CONTROL_TIMEOUT_S = 10.0
-"""For what is only asked while a deployment is taken down, where signals to srun do as well."""
+"""For queries while a deployment is stopped, where signals to srun work as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepOptions:
-    """What a cluster's owner says of how processes start.
+    """The step options say how a cluster's owner wants processes to be started.
 
     Args:
         python: Python with mtpbench on the nodes.
-        gres: what GPUs are to Slurm, such as `gpu` or `gpu:gb200`; None where they are nothing to it.
+        gres: Slurm's name of the GPUs, such as `gpu` or `gpu:gb200`; None where Slurm does not manage them.
         mpi: Slurm's MPI plugin, for processes that are several MPI tasks.
         client_nodes: nodes at the end of the allocation that only drive load.
         interface: the network interface whose addresses are used; None for Slurm's own addresses.
         container: whether engines run in their images, through pyxis.
-        image: the image, instead of the sweep's.
+        image: the image to use instead of the sweep's.
         mounts: SOURCE:TARGET pairs.
         container_flags: further flags of pyxis.
     """
@@ -45,7 +45,7 @@ class StepOptions:
 
     @classmethod
     def of(cls, profile: ClusterProfile | None) -> StepOptions:
-        """What a cluster's profile says; without one, Slurm's own ways."""
+        """Returns the options in a cluster's profile; without a profile, Slurm's defaults."""
         if profile is None:
             return cls(python=sys.executable)
         container = profile.container
@@ -64,14 +64,14 @@ class StepOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobStep:
-    """One `srun`: a process on one node, or an MPI program over several.
+    """A step is one `srun`: a process on one node, or an MPI program over several.
 
     Args:
         name: unique in the job.
-        nodes: where; each gets `tasks_per_node` tasks.
-        gpus: of each node that the step may use: 0 for none, None to leave it to Slurm.
+        nodes: the nodes it runs on; each gets `tasks_per_node` tasks.
+        gpus: GPUs of each node that the step may use: 0 for none, None to leave it to Slurm.
         visible: the value of CUDA_VISIBLE_DEVICES where the step must not use all of them.
-        process: what runs, its placeholders filled in.
+        process: what runs, with its placeholders filled in.
     """
 
     name: str
@@ -84,7 +84,7 @@ class JobStep:
 
 
 def srun_command(step: JobStep, options: StepOptions) -> list[str]:
-    """The whole command: no shell reads any of it.
+    """Returns the whole `srun` command; no shell reads any of it.
 
     A step takes all CPUs and memory that the job has on its nodes and shares them (`--overlap`): servers, the
     router and the load client's helpers are steps of the same nodes.
@@ -119,13 +119,13 @@ def srun_command(step: JobStep, options: StepOptions) -> list[str]:
 
 
 def helper_launch(node: str, name: str, options: StepOptions, gpus: int | None) -> tuple[str, ...]:
-    """What stands before a helper's command to run it on a node, its input and output connected.
+    """Returns the command in front of a helper's own: it runs it on a node, input and output connected.
 
     Args:
-        node: where.
-        name: of the step.
-        options: what the cluster's owner says.
-        gpus: of the node that it may see: 0 for none, None to leave it to Slurm.
+        node: the node it runs on.
+        name: the name of the step.
+        options: how the cluster's owner wants steps to be started.
+        gpus: GPUs of the node that the helper may see: 0 for none, None to leave it to Slurm.
     """
     return (
         "srun",
@@ -146,7 +146,7 @@ def helper_launch(node: str, name: str, options: StepOptions, gpus: int | None) 
 
 
 def in_container(process: Process, options: StepOptions) -> bool:
-    """Whether a process runs in an image: what the harness's own Python runs does not."""
+    """Returns whether a process runs in an image; a process of the harness's own Python does not."""
     image = options.image or (process.container.image if process.container else None)
     return options.container and image is not None and process.argv[0] != options.python
 
@@ -176,7 +176,7 @@ def _mount(directory: str) -> str:
 
 
 def _program(step: JobStep, options: StepOptions) -> list[str]:
-    """The program, behind `env` where Slurm or an image would set a variable otherwise than it must be."""
+    """Returns the program, behind `env` where Slurm or an image would set a variable otherwise."""
     variables: dict[str, str] = {}
     if in_container(step.process, options):
         # What the image sets would win over srun's environment. Secrets stay out of command lines.
@@ -188,16 +188,16 @@ def _program(step: JobStep, options: StepOptions) -> list[str]:
 
 
 class Steps:
-    """The steps of one job that are named so and so: which are alive, and signals to them.
+    """The steps of one job: it finds those that run, by name, and signals them.
 
-    Nothing here raises: whatever Slurm does not answer is taken for no answer, and signals to `srun` remain.
+    Nothing here raises: an error of Slurm's counts as no answer, and signals to `srun` remain.
     """
 
     def __init__(self, slurm: Slurm, job_id: str) -> None:
         self._slurm, self._job_id = slurm, job_id
 
     def alive(self, names: Collection[str]) -> tuple[str, ...] | None:
-        """The ids of the steps of these names; None where Slurm does not answer."""
+        """Returns the ids of the running steps of these names; None where Slurm does not answer."""
         arguments = ("--steps", "--noheader", f"--jobs={self._job_id}", "--format=%i|%j")
         try:
             text = self._slurm.ask("squeue", *arguments, timeout_s=CONTROL_TIMEOUT_S)
@@ -207,7 +207,10 @@ class Steps:
         return tuple(step for step, _, name in rows if name in names)
 
     def signal(self, ids: Sequence[str], name: str) -> None:
-        """Send a signal to steps. scancel of 22.05 may say that it failed although it did it: not heard."""
+        """Sends a signal to steps.
+
+        An error is ignored: scancel of 22.05 may report one although it sent the signal.
+        """
         if not ids:
             return
         with contextlib.suppress(RunError):

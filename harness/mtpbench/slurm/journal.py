@@ -1,4 +1,4 @@
-"""What Slurm jobs leave on disk under results/<sweep>/.slurm/: the truth, whatever Slurm remembers.
+"""The files of Slurm jobs under results/<sweep>/.slurm/: they are the truth, whatever Slurm remembers.
 
     jobs/<key>.json              what one job runs: the points of one deployment, fully resolved
     journal/<number>.json        one submission; written before sbatch is called, completed after
@@ -28,11 +28,11 @@ FOLDER = ".slurm"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobFile:
-    """What one job runs.
+    """A job file says what one job runs.
 
     Args:
-        key: the deployment's.
-        points: its ladder; those that are valid already are skipped when the job starts.
+        key: the deployment's key.
+        points: its ladder; points that are valid already are skipped when the job starts.
         profile: the cluster's profile, as plain values.
         results: the results folder, absolute.
         again: measure valid points again too.
@@ -50,15 +50,15 @@ class JobFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """One call of sbatch, or the intent to make it.
+    """A submission is one call of sbatch, or the intent to make it.
 
     Args:
-        number: counts up in a sweep.
+        number: the number of the submission in its sweep, from 1.
         name: the job's unique name.
         keys: the deployments that it runs, in the order of the array; empty for the analysis job.
-        time_utc: when it was intended.
+        time_utc: when the intent was written.
         job_id: None until sbatch answered, or the job was found by its name.
-        error: what sbatch said where it failed.
+        error: the message of sbatch where it failed.
     """
 
     number: int
@@ -69,7 +69,7 @@ class Submission:
     error: str | None = None
 
     def task_id(self, key: str) -> str | None:
-        """The id of the job that runs one deployment: `12`, or `12_3` in an array."""
+        """Returns the id of the job that runs one deployment: `12`, or `12_3` in an array."""
         if self.job_id is None or key not in self.keys:
             return self.job_id
         return self.job_id if len(self.keys) == 1 else f"{self.job_id}_{self.keys.index(key)}"
@@ -77,7 +77,7 @@ class Submission:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """One run of a job: Slurm's id of it and how often it was restarted before."""
+    """An attempt is one run of a job: Slurm's id of it, and how often the job was restarted before."""
 
     key: str
     job_id: str
@@ -89,16 +89,17 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The attempt's directory: `12.0`, `12_3.1`."""
+        """Returns the name of the attempt's directory: `12.0`, `12_3.1`."""
         return f"{self.job_id}.{self.restart}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """How an attempt ended, by its own word; an attempt that was killed has none.
+    """A record of how an attempt ended, which the attempt itself writes; one that was killed leaves none.
 
-    `done`: nothing is left. `stopped`: it was told to stop, and what is left stays pending. `failed`: points
-    were measured and are invalid, or servers never started. `superseded`: another attempt owns the job now.
+    `done`: nothing is left. `stopped`: it was stopped, and the points that are left stay pending. `failed`:
+    points were measured and are invalid, or servers never started. `superseded`: another attempt owns the
+    job.
     """
 
     outcome: Literal["done", "stopped", "failed", "superseded"]
@@ -110,7 +111,7 @@ class Finished:
 
 
 class Journal:
-    """Reads and writes the files of one sweep's jobs.
+    """The journal reads and writes the files of one sweep's jobs.
 
     Args:
         directory: results/<sweep>.
@@ -122,32 +123,32 @@ class Journal:
     # ------------------------------------------------------------------------------------- written by submit
 
     def job_path(self, key: str) -> Path:
-        """Where the job of a deployment lies, absolute."""
+        """Returns the absolute path of a deployment's job file."""
         return (self.root / "jobs" / f"{key}.json").resolve()
 
     def write_job(self, job: JobFile) -> Path:
-        """Lay down what a job runs."""
+        """Writes the file of a job."""
         return self._write(f"jobs/{job.key}.json", job)
 
     def read_job(self, path: Path) -> JobFile:
-        """The job in a file.
+        """Returns the job in a file.
 
         Raises:
             SchemaError: another version of mtpbench wrote it.
-            StoreError: it can't be read.
+            StoreError: the file can't be read.
         """
         return read_record(JobFile, path, versions=(SCHEMA_VERSION,), remedy="Submit again")
 
     def next_number(self) -> int:
-        """The number of the next submission."""
+        """Returns the number of the next submission."""
         return 1 + max((submission.number for submission in self.submissions()), default=0)
 
     def write_submission(self, submission: Submission) -> Path:
-        """Write down a submission before, and again after, it is made."""
+        """Writes a submission, once before sbatch is called and once after."""
         return self._write(f"journal/{submission.number:05d}.json", submission)
 
     def write_batch(self, number: int, text: str) -> Path:
-        """Lay down a submission's script."""
+        """Writes the script of a submission."""
         # Slurm makes no folders for what a job prints.
         (self.root / "logs").mkdir(parents=True, exist_ok=True)
         path = self.root / "batch" / f"{number:05d}.sh"
@@ -155,16 +156,16 @@ class Journal:
         return path
 
     def submissions(self) -> tuple[Submission, ...]:
-        """All submissions, oldest first."""
+        """Returns all submissions, oldest first."""
         return tuple(read_record(Submission, path) for path in sorted((self.root / "journal").glob("*.json")))
 
     def log_pattern(self, number: int, *, array: bool) -> str:
-        """Where Slurm puts a submission's standard output."""
+        """Returns the path, in Slurm's pattern, of a submission's standard output."""
         folder = (self.root / "logs").resolve()
         return f"{str(folder).replace('%', '%%')}/{number:05d}.{'%A_%a' if array else '%j'}.log"
 
     def log_tail(self, job_id: str, lines: int) -> tuple[str, ...]:
-        """The last lines of a job's standard output; none where there is no log."""
+        """Returns the last lines of a job's standard output; none where there is no log."""
         logs = sorted((self.root / "logs").glob(f"*.{job_id}.log"))
         if not logs:
             return ()
@@ -173,10 +174,10 @@ class Journal:
     # --------------------------------------------------------------------------------------- written by jobs
 
     def take_over(self, attempt: Attempt) -> Path:
-        """Make an attempt the owner of its deployment; its directory."""
+        """Makes an attempt the owner of its deployment, and returns the attempt's directory."""
         directory = self.attempt_directory(attempt)
         directory.mkdir(parents=True, exist_ok=True)
-        # Ids come round again after a new installation: an older attempt's last word is not this one's.
+        # Slurm uses ids again after a new installation: the end of an older attempt is not this one's.
         for name in ("finished.json", PROGRESS_FILE):
             (directory / name).unlink(missing_ok=True)
         self._write(f"attempts/{attempt.name}/started.json", attempt)
@@ -184,26 +185,26 @@ class Journal:
         return directory
 
     def attempt_directory(self, attempt: Attempt) -> Path:
-        """Where an attempt keeps its own files."""
+        """Returns the directory of an attempt's own files."""
         return self.root / "attempts" / attempt.name
 
     def owner(self, key: str) -> Attempt | None:
-        """The attempt that owns a deployment; None before the first."""
+        """Returns the attempt that owns a deployment; None before the first."""
         path = self.root / "current" / f"{key}.json"
         return read_record(Attempt, path) if path.exists() else None
 
     def progress_path(self, attempt: Attempt) -> Path:
-        """Where an attempt says what it is doing."""
+        """Returns the path of an attempt's progress."""
         return self.attempt_directory(attempt) / PROGRESS_FILE
 
     def write_finished(self, attempt: Attempt, finished: Finished) -> None:
-        """Say how an attempt ended."""
+        """Writes how an attempt ended."""
         self._write(f"attempts/{attempt.name}/finished.json", finished)
 
     # ------------------------------------------------------------------------------------- read by status
 
     def attempts(self, key: str) -> tuple[Attempt, ...]:
-        """The attempts of one deployment, oldest first."""
+        """Returns the attempts of one deployment, oldest first."""
         attempts = [read_record(Attempt, path) for path in (self.root / "attempts").glob("*/started.json")]
         return tuple(
             sorted(
@@ -213,12 +214,12 @@ class Journal:
         )
 
     def progress(self, attempt: Attempt) -> RunProgress | None:
-        """What an attempt last said of itself."""
+        """Returns the last progress that an attempt wrote; None before the first."""
         path = self.progress_path(attempt)
         return read_progress(path) if path.exists() else None
 
     def finished(self, attempt: Attempt) -> Finished | None:
-        """How an attempt ended; None while it runs, and for ever where it was killed."""
+        """Returns how an attempt ended; None while it runs, and for ever where it was killed."""
         path = self.attempt_directory(attempt) / "finished.json"
         return read_record(Finished, path) if path.exists() else None
 

@@ -1,4 +1,4 @@
-"""Pure: what squeue, scontrol and sacct print, read into one record for each job.
+"""Pure: the output of squeue, scontrol and sacct, parsed into one record for each job.
 
 Tested on what Slurm 22.05 and 24.11 printed. Job names may hold anything, line breaks and separators too.
 """
@@ -15,15 +15,15 @@ from mtpbench.slurm.states import NEVER, JobStatus, Place, State
 SQUEUE_FORMAT = (
     "JobArrayID:|,State:|,Reason:|,RestartCnt:|,exit_code:|,NodeList:|,StartTime:|,TimeLeft:|,Name:|."
 )
-"""For `squeue -O`: a field and what follows it. The last mark shows that a record was not cut off."""
+"""Fields for `squeue -O`, each with its separator. The last mark shows that a record was not cut off."""
 
 WAITING_FORMAT = "JobArrayID:|,PriorityLong:|,Partition:|,Reason:|."
-"""The same for the jobs that wait."""
+"""The fields of the jobs that wait."""
 TURN_REASONS = frozenset(("Priority", "Resources", "None"))
-"""Of a job that only waits its turn; others wait for another job, a date, or a hand."""
+"""Reasons of a job that only waits its turn; others wait for another job, a date, or a person."""
 
 SACCT_FORMAT = "JobID,State,ExitCode,Reason,NodeList,JobName,Cluster"
-"""For `sacct -P -o`: the name where a separator in it does no harm."""
+"""Fields for `sacct -P -o`: the name stands where a separator in it does no harm."""
 
 _STATES: dict[str, State] = {
     "PENDING": "pending",
@@ -57,7 +57,7 @@ _ENDED = frozenset(("completed", "failed", "timeout", "node_fail", "out_of_memor
 
 
 class Unreadable(ValueError):
-    """Output that is not what was asked for: cut off, or of another program."""
+    """The output of a program is not what was asked for: it was cut off, or is another program's."""
 
 
 _ID = r"\d+(?:[_+][^|\n]*)?"
@@ -70,7 +70,7 @@ _SQUEUE_BEGINS = re.compile(rf"(?:\A|(?<=\|\.\n))(?={_SQUEUE_HEAD})")
 
 
 def parse_squeue(text: str) -> tuple[JobStatus, ...]:
-    """Every job in the output of `squeue -h -r -O SQUEUE_FORMAT`.
+    """Returns every job in the output of `squeue -h -r -O SQUEUE_FORMAT`.
 
     Raises:
         Unreadable: something else was printed, or the output was cut off.
@@ -82,7 +82,7 @@ _WAITING = re.compile(rf"(?P<id>{_ID})\|(?P<priority>\d+)\|(?P<partition>[^|\n]*
 
 
 def parse_places(text: str) -> dict[str, Place]:
-    """By job id, the place of every job that waits its turn, in the output of `squeue -O WAITING_FORMAT`.
+    """Returns, by job id, the place of every job that waits its turn, from `squeue -O WAITING_FORMAT`.
 
     The higher priority comes first, then what squeue shows first. A line that can't be read is left out.
     """
@@ -114,7 +114,7 @@ def _read_squeue(record: str) -> JobStatus:
         restarts=int(match["restarts"]),
         ending=ending,
         start=match["start"],
-        left=match["left"],
+        time_left=match["left"],
     )
 
 
@@ -124,7 +124,7 @@ _SCONTROL_NAME = re.compile(r"JobName=(?P<name>.*?) (?=UserId=|JobState=)", re.D
 
 
 def parse_scontrol_jobs(text: str) -> tuple[JobStatus, ...]:
-    """Every job in the output of `scontrol -o show job`, where an array's waiting tasks share a record.
+    """Returns every job in the output of `scontrol -o show job`; an array's waiting tasks share a record.
 
     Raises:
         Unreadable: something else was printed, or the output was cut off.
@@ -166,7 +166,7 @@ def _read_scontrol_record(record: str) -> Iterator[JobStatus]:
 
 
 def _tasks(text: str) -> Iterator[int]:
-    """`0-6:2,9%4` as 0, 2, 4, 6 and 9."""
+    """Yields the tasks of an array: `0-6:2,9%4` is 0, 2, 4, 6 and 9."""
     for part in text.partition("%")[0].split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
         if match is None:
@@ -180,10 +180,10 @@ _BY = re.compile(r"CANCELLED by (\d+)")
 
 
 def parse_sacct(text: str) -> tuple[JobStatus, ...]:
-    """Every job in the output of `sacct -X -nP --duplicates -o SACCT_FORMAT`, as it stood at its end.
+    """Returns every job in the output of `sacct -X -nP --duplicates -o SACCT_FORMAT`, as it was at its end.
 
-    A requeued job has a record for each of its runs; the last counts, the others are its restarts. One
-    that the history calls running is `unknown`: only the controller can say so.
+    A requeued job has a record for each of its runs; the last counts, the others are its restarts. A job that
+    the history calls running is `unknown`: only the controller knows that.
 
     Raises:
         Unreadable: something else was printed.
@@ -192,8 +192,7 @@ def parse_sacct(text: str) -> tuple[JobStatus, ...]:
     for record in _records(text, _SACCT_BEGINS, "sacct"):
         status = _read_sacct(record)
         before = statuses.get(status.job_id)
-        again = before is not None and before.name == status.name
-        restarts = (before.restarts or 0) + 1 if before and again else 0
+        restarts = (before.restarts or 0) + 1 if before and before.name == status.name else 0
         statuses[status.job_id] = replace(status, restarts=restarts)
     return tuple(statuses.values())
 
@@ -218,7 +217,7 @@ def _read_sacct(record: str) -> JobStatus:
 
 
 def _records(text: str, begins: re.Pattern[str], program: str) -> Iterator[str]:
-    """The text cut where a record begins, without the line break that ends each."""
+    """Yields the records of a text, without the line break that ends each."""
     if not text.strip():
         return
     cuts = [match.start() for match in begins.finditer(text)]
@@ -230,7 +229,7 @@ def _records(text: str, begins: re.Pattern[str], program: str) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Ending:
-    """How a batch script ended: the code that it gave and the signal that ended it, each 0 for none."""
+    """The end of a batch script: its exit code and the signal that ended it, each 0 for none."""
 
     code: int
     signal: int
@@ -250,7 +249,7 @@ def _status(
     restarts: int | None,
     ending: _Ending,
     start: str | None = None,
-    left: str | None = None,
+    time_left: str | None = None,
     failed_node: str | None = None,
     cancelled_by: int | None = None,
 ) -> JobStatus:
@@ -267,7 +266,7 @@ def _status(
         exit_code=ending.code if over and not ending.signal else None,
         signal=ending.signal if over and ending.signal else None,
         start_estimate=_or_none(start) if state == "pending" else None,
-        time_left_s=_seconds(left) if not over else None,
+        time_left_s=_seconds(time_left) if not over else None,
         dependency_never=reason == NEVER,
         failed_node=_or_none(failed_node),
         cancelled_by=cancelled_by,
@@ -279,7 +278,7 @@ def _or_none(text: str | None) -> str | None:
 
 
 def _ending(text: str) -> _Ending:
-    """`7:0` is exit code 7, `0:11` signal 11."""
+    """Parses the end of a script: `7:0` is exit code 7, `0:11` signal 11."""
     code, _, number = text.partition(":")
     if not code.isdigit() or not number.isdigit():
         raise Unreadable(f"{text!r} is not an exit code of Slurm's")
@@ -290,7 +289,7 @@ _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
 def _seconds(text: str | None) -> float | None:
-    """`364-23:59:59`, `1:02:03` or `9:59` in seconds; None for UNLIMITED and its like."""
+    """Converts `364-23:59:59`, `1:02:03` or `9:59` to seconds; None for UNLIMITED and the like."""
     match = _CLOCK.fullmatch(text or "")
     if match is None:
         return None

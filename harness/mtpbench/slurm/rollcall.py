@@ -1,4 +1,4 @@
-"""Runs once on each node of an allocation and prints one line of JSON: what the node is, sees, and has.
+"""The roll call: runs once on each node of an allocation and prints one line of JSON with what the node has.
 
     python rollcall.py TOKEN_FILE TOKEN [NETWORK_INTERFACE]
 
@@ -16,38 +16,38 @@ import struct
 import sys
 import time
 
-LOOKS = 10
+READS = 10
 GET_ADDRESS = 0x8915
 """SIOCGIFADDR of Linux."""
 
 
 def sees(path: str, token: str) -> bool:
-    """Whether a file holds a token, within some seconds: shared filesystems can be late."""
-    for look in range(LOOKS):
+    """Returns whether a file holds a token; waits some seconds, since shared filesystems can be late."""
+    for read in range(READS):
         try:
             with open(path, encoding="utf-8") as file:
                 if file.read() == token:
                     return True
         except OSError:
             pass
-        if look < LOOKS - 1:
+        if read < READS - 1:
             time.sleep(0.5)
     return False
 
 
 def address_of(interface: str) -> tuple[str | None, str | None]:
-    """The IPv4 address of a network interface, and why there is none."""
+    """Returns the IPv4 address of a network interface, or None and why there is none."""
     request = struct.pack("256s", interface.encode()[:15])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            return socket.inet_ntoa(fcntl.ioctl(asked.fileno(), GET_ADDRESS, request)[20:24]), None
+            return socket.inet_ntoa(fcntl.ioctl(probe.fileno(), GET_ADDRESS, request)[20:24]), None
         except OSError as error:
             names = ", ".join(name for _, name in socket.if_nameindex())
             return None, f"{error.strerror}; it has {names}"
 
 
 def main(path: str, token: str, interface: str = "") -> None:
-    """Look around and print it."""
+    """Prints what this node is, sees, and has."""
     address, why = address_of(interface) if interface else (None, None)
     answer = {
         "node": os.environ.get("SLURMD_NODENAME"),

@@ -64,7 +64,7 @@ _ENDINGS: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a job stands among those that wait their turn in its partition, as far as Slurm shows them."""
+    """The place of a job among those that wait their turn in its partition, as far as Slurm shows them."""
 
     number: int
     of: int
@@ -73,23 +73,24 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobStatus:
-    """What Slurm says of one job or array task.
+    """The status of one job or array task, as Slurm tells it.
 
     Args:
         job_id: `12`, or `12_3` for a task of an array.
-        state: in our words, which are the same for every version of Slurm.
-        raw: Slurm's own word.
-        reason: why it waits or ended, in Slurm's word; None where Slurm gives none.
+        state: the same for every version of Slurm.
+        raw: Slurm's own name of the state.
+        reason: Slurm's own name of why it waits or ended; None where Slurm gives none.
         nodes: node list, such as `n[0-1]`.
-        restarts: how often it was requeued; None where the source does not tell.
-        exit_code: of the batch script; None before its end and where a signal ended it.
+        restarts: how many times it was requeued; None where the source does not print that.
+        exit_code: the batch script's; None before its end and where a signal ended it.
         signal: the number of the signal that ended it.
         start_estimate: local time at which Slurm means to start a waiting job.
-        place: of a job that waits its turn; None where it waits for something else, or nobody told.
-        time_left_s: until its time limit, where it has one.
+        place: the place of a job that waits its turn; None where it waits for something else, or where
+            Slurm does not show it.
+        time_left_s: seconds until its time limit, where it has one.
         dependency_never: it waits for a job that failed.
         failed_node: the node that it lost.
-        cancelled_by: user id of whoever cancelled it.
+        cancelled_by: the id of the user that cancelled it.
     """
 
     job_id: str
@@ -110,48 +111,50 @@ class JobStatus:
 
     @property
     def base_id(self) -> str:
-        """The id of the whole array for a task, its own id for any other job."""
+        """Returns the id of the whole array for a task, the job's own id for any other."""
         return base_of(self.job_id)
 
 
 def base_of(job_id: str) -> str:
-    """The id of the whole array for a task's id, any other as it is."""
+    """Returns the id of the whole array for the id of a task; any other id as it is."""
     return job_id.partition("_")[0]
 
 
-def absent_of(wanted: Iterable[str], statuses: Mapping[str, JobStatus]) -> set[str]:
-    """The wanted ids of jobs, arrays and tasks that no status is of."""
-    seen = {status.base_id for status in statuses.values()} | statuses.keys()
-    return {job_id for job_id in wanted if job_id not in seen}
+def absent_of(ids: Iterable[str], statuses: Mapping[str, JobStatus]) -> set[str]:
+    """Returns those of the ids of jobs, arrays and tasks that no status belongs to."""
+    present = {status.base_id for status in statuses.values()} | statuses.keys()
+    return {job_id for job_id in ids if job_id not in present}
 
 
 def chosen_of(
-    statuses: Iterable[JobStatus], names: Collection[str], wanted: Collection[str]
+    statuses: Iterable[JobStatus], names: Collection[str], ids: Collection[str]
 ) -> dict[str, JobStatus]:
-    """By job id, the statuses of wanted ids; of these names only, where there are any."""
-    kept_names = set(map(_as_kept, names))
+    """Returns, by job id, the statuses of these ids; only of jobs of these names, where names are given."""
+    names_in_history = set(map(_as_in_history, names))
     return {
         status.job_id: status
         for status in statuses
-        if (status.job_id in wanted or status.base_id in wanted)
-        and (not kept_names or _as_kept(status.name) in kept_names)
+        if (status.job_id in ids or status.base_id in ids)
+        and (not names_in_history or _as_in_history(status.name) in names_in_history)
     }
 
 
 def named(statuses: Iterable[JobStatus], name: str) -> dict[str, JobStatus]:
-    """By job id, the statuses of jobs of this name."""
-    return {status.job_id: status for status in statuses if _as_kept(status.name) == _as_kept(name)}
+    """Returns, by job id, the statuses of jobs of this name."""
+    return {
+        status.job_id: status for status in statuses if _as_in_history(status.name) == _as_in_history(name)
+    }
 
 
-def _as_kept(name: str) -> str:
-    """A job's name as the history keeps it: its double quotes are turned into back quotes."""
+def _as_in_history(name: str) -> str:
+    """Returns a job's name as the history keeps it: it turns double quotes into back quotes."""
     return name.replace('"', "`")
 
 
 def cause(status: JobStatus) -> str | None:
-    """What ended a job, or keeps it from ever starting, in words; None where all is well.
+    """Returns what ended a job, or keeps it from ever starting; None where all is well.
 
-    A completed job and one that merely waits its turn have no cause.
+    A completed job and one that only waits its turn have no cause.
     """
     match status.state:
         case "pending":
@@ -215,7 +218,7 @@ def _signal_name(number: int) -> str:
 
 
 STALE_S = 60.0
-"""A running job that has said nothing for so long is no longer believed without saying so."""
+"""The progress of a running job that is older than this is shown with its age."""
 
 
 Standing = Literal["not submitted", "lost", "pending", "running", "done", "stopped", "failed", "unknown"]
@@ -230,7 +233,7 @@ _OUTCOMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttemptFiles:
-    """What one attempt left on disk."""
+    """The files that one attempt left on disk."""
 
     attempt: Attempt
     progress: RunProgress | None
@@ -239,12 +242,12 @@ class AttemptFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOutcome:
-    """How a deployment stands.
+    """The outcome of a deployment's jobs so far.
 
     Args:
-        job_id: of its newest job; None before the first.
-        state: `lost` where Slurm took no job, `unknown` where it does not answer now.
-        text: the same for a reader, with the cause or the progress.
+        job_id: the id of the newest job; None before the first.
+        state: `lost` where Slurm took no job, `unknown` where Slurm does not answer now.
+        text: a sentence of the same, with the cause or the progress.
         show_log: whether the job's log is worth showing.
     """
 
@@ -261,14 +264,14 @@ def judge_job(
     statuses: Mapping[str, JobStatus] | None,
     now: datetime,
 ) -> JobOutcome:
-    """Says how one deployment stands.
+    """Returns the outcome of one deployment's jobs.
 
     Args:
-        key: the deployment's.
-        submission: its newest.
-        files: of its newest attempt.
-        statuses: what Slurm says of all jobs; None where it does not answer.
-        now: for ages; with a time zone.
+        key: the deployment's key.
+        submission: its newest submission.
+        files: the files of its newest attempt.
+        statuses: of all jobs; None where Slurm does not answer.
+        now: the time for ages, with a time zone.
     """
     if submission is None:
         return JobOutcome(job_id=None, state="not submitted", text="not submitted")
@@ -276,11 +279,11 @@ def judge_job(
     if job is None:
         why = submission.error or "no answer was recorded"
         return JobOutcome(job_id=None, state="lost", text=f"submission failed: {why}")
-    files = files if files is not None and _of_this_job(files.attempt, job) else None
+    files = files if files is not None and files.attempt.job_id == job else None
     if files is not None and files.finished is not None:
         return _finished(job, files.finished)
     if statuses is None:
-        return _unheard(job, files, now)
+        return _unanswered(job, files, now)
     status = statuses.get(job)
     if status is None:
         return _vanished(job, files)
@@ -290,10 +293,6 @@ def judge_job(
         return JobOutcome(job_id=job, state="running", text=_running(status, files, now))
     text = cause(status) or status.raw.lower().replace("_", " ")
     return JobOutcome(job_id=job, state="failed", text=text, show_log=True)
-
-
-def _of_this_job(attempt: Attempt, job: str) -> bool:
-    return attempt.job_id == job
 
 
 def _finished(job: str, finished: Finished) -> JobOutcome:
@@ -307,13 +306,17 @@ def _finished(job: str, finished: Finished) -> JobOutcome:
     )
 
 
-def _unheard(job: str, files: AttemptFiles | None, now: datetime) -> JobOutcome:
+def _unanswered(job: str, files: AttemptFiles | None, now: datetime) -> JobOutcome:
+    """Returns the outcome while Slurm does not answer."""
     doing = _progress(files, now) if files is not None else "no attempt has started yet"
     return JobOutcome(job_id=job, state="unknown", text=f"Slurm does not answer; {doing}")
 
 
 def _vanished(job: str, files: AttemptFiles | None) -> JobOutcome:
-    """Slurm forgets jobs that ended; one that left no last word was killed."""
+    """Returns the outcome of a job that Slurm has forgotten.
+
+    Slurm forgets jobs that ended; an attempt that wrote no end was killed.
+    """
     if files is None:
         text = f"Slurm no longer knows job {job}, and it never started: cancelled, or asked the impossible"
     else:
@@ -345,12 +348,12 @@ def _progress(files: AttemptFiles | None, now: datetime) -> str:
     progress = files.progress if files is not None else None
     if progress is None:
         return "starting"
-    left = f"{progress.points_done} points done, {progress.points_left} left"
+    points = f"{progress.points_done} points done, {progress.points_left} left"
     if progress.point_id is None:
-        text = f"{progress.stage or 'between points'}; {left}"
+        text = f"{progress.stage or 'between points'}; {points}"
     else:
         share = f"{progress.requests_ended} of {progress.requests_total} requests"
         rate = f", {progress.output_tps:,.0f} output tok/s" if progress.output_tps is not None else ""
-        text = f"{progress.point_id}: {share}{rate}; {left}"
+        text = f"{progress.point_id}: {share}{rate}; {points}"
     age_s = (now - datetime.fromisoformat(progress.time_utc)).total_seconds()
     return f"{text} (last heard of {age_s / 60:.0f} min ago)" if age_s > STALE_S else text

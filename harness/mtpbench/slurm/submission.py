@@ -1,4 +1,4 @@
-"""From a sweep to Slurm jobs: which are needed, journalled submission, what became of them, cancelling."""
+"""The submission of a sweep to Slurm: the jobs it needs, sbatch with its journal, and the jobs it has."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LIVE = frozenset(("pending", "running", "completing", "requeued", "suspended"))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Need:
-    """A ladder that needs a job, and what the job asks Slurm for.
+    """A need is a ladder that needs a job, and what the job asks Slurm for.
 
     Args:
-        nodes: those of the deployment and those of the load client.
+        nodes: the nodes of the deployment and of the load client.
         gpus_per_node: the most GPUs that its processes use on any node.
     """
 
@@ -35,13 +35,13 @@ class Need:
 
     @property
     def key(self) -> str:
-        """The deployment's key."""
+        """Returns the deployment's key."""
         return self.ladder.key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """One call of sbatch that is to be made: deployments that need the same nodes, and the script."""
+    """A batch is one call of sbatch to be made: the script, for ladders that need the same nodes."""
 
     needs: tuple[Need, ...]
     name: str
@@ -51,15 +51,15 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What a submission is made of, besides the sweep's points.
+    """A request says how a sweep is to be submitted.
 
     Args:
         cluster: the profile's name, for the record.
         results: the results folder.
         after: job ids that must have ended first.
-        again: measure valid points again too.
-        separate: a job for each deployment, never an array.
-        analysis: an extra job, after all others, that makes the tables and the report.
+        again: whether valid points are measured again too.
+        separate: whether each deployment gets a job of its own, never an array.
+        analysis: whether an extra job makes the tables and the report after all others.
     """
 
     cluster: str
@@ -72,12 +72,12 @@ class Request:
 
     @property
     def python(self) -> str:
-        """The Python that jobs run."""
+        """Returns the Python that jobs run."""
         return self.profile.python or sys.executable
 
 
 def need_of(ladder: Ladder, profile: ClusterProfile) -> Need:
-    """What the job of a ladder needs on a cluster.
+    """Returns what the job of a ladder needs on a cluster.
 
     Raises:
         InputError: the deployment needs more nodes than the cluster's NVLink domain has, or other GPUs per
@@ -99,7 +99,7 @@ def need_of(ladder: Ladder, profile: ClusterProfile) -> Need:
 
 
 def _gpus_per_node(deployment: Deployment) -> int:
-    """The most GPUs that its processes use on any node."""
+    """Returns the most GPUs that the deployment's processes use on any node."""
     nodes: dict[int, set[int]] = {}
     for process in deployment.processes:
         nodes.setdefault(process.node, set()).update(process.gpus)
@@ -109,7 +109,10 @@ def _gpus_per_node(deployment: Deployment) -> int:
 def make_batches(
     sweep: SweepInfo, needs: Sequence[Need], request: Request, journal: Journal
 ) -> tuple[Batch, ...]:
-    """The calls of sbatch: deployments of equal size share an array; pure but for the next free number."""
+    """Returns the calls of sbatch; deployments of equal size share an array.
+
+    It is pure but for reading the next free number.
+    """
     groups: dict[object, list[Need]] = {}
     for need in needs:
         size: object = need.key if request.separate else (need.nodes, need.gpus_per_node)
@@ -141,14 +144,14 @@ def _batch(
 
 
 def job_name(sweep: str, number: int, results: str) -> str:
-    """A job's name: readable, and unique to the results folder, so that a lost job can be found by it."""
+    """Returns a job's name, which holds a digest of the results folder: a lost job can be found by it."""
     return f"mtpbench.{sweep}.{number}.{digest([sweep, number, results])[:8]}"
 
 
 def analysis_batch(
     sweep: SweepInfo, request: Request, journal: Journal, number: int, after: tuple[str, ...]
 ) -> Batch:
-    """The job that makes tables and report when all others have ended, however they ended."""
+    """Returns the job that makes tables and report after all others have ended, in whatever way."""
     name = job_name(sweep.name, number, str(request.results.resolve()))
     job = BatchJob(
         name=name,
@@ -166,9 +169,10 @@ def analysis_batch(
 def submit_batch(
     sweep: SweepInfo, batch: Batch, request: Request, journal: Journal, slurm: Slurm, now_utc: str
 ) -> Submission:
-    """Write down the intent, call sbatch, write down the answer.
+    """Writes down the intent, calls sbatch, and writes down the answer.
 
-    Where sbatch fails, the job may run all the same: it is looked for by its name before anything is said.
+    Where sbatch fails, the job may run all the same: it is looked for by its name before an error is
+    reported.
 
     Returns:
         The submission; without a job id where sbatch failed and no job of that name is there.
@@ -198,7 +202,7 @@ def submit_batch(
 
 
 def find_lost(submission: Submission, slurm: Slurm) -> Submission:
-    """The submission with its job's id, where Slurm has a job of that name; unchanged where it has none.
+    """Returns the submission with the id of a job of its name; unchanged where Slurm has no such job.
 
     Raises:
         RunError: Slurm does not answer, so nobody knows whether the job exists.
@@ -215,7 +219,7 @@ def find_lost(submission: Submission, slurm: Slurm) -> Submission:
 
 
 def live_keys(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> Mapping[str, str]:
-    """By deployment key, the job that still has it: nothing may be submitted twice."""
+    """Returns, by deployment key, the job that still has it: nothing may be submitted twice."""
     jobs: dict[str, str] = {}
     for submission in submissions:
         for key in submission.keys:
@@ -226,7 +230,7 @@ def live_keys(submissions: Sequence[Submission], statuses: Mapping[str, JobStatu
 
 
 def live_jobs(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> set[str]:
-    """Every job of the sweep that Slurm still has, the one that makes the tables too."""
+    """Returns every job of the sweep that Slurm still has, the analysis job included."""
     return {task for task in _tasks(submissions) if task in statuses and statuses[task].state in LIVE}
 
 
@@ -240,9 +244,9 @@ def _tasks(submissions: Sequence[Submission]) -> set[str]:
 
 
 def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], Mapping[str, JobStatus]]:
-    """All submissions of a sweep and what Slurm says of their jobs now, in one query.
+    """Returns all submissions of a sweep and the states of their jobs now, in one query.
 
-    A submission whose answer was lost is looked for by its name first, and written down if it is found.
+    A submission whose answer was lost is looked for by its name first, and written down where it is found.
 
     Raises:
         RunError: Slurm does not answer.
@@ -264,16 +268,16 @@ def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchJob:
-    """One `sbatch`: a job, or an array of jobs that need the same nodes.
+    """A batch job is one `sbatch`: a job, or an array of jobs that need the same nodes.
 
     Args:
-        name: unique among all jobs of the user: a lost answer of sbatch is found again by it.
-        nodes: of each job.
+        name: unique among all jobs of the user, so that a job whose id was lost can be found by it.
+        nodes: the nodes of each job.
         gpus_per_node: GPUs that a job needs on each node; 0 for none.
         log: where standard output goes; `%A` and `%a` are Slurm's.
         python: the Python that runs the harness.
         commands: arguments of `python -m mtpbench`, one list for each job of the array.
-        after: job ids that must have ended first, whatever came of them.
+        after: job ids that must have ended first, in whatever way.
         time_limit_s: None for the profile's.
     """
 
@@ -287,11 +291,11 @@ class BatchJob:
     time_limit_s: int | None = None
 
 
-_WISHES = ("partition", "account", "qos", "reservation", "constraint")
+_OPTIONAL = ("partition", "account", "qos", "reservation", "constraint")
 
 
 def batch_text(profile: ClusterProfile, job: BatchJob) -> str:
-    """The script. Every word of a YAML or a path that a shell reads is quoted."""
+    """Returns the batch script; everything from YAML or a path that a shell reads is quoted."""
     lines = ["#!/bin/bash"]
     lines += [f"#SBATCH {option}" for option in _options(profile, job)]
     lines += ["set -euo pipefail"]
@@ -310,7 +314,7 @@ def batch_text(profile: ClusterProfile, job: BatchJob) -> str:
 
 
 def clock(seconds: int) -> str:
-    """Seconds as Slurm writes limits: `D-HH:MM:SS`."""
+    """Returns seconds in Slurm's form of a limit: `D-HH:MM:SS`."""
     days, rest = divmod(seconds, 86_400)
     return f"{days}-{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
 
@@ -320,8 +324,8 @@ def _options(profile: ClusterProfile, job: BatchJob) -> list[str]:
     if len(job.commands) > 1:
         throttle = f"%{profile.max_running}" if profile.max_running else ""
         options.append(f"--array=0-{len(job.commands) - 1}{throttle}")
-    wishes = {name: getattr(profile, name) for name in _WISHES}
-    options += [f"--{name}={_quoted(value)}" for name, value in wishes.items() if value is not None]
+    values = {name: getattr(profile, name) for name in _OPTIONAL}
+    options += [f"--{name}={_quoted(value)}" for name, value in values.items() if value is not None]
     options += [f"--nodes={job.nodes}", "--ntasks-per-node=1"]
     if profile.gres is not None and job.gpus_per_node:
         options.append(f"--gres={_quoted(profile.gres)}:{job.gpus_per_node}")
@@ -346,7 +350,7 @@ def _directive(option: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value as sbatch reads its directives: in double quotes where it holds more than plain characters."""
+    """Returns a value as sbatch reads it in a directive: in double quotes if it has special characters."""
     if all(character.isalnum() or character in "._-+:,/@%=&|*[]" for character in value):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -354,4 +358,4 @@ def _quoted(value: str) -> str:
 
 
 def _shell_line(argv: Sequence[str]) -> str:
-    return " ".join(shlex.quote(word) for word in argv)
+    return " ".join(shlex.quote(argument) for argument in argv)
