@@ -14,7 +14,7 @@ from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.public_page import (
     METHODS,
-    Explained,
+    ExplainedNumber,
     Explanation,
     Method,
     explain_points,
@@ -45,18 +45,16 @@ def explain(
     return explanation
 
 
-def find(explanation: Explanation, metric: str, target: float, curve: str = "Off") -> Explained:
-    (one,) = [
-        e for e in explanation.explained if (e.metric, e.target_tps, e.curve) == (metric, target, curve)
-    ]
+def find(explanation: Explanation, metric: str, target: float, curve: str = "Off") -> ExplainedNumber:
+    (one,) = [e for e in explanation.numbers if (e.metric, e.target_tps, e.curve) == (metric, target, curve)]
     return one
 
 
-def codes(one: Explained) -> list[str]:
+def codes(one: ExplainedNumber) -> list[str]:
     return [reason.code for reason in one.reasons]
 
 
-def text_of(one: Explained, code: str) -> str:
+def text_of(one: ExplainedNumber, code: str) -> str:
     (text,) = [reason.text for reason in one.reasons if reason.code == code]
     return text
 
@@ -82,7 +80,7 @@ def test_the_later_form_agrees_on_the_cost() -> None:
 def test_one_side_alone_is_explained_without_claims() -> None:
     explanation = explain(read_source(EIGHT).points, (32, 46, 61), "gb200")
     assert [side.arm for side in explanation.sides] == ["off"]
-    assert {one.metric for one in explanation.explained} == {
+    assert {one.metric for one in explanation.numbers} == {
         "tput_tps_per_gpu",
         "usd_per_mtok",
         "tps_per_mw",
@@ -173,7 +171,7 @@ def test_an_invalid_knot_is_named() -> None:
     one = find(explain([*good, *bad], (20,)), "tput_tps_per_gpu", 20)
     assert text_of(one, "invalid_knot") == "the page's knot at 20 is invalid (client_saturated)"
     alone = explain(bad, (20,))
-    assert alone.explained[0].honest_state == "no_valid_point"
+    assert alone.numbers[0].honest_state == "no_valid_point"
     assert explanation_table(alone).rows[0][4] == "no valid point"
 
 
@@ -246,6 +244,6 @@ def test_no_difference_of_real_rows_goes_without_a_reason() -> None:
         return Settings(economics=find_economics(name) if has_constants(name) else None)
 
     for method in METHODS:
-        explained = [one for e in explain_points(points, settings_of, method) for one in e.explained]
+        explained = [one for e in explain_points(points, settings_of, method) for one in e.numbers]
         assert explained
         assert all(one.reasons for one in explained)

@@ -1,8 +1,8 @@
-"""The page's own method, reproduced with its faults and explained beside the honest one."""
+"""The public page's method, reproduced with its faults, and each of its numbers beside the honest one."""
 
 from __future__ import annotations
 
-from mtpbench_analysis.public_page.explain import Explained, Explanation, explain_points
+from mtpbench_analysis.public_page.explain import ExplainedNumber, Explanation, explain_points
 from mtpbench_analysis.public_page.method import METHODS, Method, check_method
 from mtpbench_analysis.public_page.texts import (
     explanation_table,
@@ -15,7 +15,7 @@ from mtpbench_analysis.public_page.texts import (
 
 __all__ = [
     "METHODS",
-    "Explained",
+    "ExplainedNumber",
     "Explanation",
     "Method",
     "check_method",

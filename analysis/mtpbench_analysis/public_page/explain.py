@@ -1,4 +1,4 @@
-"""Pure: the page's numbers beside the honest ones, cell by cell, with the reasons why they differ."""
+"""Pure: the page's numbers beside the honest numbers, with the reasons why they differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mtpbench_analysis.public_page.method import (
 )
 from mtpbench_analysis.public_page.reasons import (
     AGREES,
-    Reason,
+    PageReason,
     carried,
     concurrency_reasons,
     cost_reasons,
@@ -36,21 +36,21 @@ from mtpbench_analysis.public_page.reasons import (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Explained:
-    """One number of the page beside the honest one.
+class ExplainedNumber:
+    """One number of the page beside the honest number.
 
     Args:
         metric: `tput_tps_per_gpu`, `usd_per_mtok`, `tps_per_mw`, `concurrency`, or, for both sides together,
             `throughput_claim` (page: percent more; honest: ratio) and `cost_claim` (page: percent cheaper;
-            honest: share of the cost that is saved). A claim's percentage is of whichever side wins.
+            honest: share of the cost that is saved). A claim's percentage is that of the better side.
         side: the page's side (`Off`), or both (`MTP / Off`).
-        curve: the honest curve, or both, where one side of the page is several curves.
-        page_value, honest_value: None where there is no number.
+        curve: the honest curve, or both; one side of the page may be several curves.
+        page_value, honest_value: the two numbers; None where one is missing.
         honest_state: a cell's state; `recipes` for a concurrency, which is never interpolated;
             `no_valid_point`; `exact`,
             `at_least`, `at_most`, `best_points`, `withheld` or `not_reached` for a claim.
-        cell, ratio: what the honest value is of; one of them.
-        page_cells: what the page's value is of; two for a claim.
+        cell, ratio: the honest cell or ratio; one of them is None.
+        page_cells: the page's cell; two for a claim.
     """
 
     target_tps: float
@@ -60,26 +60,29 @@ class Explained:
     page_value: float | None
     honest_value: float | None
     honest_state: str
-    reasons: tuple[Reason, ...]
+    reasons: tuple[PageReason, ...]
     page_cells: tuple[PageCell, ...]
     cell: Cell | None = None
     ratio: Ratio | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether both say the same number and nothing is to be added."""
+        """Whether both numbers are the same, without reservation."""
         return self.reasons == (AGREES,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """One page table (two sides, or the only one there is) with everything that is honest to say beside it.
+    """A table of the page, of two sides or one, with its numbers explained.
 
     Args:
+        method: the form of the page.
         sides: the other side first, then the baseline's, as in `MTP / Off`.
-        page: the page's cells, by side and target.
+        targets_tps: the target interactivities.
         own_targets: whether the targets are the page's default ones.
-        explained: by target, metric, side and curve.
+        page: the page's cells, by side and target.
+        numbers: the explained numbers, by target, metric, side and curve.
+        economics: the price and power constants, or None.
     """
 
     method: Method
@@ -87,7 +90,7 @@ class Explanation:
     targets_tps: tuple[float, ...]
     own_targets: bool
     page: tuple[tuple[PageCell, ...], ...]
-    explained: tuple[Explained, ...]
+    numbers: tuple[ExplainedNumber, ...]
     economics: Economics | None
 
     @property
@@ -98,7 +101,7 @@ class Explanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Honest:
-    """The honest reading of one page table: by side its curves with their cells, and the paired ratios."""
+    """The honest reading of a table of the page: each side's curves with their cells, and paired ratios."""
 
     curves: tuple[tuple[tuple[Curve, tuple[Cell, ...]], ...], ...]
     ratios: tuple[tuple[Curve, Curve, tuple[Ratio, ...]], ...]
@@ -111,15 +114,15 @@ def explain_points(
     baseline_arm: str = "off",
     grouping: Grouping | None = None,
 ) -> tuple[Explanation, ...]:
-    """The page's numbers of each workload and arm, explained; one side alone is explained without ratios.
+    """Returns an explanation of each workload and arm; one side alone is explained without ratios.
 
     Args:
-        points: everything that is meant, invalid points too (the page has them).
-        settings_of: the settings for a curve, as for the honest comparison; their targets are used, or the
-            page's default ones where they are empty.
-        method: which form of the page.
-        baseline_arm: the arm to compare with.
-        grouping: what makes one honest curve.
+        points: all points, invalid ones too (the page has them).
+        settings_of: the honest comparison's settings for a curve; without targets in them, the page's default
+            targets are used.
+        method: the form of the page.
+        baseline_arm: the name of the baseline's arm.
+        grouping: the fields that make one honest curve.
     """
     sides = build_sides(points)
     groups: dict[tuple[Any, ...], list[PageSide]] = {}
@@ -130,8 +133,8 @@ def explain_points(
         base = [side for side in group if side.arm == baseline_arm]
         others = [side for side in group if side.arm != baseline_arm]
         explanations += [
-            _explain(shown, settings_of, method, baseline_arm, grouping)
-            for shown in [(other, *base) for other in others] or [tuple(base)]
+            _explain(table_sides, settings_of, method, baseline_arm, grouping)
+            for table_sides in [(other, *base) for other in others] or [tuple(base)]
         ]
     return tuple(explanations)
 
@@ -158,8 +161,8 @@ def _explain(
         targets_tps=targets,
         own_targets=own_targets,
         page=page,
-        explained=tuple(
-            one for index in range(len(targets)) for one in _at_target(sides, page, honest, index)
+        numbers=tuple(
+            number for index in range(len(targets)) for number in _at_target(sides, page, honest, index)
         ),
         economics=settings.economics,
     )
@@ -182,56 +185,64 @@ def _read_honestly(
 
 def _at_target(
     sides: Sequence[PageSide], page: Sequence[Sequence[PageCell]], honest: _Honest, index: int
-) -> Iterator[Explained]:
-    why: dict[tuple[str, str], tuple[Reason, ...]] = {}
-    found: list[Explained] = []
+) -> Iterator[ExplainedNumber]:
+    reasons_of: dict[tuple[str, str], tuple[PageReason, ...]] = {}
+    numbers: list[ExplainedNumber] = []
     for side, column, curves in zip(sides, page, honest.curves, strict=True):
         page_cell = column[index]
         for curve, cells in curves:
             cell = cells[index]
             reasons = throughput_reasons(side, page_cell, curve, cell)
             costs = cost_reasons(page_cell, reasons, cell)
-            why["throughput", curve.label], why["cost", curve.label] = reasons, costs
-            found += _of_one_side(side, page_cell, curve.label, cell, {"tput": reasons, "cost": costs})
+            reasons_of["throughput", curve.label], reasons_of["cost", curve.label] = reasons, costs
+            numbers += _explain_side(side, page_cell, curve.label, cell, reasons, costs)
         if not curves:
-            none = (Reason(code="invalid_knot", text="the honest method has no valid point of this side"),)
-            found += _of_one_side(side, page_cell, side.label, None, {"tput": none, "cost": none})
-    # All of one metric together, both sides below each other, as on the page.
-    yield from sorted(found, key=lambda one: VIEWS["public_page"].index(one.metric))
+            none = (
+                PageReason(code="invalid_knot", text="the honest method has no valid point of this side"),
+            )
+            numbers += _explain_side(side, page_cell, side.label, None, none, none)
+    # Both sides of a metric stand below each other, as on the page.
+    yield from sorted(numbers, key=lambda number: VIEWS["public_page"].index(number.metric))
     if len(sides) == 2:
         for other, base, ratios in honest.ratios:
-            yield from _claims(sides, (page[0][index], page[1][index]), (other, base), ratios[index], why)
+            yield from _claims(
+                sides, (page[0][index], page[1][index]), (other, base), ratios[index], reasons_of
+            )
 
 
-def _of_one_side(
-    side: PageSide, page_cell: PageCell, label: str, cell: Cell | None, why: dict[str, tuple[Reason, ...]]
-) -> list[Explained]:
-    values: list[tuple[str, float | None, float | None, tuple[Reason, ...]]] = [
-        (
-            "tput_tps_per_gpu",
-            page_cell.tput_tps_per_gpu,
-            cell.tput_tps_per_gpu if cell else None,
-            why["tput"],
-        ),
-        ("usd_per_mtok", page_cell.usd_per_mtok, cell.usd_per_mtok if cell else None, why["cost"]),
-        ("tps_per_mw", page_cell.tps_per_mw, cell.tps_per_mw if cell else None, why["tput"]),
-        ("concurrency", page_cell.concurrency, None, ()),
+def _explain_side(
+    side: PageSide,
+    page_cell: PageCell,
+    curve: str,
+    cell: Cell | None,
+    tput_reasons: tuple[PageReason, ...],
+    usd_reasons: tuple[PageReason, ...],
+) -> list[ExplainedNumber]:
+    """Returns the explained numbers of a side at a target, beside one honest curve's cell."""
+    values: list[tuple[str, float | None, float | None, tuple[PageReason, ...]]] = [
+        (metric, getattr(page_cell, metric), getattr(cell, metric, None), reasons)
+        for metric, reasons in (
+            ("tput_tps_per_gpu", tput_reasons),
+            ("usd_per_mtok", usd_reasons),
+            ("tps_per_mw", tput_reasons),
+        )
     ]
-    found = []
+    values.append(("concurrency", page_cell.concurrency, None, ()))
+    numbers = []
     for metric, page_value, honest_value, reasons in values:
         if page_value is None:
             continue
         state: str = cell.state if cell else "no_valid_point"
         if metric == "concurrency":
-            state, reasons = "recipes" if cell else state, concurrency_reasons(side, page_cell, why["tput"])
+            state, reasons = "recipes" if cell else state, concurrency_reasons(side, page_cell, tput_reasons)
             if cell and cell.state == "measured" and len(cell.knots[0].runs) == 1:
                 honest_value = cell.knots[0].mean.concurrency
-        found.append(
-            Explained(
+        numbers.append(
+            ExplainedNumber(
                 target_tps=page_cell.target_tps,
                 metric=metric,
                 side=side.label,
-                curve=label,
+                curve=curve,
                 page_value=page_value,
                 honest_value=honest_value,
                 honest_state=state,
@@ -240,7 +251,7 @@ def _of_one_side(
                 cell=cell,
             )
         )
-    return found
+    return numbers
 
 
 def _claims(
@@ -248,14 +259,14 @@ def _claims(
     page_cells: tuple[PageCell, PageCell],
     curves: tuple[Curve, Curve],
     ratio: Ratio,
-    why: dict[tuple[str, str], tuple[Reason, ...]],
-) -> Iterator[Explained]:
+    reasons_of: dict[tuple[str, str], tuple[PageReason, ...]],
+) -> Iterator[ExplainedNumber]:
     labels = sides[0].label, sides[1].label
     state: str = ratio.bound if ratio.value is not None else "not_reached"
     if ratio.withheld is not None:
         state = "withheld"
     tputs = page_cells[0].tput_tps_per_gpu, page_cells[1].tput_tps_per_gpu
-    claims: list[tuple[str, float | None, float | None, list[Reason | None]]] = [
+    claims: list[tuple[str, float | None, float | None, list[PageReason | None]]] = [
         ("throughput_claim", max(tputs) / min(tputs), ratio.value, [])
     ]
     costs = page_cells[0].usd_per_mtok, page_cells[1].usd_per_mtok
@@ -265,14 +276,14 @@ def _claims(
     for metric, high_over_low, honest_value, reasons in claims:
         kind = metric.removesuffix("_claim")
         reasons.append(
-            carried([(label, why[kind, c.label]) for label, c in zip(labels, curves, strict=True)])
+            carried([(label, reasons_of[kind, c.label]) for label, c in zip(labels, curves, strict=True)])
         )
         if ratio.withheld is not None:
             reasons.append(withheld_reason(ratio.withheld))
-        kept = tuple(reason for reason in reasons if reason is not None)
-        if not kept and same(tputs[0] / tputs[1], ratio.value):
-            kept = (AGREES,)
-        yield Explained(
+        all_reasons = tuple(reason for reason in reasons if reason is not None)
+        if not all_reasons and same(tputs[0] / tputs[1], ratio.value):
+            all_reasons = (AGREES,)
+        yield ExplainedNumber(
             target_tps=page_cells[0].target_tps,
             metric=metric,
             side=" / ".join(labels),
@@ -280,7 +291,7 @@ def _claims(
             page_value=None if high_over_low is None else (high_over_low - 1) * 100,
             honest_value=honest_value,
             honest_state=state,
-            reasons=kept,
+            reasons=all_reasons,
             page_cells=page_cells,
             ratio=ratio,
         )

@@ -1,8 +1,8 @@
-"""Pure: the page's own way from points to numbers, its faults included, so that they can be reproduced.
+"""Pure: the public page's method from points to numbers, reproduced with its faults.
 
-A side pools everything of one arm on one workload: engines, images, serving modes, dates and repeats, every
-run a point of its own. Its upper-left front is read at the target, or at its nearest end where the target
-lies outside. Each metric is splined over the same knots on its own, d3's ends included, so that even two
+A side pools all points of one arm on one workload: engines, images, serving modes, dates and repeats, each
+run a point of its own. The page reads the side's upper-left front at the target, or at its nearest end where
+the target lies outside. It splines each metric over the same knots, with d3's end slopes, so that even two
 knots bend. `page-2026-05` splines the cost too; `page`, the later form, derives it from the throughput.
 
 Source: the public page's behaviour in May and August 2026 (SemiAnalysisAI/InferenceX-app on GitHub).
@@ -33,10 +33,10 @@ _TIED = 1.01
 
 
 def check_method(name: str) -> Method:
-    """The name as one of the page's methods.
+    """Returns the name as one of the page's methods.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no method has this name.
     """
     for method in METHODS:
         if name == method:
@@ -46,7 +46,7 @@ def check_method(name: str) -> Method:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageSide:
-    """All points of one arm on one workload, as the page pools them; `front` are its knots. Never empty."""
+    """A side of the page: all points of one arm on one workload, at least one, and its knots, `front`."""
 
     arm: str
     points: tuple[CurvePoint, ...]
@@ -54,34 +54,34 @@ class PageSide:
 
     @property
     def label(self) -> str:
-        """The arm as a table says it."""
+        """The arm's name in a table."""
         return display_name(self.arm)
 
     @property
     def workload_key(self) -> tuple[Any, ...]:
-        """Equal for sides that the page sets side by side."""
+        """The workload's fields; the page compares sides with equal ones."""
         return _workload_of(self.points[0])
 
     @property
     def range_tps(self) -> tuple[float, float]:
-        """Lowest and highest interactivity of all points, of those beside the front too."""
+        """The lowest and highest interactivity of all points, not of the front alone."""
         speeds = [point.interactivity_tps for point in self.points]
         return min(speeds), max(speeds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageCell:
-    """What the page says of one side at one target.
+    """The page's numbers of one side at one target.
 
     Args:
-        target_tps: what was asked for.
-        read_at_tps: where the page reads its curve: the target, or the nearest end of the front.
-        clamped: on which side of the front the target lies; None within it.
+        target_tps: the target interactivity.
+        read_at_tps: the interactivity that the page reads: the target, or the nearest end of the front.
+        clamped: whether the target lies below or above the front; None within it.
         knots: the one or two measured points between which the page reads.
-        straight_tps_per_gpu: where there are two knots only, what a straight line gives; else None.
-        usd_per_mtok_by_tier: dollars for a million tokens, for each price of the constants.
+        straight_tps_per_gpu: the throughput on a straight line where the front has two knots; else None.
+        usd_per_mtok_by_tier: dollars for a million tokens, by tier of the constants.
         concurrency: splined and rounded half up; None where a knot of the front did not record it.
-        economics: the constants, whose tier is the one that `usd_per_mtok` is of.
+        economics: the constants; `usd_per_mtok` is at the price of their tier.
     """
 
     target_tps: float
@@ -97,14 +97,14 @@ class PageCell:
 
     @property
     def usd_per_mtok(self) -> float | None:
-        """Dollars for a million tokens at the comparison's price; None where it is unknown."""
+        """The dollars for a million tokens at the comparison's price; None where it is unknown."""
         return None if self.economics is None else self.usd_per_mtok_by_tier.get(self.economics.tier)
 
 
 def build_sides(points: Iterable[CurvePoint]) -> tuple[PageSide, ...]:
-    """The sides of all points, in the order in which they first appear.
+    """Returns the sides of all points, in the order of their first points.
 
-    The page has no validity rules, so invalid points are in it; what could not be measured at all is not.
+    The page has no validity rules, so it has invalid points too, but none without rates.
     """
     grouped: dict[tuple[Any, ...], list[CurvePoint]] = {}
     for point in points:
@@ -114,13 +114,13 @@ def build_sides(points: Iterable[CurvePoint]) -> tuple[PageSide, ...]:
 
 
 def default_targets(sides: Sequence[PageSide]) -> tuple[float, ...]:
-    """Quartiles of the interactivities that the sides share, of their union where they share none.
+    """Returns the quartiles of the range that the sides share, or of their union where they share none.
 
-    The ranges are those of all points, not of the fronts. Rounded half up, to whole numbers always, so that
-    a narrow range repeats one; a repeated one is given once here.
+    The ranges are those of all points, not of the fronts. The page rounds half up to whole numbers, so a
+    narrow range repeats some; they are returned once.
 
     Args:
-        sides: one or two.
+        sides: one side or two.
     """
     lows, highs = zip(*(side.range_tps for side in sides), strict=True)
     low, high = max(lows), min(highs)
@@ -134,7 +134,7 @@ def default_targets(sides: Sequence[PageSide]) -> tuple[float, ...]:
 
 
 def read_side(side: PageSide, target_tps: float, economics: Economics | None, method: Method) -> PageCell:
-    """What the page says of one side at a target interactivity (tok/s/user)."""
+    """Returns the page's numbers of one side at a target interactivity (tok/s/user)."""
     front = side.front
     xs = [point.interactivity_tps for point in front]
     at = min(max(target_tps, xs[0]), xs[-1])
@@ -143,8 +143,8 @@ def read_side(side: PageSide, target_tps: float, economics: Economics | None, me
     power = None if economics is None else economics.hardware.power_kw_per_gpu
     powers = None if power is None else [tps_per_mw(value, power) for value in tputs]
     concurrencies = [point.concurrency for point in front]
-    known = [value for value in concurrencies if value is not None]
-    whole = len(known) == len(front)
+    recorded = [value for value in concurrencies if value is not None]
+    all_recorded = len(recorded) == len(front)
     return PageCell(
         target_tps=target_tps,
         read_at_tps=at,
@@ -154,15 +154,15 @@ def read_side(side: PageSide, target_tps: float, economics: Economics | None, me
         straight_tps_per_gpu=float(np.interp(at, xs, tputs)) if len(front) == 2 else None,
         usd_per_mtok_by_tier=_costs(xs, tputs, at, economics, method),
         tps_per_mw=None if powers is None else spline_metric(xs, powers, at),
-        concurrency=round_half_up(spline_metric(xs, known, at)) if whole else None,
+        concurrency=round_half_up(spline_metric(xs, recorded, at)) if all_recorded else None,
         economics=economics,
     )
 
 
 def spline_metric(xs: Sequence[float], ys: Sequence[float], at: float) -> float:
-    """d3's monotone cubic at one place within the knots, kept within the range of all of the knots' values.
+    """Returns d3's monotone cubic at a place within the knots, clamped to the range of the knots' values.
 
-    Two knots bend as d3's end slopes say: 593.75 at the middle of (0, 0)-(100, 1000).
+    Two knots bend by d3's end slopes: 593.75 at the middle of (0, 0)-(100, 1000).
 
     Args:
         xs: strictly rising interactivities.
@@ -172,25 +172,25 @@ def spline_metric(xs: Sequence[float], ys: Sequence[float], at: float) -> float:
     if len(xs) == 1:
         return float(ys[0])
     slope = slopes(xs, ys)
-    left = min(max(int(np.searchsorted(xs, at, side="right")) - 1, 0), len(xs) - 2)
-    step = xs[left + 1] - xs[left]
-    t = (at - xs[left]) / step
+    i = min(max(int(np.searchsorted(xs, at, side="right")) - 1, 0), len(xs) - 2)
+    step = xs[i + 1] - xs[i]
+    t = (at - xs[i]) / step
     value = (
-        ys[left] * (2 * t**3 - 3 * t**2 + 1)
-        + slope[left] * step * (t**3 - 2 * t**2 + t)
-        + ys[left + 1] * (3 * t**2 - 2 * t**3)
-        + slope[left + 1] * step * (t**3 - t**2)
+        ys[i] * (2 * t**3 - 3 * t**2 + 1)
+        + slope[i] * step * (t**3 - 2 * t**2 + t)
+        + ys[i + 1] * (3 * t**2 - 2 * t**3)
+        + slope[i + 1] * step * (t**3 - t**2)
     )
     return float(min(max(value, min(ys)), max(ys)))
 
 
 def claim_cheaper(cost: float, other_cost: float, names: tuple[str, str]) -> str:
-    """The page's words for two costs: `MTP is 17397% cheaper per token`, which is (ratio − 1) × 100.
+    """Returns the page's claim of two costs: `MTP is 17397% cheaper per token`, which is (ratio − 1) × 100.
 
     Args:
-        cost: dollars of the first name.
-        other_cost: dollars of the second.
-        names: whose they are.
+        cost: dollars of the first side.
+        other_cost: dollars of the second side.
+        names: the names of both.
     """
     ratio, first = _ratio(other_cost, cost)
     if ratio < _TIED:
@@ -199,12 +199,12 @@ def claim_cheaper(cost: float, other_cost: float, names: tuple[str, str]) -> str
 
 
 def claim_faster(tput: float, other_tput: float, names: tuple[str, str]) -> str:
-    """The page's words for two throughputs: `MTP delivers 142% more tok/s/GPU`.
+    """Returns the page's claim of two throughputs: `MTP delivers 142% more tok/s/GPU`.
 
     Args:
-        tput: tok/s/GPU of the first name.
-        other_tput: tok/s/GPU of the second.
-        names: whose they are.
+        tput: tok/s/GPU of the first side.
+        other_tput: tok/s/GPU of the second side.
+        names: the names of both.
     """
     ratio, first = _ratio(tput, other_tput)
     if ratio < _TIED:
@@ -213,12 +213,12 @@ def claim_faster(tput: float, other_tput: float, names: tuple[str, str]) -> str:
 
 
 def percent_text(ratio: float) -> str:
-    """(ratio − 1) × 100, rounded half up, as the page writes it."""
+    """Returns (ratio − 1) × 100, rounded half up, as the page writes it."""
     return f"{round_half_up((ratio - 1) * 100)}%"
 
 
 def round_half_up(value: float) -> int:
-    """The nearest whole number, 13.5 to 14, as JavaScript rounds and Python does not."""
+    """Returns the nearest whole number, 13.5 to 14, as JavaScript rounds and Python does not."""
     return math.floor(value + 0.5)
 
 
@@ -254,6 +254,6 @@ def _costs(
 
 
 def _ratio(numerator: float, denominator: float) -> tuple[float, bool]:
-    """The ratio that is at least 1, and whether it is the one that was asked for."""
+    """Returns the ratio or its inverse, whichever is at least 1, and whether it is the ratio itself."""
     ratio = numerator / denominator
     return (ratio, True) if ratio >= 1 else (1 / ratio, False)

@@ -1,4 +1,4 @@
-"""Pure: why the page's number and the honest one part, each reason with its figures."""
+"""Pure: the reasons why a number of the page and the honest number differ, each with its figures."""
 
 from __future__ import annotations
 
@@ -32,78 +32,82 @@ Code = Literal[
 ]
 
 SAME_SHARE = 5e-4
-"""Two numbers closer than this are the same one."""
+"""Two numbers that differ by less than this share count as equal."""
 
 _LISTED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reason:
-    """One reason, as a code for programs and a sentence without its full stop for people."""
+class PageReason:
+    """A reason as a code for programs and as a sentence, without its full stop, for people."""
 
     code: Code
     text: str
 
 
-AGREES = Reason(code="agrees", text="agrees")
+AGREES = PageReason(code="agrees", text="agrees")
 
 
-def same(one: float | None, other: float | None) -> bool:
-    """Whether both are known and the same number."""
+def same(number: float | None, other: float | None) -> bool:
+    """Returns whether both numbers are known and equal."""
     return (
-        one is not None and other is not None and abs(one - other) <= SAME_SHARE * max(abs(one), abs(other))
+        number is not None
+        and other is not None
+        and abs(number - other) <= SAME_SHARE * max(abs(number), abs(other))
     )
 
 
-def throughput_reasons(side: PageSide, page: PageCell, curve: Curve, honest: Cell) -> tuple[Reason, ...]:
-    """Why the two throughputs differ, or that they agree; what else a reader of an agreed one must know."""
-    found = [_clamped(side, page)] if page.clamped else []
+def throughput_reasons(side: PageSide, page: PageCell, curve: Curve, honest: Cell) -> tuple[PageReason, ...]:
+    """Returns why the two throughputs differ, or that they agree, and reservations of equal ones."""
+    reasons = [_clamped(side, page)] if page.clamped else []
     agreed = same(page.tput_tps_per_gpu, honest.tput_tps_per_gpu)
     if not agreed and (page.clamped != "above" or honest.state != "not_reached" or _ends_differ(side, curve)):
-        found += _pooled(side, page, curve)
-        found += _invalid(page)
-        found += _repeats(page, curve)
-        found += _two_knots(page)
-        if not found:
-            found.append(_other_front(page, honest))
+        reasons += _pooled(side, page, curve)
+        reasons += _invalid(page)
+        reasons += _repeats(page, curve)
+        reasons += _two_knots(page)
+        if not reasons:
+            reasons.append(_other_front(page, honest))
     if agreed and not page.clamped:
-        found.append(AGREES)
+        reasons.append(AGREES)
     if honest.wide_gap and honest.knot_ratio is not None:
         lower, upper = honest.knots
         apart = f"{fixed(honest.knot_ratio, 1)}× apart ({rate(lower.y)} and {rate(upper.y)})"
         text = f"hardly known: its knots are {apart}"
-        found.append(Reason(code="wide_gap", text=text))
-    return tuple(found)
+        reasons.append(PageReason(code="wide_gap", text=text))
+    return tuple(reasons)
 
 
-def cost_reasons(page: PageCell, throughput: Sequence[Reason], honest: Cell) -> tuple[Reason, ...]:
-    """Why the two costs differ: as their throughputs do, and because the page splines cost on its own."""
+def cost_reasons(page: PageCell, throughput: Sequence[PageReason], honest: Cell) -> tuple[PageReason, ...]:
+    """Returns why the two costs differ: as their throughputs do, and because the page splines the cost."""
     own = splined_cost(page)
     if own is None:
         return tuple(throughput)
-    kept = [reason for reason in throughput if reason.code != "agrees"]
-    if not kept and same(page.usd_per_mtok, honest.usd_per_mtok):
+    inherited = [reason for reason in throughput if reason.code != "agrees"]
+    if not inherited and same(page.usd_per_mtok, honest.usd_per_mtok):
         return (AGREES,)
-    return (*kept, own)
+    return (*inherited, own)
 
 
-def splined_cost(page: PageCell) -> Reason | None:
-    """That the page's cost contradicts its own throughput, where it does."""
+def splined_cost(page: PageCell) -> PageReason | None:
+    """Returns the reason if the page's cost contradicts its own throughput, else None."""
     usd = None if page.economics is None else page.economics.usd_per_gpu_h
     if usd is None or page.usd_per_mtok is None:
         return None
     derived = usd_per_mtok(page.tput_tps_per_gpu, usd)
     if same(derived, page.usd_per_mtok):
         return None
-    return Reason(
+    return PageReason(
         code="splined_cost",
         text=f"cost splined on its own: {dollars(page.usd_per_mtok)}, but {price_text(usd)} and "
         f"{rate(page.tput_tps_per_gpu)} tok/s/GPU make {dollars(derived)}",
     )
 
 
-def concurrency_reasons(side: PageSide, page: PageCell, throughput: Sequence[Reason]) -> tuple[Reason, ...]:
-    """Why a concurrency between two runs is none, and what else moves the knots that it lies between."""
+def concurrency_reasons(
+    side: PageSide, page: PageCell, throughput: Sequence[PageReason]
+) -> tuple[PageReason, ...]:
+    """Returns why a concurrency between two runs is no measured one, and reasons that move its knots."""
     moved = tuple(reason for reason in throughput if reason.code in _MOVE_KNOTS)
     if page.clamped:
         return (_clamped(side, page), *(reason for reason in moved if reason.code != "clamped"))
@@ -115,44 +119,44 @@ def concurrency_reasons(side: PageSide, page: PageCell, throughput: Sequence[Rea
     else:
         between = f"{lower.concurrency} on {_layout(lower)} and {upper.concurrency} on {_layout(upper)}"
     text = f"no run had {page.concurrency} in flight: splined between {between}"
-    return (Reason(code="concurrency_interpolated", text=text), *moved)
+    return (PageReason(code="concurrency_interpolated", text=text), *moved)
 
 
 _MOVE_KNOTS = ("pooled", "invalid_knot", "other_front")
 
 
-def percent_reason(costs: tuple[float, float], labels: tuple[str, str]) -> Reason | None:
-    """That the page's percentage is of the lower cost, while a saving is of the higher one.
+def percent_reason(costs: tuple[float, float], labels: tuple[str, str]) -> PageReason | None:
+    """Returns the reason that the page's percentage is of the lower cost, but a saving is of the higher.
 
     Args:
-        costs: the page's, dollars for a million tokens.
-        labels: whose they are.
+        costs: the page's dollars for a million tokens of both sides.
+        labels: the labels of both.
     """
     (low, cheap), (high, dear) = sorted(zip(costs, labels, strict=True))
     if high / low < 1 + SAME_SHARE:
         return None
-    said = f"{percent_text(high / low)} is (cost of {dear} / cost of {cheap} − 1) × 100"
+    page_text = f"{percent_text(high / low)} is (cost of {dear} / cost of {cheap} − 1) × 100"
     saved = f"what {cheap} saves of these {dollars(high)} is {percent(1 - low / high)}"
-    return Reason(code="percent", text=f"{said}; {saved}")
+    return PageReason(code="percent", text=f"{page_text}; {saved}")
 
 
-def carried(reasons: Sequence[tuple[str, Sequence[Reason]]]) -> Reason | None:
-    """The faults of two sides that a claim about both inherits.
+def carried(reasons: Sequence[tuple[str, Sequence[PageReason]]]) -> PageReason | None:
+    """Returns the faults of two sides as a reason of a claim about both; None without faults.
 
     Args:
         reasons: each side's label with its cell's reasons.
     """
     faults = [
         f"{label}'s number ({', '.join(_FAULTS[code] for code in codes)})"
-        for label, found in reasons
-        if (codes := [reason.code for reason in found if reason.code in _FAULTS])
+        for label, own in reasons
+        if (codes := [reason.code for reason in own if reason.code in _FAULTS])
     ]
-    return Reason(code="sides", text=f"rests on {' and '.join(faults)}") if faults else None
+    return PageReason(code="sides", text=f"rests on {' and '.join(faults)}") if faults else None
 
 
-def withheld_reason(gap: Gap) -> Reason:
-    """That the honest method gives no ratio over such a gap."""
-    return Reason(code="withheld", text=f"no honest ratio: {describe_gap(gap)}")
+def withheld_reason(gap: Gap) -> PageReason:
+    """Returns the reason that the honest method gives no ratio over this gap."""
+    return PageReason(code="withheld", text=f"no honest ratio: {describe_gap(gap)}")
 
 
 _FAULTS = {
@@ -167,36 +171,38 @@ _FAULTS = {
 }
 
 
-def _clamped(side: PageSide, page: PageCell) -> Reason:
+def _clamped(side: PageSide, page: PageCell) -> PageReason:
     knot = page.knots[0]
     at, where = target(page.target_tps), speed(knot.interactivity_tps)
     if page.clamped == "above":
         text = f"clamped: {side.label} ends at {where}, and the page repeats that point at {at}"
     else:
         text = f"clamped: {side.label} begins at {where}, and the page shows that point as if it ran at {at}"
-    return Reason(code="clamped", text=text)
+    return PageReason(code="clamped", text=text)
 
 
 def _ends_differ(side: PageSide, curve: Curve) -> bool:
     return side.front[-1].interactivity_tps != curve.front[-1].x
 
 
-def _pooled(side: PageSide, page: PageCell, curve: Curve) -> list[Reason]:
-    """What the page pools that this curve does not, and whose knots it reads between."""
+def _pooled(side: PageSide, page: PageCell, curve: Curve) -> list[PageReason]:
+    """Returns the reason that the page pools fields which this curve does not, with the page's knots."""
     fields = [name for name in CURVE_FIELDS if len(_values(side.points, name)) > len(curve.values(name))]
     if not fields:
         return []
     mixed = ", ".join(_list_distinct(side.points, name) for name in fields)
-    telling = next((name for name in fields if len(_values(page.knots, name)) > 1), fields[0])
+    field = next((name for name in fields if len(_values(page.knots, name)) > 1), fields[0])
     knots = " and ".join(
-        f"{_short(getattr(knot, telling), telling)} at {speed(knot.interactivity_tps)}" for knot in page.knots
+        f"{_short(getattr(knot, field), field)} at {speed(knot.interactivity_tps)}" for knot in page.knots
     )
-    return [Reason(code="pooled", text=f"pooled: the page's curve is of {mixed}; its knots here are {knots}")]
-
-
-def _invalid(page: PageCell) -> list[Reason]:
     return [
-        Reason(
+        PageReason(code="pooled", text=f"pooled: the page's curve is of {mixed}; its knots here are {knots}")
+    ]
+
+
+def _invalid(page: PageCell) -> list[PageReason]:
+    return [
+        PageReason(
             code="invalid_knot",
             text=f"the page's knot at {speed(knot.interactivity_tps)} is invalid ("
             f"{'; '.join(knot.reasons) or 'marked so'})",
@@ -206,17 +212,19 @@ def _invalid(page: PageCell) -> list[Reason]:
     ]
 
 
-def _repeats(page: PageCell, curve: Curve) -> list[Reason]:
-    found = []
+def _repeats(page: PageCell, curve: Curve) -> list[PageReason]:
+    reasons = []
     for knot in page.knots:
-        item = next((m for m in curve.measured if any(run is knot for run in m.runs)), None)
+        item = next(
+            (measured for measured in curve.measured if any(run is knot for run in measured.runs)), None
+        )
         if item is not None and len(item.runs) > 1:
-            found.append(_best_of(item, knot))
-    return found
+            reasons.append(_best_of(item, knot))
+    return reasons
 
 
-def _best_of(item: Measured, knot: CurvePoint) -> Reason:
-    return Reason(
+def _best_of(item: Measured, knot: CurvePoint) -> PageReason:
+    return PageReason(
         code="best_of_repeats",
         text=f"every run is a point of its own: the page's knot is {rate(knot.tput_tps_per_gpu)} at "
         f"{speed(knot.interactivity_tps)}, one of {len(item.runs)} runs whose mean is {rate(item.y)} at "
@@ -224,34 +232,34 @@ def _best_of(item: Measured, knot: CurvePoint) -> Reason:
     )
 
 
-def _two_knots(page: PageCell) -> list[Reason]:
+def _two_knots(page: PageCell) -> list[PageReason]:
     straight = page.straight_tps_per_gpu
     if straight is None or same(straight, page.tput_tps_per_gpu):
         return []
     text = f"two knots only, bent by d3's end slopes: a straight line gives {rate(straight)}"
-    return [Reason(code="two_knots", text=text)]
+    return [PageReason(code="two_knots", text=text)]
 
 
-def _other_front(page: PageCell, honest: Cell) -> Reason:
+def _other_front(page: PageCell, honest: Cell) -> PageReason:
     ours = " and ".join(speed(knot.x) for knot in honest.knots)
     theirs = " and ".join(speed(knot.interactivity_tps) for knot in page.knots)
-    return Reason(
+    return PageReason(
         code="other_front",
         text=f"other points on the front: the page's knots here are at {theirs}, this curve's at {ours}",
     )
 
 
 def _values(points: Sequence[CurvePoint], name: str) -> tuple[Any, ...]:
-    found = {getattr(point, name) for point in points}
-    return tuple(sorted(found, key=lambda value: (value is None, str(value))))
+    values = {getattr(point, name) for point in points}
+    return tuple(sorted(values, key=lambda value: (value is None, str(value))))
 
 
 def _list_distinct(points: Sequence[CurvePoint], name: str) -> str:
     values = _values(points, name)
-    shown = ", ".join(_short(value, name) for value in values[:_LISTED])
+    listing = ", ".join(_short(value, name) for value in values[:_LISTED])
     more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
     word = {"serving": "serving mode", "workload": "prompt setting"}.get(name, name.replace("_", " "))
-    return f"{counted(len(values), word)} ({shown}{more})"
+    return f"{counted(len(values), word)} ({listing}{more})"
 
 
 def _short(value: Any, name: str) -> str:

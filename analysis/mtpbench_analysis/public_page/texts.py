@@ -1,4 +1,4 @@
-"""Pure: the page's table, its sentences and the table that explains them, as text before any format."""
+"""Pure: the document of an explanation: the page's table and claims, and the table that explains them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mtpbench_analysis.curves.ratios import Ratio
 from mtpbench_analysis.document import Caution, Document, Table, Text, Texts, filled
 from mtpbench_analysis.metric_table import VIEWS, metrics_in
 from mtpbench_analysis.numbers import MISSING, dollars, fixed, rate, speed, target, times
-from mtpbench_analysis.public_page.explain import Explained, Explanation
+from mtpbench_analysis.public_page.explain import ExplainedNumber, Explanation
 from mtpbench_analysis.public_page.method import PageCell, claim_cheaper, claim_faster
 from mtpbench_analysis.public_page.reasons import AGREES
 from mtpbench_analysis.sentences import describe_cost, explain_no_ratio
 
 _LABELS = {metric.id: metric.label_in("public_page") for metric in metrics_in("public_page")}
 _LABELS |= {"throughput_claim": "throughput", "cost_claim": "cost"}
-_WHAT = {
+_METHOD_TEXTS = {
     "page-2026-05": "cost and every other metric splined on its own",
     "page": "cost derived from the interpolated throughput, every other metric splined on its own",
 }
 
 
 def write_page_document(explanation: Explanation) -> Document:
-    """The page's table and claims, then each of its numbers beside the honest one and why they differ."""
+    """Returns the page's table and claims, then each number beside the honest one and why they differ."""
     names = " versus ".join(side.label for side in explanation.sides)
     curves = build_curves(explanation.sides[0].points)
     where = describe_workload(curves[0], served_by=False) if curves else ""
@@ -41,7 +41,7 @@ def write_page_document(explanation: Explanation) -> Document:
 
 
 def page_table(explanation: Explanation) -> Table:
-    """What the page shows, in its own layout and its own rounding."""
+    """Returns the page's table in its own layout and rounding."""
     rows: list[Texts] = []
     sections = []
     for metric in VIEWS["public_page"]:
@@ -64,21 +64,21 @@ def page_table(explanation: Explanation) -> Table:
 
 
 def explanation_table(explanation: Explanation) -> Table:
-    """Each number of the page beside the honest one of every curve that it pools, and why they differ."""
+    """Returns a table of each number beside that of every honest curve, and why they differ."""
     rows: list[Texts] = []
     sections = []
     last: tuple[float, str] | None = None
     reasons: dict[str, tuple[str, ...]] = {}
-    for one in explanation.explained:
-        new_target = last is None or last[0] != one.target_tps
-        new_metric = new_target or last is None or last[1] != one.metric
-        last = one.target_tps, one.metric
+    for number in explanation.numbers:
+        new_target = last is None or last[0] != number.target_tps
+        new_metric = new_target or last is None or last[1] != number.metric
+        last = number.target_tps, number.metric
         if new_target:
             sections.append(len(rows))
-        if one.metric == "tput_tps_per_gpu":
-            reasons[one.curve] = tuple(reason.text for reason in one.reasons)
-        head = (target(one.target_tps) if new_target else "", _LABELS[one.metric] if new_metric else "")
-        rows.append((*head, one.curve, _page_text(one), show_honest(one), _why(one, reasons)))
+        if number.metric == "tput_tps_per_gpu":
+            reasons[number.curve] = tuple(reason.text for reason in number.reasons)
+        head = (target(number.target_tps) if new_target else "", _LABELS[number.metric] if new_metric else "")
+        rows.append((*head, number.curve, _page_text(number), show_honest(number), _why(number, reasons)))
     return Table(
         title="Where the page and the honest numbers part",
         headers=("tok/s/user", "metric", "curve", "page", "honest", "why"),
@@ -90,55 +90,56 @@ def explanation_table(explanation: Explanation) -> Table:
 
 
 def write_page_sentences(explanation: Explanation) -> tuple[str, ...]:
-    """The page's claim at each target, labelled as its own; none where there is one side only."""
+    """Returns the page's claim at each target, marked as the page's; one side alone has none."""
     if len(explanation.sides) < 2:
         return ()
     names = explanation.sides[0].label, explanation.sides[1].label
     sentences = []
-    for one, other in zip(*explanation.page, strict=True):
-        serves = "; ".join(_serves(name, cell) for name, cell in zip(names, (one, other), strict=True))
-        claims = [claim_faster(one.tput_tps_per_gpu, other.tput_tps_per_gpu, names)]
-        if one.usd_per_mtok is not None and other.usd_per_mtok is not None:
-            claims.insert(0, claim_cheaper(one.usd_per_mtok, other.usd_per_mtok, names))
+    for cell, base in zip(*explanation.page, strict=True):
+        serves = "; ".join(_serves(*side) for side in zip(names, (cell, base), strict=True))
+        claims = [claim_faster(cell.tput_tps_per_gpu, base.tput_tps_per_gpu, names)]
+        if cell.usd_per_mtok is not None and base.usd_per_mtok is not None:
+            claims.insert(0, claim_cheaper(cell.usd_per_mtok, base.usd_per_mtok, names))
         sentences.append(
-            f"The page ({explanation.method}) would say: at {target(one.target_tps)} tok/s/user {serves}. "
+            f"The page ({explanation.method}) would say: at {target(cell.target_tps)} tok/s/user {serves}. "
             f"{'; '.join(claims)}."
         )
     return tuple(sentences)
 
 
 def write_differences(explanation: Explanation) -> tuple[str, ...]:
-    """One sentence for each number of the page that the honest method does not say the same way."""
+    """Returns a sentence for each number that does not agree with the honest one."""
     return tuple(
-        f"At {target(one.target_tps)} tok/s/user, {one.curve}, {_LABELS[one.metric]}: the page says "
-        f"{_page_text(one)}, honest is {show_honest(one)} ({'; '.join(r.text for r in one.reasons)})."
-        for one in explanation.explained
-        if not one.agrees
+        f"At {target(number.target_tps)} tok/s/user, {number.curve}, {_LABELS[number.metric]}: the page says "
+        f"{_page_text(number)}, honest is {show_honest(number)} "
+        f"({'; '.join(reason.text for reason in number.reasons)})."
+        for number in explanation.numbers
+        if not number.agrees
     )
 
 
 def to_records(explanation: Explanation) -> list[dict[str, Any]]:
-    """The explanation as plain data, one dict for each number, for JSON."""
+    """Returns the explanation as a dict for each number, for JSON."""
     return [
         {
             "method": explanation.method,
-            "target_tps": one.target_tps,
-            "metric": one.metric,
-            "arm": one.side,
-            "curve": one.curve,
-            "page_value": one.page_value,
-            "page_text": _page_text(one),
-            "honest_value": one.honest_value,
-            "honest_state": one.honest_state,
-            "honest_text": show_honest(one),
-            "reasons": [{"code": reason.code, "text": reason.text} for reason in one.reasons],
+            "target_tps": number.target_tps,
+            "metric": number.metric,
+            "arm": number.side,
+            "curve": number.curve,
+            "page_value": number.page_value,
+            "page_text": _page_text(number),
+            "honest_value": number.honest_value,
+            "honest_state": number.honest_state,
+            "honest_text": show_honest(number),
+            "reasons": [{"code": reason.code, "text": reason.text} for reason in number.reasons],
         }
-        for one in explanation.explained
+        for number in explanation.numbers
     ]
 
 
 def show_page(metric: str, value: float | None) -> str:
-    """A number as the page prints it: `9478.9`, `0.065`, `4513744`, `~16384`."""
+    """Returns a number as the page prints it: `9478.9`, `0.065`, `4513744`, `~16384`."""
     if value is None:
         return MISSING
     if metric == "concurrency":
@@ -147,46 +148,46 @@ def show_page(metric: str, value: float | None) -> str:
 
 
 def to_fixed(value: float, decimals: int) -> str:
-    """JavaScript's toFixed: the exact binary value, halves up, no commas."""
+    """Returns JavaScript's toFixed: the exact binary value, halves rounded up, no commas."""
     return str(Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
-def show_honest(one: Explained) -> str:
-    """The honest number with what it rests on, or why there is none, in one line."""
-    if one.ratio is not None:
-        return _show_claim(one, one.ratio)
-    cell = one.cell
+def show_honest(number: ExplainedNumber) -> str:
+    """Returns the honest number with its basis, or why there is none, in one line."""
+    if number.ratio is not None:
+        return _show_claim(number, number.ratio)
+    cell = number.cell
     if cell is None:
         return "no valid point"
-    if one.metric == "concurrency":
+    if number.metric == "concurrency":
         if cell.state == "not_reached":
             return Caution(f"not reached: ends at {speed(cell.knots[0].x)}")
         return " and ".join(dict.fromkeys(knot.mean.recipe for knot in cell.knots))
     if cell.state == "not_reached":
         return Caution(f"not reached: ends at {speed(cell.knots[0].x)}")
-    return _bounded(one, cell)
+    return _bounded(number, cell)
 
 
-def _show_claim(one: Explained, ratio: Ratio) -> str:
+def _show_claim(number: ExplainedNumber, ratio: Ratio) -> str:
     if ratio.value is None:
         return "no ratio: not reached" if ratio.not_reached else Caution(explain_no_ratio(ratio))
     note = " (best points)" if ratio.bound == "best_points" else ""
-    if one.metric == "cost_claim":
+    if number.metric == "cost_claim":
         return describe_cost(ratio) + note
     return {"at_least": "≥ ", "at_most": "≤ "}.get(ratio.bound, "") + f"{times(ratio.value)}×{note}"
 
 
-def _bounded(one: Explained, cell: Cell) -> str:
-    value = one.honest_value
+def _bounded(number: ExplainedNumber, cell: Cell) -> str:
+    value = number.honest_value
     if value is None:
         return "unknown"
-    figure = dollars(value) if one.metric == "usd_per_mtok" else rate(value)
-    if one.metric == "tps_per_mw":
+    figure = dollars(value) if number.metric == "usd_per_mtok" else rate(value)
+    if number.metric == "tps_per_mw":
         figure = fixed(value, 0)
     if cell.state == "at_least":
-        sign = "≤" if one.metric == "usd_per_mtok" else "≥"
+        sign = "≤" if number.metric == "usd_per_mtok" else "≥"
         return f"{sign} {figure}, runs at {speed(cell.runs_at_tps)}"
-    if one.metric != "tput_tps_per_gpu":
+    if number.metric != "tput_tps_per_gpu":
         return figure
     if cell.state == "measured":
         return f"{figure} measured"
@@ -194,23 +195,23 @@ def _bounded(one: Explained, cell: Cell) -> str:
     return f"{figure} interpolated, knots {speed(lower.x)} and {speed(upper.x)}"
 
 
-def _page_text(one: Explained) -> str:
-    if one.metric not in ("throughput_claim", "cost_claim"):
-        return show_page(one.metric, one.page_value)
-    first, second = one.page_cells
-    names = one.side.split(" / ", 1)
-    if one.metric == "throughput_claim":
+def _page_text(number: ExplainedNumber) -> str:
+    if number.metric not in ("throughput_claim", "cost_claim"):
+        return show_page(number.metric, number.page_value)
+    first, second = number.page_cells
+    names = number.side.split(" / ", 1)
+    if number.metric == "throughput_claim":
         return claim_faster(first.tput_tps_per_gpu, second.tput_tps_per_gpu, (names[0], names[1]))
     if first.usd_per_mtok is None or second.usd_per_mtok is None:
         return MISSING
     return claim_cheaper(first.usd_per_mtok, second.usd_per_mtok, (names[0], names[1]))
 
 
-def _why(one: Explained, throughput: dict[str, tuple[str, ...]]) -> str:
-    """The reasons; those that stand in the same curve's throughput row already are pointed to."""
-    texts = [reason.text for reason in one.reasons]
-    shared = [text for text in throughput.get(one.curve, ()) if text != AGREES.text]
-    if one.metric in ("usd_per_mtok", "tps_per_mw") and shared:
+def _why(number: ExplainedNumber, throughput: dict[str, tuple[str, ...]]) -> str:
+    """Returns the reasons; those of the same curve's throughput row become `as tok/s/GPU`."""
+    texts = [reason.text for reason in number.reasons]
+    shared = [text for text in throughput.get(number.curve, ()) if text != AGREES.text]
+    if number.metric in ("usd_per_mtok", "tps_per_mw") and shared:
         texts = ["as tok/s/GPU", *(text for text in texts if text not in (*shared, AGREES.text))]
     return "; ".join(texts)
 
@@ -228,5 +229,5 @@ def _caption(explanation: Explanation) -> str:
     targets = " Targets: the page's default ones." if explanation.own_targets else ""
     return (
         f"{explanation.method}: all engines, images, serving modes, dates and runs of an arm in one curve, "
-        f"targets clamped to its ends, {_WHAT[explanation.method]}.{constants}{targets}"
+        f"targets clamped to its ends, {_METHOD_TEXTS[explanation.method]}.{constants}{targets}"
     )

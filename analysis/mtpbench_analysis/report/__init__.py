@@ -1,4 +1,4 @@
-"""The comparison of a results folder, and the files that it is written into beside the points."""
+"""The comparison of a results folder, and the files beside its points that hold it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mtpbench_analysis.traces import read_traces
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderComparison:
-    """The comparison of a results folder, or why there is none; made once, and shown in many ways.
+    """The comparison of a results folder, or why there is none, for every format.
 
     Args:
         directory: results/<sweep>.
-        points: all that it holds.
+        points: all points of the folder.
         outcome: the comparisons, or why there is none.
-        documents: the comparisons as documents.
-        left_out: what is in none of them, as sentences.
+        documents: a document of each comparison.
+        left_out: sentences about points that are in no comparison.
     """
 
     directory: Path
@@ -43,7 +43,7 @@ def compare_folder(directory: Path, question: Question | None = None) -> FolderC
 
     Raises:
         InputError: the folder holds no sweep, or the question is wrong.
-        SchemaError, StoreError: it can't be read.
+        SchemaError, StoreError: the folder can't be read.
     """
     points = read_source(directory)
     outcome = compare_if_possible(points, question or Question())
@@ -59,7 +59,7 @@ def compare_folder(directory: Path, question: Question | None = None) -> FolderC
 def write_report(compared: FolderComparison) -> Path:
     """Writes comparison.md, .csv and .json, points.csv and report.html into results/<sweep>.
 
-    Where nothing can be compared the files say why, and the page shows the runs all the same.
+    Without a comparison the files say why, and the page still shows the runs.
 
     Returns:
         The path of report.html.

@@ -1,6 +1,6 @@
-"""Pure: what the page's script reads: points, fronts, bands and constants of every comparison, as plain JSON.
+"""Pure: the data of the page's script: points, fronts, bands and constants of every comparison, as JSON.
 
-Texts stand once in `words`; a point is a list in the order of `columns`, and for its texts their places.
+Each text stands once, in `words`. A point is a list in the order of `columns`, with the places of its texts.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ def describe_page(
     opening: int = 0,
     title: str = "",
 ) -> dict[str, Any]:
-    """All that the script needs; unknown is null.
+    """Returns all data of the script; an unknown value is null.
 
     Args:
-        comparisons: with a document and a chart each.
-        documents: what each says.
-        charts: throughput per GPU over interactivity.
-        sweeps: what lies behind the points.
-        opening: the comparison that a page shows first.
-        title: of the page; files saved from it are named after it.
+        comparisons: the page's comparisons.
+        documents: a document of each comparison.
+        charts: a chart of each, throughput per GPU over interactivity.
+        sweeps: the traces of the points.
+        opening: the index of the comparison that the page shows first.
+        title: the title of the page; files that a reader saves from it have its name.
     """
     texts, traces, metrics = TextTable(), Traces(sweeps), _Declarations()
     described = [
@@ -92,7 +92,7 @@ def describe_page(
 
 
 def to_script_text(data: Any) -> str:
-    """JSON that is safe between script tags: nothing in it can close the tag or open a comment."""
+    """Returns JSON that is safe between script tags: no text in it can close the tag or open a comment."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -129,7 +129,7 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
 
 
 def _traces(comparison: Comparison, traces: Traces) -> dict[str, Any]:
-    """Which traces belong to each point: one for each run that comes from a results folder."""
+    """Returns the numbers of each point's traces, one for each run that comes from a results folder."""
     return {
         "traces": [[traces.numbers(item.runs) for item in curve.measured] for curve in comparison.curves],
         "invalid_traces": [traces.numbers([point]) for point in comparison.invalid],
@@ -146,40 +146,46 @@ def _economics(comparison: Comparison) -> dict[str, Any] | None:
 
 
 class _Declarations:
-    """What the script must know of metrics, each declaration once: comparisons share most of them."""
+    """The declarations of metrics for the script, each once: comparisons share most of them."""
 
     def __init__(self) -> None:
         self.declared: list[dict[str, Any]] = []
         self._places: dict[str, int] = {}
 
     def index(self, declaration: Mapping[str, Any]) -> int:
-        """Returns the declaration's place; what it has none of is left out."""
-        kept = {name: value for name, value in declaration.items() if value is not None or name == "factor"}
-        place = self._places.setdefault(json.dumps(kept), len(self.declared))
+        """Returns the declaration's place; its fields without a value are left out."""
+        fields = {name: value for name, value in declaration.items() if value is not None or name == "factor"}
+        place = self._places.setdefault(json.dumps(fields), len(self.declared))
         if place == len(self.declared):
-            self.declared.append(kept)
+            self.declared.append(fields)
         return place
 
 
 def _views(comparison: Comparison, metrics: _Declarations) -> dict[str, list[int]]:
-    """Which metrics the page shows of a comparison, by view; axes lack those that no point has."""
+    """Returns the metrics of a comparison by view, as places; axes lack metrics that no point has."""
     economics = comparison.settings.economics
     base = comparison.baseline.label
     points = [item.mean for curve in comparison.curves for item in curve.measured]
 
-    def places(view: View, shown: Iterable[Metric]) -> list[int]:
-        declared = [one.declaration(view, economics) for one in shown]
-        return [metrics.index({**one, "label": one["label"].replace("{baseline}", base)}) for one in declared]
+    def places(view: View, chosen: Iterable[Metric]) -> list[int]:
+        declared = [metric.declaration(view, economics) for metric in chosen]
+        return [
+            metrics.index({**each, "label": each["label"].replace("{baseline}", base)}) for each in declared
+        ]
 
-    def on_axis(one: Metric) -> bool:
-        if one.of == "ratio":
+    def on_axis(metric: Metric) -> bool:
+        if metric.of == "ratio":
             low, high = comparison.baseline.range_tps
             return any(low <= knot.x <= high for other in comparison.others for knot in other.front)
-        return any(one.of_point(point, economics) is not None for point in points)
+        return any(metric.of_point(point, economics) is not None for point in points)
 
-    matched = [one for one in metrics_in("matched") if one.needs == "meter" or is_shown(one, comparison)]
+    matched = [
+        metric for metric in metrics_in("matched") if metric.needs == "meter" or is_shown(metric, comparison)
+    ]
     return {
-        "matched": places("matched", (each for one in matched for each in _at_every_price(one, comparison))),
+        "matched": places(
+            "matched", (priced for metric in matched for priced in _at_every_price(metric, comparison))
+        ),
         "more": places("page_more", metrics_in("page_more", economics)),
         "y": places("y", filter(on_axis, metrics_in("y", economics))),
         "x": places("x", filter(on_axis, metrics_in("x"))),
@@ -187,17 +193,17 @@ def _views(comparison: Comparison, metrics: _Declarations) -> dict[str, list[int
 
 
 def _at_every_price(metric: Metric, comparison: Comparison) -> tuple[Metric, ...]:
-    """A metric, or, where it is the cost of all tokens, that at every price that a reader can choose."""
+    """Returns a metric; the cost of all tokens once for every price that a reader can choose."""
     economics = comparison.settings.economics
     if metric.id != "usd_per_mtok" or economics is None:
         return (metric,)
-    totals = [one for one in costs(economics) if one.quotient and one.quotient.under == "total"]
+    totals = [cost for cost in costs(economics) if cost.quotient and cost.quotient.under == "total"]
     priced = totals or [replace(metric, tier=economics.tier)]
-    return tuple(replace(one, labels={"matched": f"{metric.label}, {one.tier}"}) for one in priced)
+    return tuple(replace(cost, labels={"matched": f"{metric.label}, {cost.tier}"}) for cost in priced)
 
 
 def _caption(comparison: Comparison) -> str:
-    """The first table's caption; without the constants where they follow the reader's choice of a price."""
+    """Returns the first table's caption; without the constants where the reader can choose a price."""
     note = note_reading(comparison)
     return note if comparison.settings.economics else f"{comparison.constants.label}.{note}"
 
@@ -217,7 +223,7 @@ def _curve(reader: CurveReader, base: CurveReader, band: Band | None, texts: Tex
 
 
 def _rows(band: Band | None) -> list[list[float]] | None:
-    """A band as [place, low, high] each; seven digits are more than a pixel can show."""
+    """Returns a band as lists [interactivity, low, high]; seven digits are finer than a pixel."""
     if band is None:
         return None
     edges = np.column_stack([band.x, band.low, band.high])

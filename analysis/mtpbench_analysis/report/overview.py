@@ -1,4 +1,4 @@
-"""Pure: what a page says around its tables and charts: its runs, its comparisons at a glance, its sources."""
+"""Pure: the parts of a page around its comparisons: health of the runs, overview, points alone, sources."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from mtpbench_analysis.traces import PointTrace, SweepTrace
 
 HEADERS = ("comparison", "knots", "shared tok/s/user", "highest ratio at a target", "at tok/s/user")
 BUSY_CPU_SHARE = 0.8
-"""A client process above this share of a core deserves a look; the validity rules judge it by its lag."""
+"""A page warns of a client process above this share of a core; the validity rules judge its lag."""
 _LISTED = 12
 _PATH = re.compile(r"(?<![\w.:/@~+<-])~?/(?!(?:dev|sys|proc|v\d+)/)(?:[\w.@+%=-]+/)+([\w.@+%=-]+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Health:
-    """The runs of a report.
+class RunHealth:
+    """The health of a page's runs.
 
     Args:
-        summary: all of it in a line.
-        wrong: whether a reader should look: a point is invalid, missing or damaged, or the client was busy.
-        reasons: what is wrong with points, a line each.
-        client: the load client's worst figures, and at which point; None where none was recorded.
+        summary: counts and the client's highest CPU share in one line.
+        wrong: whether a point is invalid, missing or damaged, or the client was busy.
+        reasons: lines that say what is wrong with points.
+        client: the load client's worst figures, each with its point; None where no figure was recorded.
     """
 
     summary: str
@@ -43,8 +43,8 @@ class Health:
     client: Table | None
 
 
-def describe_health(sweeps: Sequence[SweepTrace]) -> Health | None:
-    """The health of all runs; None where no point comes from a results folder."""
+def describe_health(sweeps: Sequence[SweepTrace]) -> RunHealth | None:
+    """Returns the health of all runs; None where no point comes from a results folder."""
     points = [point for sweep in sweeps for point in sweep.points]
     if not sweeps:
         return None
@@ -56,20 +56,20 @@ def describe_health(sweeps: Sequence[SweepTrace]) -> Health | None:
     counts += [f"{len(damaged)} damaged"] if damaged else []
     failed, sent = _requests(points)
     counts.append(f"{failed:,} of {sent:,} requests failed")
-    shares = [share for p in points if (share := p.stored.result.client.cpu_share) is not None]
+    shares = [share for point in points if (share := point.stored.result.client.cpu_share) is not None]
     counts += [f"load client at most {percent(max(shares))} of a core"] if shares else []
     reasons = _capped([_invalid(point) for point in invalid])
     reasons += _capped([f"{point_id}: planned, not measured yet" for point_id in missing]) + _capped(damaged)
-    return Health(
+    return RunHealth(
         summary=", ".join(counts),
         wrong=bool(invalid or missing or damaged or max(shares, default=0.0) >= BUSY_CPU_SHARE),
-        reasons=(*_kinds(invalid), *reasons),
+        reasons=(*_count_reasons(invalid), *reasons),
         client=_table(_client(points), points),
     )
 
 
-def _kinds(invalid: Sequence[PointTrace]) -> list[str]:
-    """How many points each reason hit, where that is shorter than the points themselves."""
+def _count_reasons(invalid: Sequence[PointTrace]) -> list[str]:
+    """Returns how many points have each reason code; nothing where every invalid point has its own line."""
     if len(invalid) <= _LISTED:
         return []
     kinds = Counter(reason.code for point in invalid for reason in point.stored.result.reasons)
@@ -119,14 +119,16 @@ _WORST: tuple[tuple[str, Callable[[ClientHealth], float | None], Callable[[float
 
 
 def _client(points: Sequence[PointTrace]) -> list[tuple[str, str, str]]:
-    """(what, the worst value, at which point), of what was recorded."""
+    """Returns name, worst value and point of each recorded figure."""
     rows = []
     for what, read, show in _WORST:
-        known = [
-            (value, i) for i, p in enumerate(points) if (value := read(p.stored.result.client)) is not None
+        values = [
+            (value, i)
+            for i, point in enumerate(points)
+            if (value := read(point.stored.result.client)) is not None
         ]
-        if known:
-            value, i = max(known, key=lambda pair: abs(pair[0]))
+        if values:
+            value, i = max(values, key=lambda pair: abs(pair[0]))
             rows.append((what, show(value), _name(points[i]) if value else ""))
     return rows
 
@@ -151,11 +153,11 @@ def _count(number: int, what: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
-    """All comparisons of a page.
+    """The overview of all comparisons of a page.
 
     Args:
-        summary: how many there are, and how many have a ratio.
-        rows: in the order of the comparisons: what each is, and cells under `HEADERS`.
+        summary: how many comparisons the page has, and how many have a ratio.
+        rows: a row of cells under `HEADERS` for each comparison, in their order.
     """
 
     summary: str
@@ -163,17 +165,17 @@ class Overview:
 
 
 def find_opening(comparisons: Sequence[Comparison]) -> int:
-    """The index of the comparison to open with: its poorer side has the most knots; the first of equals."""
+    """Returns the index of the comparison that the page opens with: its poorer side has the most knots."""
     best = choose_comparisons(comparisons, 1)
-    return next((i for i, one in enumerate(comparisons) if best and one is best[0]), 0)
+    return next((i for i, comparison in enumerate(comparisons) if best and comparison is best[0]), 0)
 
 
 def write_overview_rows(comparisons: Sequence[Comparison], documents: Sequence[Document]) -> Overview | None:
-    """A row for each comparison; None where one needs no overview."""
+    """Returns a row for each comparison; None for a single comparison."""
     if len(comparisons) < 2:
         return None
-    rows = tuple(_row(one, document) for one, document in zip(comparisons, documents, strict=True))
-    with_ratio = sum(_best_ratio(one) is not None for one in comparisons)
+    rows = tuple(_row(*pair) for pair in zip(comparisons, documents, strict=True))
+    with_ratio = sum(_best_ratio(comparison) is not None for comparison in comparisons)
     return Overview(
         summary=f"All {len(rows)} comparisons at a glance: {with_ratio} with a ratio at a target",
         rows=rows,
@@ -191,19 +193,19 @@ def _row(comparison: Comparison, document: Document) -> tuple[str, ...]:
 
 
 def _best_ratio(comparison: Comparison) -> tuple[Ratio, float, Curve] | None:
-    """The highest ratio at a target, the target, and whose it is; None where no target has one."""
+    """Returns the highest ratio at a target, the target, and the curve; None where no target has a ratio."""
     ratios = [
         (ratio, row.target_tps, curve)
         for row in comparison.rows
         for ratio, curve in zip(row.ratios, comparison.others, strict=True)
         if ratio.value is not None
     ]
-    # A ratio at the target itself says more than one between best points.
+    # A ratio at the target itself is better than a bound or a ratio between best points.
     return max(ratios, key=lambda best: (best[0].bound == "exact", best[0].value or 0.0), default=None)
 
 
 def _shared(comparison: Comparison) -> str:
-    """The widest range that the baseline's front shares with another's; `–` where there is none."""
+    """Returns the widest range that the baseline's front shares with another; `–` where it shares none."""
     low, high = comparison.baseline.range_tps
     ranges = [(max(low, other.range_tps[0]), min(high, other.range_tps[1])) for other in comparison.others]
     start, end = max(ranges, key=lambda pair: pair[1] - pair[0])
@@ -213,7 +215,7 @@ def _shared(comparison: Comparison) -> str:
 
 
 def _reason(comparison: Comparison) -> str:
-    """Why no target has a ratio."""
+    """Returns why no target has a ratio."""
     if _shared(comparison) == MISSING:
         return "no shared range"
     reasons = {True: "withheld", False: "not reached"}
@@ -223,11 +225,11 @@ def _reason(comparison: Comparison) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alone:
-    """What a page shows where nothing can be compared.
+    """The points of a page without a comparison.
 
     Args:
-        why: in words, to stand after "no comparison: ".
-        points: those with figures, valid or not.
+        why: why there is no comparison, as the end of the sentence "No comparison: …".
+        points: points with figures, valid or not.
     """
 
     why: str
@@ -235,12 +237,12 @@ class Alone:
 
     @property
     def sentence(self) -> str:
-        """Why there is no comparison."""
+        """The sentence that says why there is no comparison."""
         return f"No comparison: {shorten_paths(self.why)}."
 
     @property
     def table(self) -> Table | None:
-        """The points with their figures; None where there is none."""
+        """The table of the points with their figures; None without points."""
         if not self.points:
             return None
         rows = [
@@ -264,39 +266,38 @@ class Alone:
 
 
 def describe_provenance(points: PointSet, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """The sources, what they held, the images and days, and what made the page.
+    """Returns lines about the sources, their points, engines, images and days, and the version of mtpbench.
 
     Args:
-        points: of all sources.
-        names: of the sources, without the folders that they lie in; by default the last part of each path.
+        points: points of all sources.
+        names: names of the sources without their parent folders; by default the last part of each path.
     """
     names = names or [name_source(source) for source in points.sources]
     valid = sum(point.valid for point in points.points)
     held = f"{counted(valid, 'valid point')}, {len(points.points) - valid} invalid"
-    lost = [item for item in points.unused if item.kind != "note"]
-    if lost:
-        held += f", {counted(len(lost), 'row')} that could not become a point"
+    unusable = [item for item in points.unused if item.kind != "note"]
+    if unusable:
+        held += f", {counted(len(unusable), 'row')} that could not become a point"
     lines = [f"Read from {', '.join(names)}: {held}."]
     days = sorted({point.date for point in points.points if point.date})
     if days:
         lines.append(f"Measured {days[0]}." if len(days) == 1 else f"Measured {days[0]} to {days[-1]}.")
-    for name, few in (("engine", "Engines"), ("image", "Images")):
-        known = sorted({str(getattr(point, name)) for point in points.points if getattr(point, name)})
-        if known:
-            more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-            lines.append(f"{few}: {', '.join(known[:12])}{more}.")
+    for name, title in (("engine", "Engines"), ("image", "Images")):
+        values = sorted({str(getattr(point, name)) for point in points.points if getattr(point, name)})
+        if values:
+            more = f" and {len(values) - 12} more" if len(values) > 12 else ""
+            lines.append(f"{title}: {', '.join(values[:12])}{more}.")
     return (*lines, f"Page made by mtpbench {mtpbench.__version__}; each point's source stands with it.")
 
 
 def shorten_paths(text: str) -> str:
-    """The text with `…/result.json` in place of `/home/me/results/sweep/result.json`.
+    """Returns the text with `…/result.json` in place of `/home/me/results/sweep/result.json`.
 
-    Addresses (`http://…`, `/v1/completions`) and what is the same on every machine (`/dev`, `/proc`, `/sys`)
-    stay as they are.
+    Addresses (`http://…`, `/v1/completions`) and paths of every machine (`/dev`, `/proc`, `/sys`) stay.
     """
     return _PATH.sub(r"…/\1", text)
 
 
 def name_source(source: str) -> str:
-    """The last component of a source's path."""
+    """Returns the last component of a source's path."""
     return source.rstrip("/").rsplit("/", 1)[-1] or source

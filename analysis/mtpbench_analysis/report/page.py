@@ -1,8 +1,8 @@
 """Comparisons as one self-contained HTML page: no network, light and dark, printable.
 
-Without scripts it is a static document; a small script of our own lets a reader type targets and turn the
-chart. Its policy allows that one script and that one style sheet by their hashes, and no request at all.
-Nothing is read but the page's own parts, which lie in this package.
+Without scripts it is a static document; its own small script lets a reader type targets and change the
+chart. The page's policy allows this script and this style sheet by their hashes, and no request. This module
+reads only the page's own parts, which lie in this package.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCRIPTS = (
     *("numbers", "curve", "metered", "metrics", "words", "model", "table", "chart", "export", "card"),
     *("traces", "facts", "plots", "panel", "sweep", "main"),
 )
-"""Parts of the page's script in the order in which they need each other."""
+"""The parts of the page's script, each after the parts that it needs."""
 
 
 def render_page(
@@ -48,15 +48,15 @@ def render_page(
     traces: Sequence[SweepTrace] = (),
     alone: Alone | None = None,
 ) -> str:
-    """The page's HTML; every text is escaped.
+    """Returns the page's HTML; every text is escaped.
 
     Args:
-        title: of the page.
-        comparisons: one section each; at least one, or `alone` says why there is none.
-        left_out: what was not used, and why.
-        provenance: where it comes from, a line each.
-        traces: what lies behind the points that come from results folders.
-        alone: what stands in the place of comparisons.
+        title: the title of the page.
+        comparisons: comparisons with a section each; without any, `alone` says why.
+        left_out: sentences about points that were not used.
+        provenance: lines about the sources.
+        traces: traces of the points that come from results folders.
+        alone: the points, and why nothing can be compared; None with comparisons.
     """
     documents = [write_document(comparison) for comparison in comparisons]
     charts = [describe_chart(comparison) for comparison in comparisons]
@@ -79,7 +79,7 @@ def render_page(
             health=describe_health(traces),
             chart=svg,
             policy=_policy(style, script),
-            # Both are files of ours; the data's own text is escaped so that it can't end its element.
+            # Style and script are this package's own files; the data is escaped, so it can't end its element.
             style=Markup(style),
             script=Markup(script),
             data=Markup(to_script_text(data)),
@@ -88,7 +88,7 @@ def render_page(
 
 
 def _environment() -> Environment:
-    """What fills the template in: every text is escaped, and a name that it does not know is an error."""
+    """Returns Jinja's environment: it escapes every text, and an unknown name is an error."""
     environment = Environment(
         loader=PackageLoader("mtpbench_analysis", "report"),
         autoescape=True,
@@ -110,13 +110,13 @@ def _is_simulated(
 
 
 def page_style() -> str:
-    """The page's style sheet."""
+    """Returns the page's style sheet."""
     return style_sheet() + read_part("page.css")
 
 
 @cache
 def page_script() -> str:
-    """The page's script, in one scope of its own."""
+    """Returns the page's script, in a scope of its own."""
     parts = "\n".join(read_part(f"script/{name}.js") for name in SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}}})();\n'
 
@@ -134,5 +134,5 @@ def _hash(text: str) -> str:
 
 @cache
 def read_part(name: str) -> str:
-    """A style sheet or script of the page, by its path beside this module."""
+    """Reads a style sheet or script of the page, by its path beside this module."""
     return files("mtpbench_analysis.report").joinpath(*name.split("/")).read_text("utf-8")

@@ -1,7 +1,7 @@
-"""Pure: what a point's panel shows, as plain JSON: latencies, power, health, where and how it ran.
+"""Pure: the data of a point's panel as JSON: latencies, power, health, provenance.
 
-A point is a list in the order of `COLUMNS`. What many points share (a start of the servers, a command line, a
-text) stands once.
+A point is a list in the order of `COLUMNS`. A start of servers, a command line or a text that many points
+share stands once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.traces import POWER_VALUES, QUANTILES, Floats, PointTrace, SweepTrace, thin
 
 QUANTILES_IN_ALL, POWER_VALUES_IN_ALL = 20_000, 24_000
-"""So many quantiles of one kind, and so many values of power, are on a page with many points: 1,000 points
-with all that belongs to them stay under 2 MB."""
+"""The most quantiles of one kind, and the most power values, on a page with many points: a page of 1,000
+points with their traces stays under 2 MB."""
 FEWEST = 16
-"""With fewer values a curve no longer looks like what it is."""
+"""The fewest values of a curve; with fewer its shape is lost."""
 
 TEXTS = (
     "id",
@@ -105,7 +105,7 @@ PROVENANCE = (
 
 
 class TextTable:
-    """The texts of a page's data, each kept once, by their place."""
+    """The texts of a page's data, each once, by their place."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
@@ -121,18 +121,18 @@ class TextTable:
 
 
 class Traces:
-    """The traces of a page, numbered as its data number them."""
+    """The traces of a page, by their number in its data."""
 
     def __init__(self, sweeps: Sequence[SweepTrace]) -> None:
         self.points = [point for sweep in sweeps for point in sweep.points]
         self._numbers = {point.point: i for i, point in enumerate(self.points) if point.point is not None}
 
     def numbers(self, runs: Sequence[CurvePoint]) -> list[int]:
-        """Those of some runs; nothing for a run of another tool."""
+        """Returns the numbers of these runs' traces; a run of another tool has none."""
         return [self._numbers[run] for run in runs if run in self._numbers]
 
     def describe(self, texts: TextTable) -> dict[str, Any]:
-        """All of it as JSON; with many points in fewer values, which `quantiles` and `power_values` tell."""
+        """Returns all traces as JSON; on a page of many points each has fewer quantiles and power values."""
         count = max(1, len(self.points))
         quantiles = min(QUANTILES, max(FEWEST, QUANTILES_IN_ALL // count))
         power = min(POWER_VALUES, max(FEWEST, POWER_VALUES_IN_ALL // count))
@@ -156,13 +156,13 @@ class Traces:
 
 
 class _Starts:
-    """Starts of servers, and command lines, each kept once: a whole ladder shares them."""
+    """Starts of servers and command lines, each once: a whole ladder shares them."""
 
     def __init__(self, texts: TextTable) -> None:
         self.described: list[list[Any]] = []
         self.commands: list[list[Any]] = []
         self._texts = texts
-        self._known: dict[str, int] = {}
+        self._places: dict[str, int] = {}
 
     def index(self, provenance: Provenance, hosts: Sequence[str]) -> int:
         texts = self._texts
@@ -176,20 +176,20 @@ class _Starts:
             [texts.index(host) for host in hosts],
             [self._command(name, line) for name, line in provenance.command_lines.items()],
         ]
-        return _kept(entry, self.described, self._known)
+        return _place_of(entry, self.described, self._places)
 
     def _command(self, name: str, line: Sequence[str]) -> int:
-        # Quoted as a shell needs it, argument by argument: most are those of other processes too.
-        entry = [self._texts.index(name), *(self._texts.index(shlex.quote(word)) for word in line)]
-        return _kept(entry, self.commands, self._known)
+        # Each argument is quoted for a shell and stands once: other command lines share most of them.
+        entry = [self._texts.index(name), *(self._texts.index(shlex.quote(argument)) for argument in line)]
+        return _place_of(entry, self.commands, self._places)
 
 
-def _kept(entry: list[Any], entries: list[list[Any]], known: dict[str, int]) -> int:
+def _place_of(entry: list[Any], entries: list[list[Any]], places: dict[str, int]) -> int:
     key = f"{id(entries)} {entry!r}"
-    if key not in known:
-        known[key] = len(entries)
+    if key not in places:
+        places[key] = len(entries)
         entries.append(entry)
-    return known[key]
+    return places[key]
 
 
 def _point(
@@ -221,8 +221,8 @@ def _point(
         "power_reason": texts.index(_without_folders(power.reason)),
         "energy": [_short(getattr(energy, name), 6) for name in ENERGY],
         "idle": [
-            [texts.index(one.state), _short(one.power_w_per_gpu), texts.index(_text(one.reason))]
-            for one in result.idle
+            [texts.index(idle.state), _short(idle.power_w_per_gpu), texts.index(_text(idle.reason))]
+            for idle in result.idle
         ],
         "acceptance": _acceptance(trace, texts),
         "client": _client(result, texts),
@@ -233,7 +233,7 @@ def _point(
 
 
 def _texts(trace: PointTrace) -> dict[str, str | None]:
-    """The columns of `TEXTS`."""
+    """Returns the columns of `TEXTS`."""
     result, provenance = trace.stored.result, trace.stored.provenance
     return {
         "id": result.point_id,
@@ -254,7 +254,7 @@ def _distribution(sample: Distribution | None) -> list[Any] | None:
 
 
 def _milliseconds(quantiles: Floats, at_most: int) -> list[Any]:
-    """Quantiles in seconds as milliseconds, which need fewer characters; at most so many."""
+    """Returns quantiles in milliseconds, which need fewer characters than seconds; at most `at_most`."""
     if len(quantiles) > at_most:
         quantiles = np.quantile(quantiles, np.linspace(0, 1, at_most))
     return [_short(value * 1e3) for value in quantiles.tolist()]
@@ -269,7 +269,7 @@ def _acceptance(trace: PointTrace, texts: TextTable) -> list[Any]:
 
 
 def _client(result: PointResult, texts: TextTable) -> list[Any] | None:
-    """The load client's own figures; None where not one was recorded."""
+    """Returns the load client's own figures; None where no figure was recorded."""
     values = [getattr(result.client, name) for name in CLIENT]
     if all(value is None for value in values):
         return None
@@ -277,7 +277,7 @@ def _client(result: PointResult, texts: TextTable) -> list[Any] | None:
 
 
 def _gpus(result: PointResult, texts: TextTable) -> list[Any] | None:
-    """What the deployment's GPUs said of themselves: the hottest, power limits, what held clocks down."""
+    """Returns the GPUs' highest temperature, lowest and highest power limit, and reasons for low clocks."""
     gpus = [gpu for gpu in result.gpus if not gpu.name.startswith("unused@")]
     if not gpus:
         return None
@@ -305,7 +305,7 @@ def _text(value: object) -> str | None:
 
 
 def _short(value: float | None, digits: int = 4) -> float | int | None:
-    """The value with so many significant digits; a whole one without its `.0`."""
+    """Returns the value with so many significant digits; a whole number without `.0`."""
     if value is None or not np.isfinite(value):
         return None
     if isinstance(value, int):
