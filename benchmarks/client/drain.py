@@ -25,23 +25,23 @@ from mtpbench.records import Measurement, Workload
 START_DELAY_NS = 100_000_000
 
 
-class Voice:
+class Channel:
     """Starts the worker by itself, and notes when it last spoke: at its end, before it writes files."""
 
-    control: int | None = None
+    stop_descriptor: int | None = None
     ended_ns = 0
     cpu_s = 0.0
 
     def await_start(self) -> int:
-        """See `mtpbench.load.worker.Voice`."""
+        """See `mtpbench.load.worker.ControlChannel`."""
         gc.collect()
         gc.freeze()
         gc.disable()
         return time.perf_counter_ns() + START_DELAY_NS
 
-    def say(self, message: dict[str, int]) -> None:
-        """See `mtpbench.load.worker.Voice`."""
-        del message
+    def report(self, counts: dict[str, int]) -> None:
+        """See `mtpbench.load.worker.ControlChannel`."""
+        del counts
         self.ended_ns, self.cpu_s = time.monotonic_ns(), time.process_time()
 
 
@@ -60,17 +60,17 @@ def main() -> None:
         concurrency=words.concurrency,
     )
     transport_epoll.READ_BYTES = words.event_bytes
-    voice = Voice()
+    channel = Channel()
     with tempfile.TemporaryDirectory() as folder:
-        worker = LoadWorker(spec, Path(folder), words.worker, words.of, voice)
+        worker = LoadWorker(spec, Path(folder), words.worker, words.of, channel)
         worker.run()
     print(
         json.dumps(
             {
-                "ended_ns": voice.ended_ns,
-                "cpu_s": voice.cpu_s,
+                "ended_ns": channel.ended_ns,
+                "cpu_s": channel.cpu_s,
                 "events": worker.scheduler.ended_tokens,
-                "reads": worker.watch.reads,
+                "reads": worker.monitor.reads,
                 "failed": worker.scheduler.failed,
             }
         )

@@ -56,7 +56,7 @@ class Probe(Stream):
         if found := _SENT_NS.search(event):
             sent_ns = int(found[1])
             lags_ns.append(time.perf_counter_ns() - sent_ns)
-            errors_ns.append(at_us * 1000 + Voice.origin_ns - sent_ns)
+            errors_ns.append(at_us * 1000 + Channel.origin_ns - sent_ns)
         return super().take(at_us, event)
 
 
@@ -72,22 +72,22 @@ class ProbedFlight:
         self.stream = Stream() if self.turn.index % PROBED else Probe()
 
 
-class Voice:
+class Channel:
     """Starts the worker by itself."""
 
-    control: int | None = None
+    stop_descriptor: int | None = None
     origin_ns = 0
 
     def await_start(self) -> int:
-        """See `mtpbench.load.worker.Voice`."""
+        """See `mtpbench.load.worker.ControlChannel`."""
         # Like the product's worker: what is there now stays, what comes is freed by count alone.
         gc.collect()
         gc.freeze()
         gc.disable()
-        Voice.origin_ns = time.perf_counter_ns() + START_DELAY_NS
-        return Voice.origin_ns
+        Channel.origin_ns = time.perf_counter_ns() + START_DELAY_NS
+        return Channel.origin_ns
 
-    def say(self, message: dict[str, int]) -> None:
+    def report(self, counts: dict[str, int]) -> None:
         """Nobody listens."""
 
 
@@ -95,7 +95,7 @@ def measure(spec: ClientSpec) -> dict[str, Any]:
     """Run the load and say what came of it."""
     transport.Flight = ProbedFlight  # type: ignore[misc,assignment]
     with tempfile.TemporaryDirectory() as folder:
-        worker = LoadWorker(spec, Path(folder), 0, 1, Voice())
+        worker = LoadWorker(spec, Path(folder), 0, 1, Channel())
         worker.run()
         peak_rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         prompts, schedule = spec.prepare()
@@ -109,9 +109,9 @@ def measure(spec: ClientSpec) -> dict[str, Any]:
         "tpot_mean_ms": float(found.tpot_s.mean()) * 1e3 if len(found.tpot_s) else None,
         "stamp_error_us": spread(errors_ns, 1e-3),
         "reader_lag_ms": spread(lags_ns, 1e-6),
-        "events_per_read": len(table.chunk_times_us) / max(worker.watch.reads, 1),
-        "ended_ns": Voice.origin_ns + int(ended_s * 1e9),
-        "schedule_start_ns": Voice.origin_ns,
+        "events_per_read": len(table.chunk_times_us) / max(worker.monitor.reads, 1),
+        "ended_ns": Channel.origin_ns + int(ended_s * 1e9),
+        "schedule_start_ns": Channel.origin_ns,
         "connected_beforehand": True,
         "peak_rss_mb": peak_rss_mb,
     }

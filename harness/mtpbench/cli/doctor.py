@@ -48,7 +48,7 @@ def doctor(
     if client:
         console.print("events/s that one client process takes, against the built-in mock (20 ms steps):")
         measured = asyncio.run(measure_ceiling(lambda rung: _print_rung(console, rung)))
-        path = capacity.keep(measured)
+        path = capacity.store_ceiling(measured)
         console.print(f"{_said(measured)}; kept in {path}", highlight=False, soft_wrap=True)
     if loaded is not None:
         _print_needs(console, planning.ladders_of(loaded.points))
@@ -73,7 +73,7 @@ def _inventory() -> Iterator[tuple[str, str]]:
     descriptors, ports = most_descriptors(), local_ports()
     files = "any number of" if descriptors is None else f"{descriptors:,}"
     reach = "an unknown number of" if ports is None else f"{ports:,}"
-    yield "load client", f"{files} open files, {reach} local ports; {_said(capacity.known())}"
+    yield "load client", f"{files} open files, {reach} local ports; {_said(capacity.stored_ceiling())}"
 
 
 def _installed(about: About) -> str:
@@ -112,7 +112,7 @@ def _print_rung(console: Console, rung: Rung) -> None:
 
 
 def _print_needs(console: Console, ladders: tuple[planning.Ladder, ...]) -> None:
-    ceiling = capacity.known()
+    ceiling = capacity.stored_ceiling()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("point", "events/s expected", "client processes"):
         table.add_column(heading, justify="left" if heading == "point" else "right")

@@ -14,7 +14,7 @@ from rich.text import Text
 from mtpbench import plan as planning
 from mtpbench.cli.options import SweepArgument
 from mtpbench.executors.local import missing_program
-from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, known, workers_for
+from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, stored_ceiling, workers_for
 from mtpbench.plan import START_S, Ladder, LadderEstimate
 from mtpbench.records import SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
@@ -109,7 +109,7 @@ def _print_client(console: Console, ladders: Sequence[Ladder]) -> None:
     ]
     if not expected:
         return
-    ceiling = known()
+    ceiling = stored_ceiling()
     needs = workers_for(max(expected), ceiling)
     if ceiling is not None:
         basis = f"one takes {ceiling.events_per_s:,.0f} on this machine, measured {ceiling.measured_utc[:10]}"

@@ -1,6 +1,6 @@
-"""Measures what this machine's load client can take, against the built-in mock.
+"""Calibration measures the ceiling of this machine's load client, against the built-in mock.
 
-One client process is given ever more streams at a fixed step. The ceiling is the most events per second at
+One client process gets more and more streams at a fixed step. The ceiling is the most events per second at
 which its reader was less than one step late (p99) and hardly any read held two steps' events.
 """
 
@@ -28,13 +28,13 @@ READY_TIMEOUT_S = 30.0
 
 
 async def measure_ceiling(on_rung: Callable[[Rung], None]) -> Ceiling:
-    """Measure it, in about half a minute.
+    """Measures the ceiling in about half a minute.
 
     Args:
-        on_rung: called with each rung as it is known.
+        on_rung: called with each rung when it has been measured.
 
     Raises:
-        RunError: the mock can't be started, or the client kept up with nothing.
+        RunError: the mock can't be started, or the client kept up with no number of streams.
     """
     limit = most_descriptors()
     rungs: list[Rung] = []
@@ -42,17 +42,17 @@ async def measure_ceiling(on_rung: Callable[[Rung], None]) -> Ceiling:
         for streams in STREAMS:
             if limit is not None and streams > limit - SPARE_DESCRIPTORS:
                 break
-            rungs.append(await _climb(url, streams))
+            rungs.append(await _measure_rung(url, streams))
             on_rung(rungs[-1])
             if not rungs[-1].kept_up or rungs[-1].mock_was_the_limit:
                 break
-    good = [rung for rung in rungs if rung.kept_up]
-    if not good:
+    in_time = [rung for rung in rungs if rung.kept_up]
+    if not in_time:
         raise RunError(
             f"the load client was late already at {STREAMS[0]} streams: this machine is too busy for it"
         )
     return Ceiling(
-        events_per_s=max(rung.events_per_s for rung in good),
+        events_per_s=max(rung.events_per_s for rung in in_time),
         at_least=rungs[-1].kept_up or rungs[-1].mock_was_the_limit,
         rungs=tuple(rungs),
         measured_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -60,7 +60,7 @@ async def measure_ceiling(on_rung: Callable[[Rung], None]) -> Ceiling:
     )
 
 
-async def _climb(url: str, streams: int) -> Rung:
+async def _measure_rung(url: str, streams: int) -> Rung:
     spec = ClientSpec(
         base_url=url,
         model_name="mock",
@@ -69,9 +69,9 @@ async def _climb(url: str, streams: int) -> Rung:
         rules=Measurement(warmup_per_slot=0.25, requests_per_slot=1.5, point_timeout_s=60.0),
         concurrency=streams,
     )
-    await _stats(url)
+    await _fetch_counts(url)
     driven = await drive(spec)
-    stats = await _stats(url)
+    counts = await _fetch_counts(url)
     client = driven.client
     coalesced = None
     if client.reads and client.coalesced_reads is not None:
@@ -83,7 +83,7 @@ async def _climb(url: str, streams: int) -> Rung:
         lag_p50_s=client.reader_lag_p50_s,
         lag_p99_s=client.reader_lag_p99_s,
         coalesced_share=coalesced,
-        mock_late=stats["late_steps"] / max(stats["steps"], 1),
+        mock_late=counts["late_steps"] / max(counts["steps"], 1),
         stamps=client.stamps,
     )
 
@@ -107,7 +107,7 @@ async def _mock() -> AsyncIterator[str]:
             await helper.stop()
 
 
-async def _stats(url: str) -> Mapping[str, int]:
-    """What the mock counted since it was last asked."""
-    async with aiohttp.ClientSession(trust_env=False) as session, session.get(f"{url}/stats") as answer:
-        return await answer.json()  # type: ignore[no-any-return]
+async def _fetch_counts(url: str) -> Mapping[str, int]:
+    """Fetches the mock's counts since they were last fetched."""
+    async with aiohttp.ClientSession(trust_env=False) as session, session.get(f"{url}/stats") as response:
+        return await response.json()  # type: ignore[no-any-return]

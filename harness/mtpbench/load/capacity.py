@@ -1,4 +1,7 @@
-"""What one client process of this machine can take: as measured, and by limits of open files and ports."""
+"""The capacity of one client process: its measured ceiling, and the limits of open files and ports.
+
+Every client process imports this module, so it needs neither asyncio nor the client (see `calibration`).
+"""
 
 from __future__ import annotations
 
@@ -15,30 +18,30 @@ _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def raise_descriptor_limit(needed: int) -> int:
-    """Raise this process's soft limit of open files to `needed` where the hard limit allows.
+    """Raises this process's soft limit of open files to `needed` if the hard limit allows it.
 
     Returns:
-        The soft limit now; below `needed` where the hard limit is lower.
+        The soft limit now; below `needed` if the hard limit is lower.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return soft
-    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(soft, wanted)
+    raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if raised > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return max(soft, raised)
 
 
 def most_descriptors() -> int | None:
-    """How many files a process may have open; None for no limit."""
+    """Returns how many files a process may have open; None for no limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if hard == resource.RLIM_INFINITY else hard
 
 
 def local_ports() -> int | None:
-    """How many connections to one address the local ports allow; None where that is unknown."""
+    """Returns how many connections to one address the local ports allow; None if that is unknown."""
     try:
-        low, high = (int(word) for word in _PORT_RANGE.read_text("ascii").split())
+        low, high = (int(number) for number in _PORT_RANGE.read_text("ascii").split())
     except (OSError, ValueError):
         return None
     return high - low + 1
@@ -47,11 +50,11 @@ def local_ports() -> int | None:
 STEP_S = 0.02
 """The step of the mock that ceilings are measured against."""
 ASSUMED_EVENTS_PER_S = 40_000.0
-"""What one process is taken to manage where nobody has measured it."""
+"""The assumed ceiling of one process, if none was measured on this machine."""
 EVENTS_PER_STREAM = 10.0
-"""Assumed events per second of one stream where nothing estimates them."""
+"""Assumed events per second of one stream, if there is no estimate."""
 USED_SHARE = 0.5
-"""A process is planned with this share of its ceiling: beyond it a hiccup costs a point."""
+"""The planned share of a process's ceiling: above it a short disturbance makes a point invalid."""
 _LATE_STEPS = 0.05
 _COALESCED = 0.01
 _FILE = "client-ceiling.json"
@@ -59,16 +62,16 @@ _FILE = "client-ceiling.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rung:
-    """What one number of streams gave.
+    """A rung of the calibration: one number of streams, and how the client kept up with them.
 
     Args:
         streams: streams in flight.
         events_per_s: events that one client process took, per second of the window.
         cpu_share: its CPU seconds per second.
         lag_p50_s, lag_p99_s: from the bytes' arrival to the read.
-        coalesced_share: reads that held events of several moments.
-        mock_late: share of the mock's steps that came late: it was the limit then.
-        stamps: who stamped, `kernel` or `user`.
+        coalesced_share: share of the reads that held events of several moments.
+        mock_late: share of the mock's steps that came late.
+        stamps: where stamps came from, `kernel` or `user`.
     """
 
     streams: int
@@ -82,26 +85,26 @@ class Rung:
 
     @property
     def kept_up(self) -> bool:
-        """Whether the client was in time."""
+        """Whether the client read in time."""
         lag, coalesced = self.lag_p99_s, self.coalesced_share
         return lag is not None and lag < STEP_S and coalesced is not None and coalesced <= _COALESCED
 
     @property
     def mock_was_the_limit(self) -> bool:
-        """Whether the mock could not keep its own step."""
+        """Whether the mock, not the client, was too slow."""
         return self.mock_late > _LATE_STEPS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ceiling:
-    """What one client process of this machine can take.
+    """The ceiling: the most events per second that one client process of this machine can take.
 
     Args:
-        events_per_s: the most that it kept up with.
+        events_per_s: the most that the client kept up with.
         at_least: whether the mock, the open files or the last rung ended the search, not the client.
-        rungs: everything that was measured.
-        measured_utc: when.
-        cores: of the machine, as far as this process may use them.
+        rungs: every number of streams that was measured.
+        measured_utc: when the ceiling was measured.
+        cores: the machine's cores that the process could run on.
     """
 
     events_per_s: float
@@ -112,33 +115,33 @@ class Ceiling:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Returns how many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def workers_for(events_per_s: float, ceiling: Ceiling | None) -> int:
-    """Client processes that so many events per second need, with room to spare; one core each at most."""
-    each = USED_SHARE * ceiling.events_per_s if ceiling else ASSUMED_EVENTS_PER_S
-    return max(1, min(-(-int(events_per_s) // int(each)), usable_cores()))
+    """Returns how many client processes the events need, with room to spare; no more than cores."""
+    per_worker = USED_SHARE * ceiling.events_per_s if ceiling else ASSUMED_EVENTS_PER_S
+    return max(1, min(-(-int(events_per_s) // int(per_worker)), usable_cores()))
 
 
-def keep(ceiling: Ceiling) -> Path:
-    """Write the ceiling where `known` finds it.
+def store_ceiling(ceiling: Ceiling) -> Path:
+    """Writes the ceiling to where `stored_ceiling` reads it; returns that path.
 
     Raises:
-        StoreError: it can't be written.
+        StoreError: the file can't be written.
     """
-    from mtpbench.store import json_text, replace_file  # not for a client process: it brings Parquet along
+    from mtpbench.store import json_text, replace_file  # a client process needs no store: it imports Parquet
 
     path = _path()
     replace_file(path, json_text(ceiling), parents=True)
     return path
 
 
-def known() -> Ceiling | None:
-    """The ceiling that was measured on this machine; None where none was, or it no longer fits."""
+def stored_ceiling() -> Ceiling | None:
+    """Reads the ceiling of this machine; None if none was measured, or its cores have changed."""
     try:
         ceiling = from_json(Ceiling, json.loads(_path().read_text("utf-8")))
     except (OSError, ValueError):
@@ -147,6 +150,6 @@ def known() -> Ceiling | None:
 
 
 def _path() -> Path:
-    if chosen := os.environ.get("MTPBENCH_CACHE"):
-        return Path(chosen) / _FILE
+    if folder := os.environ.get("MTPBENCH_CACHE"):
+        return Path(folder) / _FILE
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtpbench" / _FILE

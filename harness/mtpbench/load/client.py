@@ -1,6 +1,6 @@
-"""The load client drives a point's load: starts its processes, tells progress, collects what they recorded.
+"""The load client sends a point's load: it starts processes, reports progress, and collects their records.
 
-No request raises: whatever happens to one is its record.
+A request that fails raises nothing: its failure is its record.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from mtpbench.errors import InputError
-from mtpbench.load.capacity import EVENTS_PER_STREAM, known, local_ports, workers_for
+from mtpbench.load.capacity import EVENTS_PER_STREAM, local_ports, stored_ceiling, workers_for
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.connection_pool import resolve
 from mtpbench.load.pacer import Schedule
-from mtpbench.load.request_log import Death, read_table
+from mtpbench.load.request_log import WorkerDeath, read_table
 from mtpbench.load.worker_pool import WorkerPool
 from mtpbench.metrics.request_table import Floats, Ints, RequestTable
 from mtpbench.metrics.window import Window, in_flight_over_time, inside, mean_in_flight, point_window
@@ -31,16 +31,16 @@ from mtpbench.workload import Prompts
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DriveResult:
-    """What a load run leaves behind.
+    """The result of a load: its requests, and how the client did.
 
     Args:
         table: every request that was sent, ordered by index.
-        client: how the client itself did, in engine seconds.
+        client: the health of the client itself, in engine seconds.
         origin: the `time.perf_counter()` value of the point's second 0.
-        server_unreachable: whether the run ended early because nobody accepts connections any more.
+        server_unreachable: whether the run ended early because the server refused connections.
         cut_off: `point_timeout` or `stopped` where the run was ended before its last request, or None.
         client_failed: how a client process died, or None.
-        notes: what a reader should know besides.
+        notes: remarks for readers of the result.
     """
 
     table: RequestTable
@@ -55,30 +55,30 @@ class DriveResult:
 def collect(
     pool: WorkerPool, spec: ClientSpec, prompts: Prompts, schedule: Schedule, origin_ns: int
 ) -> DriveResult:
-    """The result of a pool whose processes have ended.
+    """Collects the result of a pool whose processes have ended.
 
     Args:
         pool: the processes.
-        spec: what they did.
+        spec: the load that they sent.
         prompts: the requests, as every process had them.
-        schedule: when they might start.
+        schedule: when the requests were due.
         origin_ns: the `time.perf_counter_ns()` value of the run's second 0.
     """
-    ended = {m.number: summary for m in pool.members if (summary := pool.summary(m)) is not None}
+    summaries = {m.number: summary for m in pool.members if (summary := pool.summary(m)) is not None}
     deaths = [
-        Death(
+        WorkerDeath(
             worker=member.number,
             at_us=int(((member.ended_at or 0.0) * 1e9 - origin_ns) / 1000),
-            detail=pool.obituary(member),
+            detail=pool.describe_death(member),
         )
         for member in pool.members
-        if member.number not in ended
+        if member.number not in summaries
     ]
     table = read_table(pool.directory, schedule, pool.count, deaths, prompts.lengths)
-    summaries = tuple(ended.values())
+    written = tuple(summaries.values())
     client = judge_client(
-        [_notes(pool, number) for number in ended],
-        _known(spec, summaries, pool),
+        [_load_notes(pool, number) for number in summaries],
+        _describe_processes(spec, written, pool),
         table,
         spec.concurrency,
         spec.time_scale,
@@ -88,21 +88,24 @@ def collect(
         table=table,
         client=client,
         origin=origin_ns * 1e-9,
-        server_unreachable=any(summary["unreachable"] for summary in summaries),
-        cut_off=next((summary["cut_off"] for summary in summaries if summary["cut_off"]), None),
+        server_unreachable=any(summary["unreachable"] for summary in written),
+        cut_off=next((summary["cut_off"] for summary in written if summary["cut_off"]), None),
         client_failed=deaths[0].detail if deaths else None,
-        notes=(*prompts.notes, *_remarks(summaries, client)),
+        notes=(*prompts.notes, *_remarks(written, client)),
     )
 
 
-def _known(spec: ClientSpec, summaries: Sequence[dict[str, Any]], pool: WorkerPool) -> ClientHealth:
+def _describe_processes(
+    spec: ClientSpec, summaries: Sequence[dict[str, Any]], pool: WorkerPool
+) -> ClientHealth:
+    """Returns the client's transport, stamps, counts and limits; the rest of its health is unknown here."""
     workers = pool.count
     stamps = {summary["stamps"] for summary in summaries}
     kernel = stamps == {"kernel"}
 
     def furthest_s(name: str) -> float | None:
-        moved = [abs(int(summary[name])) for summary in summaries] if kernel else []
-        return max(moved) * 1e-6 if moved else None
+        offsets_us = [abs(int(summary[name])) for summary in summaries] if kernel else []
+        return max(offsets_us) * 1e-6 if offsets_us else None
 
     return ClientHealth(
         transport=spec.load.transport,
@@ -110,7 +113,7 @@ def _known(spec: ClientSpec, summaries: Sequence[dict[str, Any]], pool: WorkerPo
         workers=workers,
         hosts=pool.hosts,
         host_clock_error_s=pool.clock_error_s,
-        # A process that died took its counts with it: what is left of them is no count of the whole.
+        # The counts of a process that died are lost: those of the others are no count of the whole.
         late_starts=_total(summaries, "waited") if len(summaries) == workers else None,
         unsent=_total(summaries, "unsent") if len(summaries) == workers else None,
         clock_drift_s=furthest_s("clock_drift_us"),
@@ -122,7 +125,7 @@ def _known(spec: ClientSpec, summaries: Sequence[dict[str, Any]], pool: WorkerPo
 
 
 def _remarks(summaries: Sequence[dict[str, Any]], client: ClientHealth) -> list[str]:
-    """What a reader should know besides."""
+    """Returns remarks on the load for readers of the result."""
     remarks = []
     if missed := _total(summaries, "missed_done"):
         remarks.append(f"{missed} streams ended without [DONE] but with usage and a finish reason")
@@ -142,22 +145,22 @@ def _total(summaries: Sequence[dict[str, Any]], name: str) -> int:
     return sum(int(summary[name]) for summary in summaries)
 
 
-def _notes(pool: WorkerPool, number: int) -> Notes:
-    with np.load(pool.directory / f"{number}.watch.npz") as saved:
-        return Notes(ticks=saved["ticks"], lags=saved["lags"])
+def _load_notes(pool: WorkerPool, number: int) -> ProcessNotes:
+    with np.load(pool.directory / f"{number}.monitor.npz") as saved:
+        return ProcessNotes(ticks=saved["ticks"], lags=saved["lags"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadProgress:
-    """How far a point has come.
+    """The progress of a point's load.
 
     Args:
         elapsed_s: engine seconds since the point's origin.
         ended: requests that ended, failed ones included.
-        failed: those that failed.
+        failed: ended requests that failed.
         total: requests that the point will send.
         in_flight: requests sent and not yet ended.
-        output_tokens: output tokens so far (chunks where the server does not count along).
+        output_tokens: output tokens so far; chunks where the server gives no running count.
     """
 
     elapsed_s: float
@@ -177,19 +180,18 @@ async def drive(
     on_origin: Callable[[float], None] | None = None,
     hosts: Sequence[Host] = (),
 ) -> DriveResult:
-    """Send a load's requests and record every one of them.
+    """Sends a load's requests and records every one of them, failed ones too.
 
-    Whatever happens to a request is its record. A server that refuses max(2C, 20) connections in a row ends
-    the run.
+    A server that refuses max(2C, 20) connections in a row ends the run.
 
     Args:
-        spec: the load, and the server that it is for.
-        events_per_s: what is expected of the server, in wall seconds; decides how many client processes there
-            are where the load does not say. None for a guess from the concurrency.
+        spec: the load and its server.
+        events_per_s: events per wall second that the server is expected to send. They decide how many client
+            processes there are if the load does not. None for an estimate from the concurrency.
         progress: called about four times a second, and once at the end.
-        stop: when set, the run is cut off like at the point's timeout.
-        hosts: other hosts that the client processes run on, dealt in turn; none for this host.
-        on_origin: told the `time.perf_counter()` value of the point's second 0, for others who stamp on it.
+        stop: when set, the run is cut off as at the point's timeout.
+        hosts: other hosts that the client processes run on, in turn; none for this host.
+        on_origin: called with the `time.perf_counter()` value of the point's second 0.
 
     Raises:
         InputError: the workload's files can't be used.
@@ -214,7 +216,11 @@ async def drive(
 
 
 def choose_transport(spec: ClientSpec) -> Literal["fast", "aiohttp"]:
-    """`fast` or `aiohttp`: what the load asks for, or what its address allows."""
+    """Returns the transport that the load names, or with `auto` the one that its address allows.
+
+    Raises:
+        InputError: the load names `fast` for an address that needs TLS.
+    """
     plain = urlsplit(spec.base_url).scheme == "http"
     if spec.load.transport == "fast" and not plain:
         raise InputError(f"load.transport: fast speaks no TLS ({spec.base_url}); auto and aiohttp do")
@@ -224,11 +230,14 @@ def choose_transport(spec: ClientSpec) -> Literal["fast", "aiohttp"]:
 
 
 def choose_workers(spec: ClientSpec, events_per_s: float | None) -> int:
-    """Client processes for a load: its own number, or as many as its events need; no more than slots."""
+    """Returns how many client processes a load has: its own number, or as many as its events need.
+
+    There are never more processes than slots.
+    """
     expected = (
         events_per_s if events_per_s is not None else spec.concurrency * EVENTS_PER_STREAM * spec.time_scale
     )
-    return min(spec.load.workers or workers_for(expected, known()), spec.concurrency)
+    return min(spec.load.workers or workers_for(expected, stored_ceiling()), spec.concurrency)
 
 
 async def _stop_when(stop: asyncio.Event, pool: WorkerPool) -> None:
@@ -248,33 +257,38 @@ def _progress(pool: WorkerPool, schedule: Schedule, origin_ns: int) -> LoadProgr
 
 
 PARTS = 20
-"""How many stretches of the window the concurrency is told for."""
+"""Equal parts of the window, for each of which the concurrency is given."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Notes:
-    """What one process noted: ticks (at_us, reads, coalesced, cpu_us, in_flight) and lags (at_us, lag_us)."""
+class ProcessNotes:
+    """The notes of one process's monitor.
+
+    Args:
+        ticks: (t, 5) at_us, reads, coalesced, cpu_us, in_flight; the three in the middle are cumulative.
+        lags: (l, 2) at_us, lag_us.
+    """
 
     ticks: Ints
     lags: Ints
 
 
 def judge_client(
-    notes: Sequence[Notes],
-    known: ClientHealth,
+    notes: Sequence[ProcessNotes],
+    processes: ClientHealth,
     table: RequestTable,
     concurrency: int,
     scale: float,
     *,
     open_loop: bool,
 ) -> ClientHealth:
-    """How the client did.
+    """Computes the health of the client over the steady-state window.
 
     Args:
-        notes: one for each process that ended in order.
-        known: what else is known of it: its transport, stamps, counts and limits.
+        notes: those of each process that ended in order.
+        processes: the client's transport, stamps, counts and limits.
         table: the requests, in engine time.
-        concurrency: slots asked for.
+        concurrency: slots of the load.
         scale: engine seconds per wall second.
         open_loop: whether requests started by the clock.
     """
@@ -286,7 +300,7 @@ def judge_client(
     later = (table.scheduled_us > 0) if not open_loop else np.ones(len(table), np.bool_)
     send_lags = (table.sent_s - table.scheduled_s)[later & ~table.warmup]
     return dataclasses.replace(
-        known,
+        processes,
         reader_lag_p50_s=_percentile(lags, 50),
         reader_lag_p99_s=_percentile(lags, 99),
         send_lag_p50_s=_percentile(send_lags, 50),
@@ -299,15 +313,15 @@ def judge_client(
     )
 
 
-def _lags_s(note: Notes, window: Window | None, scale: float) -> Floats:
-    """Lags inside the window, in engine seconds; all where none lies inside."""
+def _lags_s(note: ProcessNotes, window: Window | None, scale: float) -> Floats:
+    """Returns the lags inside the window, in engine seconds; all lags if none lies inside."""
     at_s, lag_s = np.asarray(note.lags * (1e-6 * scale), np.float64).T
     during = inside(at_s, window) if window else np.ones(len(at_s), np.bool_)
     return np.asarray(lag_s[during] if during.any() else lag_s)
 
 
-def _sums(notes: Sequence[Notes], column: int, window: Window | None, scale: float) -> list[float]:
-    """By how much a cumulative column rose over the window, by process."""
+def _sums(notes: Sequence[ProcessNotes], column: int, window: Window | None, scale: float) -> list[float]:
+    """Returns how much a cumulative column rose over the window, for each process with two ticks."""
     if window is None:
         return []
     rises = []

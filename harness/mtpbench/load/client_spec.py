@@ -1,4 +1,4 @@
-"""What a client process needs to know to send its share of a point's requests."""
+"""The client spec holds what a client process needs in order to send its share of a point's requests."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mtpbench.workload import Prompts, count_lines, draw_lengths
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientSpec:
-    """One point's load against one address; JSON to every client process.
+    """The load of one point for one server; every client process reads it as JSON.
 
     Args:
         base_url: such as `http://127.0.0.1:8000`.
         model_name: the name that requests use.
         workload, load, rules, seed, concurrency: the point's own.
         time_scale: engine seconds per wall second.
-        keeps_connections: reuse connections; else each request opens one of its own, and says so.
-        handicap_s: wall seconds that a reader sleeps after each round: only to test what a slow client shows.
+        keeps_connections: whether connections are reused; else each request opens one and asks for its close.
+        handicap_s: wall seconds that a reader sleeps after each round; only tests of slow clients set it.
     """
 
     base_url: str
@@ -35,7 +35,7 @@ class ClientSpec:
 
     @classmethod
     def of(cls, point: Point, base_url: str, model_name: str, time_scale: float, keeps: bool) -> ClientSpec:
-        """The load of a point against a live deployment."""
+        """Builds the spec of a point's load for a live deployment."""
         return cls(
             base_url=base_url,
             model_name=model_name,
@@ -49,7 +49,7 @@ class ClientSpec:
         )
 
     def counts(self) -> RequestCounts:
-        """How many requests are warm-up and how many there are; a trace is played once, whole."""
+        """Returns how many requests are warm-up and how many are measured; a trace is sent once, whole."""
         counts = RequestCounts.of(self.concurrency, self.rules)
         if self.load.pacing != "trace":
             return counts
@@ -58,7 +58,7 @@ class ClientSpec:
         return RequestCounts(warmup=warmup, measured=lines - warmup)
 
     def prepare(self) -> tuple[Prompts, Schedule]:
-        """The requests and their schedule; equal in every process that asks.
+        """Builds the requests and their schedule; both are equal in every process.
 
         Raises:
             SweepError: the dataset can't be used, or a trace has no timestamps.
@@ -72,10 +72,10 @@ class ClientSpec:
             continuous_usage=self.rules.continuous_usage,
         )
         heads, following = Schedule.chained(prompts.after)
-        arrivals = stamped = None
+        arrivals = trace_times_s = None
         if self.load.pacing == "trace":
-            stamped = prompts.trace_arrivals_s()
-            arrivals = stamped[heads]
+            trace_times_s = prompts.trace_arrivals_s()
+            arrivals = trace_times_s[heads]
         elif self.load.open:
             arrivals = draw_arrivals_s(self.load, len(heads), self.seed)
         schedule = Schedule(
@@ -85,7 +85,7 @@ class ClientSpec:
             arrivals_s=arrivals,
             following=following,
             delay_s=prompts.delay_s,
-            not_before_s=stamped,
+            not_before_s=trace_times_s,
             ramp_s=self.load.ramp_s,
             time_scale=self.time_scale,
         )

@@ -1,7 +1,8 @@
-"""The clocks of the epoll transport: when bytes arrived as the kernel saw it, and wake-ups at a moment.
+"""The clocks of the epoll transport: kernel stamps of received bytes, and a timer that wakes the loop.
 
-A reader that falls behind still learns when each segment came in. The kernel stamps with the wall clock,
-which may be slewed; its offset to the monotonic clock is measured again and again, and steps are reported.
+Kernel stamps are right also for a reader that is late. The kernel stamps with the wall clock, which may be
+slewed; its offset to the monotonic clock is measured again and again, and steps of the wall clock are
+reported.
 
 Sources: socket(7), SO_TIMESTAMPNS; Linux, net/ipv4/tcp.c: a read gives the stamp of the last segment it took.
 timerfd_create(2): Python has it from 3.13 on; before that the C library is called directly.
@@ -22,11 +23,11 @@ unpack_timespec = struct.Struct("qq").unpack
 _SO_TIMESTAMPNS = 35
 _SAMPLES = 3
 STEP_US = 1000
-"""A change of the wall clock's offset by more than this between two looks is a step."""
+"""A change of the wall clock's offset by more than this between two measurements is a step."""
 
 
 def stamp_receives(connection: socket.socket) -> bool:
-    """Ask the kernel to stamp what this socket receives; False where the platform can't."""
+    """Lets the kernel stamp what this socket receives; returns False if the platform can't."""
     if sys.platform != "linux":
         return False
     try:
@@ -37,7 +38,7 @@ def stamp_receives(connection: socket.socket) -> bool:
 
 
 class WallClock:
-    """The wall clock's reading at the run's second 0, followed through slews and steps.
+    """The wall clock, by its reading at the run's second 0, which is followed through slews and steps.
 
     Args:
         origin_ns: the `time.perf_counter_ns()` value of the run's second 0.
@@ -54,7 +55,7 @@ class WallClock:
         return (self.zero_ns - self._first_ns) // 1000
 
     def follow(self) -> int:
-        """Measure the offset again; `CLOCK_REALTIME` nanoseconds at the run's second 0."""
+        """Measures the offset again; returns the wall clock's nanoseconds at the run's second 0."""
         before, self.zero_ns = self.zero_ns, self._read()
         moved_us = abs(self.zero_ns - before) // 1000
         if moved_us > STEP_US:
@@ -62,7 +63,7 @@ class WallClock:
         return self.zero_ns
 
     def _read(self) -> int:
-        """The offset from the tightest of a few pairs of readings: an interruption only widens a pair."""
+        """Reads the offset from the tightest of a few pairs: an interruption only widens a pair."""
         best: tuple[int, int] | None = None
         for _ in range(_SAMPLES):
             before = time.perf_counter_ns()
@@ -80,7 +81,7 @@ _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Timer:
-    """A timer whose `descriptor` becomes readable at its moment; None where there is no timerfd."""
+    """A timer makes its `descriptor` readable at a set moment; the descriptor is None without timerfd."""
 
     def __init__(self) -> None:
         self.descriptor: int | None = None
@@ -93,7 +94,7 @@ class Timer:
             self.descriptor = descriptor
 
     def set(self, due_ns: int) -> None:
-        """Wake at this `time.perf_counter_ns()` value; a moment that has passed wakes at once."""
+        """Sets the moment, a `time.perf_counter_ns()` value; it may have passed already."""
         if self.descriptor is None or due_ns == self._due_ns:
             return
         self._due_ns = due_ns
@@ -103,7 +104,7 @@ class Timer:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def clear(self) -> None:
-        """Take the wake-up that has come."""
+        """Makes the descriptor unreadable again after its moment."""
         self._due_ns = None
         if self.descriptor is not None:
             try:
@@ -112,7 +113,7 @@ class Timer:
                 return
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Closes the descriptor."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None

@@ -1,4 +1,4 @@
-"""The connections of the epoll transport: where they lead, what is on each, which wait for a request."""
+"""The connections of the epoll transport: one request and its response on each, and the pool of them all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOICE_TIMEOUT_S = 2.0
 
 
 def render_head(base_url: str, path: str, key: str | None, keeps: bool) -> bytes:
-    """A request's head up to the number of its content-length."""
+    """Returns the bytes of a request's head up to the number of its content-length."""
     url = urlsplit(base_url)
     lines = [
         f"POST {url.path.rstrip('/')}{path} HTTP/1.1",
@@ -39,24 +39,24 @@ def render_head(base_url: str, path: str, key: str | None, keeps: bool) -> bytes
     return "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
 
 
-def choose(addresses: list[Address]) -> Address:
-    """The first address that takes a connection; the first of all where none does."""
-    for family, where in addresses if len(addresses) > 1 else ():
-        with socket.socket(family, socket.SOCK_STREAM) as attempt:
-            attempt.settimeout(CHOICE_TIMEOUT_S)
+def choose_address(addresses: list[Address]) -> Address:
+    """Returns the first address that takes a connection; the first of all if none does."""
+    for family, address in addresses if len(addresses) > 1 else ():
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(CHOICE_TIMEOUT_S)
             try:
-                attempt.connect(where)
+                connection.connect(address)
             except OSError:
                 continue
-            return family, where
+            return family, address
     return addresses[0]
 
 
 def resolve(base_url: str) -> list[Address]:
-    """The addresses of a server's host.
+    """Returns the addresses of a server's host.
 
     Raises:
-        RunError: it has none.
+        RunError: the host has no address.
     """
     url = urlsplit(base_url)
     port = url.port or (443 if url.scheme == "https" else 80)
@@ -67,22 +67,22 @@ def resolve(base_url: str) -> list[Address]:
             f"the host {url.hostname!r} of {url.scheme}://{url.netloc.rpartition('@')[2]} has no address "
             f"({error.strerror or error}): check the name, or give its IP address"
         ) from error
-    return [(family, where) for family, _, _, _, where in addresses]
+    return [(family, address) for family, _, _, _, address in addresses]
 
 
 LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
-"""Errors that say that this machine, not the server, is at its end."""
+"""Errors that show a limit of this machine, not of the server."""
 Address = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
 class ClientConnection:
-    """A non-blocking connection to the server; at most one request at a time is on it.
+    """A non-blocking connection to the server carries at most one request at a time.
 
     Args:
         address: family and address of the server.
 
     Raises:
-        OSError: no connection can be begun.
+        OSError: the connection can't be begun.
     """
 
     __slots__ = (
@@ -102,7 +102,7 @@ class ClientConnection:
     )
 
     def __init__(self, address: Address) -> None:
-        family, where = address
+        family, socket_address = address
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         self.stamped = stamp_receives(self._socket)
@@ -115,16 +115,16 @@ class ClientConnection:
         self.response = Response()
         self.check: ResponseCheck | None = None
         self.unsent: list[Piece] = []
-        error = self._socket.connect_ex(where)
+        error = self._socket.connect_ex(socket_address)
         if error not in (0, errno.EINPROGRESS):
             self._socket.close()
             raise OSError(error, os.strerror(error))
 
     def finish_connecting(self) -> None:
-        """Take the outcome of the attempt to connect.
+        """Completes the attempt to connect.
 
         Raises:
-            OSError: it failed.
+            OSError: the attempt failed.
         """
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
@@ -132,7 +132,7 @@ class ClientConnection:
         self.connected = self.reading = True
 
     def send(self, pieces: Sequence[Piece]) -> bool:
-        """Send a request's bytes; False where some are left for when the socket takes more.
+        """Sends a request's bytes; returns False if some must wait until the socket takes more.
 
         Raises:
             OSError: the connection is broken.
@@ -141,7 +141,7 @@ class ClientConnection:
         return self.send_more()
 
     def send_more(self) -> bool:
-        """Send what is left; whether nothing is."""
+        """Sends what is unsent; returns whether nothing is unsent any more."""
         while self.unsent:
             try:
                 sent = self._socket.sendmsg(self.unsent)
@@ -157,17 +157,17 @@ class ClientConnection:
         return True
 
     def begin(self, flight: Flight) -> None:
-        """Get ready for the response to a new request."""
+        """Prepares the connection for a new request and its response."""
         self.flight, self.take = flight, flight.stream.take
         self.response = Response()
         self.check = None
         self.plain = False
 
     def receive(self, at_us: int, data: bytes) -> bool:
-        """Take what was read; True once the request on this connection is over.
+        """Takes the bytes of a read; returns True once the request on this connection has ended.
 
         Raises:
-            BadResponse: the bytes are no HTTP response; what came before them has been taken.
+            BadResponse: the bytes are no HTTP response; the body's pieces before them have been taken.
         """
         flight, response = self.flight, self.response
         assert flight is not None
@@ -180,62 +180,62 @@ class ClientConnection:
         if not response.status:
             return False
         check, stream = self._take(flight, at_us, pieces), flight.stream
-        if not check.wanted:
-            return response.ended or check.heard_enough
+        if not check.accepted:
+            return response.ended or check.has_enough
         self.plain = response.state == SIZE and stream.at_event and response.at_boundary
         return response.ended
 
     def _take(self, flight: Flight, at_us: int, pieces: Sequence[bytes]) -> ResponseCheck:
-        """Judge the response unless that is done, and take pieces of its body."""
+        """Checks the response's head once, and takes pieces of its body."""
         check, stream = self.check, flight.stream
         if check is None:
             fields = self.response.headers.items()
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
             check = self.check = ResponseCheck(self.response.status, headers, stream)
         for piece in pieces:
-            if not check.wanted:
-                check.hear(piece)
+            if not check.accepted:
+                check.keep(piece)
             elif not stream.done:
                 stream.feed(at_us, piece)
         return check
 
     def failure(self) -> Failure | None:
-        """Why the response is not the wanted one, as far as it has come, or None."""
+        """Returns why the response is not an event stream, as far as it has come; None if it is."""
         return self.check.failure if self.check is not None else None
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may go out on this connection after the response that has ended."""
+        """Whether another request may be sent on this connection after the response that has ended."""
         return self.response.ended and self.response.keeps_alive and not self.unsent
 
     def close(self) -> None:
-        """Close the socket."""
+        """Closes the socket."""
         self._socket.close()
 
 
 def connect_failure(error: OSError) -> Failure:
-    """A connection that could not be made, as a request's failure."""
+    """Returns the failure of a request whose connection could not be opened."""
     code = "client_limit" if error.errno in LIMITS else "connect_failed"
     return code, error.strerror or str(error)
 
 
 OPENING = 64
-"""Connections that are being opened at once: a listening socket's backlog is short."""
+"""Connections that are opened at the same time at most: a listening socket's backlog is short."""
 OPENING_TIMEOUT_US = 10_000_000
 MOST_READY = 8192
-"""Connections that one poll may give: a step of a whole rack comes in a few rounds."""
+"""Connections that one poll returns at most: a step of a whole rack comes in a few rounds."""
 READABLE, WRITABLE = select.POLLIN, select.POLLOUT
 HUNG_UP = 0
 _IN = READABLE
 if sys.platform == "linux":
-    # Edge-triggered: the kernel need not look at every connection again after each read. What a full buffer
-    # or a closing server leaves unread is read again without being asked (`EpollTransport._again`).
+    # Edge-triggered: the kernel need not look at every connection again after each read. A connection that
+    # may still hold bytes (a full buffer, a closing server) is read again (`EpollTransport._reread`).
     _IN |= select.EPOLLET | select.EPOLLRDHUP
     HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class ConnectionPool:
-    """Every connection to one address; `by_descriptor` has them all, `idle` those that wait for a request.
+    """The pool holds every connection to one address: `by_descriptor` all, `idle` those without a request.
 
     Args:
         address: family and address of the server.
@@ -248,21 +248,21 @@ class ConnectionPool:
         self.idle: list[ClientConnection] = []
 
     def open(self, connections: int) -> None:
-        """Open so many connections beforehand; those that fail are tried again when needed."""
+        """Opens connections beforehand; one that fails is tried again when a request needs it."""
         deadline = time.perf_counter_ns() // 1000 + OPENING_TIMEOUT_US
-        waiting, left = 0, connections
-        while (left or waiting) and time.perf_counter_ns() // 1000 < deadline:
-            while left and waiting < OPENING:
-                left -= 1
+        waiting, unopened = 0, connections
+        while (unopened or waiting) and time.perf_counter_ns() // 1000 < deadline:
+            while unopened and waiting < OPENING:
+                unopened -= 1
                 try:
                     self.connect()
                 except OSError:
-                    left = 0
+                    unopened = 0
                     break
                 waiting += 1
             for descriptor, _ in self.poll(0.1):
                 connection = self.by_descriptor[descriptor]
-                if connection.connected:  # it closes, or talks before it was asked
+                if connection.connected:  # the server closes it, or sends bytes without a request
                     self.drop(connection)
                     continue
                 waiting -= 1
@@ -277,10 +277,10 @@ class ConnectionPool:
             self.drop(connection)
 
     def connect(self) -> ClientConnection:
-        """Begin a new connection; a poll tells when it is there.
+        """Begins a new connection; a poll returns it when the attempt has ended.
 
         Raises:
-            OSError: it can't be begun.
+            OSError: the connection can't be begun.
         """
         connection = ClientConnection(self._address)
         self.by_descriptor[connection.descriptor] = connection
@@ -288,16 +288,16 @@ class ConnectionPool:
         return connection
 
     def expect(self, connection: ClientConnection, *, unsent: bool = False) -> None:
-        """Be told when bytes come; with `unsent`, also when the socket takes more."""
+        """Lets a poll return the connection when bytes come; if `unsent`, also when the socket takes more."""
         self._poller.modify(connection.descriptor, _IN | WRITABLE if unsent else _IN)
 
     def keep(self, connection: ClientConnection) -> None:
-        """Have a connection wait for the next request."""
+        """Keeps a connection for the next request."""
         connection.waited = True
         self.idle.append(connection)
 
     def drop(self, connection: ClientConnection) -> None:
-        """Close a connection, wherever it is."""
+        """Closes a connection and forgets it."""
         if self.by_descriptor.pop(connection.descriptor, None) is not None:
             self._poller.unregister(connection.descriptor)
         if connection in self.idle:
@@ -305,15 +305,15 @@ class ConnectionPool:
         connection.close()
 
     def attach(self, descriptor: int) -> None:
-        """Be told of a descriptor that is no connection."""
+        """Lets a poll return a descriptor that is no connection when it is readable."""
         self._poller.register(descriptor, READABLE)
 
     def detach(self, descriptor: int) -> None:
-        """Not any more."""
+        """Undoes `attach`."""
         self._poller.unregister(descriptor)
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
-        """Descriptors and their events, after so long at most."""
+        """Returns the ready descriptors and their events; waits for some `seconds` at most."""
         ready: list[tuple[int, int]]
         if sys.platform == "linux":
             ready = self._poller.poll(seconds, MOST_READY)
@@ -322,7 +322,7 @@ class ConnectionPool:
         return ready
 
     def close(self) -> None:
-        """Close every connection."""
+        """Closes every connection."""
         for connection in list(self.by_descriptor.values()):
             connection.close()
         self.by_descriptor.clear()

@@ -1,10 +1,12 @@
-"""The built-in mock server: as many streams as a rack has, one event for each at every step, no engine.
+"""The built-in mock server sends as many streams as a rack, one event for each at every step, without an
+engine.
 
     python -m mtpbench.load.mock --port 8000 --ttft-ms 50 --step-ms 20
 
-It is there to find out what this machine's load client can take (`mtpbench doctor --client`), so it does next
-to nothing itself: events are rendered once, a step is one `send` for each stream. `GET /stats` says how many
-steps it ran and how many of them late, for then it was the limit, not the client.
+It measures what this machine's load client can take (`mtpbench doctor --client`), so it does as little as it
+can:
+events are rendered once, a step is one `send` for each stream. `GET /stats` returns how many steps it ran and
+how many of them came late: late steps show that the mock was the limit, not the client.
 """
 
 from __future__ import annotations
@@ -30,31 +32,31 @@ _BACKLOG = 16_384
 
 
 def chunk(data: bytes) -> bytes:
-    """Bytes as one chunk of an HTTP body."""
+    """Returns bytes as one chunk of an HTTP body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def event(body: dict[str, Any]) -> bytes:
-    """A server-sent event with a JSON body."""
+    """Returns a server-sent event with a JSON body."""
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
 class _Stream:
-    """One request's answer on its way."""
+    """The stream of one request: the tokens that it requested and those that were sent."""
 
-    __slots__ = ("asked", "due_ns", "sent", "socket")
+    __slots__ = ("due_ns", "sent", "socket", "tokens")
 
-    def __init__(self, connection: socket.socket, asked: int, due_ns: int) -> None:
-        self.socket, self.asked, self.due_ns, self.sent = connection, asked, due_ns, 0
+    def __init__(self, connection: socket.socket, tokens: int, due_ns: int) -> None:
+        self.socket, self.tokens, self.due_ns, self.sent = connection, tokens, due_ns, 0
 
 
-class Mock:
-    """The server.
+class MockServer:
+    """The mock server answers every request with one token at each of its steps.
 
     Args:
-        port: on 127.0.0.1; 0 for any.
-        ttft_s: from a request to the first step that serves it.
-        step_s: from one step to the next.
+        port: the port on 127.0.0.1; 0 for any free one.
+        ttft_s: seconds from a request to the first step that serves it.
+        step_s: seconds from one step to the next.
     """
 
     def __init__(self, port: int, ttft_s: float, step_s: float) -> None:
@@ -73,17 +75,17 @@ class Mock:
         self.steps = self.late_steps = self.events = 0
 
     def end_with(self, descriptor: int) -> None:
-        """End when a descriptor can be read: nothing but its end comes from there."""
+        """Lets the server end when a descriptor becomes readable, which is when its input ends."""
         self._control = descriptor
         self._poller.register(descriptor, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Serve until it is told to end."""
+        """Serves until the descriptor of `end_with` becomes readable."""
         step_ns = time.monotonic_ns()
         while not self._ended:
-            left_s = (step_ns - time.monotonic_ns()) * 1e-9
-            if left_s > 0:
-                for descriptor, _ in self._poller.poll(max(left_s - 0.001, 0.0)):
+            remaining_s = (step_ns - time.monotonic_ns()) * 1e-9
+            if remaining_s > 0:
+                for descriptor, _ in self._poller.poll(max(remaining_s - 0.001, 0.0)):
                     self._read(descriptor)
                 continue
             self._step(step_ns)
@@ -107,7 +109,7 @@ class Mock:
                 continue
             stream.sent += 1
             self.events += 1
-            if stream.sent == stream.asked:
+            if stream.sent == stream.tokens:
                 self._finish(stream)
                 ended.append(descriptor)
         for descriptor in ended:
@@ -115,12 +117,12 @@ class Mock:
 
     def _finish(self, stream: _Stream) -> None:
         choice = {"index": 0, "text": "", "finish_reason": "length"}
-        usage = {"prompt_tokens": 1, "completion_tokens": stream.asked, "total_tokens": stream.asked + 1}
+        usage = {"prompt_tokens": 1, "completion_tokens": stream.tokens, "total_tokens": stream.tokens + 1}
         last = event({"choices": [choice], "usage": usage}) + b"data: [DONE]\n\n"
         stream.socket.send(chunk(last) + b"0\r\n\r\n")
 
     def _render(self, tokens: int) -> None:
-        """Events up to a request's length: like vLLM's, with continuous usage."""
+        """Renders events up to a request's length, like vLLM's with continuous usage."""
         for n in range(len(self._events) + 1, tokens + 1):
             choice = {
                 "index": 0,
@@ -154,14 +156,14 @@ class Mock:
             self._connections.pop(descriptor).close()
             return
         request = self._pending.pop(descriptor, b"") + data
-        head, found, body = request.partition(b"\r\n\r\n")
-        if not found or len(body) < _content_length(head):
+        head, separator, body = request.partition(b"\r\n\r\n")
+        if not separator or len(body) < _content_length(head):
             self._pending[descriptor] = request
         elif head.startswith(b"POST "):
-            asked = min(int(json.loads(body).get("max_tokens", 16)), _MOST_TOKENS)
-            self._render(asked)
+            tokens = min(int(json.loads(body).get("max_tokens", 16)), _MOST_TOKENS)
+            self._render(tokens)
             connection.send(_HEAD)
-            self._streams[descriptor] = _Stream(connection, asked, time.monotonic_ns() + self._ttft_ns)
+            self._streams[descriptor] = _Stream(connection, tokens, time.monotonic_ns() + self._ttft_ns)
         else:
             self._send_counts(connection)
 
@@ -195,7 +197,7 @@ def _content_length(head: bytes) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal; standard output says when it is ready, and its port (see `remote`)."""
+    """Serves until a signal; standard output names the port when the server is ready (see `remote`)."""
     parser = argparse.ArgumentParser(prog="mtpbench.load.mock", description="the built-in mock server")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ttft-ms", type=float, default=50.0)
@@ -206,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     raise_descriptor_limit(most_descriptors() or 1 << 20)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    mock = Mock(options.port, options.ttft_ms * 1e-3, options.step_ms * 1e-3)
+    mock = MockServer(options.port, options.ttft_ms * 1e-3, options.step_ms * 1e-3)
     if options.end_with_input:
         mock.end_with(sys.stdin.fileno())
     sys.stdout.write(json.dumps({"ready": True, "port": mock.port}) + "\n")

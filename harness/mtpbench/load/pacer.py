@@ -1,7 +1,7 @@
-"""Pure: which request starts next, in which slot, and when. No clock, no network.
+"""Pure: the pacer decides which request starts next, in which slot, and when. It has no clock and no network.
 
-`Schedule` is the whole run, equal in every client process; `Pacer` hands out a share of it: to the load
-client by the wall clock, to the embedded engine by the virtual one.
+A `Schedule` holds the whole run and is equal in every client process. A `Pacer` gives out a share of it: to
+the load client by the wall clock, to the embedded engine by the virtual clock.
 """
 
 from __future__ import annotations
@@ -24,29 +24,33 @@ _ARRIVALS = 7
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestCounts:
-    """How many requests a run sends: `warmup` first, then `measured`; load does not pause in between."""
+    """The numbers of requests of a run: `warmup` first, then `measured`, without a pause between them."""
 
     warmup: int
     measured: int
 
     @property
     def total(self) -> int:
-        """Requests of the run."""
+        """All requests of the run."""
         return self.warmup + self.measured
 
     @classmethod
     def of(cls, concurrency: int, rules: Measurement) -> RequestCounts:
-        """The counts that a sweep's measurement rules ask for at one concurrency."""
+        """Computes the counts from a sweep's measurement rules, at one concurrency."""
         measured = max(math.ceil(rules.requests_per_slot * concurrency), rules.min_requests, concurrency)
         return cls(warmup=math.ceil(rules.warmup_per_slot * concurrency), measured=measured)
 
 
-@dataclass(kw_only=True, slots=True)  # made for every request: frozen ones take twice as long
+@dataclass(kw_only=True, slots=True)  # every request makes one, and frozen ones take twice as long
 class Turn:
-    """A request that starts: its 0-based index in the run, and whether it is warm-up.
+    """A turn is the start of one request.
 
-    `slot` and `due_ns` (nanoseconds since the run's second 0) say where and since when; `waited`, that its
-    time had come before a slot was free.
+    Args:
+        index: the request's 0-based index in the run.
+        warmup: whether the request is warm-up.
+        slot: the slot that it starts in.
+        due_ns: when it was due, in nanoseconds since the run's second 0.
+        waited: whether it was due before a slot was free.
     """
 
     index: int
@@ -58,17 +62,17 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Schedule:
-    """Every request of a run, in the order in which they may start.
+    """The schedule holds every request of a run, in the order in which they may start.
 
     Args:
         concurrency: slots; in an open loop the most requests in flight.
         warmup: indices below this are warm-up.
-        heads: (h,) int64, indices that wait for no other request, rising.
+        heads: (h,) int64, rising indices of the requests that wait for no other request.
         arrivals_s: (h,) engine seconds at which each head starts in an open loop; None in a closed loop.
-        following: (n,) int64, the request that a request's end lets start (a session's next turn), or -1.
-        delay_s: (n,) engine seconds between that end and that start, by the index of the one that starts.
-        not_before_s: (n,) engine seconds before which a following turn does not start, a trace's timestamps.
-        ramp_s: engine seconds over which the slots of a closed loop begin.
+        following: (n,) int64, the request that starts after a request's end (a session's next turn), or -1.
+        delay_s: (n,) engine seconds between that end and that start, by the index of the later request.
+        not_before_s: (n,) engine seconds before which a following turn does not start (a trace's timestamps).
+        ramp_s: engine seconds over which the slots of a closed loop open.
         time_scale: engine seconds per wall second.
     """
 
@@ -84,10 +88,10 @@ class Schedule:
 
     @classmethod
     def independent(cls, load: Load, counts: RequestCounts, concurrency: int, seed: int) -> Schedule:
-        """The schedule of requests that wait for no other, as random prompts do.
+        """Builds the schedule of requests that wait for no other, as random prompts do.
 
         Raises:
-            InputError: the load is a trace, whose times stand in a dataset.
+            InputError: the load is a trace, whose times come from a dataset.
         """
         return cls(
             concurrency=concurrency,
@@ -101,7 +105,7 @@ class Schedule:
 
     @classmethod
     def chained(cls, after: Ints) -> tuple[Ints, Ints]:
-        """`heads` and `following` of requests that each wait for `after[i]`, or for none (-1)."""
+        """Returns `heads` and `following` of requests that each wait for `after[i]`, or for none (-1)."""
         following = np.full(len(after), -1, np.int64)
         waits = after >= 0
         following[after[waits]] = np.flatnonzero(waits)
@@ -109,52 +113,53 @@ class Schedule:
 
     @property
     def total(self) -> int:
-        """Requests of the run."""
+        """All requests of the run."""
         return len(self.following)
 
     def share(self, worker: int, workers: int) -> Pacer:
-        """What one of several client processes sends: every `workers`-th slot, and the heads of those slots.
+        """Returns the share of one client process: every `workers`-th slot, and the heads of those slots.
 
-        The shares are fixed beforehand, so that no process waits for another; together they keep exactly
+        The shares are fixed beforehand, so no process waits for another; together they keep exactly
         `concurrency` requests in flight.
         """
         return Pacer(self, range(worker, self.concurrency, workers), self.positions(worker, workers))
 
     def positions(self, worker: int, workers: int) -> Ints:
-        """Positions in `heads` that a worker hands out: as many for each of its slots as for any other."""
+        """Returns the positions in `heads` of a worker's share: every slot has about as many as any other."""
         return np.flatnonzero(np.arange(len(self.heads)) % self.concurrency % workers == worker)
 
 
 class Pacer:
-    """Hands out the turns of some slots and heads of a schedule.
+    """A pacer starts the requests of some slots and heads of a schedule.
 
-    Ask `take` whenever time has passed or a request has ended; tell `ended` of each end. A session stays in
-    its slot in a closed loop (which is idle through its pauses); in an open loop its turns wait like others.
+    Its user calls `take` when time has passed or a request has ended, and `end` for each request that ended.
+    In a closed loop a session keeps its slot, also through its pauses; in an open loop its turns wait for any
+    slot.
 
     Args:
         schedule: the whole run.
         slots: the slots that this pacer fills.
-        heads: positions in `schedule.heads` that it hands out.
+        heads: positions in `schedule.heads` of the requests that it starts.
     """
 
     def __init__(self, schedule: Schedule, slots: Sequence[int], heads: Sequence[int] | Ints) -> None:
         self._schedule = schedule
         self._per_s = 1e9 / schedule.time_scale
-        chosen = np.asarray(heads, np.int64)
-        self._heads: list[int] = schedule.heads[chosen].tolist()
+        positions = np.asarray(heads, np.int64)
+        self._heads: list[int] = schedule.heads[positions].tolist()
         self._following: list[int] = schedule.following.tolist()
         self._position = 0
         self.in_flight = 0
         self.waited = 0
         self._free: deque[tuple[int, int]] = deque()
-        """Slots without a request, and since when."""
+        """Slots without a request, and since when they are free."""
         self._queue: deque[tuple[int, int, bool]] = deque()
-        """Requests of an open loop whose time has come: due, index, whether no slot was free then."""
+        """Requests of an open loop that are due: due time, index, whether no slot was free at that time."""
         self._later: list[tuple[int, int, int]] = []
-        """Heap of what is due at a time: due, slot (-1: any), index (-1: the slot itself opens)."""
+        """Heap of later turns and opening slots: due time, slot (-1: any), index (-1: the slot opens)."""
         self._arrivals: list[int] | None = None
         if schedule.arrivals_s is not None:
-            self._arrivals = (schedule.arrivals_s[chosen] * self._per_s).astype(np.int64).tolist()
+            self._arrivals = (schedule.arrivals_s[positions] * self._per_s).astype(np.int64).tolist()
         for slot in slots:
             opens = 0
             if self._arrivals is None:
@@ -164,26 +169,26 @@ class Pacer:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing runs and nothing is left to start."""
+        """Whether no request is in flight and none will start."""
         return not self.in_flight and self.unsent == 0
 
     @property
     def unsent(self) -> int:
-        """Requests that have not started, sessions' later turns left out until their turn comes."""
+        """Requests that have not started; a session's later turn counts once the turn before has ended."""
         waiting = sum(index >= 0 for _, _, index in self._later)
         return len(self._heads) - self._position + len(self._queue) + waiting
 
     @property
     def started(self) -> int:
-        """Heads of the share that have been handed out or wait for a slot."""
+        """Heads of the share that have started or wait for a slot."""
         return self._position
 
     def upcoming(self, count: int) -> list[int]:
-        """The indices that start next, so many at most."""
+        """Returns the indices of the heads that start next, `count` at most."""
         return self._heads[self._position : self._position + count]
 
     def take(self, now_ns: int) -> Turn | None:
-        """A request that starts now; None where none is due or no slot is free."""
+        """Returns a request that starts now; None if none is due or no slot is free."""
         later = self._later
         while later and later[0][0] <= now_ns:
             due, slot, index = heapq.heappop(later)
@@ -218,8 +223,8 @@ class Pacer:
         self.waited += waited
         return Turn(index=index, warmup=index < self._schedule.warmup, slot=slot, due_ns=due, waited=waited)
 
-    def ended(self, turn: Turn, at_ns: int) -> None:
-        """The request of a turn has ended: its slot is free, and its session's next turn may start."""
+    def end(self, turn: Turn, at_ns: int) -> None:
+        """Frees the slot of a request that ended, and lets its session's next turn start."""
         self.in_flight -= 1
         follower = self._following[turn.index]
         closed = self._arrivals is None
@@ -232,7 +237,7 @@ class Pacer:
             self._free.append((turn.slot, at_ns))
 
     def next_due_ns(self) -> int | None:
-        """When `take` may next give something although nothing ends; None where only an end can help."""
+        """Returns when `take` may start the next request without any end; None if it needs an end."""
         due = self._later[0][0] if self._later else None
         if self._position == len(self._heads):
             return due
@@ -243,16 +248,16 @@ class Pacer:
 
 
 def draw_arrivals_s(load: Load, count: int, seed: int) -> Floats:
-    """(count,) engine seconds at which requests start, rising from 0 on.
+    """Draws the engine seconds at which requests start: (count,), rising from 0.
 
     Intervals are exponential (`poisson`), gamma with shape `burstiness` (`gamma`), or equal (`constant`), all
-    with mean 1 / `rate_rps`. A ramp lets the rate rise linearly from 0 over its first `ramp_s` seconds: the
-    same arrivals, bent by the inverse of the expected count.
+    with mean 1 / `rate_rps`. With a ramp the rate rises linearly from 0 over the first `ramp_s` seconds: the
+    same arrivals, mapped by the inverse of the expected count.
 
     Args:
         load: an open loop with a rate.
-        count: requests.
-        seed: the point's seed; arms that share it get the same arrivals.
+        count: how many requests there are.
+        seed: the point's seed; arms with the same seed have the same arrivals.
 
     Raises:
         InputError: the pacing is no open loop with a rate of its own.
@@ -266,11 +271,11 @@ def draw_arrivals_s(load: Load, count: int, seed: int) -> Floats:
         shape = load.burstiness if load.pacing == "gamma" else 1.0
         intervals = rng.gamma(shape, 1.0 / shape, size=count)
         expected = np.cumsum(intervals) - intervals[:1]  # the first request opens the run
-    return _bend(expected, load.rate_rps, load.ramp_s)
+    return _apply_ramp(expected, load.rate_rps, load.ramp_s)
 
 
-def _bend(expected: Floats, rate_rps: float, ramp_s: float) -> Floats:
-    """When so many requests are expected to have started: the inverse of the cumulated rate."""
+def _apply_ramp(expected: Floats, rate_rps: float, ramp_s: float) -> Floats:
+    """Returns when so many requests are expected to have started: the inverse of the cumulated rate."""
     if not ramp_s:
         return expected / rate_rps
     in_ramp = 0.5 * rate_rps * ramp_s

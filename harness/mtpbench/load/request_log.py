@@ -1,8 +1,8 @@
-"""What the processes of a load client write while they run, and how it becomes one request table.
+"""The request log of each client process, and the request table that the client makes of all logs.
 
 Each process appends to three files of its own: rows (one for each request that ended), chunks (8 bytes each),
-and texts (finish reasons and errors that are not the usual ones). What has ended leaves memory within a
-second, and survives the process.
+and texts (finish reasons and errors that are not the usual ones). A request that has ended is written within
+a second, so its record survives the death of the process.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ WORKER_DIED = "worker_died"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """When a request was due, sent and over, in microseconds on the run's clock, and what was asked of it."""
+class RequestEnd:
+    """The times of a request that ended, in microseconds on the run's clock, and its requested lengths."""
 
     scheduled_us: int
     sent_us: int
@@ -56,11 +56,11 @@ class Ended:
 
 
 class RequestLog:
-    """Writes one process's requests, in the order in which they end.
+    """The log of one process records its requests in the order in which they end.
 
     Args:
-        directory: where the files go.
-        worker: the process's number, which names them.
+        directory: where the files are written.
+        worker: the process's number, which the files are named after.
     """
 
     def __init__(self, directory: Path, worker: int) -> None:
@@ -74,20 +74,20 @@ class RequestLog:
         os.close(started)
 
     def start(self, heads: int) -> None:
-        """Note how many heads of the share have started; outlives the process, whatever kills it."""
+        """Notes how many heads of the share have started, in a file that outlives the process."""
         self._started[0] = heads
 
-    def add(self, turn: Turn, ended: Ended, stream: Stream, answer: Answer) -> None:
-        """Note a request that ended, well or not."""
+    def add(self, turn: Turn, end: RequestEnd, stream: Stream, answer: Answer) -> None:
+        """Records a request that ended, failed or not."""
         self._rows += _PACK(
             turn.index,
             turn.slot,
             turn.warmup,
-            ended.scheduled_us,
-            ended.sent_us,
-            ended.end_us,
-            ended.asked_prompt_tokens,
-            ended.asked_output_tokens,
+            end.scheduled_us,
+            end.sent_us,
+            end.end_us,
+            end.asked_prompt_tokens,
+            end.asked_output_tokens,
             UNKNOWN if answer.prompt_tokens is None else answer.prompt_tokens,
             UNKNOWN if answer.output_tokens is None else answer.output_tokens,
             len(stream.chunks),
@@ -101,14 +101,14 @@ class RequestLog:
             self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the operating system: chunks first, so that no row lacks its own."""
+        """Writes everything to the files: the rows last, so that no row lacks its chunks."""
         rows, chunks, texts = self._files
         for file, buffer in ((texts, self._texts), (chunks, self._chunks), (rows, self._rows)):
             while buffer:
                 del buffer[: os.write(file, buffer)]
 
     def close(self) -> None:
-        """Flush and close."""
+        """Writes everything and closes the files."""
         self.flush()
         for file in self._files:
             os.close(file)
@@ -119,8 +119,8 @@ def _paths(directory: Path, worker: int) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Death:
-    """The end of a client process that did not end by itself: which, when, and its last words."""
+class WorkerDeath:
+    """The death of a client process: its number, when it ended, and its last message."""
 
     worker: int
     at_us: int
@@ -128,23 +128,24 @@ class Death:
 
 
 def read_table(
-    directory: Path, schedule: Schedule, workers: int, deaths: Sequence[Death], lengths: Lengths
+    directory: Path, schedule: Schedule, workers: int, deaths: Sequence[WorkerDeath], lengths: Lengths
 ) -> RequestTable:
-    """The requests that all processes wrote, as one table in engine time, ordered by index.
+    """Reads the requests of all processes into one table in engine time, ordered by index.
 
-    What a dead process had started and not written is there too, failed as `worker_died`.
+    The table also holds the requests that a dead process had started and not written, failed as
+    `worker_died`.
 
     Args:
-        directory: where the processes wrote.
-        schedule: what they shared.
-        workers: how many there were.
-        deaths: those that did not end by themselves.
-        lengths: what was asked of every request.
+        directory: where the processes wrote their logs.
+        schedule: the schedule that they shared.
+        workers: how many processes there were.
+        deaths: the processes that died.
+        lengths: the requested lengths of every request.
     """
     parts = [_read(directory, worker) for worker in range(workers)]
     for death in deaths:
         written = parts[death.worker][0]["index"]
-        parts.append(_lost(directory, schedule, workers, death, written, lengths))
+        parts.append(_lost_requests(directory, schedule, workers, death, written, lengths))
     rows, chunks, texts = (np.concatenate([part[i] for part in parts]) for i in range(3))
     return _table(rows, chunks, texts, schedule.time_scale)
 
@@ -167,17 +168,20 @@ def _read(directory: Path, worker: int) -> tuple[Any, Ints, Any]:
     return rows, chunks, texts
 
 
-def _lost(
-    directory: Path, schedule: Schedule, workers: int, death: Death, written: Ints, lengths: Lengths
+def _lost_requests(
+    directory: Path, schedule: Schedule, workers: int, death: WorkerDeath, written: Ints, lengths: Lengths
 ) -> tuple[Any, Ints, Any]:
-    """What a dead process had started and not written; when each was sent has died with it."""
+    """Returns the requests that a dead process had started and not written.
+
+    Nobody knows when each of them was sent: all their times are that of the death.
+    """
     path = _paths(directory, death.worker)[3]
     started = int.from_bytes(path.read_bytes()[:8], "little") if path.exists() else 0
     heads = schedule.heads[schedule.positions(death.worker, workers)][:started]
-    # A session's next turn was on its way, or would have been, once the turn before had ended.
+    # A session's next turn had started, or was about to, once the turn before had ended.
     next_turns = schedule.following[written]
-    begun = np.union1d(heads, next_turns[next_turns >= 0])
-    lost = begun[~np.isin(begun, written)]
+    started_requests = np.union1d(heads, next_turns[next_turns >= 0])
+    lost = started_requests[~np.isin(started_requests, written)]
     rows = np.zeros(len(lost), ROW)
     rows["index"], rows["warmup"] = lost, lost < schedule.warmup
     rows["slot"] = death.worker
@@ -197,7 +201,7 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
     begins = np.concatenate(([0], np.cumsum(counts)))[:-1]
     rows, counts, begins, texts = rows[order], counts[order], begins[order], texts[order]
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    # Where each chunk of the ordered table stands in what was written.
+    # Where each chunk of the ordered table stands in the chunks as written.
     gather = np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], counts)
     packed = packed[gather]
     tokens = packed & UNCOUNTED

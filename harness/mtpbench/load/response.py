@@ -1,4 +1,4 @@
-"""Pure: one HTTP/1.1 response: bytes cut anywhere, its commonest bytes quickly, and what its head says.
+"""Pure: the parser of one HTTP/1.1 response, whose bytes may be cut anywhere, and the check of its head.
 
 Source: RFC 9112 (messages, chunked transfer coding), RFC 9110 (interim responses).
 """
@@ -15,19 +15,19 @@ _HTTP2_SETTINGS = b"\x00\x00"
 _NO_BODY = (204, 304)
 _HEX = b"0123456789abcdefABCDEF"
 
-_WANTED = re.compile(
+_FIELDS = re.compile(
     rb"^(content-(?:length|type|encoding)|transfer-encoding|connection|location)[ \t]*:([^\r\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 
 HEAD, SIZE, DATA, AFTER_DATA, TRAILERS, LENGTH, UNTIL_CLOSE, DONE = range(8)
-"""States: what the next byte belongs to."""
+"""States of a response: what its next byte belongs to."""
 
 
 class BadResponse(Exception):
     """The bytes are no HTTP/1.1 response; the message says why.
 
-    `pieces` are those of the body that the same read held before the fault: they have come, and count.
+    `pieces` are those of the body that the same read held before the fault; they count.
     """
 
     pieces: list[bytes]
@@ -38,13 +38,13 @@ class BadResponse(Exception):
 
 
 class Response:
-    """Takes the bytes of one response in pieces; `feed` gives the body's.
+    """A response is parsed from bytes in pieces; `feed` returns the pieces of its body.
 
-    `status` and those `headers` that matter here (lower-case names) are there once the head has ended;
-    `state` is `DONE` when the response has ended by its own framing. Interim responses are skipped.
+    `status` and the `headers` that matter here (lower-case names) are set once the head has ended; `state` is
+    `DONE` when the response has ended by its own framing. Interim responses are skipped.
     """
 
-    __slots__ = ("_buffer", "_left", "headers", "keeps_alive", "state", "status")
+    __slots__ = ("_buffer", "_unread", "headers", "keeps_alive", "state", "status")
 
     def __init__(self) -> None:
         self.status = 0
@@ -52,7 +52,7 @@ class Response:
         self.state = HEAD
         self.keeps_alive = True
         self._buffer = b""
-        self._left = 0
+        self._unread = 0
 
     @property
     def ended(self) -> bool:
@@ -61,19 +61,19 @@ class Response:
 
     @property
     def at_boundary(self) -> bool:
-        """Whether no byte waits for its fellows."""
+        """Whether no bytes wait in the buffer for the rest of a line."""
         return not self._buffer
 
     @property
     def started(self) -> bool:
-        """Whether any byte has come."""
+        """Whether any byte has been read."""
         return self.state != HEAD or bool(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The pieces of the body that `data` holds, in order.
+        """Returns the pieces of the body that `data` holds, in order.
 
         Raises:
-            BadResponse: the bytes are no HTTP/1.1 response; it has the pieces that came before.
+            BadResponse: the bytes are no HTTP/1.1 response; the error holds the pieces before them.
         """
         pieces: list[bytes] = []
         try:
@@ -102,21 +102,25 @@ class Response:
             raise BadResponse(f"{len(data)} bytes after the end of the response: {data[:60]!r}")
 
     def close(self) -> bool:
-        """The connection has ended; whether the response ended with it in order."""
+        """Ends the response with its connection; returns whether it is complete."""
         if self.state == UNTIL_CLOSE:
             self.state = DONE
         return self.state == DONE
 
     def _take_counted(self, data: bytes, pieces: list[bytes]) -> bytes:
-        piece, rest = data[: self._left], data[self._left :]
+        piece, rest = data[: self._unread], data[self._unread :]
         pieces.append(piece)
-        self._left -= len(piece)
-        if not self._left:
+        self._unread -= len(piece)
+        if not self._unread:
             self.state = AFTER_DATA if self.state == DATA else DONE
         return rest
 
     def _take_line(self, data: bytes) -> bytes | None:
-        """One line of the chunked framing: a size, the end of a chunk's data, or a trailer."""
+        """Takes one line of the chunked framing: a size, the end of a chunk's data, or a trailer.
+
+        Returns:
+            The bytes after the line; None if the line is not complete.
+        """
         line, newline, rest = data.partition(b"\n")
         if not newline:
             if len(data) > MAX_HEAD_BYTES:
@@ -128,8 +132,8 @@ class Response:
                 raise BadResponse(f"a chunk is longer than its size says: {line[:60]!r}")
             self.state = SIZE
         elif self.state == SIZE:
-            self._left = _chunk_size(line)
-            self.state = DATA if self._left else TRAILERS
+            self._unread = _chunk_size(line)
+            self.state = DATA if self._unread else TRAILERS
         elif not line:
             self.state = DONE
         return rest
@@ -157,7 +161,7 @@ class Response:
         if status < 200 and status != 101:
             return  # an interim response; the real one follows
         self.status = status
-        self.headers = {name.lower(): value.strip() for name, value in _WANTED.findall(rest)}
+        self.headers = {name.lower(): value.strip() for name, value in _FIELDS.findall(rest)}
         connection = self.headers.get(b"connection", b"").lower()
         self.keeps_alive = b"close" not in connection and (
             not fields[0].endswith(b"/1.0") or b"keep-alive" in connection
@@ -180,8 +184,8 @@ class Response:
         elif not length.isdigit():
             raise BadResponse(f"content-length {length[:40]!r} is no number")
         else:
-            self._left = int(length)
-            self.state = LENGTH if self._left else DONE
+            self._unread = int(length)
+            self.state = LENGTH if self._unread else DONE
 
 
 def _chunk_size(line: bytes) -> int:
@@ -202,11 +206,14 @@ def _describe(data: bytes) -> str:
 READ_BYTES = 16_384
 """The most that one read takes."""
 END = b"\n\n\r\n"
-"""How such a chunk ends."""
+"""How an HTTP chunk ends that is one whole event."""
 
 
 def _chunk_start(length: int) -> bytes:
-    """How so many bytes begin if they are one such chunk; nothing begins with a NUL."""
+    """Returns the first bytes of an HTTP chunk of this length that is one whole event.
+
+    A NUL, which no such chunk begins with, if none has this length.
+    """
     for digits in range(1, 5):
         size = length - digits - 4
         if size > 8 and len(f"{size:x}") == digits:
@@ -215,16 +222,16 @@ def _chunk_start(length: int) -> bytes:
 
 
 STARTS = tuple(_chunk_start(length) for length in range(READ_BYTES + 1))
-"""How a read of each length begins if it is one such chunk."""
+"""The first bytes of a read, by its length, if it is one HTTP chunk that is one whole event."""
 
 
 def take_chunks(take: Callable[[int, bytes], bool], at_us: int, data: bytes) -> tuple[int, int, bool]:
-    """Hand on the events of such chunks, up to the first that is anything else or the stream's end.
+    """Takes the events of HTTP chunks that are one whole event each, up to the first other chunk.
 
     Args:
-        take: takes an event; True if nothing after it matters.
-        at_us: when they came.
-        data: what was read, from a chunk's start on.
+        take: takes an event; returns True if it ended the stream.
+        at_us: when the bytes came.
+        data: the bytes of a read, from a chunk's start on.
 
     Returns:
         (bytes that were taken, events in them, whether the last one ended the stream).
@@ -246,7 +253,7 @@ def take_chunks(take: Callable[[int, bytes], bool], at_us: int, data: bytes) -> 
             if take(at_us, data[start + 6 : end - 2]):
                 return at, events, True
     except ValueError:
-        pass  # a chunk's extension, or no chunk: the long way tells
+        pass  # a chunk's extension, or no chunk: `Response` decides
     return at, events, False
 
 
@@ -255,12 +262,14 @@ DETAIL_BYTES = 2000
 
 
 class ResponseCheck:
-    """Judges one response by its head, and gathers what an unwanted one says.
+    """The check of a response's head decides whether its body is the event stream that was requested.
+
+    Of any other response it keeps the beginning of the body, which usually names the cause.
 
     Args:
         status: the HTTP status.
-        headers: what the head says, by lower-case name.
-        stream: the answer, which learns how its body is encoded.
+        headers: the head's fields by lower-case name.
+        stream: the stream of the answer; it is told the encoding of the body.
     """
 
     __slots__ = ("_beginning", "_code", "_reason")
@@ -273,7 +282,7 @@ class ResponseCheck:
         encoding = headers.get("content-encoding", "").strip().lower()
         if status != 200:
             self._code = f"http_{status}"
-            self._reason = _explain(status, headers)
+            self._reason = _explain_status(status, headers)
         elif kind != EVENT_STREAM:
             self._code = "wrong_content_type"
             self._reason = f"{kind or 'no content type'} instead of {EVENT_STREAM}"
@@ -282,29 +291,29 @@ class ResponseCheck:
             self._reason = f"the body is encoded as {encoding!r}, although only identity was accepted"
 
     @property
-    def wanted(self) -> bool:
-        """Whether the body is the stream that was asked for."""
+    def accepted(self) -> bool:
+        """Whether the body is the event stream that was requested."""
         return self._code is None
 
     @property
-    def heard_enough(self) -> bool:
-        """Whether an unwanted body has said as much as is kept."""
+    def has_enough(self) -> bool:
+        """Whether as much of a refused response's body has come as is kept."""
         return len(self._beginning) >= DETAIL_BYTES
 
-    def hear(self, piece: bytes) -> None:
-        """Keep the beginning of an unwanted body: it usually says what is wrong."""
+    def keep(self, piece: bytes) -> None:
+        """Keeps a piece of a refused response's body, up to `DETAIL_BYTES` of the whole."""
         self._beginning += piece[: DETAIL_BYTES - len(self._beginning)]
 
     @property
     def failure(self) -> tuple[str, str] | None:
-        """Code and detail, or None for a wanted response."""
+        """Code and detail of the failure; None for an accepted response."""
         if self._code is None:
             return None
         beginning = self._beginning.decode("utf-8", "replace").strip()
         return self._code, ": ".join(part for part in (self._reason, beginning) if part)
 
 
-def _explain(status: int, headers: dict[str, str]) -> str:
+def _explain_status(status: int, headers: dict[str, str]) -> str:
     if 300 <= status < 400:
         return f"redirected to {headers.get('location', 'nowhere')}; give the final address, none is followed"
     if status in (401, 403):

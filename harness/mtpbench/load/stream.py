@@ -1,11 +1,12 @@
-"""Pure: the events of one streamed answer -> what its record says. No clock, no network.
+"""Pure: the parser of one streamed answer, from its bytes to chunks and counts. It has no clock and no
+network.
 
 The rules, each from a real engine's stream (tests/fixtures/captures):
-    - An event with text (or reasoning, or a tool call) is a chunk; a role-only first event is none.
+    - An event with text (or reasoning, or a tool call) is a chunk; a first event with only a role is none.
     - Where every such event carries `usage` (continuous usage), an event is a chunk if the count rose,
-      text or not, and the counts are kept.
-    - An event without text, role or finish reason after the first chunk is a chunk: its tokens did not
-      make a whole character yet.
+      with text or without, and the counts are kept.
+    - An event without text, role or finish reason after the first chunk is a chunk: its tokens were not
+      a whole character yet.
     - The last `usage` of the stream counts, in an event of its own or with the last choice.
     - An `error` event fails the request although the status was 200.
     - A stream that ends without `[DONE]`, but with a finish reason and usage, is complete (`missed_done`).
@@ -25,7 +26,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SseParser:
-    """Takes a response's bytes in pieces and gives the data of each event as soon as it is complete.
+    """The parser takes a response's bytes in pieces and returns the data of each event once it is complete.
 
     Lines end in LF, CRLF or CR; several `data:` lines of one event are joined by LF; comments and other
     fields are skipped.
@@ -34,20 +35,19 @@ class SseParser:
     """
 
     def __init__(self) -> None:
-        self._parts: list[
-            bytes
-        ] = []  # of the line that has not ended; joined once, so huge events stay linear
+        self._parts: list[bytes] = []
+        """Pieces of the line that has not ended; they are joined once, so huge events take linear time."""
         self._data: list[bytes] = []
         self._after_cr = False
         self._at_start = True
 
     @property
     def clean(self) -> bool:
-        """Whether the last byte ended an event: what comes next begins one."""
+        """Whether the last byte ended an event, so that the next byte begins one."""
         return not (self._parts or self._data or self._after_cr or self._at_start)
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of every event that `piece` completes, in order."""
+        """Returns the data of every event that `piece` completes, in order."""
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
             self._after_cr = False
@@ -66,9 +66,9 @@ class SseParser:
         return self._take(lines)
 
     def finish(self) -> list[bytes]:
-        """The data of an event that the stream's end completes although its blank line is missing.
+        """Returns the data of an event that the stream's end completes although its blank line is missing.
 
-        The standard drops it; servers that end this way have said something all the same.
+        The standard drops such an event; some servers end their streams with one that counts.
         """
         rest = b"".join(self._parts)
         self._parts = []
@@ -94,16 +94,16 @@ class SseParser:
 DETAIL_LENGTH = 300
 TOKEN_BITS = 24
 UNCOUNTED = (1 << TOKEN_BITS) - 1
-"""Stands for "the server does not say" in the token part of a packed chunk."""
+"""The token part of a packed chunk whose count the server does not give."""
 _NEVER = object()
-"""Equal to no count that a server may give."""
+"""A value that equals no count that a server can give."""
 _AUTOMATIC = 47
-"""zlib's window size that takes gzip and zlib streams alike."""
+"""zlib's window size for gzip and zlib streams alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One answer as it came: what its stream decides of a request's record."""
+    """The part of a request's record that its stream decides."""
 
     prompt_tokens: int | None
     output_tokens: int | None
@@ -114,20 +114,20 @@ class Answer:
 
 
 class Stream:
-    """Accumulates one answer: `feed` for every read, `answer` at the end.
+    """A stream collects one answer: `feed` takes every read, `answer` returns the whole at the end.
 
-    `chunks` holds one number for each chunk: microseconds on the run's clock << `TOKEN_BITS`, and below them
-    the cumulative output tokens, or `UNCOUNTED`. 8 bytes a chunk, whatever the stream's length.
+    `chunks` holds one number of 8 bytes for each chunk: microseconds on the run's clock << `TOKEN_BITS`, and
+    below them the cumulative output tokens, or `UNCOUNTED`.
     """
 
     __slots__ = (
         "_checked_prompt",
+        "_counts_along",
         "_ended_us",
         "_error",
         "_finish_reason",
         "_has_text",
         "_inflate",
-        "_known",
         "_output_tokens",
         "_prompt_tokens",
         "chunks",
@@ -138,15 +138,15 @@ class Stream:
 
     def __init__(self) -> None:
         self.done = False
-        """Whether `[DONE]` or an error has been read: nothing that follows matters."""
+        """Whether `[DONE]` or an error has been read: later events are ignored."""
         self.events = 0
-        """Events that `feed` has taken; those that `take` was given directly are not among them."""
+        """Events that `feed` has taken, without those that were passed to `take` directly."""
         self.chunks: array[int] = array("q")
         self.parser = SseParser()
         self._inflate: Any = None
         self._ended_us: int | None = None
         self._has_text = False
-        self._known = True
+        self._counts_along = True
         self._prompt_tokens: int | None = None
         self._checked_prompt: object = _NEVER
         self._output_tokens: int | None = None
@@ -155,28 +155,28 @@ class Stream:
 
     @property
     def tokens(self) -> int:
-        """Output tokens known so far; chunks where the server does not count along."""
+        """Output tokens so far; chunks where the server gives no running count."""
         return self._output_tokens if self._output_tokens is not None else len(self.chunks)
 
     @property
     def last_us(self) -> int | None:
-        """Stamp of the last event; None before the first."""
+        """The stamp of the last event; None before the first."""
         latest = self.chunks[-1] >> TOKEN_BITS if self.chunks else None
         return max((us for us in (latest, self._ended_us) if us is not None), default=None)
 
     @property
     def at_event(self) -> bool:
-        """Whether what comes next begins an event, as it stands: nothing to decompress, nothing half read."""
+        """Whether the next byte begins an event that can be taken as it is, without decompression."""
         return self.parser.clean and not self.done and self._inflate is None
 
     def decode(self, content_encoding: str) -> bool:
-        """Get ready for a body in this encoding; False where it can't be read."""
+        """Prepares the stream for a body in this encoding; returns False if it can't be read."""
         if content_encoding in ("gzip", "x-gzip", "deflate"):
             self._inflate = zlib.decompressobj(_AUTOMATIC)
         return self._inflate is not None or content_encoding in ("", "identity")
 
     def feed(self, at_us: int, piece: bytes) -> bool:
-        """Take a piece of the body, stamped when it came; True once nothing that follows matters."""
+        """Takes a piece of the body with its stamp; returns True once the stream has ended."""
         if self._inflate is not None:
             try:
                 piece = self._inflate.decompress(piece)
@@ -191,15 +191,15 @@ class Stream:
         return self.done
 
     def take(self, at_us: int, event: bytes) -> bool:
-        """Take the data of one event; True once nothing that follows matters.
+        """Takes the data of one event; returns True once the stream has ended.
 
         The commonest event comes first (one choice with text and no end): at 100,000 events a second every
-        look-up counts. Whatever else there is takes the long way, which alone decides.
+        look-up counts. `_take_any` takes all other events.
         """
         try:
             body = loads(event)
         except ValueError:
-            return self._take_odd(at_us, event)
+            return self._take_other_json(at_us, event)
         try:
             (choice,) = body["choices"]
             delta = choice.get("delta")
@@ -207,12 +207,12 @@ class Stream:
             if text and choice["finish_reason"] is None and "error" not in body:
                 usage = body.get("usage")
                 if not usage:
-                    self._known = False
+                    self._counts_along = False
                     self._has_text = True
                     self.chunks.append(at_us << TOKEN_BITS | UNCOUNTED)
                     return False
                 if (
-                    self._known
+                    self._counts_along
                     and usage["prompt_tokens"] == self._checked_prompt
                     and (self._output_tokens or 0) < (tokens := usage["completion_tokens"]) < UNCOUNTED
                 ):
@@ -225,11 +225,11 @@ class Stream:
         return self._take_any(at_us, body, event)
 
     def answer(self, ended: bool, failure: tuple[str, str] | None = None) -> Answer:
-        """What came.
+        """Returns the answer that the stream brought.
 
         Args:
-            ended: whether the response ended in order (not by a broken connection, a timeout, a cut).
-            failure: code and detail of what the transport saw go wrong, or None.
+            ended: whether the response ended in order (not by a broken connection, a timeout or a cut-off).
+            failure: code and detail of the transport's failure, or None.
         """
         if ended and not self.done:
             for event in self.parser.finish():
@@ -245,7 +245,7 @@ class Stream:
         )
 
     def _judge(self) -> tuple[str, str] | None:
-        """Why a stream that the transport saw end in order is no whole answer, or None."""
+        """Returns why a stream that ended in order is no complete answer; None if it is complete."""
         if not self.done and (self._finish_reason is None or self._output_tokens is None):
             return "no_done", f"the stream ended without [DONE] after {len(self.chunks)} chunks"
         if self._output_tokens is None or self._prompt_tokens is None:
@@ -254,8 +254,8 @@ class Stream:
             return "empty_stream", f"usage says {self._output_tokens} output tokens, but no event held any"
         return None
 
-    def _take_odd(self, at_us: int, event: bytes) -> bool:
-        """An event that is no JSON to the quick parser: the end, or what only the thorough one takes."""
+    def _take_other_json(self, at_us: int, event: bytes) -> bool:
+        """Takes an event that orjson refuses: `[DONE]`, or JSON that only the standard library takes."""
         if event.startswith(b"[DONE]"):
             if not self.done:
                 self._ended_us = at_us
@@ -264,7 +264,7 @@ class Stream:
         try:
             body = json.loads(event)  # lone surrogates, huge numbers
         except ValueError:
-            return self._fail(at_us, "bad_event", f"not JSON: {_shown(event)}")
+            return self._fail(at_us, "bad_event", f"not JSON: {_excerpt(event)}")
         return self._take_any(at_us, body, event)
 
     def _take_any(self, at_us: int, body: Any, event: bytes) -> bool:
@@ -280,11 +280,11 @@ class Stream:
             for choice in body.get("choices") or ():
                 self._take_choice(at_us, choice, counted, risen)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            return self._fail(at_us, "bad_event", f"unexpected shape ({error}): {_shown(event)}")
+            return self._fail(at_us, "bad_event", f"unexpected shape ({error}): {_excerpt(event)}")
         return False
 
     def _take_usage(self, usage: dict[str, Any]) -> bool:
-        """Keep the counts; whether output tokens rose. A missing count of output is unknown, not 0."""
+        """Keeps the counts; returns whether output tokens rose. A missing output count is unknown, not 0."""
         before = self._output_tokens or 0
         self._prompt_tokens = self._checked_prompt = _count(usage["prompt_tokens"])
         if (output := usage.get("completion_tokens")) is None:
@@ -299,8 +299,8 @@ class Stream:
         if finish is not None and not isinstance(finish, str):
             raise TypeError(f"a finish reason is a text, not {finish!r}")
         self._finish_reason = finish or self._finish_reason
-        if counted and self._known:
-            # The server counts along; usage that only the last choice carries is no such count.
+        if counted and self._counts_along:
+            # The server gives a running count; usage that only the last choice carries is none.
             chunk = risen
         elif text:
             chunk = True
@@ -309,7 +309,7 @@ class Stream:
         if not chunk:
             return
         self._has_text = True
-        self._known = self._known and counted
+        self._counts_along = self._counts_along and counted
         tokens = self._output_tokens if counted else None
         self.chunks.append(at_us << TOKEN_BITS | (UNCOUNTED if tokens is None else tokens))
 
@@ -322,10 +322,10 @@ class Stream:
 
 
 def _count(value: Any) -> int:
-    """A number of tokens.
+    """Returns a number of tokens.
 
     Raises:
-        ValueError: it is none, or none that fits into a packed chunk.
+        ValueError: the value is no such number, or does not fit into a packed chunk.
     """
     if isinstance(value, (int, float)) and 0 <= value < UNCOUNTED and value == int(value):
         return int(value)
@@ -336,7 +336,7 @@ def _other_output(delta: dict[str, Any]) -> bool:
     return bool(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("tool_calls"))
 
 
-def _shown(event: bytes) -> str:
+def _excerpt(event: bytes) -> str:
     return event[:DETAIL_LENGTH].decode("utf-8", "replace")
 
 

@@ -18,23 +18,23 @@ import numpy as np
 from mtpbench.errors import InputError
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.pacer import Pacer, Turn
-from mtpbench.load.request_log import Ended, RequestLog
+from mtpbench.load.request_log import RequestEnd, RequestLog
 from mtpbench.load.stream import Stream
 from mtpbench.metrics.request_table import Ints
 from mtpbench.workload import Piece, Prompts
 
 Failure = tuple[str, str]
-"""Code and detail of what went wrong: `connect_failed`, `client_limit`, `disconnected`, `timeout`,
+"""Code and detail of a request's failure: `connect_failed`, `client_limit`, `disconnected`, `timeout`,
 `http_NNN`, `wrong_content_type` or `bad_response`."""
 CUT_OFF = "cut_off"
 LEAST_REFUSALS = 20
 MOST_PREPARED = 32_768
-"""Requests that are rendered before the clock starts; later ones take some microseconds each."""
+"""Requests whose bodies are rendered before the clock starts; each later one takes some microseconds."""
 
 
 @dataclass(eq=False, slots=True)
 class Flight:
-    """A request on its way."""
+    """A flight is a request in flight, with the stream of its answer."""
 
     turn: Turn
     sent_us: int
@@ -42,13 +42,13 @@ class Flight:
 
 
 class Scheduler:
-    """Hands out flights and records their ends, for one client process.
+    """The scheduler of one client process starts requests and records how they ended.
 
     Args:
         spec: the load.
-        prompts: the requests.
+        prompts: the bodies of the requests.
         pacer: this process's share of the schedule.
-        log: where ended requests go.
+        log: where requests are recorded when they end.
         refusals: connections refused in a row after which the server counts as gone.
     """
 
@@ -59,7 +59,7 @@ class Scheduler:
         self._prompts = prompts
         self._refusals_allowed = max(refusals, LEAST_REFUSALS)
         self.flights: dict[int, Flight] = {}
-        """In flight, oldest first, by index."""
+        """Requests in flight by index, the oldest first."""
         self.origin_ns = 0
         self._key = os.environ.get(spec.load.api_key_env) if spec.load.api_key_env else None
         self.timeout_us = int(spec.rules.request_timeout_s / spec.time_scale * 1e6)
@@ -71,15 +71,15 @@ class Scheduler:
 
     @property
     def over(self) -> bool:
-        """Whether nothing runs, and nothing more is to start."""
+        """Whether no request is in flight and none will start."""
         return not self.flights and (self.unreachable or self.cut_off is not None or self.pacer.finished)
 
     def now_us(self) -> int:
-        """Microseconds on the run's clock."""
+        """Returns the time on the run's clock, in microseconds."""
         return (time.perf_counter_ns() - self.origin_ns) // 1000
 
     def next(self) -> Flight | None:
-        """The request that starts now, or None."""
+        """Starts the next request if one is due and a slot is free; returns None otherwise."""
         if self.unreachable or self.cut_off is not None:
             return None
         now_ns = time.perf_counter_ns() - self.origin_ns
@@ -91,18 +91,21 @@ class Scheduler:
         return flight
 
     def pieces(self, flight: Flight) -> tuple[Piece, ...]:
-        """The request's JSON body."""
+        """Returns the request's JSON body, in buffers."""
         return self._ready.pop(flight.turn.index, None) or self._prompts.pieces(flight.turn.index)
 
     def next_due_ns(self) -> int | None:
-        """The `time.perf_counter_ns()` value at which `next` may give something without any end."""
+        """Returns when `next` may start a request although none ends, as `time.perf_counter_ns()` value.
+
+        None if only the end of a request can let another start.
+        """
         if self.unreachable or self.cut_off is not None:
             return None
         due = self.pacer.next_due_ns()
         return None if due is None else due + self.origin_ns
 
     def end(self, flight: Flight, failure: Failure | None) -> None:
-        """Record the end of a request, good or bad; its slot is free after that."""
+        """Records the end of a request, failed or not, and frees its slot."""
         stream, turn = flight.stream, flight.turn
         answer = stream.answer(failure is None, failure and (failure[0], self._redact(failure[1])))
         if answer.error_detail is not None:
@@ -110,15 +113,15 @@ class Scheduler:
         end_us = stream.last_us if failure is None and stream.last_us is not None else self.now_us()
         del self.flights[turn.index]
         lengths = self._prompts.lengths
-        ended = Ended(
+        end = RequestEnd(
             scheduled_us=turn.due_ns // 1000,
             sent_us=flight.sent_us,
             end_us=end_us,
             asked_prompt_tokens=int(lengths.prompt_tokens[turn.index]),
             asked_output_tokens=int(lengths.output_tokens[turn.index]),
         )
-        self.log.add(turn, ended, stream, answer)
-        self.pacer.ended(turn, end_us * 1000)
+        self.log.add(turn, end, stream, answer)
+        self.pacer.end(turn, end_us * 1000)
         self.ended_tokens += stream.tokens
         self.missed_done += answer.missed_done
         self.failed += answer.error is not None
@@ -126,31 +129,31 @@ class Scheduler:
         if self.refused >= self._refusals_allowed:
             self.unreachable = True
 
-    def _redact(self, words: str) -> str:
-        """Servers repeat a key that they refuse."""
-        return words.replace(self._key, "***") if self._key else words
+    def _redact(self, text: str) -> str:
+        """Hides the API key: servers repeat a key that they refuse."""
+        return text.replace(self._key, "***") if self._key else text
 
     def expired(self, now_us: int) -> list[Flight]:
-        """The requests that have run for longer than they may."""
+        """Returns the requests that have run for longer than the request timeout."""
         late = []
         for flight in self.flights.values():
             if flight.sent_us + self.timeout_us > now_us:
-                break  # they are in the order in which they started
+                break  # flights are in the order in which they started
             late.append(flight)
         return late
 
     @property
     def timeout_detail(self) -> str:
-        """What a timed-out request is told."""
+        """The error detail of a request that timed out."""
         return f"no end after {self.spec.rules.request_timeout_s:g} s"
 
     def tokens(self) -> int:
-        """Output tokens so far (chunks where the server does not count along)."""
+        """Returns the output tokens so far; chunks where the server gives no running count."""
         return self.ended_tokens + sum(flight.stream.tokens for flight in self.flights.values())
 
 
 def authorization(spec: ClientSpec) -> str | None:
-    """The value of the Authorization header, from the environment; it is never written anywhere.
+    """Returns the value of the Authorization header, from the environment; it is never written anywhere.
 
     Raises:
         InputError: the variable that the sweep names is not set.
@@ -167,7 +170,7 @@ def authorization(spec: ClientSpec) -> str | None:
 
 
 COALESCED_US = 1000
-"""Events of one read share a stamp; up to this far apart that is no loss."""
+"""Events of one read share a stamp. If they came within this time, the shared stamp is precise enough."""
 SLEPT_US = 100
 FEW_SLOTS = 64
 MOST_LAGS = 1 << 17
@@ -176,49 +179,52 @@ FLUSH_US = 1_000_000
 TICK_COLUMNS = ("at_us", "reads", "coalesced", "cpu_us", "in_flight")
 
 
-class SelfWatch:
-    """One process's notes; `save` writes them for `health`.
+class ProcessMonitor:
+    """The monitor of one client process notes how late its reads are, and what it has read.
+
+    Its notes are bounded for any load: lags are sampled more and more rarely, ticks come 20 times a second.
 
     Args:
-        report: called about four times a second.
-        slots: requests in flight; with many of them not every read is sampled.
+        report: called with the scheduler about four times a second.
+        slots: requests in flight at most; with many slots not every read is sampled.
     """
 
     def __init__(self, report: Callable[[Scheduler], None], slots: int) -> None:
         self._report = report
         self.stamps = "user"
-        """Who stamps reads: `kernel`, or this process (`user`)."""
+        """Where the stamps of reads come from: the `kernel`, or this process (`user`)."""
         self.reads = self.coalesced = self.clock_drift_us = self.clock_step_us = 0
-        self.every = 0 if slots < FEW_SLOTS else 7
+        self.sample_mask = 0 if slots < FEW_SLOTS else 7
         """A read is sampled if its number has none of these bits: 0 is every read, 7 every eighth."""
         self._lags: array[int] = array("q")
         self._ticks: array[int] = array("q")
         self._since_us = self._polled_us = self._reported_us = self._flushed_us = 0
 
-    def begin_round(self, asked_us: int, now_us: int) -> None:
-        """A poll that was asked then has returned now; what is read in this round has come since `_since_us`.
+    def begin_round(self, poll_began_us: int, now_us: int) -> None:
+        """Notes that a poll has returned: the bytes that this round reads came after `_since_us`.
 
-        A poll that slept woke at the first arrival. One that did not found what had come since the last one.
+        A poll that slept woke at the first arrival. One that did not sleep returns what came since the poll
+        before.
         """
-        self._since_us = now_us if now_us - asked_us > SLEPT_US else self._polled_us
+        self._since_us = now_us if now_us - poll_began_us > SLEPT_US else self._polled_us
         self._polled_us = now_us
 
     def note_lag(self, at_us: int, lag_us: int) -> None:
-        """A read came so long after its bytes."""
+        """Notes the lag of a read behind the arrival of its bytes."""
         self._lags.append(at_us)
         self._lags.append(lag_us)
         if len(self._lags) >= 2 * MOST_LAGS:
-            kept = np.asarray(self._lags).reshape(-1, 2)[::2]
-            self._lags = array("q", kept.tobytes())
-            self.every = 2 * self.every + 1
+            every_second = np.asarray(self._lags).reshape(-1, 2)[::2]
+            self._lags = array("q", every_second.tobytes())
+            self.sample_mask = 2 * self.sample_mask + 1
 
     def note_events(self, events: int, at_us: int) -> None:
-        """One read held so many events; the last of its bytes came then."""
+        """Notes a read of some events, the last of whose bytes came at `at_us`."""
         if events > 1 and at_us - self._since_us > COALESCED_US:
             self.coalesced += 1
 
     def tick(self, now_us: int, scheduler: Scheduler) -> None:
-        """Note how far things are; report and flush when it is time."""
+        """Adds a row of counts to the notes; reports and flushes the log when it is time."""
         cpu_us = time.process_time_ns() // 1000
         self._ticks.extend((now_us, self.reads, self.coalesced, cpu_us, len(scheduler.flights)))
         if now_us - self._reported_us >= REPORT_US:
@@ -229,7 +235,7 @@ class SelfWatch:
             scheduler.log.flush()
 
     def save(self, path: Path) -> None:
-        """Write ticks and lags."""
+        """Writes ticks and lags to a file of numpy arrays."""
         np.savez(path, ticks=_table(self._ticks, len(TICK_COLUMNS)), lags=_table(self._lags, 2))
 
 
@@ -238,40 +244,40 @@ def _table(values: array[int], columns: int) -> Ints:
 
 
 DRAIN_S = 1.0
-"""How long an answer that has said all may take to end: its connection can be kept then."""
+"""How long a response may take to end after its last event: if it ends in time, its connection is kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TransportOptions:
-    """One process's share of a load, and who is told of it.
+    """One process's share of a load, and what a transport calls for it.
 
     Args:
-        scheduler: what to send, and where its ends are recorded.
-        watch: what this process notes of itself.
+        scheduler: gives the requests to send and records their ends.
+        monitor: notes how this process does.
         path: the path of every request.
-        control: a descriptor that becomes readable when `hear` has something to do, or None.
-        hear: reads it.
+        stop_descriptor: a descriptor that becomes readable when the load is to be cut off, or None.
+        on_stop: called when that descriptor becomes readable.
     """
 
     scheduler: Scheduler
-    watch: SelfWatch
+    monitor: ProcessMonitor
     path: str
-    control: int | None = None
-    hear: Callable[[], None] | None = None
+    stop_descriptor: int | None = None
+    on_stop: Callable[[], None] | None = None
 
 
 class Transport(Protocol):
-    """A transport drives one process's share of a load: opened, run once, closed."""
+    """A transport sends one process's share of a load. It is opened, run once, and closed."""
 
     def open(self, connections: int) -> None:
-        """Get ready before the clock starts, with so many connections where they can be made beforehand.
+        """Gets ready before the clock starts; opens the connections beforehand if it can.
 
         Raises:
             RunError: the server's host has no address.
         """
 
     def run(self) -> None:
-        """Send and receive until the share is done or cut off."""
+        """Sends and receives until the share is done or cut off."""
 
     def close(self) -> None:
-        """Close every connection."""
+        """Closes every connection."""

@@ -1,6 +1,7 @@
-"""The other transport: aiohttp, for TLS, proxies and servers that the fast one does not understand.
+"""The aiohttp transport, for TLS, proxies and servers that the fast transport does not understand.
 
-The same scheduler, the same streams, the same records; stamps are taken in user space, right after each read.
+It shares the scheduler, the streams and the records with the fast transport; its stamps are taken in user
+space, right after each read.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ READ_BUFFER_BYTES = 1 << 20
 TICK_S = 0.01
 
 
-class _Way:
-    """One attempt at a request: what is known of it, for whoever has to end it."""
+class _Exchange:
+    """One attempt to send a request and read its response, with what is needed to end it."""
 
     __slots__ = ("answered", "check", "flight", "reused", "transport")
 
@@ -34,40 +35,43 @@ class _Way:
         self.check: ResponseCheck | None = None
         self.transport: asyncio.Transport | None = None
 
-    def why(self, failure: Failure) -> Failure | None:
-        """Why the request ends now that this has happened: what its answer said goes first."""
+    def failure_after(self, failure: Failure) -> Failure | None:
+        """Returns the failure of the request after this one; None if its stream is complete.
+
+        What the response itself shows goes first.
+        """
         if self.flight.stream.done:
             return None
         return (self.check and self.check.failure) or failure
 
 
-_on_the_way: ContextVar[_Way] = ContextVar("_on_the_way")
-"""The attempt that the current task makes."""
+_current_exchange: ContextVar[_Exchange] = ContextVar("_current_exchange")
+"""The exchange of the current task."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells each attempt its connection: one whose request did not go out whole can only be aborted."""
+    """Gives each exchange its connection: if a request was not sent whole, the connection must be aborted."""
 
-    async def connect(self, *arguments: Any, **named: Any) -> Any:
-        connection = await super().connect(*arguments, **named)
-        _on_the_way.get().transport = connection.transport
+    async def connect(self, *arguments: Any, **options: Any) -> Any:
+        connection = await super().connect(*arguments, **options)
+        _current_exchange.get().transport = connection.transport
         return connection
 
 
 class AiohttpTransport:
-    """Drives one process's share of a load through one aiohttp session, on an event loop of its own."""
+    """The aiohttp transport sends one process's share of a load, on an event loop of its own."""
 
     def __init__(self, options: TransportOptions) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._scheduler, self._watch, self._path = options.scheduler, options.watch, options.path
-        self._control, self._hear = options.control, options.hear
+        self._scheduler, self._monitor, self._path = options.scheduler, options.monitor, options.path
+        self._stop_descriptor, self._on_stop = options.stop_descriptor, options.on_stop
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._freed: asyncio.Event
         self._fault: BaseException | None = None
 
     def open(self, connections: int) -> None:
-        """See `Transport.open`; connections are made when they are needed."""
+        """See `Transport.open`; connections are opened when requests need them."""
         del connections
         resolve(self._scheduler.spec.base_url)
         self._runner.run(self._open())
@@ -115,35 +119,35 @@ class AiohttpTransport:
     async def _run(self) -> None:
         scheduler = self._scheduler
         loop = asyncio.get_running_loop()
-        if self._control is not None and self._hear is not None:
-            loop.add_reader(self._control, self._heard)
+        if self._stop_descriptor is not None and self._on_stop is not None:
+            loop.add_reader(self._stop_descriptor, self._stop)
         ticking = loop.create_task(self._tick())
         try:
             while not scheduler.over:
                 while (flight := scheduler.next()) is not None:
-                    task = loop.create_task(self._fly(flight))
+                    task = loop.create_task(self._send(flight))
                     self._tasks.add(task)
-                    task.add_done_callback(partial(self._landed, flight))
+                    task.add_done_callback(partial(self._end_task, flight))
                 await self._sleep()
                 self._raise_faults(ticking)
                 if self._fault is not None:
                     raise self._fault
         finally:
             ticking.cancel()
-            if self._control is not None:
-                loop.remove_reader(self._control)
+            if self._stop_descriptor is not None:
+                loop.remove_reader(self._stop_descriptor)
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(ticking, *self._tasks, return_exceptions=True)
 
-    def _heard(self) -> None:
-        assert self._control is not None
-        assert self._hear is not None
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._hear()
+    def _stop(self) -> None:
+        assert self._stop_descriptor is not None
+        assert self._on_stop is not None
+        asyncio.get_running_loop().remove_reader(self._stop_descriptor)
+        self._on_stop()
 
-    def _landed(self, flight: Flight, task: asyncio.Task[None]) -> None:
-        """A task has ended; one that was cancelled before it began has recorded nothing."""
+    def _end_task(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """Clears up after a task; records the request of one that was cancelled before it began."""
         self._tasks.discard(task)
         if task.cancelled():
             self._scheduler.end(flight, (CUT_OFF, self._scheduler.cut_off or "stopped"))
@@ -157,58 +161,58 @@ class AiohttpTransport:
             task.result()
 
     async def _sleep(self) -> None:
-        """Until a slot is free or something is due."""
+        """Sleeps until a slot is free or a request is due, but no longer than a tick."""
         due_ns = self._scheduler.next_due_ns()
-        left_s = TICK_S if due_ns is None else min((due_ns - time.perf_counter_ns()) * 1e-9, TICK_S)
+        sleep_s = TICK_S if due_ns is None else min((due_ns - time.perf_counter_ns()) * 1e-9, TICK_S)
         self._freed.clear()
         try:
-            async with asyncio.timeout(max(left_s, 0.0)):
+            async with asyncio.timeout(max(sleep_s, 0.0)):
                 await self._freed.wait()
         except TimeoutError:
             return
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _send(self, flight: Flight) -> None:
         scheduler = self._scheduler
-        way = _Way(flight)
+        exchange = _Exchange(flight)
         failure: Failure | None
         try:
             async with asyncio.timeout(scheduler.timeout_us * 1e-6):
-                failure = await self._stream(way)
+                failure = await self._stream(exchange)
         except TimeoutError:
-            failure = self._give_up(way, ("timeout", scheduler.timeout_detail))
+            failure = self._give_up(exchange, ("timeout", scheduler.timeout_detail))
         except asyncio.CancelledError:
-            failure = self._give_up(way, (CUT_OFF, scheduler.cut_off or "stopped"))
+            failure = self._give_up(exchange, (CUT_OFF, scheduler.cut_off or "stopped"))
         scheduler.end(flight, None if flight.stream.done else failure)
         self._freed.set()
 
     @staticmethod
-    def _give_up(way: _Way, failure: Failure) -> Failure | None:
-        """Leave a request; closing its connection would wait until the server has read the rest of it."""
-        if way.transport is not None:
-            way.transport.abort()
-        return way.why(failure)
+    def _give_up(exchange: _Exchange, failure: Failure) -> Failure | None:
+        """Aborts an exchange: a normal close would wait until the server has read the whole request."""
+        if exchange.transport is not None:
+            exchange.transport.abort()
+        return exchange.failure_after(failure)
 
-    async def _stream(self, way: _Way) -> Failure | None:
-        body = b"".join(self._scheduler.pieces(way.flight))
-        _on_the_way.set(way)
+    async def _stream(self, exchange: _Exchange) -> Failure | None:
+        body = b"".join(self._scheduler.pieces(exchange.flight))
+        _current_exchange.set(exchange)
         while True:
-            way.reused = way.answered = False
-            failure = await self._try(way, body)
-            if failure is None or failure[0] != "disconnected" or way.answered or not way.reused:
+            exchange.reused = exchange.answered = False
+            failure = await self._try(exchange, body)
+            if failure is None or failure[0] != "disconnected" or exchange.answered or not exchange.reused:
                 return failure
-            self._scheduler.retried += 1  # a kept connection was closed before it took the request
+            self._scheduler.retried += 1  # the server had closed a kept connection before it took the request
 
-    async def _try(self, way: _Way, body: bytes) -> Failure | None:
+    async def _try(self, exchange: _Exchange, body: bytes) -> Failure | None:
         assert self._session is not None
         url = self._scheduler.spec.base_url.rstrip("/") + self._path
         try:
             async with self._session.post(url, data=BytesIO(body), allow_redirects=False) as response:
-                way.answered = True
-                return await self._read(response, way)
+                exchange.answered = True
+                return await self._read(response, exchange)
         except aiohttp.ClientConnectorError as error:
             return "client_limit" if error.errno in LIMITS else "connect_failed", str(error)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError) as error:
-            way.answered |= not isinstance(getattr(error, "message", ""), str)
+            exchange.answered |= not isinstance(getattr(error, "message", ""), str)
             return "disconnected", str(error) or type(error).__name__
         except OSError as error:
             code = "client_limit" if error.errno in LIMITS else "disconnected"
@@ -216,63 +220,63 @@ class AiohttpTransport:
         except (aiohttp.ClientError, ValueError) as error:
             return "bad_response", f"{type(error).__name__}: {error}"
 
-    async def _read(self, response: aiohttp.ClientResponse, way: _Way) -> Failure | None:
+    async def _read(self, response: aiohttp.ClientResponse, exchange: _Exchange) -> Failure | None:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        stream, content, watch = way.flight.stream, response.content, self._watch
-        check = way.check = ResponseCheck(response.status, headers, stream)
-        if not check.wanted:
-            await _hear(content, check)
-            if way.transport is not None and way.transport.get_write_buffer_size():
-                way.transport.abort()  # refused before it had gone out: closing would wait until it has
+        stream, content, monitor = exchange.flight.stream, response.content, self._monitor
+        check = exchange.check = ResponseCheck(response.status, headers, stream)
+        if not check.accepted:
+            await _read_refusal(content, check)
+            if exchange.transport is not None and exchange.transport.get_write_buffer_size():
+                exchange.transport.abort()  # closing would wait until the whole request is sent
             return check.failure
         while piece := await content.readany():
             at_us = self._scheduler.now_us()
-            watch.reads += 1
+            monitor.reads += 1
             before = stream.events
             done = stream.feed(at_us, piece)
-            watch.note_events(stream.events - before, at_us)
+            monitor.note_events(stream.events - before, at_us)
             if done:
                 await _drain(content)
                 break
         return check.failure
 
     async def _note_sent(self, *_: Any) -> None:
-        """The request leaves: what came before was waiting for a connection."""
-        _on_the_way.get().flight.sent_us = self._scheduler.now_us()
+        """Notes when the request is sent: before that it waited for a connection."""
+        _current_exchange.get().flight.sent_us = self._scheduler.now_us()
 
     @staticmethod
     async def _note_reused(*_: Any) -> None:
-        _on_the_way.get().reused = True
+        _current_exchange.get().reused = True
 
     async def _tick(self) -> None:
-        """The event loop's lag, and the point's timeout."""
-        scheduler, watch = self._scheduler, self._watch
+        """Notes the event loop's lag, and cuts the load off at the point's timeout."""
+        scheduler, monitor = self._scheduler, self._monitor
         while True:
             due_us = scheduler.now_us() + int(TICK_S * 1e6)
             await asyncio.sleep(TICK_S)
             now_us = scheduler.now_us()
-            watch.begin_round(due_us, now_us)
-            watch.note_lag(now_us, max(now_us - due_us, 0))
+            monitor.begin_round(due_us, now_us)
+            monitor.note_lag(now_us, max(now_us - due_us, 0))
             if scheduler.cut_off is None and now_us > scheduler.ends_us:
                 scheduler.cut_off = "point_timeout"
             if scheduler.cut_off is not None:
                 for task in list(self._tasks):
                     task.cancel()
-            watch.tick(now_us, scheduler)
+            monitor.tick(now_us, scheduler)
 
 
-async def _hear(content: aiohttp.StreamReader, check: ResponseCheck) -> None:
-    """Keep what an unwanted answer says, also where it breaks off or does not end; not for long."""
+async def _read_refusal(content: aiohttp.StreamReader, check: ResponseCheck) -> None:
+    """Keeps the beginning of a refused response's body, for `DRAIN_S` at most; it may break off."""
     try:
         async with asyncio.timeout(DRAIN_S):
-            while not check.heard_enough and (piece := await content.readany()):
-                check.hear(piece)
+            while not check.has_enough and (piece := await content.readany()):
+                check.keep(piece)
     except (TimeoutError, aiohttp.ClientError, OSError):
         return
 
 
 async def _drain(content: aiohttp.StreamReader) -> None:
-    """Read up to the end, so that the connection can serve the next request; not for long."""
+    """Reads up to the end, so that the connection can serve the next request; waits for `DRAIN_S` at most."""
     if content.at_eof():
         return
     try:
@@ -280,4 +284,4 @@ async def _drain(content: aiohttp.StreamReader) -> None:
             while await content.readany():
                 pass
     except (TimeoutError, aiohttp.ClientError, OSError):
-        return  # the answer was whole; only the connection is lost
+        return  # the stream was complete; only the connection is lost

@@ -1,7 +1,8 @@
-"""The fast transport: HTTP/1.1 and server-sent events of our own on plain sockets, stamped by the kernel.
+"""The fast transport: HTTP/1.1 and server-sent events on plain sockets, stamped by the kernel.
 
-One process, one loop over epoll, no coroutines: at 100,000 events a second every call counts. The loop's
-inner part knows the commonest read (one chunk that holds one whole event), and hands on all else.
+It is one loop over epoll without coroutines: at 100,000 events a second every call counts. The inner part of
+the loop takes the commonest read itself (one HTTP chunk that is one whole event); other code takes every
+other read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mtpbench.load.connection_pool import (
     READABLE,
     ClientConnection,
     ConnectionPool,
-    choose,
+    choose_address,
     connect_failure,
     render_head,
     resolve,
@@ -25,13 +26,13 @@ from mtpbench.load.transport import CUT_OFF, DRAIN_S, Failure, Flight, Transport
 TICK_US = 50_000
 DRAIN_US = int(DRAIN_S * 1e6)
 SPIN_NS = 60_000
-"""A moment nearer than this is waited for without sleeping."""
+"""The loop waits for a moment nearer than this without sleeping."""
 BETWEEN_SENDS = 7
-"""Of a read's number: with none of these bits set, what is due is sent before the next read."""
+"""If a read's number has none of these bits, due requests are sent before the next read."""
 
 
 class EpollTransport:
-    """Drives one process's share of a load over plain HTTP/1.1.
+    """The epoll transport sends one process's share of a load over plain HTTP/1.1.
 
     Raises:
         RunError: the server's host has no address.
@@ -40,43 +41,43 @@ class EpollTransport:
     def __init__(self, options: TransportOptions) -> None:
         scheduler = options.scheduler
         spec = scheduler.spec
-        self._scheduler, self._watch = scheduler, options.watch
-        self._control, self._hear = options.control, options.hear
-        self.connections = ConnectionPool(choose(resolve(spec.base_url)))
+        self._scheduler, self._monitor = scheduler, options.monitor
+        self._stop_descriptor, self._on_stop = options.stop_descriptor, options.on_stop
+        self.connections = ConnectionPool(choose_address(resolve(spec.base_url)))
         self._head = render_head(spec.base_url, options.path, authorization(spec), spec.keeps_connections)
         self._keeps = spec.keeps_connections
         self._handicap_s = spec.handicap_s
         self._draining: dict[ClientConnection, int] = {}
-        self._again: dict[int, int] = {}
+        self._reread: dict[int, int] = {}
         self._timer = Timer()
         self._due_ns: int | None = None
         self._last_tick_us = 0
         self._starting = False
         self._taken = 0
-        """Events of the current read that the quick way has taken."""
+        """Events of the current read that `_take_plain` has taken."""
 
     def open(self, connections: int) -> None:
-        """See `Transport.open`; connections that fail are tried again when needed."""
+        """See `Transport.open`; a connection that fails is tried again when a request needs it."""
         self.connections.open(connections)
         idle = self.connections.idle
-        self._watch.stamps = "kernel" if idle and all(c.stamped for c in idle) else "user"
+        self._monitor.stamps = "kernel" if idle and all(c.stamped for c in idle) else "user"
 
     def run(self) -> None:
         """See `Transport.run`."""
         scheduler = self._scheduler
         wall = WallClock(scheduler.origin_ns)
-        for descriptor in (self._control, self._timer.descriptor):
+        for descriptor in (self._stop_descriptor, self._timer.descriptor):
             if descriptor is not None:
                 self.connections.attach(descriptor)
         self._start_due()
         while not scheduler.over:
-            patience_s, asked_us = self._patience_s(), scheduler.now_us()
-            ready = self.connections.poll(0.0 if self._again else patience_s)
-            if self._again:
-                ready = list({**self._again, **dict(ready)}.items())
-                self._again = {}
-            self._watch.begin_round(asked_us, scheduler.now_us())
-            self._round(ready, wall.zero_ns)
+            patience_s, poll_began_us = self._patience_s(), scheduler.now_us()
+            ready = self.connections.poll(0.0 if self._reread else patience_s)
+            if self._reread:
+                ready = list({**self._reread, **dict(ready)}.items())
+                self._reread = {}
+            self._monitor.begin_round(poll_began_us, scheduler.now_us())
+            self._read_ready(ready, wall.zero_ns)
             if self._handicap_s:
                 time.sleep(self._handicap_s)
             if scheduler.next_due_ns() is not None:
@@ -86,26 +87,26 @@ class EpollTransport:
                 self._last_tick_us = now_us
                 wall.follow()
                 self._tick(now_us)
-        self._watch.clock_drift_us, self._watch.clock_step_us = wall.drift_us, wall.largest_step_us
+        self._monitor.clock_drift_us, self._monitor.clock_step_us = wall.drift_us, wall.largest_step_us
 
-    def _round(self, ready: list[tuple[int, int]], zero_ns: int) -> None:
-        """Read from every connection that has something.
+    def _read_ready(self, ready: list[tuple[int, int]], zero_ns: int) -> None:
+        """Reads once from every connection that is ready.
 
         Args:
             ready: descriptors and their events.
             zero_ns: the wall clock's reading at the run's second 0.
         """
-        connection_of, watch, clock = self.connections.by_descriptor.get, self._watch, time.perf_counter_ns
+        connection_of, clock = self.connections.by_descriptor.get, time.perf_counter_ns
         starts, unpack, size = STARTS, unpack_timespec, READ_BYTES
-        origin_ns, every, between = self._scheduler.origin_ns, watch.every, BETWEEN_SENDS
-        reads = watch.reads
+        monitor, origin_ns, between = self._monitor, self._scheduler.origin_ns, BETWEEN_SENDS
+        sample_mask, reads = monitor.sample_mask, monitor.reads
         for descriptor, events in ready:
             if not reads & between and self._due_ns is not None and clock() >= self._due_ns:
                 self._start_due()  # a step's burst must not make requests late
             connection = connection_of(descriptor)
             if connection is None or not connection.reading:
                 self._attend(descriptor, connection)
-                # An answer may come before all of the request has gone out.
+                # A response may begin before the whole request has been sent.
                 if connection is None or connection_of(descriptor) is not connection or not events & READABLE:
                     continue
             try:
@@ -121,13 +122,13 @@ class EpollTransport:
             else:
                 at_us = (clock() - origin_ns) // 1000
             if events & HUNG_UP or len(data) == size:
-                self._again[descriptor] = events
+                self._reread[descriptor] = events
             reads += 1
-            if not reads & every:
-                watch.note_lag(at_us, (clock() - origin_ns) // 1000 - at_us)
+            if not reads & sample_mask:
+                monitor.note_lag(at_us, (clock() - origin_ns) // 1000 - at_us)
             if connection.plain and data:
-                # The commonest read: one HTTP chunk that is one whole event of one line. Whether the chunk's
-                # size fits is seen by its first bytes, which are the same for all reads of one length.
+                # The commonest read: one HTTP chunk that is one whole event of one line. Its first bytes show
+                # whether the chunk's size fits: they are the same for all reads of one length.
                 length = len(data)
                 start = starts[length]
                 if (
@@ -144,45 +145,45 @@ class EpollTransport:
                 if not data:
                     continue
             self._receive(connection, at_us, data)
-        watch.reads = reads
+        monitor.reads = reads
 
     def _take_plain(self, connection: ClientConnection, at_us: int, data: bytes) -> bytes:
-        """Take the commonest bytes; what is left for `_receive`, from the first chunk on that is other."""
-        at, events, over = take_chunks(connection.take, at_us, data)
-        if over:
+        """Takes the chunks that are whole events; returns the bytes from the first other chunk on."""
+        at, events, stream_ended = take_chunks(connection.take, at_us, data)
+        if stream_ended:
             connection.plain = False
         if at < len(data):
             self._taken = events
             return data[at:]
         if events > 1:
-            self._watch.note_events(events, at_us)
-        if over:
+            self._monitor.note_events(events, at_us)
+        if stream_ended:
             self._draining.setdefault(connection, at_us + DRAIN_US)
         return b""
 
     def _receive(self, connection: ClientConnection, at_us: int, data: bytes) -> None:
-        """Everything but the commonest read."""
+        """Takes any read, also those that the inner loop does not know."""
         flight = connection.flight
         if flight is None:
-            self._drop(connection)  # an idle connection that the server closed, or garbage on it
+            self._drop(connection)  # the server closed an idle connection, or sent bytes without a request
             return
         if not data:
             self._closed(connection, flight)
             return
         before, self._taken = flight.stream.events - self._taken, 0
         try:
-            over = connection.receive(at_us, data)
+            request_ended = connection.receive(at_us, data)
         except BadResponse as error:
-            self._finish(connection, _why(connection, ("bad_response", str(error))), broken=True)
+            self._finish(connection, _failure_of(connection, ("bad_response", str(error))), broken=True)
             return
-        self._watch.note_events(flight.stream.events - before, at_us)
-        if over:
+        self._monitor.note_events(flight.stream.events - before, at_us)
+        if request_ended:
             self._finish(connection, connection.failure(), broken=False)
         elif flight.stream.done or connection.failure() is not None:
             self._draining.setdefault(connection, at_us + DRAIN_US)
 
     def _start_due(self) -> None:
-        """Start all that is due; one that fails at once frees its slot for the next, hence the loop."""
+        """Starts all requests that are due, also those whose slot a request that failed at once has freed."""
         if self._starting:
             return
         self._starting = True
@@ -193,9 +194,9 @@ class EpollTransport:
         if self._due_ns is not None:
             self._timer.set(self._due_ns)
 
-    def _start(self, flight: Flight, *, anew: bool = False) -> None:
-        """Send a request on an idle connection, or open one for it."""
-        if self.connections.idle and not anew:
+    def _start(self, flight: Flight, *, new_connection: bool = False) -> None:
+        """Sends a request on an idle connection, or opens one for it."""
+        if self.connections.idle and not new_connection:
             self._send(self.connections.idle.pop(), flight)
             return
         try:
@@ -217,13 +218,13 @@ class EpollTransport:
             self._broken(connection, error)
 
     def _attend(self, descriptor: int, connection: ClientConnection | None) -> None:
-        """A descriptor that is no connection with an answer on its way."""
+        """Handles a descriptor that is not a connection with a response: timer, stop, connecting, sending."""
         if connection is None:
             if descriptor == self._timer.descriptor:
                 self._timer.clear()
-            elif descriptor == self._control and self._hear is not None:
+            elif descriptor == self._stop_descriptor and self._on_stop is not None:
                 self.connections.detach(descriptor)
-                self._hear()
+                self._on_stop()
                 self._last_tick_us = 0
             return
         try:
@@ -238,7 +239,7 @@ class EpollTransport:
             self._broken(connection, error)
 
     def _closed(self, connection: ClientConnection, flight: Flight) -> None:
-        """The server closed the connection while a request was on it."""
+        """Ends or retries the request of a connection that the server closed."""
         ended = connection.response.close()
         if flight.stream.done or (ended and connection.check is not None):
             self._finish(connection, connection.failure(), broken=True)
@@ -247,7 +248,7 @@ class EpollTransport:
         else:
             when = "in mid-answer" if connection.response.started else "without an answer"
             failure = ("disconnected", f"the server closed the connection {when}")
-            self._finish(connection, _why(connection, failure), broken=True)
+            self._finish(connection, _failure_of(connection, failure), broken=True)
 
     def _broken(self, connection: ClientConnection, error: OSError) -> None:
         flight = connection.flight
@@ -259,13 +260,16 @@ class EpollTransport:
             self._retry(connection, flight)
         else:
             failure = ("disconnected", error.strerror or str(error))
-            self._finish(connection, _why(connection, failure), broken=True)
+            self._finish(connection, _failure_of(connection, failure), broken=True)
 
     def _retry(self, connection: ClientConnection, flight: Flight) -> None:
-        """A kept connection was closed before it took the request: no fault of either; open another."""
+        """Sends a request again whose kept connection was closed before it took the request.
+
+        Neither the request nor the server is at fault.
+        """
         self._scheduler.retried += 1
         self._drop(connection)
-        self._start(flight, anew=True)
+        self._start(flight, new_connection=True)
 
     def _finish(self, connection: ClientConnection, failure: Failure | None, *, broken: bool) -> None:
         flight = connection.flight
@@ -281,14 +285,16 @@ class EpollTransport:
         self._start_due()
 
     def _patience_s(self) -> float:
-        """How long the next poll may sleep."""
+        """Returns how long the next poll may sleep."""
         due_ns = self._scheduler.next_due_ns()
         if due_ns is None:
             return TICK_US * 1e-6
-        left_ns = due_ns - time.perf_counter_ns()
-        if left_ns < SPIN_NS:
+        remaining_ns = due_ns - time.perf_counter_ns()
+        if remaining_ns < SPIN_NS:
             return 0.0
-        return TICK_US * 1e-6 if self._timer.descriptor is not None else min(left_ns * 1e-9, TICK_US * 1e-6)
+        if self._timer.descriptor is not None:
+            return TICK_US * 1e-6
+        return min(remaining_ns * 1e-9, TICK_US * 1e-6)
 
     def _tick(self, now_us: int) -> None:
         scheduler = self._scheduler
@@ -300,14 +306,14 @@ class EpollTransport:
                 flight = connection.flight
                 if flight is not None and (cut or id(flight) in expired):
                     failure = (CUT_OFF, cut) if cut else ("timeout", scheduler.timeout_detail)
-                    self._finish(connection, _why(connection, failure), broken=True)
+                    self._finish(connection, _failure_of(connection, failure), broken=True)
         for connection, until in list(self._draining.items()):
             if now_us > until:
                 self._finish(connection, connection.failure(), broken=True)
-        self._watch.tick(now_us, scheduler)
+        self._monitor.tick(now_us, scheduler)
 
     def _drop(self, connection: ClientConnection) -> None:
-        self._again.pop(connection.descriptor, None)
+        self._reread.pop(connection.descriptor, None)
         self.connections.drop(connection)
 
     def close(self) -> None:
@@ -316,8 +322,11 @@ class EpollTransport:
         self._timer.close()
 
 
-def _why(connection: ClientConnection, failure: Failure) -> Failure | None:
-    """Why a request ends now that this has happened to its connection: what its answer said goes first."""
+def _failure_of(connection: ClientConnection, failure: Failure) -> Failure | None:
+    """Returns the failure of a request whose connection failed; None if its stream is complete.
+
+    What the response itself shows goes before what happened to the connection.
+    """
     flight = connection.flight
     if flight is not None and flight.stream.done:
         return None

@@ -1,11 +1,12 @@
 """One process of the load client.
 
-    python -m mtpbench.load.worker DIRECTORY NUMBER OF
+    python -m mtpbench.load.worker DIRECTORY NUMBER WORKERS
 
-It reads DIRECTORY/spec.json, prepares its share, says that it is ready, tells its clock as often as it is
-asked (see `remote`), starts at the moment that standard input names (`go NANOSECONDS`, a value of this
-host's `time.perf_counter_ns()`), says how far it is, and writes what happened into DIRECTORY. `stop` on
-standard input, or its end, cuts the load off.
+The process reads DIRECTORY/spec.json, prepares its share of the requests and prints that it is ready. It
+prints its clock each time the parent asks for it (see `remote`). Standard input names the moment of the start
+(`go NANOSECONDS`, a value of this host's `time.perf_counter_ns()`). While it sends, the process prints its
+counts of requests; at the end it writes its records into DIRECTORY. `stop` on standard input, or the end of
+standard input, cuts the load off.
 """
 
 from __future__ import annotations
@@ -25,54 +26,60 @@ from mtpbench.errors import InputError, MtpbenchError
 from mtpbench.load.capacity import SPARE_DESCRIPTORS, raise_descriptor_limit
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.request_log import RequestLog
-from mtpbench.load.transport import Scheduler, SelfWatch, Transport, TransportOptions
+from mtpbench.load.transport import ProcessMonitor, Scheduler, Transport, TransportOptions
 from mtpbench.records import from_json
 
 STOPPED = "stopped"
 _STDIN, _STDOUT = 0, 1
 
 
-class Voice(Protocol):
-    """How a worker is spoken to, and speaks."""
+class ControlChannel(Protocol):
+    """A control channel connects a worker with the process that started it."""
 
-    control: int | None
-    """A descriptor that becomes readable when the load is to be cut off."""
+    stop_descriptor: int | None
+    """A descriptor that becomes readable when the load is to be cut off, or None."""
 
     def await_start(self) -> int | None:
-        """Say that all is prepared; the `time.perf_counter_ns()` value to start at, None for not at all."""
+        """Reports that the worker is prepared, and waits for the start.
 
-    def say(self, message: dict[str, int]) -> None:
-        """Tell how far things are."""
+        Returns:
+            The `time.perf_counter_ns()` value to start at; None if the load is not to start.
+        """
+
+    def report(self, counts: dict[str, int]) -> None:
+        """Sends the worker's counts of requests and tokens so far."""
 
 
 class LoadWorker:
-    """One process's part of a spec.
+    """A load worker sends one process's share of a load.
 
     Args:
         spec: the load.
-        directory: where it writes.
-        number, of: which of how many shares.
-        voice: who says when to start and stop.
+        directory: where the worker writes its records.
+        number, workers: which share this is, of how many.
+        channel: tells the worker when to start and when to stop.
     """
 
-    def __init__(self, spec: ClientSpec, directory: Path, number: int, of: int, voice: Voice) -> None:
-        self._directory, self._number, self._voice, self.spec = directory, number, voice, spec
+    def __init__(
+        self, spec: ClientSpec, directory: Path, number: int, workers: int, channel: ControlChannel
+    ) -> None:
+        self._directory, self._number, self._channel, self.spec = directory, number, channel, spec
         prompts, schedule = spec.prepare()
-        self._slots = len(range(number, spec.concurrency, of))
+        self._slots = len(range(number, spec.concurrency, workers))
         self._descriptors = raise_descriptor_limit(self._slots + SPARE_DESCRIPTORS)
         log = RequestLog(directory, number)
-        self.scheduler = Scheduler(spec, prompts, schedule.share(number, of), log, 2 * self._slots)
-        self.watch = SelfWatch(self._report, self._slots)
+        self.scheduler = Scheduler(spec, prompts, schedule.share(number, workers), log, 2 * self._slots)
+        self.monitor = ProcessMonitor(self._report, self._slots)
         self._options = TransportOptions(
             scheduler=self.scheduler,
-            watch=self.watch,
+            monitor=self.monitor,
             path=prompts.path,
-            control=voice.control,
-            hear=self._hear,
+            stop_descriptor=channel.stop_descriptor,
+            on_stop=self._cut_off,
         )
 
     def run(self) -> None:
-        """Wait for the start, send the share, write everything down."""
+        """Waits for the start, sends the share, and writes the records."""
         transport = self._make_transport()
         try:
             transport.open(self._slots)
@@ -83,7 +90,10 @@ class LoadWorker:
         self._finish()
 
     def _make_transport(self) -> Transport:
-        """Imported here: a process needs only one of them, and aiohttp's takes a while to load."""
+        """Makes the transport that the load names.
+
+        Each is imported here only: a process needs one of them, and aiohttp takes a while to load.
+        """
         if self.spec.load.transport == "aiohttp":
             from mtpbench.load.transport_aiohttp import AiohttpTransport
 
@@ -93,20 +103,20 @@ class LoadWorker:
         return EpollTransport(self._options)
 
     def _await_start(self) -> bool:
-        moment = self._voice.await_start()
-        if moment is None:
+        start_ns = self._channel.await_start()
+        if start_ns is None:
             return False
-        self.scheduler.origin_ns = moment
-        while (left_ns := moment - time.perf_counter_ns()) > 0:
-            if left_ns > 2_000_000:
-                time.sleep((left_ns - 1_000_000) * 1e-9)
+        self.scheduler.origin_ns = start_ns
+        while (remaining_ns := start_ns - time.perf_counter_ns()) > 0:
+            if remaining_ns > 2_000_000:
+                time.sleep((remaining_ns - 1_000_000) * 1e-9)
         return True
 
-    def _hear(self) -> None:
+    def _cut_off(self) -> None:
         self.scheduler.cut_off = STOPPED
 
     def _report(self, scheduler: Scheduler) -> None:
-        self._voice.say(
+        self._channel.report(
             {
                 "ended": scheduler.log.ended,
                 "failed": scheduler.failed,
@@ -116,9 +126,9 @@ class LoadWorker:
         )
 
     def _finish(self) -> None:
-        scheduler, watch = self.scheduler, self.watch
+        scheduler, monitor = self.scheduler, self.monitor
         self._report(scheduler)
-        watch.save(self._directory / f"{self._number}.watch.npz")
+        monitor.save(self._directory / f"{self._number}.monitor.npz")
         scheduler.log.close()
         summary = {
             "cut_off": scheduler.cut_off,
@@ -128,36 +138,40 @@ class LoadWorker:
             "retried": scheduler.retried,
             "waited": scheduler.pacer.waited,
             "unsent": scheduler.pacer.unsent,
-            "stamps": watch.stamps,
-            "clock_drift_us": watch.clock_drift_us,
-            "clock_step_us": watch.clock_step_us,
+            "stamps": monitor.stamps,
+            "clock_drift_us": monitor.clock_drift_us,
+            "clock_step_us": monitor.clock_step_us,
             "descriptors": self._descriptors,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
         (self._directory / f"{self._number}.summary.json").write_text(json.dumps(summary), "utf-8")
 
 
-class Pipes:
-    """Standard input and output: `clock N`, then `go NANOSECONDS`; `stop`, or the end of input, cuts off."""
+class StandardStreams:
+    """The control channel over standard input and output.
 
-    control: int | None = _STDIN
+    Standard input brings `clock N` lines, then `go NANOSECONDS`; `stop`, or the end of input, cuts the load
+    off.
+    """
+
+    stop_descriptor: int | None = _STDIN
 
     def await_start(self) -> int | None:
-        """See `Voice.await_start`."""
+        """See `ControlChannel.await_start`."""
         self._write({"ready": True})
         while True:
-            word, _, value = self._read_line().partition(" ")
-            if word != "clock":
-                return int(value) if word == "go" else None
+            command, _, value = self._read_line().partition(" ")
+            if command != "clock":
+                return int(value) if command == "go" else None
             self._write({"n": value, "clock": time.perf_counter_ns()})
 
-    def say(self, message: dict[str, int]) -> None:
-        """See `Voice.say`."""
-        self._write(message)
+    def report(self, counts: dict[str, int]) -> None:
+        """See `ControlChannel.report`."""
+        self._write(counts)
 
     @staticmethod
     def _read_line() -> str:
-        """One line of standard input and not a byte more: what follows is for the control."""
+        """Reads one line of standard input and not a byte more: the rest is for `stop_descriptor`."""
         line = bytearray()
         while (byte := os.read(_STDIN, 1)) and byte != b"\n":
             line += byte
@@ -168,17 +182,21 @@ class Pipes:
         try:
             os.write(_STDOUT, json.dumps(message).encode() + b"\n")
         except (BrokenPipeError, BlockingIOError):
-            return  # nobody listens; the end of standard input will tell
+            return  # the parent no longer reads; the end of standard input will show it
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one worker; the exit status is 0, or that of the error whose message stands in standard error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which says `stop`
-    directory, number, of = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    """Runs one worker.
+
+    Returns:
+        The exit status: 0, or that of the error whose message was written to standard error.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which sends `stop`
+    directory, number, workers = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     try:
         spec = from_json(ClientSpec, json.loads((directory / "spec.json").read_text("utf-8")))
-        worker = LoadWorker(spec, directory, number, of, Pipes())
-        # What is there now stays; what comes is freed by count alone.
+        worker = LoadWorker(spec, directory, number, workers, StandardStreams())
+        # Objects that exist now stay until the end; later ones are freed by their reference count alone.
         gc.collect()
         gc.freeze()
         gc.disable()

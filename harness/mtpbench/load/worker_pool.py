@@ -1,7 +1,7 @@
-"""The processes of a load client: started together, stopped together, each with its share.
+"""The worker pool holds the processes of a load client, which start and stop together, each with its share.
 
-Nothing travels between them while they run but a line of progress four times a second. What they record lies
-in files of a private folder, which is read when they have ended.
+While they run, each process sends one line of counts four times a second. Its records lie in files of a
+private folder, which the client reads when all have ended.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from mtpbench.remote import ClockOffset, HelperFailed, HelperProcess, Host
 
 READY_TIMEOUT_S = 300.0
 START_DELAY_S = 0.02
-"""Between the word to start and the start: all processes have heard it by then."""
+"""From the command to start until the start: all processes have read the command by then."""
 ACCEPT_S = 50e-6
-"""What a server may take to accept each connection that was opened beforehand."""
-NO_WORDS = "it said nothing"
+"""Time that a server may need to accept each connection that was opened beforehand."""
+NO_MESSAGE = "it said nothing"
 
 
 @dataclass(kw_only=True, eq=False)
 class WorkerProcess:
-    """One process, and the counts that it last told."""
+    """A process of the load client, and the counts that it last reported."""
 
     number: int
     helper: HelperProcess
@@ -42,16 +42,17 @@ class WorkerProcess:
 
 
 class WorkerPool:
-    """An async context: the processes are started, ready and connected on entry, and gone on exit.
+    """The worker pool is an async context: on entry its processes are started and ready, on exit they have
+    ended.
 
     Args:
         spec: the load.
-        workers: how many processes.
-        hosts: hosts that they are dealt to in turn; none for this host.
+        workers: how many processes there are.
+        hosts: hosts that the processes run on, in turn; none for this host.
 
     Raises:
-        InputError: a process found the workload's files wrong (a dataset, a missing key).
-        RunError: a process died before it was ready, or does not tell its clock.
+        InputError: the workload can't be used (its dataset, a missing key).
+        RunError: a process died before it was ready, or does not report its clock.
     """
 
     def __init__(self, spec: ClientSpec, workers: int, hosts: Sequence[Host] = ()) -> None:
@@ -94,26 +95,29 @@ class WorkerPool:
             raise RunError(f"{name} can't be started ({error})") from error
         return WorkerProcess(number=number, helper=helper)
 
-    def start(self, heard: Callable[[], None]) -> int:
-        """Give the word; the `time.perf_counter_ns()` value of the run's second 0.
+    def start(self, on_progress: Callable[[], None]) -> int:
+        """Starts the load in all processes.
 
         Args:
-            heard: called after every line of progress.
+            on_progress: called after every line of counts.
+
+        Returns:
+            The `time.perf_counter_ns()` value of the run's second 0.
         """
         delay_s = START_DELAY_S + ACCEPT_S * self._spec.concurrency
         origin_ns = time.perf_counter_ns() + int(delay_s * 1e9)
         for member in self.members:
             member.helper.tell(f"go {origin_ns + member.offset.offset_ns}")
-            self._readers.append(asyncio.create_task(self._listen(member, heard)))
+            self._readers.append(asyncio.create_task(self._read_counts(member, on_progress)))
         return origin_ns
 
     def stop(self) -> None:
-        """Cut the load off; what was recorded is kept."""
+        """Cuts the load off; the records so far are kept."""
         for member in self.members:
             member.helper.tell("stop")
 
     async def wait(self) -> None:
-        """Until every process has ended, by itself or not."""
+        """Waits until every process has ended, by itself or not."""
         await asyncio.gather(*self._readers)
 
     @property
@@ -123,38 +127,38 @@ class WorkerPool:
 
     @property
     def clock_error_s(self) -> float | None:
-        """How far the clock of any other host may be off; None where all run on this one."""
+        """How far the clock of any other host may be off; None if all processes run on this host."""
         errors = [member.offset.error_ns for member in self.members if member.helper.host.launch]
         return max(errors) * 1e-9 if errors else None
 
     def total(self, name: str) -> int:
-        """The sum of what the processes last told of a count."""
+        """Returns the sum of a count over the processes, as they last reported it."""
         return sum(member.counts.get(name, 0) for member in self.members)
 
-    def obituary(self, member: WorkerProcess) -> str:
-        """How a process ended that did not end in order."""
+    def describe_death(self, member: WorkerProcess) -> str:
+        """Returns how a process ended that did not end in order, with its last message."""
         status = member.helper.process.returncode
-        how = (
-            f"was killed by signal {-status}" if status is not None and status < 0 else f"ended with {status}"
-        )
-        return f"load client {member.number} {how}: {member.helper.last_words() or NO_WORDS}"
+        end = f"ended with {status}"
+        if status is not None and status < 0:
+            end = f"was killed by signal {-status}"
+        return f"load client {member.number} {end}: {member.helper.last_words() or NO_MESSAGE}"
 
     def summary(self, member: WorkerProcess) -> dict[str, Any] | None:
-        """What a process wrote of itself at its end; None where it did not get that far."""
+        """Returns the summary that a process wrote at its end; None if it did not end in order."""
         path = self.directory / f"{member.number}.summary.json"
         if member.helper.process.returncode != 0 or not path.exists():
             return None
         return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
 
-    async def _listen(self, member: WorkerProcess, heard: Callable[[], None]) -> None:
+    async def _read_counts(self, member: WorkerProcess, on_progress: Callable[[], None]) -> None:
         while (counts := await member.helper.read()) is not None:
             member.counts = counts
-            heard()
+            on_progress()
         await member.helper.process.wait()
         member.ended_at = time.perf_counter()
 
     async def _end(self) -> None:
-        """Stop what still runs."""
+        """Stops the processes that still run, and deletes the folder."""
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
@@ -168,7 +172,7 @@ async def _await_ready(member: WorkerProcess) -> None:
     except HelperFailed as failure:
         if failure.exit_status is None:
             raise
-        last_words = member.helper.last_words() or NO_WORDS
+        last_words = member.helper.last_words() or NO_MESSAGE
         if failure.exit_status == InputError.exit_code:
             raise InputError(last_words) from None
         raise RunError(

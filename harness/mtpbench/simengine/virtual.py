@@ -219,7 +219,7 @@ def _play(cluster: Cluster, pacer: Pacer, recorder: _Recorder, sampler: _Sampler
                 # Whole microseconds, as they are recorded: a slot's next request is due when its last ended.
                 now_ns = round(emission.time_s * 1e6) * 1000
                 for key in emission.done:
-                    pacer.ended(recorder.in_flight.pop(key), now_ns)
+                    pacer.end(recorder.in_flight.pop(key), now_ns)
                 start(now_ns)
 
     start(0)

@@ -9,7 +9,7 @@ import pytest
 
 from mtpbench.cli import main
 from mtpbench.load import capacity
-from mtpbench.load.capacity import Ceiling, Rung, keep, known, usable_cores, workers_for
+from mtpbench.load.capacity import Ceiling, Rung, store_ceiling, stored_ceiling, usable_cores, workers_for
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_machine_is_described(cli) -> None:
 
 
 def test_a_sweep_is_told_what_it_needs(cli, sweeps: Path) -> None:
-    keep(ceiling(1000.0))
+    store_ceiling(ceiling(1000.0))
     code, out = cli("doctor", str(sweeps / "demo.yaml"))
     assert code == 0
     assert "one process takes 1,000 events/s (measured 2026-11-24)" in out
@@ -75,7 +75,7 @@ def test_a_sweep_is_told_what_it_needs(cli, sweeps: Path) -> None:
 def test_the_plan_names_the_processes_and_what_that_rests_on(cli, sweeps: Path) -> None:
     _, before = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
     assert "assumed to take 40,000" in before
-    keep(ceiling(200_000.0))
+    store_ceiling(ceiling(200_000.0))
     _, after = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
     assert "load client: 1 process for up to" in after
     assert "takes 200,000 on this machine" in " ".join(after.split())
@@ -83,13 +83,13 @@ def test_the_plan_names_the_processes_and_what_that_rests_on(cli, sweeps: Path) 
 
 def test_a_ceiling_of_another_machine_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MTPBENCH_CACHE", str(tmp_path))
-    assert known() is None
-    keep(ceiling(5000.0))
-    assert known() == ceiling(5000.0)
-    keep(ceiling(5000.0, cores=usable_cores() + 1))
-    assert known() is None
+    assert stored_ceiling() is None
+    store_ceiling(ceiling(5000.0))
+    assert stored_ceiling() == ceiling(5000.0)
+    store_ceiling(ceiling(5000.0, cores=usable_cores() + 1))
+    assert stored_ceiling() is None
     (tmp_path / "client-ceiling.json").write_text("{")
-    assert known() is None
+    assert stored_ceiling() is None
 
 
 def test_half_a_ceiling_is_planned_with_and_a_core_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_the_client_is_measured_against_the_built_in_mock(cli, monkeypatch: pyte
     assert code == 0, out
     assert "4 streams" in out
     assert "8 streams" in out
-    kept = known()
+    kept = stored_ceiling()
     assert kept is not None
     assert [r.streams for r in kept.rungs] == [4, 8]
     assert kept.rungs[0].events_per_s > 0

@@ -79,36 +79,36 @@ def _prepare(spec: ClientSpec) -> tuple[Prompts, Schedule]:
     return spec.prepare()
 
 
-class Thread:
-    """A voice that starts at once and can be told to stop."""
+class Channel:
+    """A control channel that starts the load at once and can stop it."""
 
     def __init__(self) -> None:
-        self.control, self._stop = os.pipe()
-        self.said: list[dict[str, int]] = []
+        self.stop_descriptor, self._stop = os.pipe()
+        self.reports: list[dict[str, int]] = []
         self.prepared = threading.Event()
 
     def await_start(self) -> int | None:
         self.prepared.set()
         return time.perf_counter_ns()
 
-    def say(self, message: dict[str, int]) -> None:
-        self.said.append(message)
+    def report(self, counts: dict[str, int]) -> None:
+        self.reports.append(counts)
 
     def stop(self) -> None:
         os.write(self._stop, b"stop\n")
 
     def close(self) -> None:
-        os.close(self.control)
+        os.close(self.stop_descriptor)
         os.close(self._stop)
 
 
 class Outcome:
     """What a share left behind."""
 
-    def __init__(self, worker: LoadWorker, table: RequestTable, voice: Thread) -> None:
-        self.worker, self.table, self.said = worker, table, voice.said
+    def __init__(self, worker: LoadWorker, table: RequestTable, channel: Channel) -> None:
+        self.worker, self.table, self.reports = worker, table, channel.reports
         self.requests = list(table.records())
-        self.scheduler, self.watch = worker.scheduler, worker.watch
+        self.scheduler, self.monitor = worker.scheduler, worker.monitor
 
     @property
     def errors(self) -> list[str | None]:
@@ -126,7 +126,7 @@ class Outcome:
 def run_share(
     spec: ClientSpec,
     *,
-    meanwhile: Callable[[Thread], None] | None = None,
+    meanwhile: Callable[[Channel], None] | None = None,
     number: int = 0,
     of: int = 1,
     folder: Path | None = None,
@@ -138,8 +138,8 @@ def run_share(
     if folder is None:
         with tempfile.TemporaryDirectory() as new:
             return run_share(spec, meanwhile=meanwhile, number=number, of=of, folder=Path(new))
-    voice = Thread()
-    worker = LoadWorker(spec, folder, number, of, voice)
+    channel = Channel()
+    worker = LoadWorker(spec, folder, number, of, channel)
     faults: list[BaseException] = []
 
     def go() -> None:
@@ -151,15 +151,15 @@ def run_share(
     thread = threading.Thread(target=go, daemon=True)
     thread.start()
     if meanwhile is not None:
-        voice.prepared.wait(10)
-        meanwhile(voice)
+        channel.prepared.wait(10)
+        meanwhile(channel)
     thread.join(MOST_S)
     assert not thread.is_alive(), "the load did not end"
-    voice.close()
+    channel.close()
     if faults:
         raise faults[0]
     prompts, schedule = spec.prepare()
-    return Outcome(worker, read_table(folder, schedule, of, [], prompts.lengths), voice)
+    return Outcome(worker, read_table(folder, schedule, of, [], prompts.lengths), channel)
 
 
 def serve(script: Script, **options: Any) -> tuple[Outcome, Server]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from loads import job_for
 
-from mtpbench.load.client import PARTS, Notes, judge_client
+from mtpbench.load.client import PARTS, ProcessNotes, judge_client
 from mtpbench.load.request_log import RequestLog
 from mtpbench.load.transport import (
     COALESCED_US,
@@ -16,8 +16,8 @@ from mtpbench.load.transport import (
     MOST_LAGS,
     SLEPT_US,
     TICK_COLUMNS,
+    ProcessMonitor,
     Scheduler,
-    SelfWatch,
 )
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import ClientHealth, RequestRecord
@@ -30,23 +30,23 @@ def scheduler(tmp_path):
     return Scheduler(spec, prompts, schedule.share(0, 1), RequestLog(tmp_path, 0), 4)
 
 
-def saved(watch, path):
-    watch.save(path)
+def saved(monitor, path):
+    monitor.save(path)
     with np.load(path) as found:
         return found["ticks"], found["lags"]
 
 
 def test_lags_and_ticks_are_saved(scheduler, tmp_path):
     told = []
-    watch = SelfWatch(told.append, 1)
-    watch.reads = 3
-    watch.note_lag(1_000, 20)
-    watch.note_lag(2_000, 30)
+    monitor = ProcessMonitor(told.append, 1)
+    monitor.reads = 3
+    monitor.note_lag(1_000, 20)
+    monitor.note_lag(2_000, 30)
     scheduler.next()
-    watch.tick(300_000, scheduler)
-    watch.tick(310_000, scheduler)
-    watch.tick(600_000, scheduler)
-    ticks, lags = saved(watch, tmp_path / "notes.npz")
+    monitor.tick(300_000, scheduler)
+    monitor.tick(310_000, scheduler)
+    monitor.tick(600_000, scheduler)
+    ticks, lags = saved(monitor, tmp_path / "notes.npz")
     assert lags.tolist() == [[1_000, 20], [2_000, 30]]
     columns = dict(zip(TICK_COLUMNS, ticks.T.tolist(), strict=True))
     assert columns["at_us"] == [300_000, 310_000, 600_000]
@@ -57,15 +57,15 @@ def test_lags_and_ticks_are_saved(scheduler, tmp_path):
 
 
 def test_lags_are_sampled_ever_more_rarely(tmp_path):
-    watch = SelfWatch(lambda _: None, 1)
+    monitor = ProcessMonitor(lambda _: None, 1)
     sampled = 0
     for read in range(1, 4 * MOST_LAGS):
-        if not read & watch.every:
-            watch.note_lag(read, read)
+        if not read & monitor.sample_mask:
+            monitor.note_lag(read, read)
             sampled += 1
-    assert watch.every == 3
+    assert monitor.sample_mask == 3
     assert sampled < 2 * MOST_LAGS
-    _, lags = saved(watch, tmp_path / "notes.npz")
+    _, lags = saved(monitor, tmp_path / "notes.npz")
     assert MOST_LAGS // 2 <= len(lags) <= MOST_LAGS
     assert lags[:, 0].tolist() == sorted(set(lags[:, 0].tolist()))
     assert lags[-1, 0] > 4 * MOST_LAGS - 5
@@ -73,17 +73,17 @@ def test_lags_are_sampled_ever_more_rarely(tmp_path):
 
 
 def test_only_events_that_may_have_come_apart_count_as_coalesced():
-    watch = SelfWatch(lambda _: None, 1)
-    watch.begin_round(0, 100)
-    watch.begin_round(200, 200 + SLEPT_US)  # it did not sleep: bytes may have waited since the last poll
-    watch.note_events(5, 100 + COALESCED_US)
-    watch.note_events(1, 9_000)
-    assert watch.coalesced == 0
-    watch.note_events(2, 100 + COALESCED_US + 1)
-    assert watch.coalesced == 1
-    watch.begin_round(200, 50_000)  # it slept: nothing had come before it woke
-    watch.note_events(2, 50_000 + COALESCED_US)
-    assert watch.coalesced == 1
+    monitor = ProcessMonitor(lambda _: None, 1)
+    monitor.begin_round(0, 100)
+    monitor.begin_round(200, 200 + SLEPT_US)  # it did not sleep: bytes may have waited since the last poll
+    monitor.note_events(5, 100 + COALESCED_US)
+    monitor.note_events(1, 9_000)
+    assert monitor.coalesced == 0
+    monitor.note_events(2, 100 + COALESCED_US + 1)
+    assert monitor.coalesced == 1
+    monitor.begin_round(200, 50_000)  # it slept: nothing had come before it woke
+    monitor.note_events(2, 50_000 + COALESCED_US)
+    assert monitor.coalesced == 1
 
 
 KNOWN = ClientHealth(
@@ -136,7 +136,7 @@ def notes(scale=1.0, cpu=0.5):
     us = at_s / scale * 1e6
     ticks = np.stack([us, 1000 * at_s, 10 * at_s, cpu * us, 2 + 0 * us], axis=1)
     lags = np.stack([us, np.where((at_s > 0.1) & (at_s <= 5.0), 1e3, 1e6)], axis=1)
-    return Notes(ticks=np.rint(ticks).astype(np.int64), lags=lags.astype(np.int64))
+    return ProcessNotes(ticks=np.rint(ticks).astype(np.int64), lags=lags.astype(np.int64))
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0])
@@ -178,14 +178,14 @@ def test_what_no_process_noted_is_unknown():
     assert unknown == (None,) * 4
     assert (health.cpu_share, health.achieved_concurrency) == (None, None)
     assert (health.workers, health.concurrency_over_time) == (2, ())
-    quiet = Notes(ticks=np.empty((0, 5), np.int64), lags=np.empty((0, 2), np.int64))
+    quiet = ProcessNotes(ticks=np.empty((0, 5), np.int64), lags=np.empty((0, 2), np.int64))
     health = judge_client([quiet], KNOWN, closed_table(), 2, 1.0, open_loop=False)
     assert (health.reads, health.cpu_share, health.reader_lag_p99_s) == (None, None, None)
     assert health.achieved_concurrency is not None
 
 
 def test_with_many_slots_not_every_read_is_sampled():
-    assert SelfWatch(lambda _: None, FEW_SLOTS - 1).every == 0
-    every = SelfWatch(lambda _: None, FEW_SLOTS).every
-    assert every > 0
-    assert every & (every + 1) == 0, "it must be a mask of low bits"
+    assert ProcessMonitor(lambda _: None, FEW_SLOTS - 1).sample_mask == 0
+    mask = ProcessMonitor(lambda _: None, FEW_SLOTS).sample_mask
+    assert mask > 0
+    assert mask & (mask + 1) == 0, "it must be a mask of low bits"

@@ -241,9 +241,9 @@ def test_a_cut_off_share_ends_at_once_and_keeps_what_it_has(transport):
         peer.await_close()
         return True
 
-    def stop(voice):
+    def stop(channel):
         assert begun.wait(10)
-        voice.stop()
+        channel.stop()
 
     with Server(answering(first=first)) as server:
         spec = job_for(server.port, transport=transport, concurrency=1, warmup=0, measured=10)

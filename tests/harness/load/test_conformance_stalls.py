@@ -175,12 +175,12 @@ def test_waiting_for_the_big_request_to_go_out_costs_no_cpu(transport):
         peer.send(head("500 Oops", "text/plain", Content_Length=70) + b"half")
         peer.ignore()
 
-    def watch(voice):
+    def watch(channel):
         time.sleep(0.3)  # by now all is sent that will be
         before = sum(os.times()[:2])
         time.sleep(0.5)
         spent.append(sum(os.times()[:2]) - before)
-        voice.stop()
+        channel.stop()
 
     with Server(script) as server:
         spec = job_for(

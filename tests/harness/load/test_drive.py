@@ -161,7 +161,7 @@ def test_workers_are_as_many_as_were_asked_for_but_never_more_than_slots(monkeyp
     spec = job_for(1, concurrency=3)
     assert [choose_workers(over(spec, count), 1e9) for count in (1, 2, 3, 9)] == [1, 2, 3, 3]
     asked = []
-    monkeypatch.setattr("mtpbench.load.client.known", lambda: "what is known")
+    monkeypatch.setattr("mtpbench.load.client.stored_ceiling", lambda: "what is known")
     monkeypatch.setattr("mtpbench.load.client.workers_for", lambda *said: asked.append(said) or 2)
     assert choose_workers(spec, 5000.0) == 2
     assert choose_workers(dataclasses.replace(spec, concurrency=1), 5000.0) == 1

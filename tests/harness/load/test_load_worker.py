@@ -40,7 +40,7 @@ def test_every_request_is_recorded_with_its_chunks_and_counts(transport):
         0,
         0,
     )
-    assert outcome.watch.reads >= 8
+    assert outcome.monitor.reads >= 8
 
 
 def test_each_slot_sends_its_next_request_when_the_last_one_ended(transport):
@@ -114,12 +114,12 @@ def test_the_kernel_stamps_the_fast_transports_reads():
         peer.send(chunk(DONE) + LAST_CHUNK)
 
     outcome, _ = serve(script, concurrency=1, warmup=0, measured=1, handicap_s=0.2)
-    if outcome.watch.stamps != "kernel":
+    if outcome.monitor.stamps != "kernel":
         pytest.skip("the kernel does not stamp here")
     (record,) = outcome.requests
     origin = outcome.scheduler.origin_ns * 1e-9
     assert [origin + at for at in record.chunk_times_s] == pytest.approx(sent, abs=0.08)
-    lags = np.asarray(outcome.watch._lags).reshape(-1, 2)[:, 1]
+    lags = np.asarray(outcome.monitor._lags).reshape(-1, 2)[:, 1]
     assert max(lags) > 100_000
 
 
@@ -138,16 +138,18 @@ def test_a_read_of_several_events_counts_as_coalesced_once_whatever_they_are(odd
     outcome, _ = serve(script, concurrency=1, warmup=0, measured=1, handicap_s=0.1)
     (record,) = outcome.requests
     assert record.error is None
-    assert outcome.watch.coalesced == 1
+    assert outcome.monitor.coalesced == 1
 
 
 def test_progress_is_said_while_it_runs(transport):
     outcome, _ = serve(answering(0.08), transport=transport, concurrency=2, warmup=0, measured=4)
-    assert len(outcome.said) >= 2
-    assert 0 < outcome.said[0]["in_flight"] <= 2
-    assert [told["ended"] for told in outcome.said] == sorted(told["ended"] for told in outcome.said)
-    assert outcome.said[-1]["output_tokens"] <= 16
-    assert {told["failed"] for told in outcome.said} == {0}
+    assert len(outcome.reports) >= 2
+    assert 0 < outcome.reports[0]["in_flight"] <= 2
+    assert [counts["ended"] for counts in outcome.reports] == sorted(
+        counts["ended"] for counts in outcome.reports
+    )
+    assert outcome.reports[-1]["output_tokens"] <= 16
+    assert {counts["failed"] for counts in outcome.reports} == {0}
 
 
 def test_a_server_that_goes_away_ends_the_run(transport):
@@ -187,7 +189,7 @@ def test_a_stop_before_the_first_answer_sends_no_more(transport):
 
     with Server(script) as server:
         spec = job_for(server.port, transport=transport, measured=1000)
-        outcome = run_share(spec, meanwhile=lambda voice: voice.stop())
+        outcome = run_share(spec, meanwhile=lambda channel: channel.stop())
     assert outcome.scheduler.cut_off == "stopped"
     assert len(outcome.requests) <= 2
     assert set(outcome.errors) <= {"cut_off"}

@@ -62,7 +62,7 @@ def play(plan, durations_ns, workers=1):
         now = max(now, min(moments))
         while ends and ends[0][0] <= now:
             _, index = heapq.heappop(ends)
-            pacers[runs[index].pacer].ended(runs[index].turn, runs[index].end_ns)
+            pacers[runs[index].pacer].end(runs[index].turn, runs[index].end_ns)
     raise AssertionError("it does not end")
 
 
@@ -212,11 +212,11 @@ def test_what_waits_for_a_slot_is_counted_late_from_its_due_time():
     pacer = schedule(1, 3, arrivals_s=[0.0, 1.0, 1.5]).share(0, 1)
     first = pacer.take(0)
     assert pacer.take(2 * S) is None
-    pacer.ended(first, 3 * S)
+    pacer.end(first, 3 * S)
     second = pacer.take(3 * S)
     assert (second.index, second.due_ns, second.waited, pacer.waited) == (1, S, True, 1)
     assert pacer.take(3 * S) is None
-    pacer.ended(second, 4 * S)
+    pacer.end(second, 4 * S)
     assert pacer.take(4 * S).waited
     assert (pacer.waited, pacer.unsent, pacer.started) == (2, 0, 3)
 
@@ -225,10 +225,10 @@ def test_a_pause_counts_as_unsent_until_its_turn_has_started():
     pacer = schedule(1, 2, after=[-1, 0], delay_s=[0, 1]).share(0, 1)
     assert pacer.unsent == 1
     turn = pacer.take(0)
-    pacer.ended(turn, S)
+    pacer.end(turn, S)
     assert (pacer.unsent, pacer.finished, pacer.next_due_ns()) == (1, False, 2 * S)
     assert pacer.take(2 * S - 1) is None
-    pacer.ended(pacer.take(2 * S), 3 * S)
+    pacer.end(pacer.take(2 * S), 3 * S)
     assert pacer.finished
 
 

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtpbench.load.pacer import Schedule, Turn
-from mtpbench.load.request_log import FLUSH_BYTES, ROW, WORKER_DIED, Death, Ended, RequestLog, read_table
+from mtpbench.load.request_log import (
+    FLUSH_BYTES,
+    ROW,
+    WORKER_DIED,
+    RequestEnd,
+    RequestLog,
+    WorkerDeath,
+    read_table,
+)
 from mtpbench.load.stream import TOKEN_BITS, Stream
 from mtpbench.workload import Lengths
 
@@ -42,7 +50,7 @@ def add(log, index, *, slot=0, chunks=2, failure=None, base_us=0, counted=True):
         stream.feed(base_us + 10 * n, event(text("x", "length" if n == chunks else None, **said)))
     if failure is None:
         stream.feed(base_us, event(last_usage(chunks * (index + 1))) + event("[DONE]"))
-    ended = Ended(
+    ended = RequestEnd(
         scheduled_us=base_us,
         sent_us=base_us + 1,
         end_us=base_us + 10 * chunks + 5,
@@ -107,7 +115,7 @@ def test_one_chunk_without_a_count_makes_a_rows_counts_unknown(tmp_path):
     log = RequestLog(tmp_path, 0)
     stream = Stream()
     stream.feed(1, event(text("a")) + event(text("b", "stop", usage=usage(2))) + event("[DONE]"))
-    ended = Ended(scheduled_us=0, sent_us=0, end_us=1, asked_prompt_tokens=1, asked_output_tokens=1)
+    ended = RequestEnd(scheduled_us=0, sent_us=0, end_us=1, asked_prompt_tokens=1, asked_output_tokens=1)
     log.add(Turn(index=0, warmup=False), ended, stream, stream.answer(True))
     add(log, 1)
     log.close()
@@ -130,7 +138,7 @@ def test_what_has_ended_reaches_the_files_before_the_end(tmp_path):
     assert len(table_of(tmp_path, 1)) == 1
     long = Stream()
     long.chunks.extend([1 << TOKEN_BITS] * (FLUSH_BYTES // 8 // 4))
-    ended = Ended(scheduled_us=0, sent_us=0, end_us=1, asked_prompt_tokens=1, asked_output_tokens=1)
+    ended = RequestEnd(scheduled_us=0, sent_us=0, end_us=1, asked_prompt_tokens=1, asked_output_tokens=1)
     for index in range(1, 10):
         log.add(Turn(index=index, warmup=False), ended, long, long.answer(False, ("timeout", "")))
     assert 5 <= len(table_of(tmp_path, 10)) < 10
@@ -166,7 +174,7 @@ def test_a_dead_workers_requests_that_were_not_written_fail_visibly(tmp_path):
     add(dead, 1)
     dead.flush()
     add(dead, 3)  # ended, but still in its memory
-    death = Death(worker=1, at_us=7_000_000, detail="load client 1 was killed by signal 9")
+    death = WorkerDeath(worker=1, at_us=7_000_000, detail="load client 1 was killed by signal 9")
     records = list(table_of(tmp_path, 8, workers=2, deaths=[death], warmup=4, scale=2.0).records())
     assert [record.index for record in records] == [0, 1, 2, 3, 4, 5, 6]
     assert [record.error for record in records] == [None] * 3 + [WORKER_DIED, None, WORKER_DIED, None]
@@ -182,7 +190,7 @@ def test_a_dead_workers_requests_that_were_not_written_fail_visibly(tmp_path):
 
 
 def test_a_worker_that_died_before_it_started_has_lost_nothing(tmp_path):
-    death = Death(worker=0, at_us=5, detail="it is dead")
+    death = WorkerDeath(worker=0, at_us=5, detail="it is dead")
     assert len(table_of(tmp_path, 4, workers=2, deaths=[death])) == 0
     RequestLog(tmp_path, 0)
     assert len(table_of(tmp_path, 4, workers=2, deaths=[death])) == 0
@@ -194,6 +202,6 @@ def test_a_later_turn_of_a_session_dies_with_its_worker_too(tmp_path):
     log.start(1)
     add(log, 0)
     log.flush()
-    death = Death(worker=0, at_us=5, detail="it is dead")
+    death = WorkerDeath(worker=0, at_us=5, detail="it is dead")
     records = list(table_of(tmp_path, 3, after=[-1, 0, 1], deaths=[death]).records())
     assert [(record.index, record.error) for record in records] == [(0, None), (1, WORKER_DIED)]

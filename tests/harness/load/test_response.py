@@ -226,16 +226,16 @@ def test_head_says_its_status_only_when_it_has_ended():
 )
 def test_a_head_is_judged(status, headers, failure):
     check = ResponseCheck(status, headers, Stream())
-    assert check.wanted == (failure is None)
+    assert check.accepted == (failure is None)
     if failure is not None:
-        check.hear(b"  said ")
+        check.keep(b"  said ")
     assert check.failure == failure
-    assert not check.heard_enough
+    assert not check.has_enough
 
 
 def test_only_the_beginning_of_an_unwanted_body_is_kept():
     check = ResponseCheck(500, {}, Stream())
     for _ in range(3):
-        check.hear(b"x" * (DETAIL_BYTES // 2))
-    assert check.heard_enough
+        check.keep(b"x" * (DETAIL_BYTES // 2))
+    assert check.has_enough
     assert check.failure == ("http_500", "x" * DETAIL_BYTES)

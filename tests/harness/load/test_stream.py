@@ -253,7 +253,7 @@ def take_long(stream, at_us, data):
     try:
         body = json.loads(data)
     except ValueError:
-        return stream._take_odd(at_us, data)
+        return stream._take_other_json(at_us, data)
     return stream._take_any(at_us, body, data)
 
 
