@@ -148,8 +148,8 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
         target_rule=rule,
         settings=settings,
         confounds={
-            label: (*dict.fromkeys(one.text for one in found), *settings.known_confounds)
-            for label, found in confounds.items()
+            label: (*dict.fromkeys(confound.text for confound in of_curve), *settings.known_confounds)
+            for label, of_curve in confounds.items()
         },
         warnings=acceptance_warnings(baseline, others),
         pooling=tuple(sentence for curve in labelled for sentence in find_pooling(curve)),
@@ -189,13 +189,16 @@ def _rows(readers: Sequence[CurveReader], targets: Sequence[float], settings: Se
 
 def _refuse_confounds(baseline: Curve, confounds: Mapping[str, tuple[Confound, ...]]) -> None:
     """Another day alone is no other recipe; what a sweep's plan declares as forced is the arm itself."""
-    found = dict.fromkeys(
-        f"{label}: {one.text}" for label, ones in confounds.items() for one in ones if one.field != "date"
+    texts = dict.fromkeys(
+        f"{label}: {confound.text}"
+        for label, of_curve in confounds.items()
+        for confound in of_curve
+        if confound.field != "date"
     )
-    if found:
-        listed = "".join(f"\n  - {text}" for text in found)
+    if texts:
+        lines = "".join(f"\n  - {text}" for text in texts)
         raise NotComparable(
-            f"--strict: {baseline.label} and what is set against it differ in more than speculation:{listed}"
+            f"--strict: {baseline.label} and what is set against it differ in more than speculation:{lines}"
         )
 
 

@@ -42,7 +42,7 @@ from mtpbench_analysis.tables import (
 def write_document(comparison: Comparison) -> Document:
     """The document of one comparison."""
     caveats, differences = write_caveats(comparison), _differences(comparison)
-    words = (*write_sentences(comparison), *write_crossings(comparison))
+    sentences = (*write_sentences(comparison), *write_crossings(comparison))
     left_out = tuple(str(describe_invalid(point)) for point in comparison.invalid)
     return Document(
         title=_title(comparison),
@@ -50,7 +50,7 @@ def write_document(comparison: Comparison) -> Document:
         blocks=filled(
             Text(lines=write_overview(comparison)),
             matched_table(comparison),
-            List(id="words", title="In words", items=words),
+            List(id="words", title="In words", items=sentences),
             List(id="caveats", title="Careful", items=caveats),
             List(id="answers", title="The same answers?", items=write_agreements(comparison)),
             List(id="differences", title="What differs besides speculation", items=differences),
@@ -218,12 +218,12 @@ def _summary(hardware: str, group: Sequence[Comparison]) -> Document:
 def _count_ratios(group: Sequence[Comparison]) -> tuple[str, ...]:
     """How often there is an answer at all, and which way it points."""
     ratios = [ratio for comparison in group for row in comparison.rows for ratio in row.ratios]
-    known = [ratio.value for ratio in ratios if ratio.value is not None]
-    won = sum(value > 1 for value in known)
+    values = [ratio.value for ratio in ratios if ratio.value is not None]
+    won = sum(value > 1 for value in values)
     withheld = sum(ratio.withheld is not None for ratio in ratios)
-    unreached = len(ratios) - len(known) - withheld
-    text = f"{len(group)} comparisons, {len(ratios)} targets: a ratio at {len(known)}"
-    if known:
+    unreached = len(ratios) - len(values) - withheld
+    text = f"{len(group)} comparisons, {len(ratios)} targets: a ratio at {len(values)}"
+    if values:
         text += f" (above 1 at {won})"
     return (f"{text}; withheld over a wide gap at {withheld}; one side not reached at {unreached}.",)
 

@@ -15,7 +15,13 @@ from mtpbench_analysis.curves.curve import Curve, Grouping, build_curves, group_
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers.documents import join_reasons
-from mtpbench_analysis.pairing import NoComparisonError, Outcome, compare_all, describe_invalid, pair
+from mtpbench_analysis.pairing import (
+    ComparisonOutcome,
+    NoComparisonError,
+    compare_all,
+    describe_invalid,
+    pair,
+)
 from mtpbench_analysis.public_page import Explanation, Method, explain_points
 
 _SHOWN = 3
@@ -60,39 +66,43 @@ class Filter:
     engine: str | None = None
 
     def __str__(self) -> str:
-        asked = {name: getattr(self, name) for name in ("hardware", "precision", "isl", "osl", "engine")}
+        fields = {name: getattr(self, name) for name in ("hardware", "precision", "isl", "osl", "engine")}
         return (
-            ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None) or "no filter"
+            ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None) or "no filter"
         )
 
     def keeps(self, point: CurvePoint) -> bool:
         """Whether the point is meant."""
         if self.hardware and resolve_name(point.hardware or "") != resolve_name(self.hardware):
             return False
-        pairs = ((self.precision, point.precision), (self.engine, point.engine))
+        names = ((self.precision, point.precision), (self.engine, point.engine))
         lengths = ((self.isl, point.isl), (self.osl, point.osl))
-        return all(asked is None or asked.lower() == (has or "").lower() for asked, has in pairs) and all(
-            length is None or length == has_length for length, has_length in lengths
-        )
+        return all(
+            name is None or name.lower() == (of_point or "").lower() for name, of_point in names
+        ) and all(length is None or length == of_point for length, of_point in lengths)
 
 
-def narrow(points: PointSet, kept: Filter) -> PointSet:
+def narrow(points: PointSet, point_filter: Filter) -> PointSet:
     """The points that are meant; those that do not say their hardware get the name that was given."""
     named = [
-        replace(point, hardware=kept.hardware) if point.hardware is None and kept.hardware else point
+        replace(point, hardware=point_filter.hardware)
+        if point.hardware is None and point_filter.hardware
+        else point
         for point in points.points
     ]
-    return replace(points, points=tuple(point for point in named if kept.keeps(point)))
+    return replace(points, points=tuple(point for point in named if point_filter.keeps(point)))
 
 
-def compare_points(points: PointSet, question: Question, kept: Filter | None = None) -> Outcome:
+def compare_points(
+    points: PointSet, question: Question, point_filter: Filter | None = None
+) -> ComparisonOutcome:
     """All comparisons that the points allow.
 
     Raises:
         InputError: no point is left, the baseline has none, or a name or number is wrong.
         NotComparable: both sides exist, but never for the same hardware, model, precision and workload.
     """
-    chosen = choose(points, kept or Filter())
+    chosen = choose(points, point_filter or Filter())
     _check_some(chosen)
     baseline = _baseline(points, question)
     agreements = find_agreements(points.answers, baseline)
@@ -114,30 +124,15 @@ def _check_some(points: PointSet) -> None:
     wrong = [describe_invalid(point) for point in points.points]
     if wrong or points.info is not None:
         wrong += [item for item in points.unused if item.kind == "unusable"]
-    listed = join_reasons(wrong or points.unused, _SHOWN)
+    reasons = join_reasons(wrong or points.unused, _SHOWN)
     if wrong:
         why = f"no valid point to compare; all {len(wrong)} are invalid"
-        raise NoComparisonError(points.sources, why, f": {listed}")
-    raise NoComparisonError(points.sources, f"no valid point to compare; {listed}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ComparisonOutcome:
-    """An outcome that may be without comparisons.
-
-    Args:
-        outcome: without comparisons it lists every point that is not valid, and why.
-        why_none: why there is no comparison, without the sources' names; None where there is one.
-        examples: the first of the points that `outcome` lists, to stand after `why_none`; may be empty.
-    """
-
-    outcome: Outcome
-    why_none: str | None = None
-    examples: str = ""
+        raise NoComparisonError(points.sources, why, f": {reasons}")
+    raise NoComparisonError(points.sources, f"no valid point to compare; {reasons}")
 
 
 def compare_if_possible(
-    points: PointSet, question: Question, kept: Filter | None = None
+    points: PointSet, question: Question, point_filter: Filter | None = None
 ) -> ComparisonOutcome:
     """The comparisons, or why the points allow none: a sweep whose servers died is worth a look, too.
 
@@ -145,16 +140,18 @@ def compare_if_possible(
         InputError: what was asked is wrong: a filter that keeps nothing, an unknown baseline, a number.
     """
     try:
-        return ComparisonOutcome(outcome=compare_points(points, question, kept))
+        return compare_points(points, question, point_filter)
     except InputError as error:
-        chosen = choose(points, kept or Filter())
+        chosen = choose(points, point_filter or Filter())
         if _is_pair_possible(chosen, question, _baseline(points, question)) or _is_unknown(points, question):
             raise
         invalid = tuple(describe_invalid(point) for point in chosen.points if not point.valid)
-        none = Outcome(comparisons=(), left_out=(*invalid, *points.unused))
-        if isinstance(error, NoComparisonError):
-            return ComparisonOutcome(outcome=none, why_none=error.why, examples=error.examples)
-        return ComparisonOutcome(outcome=none, why_none=str(error))
+        return ComparisonOutcome(
+            comparisons=(),
+            left_out=(*invalid, *points.unused),
+            why_none=error.why if isinstance(error, NoComparisonError) else str(error),
+            examples=error.examples if isinstance(error, NoComparisonError) else "",
+        )
 
 
 def _is_pair_possible(points: PointSet, question: Question, baseline: str) -> bool:
@@ -171,7 +168,7 @@ def _is_unknown(points: PointSet, question: Question) -> bool:
 
 
 def explain_page(
-    points: PointSet, question: Question, kept: Filter, method: Method
+    points: PointSet, question: Question, point_filter: Filter, method: Method
 ) -> tuple[Explanation, ...]:
     """What a public page says of the points, and where and why that is not what they show.
 
@@ -182,7 +179,7 @@ def explain_page(
     def settings_of(curve: Curve) -> Settings:
         return settings_for(curve, question, points.info)
 
-    chosen = choose(points, kept).points
+    chosen = choose(points, point_filter).points
     return explain_points(chosen, settings_of, method, _baseline(points, question), question.grouping)
 
 
@@ -190,29 +187,31 @@ def _baseline(points: PointSet, question: Question) -> str:
     return question.baseline or (points.info.baseline if points.info else "off")
 
 
-def choose(points: PointSet, kept: Filter) -> PointSet:
+def choose(points: PointSet, point_filter: Filter) -> PointSet:
     """The points that are meant.
 
     Raises:
         InputError: none is, or the hardware's name is unknown; the message lists what there is.
     """
-    _check_hardware(points, kept)
-    chosen = narrow(points, kept)
+    _check_hardware(points, point_filter)
+    chosen = narrow(points, point_filter)
     if points.points and not chosen.points:
-        known = sorted({f"{p.hardware} {p.precision} {p.isl}/{p.osl} {p.engine}" for p in points.points})
-        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-        raise InputError(f"no point of {kept}; there are: {'; '.join(known[:12])}{more}")
+        recipes = sorted({f"{p.hardware} {p.precision} {p.isl}/{p.osl} {p.engine}" for p in points.points})
+        more = f" and {len(recipes) - 12} more" if len(recipes) > 12 else ""
+        raise InputError(f"no point of {point_filter}; there are: {'; '.join(recipes[:12])}{more}")
     return chosen
 
 
-def _check_hardware(points: PointSet, kept: Filter) -> None:
+def _check_hardware(points: PointSet, point_filter: Filter) -> None:
     """A name that neither the points nor the constants know is a slip, not a new kind of hardware."""
-    if kept.hardware is None or has_constants(kept.hardware):
+    if point_filter.hardware is None or has_constants(point_filter.hardware):
         return
     recorded = sorted({point.hardware for point in points.points if point.hardware is not None})
-    if kept.hardware.lower() not in [name.lower() for name in recorded]:
+    if point_filter.hardware.lower() not in [name.lower() for name in recorded]:
         there = f"; the points have: {', '.join(recorded)}" if recorded else ""
-        raise InputError(f"unknown hardware {kept.hardware!r}; known: {', '.join(hardware.names())}{there}")
+        raise InputError(
+            f"unknown hardware {point_filter.hardware!r}; known: {', '.join(hardware.names())}{there}"
+        )
 
 
 def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Settings:
@@ -244,12 +243,12 @@ def _economics(curve: Curve, question: Question, info: SweepInfo | None) -> Econ
 
 def constants_for(info: SweepInfo, question: Question) -> Hardware | None:
     """The constants of a stored sweep: its own unless others are asked for that may not know it."""
-    found: Hardware | None = info.hardware
+    constants: Hardware | None = info.hardware
     if question.constants is not None:
         name = resolve_name(info.hardware.name, question.constants)
-        known = has_constants(name, question.constants)
-        found = hardware.lookup(name, question.constants) if known else None
+        is_listed = has_constants(name, question.constants)
+        constants = hardware.lookup(name, question.constants) if is_listed else None
     if question.kw_per_gpu is None:
-        return found
-    economics = Economics(hardware=found or info.hardware, tier=question.tier)
+        return constants
+    economics = Economics(hardware=constants or info.hardware, tier=question.tier)
     return economics.with_power(question.kw_per_gpu).hardware

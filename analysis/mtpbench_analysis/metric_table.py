@@ -339,7 +339,7 @@ def metric_by_key(view: View, key: str) -> Metric:
 def metrics_in(view: View, economics: Economics | None = None) -> tuple[Metric, ...]:
     """The metrics of a view in its order, with as many costs as the constants of a comparison allow."""
     return tuple(
-        shown for name in VIEWS[view] for shown in (costs(economics) if name == COSTS else (_BY_ID[name],))
+        metric for name in VIEWS[view] for metric in (costs(economics) if name == COSTS else (_BY_ID[name],))
     )
 
 

@@ -38,11 +38,19 @@ class NoComparisonError(InputError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """All comparisons that a source allows, and every curve or row that is in none of them."""
+class ComparisonOutcome:
+    """All comparisons that a source allows, and every curve or row that is in none of them.
+
+    Args:
+        left_out: without comparisons also every point that is not valid, and why.
+        why_none: why there is no comparison, without the sources' names; None where there is one.
+        examples: the first of the points that `left_out` lists, to stand after `why_none`; may be empty.
+    """
 
     comparisons: tuple[Comparison, ...]
     left_out: tuple[Unused, ...]
+    why_none: str | None = None
+    examples: str = ""
 
 
 def compare_all(
@@ -50,7 +58,7 @@ def compare_all(
     baseline_arm: str,
     settings_of: Callable[[Curve], Settings],
     grouping: Grouping | None = None,
-) -> Outcome:
+) -> ComparisonOutcome:
     """Compares each group of curves of one workload with the baseline of their own engine.
 
     Args:
@@ -76,7 +84,7 @@ def compare_all(
     invalid = [point for point in points.points if not point.valid]
     comparisons = [replace(c, invalid=tuple(p for p in invalid if _belongs(p, c))) for c in comparisons]
     orphans = [describe_invalid(p) for p in invalid if not any(_belongs(p, c) for c in comparisons)]
-    return Outcome(comparisons=tuple(comparisons), left_out=(*points.unused, *orphans, *left_out))
+    return ComparisonOutcome(comparisons=tuple(comparisons), left_out=(*points.unused, *orphans, *left_out))
 
 
 def pair(
@@ -117,16 +125,16 @@ def describe(curve: Curve) -> str:
 
 def _closest(curve: Curve, baselines: Sequence[Curve]) -> int | None:
     for names in (("engine", "serving"), ("engine",), ()):
-        found = [
+        candidates = [
             i
             for i, base in enumerate(baselines)
             if all(base.shared(name) == curve.shared(name) for name in names)
         ]
-        if not found:
+        if not candidates:
             continue
-        if len({baselines[i].shared("engine") for i in found}) > 1:
+        if len({baselines[i].shared("engine") for i in candidates}) > 1:
             return None
-        return min(found, key=lambda i: _distance(curve, baselines[i]))
+        return min(candidates, key=lambda i: _distance(curve, baselines[i]))
     return None
 
 
@@ -144,10 +152,10 @@ _OWN = ("acceptance_mode", "draft_tokens", "topology", "date")
 def _days(curve: Curve, baseline: Curve) -> int:
     newest = [max((day for day in side.values("date") if day), default=None) for side in (curve, baseline)]
     try:
-        one, other = (date.fromisoformat(str(day)[:10]) for day in newest)
+        day_of_curve, other = (date.fromisoformat(str(day)[:10]) for day in newest)
     except ValueError:
         return 1_000_000
-    return abs((one - other).days)
+    return abs((day_of_curve - other).days)
 
 
 def _alone(curve: Curve, reason: str) -> Unused:

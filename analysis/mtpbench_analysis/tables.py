@@ -114,15 +114,15 @@ def points_table(comparison: Comparison) -> Table:
     dropped = [name for name, cells in columns if set(cells) == {MISSING}]
     single = {run for *_, run, _ in entries} == {1}
     hidden = [*dropped, "runs"] if single else dropped
-    kept = [(name, cells) for name, cells in columns if name not in hidden]
+    filled = [(name, cells) for name, cells in columns if name not in hidden]
     notes = ["knot: valid and on the front."]
     notes += ["Every point is a single run."] if single else []
     notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
     return Table(
         id="points",
         title="All points",
-        headers=tuple(name for name, _ in kept),
-        rows=tuple(zip(*(cells for _, cells in kept), strict=True)),
+        headers=tuple(name for name, _ in filled),
+        rows=tuple(zip(*(cells for _, cells in filled), strict=True)),
         caption=" ".join(notes),
         sections=tuple(sections),
     )

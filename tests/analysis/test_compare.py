@@ -15,7 +15,7 @@ from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves.cells import Cell
 from mtpbench_analysis.curves.cost import find_economics, joules_per_token, tps_per_mw, usd_per_mtok
 from mtpbench_analysis.curves.ratios import Gap
-from mtpbench_analysis.pairing import Outcome
+from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.sentences import explain_no_ratio
 
 OFF = ((10.0, 1000.0), (30.0, 400.0), (50.0, 100.0))
@@ -25,7 +25,7 @@ def cells(comparison: Comparison, which: int) -> list[Cell]:
     return [row.cells[which] for row in comparison.rows]
 
 
-def ask(*points_of: list, **question: object) -> Outcome:  # type: ignore[type-arg]
+def ask(*points_of: list, **question: object) -> ComparisonOutcome:  # type: ignore[type-arg]
     return compare_points(point_set(*[p for points in points_of for p in points]), Question(**question))  # type: ignore[arg-type]
 
 

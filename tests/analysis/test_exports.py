@@ -11,7 +11,7 @@ import pytest
 from curve_points import glm5, make_points, point_set
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.pairing import Outcome
+from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json, to_parquet
 from mtpbench_analysis.render.latex import escape, to_latex
 
@@ -19,12 +19,12 @@ OFF = ((10.0, 1000.0), (50.0, 400.0))
 MTP = ((12.0, 900.0), (60.0, 500.0))
 
 
-def example() -> Outcome:
+def example() -> ComparisonOutcome:
     question = Question(targets_tps=(12, 40, 60), constants="2026-05")
     return compare_points(glm5(), question, Filter(hardware="b200"))
 
 
-def noisy() -> Outcome:
+def noisy() -> ComparisonOutcome:
     known = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 9, "output_tps_per_gpu": 100.0}
     points = [*make_points("off", *OFF, **known), *make_points("mtp", *MTP, **known)]
     return compare_points(point_set(*points), Question(targets_tps=(30,)))

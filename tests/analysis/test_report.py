@@ -436,7 +436,7 @@ def test_a_run_of_dead_servers_ends_with_a_report_and_its_exit_code(tmp_path: Pa
 
 def test_a_sweep_of_one_arm_has_a_page_of_its_points() -> None:
     found = compare_if_possible(point_set(*make_points("off", (10.0, 100.0))), Question())
-    assert found.outcome.comparisons == ()
+    assert found.comparisons == ()
     assert "nothing to compare it with" in str(found.why_none)
     page = render_page("t", (), alone=Alone(why="x", points=make_points("off", (10.0, 123.0))))
     assert "<td>123.0</td>" in page

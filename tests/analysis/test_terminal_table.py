@@ -112,7 +112,7 @@ def test_every_cell_of_a_kept_column_is_there_as_often_as_it_should(table: Table
     layout = layout_of(table, columns)
     if layout is None:
         return
-    for place, width in zip(layout.kept, layout.widths, strict=True):
+    for place, width in zip(layout.columns, layout.widths, strict=True):
         for cell in (table.headers[place], *(row[place] for row in table.rows)):
             lines = folded(cell, width)
             assert all(len(line) <= width for line in lines)

@@ -26,7 +26,7 @@ from mtpbench_analysis.comparisons import compare_points, explain_page
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.pairing import Outcome
+from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.public_page import METHODS, Explanation, check_method, to_records, write_page_document
 from mtpbench_analysis.render.csv_json_parquet import (
     flat,
@@ -82,15 +82,15 @@ def compare_command(
     deliver({**_texts(outcome, full, drawings), **texts}, output_format, output)
 
 
-def _drawings(outcome: Outcome, wanted: bool | None, to_file: bool) -> Sequence[TerminalCurve]:
+def _drawings(outcome: ComparisonOutcome, drawn: bool | None, to_file: bool) -> Sequence[TerminalCurve]:
     """A curve for each comparison; where nobody said, a terminal gets them, and pipes and files do not."""
-    if wanted is False or (wanted is None and to_file):
+    if drawn is False or (drawn is None and to_file):
         return ()
     plain = asks_for_ascii(os.environ)
-    return curves_of(outcome.comparisons, ascii_only=plain, terminals_only=wanted is None)
+    return curves_of(outcome.comparisons, ascii_only=plain, terminals_only=drawn is None)
 
 
-def _texts(outcome: Outcome, full: bool, drawings: Sequence[TerminalCurve]) -> Writers:
+def _texts(outcome: ComparisonOutcome, full: bool, drawings: Sequence[TerminalCurve]) -> Writers:
     def documents() -> list[Document]:
         return [write_document(comparison) for comparison in outcome.comparisons]
 
@@ -105,7 +105,7 @@ def _texts(outcome: Outcome, full: bool, drawings: Sequence[TerminalCurve]) -> W
     }
 
 
-def _summary_texts(outcome: Outcome) -> Writers:
+def _summary_texts(outcome: ComparisonOutcome) -> Writers:
     """The formats for people; programs want the whole, which is a row for each target anyway."""
     documents = summarize(outcome.comparisons, outcome.left_out)
     return {
@@ -116,8 +116,8 @@ def _summary_texts(outcome: Outcome) -> Writers:
 
 
 def _page_texts(explanations: Sequence[Explanation]) -> Writers:
-    documents = [write_page_document(one) for one in explanations]
-    lines = [line for one in explanations for line in to_records(one)]
+    documents = [write_page_document(explanation) for explanation in explanations]
+    lines = [line for explanation in explanations for line in to_records(explanation)]
     return {
         "terminal": lambda: to_terminal(documents),
         "md": lambda: to_markdown(documents),
@@ -132,7 +132,7 @@ def _page_texts(explanations: Sequence[Explanation]) -> Writers:
 
 def render_results(compared: FolderComparison) -> RenderableType:
     """Returns the comparison of a results folder for the terminal, or why there is none yet."""
-    comparisons, why_none = compared.outcome.outcome.comparisons, compared.outcome.why_none
+    comparisons, why_none = compared.outcome.comparisons, compared.outcome.why_none
     drawings = curves_of(comparisons, ascii_only=asks_for_ascii(os.environ))
     table = to_terminal(compared.documents, compared.left_out, curves=drawings)
     return table if why_none is None else Group(Text(f"no comparison yet: {why_none}"), table)

@@ -87,9 +87,9 @@ def _add_command(name: str, read: Reader, does: str) -> None:
             osl=osl,
             concurrency=concurrency,
         )
-        kept = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
+        point_filter = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
         read_all = read_sources(files, declared, read)
-        _deliver(files, narrow(read_all, kept), kept, list_curves, output)
+        _deliver(files, narrow(read_all, point_filter), point_filter, list_curves, output)
 
 
 for _name, _kind in KINDS.items():
@@ -98,12 +98,12 @@ _add_command("auto", read_source, "files whose kind is told by what they hold")
 
 
 def _deliver(
-    files: list[Path], points: PointSet, kept: Filter, list_curves: bool, output: Path | None
+    files: list[Path], points: PointSet, point_filter: Filter, list_curves: bool, output: Path | None
 ) -> None:
     names = ", ".join(file.name for file in files[:4]) + (f" and {len(files) - 4} more" if files[4:] else "")
     if not points.points:
         lost = [item for item in points.unused if item.kind != "note"]
-        why = join_reasons(lost) if lost else f"no row left by {kept}"
+        why = join_reasons(lost) if lost else f"no row left by {point_filter}"
         raise InputError(f"{names}: no point can be made: {why}" if lost else f"{names}: {why}")
     Console(highlight=False, soft_wrap=True).print(_summarize(points, list_curves), markup=False)
     if output is not None:

@@ -136,17 +136,17 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         groups[name] = hints[name]
         kinds = get_type_hints(hints[name], include_extras=True)
         shared += [
-            parameter.replace(name=one.name, default=one.default, annotation=kinds[one.name])
-            for one in fields(hints[name])
+            parameter.replace(name=option.name, default=option.default, annotation=kinds[option.name])
+            for option in fields(hints[name])
         ]
 
     @wraps(command)
-    def run(**given: Any) -> None:
-        made = {
-            name: group(**{one.name: given.pop(one.name) for one in fields(group)})
+    def run(**values: Any) -> None:
+        options = {
+            name: group(**{option.name: values.pop(option.name) for option in fields(group)})
             for name, group in groups.items()
         }
-        command(**given, **made)
+        command(**values, **options)
 
     run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
@@ -184,17 +184,17 @@ def deliver(writers: Writers, output_format: str, output: Path | None) -> None:
     Raises:
         InputError: the file can't be written, or the format is not for a terminal.
     """
-    made = writers[output_format]()
-    if isinstance(made, bytes):
+    content = writers[output_format]()
+    if isinstance(content, bytes):
         if output is None and sys.stdout.isatty():
             raise InputError(f"--format {output_format} is not text: name a file with --output")
-        _hand_over(made, output)
-    elif isinstance(made, str):
-        _hand_over(made.encode("utf-8"), output)
+        _hand_over(content, output)
+    elif isinstance(content, str):
+        _hand_over(content.encode("utf-8"), output)
     elif output is None:
-        Console(highlight=False).print(made)
+        Console(highlight=False).print(content)
     else:
-        _hand_over(_plain(made).encode("utf-8"), output)
+        _hand_over(_plain(content).encode("utf-8"), output)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -106,14 +106,14 @@ def _read_power(sources: Sequence[Path]) -> SweepPower:
 
 def _refuse_without_effect(context: typer.Context) -> None:
     """A filter that is silently ignored would be believed."""
-    given = [
+    ignored = [
         parameter.opts[0]
         for parameter in context.command.params
         if parameter.name not in _OF_POWER
-        and (found := context.get_parameter_source(parameter.name or "")) is not None
-        and found.name == "COMMANDLINE"
+        and (source := context.get_parameter_source(parameter.name or "")) is not None
+        and source.name == "COMMANDLINE"
     ]
-    if given:
+    if ignored:
         raise InputError(
-            f"{', '.join(given)}: without effect on --power, which shows a whole sweep as it ran"
+            f"{', '.join(ignored)}: without effect on --power, which shows a whole sweep as it ran"
         )

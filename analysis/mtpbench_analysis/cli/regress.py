@@ -64,15 +64,15 @@ def regress_command(
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:
-    seen: dict[Path, Path] = {}
+    first: dict[Path, Path] = {}
     for path in paths:
-        if (known := seen.setdefault(path.resolve(), path)) is not path:
-            raise InputError(f"{path}: given twice (as {known}); every sweep counts once, on one side")
+        if (same := first.setdefault(path.resolve(), path)) is not path:
+            raise InputError(f"{path}: given twice (as {same}); every sweep counts once, on one side")
 
 
 def _judge(regression: Regression) -> None:
     """Close the gate (exit 3) with its reasons."""
     if reasons := regression.gate:
-        listed = "".join(f"\n  - {reason}" for reason in reasons)
-        raise RunError(f"the gate stays closed:{listed}")
+        lines = "".join(f"\n  - {reason}" for reason in reasons)
+        raise RunError(f"the gate stays closed:{lines}")
     typer.echo("the gate is open", err=True)

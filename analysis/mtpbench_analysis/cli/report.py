@@ -27,28 +27,28 @@ def report_command(
     ] = None,
 ) -> None:
     """Write one page that works offline: table with targets to edit, chart, recipes, caveats, sources."""
-    kept = options.filter
+    point_filter = options.filter
     points = merge([read_source(path) for path in sources])
-    found = compare_if_possible(points, options.comparison_question, kept)
+    outcome = compare_if_possible(points, options.comparison_question, point_filter)
     traces = read_traces(sources)
-    if found.why_none and not traces:
+    if outcome.why_none and not traces:
         # Files of other tools hold nothing to look at beside what a comparison would show.
-        raise InputError(f"{', '.join(points.sources)}: {found.why_none}{found.examples}")
-    left_out = tuple(map(str, found.outcome.left_out))
-    chosen = choose(points, kept)
-    if kept != Filter():
+        raise InputError(f"{', '.join(points.sources)}: {outcome.why_none}{outcome.examples}")
+    left_out = tuple(map(str, outcome.left_out))
+    chosen = choose(points, point_filter)
+    if point_filter != Filter():
         traces = narrow_traces(traces, chosen.points)
     page = render_page(
         title or _title(points),
-        found.outcome.comparisons,
+        outcome.comparisons,
         left_out,
         describe_provenance(chosen, [path.resolve().name for path in sources]),
         traces,
-        Alone(why=found.why_none, points=chosen.points) if found.why_none else None,
+        Alone(why=outcome.why_none, points=chosen.points) if outcome.why_none else None,
     )
     write_text(output, page)
-    if found.why_none:
-        typer.echo(f"no comparison: {found.why_none}", err=True)
+    if outcome.why_none:
+        typer.echo(f"no comparison: {outcome.why_none}", err=True)
 
 
 def _title(points: PointSet) -> str:

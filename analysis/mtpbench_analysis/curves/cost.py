@@ -55,9 +55,9 @@ class Economics:
 
     def __post_init__(self) -> None:
         if self.tiers and self.tier not in self.tiers:
-            known = ", ".join(self.tiers)
+            tiers = ", ".join(self.tiers)
             raise InputError(
-                f"{self.hardware.name} has no price of tier {self.tier!r}; tiers: {known} (--tier)"
+                f"{self.hardware.name} has no price of tier {self.tier!r}; tiers: {tiers} (--tier)"
             )
 
     @property
@@ -102,9 +102,9 @@ class Economics:
         whose = "your price, asked for with --usd-per-gpu-h" if self.tier == YOUR_PRICE else self.tier
         price = "at an unknown price" if usd is None else f"at {price_text(usd)} per GPU-hour ({whose})"
         power = "unknown power" if kw is None else f"{kw:g} kW"
-        asked = " (asked for with --kw-per-gpu)" if self.power_asked else ""
+        asked_for = " (asked for with --kw-per-gpu)" if self.power_asked else ""
         label = (
-            f"{self.hardware.gpu} {price}, {power} provisioned per GPU{asked}, constants of "
+            f"{self.hardware.gpu} {price}, {power} provisioned per GPU{asked_for}, constants of "
             f"{self.hardware.constants_date}"
         )
         if usd is None or kw is None:
@@ -141,10 +141,10 @@ def resolve_name(name: str, constants: str | None = None) -> str:
         constants: None, a date or a file, as in `mtpbench.hardware`.
     """
     lowered = name.lower()
-    known_names = hardware.names(constants)
-    if lowered in known_names:
+    names = hardware.names(constants)
+    if lowered in names:
         return lowered
-    longer = [known for known in known_names if known.split("-")[0] == lowered]
+    longer = [full for full in names if full.split("-")[0] == lowered]
     return longer[0] if len(longer) == 1 else lowered
 
 

@@ -73,12 +73,12 @@ def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing,
     grid = _grid((baseline, other))
     if len(grid) < 2:
         return ()
-    found = []
-    for left, right in _sign_changes(baseline, other, grid):
-        at = _root(baseline, other, left, right)
+    crossings = []
+    for low, high in _sign_changes(baseline, other, grid):
+        at = _root(baseline, other, low, high)
         (cell_base,), (cell_other,) = baseline.cells([at]), other.cells([at])
-        before = float(other.serves([left])[0] - baseline.serves([left])[0])
-        found.append(
+        before = float(other.serves([low])[0] - baseline.serves([low])[0])
+        crossings.append(
             Crossing(
                 interactivity_tps=at,
                 tput_tps_per_gpu=float(baseline.serves([at])[0]),
@@ -86,9 +86,9 @@ def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing,
                 wide_gap=cell_base.wide_gap or cell_other.wide_gap,
             )
         )
-    if len(found) != 1:
-        return tuple(found)
-    return (_with_interval(found[0], baseline, other, grid),)
+    if len(crossings) != 1:
+        return tuple(crossings)
+    return (_with_interval(crossings[0], baseline, other, grid),)
 
 
 def find_leads(readers: Sequence[CurveReader]) -> tuple[Lead, ...]:
@@ -98,7 +98,10 @@ def find_leads(readers: Sequence[CurveReader]) -> tuple[Lead, ...]:
     is not known, so a range ends where a front begins.
     """
     crossings = {
-        at for i, one in enumerate(readers) for other in readers[i + 1 :] for at in _all_crossings(one, other)
+        at
+        for i, reader in enumerate(readers)
+        for other in readers[i + 1 :]
+        for at in _all_crossings(reader, other)
     }
     knots = {knot.x for reader in readers for knot in reader.curve.front}
     edges = np.array(sorted({0.0, *knots, *crossings}))
@@ -120,8 +123,8 @@ def find_leads(readers: Sequence[CurveReader]) -> tuple[Lead, ...]:
     )
 
 
-def _all_but(flags: npt.NDArray[np.bool_], one: int) -> bool:
-    return bool(np.delete(flags, one).all())
+def _all_but(flags: npt.NDArray[np.bool_], index: int) -> bool:
+    return bool(np.delete(flags, index).all())
 
 
 def _lead(readers: Sequence[CurveReader], winner: int, low: float, high: float) -> Lead:
@@ -149,12 +152,12 @@ def _share(readers: Sequence[CurveReader], winner: int, place: float) -> float |
     return float((drawn.argmax(axis=0) == winner).mean())
 
 
-def _all_crossings(one: CurveReader, other: CurveReader) -> list[float]:
+def _all_crossings(reader: CurveReader, other: CurveReader) -> list[float]:
     """Where both serve the same at or above an interactivity, the flat parts below the fronts included."""
-    high = min(one.curve.range_tps[1], other.curve.range_tps[1])
-    knots = {knot.x for reader in (one, other) for knot in reader.curve.front if knot.x <= high}
+    high = min(reader.curve.range_tps[1], other.curve.range_tps[1])
+    knots = {knot.x for side in (reader, other) for knot in side.curve.front if knot.x <= high}
     grid = _fine(sorted({0.0, high, *knots}))
-    return [_root(one, other, left, right) for left, right in _sign_changes(one, other, grid)]
+    return [_root(reader, other, *edges) for edges in _sign_changes(reader, other, grid)]
 
 
 def _grid(readers: Sequence[CurveReader]) -> FloatArray:
@@ -173,20 +176,20 @@ def _fine(edges: Sequence[float]) -> FloatArray:
 
 def _sign_changes(baseline: CurveReader, other: CurveReader, grid: FloatArray) -> list[tuple[float, float]]:
     sign = np.sign(other.serves(grid) - baseline.serves(grid))
-    known = np.flatnonzero(sign)
-    return [(float(grid[a]), float(grid[b])) for a, b in pairwise(known) if sign[a] != sign[b]]
+    nonzero = np.flatnonzero(sign)
+    return [(float(grid[a]), float(grid[b])) for a, b in pairwise(nonzero) if sign[a] != sign[b]]
 
 
-def _root(baseline: CurveReader, other: CurveReader, left: float, right: float) -> float:
+def _root(baseline: CurveReader, other: CurveReader, low: float, high: float) -> float:
     """The crossing between two places of different sign, to 1e-9 of its value."""
     for _ in range(8):
-        places = np.linspace(left, right, 17)
+        places = np.linspace(low, high, 17)
         signs = np.sign(other.serves(places) - baseline.serves(places))
         after = int(np.flatnonzero(signs != signs[0])[0])
-        left, right = float(places[after - 1]), float(places[after])
-        if right - left <= 1e-9 * right:
+        low, high = float(places[after - 1]), float(places[after])
+        if high - low <= 1e-9 * high:
             break
-    return right
+    return high
 
 
 def _with_interval(

@@ -37,10 +37,10 @@ class Grouping:
 
     def __post_init__(self) -> None:
         # Topologies are pooled anyway; naming one that is, is no mistake.
-        for names, known in ((self.pool, (*CURVE_FIELDS, *SPLITTABLE)), (self.split, SPLITTABLE)):
-            if wrong := [name for name in names if name not in known]:
+        for names, allowed in ((self.pool, (*CURVE_FIELDS, *SPLITTABLE)), (self.split, SPLITTABLE)):
+            if wrong := [name for name in names if name not in allowed]:
                 verb = "pool" if names is self.pool else "split by"
-                raise InputError(f"can't {verb} {', '.join(wrong)}; one of {', '.join(known)} is needed")
+                raise InputError(f"can't {verb} {', '.join(wrong)}; one of {', '.join(allowed)} is needed")
         if both := set(self.pool) & set(self.split):
             raise InputError(f"{', '.join(sorted(both))}: both pooled and split by; choose one")
 
@@ -89,8 +89,8 @@ class Curve:
 
     def values(self, name: str) -> tuple[Any, ...]:
         """The distinct values of a field over all runs, None last, in a stable order."""
-        found = {getattr(run, name) for item in self.measured for run in item.runs}
-        return tuple(sorted(found, key=lambda value: (value is None, str(value))))
+        values = {getattr(run, name) for item in self.measured for run in item.runs}
+        return tuple(sorted(values, key=lambda value: (value is None, str(value))))
 
     @property
     def workload_key(self) -> tuple[Any, ...]:
@@ -112,15 +112,15 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
         points: (interactivity, throughput) pairs in any order.
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
-    kept: list[int] = []
+    front: list[int] = []
     for i in order:
         x, y = points[i]
-        if kept and points[kept[-1]][0] == x:
+        if front and points[front[-1]][0] == x:
             continue
-        while kept and points[kept[-1]][1] <= y:
-            kept.pop()
-        kept.append(i)
-    return tuple(kept)
+        while front and points[front[-1]][1] <= y:
+            front.pop()
+        front.append(i)
+    return tuple(front)
 
 
 def build_curves(points: Iterable[CurvePoint], grouping: Grouping | None = None) -> tuple[Curve, ...]:
@@ -150,8 +150,8 @@ def relabel(curves: Sequence[Curve]) -> tuple[Curve, ...]:
             name for name in (*CURVE_FIELDS, *SPLITTABLE) if len({curve.shared(name) for curve in family}) > 1
         ]
         for curve in family:
-            said = [short(curve.shared(name), name) for name in _enough(family, telling)]
-            labels[id(curve)] = display_name(curve.arm) + (f" ({', '.join(said)})" if said else "")
+            texts = [short(curve.shared(name), name) for name in _enough(family, telling)]
+            labels[id(curve)] = display_name(curve.arm) + (f" ({', '.join(texts)})" if texts else "")
     return tuple(replace(curve, label=labels[id(curve)]) for curve in curves)
 
 
@@ -243,8 +243,8 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
         return runs[0]
     means: dict[str, Any] = {}
     for name in averaged():
-        known = [value for run in runs if (value := getattr(run, name)) is not None]
-        means[name] = fmean(known) if known else None
+        values = [value for run in runs if (value := getattr(run, name)) is not None]
+        means[name] = fmean(values) if values else None
     sources = [run.source for run in runs if run.source]
     means["source"] = "; ".join(sources) or None
     means["repeat"] = None
@@ -254,7 +254,4 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
     positions = [run.acceptance_per_position for run in runs if run.acceptance_per_position is not None]
     if len({len(rates) for rates in positions}) == 1:
         means["acceptance_per_position"] = tuple(fmean(rates) for rates in zip(*positions, strict=True))
-    for name in ("date", "simulated"):
-        values = {getattr(run, name) for run in runs}
-        means[name] = values.pop() if len(values) == 1 else getattr(runs[-1], name)
-    return replace(runs[0], **means)
+    return replace(runs[0], date=runs[-1].date, simulated=runs[-1].simulated, **means)

@@ -208,13 +208,15 @@ def draw_curve(curve: Curve, noise: Sequence[Noise | None], stream: int, draws: 
     logs = np.log([(item.x, item.y) for item in curve.measured])
     errors = random.standard_normal((draws, len(logs), 2))
     # Each draw also draws how large the noise is, which is itself only estimated: that makes a t of a normal.
-    common = {one.df: random.chisquare(one.df, draws) / one.df for one in noise if one and one.shared}
+    common = {
+        error.df: random.chisquare(error.df, draws) / error.df for error in noise if error and error.shared
+    }
     scale = np.ones((draws, len(logs)))
     roots = np.zeros((len(logs), 2, 2))
-    for i, one in enumerate(noise):
-        if one is not None:
-            roots[i] = _root(one.covariance)
-            scale[:, i] = common[one.df] if one.shared else random.chisquare(one.df, draws) / one.df
+    for i, error in enumerate(noise):
+        if error is not None:
+            roots[i] = _root(error.covariance)
+            scale[:, i] = common[error.df] if error.shared else random.chisquare(error.df, draws) / error.df
     shifts = roots[:, :, 0] * errors[:, :, :1] + roots[:, :, 1] * errors[:, :, 1:]
     values = np.exp(logs + shifts / np.sqrt(scale)[:, :, None])
     return fronts(values[:, :, 0], values[:, :, 1])
@@ -231,9 +233,9 @@ def fronts(x: FloatArray, y: FloatArray) -> CurveDraws:
     x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
     best_right = np.maximum.accumulate(y[:, ::-1], axis=1)[:, ::-1]
     after = np.concatenate([best_right[:, 1:], np.full((len(y), 1), -np.inf)], axis=1)
-    kept = y > after
-    front_first = np.argsort(~kept, axis=1, kind="stable")
-    knots = kept.sum(axis=1)
+    on_front = y > after
+    front_first = np.argsort(~on_front, axis=1, kind="stable")
+    knots = on_front.sum(axis=1)
     x, y = np.take_along_axis(x, front_first, 1), np.take_along_axis(y, front_first, 1)
     padding = np.arange(x.shape[1]) >= knots[:, None]
     return CurveDraws(x=np.where(padding, np.inf, x), y=np.where(padding, -np.inf, y), knots=knots)

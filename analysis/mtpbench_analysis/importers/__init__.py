@@ -57,7 +57,7 @@ def read_source(path: Path, declared: Declared | None = None) -> PointSet:
     Raises:
         InputError: there is no such thing, or its kind is unknown; else what its importer raises.
     """
-    said = declared or Declared()
+    declared = declared or Declared()
     if path.is_dir():
         return read_results(path)
     if not path.exists():
@@ -68,8 +68,8 @@ def read_source(path: Path, declared: Declared | None = None) -> PointSet:
             f"{path}: a folder results/<sweep>, a .csv of points, or another tool's .json or .jsonl is needed"
         )
     if suffix == ".csv":
-        return aiperf.read_aiperf(path, said) if aiperf.is_table(read_text(path)) else read_points(path)
-    return _find_kind(path).read(path, said)
+        return aiperf.read_aiperf(path, declared) if aiperf.is_table(read_text(path)) else read_points(path)
+    return _find_kind(path).read(path, declared)
 
 
 def read_sources(paths: list[Path], declared: Declared, read: Reader = read_source) -> PointSet:
@@ -90,10 +90,10 @@ def _find_kind(path: Path) -> Kind:
         if any(kind.holds(row.value) for row in document.rows):
             return kind
     looked_for = ", ".join(kind.label for kind in KINDS.values())
-    found = describe(document.rows[0].value) if document.rows else "an empty list"
+    description = describe(document.rows[0].value) if document.rows else "an empty list"
     if len(document.rows) > 1:
-        found = f"{len(document.rows)} values, the first {found}"
-    raise ImportFileError(f"{path}: JSON of no known kind; looked for {looked_for}; found {found}")
+        description = f"{len(document.rows)} values, the first {description}"
+    raise ImportFileError(f"{path}: JSON of no known kind; looked for {looked_for}; found {description}")
 
 
 def _beside_json(path: Path, paths: list[Path]) -> PointSet | None:

@@ -155,8 +155,8 @@ def read_load(fields: Fields) -> dict[str, Any]:
     phase = Fields(phases[-1] if phases else old, fields.what)
     rate = phase.known("rate") or phase.known("request_rate")
     names = [item.get("name") for item in _objects(_object(config.get("models")).get("items"))]
-    listed = _object(config.get("endpoint")).get("model_names")
-    names += listed if isinstance(listed, list) else []
+    model_names = _object(config.get("endpoint")).get("model_names")
+    names += model_names if isinstance(model_names, list) else []
     lengths = _read_lengths(config)
     load = {
         # The old form of the configuration has a default of 1 beside a rate, and means no cap by it.
@@ -268,7 +268,7 @@ def _read_table(path: Path, text: str) -> dict[str, Any]:
     Raises:
         ImportFileError: it is no CSV.
     """
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     header: list[str] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline="")):
@@ -279,10 +279,10 @@ def _read_table(path: Path, text: str) -> dict[str, Any]:
             elif header and (named := re.fullmatch(r"(.*?)(?: \(([^()]*)\))?", cells[0])):
                 tag = _TAGS.get(named[1])
                 if tag is not None and (named[2] or "") not in ("Success + Error",):
-                    found[tag] = {"unit": named[2], **_read_cells(header, cells[1:])}
+                    metrics[tag] = {"unit": named[2], **_read_cells(header, cells[1:])}
     except csv.Error as error:
         raise ImportFileError(f"{path}: {error}") from error
-    return found
+    return metrics
 
 
 def _read_cells(header: list[str], cells: list[str]) -> dict[str, Any]:

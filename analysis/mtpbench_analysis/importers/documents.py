@@ -140,6 +140,6 @@ def _without_repeated(document: Document) -> Document:
 
 def join_reasons(unused: Iterable[Unused], most: int = 3) -> str:
     """The first reasons as one text, for an error about a file of which nothing can be used."""
-    listed = list(unused)
-    more = f"; and {len(listed) - most} more" if len(listed) > most else ""
-    return "; ".join(map(str, listed[:most])) + more
+    reasons = list(unused)
+    more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
+    return "; ".join(map(str, reasons[:most])) + more

@@ -157,8 +157,8 @@ def show(value: object) -> str:
         return "a number too large to use"
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "an object"
-    shown = repr(value)
-    return shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + "…"
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
 
 
 SERVING = ("aggregated", "disaggregated")
@@ -235,6 +235,6 @@ class Declared:
         return "disaggregated" if self.prefill_gpus is not None else self.serving
 
 
-def _check_word(option: str, value: str | None, known: tuple[str, ...]) -> None:
-    if value is not None and value not in known:
-        raise InputError(f"{option} {value}: one of {', '.join(known)} is needed")
+def _check_word(option: str, value: str | None, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        raise InputError(f"{option} {value}: one of {', '.join(allowed)} is needed")

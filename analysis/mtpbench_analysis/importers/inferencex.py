@@ -170,9 +170,9 @@ def _read_interactivity(metrics: Fields) -> float:
 
 def _read_arm(fields: Fields, declared: Declared) -> str:
     for name, off in (("spec_method", "none"), ("spec_decoding", "none"), ("mtp", "off")):
-        said = fields.text(name)
-        if said is not None:
-            speculation = "mtp" if name == "mtp" and said.lower() == "on" else said.lower()
+        method = fields.text(name)
+        if method is not None:
+            speculation = "mtp" if name == "mtp" and method.lower() == "on" else method.lower()
             return "off" if speculation == off else speculation
     if declared.arm is None:
         raise UnusableError(
@@ -182,19 +182,19 @@ def _read_arm(fields: Fields, declared: Declared) -> str:
 
 
 def _read_engine(fields: Fields) -> str | None:
-    said = fields.text("framework")
-    return None if said is None else _ENGINES.get(said.lower(), said.lower())
+    framework = fields.text("framework")
+    return None if framework is None else _ENGINES.get(framework.lower(), framework.lower())
 
 
 def _read_precision(fields: Fields) -> str | None:
-    said = fields.text("precision")
-    return None if said is None else _PRECISIONS.get(said.lower(), said.lower())
+    precision = fields.text("precision")
+    return None if precision is None else _PRECISIONS.get(precision.lower(), precision.lower())
 
 
 def _read_image(fields: Fields) -> str | None:
     """The image; file names hold `#` for `/`."""
-    said = fields.text("image")
-    return None if said is None else said.replace("#", "/")
+    image = fields.text("image")
+    return None if image is None else image.replace("#", "/")
 
 
 def _read_hardware(fields: Fields) -> str | None:
@@ -206,8 +206,8 @@ def _read_hardware(fields: Fields) -> str | None:
 
 
 def _find_gpu(runner: str | None) -> str | None:
-    found = _RUNNER.match(runner) if runner else None
-    return found[0].lower() if found else runner
+    match = _RUNNER.match(runner) if runner else None
+    return match[0].lower() if match else runner
 
 
 def _name_topology(fields: Fields, gpus: Gpus) -> str:
@@ -330,13 +330,13 @@ def total_rate(prefill: tuple[float, int], decode: tuple[float, int], gpus: int)
 
 def find_contradictions(metrics: Fields, gpus: Gpus, conc: int, osl: int | None) -> tuple[str, ...]:
     """What the rates of a row contradict: its GPU counts, its TPOT, or its latencies."""
-    found = (
+    reasons = (
         _check_rates(metrics, gpus),
         _check_tpot(metrics),
         _check_units(metrics, osl),
         _check_latency(metrics, gpus, conc, osl),
     )
-    return tuple(reason for reason in found if reason)
+    return tuple(reason for reason in reasons if reason)
 
 
 def _check_rates(metrics: Fields, gpus: Gpus) -> str | None:

@@ -55,15 +55,15 @@ def read_points(path: Path) -> PointSet:
         if len(cells) != len(header):
             raise ImportFileError(f"{path}:{line}: {len(cells)} cells where the header has {len(header)}")
         texts = tuple(cell.strip() for cell in cells)
-        made = _read_point(path, line, dict(zip(header, texts, strict=True)))
+        outcome = _read_point(path, line, dict(zip(header, texts, strict=True)))
         if texts in first:
             reason = f"the same as line {first[texts]}; kept once"
-            made = Unused(what=f"{path.name}:{line}", reason=reason, kind="repeated")
+            outcome = Unused(what=f"{path.name}:{line}", reason=reason, kind="repeated")
         first.setdefault(texts, line)
-        if isinstance(made, CurvePoint):
-            points.append(made)
+        if isinstance(outcome, CurvePoint):
+            points.append(outcome)
         else:
-            unused.append(made)
+            unused.append(outcome)
     if not first:
         raise ImportFileError(f"{path}: has a header, but no row")
     extra = [name for name in header if name not in columns()]
@@ -76,10 +76,10 @@ def read_points(path: Path) -> PointSet:
 def write_points(points: Iterable[CurvePoint], comments: Iterable[str] = ()) -> str:
     """The text of a points CSV that `read_points` reads back; columns without any value are left out."""
     frame = to_frame(points)
-    kept = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
+    filled = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
     # A comment is one line, whatever a file is named like.
     head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
-    return head + str(frame[kept].to_csv(index=False, lineterminator="\n"))
+    return head + str(frame[filled].to_csv(index=False, lineterminator="\n"))
 
 
 def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unused:
@@ -88,8 +88,8 @@ def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unus
         if reason := _why_unusable(name, values[name]):
             what = f"{path.name}:{line}"
             return Unused(what=what, reason=reason, kind="unusable", arm=values["arm"])
-    known = {name: value for name, value in values.items() if value is not None}
-    return CurvePoint(**{"source": f"{path.name}:{line}", **known})
+    recorded = {name: value for name, value in values.items() if value is not None}
+    return CurvePoint(**{"source": f"{path.name}:{line}", **recorded})
 
 
 def _read_rows(path: Path) -> Iterator[Cells]:
@@ -124,13 +124,13 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise ImportFileError(
                 f"{path}: is empty; a header with {', '.join(REQUIRED)} and rows are needed"
             )
-        found = ", ".join(header)[:200]
-        for mark, said in ((";", "semicolons"), ("\t", "tabs")):
+        names = ", ".join(header)[:200]
+        for mark, separators in ((";", "semicolons"), ("\t", "tabs")):
             if len(header) == 1 and mark in header[0]:
-                raise ImportFileError(f"{path}: the columns are separated by {said}; commas are needed")
+                raise ImportFileError(f"{path}: the columns are separated by {separators}; commas are needed")
         optional = ", ".join(name for name in columns() if name not in REQUIRED)
         raise ImportFileError(
-            f"{path}: column {', '.join(missing)} is missing; the header has: {found}. "
+            f"{path}: column {', '.join(missing)} is missing; the header has: {names}. "
             f"Needed: {', '.join(REQUIRED)}; also read: {optional}"
         )
     twice = sorted({name for name in header if header.count(name) > 1})

@@ -37,11 +37,11 @@ def read_results(directory: Path) -> PointSet:
     points: list[CurvePoint] = []
     unused: list[Unused] = []
     for stored in sweep.points:
-        made = to_curve_point(stored)
-        if isinstance(made, CurvePoint):
-            points.append(made)
+        outcome = to_curve_point(stored)
+        if isinstance(outcome, CurvePoint):
+            points.append(outcome)
         else:
-            unused.append(made)
+            unused.append(outcome)
     unused += [
         Unused(what=point_id, reason="planned, not measured yet", kind="planned")
         for point_id in sweep.missing
@@ -61,7 +61,7 @@ def read_results(directory: Path) -> PointSet:
 
 def _answers(stored: Sequence[StoredPoint]) -> tuple[ArmAnswers, ...]:
     """What each deployment answered: one start serves a ladder, so its points say the same."""
-    found: dict[str, ArmAnswers] = {}
+    by_deployment: dict[str, ArmAnswers] = {}
     for item in stored:
         evaluation = item.result.evaluation
         answers = ArmAnswers(
@@ -72,8 +72,8 @@ def _answers(stored: Sequence[StoredPoint]) -> tuple[ArmAnswers, ...]:
             score=evaluation.score if evaluation else None,
         )
         if answers.texts or answers.score is not None:
-            found.setdefault(item.point.deployment_key, answers)
-    return tuple(found.values())
+            by_deployment.setdefault(item.point.deployment_key, answers)
+    return tuple(by_deployment.values())
 
 
 def _is_pinned(stored: StoredPoint) -> bool:
@@ -179,14 +179,14 @@ def _engine(point: Point) -> str:
 def _errors(result: PointResult) -> dict[str, Any]:
     """The errors of this one run, from its time blocks; nothing where it has too few."""
     blocks = result.blocks
-    found = blocks and block_errors(blocks.interactivity_tps, blocks.tput_tps_per_gpu)
-    if not found:
+    errors = blocks and block_errors(blocks.interactivity_tps, blocks.tput_tps_per_gpu)
+    if not errors:
         return {}
     return {
-        "interactivity_rel_se": found.interactivity_rel_se,
-        "tput_rel_se": found.tput_rel_se,
-        "rel_se_correlation": found.correlation,
-        "se_df": found.df,
+        "interactivity_rel_se": errors.interactivity_rel_se,
+        "tput_rel_se": errors.tput_rel_se,
+        "rel_se_correlation": errors.correlation,
+        "se_df": errors.df,
     }
 
 
@@ -211,12 +211,14 @@ def _settings(engine: Engine) -> tuple[str, ...]:
     """The base's engine options and environment, one text each; what an arm forces is not among them."""
     flags = [
         f"{role}: {_option(name, value)}"
-        for role, given in engine.flags.items()
-        for name, value in given.items()
+        for role, options in engine.flags.items()
+        for name, value in options.items()
         if value is not None and value is not False
     ]
     env = [
-        f"{role}: env {name}={value}" for role, given in engine.env.items() for name, value in given.items()
+        f"{role}: env {name}={value}"
+        for role, options in engine.env.items()
+        for name, value in options.items()
     ]
     return tuple(sorted((*flags, *env)))
 
@@ -233,12 +235,12 @@ def _workload(workload: Workload, load: Load) -> str:
         "exact lengths" if workload.range_ratio == 1 else f"lengths from {workload.range_ratio:g} L to L"
     )
     template = "chat template" if workload.chat_template else "no chat template"
-    said = [f"{workload.prompts} prompts", template, lengths, f"temperature {workload.temperature:g}"]
+    parts = [f"{workload.prompts} prompts", template, lengths, f"temperature {workload.temperature:g}"]
     if workload.prefix_share:
-        said.append(f"{workload.prefix_share:.0%} of every prompt shared")
+        parts.append(f"{workload.prefix_share:.0%} of every prompt shared")
     if load.open:
-        said.append(f"open loop, {_pacing(load)}")
-    return ", ".join(said)
+        parts.append(f"open loop, {_pacing(load)}")
+    return ", ".join(parts)
 
 
 def _pacing(load: Load) -> str:

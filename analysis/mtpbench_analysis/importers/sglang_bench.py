@@ -129,10 +129,10 @@ def _read_concurrency(fields: Fields, rate: float | None, requests: int) -> int 
 
 def _read_acceptance(fields: Fields, info: Fields) -> float | None:
     states = info.values.get("internal_states")
-    listed = states if isinstance(states, list) else []
+    ranks = states if isinstance(states, list) else []
     lengths = [
         length
-        for state in listed
+        for state in ranks
         if isinstance(state, dict)
         and (length := as_number(state.get("avg_spec_accept_length"))) is not None
         and length >= 1

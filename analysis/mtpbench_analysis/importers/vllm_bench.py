@@ -117,11 +117,11 @@ def find_length(fields: Fields, name: str, tokens: float, completed: int) -> int
 
     A mean that is no whole number shows nothing: lengths may have been drawn from a range.
     """
-    listed = fields.values.get(name)
-    if isinstance(listed, list) and listed:
-        lengths = [length for item in listed if (length := as_number(item)) is not None and length > 0]
+    by_request = fields.values.get(name)
+    if isinstance(by_request, list) and by_request:
+        lengths = [length for item in by_request if (length := as_number(item)) is not None and length > 0]
         usual = max(set(lengths), key=lengths.count, default=0.0)
-        share = lengths.count(usual) / len(listed)
+        share = lengths.count(usual) / len(by_request)
         return as_count(usual) if share >= _USUAL_SHARE else None
     return as_count(tokens / completed)
 
@@ -134,9 +134,9 @@ def _count_failed(fields: Fields, completed: int) -> int | None:
     failed = fields.whole("failed", zero=True)
     if failed is not None:
         return failed
-    asked = fields.whole("num_prompts")
-    if asked is not None and asked >= completed:
-        return asked - completed
+    prompts = fields.whole("num_prompts")
+    if prompts is not None and prompts >= completed:
+        return prompts - completed
     fields.note("failed requests", "not in the file")
     return None
 
@@ -162,17 +162,17 @@ def _read_acceptance(fields: Fields) -> dict[str, Any]:
     drafted = fields.known("spec_decode_draft_tokens", zero=True)
     if not steps or not drafted:
         return {"drafted": None if steps is None else False}
-    listed = fields.values.get("spec_decode_per_position_acceptance_rates")
-    shares = [as_number(share) for share in listed] if isinstance(listed, list) else []
-    known = tuple(share for share in shares if share is not None and 0 <= share <= 1)
-    if len(known) != len(shares):
+    rates = fields.values.get("spec_decode_per_position_acceptance_rates")
+    shares = [as_number(share) for share in rates] if isinstance(rates, list) else []
+    by_position = tuple(share for share in shares if share is not None and 0 <= share <= 1)
+    if len(by_position) != len(shares):
         fields.note("spec_decode_per_position_acceptance_rates", "shares from 0 to 1 are needed")
-        known = ()
+        by_position = ()
     return {
         "drafted": True,
         "draft_tokens": as_count(drafted / steps),
         "acceptance_length": fields.known("spec_decode_acceptance_length"),
-        "acceptance_per_position": known or None,
+        "acceptance_per_position": by_position or None,
     }
 
 

@@ -189,7 +189,7 @@ def _pooled(sides: Sequence[FloatArray]) -> tuple[float, float]:
 
 def _allowance(pairs: PairedRuns, members: IntArray, start_noise: float) -> float:
     """Variance that server starts add to the mean change: each deployment started once in each sweep."""
-    sweeps = sum(1 / len(np.unique(one)) for one in (pairs.old_sweeps, pairs.new_sweeps))
+    sweeps = sum(1 / len(np.unique(numbers)) for numbers in (pairs.old_sweeps, pairs.new_sweeps))
     return _allowance_per_sweep(pairs, members, start_noise) * sweeps
 
 
@@ -198,9 +198,9 @@ def _allowance_per_sweep(pairs: PairedRuns, members: IntArray, start_noise: floa
     return start_noise**2 * float((shares**2).sum())
 
 
-def _satterthwaite(variance: float, df: float, known: float) -> float:
+def _satterthwaite(variance: float, df: float, allowance: float) -> float:
     """Degrees of freedom of an estimated variance plus a known one."""
-    return math.inf if variance == 0 else df * ((variance + known) / variance) ** 2
+    return math.inf if variance == 0 else df * ((variance + allowance) / variance) ** 2
 
 
 _MOST_SWEEPS = 100

@@ -160,13 +160,13 @@ _Runs = dict[tuple[Any, ...], tuple[tuple[CurvePoint, ...], ...]]
 
 def _by_recipe(sources: Sequence[PointSet]) -> _Runs:
     """The valid runs of every recipe, source by source; those of unknown load can't be told apart."""
-    found: dict[tuple[Any, ...], list[list[CurvePoint]]] = {}
+    by_recipe: dict[tuple[Any, ...], list[list[CurvePoint]]] = {}
     for number, source in enumerate(sources):
         for point in sorted(source.points, key=lambda p: p.repeat or 0):
             if point.valid and _load_known(point):
-                runs = found.setdefault(_recipe_of(point), [[] for _ in sources])
+                runs = by_recipe.setdefault(_recipe_of(point), [[] for _ in sources])
                 runs[number].append(point)
-    return {key: tuple(tuple(runs) for runs in lists) for key, lists in found.items()}
+    return {key: tuple(tuple(runs) for runs in lists) for key, lists in by_recipe.items()}
 
 
 def _load_known(point: CurvePoint) -> bool:
@@ -179,12 +179,12 @@ def _check_simulated(old: Sequence[PointSet], new: Sequence[PointSet]) -> None:
         for side, sources in (("old", old), ("new", new))
     }
     if len(kinds["old"] | kinds["new"]) > 1:
-        said = "; ".join(
-            f"{side}: {' and '.join('simulated' if kind else 'measured' for kind in sorted(found))}"
-            for side, found in kinds.items()
-            if found
+        sides = "; ".join(
+            f"{side}: {' and '.join('simulated' if kind else 'measured' for kind in sorted(of_side))}"
+            for side, of_side in kinds.items()
+            if of_side
         )
-        raise NotComparable(f"simulated and measured figures can't be compared ({said})")
+        raise NotComparable(f"simulated and measured figures can't be compared ({sides})")
 
 
 def _why_nothing(old: Sequence[PointSet], new: Sequence[PointSet]) -> str:
@@ -198,11 +198,11 @@ def _why_nothing(old: Sequence[PointSet], new: Sequence[PointSet]) -> str:
     values = {name: [{getattr(p, name) for p in points} for points in sides] for name in RECIPE_FIELDS}
     apart = [name for name, (ours, theirs) in values.items() if not ours & theirs]
     if apart:
-        said = "; ".join(
+        values_apart = "; ".join(
             f"{name}: old {list_values(values[name][0])}, new {list_values(values[name][1])}"
             for name in apart[:4]
         )
-        return f"no recipe is on both sides; they share no value of {said}"
+        return f"no recipe is on both sides; they share no value of {values_apart}"
     closest = min(
         (
             [name for name in RECIPE_FIELDS if getattr(a, name) != getattr(b, name)]
@@ -215,7 +215,7 @@ def _why_nothing(old: Sequence[PointSet], new: Sequence[PointSet]) -> str:
 
 
 def _differences(recipes: Sequence[PairedRecipe]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    found, unknown = [], []
+    differences, unknown = [], []
     for name in TESTED_FIELDS:
         ours, theirs = (
             {getattr(run, name) for recipe in recipes for runs in getattr(recipe, side) for run in runs}
@@ -224,13 +224,13 @@ def _differences(recipes: Sequence[PairedRecipe]) -> tuple[tuple[str, ...], tupl
         if ours == theirs == {None}:
             unknown.append(name)
         elif ours != theirs and name == "settings":
-            found.append(_settings(ours, theirs))
+            differences.append(_settings(ours, theirs))
         elif ours != theirs:
             old, new = (
                 list_values({v if v is None else short(v, name) for v in side}) for side in (ours, theirs)
             )
-            found.append(f"{name} {old} → {new}")
-    return tuple(found), tuple(unknown)
+            differences.append(f"{name} {old} → {new}")
+    return tuple(differences), tuple(unknown)
 
 
 def _settings(ours: set[Any], theirs: set[Any]) -> str:
@@ -259,17 +259,17 @@ def _lonely(sides: dict[str, _Runs], side: str) -> list[Unused]:
 
 
 def _unusable(sources: Sequence[PointSet], side: str) -> list[Unused]:
-    found = []
+    unusable = []
     for source in sources:
         for point in source.points:
             what = f"{side}: {display_name(point.arm)}, {point.recipe}"
             if not point.valid:
-                found.append(replace(describe_invalid(point), what=what))
+                unusable.append(replace(describe_invalid(point), what=what))
             elif not _load_known(point):
                 reason = "neither concurrency nor rate_rps recorded"
-                found.append(Unused(what=what, reason=reason, kind="unpaired", arm=point.arm))
-        found += [replace(item, what=f"{side}: {item.what}") for item in source.unused]
-    return found
+                unusable.append(Unused(what=what, reason=reason, kind="unpaired", arm=point.arm))
+        unusable += [replace(item, what=f"{side}: {item.what}") for item in source.unused]
+    return unusable
 
 
 def _broken(sides: dict[str, _Runs], new: Sequence[PointSet]) -> tuple[str, ...]:

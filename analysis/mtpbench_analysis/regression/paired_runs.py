@@ -45,8 +45,8 @@ class PairedRuns:
     def ratios(self) -> FloatArray:
         """(recipes,) mean log of the new runs minus that of the old ones; every sweep weighs the same."""
         new, old = per_sweep(self.new, self.new_sweeps), per_sweep(self.old, self.old_sweeps)
-        found: FloatArray = new.mean(axis=0) - old.mean(axis=0)
-        return found
+        ratios: FloatArray = new.mean(axis=0) - old.mean(axis=0)
+        return ratios
 
 
 def per_sweep(values: FloatArray, sweeps: IntArray) -> FloatArray:
@@ -60,22 +60,22 @@ def pair_runs(recipes: Sequence[PairedRecipe], metric: Metric) -> tuple[PairedRu
     Where no recipe has all rounds, rounds are given up: each sweep becomes the mean of its runs. A recipe
     that lacks a whole sweep has no place in either. None where no recipe knows the metric.
     """
-    known = [i for i, recipe in enumerate(recipes) if _values(recipe, metric)]
-    if not known:
+    measured = [i for i, recipe in enumerate(recipes) if _values(recipe, metric)]
+    if not measured:
         return None, ()
-    rounds = [_rounds([recipes[i] for i in known], side) for side in ("old", "new")]
+    rounds = [_rounds([recipes[i] for i in measured], side) for side in ("old", "new")]
     full = [
         i
-        for i in known
+        for i in measured
         if all(
             [len(runs) for runs in lists] == most
             for lists, most in zip(_sides(recipes[i]), rounds, strict=True)
         )
     ]
     collapse = not full
-    chosen = full or [i for i in known if all(all(lists) for lists in _sides(recipes[i]))]
+    chosen = full or [i for i in measured if all(all(lists) for lists in _sides(recipes[i]))]
     if not chosen:
-        return None, tuple(known)
+        return None, tuple(measured)
     arms, deployments = (_numbers([pick(recipes[i]) for i in chosen]) for pick in (_arm, _deployment))
     columns = [[_column(lists, metric, collapse) for lists in _sides(recipes[i])] for i in chosen]
     sweeps = [np.repeat(np.arange(len(most)), 1 if collapse else most).astype(np.intp) for most in rounds]
@@ -89,7 +89,7 @@ def pair_runs(recipes: Sequence[PairedRecipe], metric: Metric) -> tuple[PairedRu
         deployments=deployments,
         block_variance=np.array([_block_variance(recipes[i], metric) for i in chosen]),
     )
-    return pairs, tuple(i for i in known if i not in chosen)
+    return pairs, tuple(i for i in measured if i not in chosen)
 
 
 def _arm(recipe: PairedRecipe) -> object:
@@ -106,8 +106,8 @@ def _sides(recipe: PairedRecipe) -> tuple[tuple[tuple[CurvePoint, ...], ...], ..
 
 def _values(recipe: PairedRecipe, metric: Metric) -> bool:
     """Whether every run of the recipe has the metric."""
-    found = [metric.of_point(run) for lists in _sides(recipe) for runs in lists for run in runs]
-    return all(value is not None and value > 0 for value in found)
+    values = [metric.of_point(run) for lists in _sides(recipe) for runs in lists for run in runs]
+    return all(value is not None and value > 0 for value in values)
 
 
 def _rounds(recipes: Sequence[PairedRecipe], side: str) -> list[int]:

@@ -46,30 +46,30 @@ def write_regression(regression: Regression) -> Document:
 
 
 def heading(regression: Regression) -> tuple[str, ...]:
-    """What is compared, what differs, and what was asked."""
-    matched, asked = regression.matched, regression.criteria
+    """Returns what is compared, what differs, and by which criteria."""
+    matched, criteria = regression.matched, regression.criteria
     count = len(matched.recipes)
-    left = f", {count - len(regression.untested)} of them tested" if regression.untested else ""
+    tested_of_them = f", {count - len(regression.untested)} of them tested" if regression.untested else ""
     lines = [
         f"Old: {', '.join(matched.old_sources)}. New: {', '.join(matched.new_sources)}. "
-        f"{counted(count, 'recipe')} on both sides{left}.",
+        f"{counted(count, 'recipe')} on both sides{tested_of_them}.",
     ]
     tested = "; ".join(matched.differences) or "nothing that was recorded"
     unknown = f" Not recorded: {', '.join(matched.unknown)}." if matched.unknown else ""
     lines.append(f"What differs, and so is tested: {tested}.{unknown}")
     lines.append(
-        f"A change of {_plain(asked.threshold)} matters; intervals of {_plain(asked.confidence)}; "
-        f"a change that matters must be found with a chance of {_plain(asked.power)}."
+        f"A change of {_plain(criteria.threshold)} matters; intervals of {_plain(criteria.confidence)}; "
+        f"a change that matters must be found with a chance of {_plain(criteria.power)}."
     )
     return tuple(lines)
 
 
 def sentences(regression: Regression) -> tuple[str, ...]:
     """One for each metric over all recipes, and one where the acceptance length moved."""
-    found = [
+    overall = [
         _sentence(f, regression.criteria.threshold) for f in regression.select("all") if not f.metric.explains
     ]
-    return (*found, *_explanations(regression))
+    return (*overall, *_explanations(regression))
 
 
 def notes(regression: Regression) -> tuple[str, ...]:
@@ -105,8 +105,8 @@ def summary_table(regression: Regression) -> Table:
     sections: list[int] = []
     for name in dict.fromkeys(f.metric.id for f in regression.findings):
         sections.append(len(rows))
-        found = (*regression.select("all", name), *regression.select("arm", name))
-        rows += [(f.title if i == 0 else "", f.of, *_figures(f, _needs(f))) for i, f in enumerate(found)]
+        findings = (*regression.select("all", name), *regression.select("arm", name))
+        rows += [(f.title if i == 0 else "", f.of, *_figures(f, _needs(f))) for i, f in enumerate(findings)]
     return Table(
         title="Overall and by arm",
         headers=("", "of", "change", "interval", "finds", "needs", "verdict"),
@@ -119,19 +119,19 @@ def summary_table(regression: Regression) -> Table:
 def recipe_tables(regression: Regression) -> tuple[Table, ...]:
     """Every recipe, one table for each metric."""
     return tuple(
-        _recipe_table(found)
+        _recipe_table(findings)
         for name in dict.fromkeys(f.metric.id for f in regression.findings)
-        if (found := regression.select("recipe", name))
+        if (findings := regression.select("recipe", name))
     )
 
 
-def _recipe_table(found: Sequence[Finding]) -> Table:
-    first = sorted(range(len(found)), key=lambda i: found[i].verdict not in ("slower", "faster"))
+def _recipe_table(findings: Sequence[Finding]) -> Table:
+    first = sorted(range(len(findings)), key=lambda i: findings[i].verdict not in ("slower", "faster"))
     return Table(
-        title=f"By recipe: {found[0].title}",
+        title=f"By recipe: {findings[0].title}",
         headers=("recipe", "old", "new", "change", "interval", "finds", "verdict"),
-        rows=tuple((f.of, f.metric.text(f.old), f.metric.text(f.new), *_figures(f)) for f in found),
-        short=tuple(first[:_LISTED]) if len(found) > _LISTED else (),
+        rows=tuple((f.of, f.metric.text(f.old), f.metric.text(f.new), *_figures(f)) for f in findings),
+        short=tuple(first[:_LISTED]) if len(findings) > _LISTED else (),
     )
 
 

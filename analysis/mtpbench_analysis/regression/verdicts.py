@@ -256,9 +256,9 @@ def _decide(finding: Finding, estimate: Estimate, alpha: float, criteria: Criter
     # The change for the worse that lies so far from none: −3% of a throughput, +3% of a latency.
     smallest = -math.expm1(-least) if more_is_better else math.expm1(least)
     limit = -math.log1p(-criteria.threshold) if more_is_better else math.log1p(criteria.threshold)
-    found = finding.p is not None and finding.p < 1 - criteria.confidence
+    significant = finding.p is not None and finding.p < 1 - criteria.confidence
     verdict: Verdict
-    if found and abs(finding.change) >= criteria.threshold:
+    if significant and abs(finding.change) >= criteria.threshold:
         verdict = "faster" if (finding.change > 0) == more_is_better else "slower"
     elif -criteria.threshold < low and high < criteria.threshold:
         verdict = "no change"

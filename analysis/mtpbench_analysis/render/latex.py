@@ -56,8 +56,8 @@ def _caption(document: Document, table: Table) -> str:
 
 def _reserved(document: Document, table: Table, reservations: Texts) -> str:
     banner = (document.banner,) if document.banner else ()
-    told = [_sentence(text) for text in (*banner, *reservations)]
-    return " ".join(part for part in (document.heading + ".", table.caption, *told) if part)
+    sentences = [_sentence(text) for text in (*banner, *reservations)]
+    return " ".join(part for part in (document.heading + ".", table.caption, *sentences) if part)
 
 
 def _environment(caption: str, table: Table) -> str:

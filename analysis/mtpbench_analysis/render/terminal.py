@@ -56,12 +56,12 @@ def curves_of(
     """The drawing of each comparison, invalid points included."""
     return tuple(
         TerminalCurve(
-            series=series_of(one.curves, one.invalid),
-            simulated=one.simulated,
+            series=series_of(comparison.curves, comparison.invalid),
+            simulated=comparison.simulated,
             ascii_only=ascii_only,
             terminals_only=terminals_only,
         )
-        for one in comparisons
+        for comparison in comparisons
     )
 
 
@@ -148,7 +148,7 @@ class _Form:
 class Layout:
     """The columns that are shown, their widths, and how they stand apart."""
 
-    kept: tuple[int, ...]
+    columns: tuple[int, ...]
     widths: tuple[int, ...]
     form: _Form
 
@@ -177,8 +177,8 @@ class FittedTable:
         yield self._grid(layout)
         if not layout.form.edge:
             yield RichText("")
-        shown = {self.table.headers[place] for place in layout.kept}
-        hidden = [name for name in LEFT_OUT_FIRST if name in self.table.headers and name not in shown]
+        names = {self.table.headers[place] for place in layout.columns}
+        hidden = [name for name in LEFT_OUT_FIRST if name in self.table.headers and name not in names]
         if hidden:
             where = f"a wider terminal or {self.elsewhere}" if self.elsewhere else "a wider terminal"
             yield RichText(f"left out for width: {', '.join(hidden)}; {where} shows them", style="dim")
@@ -194,15 +194,15 @@ class FittedTable:
         grid = RichTable(
             box=box.SIMPLE_HEAD, padding=(0, form.padding, 0, 0), pad_edge=False, show_edge=form.edge
         )
-        shown = list(zip(layout.kept, layout.widths, strict=True))
-        for place, width in shown:
+        columns = list(zip(layout.columns, layout.widths, strict=True))
+        for place, width in columns:
             justify: Literal["left", "right"] = "left" if place < table.text_columns else "right"
             header = RichText("\n".join(folded(table.headers[place], width)))
             grid.add_column(header, justify=justify, width=width, no_wrap=True)
         for i in range(len(table.rows)):
             if i and i in table.sections:
                 grid.add_section()
-            grid.add_row(*(self._cell(i, place, width) for place, width in shown))
+            grid.add_row(*(self._cell(i, place, width) for place, width in columns))
         return grid
 
     def _cell(self, row: int, place: int, width: int) -> RichText:
@@ -236,18 +236,18 @@ class FittedTable:
 
 def layout_of(table: Table, width: int) -> Layout | None:
     """The columns for a terminal of some width; None where only records fit."""
-    kept = list(range(len(table.headers)))
+    columns = list(range(len(table.headers)))
     spare = [table.headers.index(name) for name in LEFT_OUT_FIRST if name in table.headers]
     spare = [place for place in spare if place >= table.text_columns]
     while True:
-        natural, least = _natural(table, kept), _least(table, kept)
+        natural, least = _natural(table, columns), _least(table, columns)
         for form in _forms(table):
-            widths = _share_out(natural, least, width - form.around(len(kept)))
+            widths = _share_out(natural, least, width - form.around(len(columns)))
             if widths is not None:
-                return Layout(tuple(kept), widths, form)
+                return Layout(tuple(columns), widths, form)
         if not spare:
             return None
-        kept.remove(spare.pop(0))
+        columns.remove(spare.pop(0))
 
 
 def folded(text: str, width: int) -> list[str]:
@@ -294,14 +294,15 @@ def _forms(table: Table) -> tuple[_Form, ...]:
     return (_Form(padding, edge=True), _Form(0, edge=False))
 
 
-def _natural(table: Table, kept: Sequence[int]) -> list[int]:
+def _natural(table: Table, columns: Sequence[int]) -> list[int]:
     """The widths at which nothing folds."""
     return [
-        max(cell_len(line) for cell in _column(table, place) for line in cell.split("\n")) for place in kept
+        max(cell_len(line) for cell in _column(table, place) for line in cell.split("\n"))
+        for place in columns
     ]
 
 
-def _least(table: Table, kept: Sequence[int]) -> list[int]:
+def _least(table: Table, columns: Sequence[int]) -> list[int]:
     """The widths below which something would break that must not."""
     return [
         max(
@@ -313,7 +314,7 @@ def _least(table: Table, kept: Sequence[int]) -> list[int]:
             ),
             default=0,
         )
-        for i in kept
+        for i in columns
     ]
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from mtpbench.store import replace_file
 from mtpbench_analysis.comparison_document import write_document
-from mtpbench_analysis.comparisons import ComparisonOutcome, Question, compare_if_possible
+from mtpbench_analysis.comparisons import Question, compare_if_possible
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.importers.points_csv import write_points
+from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 from mtpbench_analysis.render.markdown import to_markdown
 from mtpbench_analysis.report.overview import Alone, describe_provenance
@@ -51,8 +52,8 @@ def compare_folder(directory: Path, question: Question | None = None) -> FolderC
         directory=directory,
         points=points,
         outcome=outcome,
-        documents=tuple(map(write_document, outcome.outcome.comparisons)),
-        left_out=tuple(map(str, outcome.outcome.left_out)),
+        documents=tuple(map(write_document, outcome.comparisons)),
+        left_out=tuple(map(str, outcome.left_out)),
     )
 
 
@@ -68,13 +69,13 @@ def write_report(compared: FolderComparison) -> Path:
         StoreError: a file can't be written.
     """
     directory, points, outcome = compared.directory, compared.points, compared.outcome
-    comparisons, why_none = outcome.outcome.comparisons, outcome.why_none
+    comparisons, why_none = outcome.comparisons, outcome.why_none
     title = points.info.name if points.info else directory.resolve().name
     why = f"no comparison: {why_none}\n\n" if why_none else ""
     texts = {
         "comparison.md": why + to_markdown(compared.documents, compared.left_out),
         "comparison.csv": to_csv(comparisons),
-        "comparison.json": to_json(comparisons, outcome.outcome.left_out),
+        "comparison.json": to_json(comparisons, outcome.left_out),
         "points.csv": write_points(points.points, [f"all points of {title}"]),
         "report.html": render_page(
             title,
