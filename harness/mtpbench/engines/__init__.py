@@ -1,4 +1,4 @@
-"""The engines by name, each a pure module: a point in, a deployment out; metrics text in, counters out.
+"""Pure: the engines by name, each a module: a point in, a deployment out; metrics text in, counters out.
 
 Engines only describe processes; executors only run them. What else generic code needs to know of an engine
 stands in its module's `ABOUT`.
@@ -21,28 +21,28 @@ from mtpbench.records import Deployment, EngineLimits, Hardware, Point, SpecCoun
 
 
 class EngineModule(Protocol):
-    """What every module of this package offers."""
+    """An engine module describes one engine; every module of an engine here offers this."""
 
     ABOUT: About
 
     RESET_PATH: str | None
-    """POST here empties the prefix cache; None where the engine has no such call."""
+    """The path whose POST empties the prefix cache; None where the engine has no such call."""
 
     def check(self, point: Point, hardware: Hardware) -> None:
-        """Raise UnsupportedError where the engine can't do what the point asks."""
+        """Raises UnsupportedError where the engine can't do what the point needs."""
 
     def deploy(self, point: Point, hardware: Hardware) -> Deployment:
-        """The processes of the point's deployment (the same for every point of one deployment key)."""
+        """Returns the point's deployment (the same for every point of one deployment key)."""
 
     def limits(self, point: Point) -> Mapping[WorkerRole, EngineLimits]:
-        """The scheduler limits that the point's flags set, by worker role."""
+        """Returns the scheduler limits that the point's flags set, by worker role."""
 
     def counters(self, metrics_text: str) -> SpecCounters | tuple[SpecGauge, ...] | None:
-        """What one process's metrics say of speculation: counters, else gauges by rank, else None."""
+        """Returns the speculation counters of one process's metrics, else gauges by rank, else None."""
 
 
 EMBEDDED = "simulated"
-"""The engine that comes with the harness: it alone has step costs, a clock and faults of its own."""
+"""The engine that comes with the harness: only this one has step costs, a clock and faults."""
 ENGINES: Mapping[str, EngineModule] = {
     EMBEDDED: simulated,
     "vllm": vllm,
@@ -54,17 +54,17 @@ ENGINES: Mapping[str, EngineModule] = {
 
 
 def engine_of(point: Point) -> EngineModule:
-    """The module of a point's engine."""
+    """Returns the module of a point's engine."""
     return ENGINES[point.engine.name]
 
 
 def abouts() -> tuple[About, ...]:
-    """What every engine says about itself, in the order of `ENGINES`."""
+    """Returns what every engine says about itself, in the order of `ENGINES`."""
     return tuple(module.ABOUT for module in ENGINES.values())
 
 
 def install_hint(argv: Sequence[str]) -> str:
-    """How to get the engine that a command line starts."""
+    """Returns how to get the engine that a command line starts."""
     start = " ".join(argv[:3])
     for about in abouts():
         if about.extra is not None and any(program in start for program in about.programs):
@@ -81,7 +81,7 @@ LINE_LIMIT = 300
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """The cause of a server's death: a stable code, advice for the user, and the log line that shows it."""
+    """A cause explains a server's death: a stable code, advice for the user, and the telling log line."""
 
     code: str
     advice: str

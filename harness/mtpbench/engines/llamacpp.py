@@ -45,14 +45,14 @@ ABOUT = About(
     },
 )
 RESET_PATH: str | None = None
-"""Its cache is emptied slot by slot, and only where slots may be saved to disk; prompts are unique."""
+"""The server empties its cache only slot by slot, and only where slots may be saved to disk."""
 
 AUTOMATIC_SLOTS = 4
 """Sequences that run at once where the sweep does not set `parallel`."""
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Refuse everything but one aggregated worker on one GPU (TP1), and a name for a router."""
+    """Raises an error for all but one aggregated worker on one GPU (TP1), and for a router."""
     del hardware
     if point.engine.router is not None:
         raise UnsupportedError(f"llamacpp has no router; leave out `engine.router: {point.engine.router}`")
@@ -69,7 +69,7 @@ def check(point: Point, hardware: Hardware) -> None:
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
-    """What MTP adds: drafts from the model's own MTP layer, and the acceptance where it is pinned."""
+    """Returns what MTP adds: drafts from the model's own MTP layer, and the acceptance where it is pinned."""
     del role
     speculation = point.arm.speculation
     if speculation is None:
@@ -84,7 +84,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
-    """Slots are sequences; a step takes at most a logical batch of prompt tokens, whatever the slots."""
+    """Returns the limits: slots are sequences; a step takes at most a logical batch of prompt tokens."""
     flags = of_role(point, "aggregated")
     return {
         "aggregated": EngineLimits(
@@ -95,12 +95,12 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 
 
 def counters(metrics_text: str) -> SpecCounters | None:
-    """The four `llamacpp:spec_decode_*` counters; None when speculation is off."""
+    """Returns the four `llamacpp:spec_decode_*` counters; None when speculation is off."""
     return spec_counters(metrics_text, "llamacpp:")
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """The one process."""
+    """Returns a deployment of one process."""
     check(point, hardware)
     workers = place(point.topology, hardware.gpus_per_node)
     name, share = workers[0].head, workers[0].shares[0]
@@ -123,5 +123,5 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
         container=Container(image=point.engine.image) if point.engine.image else None,
     )
     deployment = assemble(point, (process,), node_count(workers))
-    # It announces keep-alive and closes after every stream: each second request would find it closed.
+    # The server announces keep-alive and closes after every stream: each second request would fail.
     return dataclasses.replace(deployment, keeps_connections=False)

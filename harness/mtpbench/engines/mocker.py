@@ -1,7 +1,7 @@
 """Dynamo's mocker: `python -m dynamo.mocker`, one per worker, behind Dynamo's frontend; no model, no GPU.
 
-It plays an engine's scheduler and step times by its own formulas; of a layout only the data-parallel ranks
-reach it. Its numbers say nothing about any hardware. All workers run on one node, whatever they stand for.
+The mocker plays an engine's scheduler and step times by its own formulas; of a layout it knows only the
+data-parallel ranks. Its numbers say nothing about any hardware. All workers run on one node.
 Source: ai-dynamo 1.4.2, run on a CPU; docs: `python -m dynamo.mocker --help`.
 """
 
@@ -42,7 +42,7 @@ USUAL_COMMAND = ("python3", "-m", "dynamo.mocker")
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Refuse another router than Dynamo's, more drafts than it plays, and lengths that it can't be given.
+    """Raises an error for another router than Dynamo's, for too many drafts, and for lengths without rates.
 
     Raises:
         UnsupportedError: says what, and what would be right.
@@ -57,7 +57,7 @@ def check(point: Point, hardware: Hardware) -> None:
 
 
 def conditional_rates(rates: Sequence[float]) -> tuple[float, ...]:
-    """Acceptance of each draft given that all before it were accepted, from unconditional rates.
+    """Returns the acceptance rate of each draft when all before it were accepted, from unconditional rates.
 
     A position that is never reached gets 0.
     """
@@ -66,7 +66,7 @@ def conditional_rates(rates: Sequence[float]) -> tuple[float, ...]:
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
-    """What MTP adds to workers that decode: drafts and conditional rates, or the mocker's own if `measured`.
+    """Returns what MTP adds to workers that decode: drafts and conditional rates; only drafts if `measured`.
 
     Raises:
         UnsupportedError: more drafts than it plays, or not one rate for each.
@@ -81,7 +81,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
         )
     if policy.mode == "measured":
         return {"aic-nextn": drafts}
-    # It takes any number of rates without a word.
+    # The mocker accepts any number of rates without an error.
     if policy.rates is None or len(policy.rates) != drafts:
         raise UnsupportedError(
             f"arm {point.arm.name}: the mocker pins acceptance by {drafts} rates (one per draft token), "
@@ -92,7 +92,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
-    """Running sequences and batched tokens are per data-parallel rank; defaults are 256 and 8192."""
+    """Returns the limits; they are per data-parallel rank, 256 sequences and 8192 tokens by default."""
     by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
         flags = of_role(point, group.role)
@@ -104,12 +104,12 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 
 
 def counters(metrics_text: str) -> None:
-    """None: the mocker drafts and accepts, but counts neither, so that acceptance stays unknown."""
+    """Returns None: the mocker drafts and accepts, but counts neither, so that acceptance stays unknown."""
     del metrics_text
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """Dynamo's frontend, and one process per worker; none of them holds a GPU."""
+    """Returns Dynamo's frontend, and one process per worker; none of them holds a GPU."""
     check(point, hardware)
     workers = place(point.topology, hardware.gpus_per_node)
     return assemble(
@@ -119,7 +119,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
 
 def _frontend(point: Point) -> Process:
     front = dynamo_frontend(point)
-    # Without it the frontend listens on every interface.
+    # Without this variable the frontend listens on every interface.
     return dataclasses.replace(front, env={**front.env, "DYN_HTTP_HOST": f"@{{host:{front.name}}}"})
 
 
@@ -143,7 +143,7 @@ def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
             **dynamo_environment(point),
             "DYN_SYSTEM_HOST": host,
             "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}",
-            # `/health` says 503 for ever without it.
+            # `/health` answers 503 for ever without this variable.
             "DYN_SYSTEM_USE_ENDPOINT_HEALTH_STATUS": '["generate"]',
             "DYN_TCP_RPC_HOST": host,
             **env_of_role(point, worker.role),

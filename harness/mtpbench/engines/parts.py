@@ -3,7 +3,7 @@
 Workers fill nodes in order, prefill before decode. A worker that needs more GPUs than a node has spans
 whole nodes; smaller ones share a node. No worker straddles two partly filled nodes.
 
-What only the executor knows stands as a placeholder in argv, environment and files; `fill` replaces it:
+Argv, environment and files hold placeholders for what only the executor knows; `fill` replaces them:
 
     @{host:NAME}       the host that process NAME runs on
     @{port:NAME/PORT}  the number chosen for port PORT of process NAME
@@ -42,18 +42,18 @@ from mtpbench.records import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class About:
-    """What generic code needs to know of an engine besides what it does.
+    """An engine's module says here what generic code needs to know besides what the engine does.
 
     Args:
-        title: what `mtpbench doctor` calls it; None for what comes with the harness.
-        package: the Python distribution whose version goes into provenance; None where it is none.
-        modules: Python modules that are there where it is installed, its own first.
-        extra: the extra of mtpbench that brings it; None where none does.
-        programs: words that its command lines begin with, its own program first.
+        title: its name in `mtpbench doctor`; None for the engine that comes with the harness.
+        package: the Python distribution whose version goes into provenance; None where there is none.
+        modules: Python modules that an installation has, its own first.
+        extra: the extra of mtpbench that installs it; None where there is none.
+        programs: programs or modules that start its command lines, its own first.
         environment: prefixes of the variables that steer it, which go into provenance (`VLLM` for `VLLM_…`).
         speculation: further parts of option names that mean speculation, in lower case.
-        deaths: patterns by code of `ADVICE`, for lines that it prints before it dies.
-        simulates: whether its figures come from a model of an engine.
+        deaths: patterns, by code of `ADVICE`, of lines that it prints before it dies.
+        simulates: whether the figures come from a model of an engine.
     """
 
     title: str | None
@@ -68,23 +68,23 @@ class About:
 
 
 def merged(*layers: Flags) -> Flags:
-    """Later layers win; None takes an option away."""
+    """Returns the options of several layers: later layers win; None removes an option."""
     flat = {name: value for layer in layers for name, value in layer.items()}
     return {name: value for name, value in flat.items() if value is not None}
 
 
 def of_role(point: Point, role: WorkerRole) -> Flags:
-    """The options of one role: the base's, then what the arm forces."""
+    """Returns the options of one role: the base's, then what the arm forces."""
     return merged(point.engine.flags.get(role, {}), point.arm.forces.get(role, {}))
 
 
 def env_of_role(point: Point, role: WorkerRole) -> Mapping[str, str]:
-    """The environment of one role: the base's, then what the arm forces."""
+    """Returns the environment of one role: the base's, then what the arm forces."""
     return {**point.engine.env.get(role, {}), **point.arm.forces_env.get(role, {})}
 
 
 def as_argv(flags: Flags) -> tuple[str, ...]:
-    """`--name value` pairs: True is a bare flag, False and None leave it out, mappings and lists are JSON."""
+    """Returns `--name value` pairs: True is a bare flag, False and None are left out, mappings are JSON."""
     argv: list[str] = []
     for name, value in flags.items():
         if value is None or value is False:
@@ -99,7 +99,7 @@ def as_argv(flags: Flags) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """The part of a worker on one node: its rank among the worker's nodes, and its GPUs there."""
+    """A share is the part of a worker on one node: its rank among the worker's nodes, and its GPUs there."""
 
     rank: int
     node: int
@@ -108,7 +108,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacedWorker:
-    """One worker: `decode-0`, its group, and its share of each node."""
+    """A placed worker has a name (`decode-0`), its group, and its share of each node."""
 
     name: str
     group: WorkerGroup
@@ -116,21 +116,21 @@ class PlacedWorker:
 
     @property
     def role(self) -> WorkerRole:
-        """The worker's role."""
+        """Returns the worker's role."""
         return self.group.role
 
     def process(self, share: Share) -> str:
-        """The name of the worker's process on one node: the worker's own, with the rank if there are more."""
+        """Returns the name of the worker's process on a node: with its rank where the worker spans nodes."""
         return self.name if len(self.shares) == 1 else f"{self.name}.r{share.rank}"
 
     @property
     def head(self) -> str:
-        """The name of the worker's first process, which the others meet at and the router talks to."""
+        """Returns the name of the worker's first process, which other ranks and the router connect to."""
         return self.process(self.shares[0])
 
 
 def place(topology: Topology, gpus_per_node: int) -> tuple[PlacedWorker, ...]:
-    """Every worker of a topology with its nodes and GPUs.
+    """Returns every worker of a topology with its nodes and GPUs.
 
     Raises:
         UnsupportedError: a worker's GPUs neither fit into a node nor fill whole nodes.
@@ -159,12 +159,12 @@ def place(topology: Topology, gpus_per_node: int) -> tuple[PlacedWorker, ...]:
 
 
 def node_count(workers: tuple[PlacedWorker, ...]) -> int:
-    """Nodes that the workers hold."""
+    """Returns how many nodes the workers hold."""
     return 1 + max(share.node for worker in workers for share in worker.shares)
 
 
 def assemble(point: Point, processes: Sequence[Process], nodes: int) -> Deployment:
-    """The deployment of some processes; requests go to its router, else to the first of them."""
+    """Builds the deployment of some processes; requests go to its router, else to the first process."""
     router = next((process.name for process in processes if process.role == "router"), None)
     return Deployment(
         key=point.deployment_key,
@@ -183,24 +183,24 @@ _FRONT = "router"
 
 
 def container_of(point: Point) -> Container | None:
-    """The engine's image, where the sweep names one."""
+    """Returns the container of the engine's image, or None where the sweep names no image."""
     return Container(image=point.engine.image) if point.engine.image else None
 
 
 def dynamo_environment(point: Point) -> Mapping[str, str]:
-    """What every process of a Dynamo deployment shares; @{dir} must be seen by all its nodes."""
+    """Returns the environment that all processes of a Dynamo deployment share; all nodes must see @{dir}."""
     del point
     return {
         "DYN_DISCOVERY_BACKEND": "file",
         "DYN_FILE_KV": "@{dir}/dynamo",
         "DYN_REQUEST_PLANE": "tcp",
-        # The last line of a log becomes the reason of a failed point.
+        # The last line of a log becomes the reason of a failed point: without colours.
         "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
     }
 
 
 def dynamo_frontend(point: Point) -> Process:
-    """The process that takes requests and sends them through prefill and decode workers."""
+    """Returns the process that takes requests and sends them through prefill and decode workers."""
     return Process(
         name=_FRONT,
         role="router",
@@ -219,7 +219,7 @@ def dynamo_frontend(point: Point) -> Process:
 
 
 def _dynamo_python(point: Point) -> tuple[str, ...]:
-    """The words that run a module of Dynamo: those before `-m` where the sweep says how workers start."""
+    """Returns the start of the sweep's command before `-m`, which runs Dynamo's modules, or python3."""
     command = point.engine.command or ()
     return command[: command.index("-m")] if "-m" in command else ("python3",)
 
@@ -228,7 +228,7 @@ def _dynamo_python(point: Point) -> tuple[str, ...]:
 
 
 def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
-    """The four `<prefix>spec_decode_*` counters as vLLM names them; None where they are absent.
+    """Returns the four `<prefix>spec_decode_*` counters as vLLM names them; None where they are absent.
 
     Args:
         metrics_text: the body of /metrics.
@@ -260,7 +260,7 @@ def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
 
 
 def spec_gauges(metrics_text: str, length: str, verify_calls: str) -> tuple[SpecGauge, ...] | None:
-    """A gauge of the acceptance length by label set (rank), with the counter that weighs it; None if absent.
+    """Returns gauges of the acceptance length by label set (rank), with the counters that weigh them.
 
     Args:
         metrics_text: the body of /metrics.
@@ -294,7 +294,7 @@ _PLACEHOLDER = re.compile(r"@\{([^}]*)\}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
-    """A placement is what the executor decided, by process and port name.
+    """A placement holds the executor's choices: hosts by process, ports by (process, name), folder, Python.
 
     `environment` holds the variables of the executor, which each process's own override.
     """

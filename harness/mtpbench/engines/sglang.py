@@ -51,7 +51,7 @@ ROUTERS = ("dynamo", "sglang")
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Refuse a topology that needs a router which is not given, or GPUs that don't divide."""
+    """Raises an error for a topology that needs a router and has none, and for GPUs that don't divide."""
     place(point.topology, hardware.gpus_per_node)
     if len(_workers(point, hardware)) > 1 and point.engine.router not in ROUTERS:
         raise UnsupportedError(
@@ -61,7 +61,7 @@ def check(point: Point, hardware: Hardware) -> None:
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
-    """What MTP adds: EAGLE on the decoding workers only, one chain of drafts."""
+    """Returns what MTP adds: EAGLE on the decoding workers only, one chain of drafts."""
     drafts = point.draft_tokens
     if not drafts or role == "prefill":
         return {}
@@ -74,7 +74,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
 
 
 def speculation_env(point: Point, role: WorkerRole) -> Mapping[str, str]:
-    """A pinned acceptance length, where the arm asks for one."""
+    """Returns the environment that pins an acceptance length, where the arm pins one."""
     speculation = point.arm.speculation
     if speculation is None or role == "prefill" or speculation.acceptance.mode == "measured":
         return {}
@@ -86,7 +86,7 @@ def speculation_env(point: Point, role: WorkerRole) -> Mapping[str, str]:
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
-    """Running requests, prefill chunk and stream interval of each role; SGLang's defaults where unset."""
+    """Returns running requests, prefill chunk and stream interval of each role, or SGLang's defaults."""
     by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
         flags = of_role(point, group.role)
@@ -99,7 +99,7 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 
 
 def counters(metrics_text: str) -> tuple[SpecGauge, ...] | None:
-    """SGLang has no counters of accepted tokens: its gauge of the acceptance length, by rank.
+    """Returns gauges of the acceptance length by rank: SGLang has no counters of accepted tokens.
 
     `sglang:spec_verify_calls_total` weighs it where it is there.
     """
@@ -107,7 +107,7 @@ def counters(metrics_text: str) -> tuple[SpecGauge, ...] | None:
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """One process for each node of each worker, and the router."""
+    """Returns one process for each node of each worker, and the router."""
     workers = _workers(point, hardware)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":

@@ -55,7 +55,7 @@ _ENERGY = "mtpbench_sim_gpu_energy_joules_total"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuPower:
-    """Power and energy counter of one simulated GPU; NULL where its process does not say."""
+    """The power and the energy counter of one simulated GPU; NULL where its process does not report them."""
 
     gpu: int
     power_w: float | None
@@ -63,7 +63,7 @@ class GpuPower:
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Refuse what the embedded engine can't play: no profile, no rates, speeds above 10, bad options.
+    """Raises an error for what the embedded engine can't play: no profile, no rates, too fast, bad options.
 
     Raises:
         UnsupportedError: says what, and what would be right.
@@ -84,17 +84,17 @@ def check(point: Point, hardware: Hardware) -> None:
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
-    """What the options of each role set; defaults are per rank: 1024 sequences, chunks of 8192 tokens."""
+    """Returns the limits that the options set; defaults are per rank: 1024 sequences, 8192 tokens."""
     return {group.role: _limits_of(point, group) for group in point.topology.groups}
 
 
 def counters(metrics_text: str) -> SpecCounters | None:
-    """The four `vllm:spec_decode_*` counters; None when speculation is off."""
+    """Returns the four `vllm:spec_decode_*` counters; None when speculation is off."""
     return spec_counters(metrics_text, "vllm:")
 
 
 def simulated_power(metrics_text: str) -> list[GpuPower]:
-    """The power and energy of every GPU that a process of the embedded engine reports, ordered by index.
+    """Returns power and energy of every GPU that a process of the embedded engine reports, ordered by index.
 
     Raises:
         ValueError: the text is not Prometheus's exposition format.
@@ -114,7 +114,7 @@ def simulated_power(metrics_text: str) -> list[GpuPower]:
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """One process per worker, on the node of its first GPU, and a router where there are several."""
+    """Returns one process per worker, on the node of its first GPU, and a router where there are several."""
     simulation = _simulation(point)
     workers = place(point.topology, hardware.gpus_per_node)
     front = workers[0].name if len(workers) == 1 else _ROUTER

@@ -60,7 +60,7 @@ _LIMITS = ("max_batch_size", "max_num_tokens", "max_seq_len")
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Refuse several workers without a router, and acceptance lengths that releases round to none."""
+    """Raises an error for several workers without a router, and for lengths that releases round to none."""
     workers = place(point.topology, hardware.gpus_per_node)
     if len(workers) > 1 and point.engine.router not in ROUTERS:
         raise UnsupportedError(
@@ -80,7 +80,7 @@ def check(point: Point, hardware: Hardware) -> None:
 
 
 def speculation_options(point: Point, group: WorkerGroup) -> Mapping[str, Any]:
-    """What MTP adds to the YAML of either role, with what it forces under attention data parallelism."""
+    """Returns what MTP adds to the YAML of either role, and what it forces with attention DP."""
     if not point.draft_tokens:
         return {}
     options: dict[str, Any] = {
@@ -92,7 +92,7 @@ def speculation_options(point: Point, group: WorkerGroup) -> Mapping[str, Any]:
 
 
 def max_num_tokens(point: Point, role: WorkerRole) -> int:
-    """Tokens of one step: the sweep's, or the prompt and room, and with MTP every sequence's drafts.
+    """Returns the tokens of one step: the sweep's, or room for a prompt, and with MTP for all drafts.
 
     A decode worker of its own takes no prompts: its step holds its sequences and their drafts.
     """
@@ -108,7 +108,7 @@ def max_num_tokens(point: Point, role: WorkerRole) -> int:
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
-    """Batch and tokens of a step are per rank under attention data parallelism."""
+    """Returns the limits: batch and tokens of a step are per rank under attention data parallelism."""
     return {
         group.role: EngineLimits(
             max_running=_batch(point, group.role) * group.dp,
@@ -120,7 +120,7 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 
 
 def counters(metrics_text: str) -> SpecCounters | None:
-    """Drafted and accepted tokens; TensorRT-LLM does not count verification steps.
+    """Returns drafted and accepted tokens; TensorRT-LLM does not count verification steps.
 
     Read from its sources: `trtllm_spec_decode_num_draft_tokens_total`, `…num_accepted_tokens_total`.
     """
@@ -128,7 +128,7 @@ def counters(metrics_text: str) -> SpecCounters | None:
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """One process for each node of each worker (across nodes one MPI task for each GPU), and the router."""
+    """Returns a process for each node of each worker (across nodes one MPI task per GPU), and the router."""
     workers = place(point.topology, hardware.gpus_per_node)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
@@ -182,7 +182,7 @@ def _serve_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...
 
 
 def _dynamo_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
-    """Dynamo's worker takes nearly everything from the file."""
+    """Returns the command line of Dynamo's worker, which takes nearly everything from the file."""
     flags: dict[str, Any] = {"model-path": point.model.path, "served-model-name": point.model.served_name}
     if worker.role != "aggregated":
         flags["disaggregation-mode"] = worker.role
@@ -191,7 +191,7 @@ def _dynamo_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ..
 
 
 def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
-    """`trtllm-serve disaggregated` in front of context and generation servers."""
+    """Returns `trtllm-serve disaggregated` in front of context and generation servers."""
 
     def servers(role: WorkerRole) -> Mapping[str, Any]:
         urls = [f"@{{host:{w.head}}}:@{{port:{w.head}/http}}" for w in workers if w.role == role]
@@ -218,7 +218,7 @@ def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
 
 
 def _pinned_drafts(point: Point) -> float | None:
-    """Accepted drafts that the arm pins, the bonus token left out; None where acceptance is measured."""
+    """Returns the accepted drafts that the arm pins, without the bonus token; None where it is measured."""
     speculation = point.arm.speculation
     if speculation is None or speculation.acceptance.length is None:
         return None
@@ -231,13 +231,13 @@ def _pinned(point: Point) -> Mapping[str, str]:
 
 
 def _yaml(point: Point, role: WorkerRole) -> Mapping[str, Any]:
-    """The options of the YAML file: the flag named `yaml`."""
+    """Returns the options of the YAML file: the flag named `yaml`."""
     options: Mapping[str, Any] = of_role(point, role).get("yaml", {})
     return options
 
 
 def _options(point: Point, role: WorkerRole) -> list[str]:
-    """The sweep's command-line options, without those that are worked out."""
+    """Returns the sweep's command-line options, without those that this module computes."""
     argv: list[str] = []
     for name, value in of_role(point, role).items():
         if name in ("yaml", "max_batch_size", "max_num_tokens") or value is None or value is False:
@@ -266,7 +266,7 @@ def _config(point: Point, group: WorkerGroup, through_dynamo: bool) -> str:
 
 
 def _engine_arguments(point: Point, group: WorkerGroup) -> Flags:
-    """What `trtllm-serve` takes on its command line, as the file names it."""
+    """Returns what `trtllm-serve` takes on its command line, by its names in the file."""
     flags = of_role(point, group.role)
     numbers = {name: flags[name] for name in _LIMITS if name in flags}
     return {

@@ -56,7 +56,7 @@ RESET_PATH: str | None = "/reset_prefix_cache"
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Refuse several workers without Dynamo in front of them, or GPUs that don't divide."""
+    """Raises an error for several workers without Dynamo in front of them, and for GPUs that don't divide."""
     workers = place(point.topology, hardware.gpus_per_node)
     if len(workers) > 1 and point.engine.router != "dynamo":
         raise UnsupportedError(
@@ -65,7 +65,7 @@ def check(point: Point, hardware: Hardware) -> None:
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
-    """What MTP adds, on prefill and decode workers alike: the MTP layer fills its own KV cache in prefill."""
+    """Returns what MTP adds, to prefill workers too: the MTP layer fills its own KV cache in prefill."""
     del role
     speculation = point.arm.speculation
     if speculation is None:
@@ -82,7 +82,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
-    """Running sequences and batched tokens are per data-parallel rank in vLLM: a worker has dp of each."""
+    """Returns the limits; vLLM's options are per data-parallel rank, so a worker has dp times as many."""
     by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
         flags = of_role(point, group.role)
@@ -95,12 +95,12 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 
 
 def counters(metrics_text: str) -> SpecCounters | None:
-    """The four `vllm:spec_decode_*` counters; None when speculation is off."""
+    """Returns the four `vllm:spec_decode_*` counters; None when speculation is off."""
     return spec_counters(metrics_text, "vllm:")
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
-    """One process for each node of each worker, and Dynamo's frontend where the sweep names it."""
+    """Returns one process for each node of each worker, and Dynamo's frontend where the sweep names it."""
     workers = place(point.topology, hardware.gpus_per_node)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
@@ -113,7 +113,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     through_dynamo = point.engine.router == "dynamo"
     flags = merged(
         {"served-model-name": point.model.served_name},
-        # Only `vllm serve` takes the model as a word of its own.
+        # Only `vllm serve` takes the model as a positional argument.
         {"model": point.model.path} if through_dynamo or point.engine.command else {},
         {"tensor-parallel-size": group.tp, "data-parallel-size": group.dp},
         {"enable-expert-parallel": True} if group.ep > 1 else {},
@@ -143,7 +143,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
 
 
 def _rendezvous(worker: PlacedWorker, share: Share) -> Flags:
-    """How the nodes of one worker find each other: data-parallel ranks by start rank, tensor ones by node."""
+    """Returns the options by which a worker's nodes meet: by start rank under DP, else by node."""
     if len(worker.shares) == 1:
         return {}
     host, port = f"@{{host:{worker.head}}}", f"@{{port:{worker.head}/dist}}"

@@ -1,4 +1,4 @@
-"""Every record that crosses a seam: frozen, keyword-only, JSON round-trip, units in the names.
+"""Records are the values that the parts exchange: frozen, keyword-only, JSON round-trip, units in the names.
 
 Standard library only. In the order of the flow: `point` (what is measured), `process` (what is started),
 `raw` (what is recorded), `result` (what is derived, and what tables need besides); `codec` turns them into
@@ -10,7 +10,7 @@ among `READABLE_VERSIONS`)
     2   2026-11   how load is sent (`Load`), what the client saw of itself, token gaps, stalls, latency from
                   the schedule
     3   2026-11   time blocks of the window; energy by GPU and by role, of Grace, and the integral beside it
-    4   2026-11   idle power, what GPUs said of themselves, GPUs at hand that nobody used
+    4   2026-11   idle power, what GPUs reported of themselves, GPUs of the nodes that no process used
     5   2026-11   sources and reasons as fields: what pins acceptance, what counters and power are read from,
                   why power or energy is unknown
 """

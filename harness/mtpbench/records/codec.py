@@ -1,4 +1,4 @@
-"""The plain types that records share; records as JSON and back, the hash of JSON, and what does not fit."""
+"""The codec turns records into JSON and back; it also has the plain types that records share, and a hash."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ Flags = Mapping[str, Json]
 
 T = TypeVar("T")
 Decoder = Callable[[Json], Any]
-_AS_THEY_ARE = frozenset((str, int, bool, type(None)))
+_PLAIN = frozenset((str, int, bool, type(None)))
 
 
 def to_json(value: Json) -> Json:
-    """A record, or a tuple or mapping of records, as plain JSON values; NaN and infinity are refused.
+    """Returns a record, or a tuple or mapping of records, as plain JSON values; NaN and infinity are refused.
 
     Raises:
         ValueError: a float is not finite (unknown is None, never NaN).
     """
     kind: Any = type(value)
-    if kind in _AS_THEY_ARE:
+    if kind in _PLAIN:
         return value
     if (names := _field_names(kind)) is not None:
         return {name: to_json(getattr(value, name)) for name in names}
@@ -51,12 +51,12 @@ def to_json(value: Json) -> Json:
 
 @cache
 def _field_names(kind: Any) -> tuple[str, ...] | None:
-    """The fields of a record, or None for what is none."""
+    """Returns the names of a record's fields, or None where the type is no record."""
     return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 
 
 def from_json(kind: type[T], data: Json) -> T:
-    """The record of type `kind` that `to_json` wrote.
+    """Returns the record of type `kind` that `to_json` wrote.
 
     Raises:
         ValueError: a key is unknown or missing, or a value has the wrong type; the message names it.
@@ -68,13 +68,13 @@ def from_json(kind: type[T], data: Json) -> T:
 
 
 def digest(value: Json) -> str:
-    """SHA-256, in hex, of the canonical JSON (sorted keys, no spaces) of plain JSON values."""
+    """Returns the SHA-256, in hex, of the canonical JSON (sorted keys, no spaces) of plain JSON values."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Misfit(Exception):
-    """A value that does not fit; `where` grows from the inside out as it passes what holds it."""
+    """A misfit is a value of the wrong type; `where` grows from the inside out through its containers."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -87,7 +87,7 @@ class _Misfit(Exception):
 
 @cache
 def _decoder(kind: Any) -> Decoder:
-    """What decodes values of a type; made once for each type, so that thousands of records are cheap."""
+    """Returns the decoder of a type; it is built once for each type, as records come by thousands."""
     if kind is Any:
         return lambda data: data
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
@@ -154,7 +154,7 @@ def _tuple_decoder(item: Any) -> Decoder:
         values: list[Any] = []
         try:
             for value in data:
-                values.append(decode_item(value))  # noqa: PERF401 (how far it came says where)
+                values.append(decode_item(value))  # noqa: PERF401 (the length says where it failed)
         except _Misfit as misfit:
             raise misfit.inside(f"[{len(values)}]") from None
         return tuple(values)
@@ -163,7 +163,7 @@ def _tuple_decoder(item: Any) -> Decoder:
 
 
 def _pair_decoder(kinds: tuple[Any, ...]) -> Decoder:
-    """A tuple of so many values, each of a type of its own."""
+    """Returns the decoder of a tuple of a fixed number of values, each of its own type."""
     decoders = [_decoder(kind) for kind in kinds]
 
     def decode(data: Json) -> Any:

@@ -1,4 +1,4 @@
-"""What is measured: one arm × topology × concurrency × repeat, fully resolved."""
+"""A point is what is measured: one arm × topology × concurrency × repeat, fully resolved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mtpbench.records.codec import Clock, Flags, Json, Role, WorkerRole, digest,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerGroup:
-    """`workers` equal workers of one role; each holds `tp × dp` GPUs.
+    """A worker group is `workers` equal workers of one role; each holds `tp × dp` GPUs.
 
     `dp` above 1 is attention data parallelism inside one worker (its ranks step together), `ep` the
     expert-parallel width. DEPn is tp 1, dp n, ep n; TPn is tp n; TEPn is tp n, ep n.
@@ -25,17 +25,17 @@ class WorkerGroup:
 
     @property
     def gpus_per_worker(self) -> int:
-        """GPUs that one worker holds."""
+        """Returns the GPUs that one worker holds."""
         return self.tp * self.dp
 
     @property
     def gpus(self) -> int:
-        """GPUs that the group holds."""
+        """Returns the GPUs that the group holds."""
         return self.workers * self.gpus_per_worker
 
     @property
     def layout(self) -> str:
-        """The field's short name of one worker: `DEP8`, `TP8`, `TEP8` or the long form `TP2DP4EP8`."""
+        """Returns the usual short name of a worker: `DEP8`, `TP8`, `TEP8` or the long form `TP2DP4EP8`."""
         if self.tp == 1 and self.dp > 1 and self.ep == self.dp:
             return f"DEP{self.dp}"
         if self.dp == 1 and self.ep == 1:
@@ -46,39 +46,39 @@ class WorkerGroup:
 
     @property
     def attention_dp(self) -> bool:
-        """Whether the worker's attention is data parallel."""
+        """Returns whether the worker's attention is data parallel."""
         return self.dp > 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Topology:
-    """The worker groups of one deployment: one aggregated group, or a prefill and a decode group."""
+    """A topology has the worker groups of a deployment: one aggregated, or a prefill and a decode group."""
 
     groups: tuple[WorkerGroup, ...]
 
     @property
     def gpus(self) -> int:
-        """All GPUs the deployment holds: the denominator of every per-GPU figure."""
+        """Returns all GPUs of the deployment: the denominator of every per-GPU figure."""
         return sum(group.gpus for group in self.groups)
 
     @property
     def disaggregated(self) -> bool:
-        """Whether prefill and decode run on workers of their own."""
+        """Returns whether prefill and decode run on workers of their own."""
         return any(group.role != "aggregated" for group in self.groups)
 
     @property
     def name(self) -> str:
-        """`6xDEP8-1xDEP16` (prefill, decode) or `1xTP8`."""
+        """Returns the name: `6xDEP8-1xDEP16` (prefill, decode) or `1xTP8`."""
         return "-".join(f"{group.workers}x{group.layout}" for group in self.groups)
 
     def group(self, role: WorkerRole) -> WorkerGroup | None:
-        """The group of a role, or None."""
+        """Returns the group of a role, or None."""
         return next((group for group in self.groups if group.role == role), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoldenTable:
-    """A table of published mean acceptance lengths (`data/golden_acceptance.yaml`)."""
+    """A golden table is one of published mean acceptance lengths (in `data/golden_acceptance.yaml`)."""
 
     model: str
     method: str
@@ -87,14 +87,14 @@ class GoldenTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AcceptancePolicy:
-    """How draft tokens are accepted: really (`measured`), or pinned to a golden mean length.
+    """An acceptance policy says how drafts are accepted: by the model (`measured`), or by a golden length.
 
     Args:
         length: mean acceptance length, the bonus token included (1 … drafts + 1).
         rates: unconditional acceptance rates by position, non-increasing, one per draft; the embedded engine
             needs them, real engines take the length.
         pinned_by: what pins acceptance: numbers of the `sweep` file, the `golden` table that it names, or the
-            embedded `engine`, which has nothing to measure and draws from a table. None where it is measured.
+            embedded `engine`, which has no model and draws from a table. None where it is measured.
         table: the golden table, where one pins.
     """
 
@@ -107,7 +107,7 @@ class AcceptancePolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speculation:
-    """Speculative decoding as an arm declares it."""
+    """Speculation is the speculative decoding that an arm declares."""
 
     method: Literal["mtp"] = "mtp"
     draft_tokens: int
@@ -116,7 +116,7 @@ class Speculation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """One side of a comparison: the base with speculation off, or on with what that forces.
+    """An arm is one side of a comparison: the base with speculation off, or on with what that forces.
 
     `forces` are the engine options that speculation makes necessary, by worker role; they are the only
     options in which two arms of a sweep can differ, and plan and every table list them.
@@ -130,14 +130,14 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """A fault that the embedded engine plays out.
+    """A fault is a failure that the embedded engine plays on purpose.
 
     Args:
         kind: what happens; `simengine/faults.py` lists and explains the kinds.
         at_s: engine seconds after start, or None.
         at_request: the 0-based request index it strikes, or None.
         probability: chance per request (seeded), or None.
-        role: the worker role that plays it; the process that answers HTTP by default.
+        role: the worker role that plays it; by default the process that answers the client.
         value: the kind's number (status code, stall seconds, exit code, …), or None for its default.
     """
 
@@ -155,7 +155,7 @@ MAX_SPEED: float = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Simulation:
-    """That a point runs on the embedded engine, with which step costs and against which clock.
+    """A simulation says with which step costs and by which clock the embedded engine runs a point.
 
     `speed` is engine seconds per real second under the scaled clock; 1 under the real one; ignored by the
     virtual one.
@@ -169,7 +169,7 @@ class Simulation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineLimits:
-    """The scheduler limits of one worker, as its engine options set them.
+    """Engine limits are the scheduler limits of one worker, as its engine options set them.
 
     Args:
         max_running: sequences that one worker runs at once, over all its attention-DP ranks.
@@ -186,12 +186,12 @@ class EngineLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """The engine of a sweep's base, equal in all its arms.
+    """The engine of a sweep's base is equal in all arms.
 
     `flags` and `env` are by worker role, already merged for the topology (without what an arm forces).
-    `command` are the words that start a worker in place of the engine's usual ones; None for those.
+    `command` is the start of a worker's command line in place of the engine's usual one; None for that one.
     `router` names what stands in front of disaggregated workers (`dynamo`, `sglang`, `trtllm`, `simulated`).
-    `simulates` says that its figures come from a model of an engine, not from one.
+    `simulates` says that the figures come from a model of an engine.
     """
 
     name: str
@@ -206,7 +206,7 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """The model served: its path or hub id, the name that requests use, and the precision label."""
+    """The model served has a path or hub id, the name that requests use, and a precision label."""
 
     path: str
     served_name: str
@@ -215,14 +215,14 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """What is asked of the server.
+    """The workload describes the requests of a point: their prompts and lengths.
 
     Lengths are uniform in [range_ratio × L, L]. `prompts` is `random` (seeded token ids or words) or
     `dataset` (JSONL at `dataset_path`: prompts, conversations, or a trace of lengths). `prefix_share` is the
     share of every random prompt that all of them have in common, from its first token on: 0 makes each one
     unique from its first token, 1 makes them all equal. `chat_template` sends chat completions; `tokenizer`
     is the model's folder or tokenizer.json, with which their length is exact in tokens. `vocabulary` bounds
-    the random token ids, for a model that has fewer than `workload` assumes; None for what it assumes.
+    the random token ids of a model with a small vocabulary; None for the number that `workload` assumes.
     """
 
     isl: int
@@ -240,7 +240,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """How requests are sent: their pacing, their way, and by how many processes.
+    """The load says how requests are sent: by which pacing, by which transport, and by how many processes.
 
     Args:
         pacing: `closed` (each slot sends its next request when the last one ended), or an open loop, where
@@ -249,10 +249,10 @@ class Load:
         rate_rps: mean requests per engine second of an open loop; None for `closed` and `trace`.
         burstiness: shape of `gamma`'s intervals: 1 is Poisson, below 1 burstier, above 1 more even.
         ramp_s: engine seconds over which load rises from nothing; 0 starts with a burst.
-        transport: `fast` (HTTP/1.1 of our own, kernel receive stamps), `aiohttp` (TLS, proxies, odd
+        transport: `fast` (our own HTTP/1.1 client, kernel receive stamps), `aiohttp` (TLS, proxies, odd
             servers), or `auto`: fast wherever the address allows.
         workers: client processes, or None for as many as the load needs.
-        chunks: keep every chunk time, or only what was summarised from them (not recomputable).
+        chunks: whether every chunk time is kept, or only summaries (which can't be recomputed).
         stall_s: a gap between two chunks of one request longer than this (engine seconds) is a stall.
         api_key_env: environment variable that holds the server's key; its value is never stored.
     """
@@ -269,13 +269,13 @@ class Load:
 
     @property
     def open(self) -> bool:
-        """Whether requests start by the clock, not by the end of others."""
+        """Returns whether requests start by the clock, not by the end of others."""
         return self.pacing != "closed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """The rules of measuring one point.
+    """The measurement holds the rules of measuring one point.
 
     Args:
         warmup_per_slot: requests per slot that end before the window may begin; load goes on after them.
@@ -287,7 +287,7 @@ class Measurement:
         point_timeout_s: a point that takes longer is cut off and invalid.
         ready_timeout_s: how long a deployment may take to become ready.
         sample_interval_s: seconds between two scrapes of counters and power.
-        continuous_usage: ask the server for the token count in every event.
+        continuous_usage: whether the server shall send the token count in every event.
         greedy_prompts: fixed prompts that each start answers greedily before its ladder; 0 for none.
         greedy_tokens: output tokens of each of those answers.
         evaluate: a command that scores the live endpoint once for each start, or None.
@@ -316,12 +316,12 @@ class Measurement:
 
 
 _BESIDE_THE_POINT = ("power", "idle_s")
-"""Rules of measuring that a point's figures don't depend on."""
+"""Rules of measuring on which a point's figures don't depend."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One arm × topology × concurrency × repeat, fully resolved: all that a job needs to run it."""
+    """A point is one arm × topology × concurrency × repeat, fully resolved: all that a run needs."""
 
     sweep: str
     model: Model
@@ -339,9 +339,9 @@ class Point:
 
     @property
     def id(self) -> str:
-        """A readable name and the first 8 hex digits of the SHA-256 of the canonical JSON.
+        """Returns a readable name with the first 8 hex digits of the SHA-256 of the canonical JSON.
 
-        What its figures don't depend on is no part of it, so that points measured before stay measured.
+        What the figures don't depend on is not hashed, so that ids of measured points stay.
         """
         rate = f"_q{self.load.rate_rps:g}" if self.load.rate_rps is not None else ""
         where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}{rate}_r{self.repeat}"
@@ -352,7 +352,10 @@ class Point:
 
     @property
     def deployment_key(self) -> str:
-        """Equal for all points that one server start can serve (all but the load, repeat and seed)."""
+        """Returns a key that is equal for all points that one server start can serve.
+
+        It hashes all but the load, the rules of measuring, the repeat and the seed.
+        """
         body = self._hashed()
         for name in ("concurrency", "repeat", "seed", "load", "measurement"):
             body.pop(name)
@@ -360,18 +363,18 @@ class Point:
 
     @property
     def simulated(self) -> bool:
-        """Whether its figures come from a model of an engine: the embedded one, or another that simulates."""
+        """Returns whether a model of an engine makes the figures: the embedded one, or another one."""
         return self.simulation is not None or self.engine.simulates
 
     @property
     def draft_tokens(self) -> int:
-        """Draft tokens per step; 0 is speculation off."""
+        """Returns the draft tokens per step; 0 is speculation off."""
         return self.arm.speculation.draft_tokens if self.arm.speculation else 0
 
     def _hashed(self) -> Json:
-        """The JSON that ids are made of: that of schema version 4, so that what was measured before stays so.
+        """Returns the JSON that ids hash: that of schema version 4, so that ids of measured points stay.
 
-        It knew in words what pins acceptance, and nothing of which engines simulate.
+        That version held what pins acceptance as text, and did not record which engines simulate.
         """
         body = to_json(self)
         body["engine"].pop("simulates")
@@ -384,7 +387,7 @@ class Point:
 
 
 def _pinned_text(policy: AcceptancePolicy) -> str | None:
-    """What pins acceptance, in the words that the hash of a point holds since schema version 1."""
+    """Returns what pins acceptance, in the text that the hash of a point holds since schema version 1."""
     table = policy.table
     golden = "golden" if table is None else f"golden {table.model} {table.method} {table.mode}"
     match policy.pinned_by:

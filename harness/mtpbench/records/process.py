@@ -1,4 +1,4 @@
-"""What is started: processes as engines describe them and executors run them."""
+"""Processes are what is started: engines describe them, and executors run them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtpbench.records.codec import Role
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class File:
-    """A file to lay down before a process starts; `path` and `text` may hold placeholders."""
+    """A file is written before a process starts; `path` and `text` may hold placeholders."""
 
     path: str
     text: str
@@ -18,9 +18,9 @@ class File:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """How a process shows that it is ready.
+    """A probe finds out whether a process is ready.
 
-    GET `path` on port `port` answers 200, and where `model` is given, GET /v1/models lists it.
+    The process is ready when GET `path` on `port` answers 200, and GET /v1/models lists the `model` if given.
     """
 
     port: str
@@ -30,7 +30,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """The container that a process runs in under a container-aware executor; ignored where it runs bare."""
+    """A container holds a process under an executor that uses containers; other executors ignore it."""
 
     image: str
     mounts: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
-    """One operating-system process of a deployment, described and not run.
+    """A process describes one operating-system process of a deployment.
 
     argv, env and files may hold placeholders, which `engines.parts.fill` lists and replaces.
 
@@ -66,10 +66,10 @@ class Process:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deployment:
-    """The processes that together serve one arm on one topology; `front` is the one that takes requests.
+    """A deployment is the processes that together serve one arm on one topology; `front` takes requests.
 
-    `keeps_connections` is False where the front closes the connection after each answer without saying so:
-    the client then opens one for each request.
+    `keeps_connections` is False where the front closes the connection after each answer without announcing
+    it: the client then opens a connection for each request.
     """
 
     key: str

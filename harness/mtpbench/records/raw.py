@@ -1,4 +1,4 @@
-"""What is recorded while a point runs: the raw truth."""
+"""Raw records are what is recorded while a point runs: the only source of all results."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ IdleState = Literal["before_start", "loaded"]
 Scope = Literal["gpu", "module", "grace"]
 """What a power figure covers: one GPU board, a module of Grace and GPU together, or a Grace CPU alone."""
 
-_SAYS_IT_ALL = ("nothing_ran", "no_answer", "other")
+_DETAIL_ONLY = ("nothing_ran", "no_answer", "other")
 _SCOPE_TEXT: Mapping[Scope, str] = {"gpu": "GPU scope", "module": "module scope (GPU and its Grace)"}
 _POWER_TEXT = {"instant": "instant power", "averaged": "power averaged over 1 s", "exported": "power"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reason:
-    """Why a figure is unknown, or a point invalid: a stable code of docs/validity.md, and a sentence.
+    """A reason says why a figure is unknown or a point invalid: a code of docs/validity.md, and a detail.
 
-    As text it is `code: detail`, the code alone where there is no detail. Where nobody gave it a code of its
-    own (`nothing_ran`, `no_answer` of a node, `other` of an older schema) it is the detail alone.
+    Its text is `code: detail`, or the code alone where there is no detail. A few codes stand for themselves
+    (`nothing_ran`, `no_answer` of a node, `other` of an older schema): the text is then the detail alone.
     """
 
     code: str
     detail: str = ""
 
     def __str__(self) -> str:
-        if self.code in _SAYS_IT_ALL:
+        if self.code in _DETAIL_ONLY:
             return self.detail
         return f"{self.code}: {self.detail}" if self.detail else self.code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PowerSource:
-    """What power is read from, and what its figures cover; sources that differ are never added up.
+    """A power source says what power is read from, and what it covers; different sources are never summed.
 
     Args:
         meter: `nvml`, a `dcgm` exporter, the `grace` rails of hwmon, or the embedded engine (`simulated`).
         counter: whether it has an energy counter.
-        power: how its power is told: at this `instant`, `averaged` over 1 s, as an exporter tells it
-            (`exported`); None where it has none, or nobody asks.
+        power: how power is reported: at this `instant`, `averaged` over 1 s, or by an exporter (`exported`);
+            None where there is none, or none is read.
         scope: what its figures cover; None where they are simulated.
-        stamped: whether an exporter gives its values times of its own; None where it is none.
-        rail: which rail of a Grace is read; None where it is none.
+        stamped: whether an exporter gives its values timestamps; None for other meters.
+        rail: which rail of a Grace is read; None for other meters.
     """
 
     meter: Literal["nvml", "dcgm", "grace", "simulated"]
@@ -64,7 +64,7 @@ class PowerSource:
             parts.append(_POWER_TEXT[self.power])
         if self.stamped is not None:
             parts.append("its own timestamps" if self.stamped else "times at which its values moved")
-        # An exporter says nothing of the usual scope.
+        # The text of an exporter leaves the usual scope out.
         if self.scope is not None and (self.meter, self.scope) != ("dcgm", "gpu"):
             parts.append(_SCOPE_TEXT[self.scope])
         return ", ".join(parts)
@@ -72,9 +72,9 @@ class PowerSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CounterSource:
-    """Where speculation counters come from: the `metrics` pages of an engine's workers, or its own `process`.
+    """A counter source says where speculation counters come from: `metrics` of workers, or the `process`.
 
-    `engine` is None where nobody recorded it.
+    `engine` is None where it was not recorded.
     """
 
     kind: Literal["metrics", "process"]
@@ -88,10 +88,10 @@ class CounterSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestRecord:
-    """One request as the client saw it. A failed request is a record too, never dropped.
+    """A request record holds one request as the client saw it. A failed request is a record too.
 
     Times are engine seconds since the point's start on one monotonic clock. `chunk_tokens` are cumulative
-    output tokens after each chunk as the server counted them, or None where it does not say. `error` is
+    output tokens after each chunk as the server counted them, or None where it does not count. `error` is
     a short code (`http_503`, `timeout`, `disconnected`, `no_usage`, `stream_error`, `bad_event`, …).
     """
 
@@ -114,10 +114,10 @@ class RequestRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpecCounters:
-    """An engine's speculation counters at one moment, summed over the ranks of one process.
+    """Speculation counters of an engine at one moment, summed over the ranks of one process.
 
     `drafts` counts verification steps, None where the engine counts only tokens. `per_position` counts
-    accepted drafts by position; empty where the engine does not say.
+    accepted drafts by position; empty where the engine does not count them.
     """
 
     drafts: float | None
@@ -128,7 +128,7 @@ class SpecCounters:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpecGauge:
-    """What one rank of an engine without counters says of its last steps: a mean acceptance length.
+    """A speculation gauge is the mean acceptance length of a rank's last steps, for engines without counters.
 
     `verify_calls` is its counter of verification steps, which weighs the gauge; None where it has none.
     """
@@ -140,7 +140,7 @@ class SpecGauge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CounterSample:
-    """One scrape of one process: counters, or gauges where the engine has no counters, or a reason."""
+    """A counter sample is one scrape of one process: counters, gauges where there are none, or a reason."""
 
     time_s: float
     process: str
@@ -150,14 +150,14 @@ class CounterSample:
 
 
 GRACE = "grace"
-"""What stands for the process in the power samples of a Grace rail: it belongs to none."""
+"""Stands for the process in the power samples of a Grace rail, which belongs to no process."""
 UNUSED = "unused"
-"""The same for a GPU that is at hand and that no process holds."""
+"""Stands for the process in the power samples of a GPU that no process holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PowerSample:
-    """One reading of one GPU; `energy_j` is a counter that only rises, NULL where the source has none."""
+    """A power sample is a reading of one GPU; `energy_j` only rises; it is NULL without an energy counter."""
 
     time_s: float
     process: str
@@ -168,7 +168,7 @@ class PowerSample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """What the user's own evaluation said of the live endpoint; `score` is None with a reason."""
+    """An evaluation is the result of the user's command on the endpoint; `score` is None with a reason."""
 
     command: str
     score: float | None
@@ -177,7 +177,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
-    """Greedy answers to the fixed prompts, to hold against another arm's; empty with a reason."""
+    """Answers are the greedy answers to fixed prompts, to compare arms by; empty with a reason."""
 
     texts: tuple[str, ...] = ()
     reason: str | None = None
@@ -185,11 +185,11 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdlePower:
-    """What the deployment's GPUs drew with nothing to do: the floor below every figure; NULL with a reason.
+    """Idle power is what the deployment's GPUs draw without requests; NULL with a reason.
 
     Args:
-        state: `before_start` of the servers, or with the model `loaded` and no request in it.
-        duration_s: over how long, in wall seconds.
+        state: `before_start` of the servers, or with the model `loaded` and no request in flight.
+        duration_s: wall seconds of the reading.
         power_w_per_gpu: mean over that time and over all GPUs that the deployment holds.
         reason: why there is no figure, or None.
     """
@@ -202,15 +202,15 @@ class IdlePower:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuCondition:
-    """What a GPU said of itself while a point was metered, about every second; NULL where it does not say.
+    """A GPU condition holds what a GPU reported about every second of a point; NULL where unknown.
 
     Args:
         name: `process/meter`; `unused@<node>/meter` for a GPU that no process holds.
-        uuid: which GPU it is.
+        uuid: of the GPU.
         model: its name, such as `NVIDIA GB200`.
-        temperature_max_c: the hottest that was seen.
-        power_cap_min_w, power_cap_max_w: the enforced power limits that were seen.
-        clock_reasons: why its clocks were not higher, all that were ever seen, by NVML's names.
+        temperature_max_c: the highest temperature.
+        power_cap_min_w, power_cap_max_w: the lowest and the highest enforced power limit.
+        clock_reasons: all reasons why its clocks were not higher, by NVML's names.
     """
 
     name: str
@@ -224,16 +224,16 @@ class GpuCondition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientHealth:
-    """How the load client itself did; a client that is the bottleneck makes the point invalid.
+    """Client health says how the load client itself performed; a saturated client makes the point invalid.
 
     Figures are over the steady-state window and over all client processes; NULL where a figure does not exist
     (the virtual clock has no client, user-space stamps no drift).
 
     Args:
         transport: `fast` or `aiohttp`.
-        stamps: who stamped the reads: the `kernel`, or the client in `user` space.
+        stamps: what stamped the reads: the `kernel`, or the client in `user` space.
         workers: client processes.
-        hosts: where they ran.
+        hosts: of these processes.
         host_clock_error_s: how far the clocks of several hosts may disagree; NULL on one host.
         reader_lag_p50_s, reader_lag_p99_s: from the arrival of bytes (kernel stamps), or from a due wake-up
             (user stamps), to the reader.
@@ -244,7 +244,7 @@ class ClientHealth:
         achieved_concurrency: requests in flight, averaged.
         concurrency_over_time: the same over equal parts of the window.
         late_starts: requests of an open loop whose time came before one in flight had ended.
-        unsent: requests that were never sent.
+        unsent: requests that were not sent.
         clock_drift_s: how far the wall clock that stamps moved against the monotonic one.
         clock_step_s: its largest jump.
         descriptor_limit: open files that each process may have.
@@ -277,7 +277,7 @@ class ClientHealth:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
-    """What happened to a point that its request table can't tell.
+    """Run facts hold what happened to a point and is not in its request table.
 
     Args:
         start_failed: why the deployment never became ready, or None.
@@ -285,18 +285,17 @@ class RunFacts:
         client_failed: how a process of the load client died, or None.
         cut_off: why the point was ended before its last request (`point_timeout`, `interrupted`, …), or None.
         counter_processes: the processes whose speculation counters make the acceptance.
-        counter_source: where they come from; None where nothing was counted.
+        counter_source: where these counters come from; None where nothing was counted.
         power_source: where power comes from; None where there is none.
-        power_reason: why there is none, or None.
-        idle: what the GPUs drew before the servers started and with the model loaded; empty where nobody
-            could or would measure it.
-        gpus: what they said of themselves while the point ran.
+        power_reason: why there is no power source, or None.
+        idle: power of the GPUs before the servers started and with the model loaded; empty where it was not
+            measured.
+        gpus: what the GPUs reported while the point ran.
         nodes: the node of every process.
-        grace_reason: code of why there is no energy of the Grace CPUs, where the meter knows more than its
-            readings.
-        answers: what this start answered greedily before its ladder.
-        evaluation: what the user's evaluation said of this start, or None where none was asked for.
-        notes: anything else a reader should know.
+        grace_reason: code of why there is no energy of the Grace CPUs, where the readings don't tell it.
+        answers: the greedy answers of this start, before its ladder.
+        evaluation: the user's evaluation of this start, or None where there is none.
+        notes: anything else that a reader should know.
     """
 
     start_failed: str | None = None

@@ -1,4 +1,4 @@
-"""What is derived from the raw records, and where it came from."""
+"""Results are what is derived from the raw records, with their provenance and the facts of their sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mtpbench.records.raw import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distribution:
-    """A sample's summary in the unit of the field that holds it; percentiles interpolate linearly."""
+    """A distribution summarises a sample in the unit of its field; percentiles interpolate linearly."""
 
     count: int
     mean: float
@@ -35,7 +35,7 @@ class Distribution:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """Token rates over one stretch of time.
+    """Rates are token rates over one stretch of time.
 
     Output tokens count at the chunk that carried them, input tokens in proportion to their request's output.
     `tput_tps_per_gpu` is (input + output) / all GPUs of the deployment.
@@ -55,16 +55,16 @@ class Rates:
 
     @property
     def duration_s(self) -> float:
-        """Length of the stretch."""
+        """Returns the length of the stretch."""
         return self.end_s - self.start_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blocks:
-    """The steady-state window in equal time blocks: how far they scatter tells the error of this one run.
+    """Blocks are equal parts of the steady-state window; their scatter tells the error of this one run.
 
-    A block is at least as long as the median request lives: a shorter one sees the waves of a closed loop,
-    and neighbours that share most of their requests. At most 20 of them; with fewer than 5 there are none.
+    A block is at least as long as the median request: a shorter one would show the waves of a closed loop,
+    and share most requests with its neighbours. There are at most 20 blocks; fewer than 5 are not kept.
 
     Args:
         duration_s: of one block.
@@ -88,12 +88,12 @@ AcceptanceGap = Literal[
     "counter_reset",
     "no_drafts",
 ]
-"""Why an acceptance is NULL; docs/validity.md explains each."""
+"""The codes of why an acceptance is NULL; docs/validity.md explains each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GaugeMean:
-    """That an acceptance is the mean of a gauge: of how many samples, and whether steps weigh them."""
+    """A gauge mean says that an acceptance is the mean of gauge samples, and whether steps weigh them."""
 
     samples: int
     weighted: bool
@@ -101,7 +101,7 @@ class GaugeMean:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Acceptance:
-    """What became of the drafts over the window, summed over all decode workers and ranks.
+    """Acceptance says how many drafts were accepted in the window, over all decode workers and ranks.
 
     `length` is 1 + accepted / drafts (bonus token included); `rate` is accepted / drafted;
     `per_position` is accepted at position i / drafts. All NULL with a `reason` where unknown or off.
@@ -118,7 +118,7 @@ class Acceptance:
 
     @property
     def source_text(self) -> str:
-        """Where the counters come from, in words; `none` where nothing was counted."""
+        """Returns the source of the counters as text; `none` where nothing was counted."""
         text = "none" if self.source is None else str(self.source)
         if self.gauge is None:
             return text
@@ -128,28 +128,27 @@ class Acceptance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Energy:
-    """Energy of the deployment's GPUs over the steady-state window; NULL with a reason where unknown.
+    """The energy of the deployment's GPUs over the steady-state window; NULL with a reason where unknown.
 
-    The figures of one kind are never mixed with those of another: `energy_j` is the GPUs' (or their modules',
-    which `source` then says), `grace_energy_j` the Grace CPUs' beside them.
+    Figures of different kinds are never mixed: `energy_j` is that of the GPUs (or of their modules, as
+    `source` then says), `grace_energy_j` that of the Grace CPUs beside them.
 
     Args:
         joules_per_token, joules_per_output_token, joules_per_input_token: all GPUs' energy / those tokens.
         energy_j_by_gpu: by `process/GPU`, idle ones too.
         energy_j_by_role: by role of the process that holds the GPU.
-        energy_j_by_node: by number of the node that it is on; empty where nobody recorded that.
+        energy_j_by_node: by number of the node; empty where nodes were not recorded.
         prefill_joules_per_input_token, decode_joules_per_output_token: role energy, where prefill and decode
             have GPUs of their own; each is the energy of that role over the whole window, waiting included.
         source: what was read; None where nothing was.
         basis: whether the figures are differences of the energy `counter` or the `integral` of power; None
             where there are none.
-        cross_checked: whether counter and integral were held against each other; None where there is no
-            counter.
-        integral_j: the integral of power over the window, which the counter was held against.
+        cross_checked: whether counter and integral were compared; None where there is no counter.
+        integral_j: the integral of power over the window, with which the counter was compared.
         grace_energy_j: of the Grace CPUs, one rail for each socket.
         grace_reason: code of why there is none, or None.
-        unused_gpus: GPUs at hand that no process held; they are in none of the other figures.
-        unused_energy_j: what those drew over the window; NULL where there are none, or one was not read well.
+        unused_gpus: GPUs of the nodes that no process held; the other figures leave them out.
+        unused_energy_j: their energy over the window; NULL where there are none, or one was not read well.
     """
 
     energy_j: float | None
@@ -175,19 +174,19 @@ class Energy:
 
     @property
     def meter_text(self) -> str:
-        """What was read, in words; `none` where nothing was. It says nothing of this one point."""
+        """Returns the power source as text, without its cross-check; `none` where there was none."""
         text = "none" if self.source is None else str(self.source)
         return f"{text}, integral of power" if self.basis == "integral" else text
 
     @property
     def source_text(self) -> str:
-        """What was read, and whether it could be cross-checked."""
+        """Returns the power source as text, and whether it could be cross-checked."""
         return f"{self.meter_text}, not cross-checked" if self.cross_checked is False else self.meter_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stalls:
-    """Gaps between two chunks of one request that are longer than a threshold.
+    """Stalls are gaps between two chunks of one request that are longer than a threshold.
 
     Args:
         threshold_s: what counts as a stall.
@@ -210,7 +209,7 @@ class Stalls:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointResult:
-    """Everything derived from one point's raw records; `mtpbench recompute` rebuilds it.
+    """A point result holds everything derived from a point's raw records; `mtpbench recompute` rebuilds it.
 
     `steady` covers the steady-state window and is NULL where there was none; `whole` covers the whole
     run, from the first send to the last end. Distributions are over measured requests that ended in the
@@ -232,7 +231,7 @@ class PointResult:
     token_gap_s: Distribution | None = None
     """Time per token within a chunk's gap, each token counting once; NULL where their number is unknown."""
     ttft_from_schedule_s: Distribution | None = None
-    """TTFT from the moment the request was due; with an open loop, what a user would have waited."""
+    """TTFT from the moment the request was due: in an open loop, how long a user would have waited."""
     e2el_from_schedule_s: Distribution | None = None
     stalls: Stalls | None = None
     interactivity_tps: float | None
@@ -253,13 +252,13 @@ class PointResult:
 
     @property
     def valid(self) -> bool:
-        """Whether no validity rule was broken."""
+        """Returns whether the point broke no validity rule."""
         return not self.reasons
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where a result came from, enough to run it again; environment values that look secret are redacted."""
+    """Provenance says where a result came from, enough to run it again, with secrets redacted."""
 
     schema_version: int = SCHEMA_VERSION
     started_utc: str
@@ -282,11 +281,11 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hardware:
-    """A kind of rack and the constants that turn tokens into money and megawatts (a dated file, not code).
+    """Hardware is a kind of rack with the constants for cost and power (from a dated file, not from code).
 
     Args:
-        power_kw_per_gpu: provisioned all-in power per GPU; None where nobody published one.
-        usd_per_gpu_h: price by owner tier, such as `hyperscaler`; empty where nobody published one.
+        power_kw_per_gpu: provisioned all-in power per GPU; None where none is published.
+        usd_per_gpu_h: price by owner tier, such as `hyperscaler`; empty where none is published.
         nodes_per_domain: nodes that share one NVLink domain.
         source: where the constants come from, or why there are none.
     """
@@ -303,7 +302,7 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceRow:
-    """Published throughput of both sides at one interactivity, to print beside one's own."""
+    """A reference row holds the published throughput of both sides at one interactivity."""
 
     interactivity_tps: float
     tput_tps_per_gpu: Mapping[str, float]
@@ -312,7 +311,7 @@ class ReferenceRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """Published numbers that a sweep re-measures, with where they came from."""
+    """A reference holds published numbers that a sweep measures again, and their source."""
 
     source: str
     rows: tuple[ReferenceRow, ...]
@@ -320,7 +319,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepInfo:
-    """What the tables need to know of a sweep besides its points; stored beside them."""
+    """The sweep info holds what tables need to know of a sweep besides its points, and lies beside them."""
 
     schema_version: int = SCHEMA_VERSION
     name: str

@@ -50,7 +50,7 @@ _GAUGES = {
     "mtpbench_sim_step_delivery_seconds_max": "Longest delivery of a step since the timings were reset.",
 }
 Counters = Mapping[tuple[str, str], float]
-"""Values by (name, the label that tells series of one name apart)."""
+"""Values by (name, the label that distinguishes series of one name)."""
 Note = Callable[[int, int, int, int, bool], None]
 """Called at the end of a stream, with what `Timings.add` takes after the time of the request."""
 

@@ -1,4 +1,4 @@
-"""The only reader and writer of results/: a point is written whole or not at all.
+"""The store reads and writes results/, and nothing else does: a point is written whole or not at all.
 
     results/<sweep>/
         sweep.json              what the tables need to know of the sweep (SweepInfo)

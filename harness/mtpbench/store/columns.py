@@ -1,4 +1,4 @@
-"""Raw records as Parquet: request tables, counter samples, power samples."""
+"""Parquet files hold the raw records: request tables, counter samples, power samples."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _REQUESTS = pa.schema(
     ]
 )
 _GROUP_CHUNKS = 1 << 22
-"""About so many chunks make a row group, so that neither writer nor reader holds them all as they decode."""
+"""Chunks of a row group, about, so that neither writer nor reader holds all chunks decoded at once."""
 _BUFFER_BYTES = 1 << 20
 T = TypeVar("T")
 
 
 def write_requests(table: Requests, path: Path) -> None:
-    """Write the request table: null where the server did not say."""
-    # The bytes of the gaps apart from each other: the high ones are nearly constant, the low ones noise.
+    """Writes the request table: null where the server did not report a value."""
+    # The bytes of gaps are split into streams: the high bytes are nearly constant, the low ones noise.
     with pq.ParquetWriter(
         path,
         _REQUESTS,
@@ -68,7 +68,7 @@ def _columns(table: Requests, batch: ChunkBatch) -> dict[str, Any]:
 
 
 def read_requests(path: Path) -> RequestTable:
-    """The request table that `write_requests` wrote, its chunks in full.
+    """Reads the request table that `write_requests` wrote, with its chunks unpacked.
 
     Raises:
         StoreError: the file is damaged or lacks a column.
@@ -77,7 +77,7 @@ def read_requests(path: Path) -> RequestTable:
 
 
 def read_packed(path: Path) -> PackedTable:
-    """The request table that `write_requests` wrote, its chunks as small as they can be.
+    """Reads the request table that `write_requests` wrote, with its chunks in the smallest integers.
 
     The file is decoded piece by piece, whether it has one row group or many.
 
@@ -120,14 +120,14 @@ def _read_chunks(file: pq.ParquetFile, sent_us: Ints) -> Iterator[ChunkBatch]:
 
 
 def _values(file: pq.ParquetFile, group: int) -> int:
-    """Chunks in a row group (a request without any counts as one)."""
+    """Returns the number of chunks in a row group (a request without any counts as one)."""
     row_group = file.metadata.row_group(group)
     columns = (row_group.column(i) for i in range(row_group.num_columns))
     return int(next(column.num_values for column in columns if column.path_in_schema.startswith(_GAPS)))
 
 
 def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
-    """Write counter samples; a failed scrape keeps its row, with nulls and the reason."""
+    """Writes counter samples; a failed scrape keeps its row, with nulls and the reason."""
     counters = [sample.counters for sample in samples]
     gauges = [[to_json(gauge) for gauge in sample.gauges] for sample in samples]
     columns = {
@@ -144,7 +144,7 @@ def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
 
 
 def read_counters(path: Path) -> tuple[CounterSample, ...]:
-    """The counter samples that `write_counters` wrote."""
+    """Reads the counter samples that `write_counters` wrote."""
     counts = ("drafts", "draft_tokens", "accepted_tokens", "per_position")
     names = ("time_s", "process", *counts, "gauges", "reason")
     return tuple(
@@ -167,7 +167,7 @@ def read_counters(path: Path) -> tuple[CounterSample, ...]:
 
 
 def write_power(samples: Sequence[PowerSample], path: Path) -> None:
-    """Write power samples."""
+    """Writes power samples."""
     columns = {
         "time_s": pa.array([s.time_s for s in samples], pa.float64()),
         "process": pa.array([s.process for s in samples], pa.string()),
@@ -179,7 +179,7 @@ def write_power(samples: Sequence[PowerSample], path: Path) -> None:
 
 
 def read_power(path: Path) -> tuple[PowerSample, ...]:
-    """The power samples that `write_power` wrote."""
+    """Reads the power samples that `write_power` wrote."""
     rows = _read(path, ("time_s", "process", "gpu", "power_w", "energy_j")).to_pylist()
     return tuple(PowerSample(**row) for row in rows)
 
@@ -189,7 +189,7 @@ def _read(path: Path, names: Sequence[str]) -> Any:
 
 
 def _guarded(path: Path, names: Sequence[str], read: Callable[[pq.ParquetFile], T]) -> T:
-    """What `read` makes of a file.
+    """Opens a file, checks its columns, and returns what `read` makes of it.
 
     Raises:
         StoreError: the file is damaged or lacks one of the named columns.

@@ -1,7 +1,7 @@
-"""Pure: records of schema versions 2 to 4 as those of version 5, which holds sources and reasons as fields.
+"""Pure: migrates records of schema versions 2 to 4 to version 5, which holds sources and reasons as fields.
 
-The older versions held them in words. Nothing else takes those words apart, and nothing writes them any more:
-the tables here are complete and don't change.
+The older versions held them as text. Only this module parses that text, and nothing writes it any more: the
+tables here are complete and don't change.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ _POWER_SOURCES: Mapping[str, Json] = {
 
 
 def upgraded(kind: type, data: Any) -> Any:
-    """The JSON of a record of this kind, as schema version 2, 3 or 4 wrote it, as version 5 would have.
+    """Returns the JSON of a record as version 5 would have written it, from that of version 2, 3 or 4.
 
-    What is not as those versions wrote it stays as it is; the decoder then names it.
+    Data that those versions did not write stays as it is; the decoder then reports it.
 
     Raises:
         ValueError: a source is none that those versions knew.
@@ -187,7 +187,7 @@ def _power_source(text: str) -> Json:
 
 
 def _reason(text: str | None) -> Json:
-    """`code: sentence`, a code alone, or the words of what had no code."""
+    """Returns the record of `code: sentence`, of a code alone, or of a text without a code."""
     if text is None:
         return None
     if text == "nothing ran":

@@ -1,4 +1,4 @@
-"""Reading results/: stored points and sweeps, refused where another schema wrote them."""
+"""Reads stored points and sweeps from results/; refuses what a newer or too old schema version wrote."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RawPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredPoint:
-    """A point as a table needs it: what, how it came out, where it came from, and its directory."""
+    """A stored point is a point with its result, its provenance and its directory."""
 
     point: Point
     result: PointResult
@@ -63,9 +63,9 @@ class StoredPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredSweep:
-    """A sweep's stored points, in the order of the plan.
+    """A stored sweep holds the stored points of a sweep, in the order of the plan.
 
-    `missing` are planned ids without a result; `damaged` those whose files can't be read, and why.
+    `missing` are planned ids without a result; `damaged` holds why the files of other ids can't be read.
     """
 
     info: SweepInfo
@@ -75,7 +75,7 @@ class StoredSweep:
 
 
 def read_sweep(directory: Path) -> StoredSweep:
-    """The stored sweep in `directory` (results/<sweep>).
+    """Reads the stored sweep in `directory` (results/<sweep>).
 
     Points that the sweep file no longer plans are left out: they belong to an earlier plan.
 
@@ -104,17 +104,17 @@ def read_sweep(directory: Path) -> StoredSweep:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether `directory` holds a finished attempt (finished attempts appear whole, by rename)."""
+    """Returns whether `directory` holds a finished attempt (finished attempts appear whole, by rename)."""
     return (directory / "result.json").is_file()
 
 
 def is_valid(directory: Path) -> bool:
-    """Whether a finished attempt broke no validity rule."""
+    """Returns whether a finished attempt broke no validity rule."""
     return read_record(PointResult, directory / "result.json").valid
 
 
 def read_point(directory: Path) -> StoredPoint:
-    """One stored point without its raw records."""
+    """Reads one stored point without its raw records."""
     return StoredPoint(
         point=read_record(Point, directory / "point.json", wrapped=True),
         result=read_record(PointResult, directory / "result.json"),
@@ -124,7 +124,7 @@ def read_point(directory: Path) -> StoredPoint:
 
 
 def read_raw(directory: Path) -> RawPoint:
-    """The raw records of one stored point."""
+    """Reads the raw records of one stored point."""
     raw = read_json(directory / "raw.json")
     version = check_schema(raw, directory / "raw.json")
     return RawPoint(
@@ -137,7 +137,7 @@ def read_raw(directory: Path) -> RawPoint:
 
 
 def read_json(path: Path) -> Any:
-    """A file's JSON.
+    """Reads a file's JSON.
 
     Raises:
         StoreError: it can't be read, or is damaged.
@@ -158,13 +158,13 @@ def read_json(path: Path) -> Any:
 def check_schema(
     data: Any, path: Path, versions: Sequence[int] = READABLE_VERSIONS, remedy: str = MEASURE_AGAIN
 ) -> int:
-    """The schema version that wrote the data; another one than can be read, or none, is refused.
+    """Returns the schema version that wrote the data, and refuses a version that can't be read.
 
     Args:
         data: the file's JSON.
         path: the file.
-        versions: that can be read.
-        remedy: what can be done about another one.
+        versions: the versions that can be read.
+        remedy: advice for other versions.
 
     Raises:
         SchemaError: says which version wrote it, and what can be done.
@@ -182,7 +182,7 @@ def check_schema(
 
 
 def decode(kind: type[T], data: Any, path: Path, version: int = SCHEMA_VERSION) -> T:
-    """The record in a file's JSON, which a schema version wrote.
+    """Returns the record in a file's JSON, which the given schema version wrote.
 
     Raises:
         StoreError: the file lacks something; says what.
@@ -201,14 +201,14 @@ def read_record(
     versions: Sequence[int] = READABLE_VERSIONS,
     remedy: str = MEASURE_AGAIN,
 ) -> T:
-    """The record in a file, or under its key `point` where `wrapped`.
+    """Reads the record in a file, or under its key `point` where `wrapped`.
 
     Args:
         kind: of the record; the version is checked where it has a field for it.
         path: the file.
         wrapped: whether the file holds the version beside the record.
-        versions: that can be read.
-        remedy: what can be done about another one.
+        versions: the versions that can be read.
+        remedy: advice for other versions.
 
     Raises:
         SchemaError, StoreError: as `check_schema` and `read_json` say.

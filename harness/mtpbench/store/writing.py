@@ -1,4 +1,4 @@
-"""Writing results/: attempts, renamed into place whole, and what stands beside them."""
+"""Writes results/: attempts, renamed into place whole, and the files beside them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from mtpbench.store.columns import (
 from mtpbench.store.reading import SWEEP_FILE, RawPoint, check_schema, is_complete, is_valid, read_json
 
 _REPLACING = ".replacing"
-"""Ends the name of an attempt whose successor is just taking its place."""
+"""The suffix of an attempt that is just being replaced."""
 _RENAMES = 100
-"""Tries to find a free name or a place that stays put while other writers rename the same point."""
+"""Tries to rename an attempt while other writers rename the same point."""
 _OVERTAKEN = frozenset((errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST))
-"""What a rename answers when another writer was first; ESTALE and the like are real trouble."""
+"""Errors of a rename when another writer was first; others, such as ESTALE, are real errors."""
 
 
 class SweepStore:
-    """Writes one sweep's results.
+    """A sweep store writes the results of one sweep.
 
     Args:
         root: the results folder.
@@ -50,7 +50,7 @@ class SweepStore:
         self.info = info
 
     def open(self) -> None:
-        """Make the folders, put back what a kill left half replaced, and write sweep.json.
+        """Makes the folders, restores what a killed run left half replaced, and writes sweep.json.
 
         Raises:
             StoreError: the folder can't be written.
@@ -66,7 +66,7 @@ class SweepStore:
             raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
 
     def attach(self) -> None:
-        """Join others that write the same sweep from other machines: make what is missing, change nothing.
+        """Joins other machines that write the same sweep: makes what is missing, changes nothing.
 
         Raises:
             SchemaError: another version of mtpbench wrote sweep.json.
@@ -82,7 +82,7 @@ class SweepStore:
             raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
 
     def _refuse_foreign(self) -> None:
-        """What another version of mtpbench wrote is not overwritten; a damaged sweep.json is."""
+        """Raises an error where another version wrote sweep.json; a damaged one is overwritten."""
         path = self.directory / SWEEP_FILE
         if not path.exists():
             return
@@ -92,7 +92,7 @@ class SweepStore:
             return
 
     def state(self, point_id: str) -> str:
-        """`missing`, `valid`, `invalid` or `damaged`.
+        """Returns `missing`, `valid`, `invalid` or `damaged`.
 
         Raises:
             SchemaError: a result is there that another version wrote.
@@ -115,7 +115,7 @@ class SweepStore:
         *,
         superseded: bool = False,
     ) -> Path:
-        """Write one point whole and take its place; an older attempt moves to .superseded/.
+        """Writes one point whole into its place; an older attempt moves to .superseded/.
 
         Several processes may write, on one machine or on many.
 
@@ -124,11 +124,11 @@ class SweepStore:
             result: everything derived.
             provenance: where it came from.
             raw: what it was derived from.
-            logs: what each process printed while the point ran.
-            superseded: put it into .superseded/ and leave the point's place as it is.
+            logs: the output of each process while the point ran.
+            superseded: whether to put it into .superseded/ and leave the point's place as it is.
 
         Returns:
-            The directory that holds the point now; of its place, where a valid point stayed there.
+            The directory that holds the point now, or its place where a valid point stayed there.
 
         Raises:
             StoreError: the disk refused; nothing half-written is left in the point's place.
@@ -155,7 +155,7 @@ class SweepStore:
             raise StoreError(f"{attempt}: can't be written ({error.strerror})") from error
 
     def _take_over(self, attempt: Path, place: Path) -> Path:
-        """Rename an attempt into its place; again where another writer renames the same point meanwhile."""
+        """Renames an attempt into its place; tries again where another writer renames the same point."""
         valid = is_valid(attempt)
         for _ in range(_RENAMES):
             if not valid and self.state(place.name) == "valid":
@@ -164,7 +164,7 @@ class SweepStore:
                 return place
             leaving = self._move_out(place)
             if leaving is not None and not valid and _holds_valid(leaving):
-                # It arrived since we looked.
+                # It arrived after the check.
                 if not _renamed(leaving, place):
                     self._set_aside(leaving, place.name)
                 continue
@@ -177,7 +177,7 @@ class SweepStore:
         raise StoreError(f"{place}: other writers keep taking this place; is the same point run twice?")
 
     def _move_out(self, place: Path) -> Path | None:
-        """Move what is in a point's place out of it, marked as being replaced; None where nothing is."""
+        """Moves an attempt out of a point's place, marked as being replaced; None where there is none."""
         for _ in range(_RENAMES):
             if not place.exists():
                 return None
@@ -188,7 +188,7 @@ class SweepStore:
         raise StoreError(f"{place}: other writers keep taking this place; is the same point run twice?")
 
     def _set_aside(self, attempt: Path, name: str) -> Path:
-        """Keep an attempt of a point that is not in its place, under a name of its own."""
+        """Moves an attempt to .superseded/, under a name of its own."""
         if attempt.name.endswith(_REPLACING):
             aside = attempt.with_name(attempt.name.removesuffix(_REPLACING))
             if _renamed(attempt, aside):
@@ -200,7 +200,7 @@ class SweepStore:
         raise StoreError(f"{attempt}: no free name for it in {self.directory / '.superseded'}")
 
     def _superseded(self, name: str) -> Path:
-        """A free name for an attempt of a point that is not, or no longer, in its place."""
+        """Returns a free name in .superseded/ for an attempt of a point."""
         folder = self.directory / ".superseded"
         numbers = [path.name.removesuffix(_REPLACING).rpartition("~")[2] for path in folder.glob(f"{name}~*")]
         return folder / f"{name}~{1 + max((int(n) for n in numbers if n.isdigit()), default=-1):04d}"
@@ -212,7 +212,7 @@ class SweepStore:
                 shutil.rmtree(attempt)
 
     def _restore_superseded(self) -> None:
-        """Only what a kill interrupted: an older attempt must not come back for a point that was deleted."""
+        """Restores only what a kill interrupted: no older attempt comes back for a point that was deleted."""
         for leaving in (self.directory / ".superseded").glob(f"*{_REPLACING}"):
             older = leaving.with_name(leaving.name.removesuffix(_REPLACING))
             place = self.directory / older.name.rpartition("~")[0]
@@ -221,17 +221,17 @@ class SweepStore:
 
 
 def rewrite_result(directory: Path, result: PointResult) -> None:
-    """Replace result.json of a stored point by a recomputed one, atomically."""
+    """Replaces result.json of a stored point by a recomputed result, atomically."""
     replace_file(directory / "result.json", json_text(result))
 
 
 def json_text(record: Any) -> str:
-    """The text of a JSON file: a record, or plain values with records in them."""
+    """Returns the text of a JSON file: of a record, or of plain values with records in them."""
     return json.dumps(to_json(record), indent=1, ensure_ascii=False) + "\n"
 
 
 def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents: bool = False) -> None:
-    """Write a file whole: beside its place, then over it; no reader ever sees half of one.
+    """Writes a file beside its place, then renames it over its place; no reader ever sees half of a file.
 
     Args:
         path: its place.
@@ -260,7 +260,7 @@ def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents
 
 @contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """Hold the sweep's lock: two runs on one machine would measure each other.
+    """Holds the sweep's lock: two runs on one machine would disturb each other's figures.
 
     Raises:
         StoreError: another run holds it; the message names its process id.
@@ -293,7 +293,7 @@ def _holds_valid(directory: Path) -> bool:
 
 
 def _renamed(source: Path, target: Path) -> bool:
-    """Rename a folder; False where the target is taken, or another writer has moved the source."""
+    """Renames a folder; returns False where the target exists, or another writer has moved the source."""
     try:
         source.rename(target)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Sweep files: YAML, checked, to `tuple[Point]`."""
+"""Sweep files: YAML is checked and expanded to points."""
 
 from mtpbench.sweep.expansion import Sweep, load_sweep, simulate
 

@@ -1,7 +1,7 @@
-"""Pure: what differs between the arms of a sweep beyond speculation itself.
+"""Pure: finds what differs between the arms of a sweep besides speculation.
 
-Read off the command lines that would run, not off what the sweep declares: what an engine adds by itself
-shows too.
+It compares the command lines that would run, not what the sweep declares, so that it also finds what an
+engine adds by itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from mtpbench.errors import UnsupportedError
 from mtpbench.records import Arm, Hardware, Point, Process
 
 _IS_SPECULATION = ("spec", "draft", "accept")
-"""Parts of option names that mean speculation; each engine's own stand in its module."""
+"""Parts of option names that mean speculation; each engine's module has its own."""
 
 
 def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -> tuple[str, ...]:
-    """One sentence for each difference between the baseline and another arm that is not speculation."""
+    """Returns one sentence for each difference of an arm from the baseline that is not speculation."""
     by_arm: dict[str, list[Point]] = {}
     for point in points:
         by_arm.setdefault(point.arm.name, []).append(point)
@@ -62,7 +62,7 @@ def _settings(others: Sequence[Point], base: Arm, name: str, hardware: Hardware)
 
 
 def compare_processes(base: Process, other: Process) -> list[str]:
-    """The options, environment and file lines in which two processes differ, speculation left out."""
+    """Returns the options, environment and file lines in which two processes differ, without speculation."""
     sentences = []
     speculation = (*_IS_SPECULATION, *(part for about in abouts() for part in about.speculation))
     for kind, base_values, other_values in (
@@ -92,7 +92,7 @@ def _options(argv: Sequence[str]) -> dict[str, str]:
 
 
 def _lines(process: Process) -> dict[str, str]:
-    """Top-level lines of generated YAML; nested ones count as part of the key above them."""
+    """Returns the top-level lines of generated YAML; nested lines count as part of the key above them."""
     lines: dict[str, str] = {}
     for file in process.files:
         key = ""

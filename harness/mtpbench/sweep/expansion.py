@@ -1,4 +1,4 @@
-"""A checked sweep file as points: base + arm overlay × topology × concurrency × repeat."""
+"""Expands a checked sweep file to points: base + arm overlay × topology × concurrency × repeat."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MTP_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """A sweep file, expanded: its points in the order they run, and what the tables need to know."""
+    """A sweep holds its points in the order in which they run, and what the tables need to know."""
 
     path: Path
     info: SweepInfo
@@ -53,7 +53,7 @@ class Sweep:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """The sweep in a YAML file.
+    """Reads the sweep in a YAML file.
 
     Raises:
         SweepError: something in the file is wrong; names file, line and key, and what would be right.
@@ -63,7 +63,7 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def simulate(sweep: Sweep) -> Sweep:
-    """The same sweep on the embedded engine's virtual clock, under a name of its own.
+    """Returns the same sweep on the embedded engine's virtual clock, under a name of its own.
 
     Simulated points never share a results folder with measured ones.
 
@@ -72,7 +72,7 @@ def simulate(sweep: Sweep) -> Sweep:
     """
     if any(point.load.pacing == "trace" for point in sweep.points):
         raise SweepError(
-            "the virtual clock draws its requests and reads no dataset, so it knows no trace's timestamps; "
+            "the virtual clock draws its requests and reads no dataset, so it has no trace's timestamps; "
             "run the sweep on the embedded engine's servers (engine: simulated)",
             path=sweep.path,
             key="load.pacing",
@@ -98,10 +98,10 @@ def _simulated(point: Point) -> Point:
 
 
 def _with_rates(speculation: Speculation) -> Speculation:
-    """The policy with the rates that the embedded engine draws from.
+    """Returns the speculation with the acceptance rates that the embedded engine draws from.
 
-    Where the sweep asks for measured acceptance there is nothing to measure: the golden table is drawn from,
-    and the policy says so.
+    Where the sweep says `measured` there is no model to measure: the rates are those of the golden table, and
+    the policy records that.
     """
     policy = speculation.acceptance
     if policy.rates is not None:
@@ -182,7 +182,7 @@ def _ladder_points(
             topology=topology,
             concurrency=concurrency,
             repeat=repeat,
-            # The same requests in every arm: the seed knows nothing of the arm.
+            # The seed does not depend on the arm: the requests are the same in every arm.
             seed=int(digest([spec.seed, topology.name, concurrency, repeat])[:8], 16),
             workload=_workload(spec, path),
             load=Load(**spec.load.model_dump(), rate_rps=rate),
@@ -205,7 +205,7 @@ def _topology(spec: TopologySpec) -> Topology:
 
 
 def _layered(layers: Mapping[str, Mapping[str, Any]], topology: Topology) -> Mapping[str, Flags]:
-    """The layers merged for each role: all, then the worker's layout (tp, tep, dep), then the role."""
+    """Returns the flags of each role, merged from layers: all, then layout (tp, tep, dep), then role."""
     merged: dict[str, Flags] = {}
     for group in topology.groups:
         kind = "dep" if group.attention_dp else "tep" if group.ep > 1 else "tp"
@@ -293,9 +293,9 @@ def _simulation(spec: SweepFile) -> Simulation | None:
 
 
 def mtp_layers(model_path: str) -> int | None:
-    """MTP layers that a checkpoint's config.json on this machine declares; None where that can't be known.
+    """Returns the MTP layers that a checkpoint's local config.json declares; None where that is unknown.
 
-    0 where the file is there, is readable, and names none. Hub ids and other machines' paths say nothing.
+    Returns 0 where the file is readable and names none. A hub id or a path of another machine is unknown.
     """
     config = Path(model_path) / "config.json"
     try:
@@ -304,7 +304,7 @@ def mtp_layers(model_path: str) -> int | None:
         return None
     if not isinstance(data, dict):
         return None
-    # At the top or one level down (`text_config` of models that also see).
+    # At the top or one level down (`text_config` of vision models).
     places = [data, *(value for value in data.values() if isinstance(value, dict))]
     counts = [place.get(key) for place in places for key in MTP_KEYS]
     return max((count for count in counts if isinstance(count, int)), default=0)

@@ -1,4 +1,4 @@
-"""What a sweep file may say: pydantic models that refuse unknown keys and explain every field.
+"""The schema of sweep files: pydantic models that refuse unknown keys and explain every field.
 
 The JSON Schema for editors (sweeps/sweep.schema.json) is made from these.
 """
@@ -39,7 +39,7 @@ class WorkersSpec(Strict):
         return self
 
     def group(self, role: WorkerRole) -> WorkerGroup:
-        """The record of this group in a role."""
+        """Returns the record of this group in a role."""
         return WorkerGroup(role=role, workers=self.workers, tp=self.tp, dp=self.dp, ep=self.ep)
 
 
@@ -69,7 +69,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class TopologySpec(Strict):
-    """One deployment layout and its concurrency ladder, for every arm or by arm name."""
+    """A topology is one deployment layout with its concurrency ladder, for every arm or by arm name."""
 
     aggregated: Workers | None = Field(None, description="workers that prefill and decode")
     prefill: Workers | None = Field(None, description="prefill workers (with decode)")
@@ -101,7 +101,7 @@ _GOLDEN = golden.default_table()
 
 
 class GoldenSpec(Strict):
-    """Acceptance pinned to a published mean length: `golden: thinking_on`, or a length of one's own."""
+    """Acceptance is pinned to a published mean length (`golden: thinking_on`), or to a length or rates."""
 
     golden: str | None = Field(None, description="mode in the golden table, such as thinking_on")
     model: str = Field(_GOLDEN.model, description="model in the golden table")
@@ -133,7 +133,7 @@ AcceptanceSpec = Annotated[
 
 
 class ArmSpec(Strict):
-    """An overlay on the base: nothing (off), or draft tokens, an acceptance policy and what they force."""
+    """An arm adds to the base: nothing (off), or draft tokens, an acceptance policy and what they force."""
 
     draft_tokens: int | None = Field(
         None, ge=1, le=16, description="draft tokens per step; leave out for off"
@@ -156,7 +156,7 @@ class ArmSpec(Strict):
 
 
 class FaultSpec(Strict):
-    """A fault that the embedded engine plays out, by time, request or probability."""
+    """A fault is played by the embedded engine, by time, request or probability."""
 
     kind: str
     at_s: float | None = Field(None, ge=0)
@@ -175,7 +175,7 @@ class EngineSpec(Strict):
     image: str | None = None
     command: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description="the words that start a worker, in place of the engine's usual ones; may hold "
+        description="start of a worker's command line, in place of the engine's usual one; may hold "
         "@{env:NAME}; not for the simulated engine",
     )
     flags: FlagLayers = Field(default_factory=dict, description="engine options without dashes, by layer")
@@ -215,7 +215,7 @@ class EngineSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """The model served."""
+    """The model that the servers serve."""
 
     path: str = Field(description="hub id or folder")
     served_name: str | None = Field(None, description="the name requests use; the path by default")
@@ -223,7 +223,7 @@ class ModelSpec(Strict):
 
 
 class WorkloadSpec(Strict):
-    """What is asked of the server."""
+    """The workload says what requests ask of the server."""
 
     isl: int = Field(ge=1, description="input sequence length, tokens")
     osl: int = Field(ge=2, description="output sequence length, tokens; one token has no time per token")
@@ -258,7 +258,7 @@ _LOAD = Load()
 
 
 class LoadSpec(Strict):
-    """How requests are sent; times in engine seconds."""
+    """The load says how requests are sent; times in engine seconds."""
 
     pacing: Literal["closed", "poisson", "gamma", "constant", "trace"] = Field(
         _LOAD.pacing, description="closed loop, or open loop by a process or by the dataset's timestamps"
@@ -292,7 +292,7 @@ _RULES = Measurement()
 
 
 class MeasurementSpec(Strict):
-    """The rules of measuring a point; times in engine seconds."""
+    """The measurement holds the rules of measuring a point; times in engine seconds."""
 
     warmup_per_slot: float = Field(_RULES.warmup_per_slot, ge=0)
     requests_per_slot: float = Field(_RULES.requests_per_slot, gt=0)
@@ -321,21 +321,21 @@ class MeasurementSpec(Strict):
 
 
 class ReferenceRowSpec(Strict):
-    """Published throughput at one interactivity, by arm."""
+    """A row holds published throughput at one interactivity, by arm."""
 
     interactivity_tps: float = Field(gt=0)
     tput_tps_per_gpu: dict[str, Positive]
 
 
 class ReferenceSpec(Strict):
-    """Published numbers to print beside one's own."""
+    """A reference holds published numbers to print beside the sweep's own."""
 
     source: str
     rows: list[ReferenceRowSpec] = Field(min_length=1)
 
 
 class SweepFile(Strict):
-    """One question: a base, its arms, its topologies with their ladders."""
+    """A sweep is one question: a base, its arms, its topologies with their ladders."""
 
     sweep: str = Field(description="name of the sweep and of its results folder")
     question: str = Field(description="the question that the sweep answers, one sentence")
@@ -396,5 +396,5 @@ class SweepFile(Strict):
 
 
 def schema_text() -> str:
-    """The JSON Schema for editors, as it stands in sweeps/sweep.schema.json."""
+    """Returns the JSON Schema for editors, as it stands in sweeps/sweep.schema.json."""
     return json.dumps(SweepFile.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
