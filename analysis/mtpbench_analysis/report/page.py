@@ -34,7 +34,7 @@ from mtpbench_analysis.report.overview import (
 from mtpbench_analysis.traces import SweepTrace
 
 SCRIPTS = (
-    *("numbers", "curve", "metered", "metrics", "words", "model", "table", "chart", "export", "card"),
+    *("numbers", "curve", "metered", "metrics", "sentences", "model", "table", "chart", "export", "card"),
     *("traces", "facts", "plots", "panel", "sweep", "main"),
 )
 """The parts of the page's script, each after the parts that it needs."""

@@ -1,11 +1,11 @@
-// The card of a point: under the pointer, under a finger, or where the arrow keys have walked to.
+// The card of a point: of the one under the pointer or finger, or of the one that the arrow keys have reached.
 function showCard(entry) {
   const { card, holder } = parts, { point, curve, arm, element } = entry;
   const list = make("dl");
-  for (const [name, value] of cardFacts(point, curve, shown)) {
+  for (const [name, value] of cardFacts(point, curve, shownComparison)) {
     list.append(make("dt", { class: name === "INVALID" ? "bad" : null }, name), make("dd", {}, value));
   }
-  const heading = make("p", { class: arm ? `name k${toneOf(arm)}` : "name" }, nameOf(entry), shown.mark ? make("strong", { class: "mark" }, ` ${shown.mark}`) : "");
+  const heading = make("p", { class: arm ? `name k${toneOf(arm)}` : "name" }, nameOf(entry), shownComparison.mark ? make("strong", { class: "mark" }, ` ${shownComparison.mark}`) : "");
   card.replaceChildren(heading, list);
   card.hidden = false;
   const box = holder.getBoundingClientRect(), dot = element.getBoundingClientRect();
@@ -17,12 +17,12 @@ function showCard(entry) {
     card.style.left = `${onRight ? x + 16 : x - 16 - card.offsetWidth}px`;
     card.style.top = `${Math.max(0, Math.min(y - 40, Math.max(0, box.height - card.offsetHeight)))}px`;
   }
-  for (const one of parts.points) one.element.classList.toggle("on", one === entry);
+  for (const drawn of parts.points) drawn.element.classList.toggle("on", drawn === entry);
 }
 
 function hideCard() {
   parts.card.hidden = true;
-  for (const one of parts.points) one.element.classList.remove("on");
+  for (const drawn of parts.points) drawn.element.classList.remove("on");
 }
 
 function focusOn(index) {
@@ -30,7 +30,7 @@ function focusOn(index) {
   parts.points[index].element.focus();
 }
 
-function walk(event) {
+function moveFocus(event) {
   const at = parts.points.findIndex(({ element }) => element === document.activeElement);
   if (event.key === "Escape") { hideCard(); return; }
   if (at < 0) return;
@@ -41,11 +41,11 @@ function walk(event) {
   }
   const last = parts.points.length - 1, curve = parts.points[at].curve;
   const other = (step) => {
-    const curves = [...new Set(parts.points.map((one) => one.curve))];
+    const curves = [...new Set(parts.points.map((drawn) => drawn.curve))];
     const next = curves[(curves.indexOf(curve) + step + curves.length) % curves.length];
-    const near = (one) => Math.abs(one.point.x - parts.points[at].point.x);
-    const those = parts.points.filter((one) => one.curve === next);
-    return parts.points.indexOf(those.reduce((best, one) => (near(one) < near(best) ? one : best)));
+    const distance = (drawn) => Math.abs(drawn.point.x - parts.points[at].point.x);
+    const candidates = parts.points.filter((drawn) => drawn.curve === next);
+    return parts.points.indexOf(candidates.reduce((best, drawn) => (distance(drawn) < distance(best) ? drawn : best)));
   };
   const moves = {
     ArrowRight: () => Math.min(last, at + 1), ArrowLeft: () => Math.max(0, at - 1), Home: () => 0, End: () => last,
@@ -56,7 +56,7 @@ function walk(event) {
   focusOn(moves[event.key]());
 }
 
-function listen(entry) {
+function listenToPoint(entry) {
   const { element } = entry;
   element.addEventListener("pointerenter", () => showCard(entry));
   element.addEventListener("click", () => {
@@ -65,7 +65,7 @@ function listen(entry) {
   });
   element.addEventListener("focus", () => {
     showCard(entry);
-    parts.fact.textContent = pointFacts(entry.point, entry.curve, shown, state).map(([name, value]) => `${name}: ${value}`).join("; ");
+    parts.fact.textContent = pointFacts(entry.point, entry.curve, shownComparison, state).map(([name, value]) => `${name}: ${value}`).join("; ");
   });
   element.addEventListener("blur", hideCard);
 }

@@ -1,7 +1,7 @@
-// The chart: an SVG of our own. Colours come from classes, so that light, dark and paper need no drawing anew.
+// The chart as SVG. Colours come from CSS classes, so that light, dark and paper need no new drawing.
 const SVG = document.querySelector("svg").namespaceURI;
 const SHAPES = page.shapes;
-/** The number of a curve's colour and mark. */
+/** Returns the number of a curve's colour and mark. */
 const toneOf = (curve) => curve.number % SHAPES.length;
 const STEPS = 20;
 
@@ -13,9 +13,9 @@ function draw(tag, attributes, ...children) {
 }
 
 const drawText = (x, y, text, attributes = {}) => draw("text", { x, y, ...attributes }, text);
-const place = (value) => Math.round(value * 100) / 100;
+const roundPixels = (value) => Math.round(value * 100) / 100;
 
-/** Round numbers over a range: 0 … the first that is not below the highest, or 1, 2, 5 × 10ⁿ on a log axis. */
+/** Returns an axis: round ticks from 0 to the first that is not below the highest value, or 1, 2, 5 × 10ⁿ (log). */
 function makeScale(values, from, to, log) {
   if (log) {
     const low = Math.min(...values), high = Math.max(...values), ticks = [];
@@ -25,16 +25,16 @@ function makeScale(values, from, to, log) {
     const bottom = ticks.filter((tick) => tick <= low).pop() ?? low;
     const top = ticks.find((tick) => tick >= high && tick > bottom) ?? high;
     const span = Math.log(top / bottom);
-    let shown = ticks.filter((tick) => tick >= bottom && tick <= top);
-    if (shown.length > 12) shown = shown.filter((tick) => /^(0\.0*)?10*$/.test(String(tick)));
-    return { ticks: shown, at: (value) => place(from + Math.log(value / bottom) / span * (to - from)) };
+    let visible = ticks.filter((tick) => tick >= bottom && tick <= top);
+    if (visible.length > 12) visible = visible.filter((tick) => /^(0\.0*)?10*$/.test(String(tick)));
+    return { ticks: visible, at: (value) => roundPixels(from + Math.log(value / bottom) / span * (to - from)) };
   }
   const high = Math.max(...values) || 1, rough = high / Math.max(3, Math.min(7, Math.abs(to - from) / 60));
   const magnitude = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * magnitude).find((one) => one >= rough * (1 - 1e-9));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * magnitude).find((candidate) => candidate >= rough * (1 - 1e-9));
   const count = Math.ceil(high / step - 1e-9);
   const ticks = Array.from({ length: count + 1 }, (_, i) => Number((i * step).toPrecision(12)));
-  return { ticks, at: (value) => place(from + value / (count * step) * (to - from)) };
+  return { ticks, at: (value) => roundPixels(from + value / (count * step) * (to - from)) };
 }
 
 function tickText(value, dollar) {
@@ -42,7 +42,7 @@ function tickText(value, dollar) {
   return dollar ? `$${text}` : text;
 }
 
-/** Pieces of a curve between its knots: [[x, y], …] and whether the knots lie too far apart to be sure. */
+/** Returns a curve's pieces between its knots: [[x, y], …], `wide` where the knots lie too far apart to be sure. */
 function curvePieces(curve, metric, comparison) {
   const pieces = [];
   for (let i = 0; i + 1 < curve.front.length; i++) {
@@ -50,7 +50,7 @@ function curvePieces(curve, metric, comparison) {
     for (let step = 0; step <= STEPS; step++) {
       const x = step === STEPS ? upper.x : lower.x + (upper.x - lower.x) * step / STEPS;
       const value = atCell(metric, readCell(curve, x, comparison.max_gap));
-      if (known(value)) points.push([x, value]);
+      if (isKnown(value)) points.push([x, value]);
     }
     pieces.push({ points, wide: lower.y / upper.y > comparison.max_gap });
   }
@@ -69,27 +69,27 @@ function gainPieces(curve, base, comparison) {
       const x = step === STEPS ? right : left + (right - left) * step / STEPS;
       points.push([x, curve.spline(x) / base.spline(x)]);
     }
-    const wide = [curve, base].some((one) => readCell(one, middle, comparison.max_gap).wide);
+    const wide = [curve, base].some((side) => readCell(side, middle, comparison.max_gap).wide);
     return { points, wide };
   });
 }
 
-/** What the chart shows of each curve, in values; nothing about pixels. */
+/** Returns the chart in values: points, curves and bands of each arm; no pixels. */
 function chartContent(comparison, view) {
   const [yMetric, xMetric] = ["y", "x"].map((axis) => metricsIn(comparison, axis).find(({ key }) => key === view[axis]));
   const bySpeed = xMetric.id === "interactivity_tps", gain = yMetric.of === "ratio", missing = [];
   const yOf = (point, curve) => (gain ? gainAt(point, curve, comparison.curves[0]) : atPoint(yMetric, point));
   const series = comparison.curves.filter((curve) => !view.hidden.includes(curve.number)).map((curve) => {
     const valued = curve.points.map((point) => ({ point, x: atPoint(xMetric, point), y: yOf(point, curve) }));
-    const whole = valued.filter((one) => known(one.x) && known(one.y));
-    // An arm that drafts nothing has no acceptance to record.
-    const due = yMetric.id === "acceptance_length" ? valued.filter((one) => one.point.acceptance_mode !== "off") : valued;
-    if (whole.length < due.length) missing.push(`${due.length - whole.length} of ${due.length} points of ${curve.label}`);
-    const dots = whole.filter((one) => !view.front || one.point.onFront);
+    const complete = valued.filter((dot) => isKnown(dot.x) && isKnown(dot.y));
+    // An arm without drafts has no acceptance to record.
+    const expected = yMetric.id === "acceptance_length" ? valued.filter((dot) => dot.point.acceptance_mode !== "off") : valued;
+    if (complete.length < expected.length) missing.push(`${expected.length - complete.length} of ${expected.length} points of ${curve.label}`);
+    const dots = complete.filter((dot) => !view.front || dot.point.onFront);
     let pieces = [], guide = [];
     if (bySpeed && gain) pieces = curve.number ? gainPieces(curve, comparison.curves[0], comparison) : [];
     else if (bySpeed && yMetric.of === "cell") pieces = curvePieces(curve, yMetric, comparison);
-    else guide = whole.filter((one) => one.point.onFront).map((one) => [one.x, one.y]);
+    else guide = complete.filter((dot) => dot.point.onFront).map((dot) => [dot.x, dot.y]);
     let band = [];
     if (view.bands && bySpeed && gain) band = curve.gain_band || [];
     else if (view.bands && bySpeed && followsThroughput(yMetric) && curve.band) {
@@ -101,21 +101,21 @@ function chartContent(comparison, view) {
     .map((point) => ({ point, arm: comparison.curves[point.curve] || null }))
     .filter(({ arm }) => !arm || !view.hidden.includes(arm.number))
     .map(({ point, arm }) => ({ point, arm, x: atPoint(xMetric, point), y: yOf(point, null) }))
-    .filter((one) => known(one.x) && known(one.y));
+    .filter((dot) => isKnown(dot.x) && isKnown(dot.y));
   const marked = bySpeed && (yMetric.id === "tput_tps_per_gpu" || gain);
   const crossed = marked ? comparison.crossed.filter(([i]) => ![0, i].some((number) => view.hidden.includes(number)))
     .map(([i, x, y]) => ({ curve: comparison.curves[i], x, y: gain ? 1 : y })) : [];
   return { yMetric, xMetric, bySpeed, gain, series, invalid, crossed, missing };
 }
 
-/** Draws into `svg`; gives the content and the points' elements, in the order in which keys walk through them. */
+/** Draws the chart into `svg`; returns its values and the points' elements, in the order of the arrow keys. */
 function drawChart(svg, comparison, view, width) {
   const content = chartContent(comparison, view), { series, invalid, yMetric, xMetric } = content;
   const small = width < 560, height = Math.round(Math.min(480, Math.max(300, width * 0.52)));
   const left = small ? 58 : 74, right = 14, top = 26, bottom = 46;
-  const all = [...series.flatMap((one) => [
-    ...one.dots.map((dot) => [dot.x, dot.y]), ...one.guide, ...one.pieces.flatMap((piece) => piece.points),
-    ...one.band.flatMap(([x, low, high]) => [[x, low], [x, high]])]), ...invalid.map((one) => [one.x, one.y])];
+  const all = [...series.flatMap((drawn) => [
+    ...drawn.dots.map((dot) => [dot.x, dot.y]), ...drawn.guide, ...drawn.pieces.flatMap((piece) => piece.points),
+    ...drawn.band.flatMap(([x, low, high]) => [[x, low], [x, high]])]), ...invalid.map((dot) => [dot.x, dot.y])];
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("width", width);
@@ -125,12 +125,12 @@ function drawChart(svg, comparison, view, width) {
     return { content, points: [] };
   }
   const targets = content.bySpeed ? view.targets.map(parseTarget).filter((value) => value !== null) : [];
-  const reach = Math.max(...all.map((one) => one[0]));
+  const reach = Math.max(...all.map((place) => place[0]));
   const near = targets.filter((value) => value <= reach * 1.3);
-  const logX = view.scale === "logxy" && all.every((one) => one[0] > 0);
-  const logY = view.scale !== "linear" && all.every((one) => one[1] > 0);
-  const xs = makeScale([...all.map((one) => one[0]), ...near], left, width - right, logX);
-  const ys = makeScale([...all.map((one) => one[1]), ...(content.gain ? [1] : [])], height - bottom, top, logY);
+  const logX = view.scale === "logxy" && all.every((place) => place[0] > 0);
+  const logY = view.scale !== "linear" && all.every((place) => place[1] > 0);
+  const xs = makeScale([...all.map((place) => place[0]), ...near], left, width - right, logX);
+  const ys = makeScale([...all.map((place) => place[1]), ...(content.gain ? [1] : [])], height - bottom, top, logY);
   const at = ([x, y]) => `${xs.at(x)},${ys.at(y)}`, path = (points) => `M${points.map(at).join("L")}`;
   drawAxes(svg, { xs, ys, left, right, top, bottom, width, height, xMetric, yMetric });
   if (comparison.mark) {
@@ -187,7 +187,7 @@ function drawAxes(svg, { xs, ys, left, right, top, bottom, width, height, xMetri
   svg.append(draw("text", { class: "axis", "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, yMetric.label));
 }
 
-/** The load of every knot beside its mark; one that finds no free place among four is left out. */
+/** Draws each knot's load beside its mark, where one of four places is free. */
 function drawLabels(svg, series, xs, ys, edge) {
   const taken = series.flatMap(({ dots }) => dots.map((dot) => [xs.at(dot.x) - 5, ys.at(dot.y) - 5, xs.at(dot.x) + 5, ys.at(dot.y) + 5]));
   for (const { dots } of series) {
@@ -221,42 +221,42 @@ function drawPoint(svg, dot, curve, where, content) {
 
 const nameOf = ({ point, curve, arm }) => (curve ? curve.label : `${arm ? arm.label : point.arm}, invalid`);
 
-// ---------------------------------------------------------------------------------- what the card has room for
-/** The essentials of a point as [name, text], those that belong together in one line. */
+// ---------------------------------------------------------------------------------- a point's card
+/** Returns the main facts of a point as [name, text]; related facts share a line. */
 function cardFacts(point, curve, comparison) {
   const facts = [], absent = [];
-  const add = (name, wanted) => {
-    const texts = wanted.filter(([what, text]) => {
+  const add = (name, entries) => {
+    const texts = entries.filter(([what, text]) => {
       if (text === null) absent.push(what);
       return text;
     }).map(([, text]) => text);
     if (texts.length) facts.push([name, texts.join(", ")]);
   };
-  const shown = (value, show) => (value === null || value === undefined || value === "" ? null : show(value));
+  const textOf = (value, show) => (value === null || value === undefined || value === "" ? null : show(value));
   const spec = point.acceptance_mode !== "off";
   if (point.valid) facts.push(["valid", `yes, ${curve && point.onFront ? "on" : "below"} the front`]);
   else facts.push(["INVALID", point.reasons || "marked invalid"]);
   facts.push(["serves", `${speed(point.x)} tok/s/user, ${rate(point.y)} tok/s/GPU`]);
-  add("engine", [["engine", shown(point.engine, (v) => (point.version ? `${v} ${point.version}` : v))], ["image", shown(point.image, String)]]);
-  const roles = known(point.prefill_gpus) ? ` (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : "";
-  add("recipe", [["topology", shown(point.topology, String)], ["GPUs", shown(point.gpus, (v) => `${v} GPU${v === 1 ? "" : "s"}${roles}`)],
-    ["concurrency", shown(point.concurrency, (v) => `concurrency ${v}`)], ["rate", known(point.rate_rps) ? `${point.rate_rps} requests/s` : ""]]);
-  add("TTFT", [["TTFT", shown(point.ttft_p50_s, (v) => `${seconds(v)} s median${known(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`)]]);
+  add("engine", [["engine", textOf(point.engine, (v) => (point.version ? `${v} ${point.version}` : v))], ["image", textOf(point.image, String)]]);
+  const roles = isKnown(point.prefill_gpus) ? ` (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : "";
+  add("recipe", [["topology", textOf(point.topology, String)], ["GPUs", textOf(point.gpus, (v) => `${v} GPU${v === 1 ? "" : "s"}${roles}`)],
+    ["concurrency", textOf(point.concurrency, (v) => `concurrency ${v}`)], ["rate", isKnown(point.rate_rps) ? `${point.rate_rps} requests/s` : ""]]);
+  add("TTFT", [["TTFT", textOf(point.ttft_p50_s, (v) => `${seconds(v)} s median${isKnown(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`)]]);
   if (spec) {
-    add("acceptance", [["acceptance", shown(point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`)],
-      ["by position", shown(point.acceptance_per_position, FORMATS.hundredths_list)]]);
+    add("acceptance", [["acceptance", textOf(point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`)],
+      ["by position", textOf(point.acceptance_per_position, FORMATS.hundredths_list)]]);
   }
-  add("power", [["power", shown(point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}`)]]);
-  add("date", [["date", shown(point.date, (v) => v + (point.runs > 1 ? `, mean of ${point.runs} runs` : ""))]]);
+  add("power", [["power", textOf(point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}`)]]);
+  add("date", [["date", textOf(point.date, (v) => v + (point.runs > 1 ? `, mean of ${point.runs} runs` : ""))]]);
   if (absent.length) facts.push(["not recorded", absent.join(", ")]);
   return facts;
 }
 
 // --------------------------------------------------------------------------------------- the whole recipe
-/** Metrics that stand in a line with others. */
+/** Metrics that stand in another metric's line. */
 const IN_OTHER_LINES = new Set(["ttft_p99_s", "e2el_p50_s", "acceptance_per_position"]);
 
-/** Everything known of a point, as [name, text]; what nobody recorded is named in the last line. */
+/** Returns all facts of a point as [name, text]; the last line names the facts that were not recorded. */
 function pointFacts(point, curve, comparison, view) {
   const facts = [], absent = [];
   const add = (name, value, show = String) => {
@@ -269,15 +269,15 @@ function pointFacts(point, curve, comparison, view) {
   if (comparison.mark) facts.push([comparison.mark, "a model of the engine, not hardware"]);
   add("interactivity", point.x, (v) => `${speed(v)} tok/s/user`);
   add("throughput", point.y, (v) => `${rate(v)} tok/s/GPU`);
-  add("output / input", known(point.output_tps_per_gpu) ? point.output_tps_per_gpu : null,
+  add("output / input", isKnown(point.output_tps_per_gpu) ? point.output_tps_per_gpu : null,
     (v) => `${rate(v)} / ${rate(point.input_tps_per_gpu)} tok/s/GPU`);
-  if (cost && known(cost.factor)) facts.push(["cost", `${dollars(atPoint(cost, point))} per M tokens (${view.tier})`]);
+  if (cost && isKnown(cost.factor)) facts.push(["cost", `${dollars(atPoint(cost, point))} per M tokens (${view.tier})`]);
   add("engine", point.engine, (v) => (point.version ? `${v} ${point.version}` : v));
   add("image", point.image);
   add("serving", point.serving);
   add("topology", point.topology);
-  add("GPUs", point.gpus, (v) => (known(point.prefill_gpus) ? `${v} (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : String(v)));
-  if (known(point.rate_rps)) facts.push(["rate", `${point.rate_rps} requests/s`]);
+  add("GPUs", point.gpus, (v) => (isKnown(point.prefill_gpus) ? `${v} (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : String(v)));
+  if (isKnown(point.rate_rps)) facts.push(["rate", `${point.rate_rps} requests/s`]);
   add("concurrency", point.concurrency);
   add("draft tokens", point.draft_tokens);
   const spec = point.acceptance_mode !== "off";
@@ -285,13 +285,13 @@ function pointFacts(point, curve, comparison, view) {
     add("acceptance", point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`);
     add("by position", point.acceptance_per_position, FORMATS.hundredths_list);
   }
-  add("TTFT", point.ttft_p50_s, (v) => `${seconds(v)} s median${known(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`);
+  add("TTFT", point.ttft_p50_s, (v) => `${seconds(v)} s median${isKnown(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`);
   add("E2EL", point.e2el_p50_s, (v) => `${seconds(v)} s median`);
   add("power", point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${energy(atPoint(metricNamed(comparison, "metered_joules_per_token"), point))} J/token`);
   for (const metric of metricsIn(comparison, "more")) {
     if (metric.of !== "knots" || IN_OTHER_LINES.has(metric.id)) continue;
     const value = atPoint(metric, point);
-    if (known(value)) facts.push([metric.label, write(metric, value)]);
+    if (isKnown(value)) facts.push([metric.label, write(metric, value)]);
   }
   add("requests", point.workload);
   add("settings", point.settings);

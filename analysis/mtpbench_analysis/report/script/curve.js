@@ -1,7 +1,7 @@
-// The comparison's algorithm, the same as interpolate.py, cells.py and compare.py (tests hold them together).
+// The comparison's algorithm, the same as in interpolate.py, cells.py and compare.py (tests compare them).
 const SAME = 1e-9;
 
-/** Steffen's slope at each knot, with d3's ends; two knots are joined by a straight line, one is a constant. */
+/** Returns Steffen's slope at each knot, with d3's ends; two knots make a straight line, one a constant. */
 function slopes(xs, ys) {
   const n = xs.length;
   if (n < 2) return xs.map(() => 0);
@@ -23,7 +23,7 @@ function slopes(xs, ys) {
   return slope;
 }
 
-/** The curve through knots, as a function of a place within them; null outside (nothing is extrapolated). */
+/** Returns the curve through knots as a function of a place; null outside of them (nothing is extrapolated). */
 function makeSpline(xs, ys) {
   const slope = slopes(xs, ys), last = xs.length - 1;
   return (x) => {
@@ -42,11 +42,11 @@ function makeSpline(xs, ys) {
   };
 }
 
-/** One curve at one interactivity: state, throughput and the knots it rests on. */
+/** Returns the cell of a curve at an interactivity: state, throughput and its knots. */
 function readCell(curve, target, maxGap) {
   const front = curve.front, first = front[0], last = front[front.length - 1];
   const cell = { target, state: "", tput: null, runsAt: null, lower: null, upper: null, wide: false };
-  const knot = front.find((one) => Math.abs(one.x - target) <= SAME * target);
+  const knot = front.find((candidate) => Math.abs(candidate.x - target) <= SAME * target);
   if (knot) {
     Object.assign(cell, { state: "measured", tput: knot.y, runsAt: knot.x, lower: knot, upper: knot });
   } else if (target < first.x) {
@@ -54,14 +54,14 @@ function readCell(curve, target, maxGap) {
   } else if (target > last.x) {
     Object.assign(cell, { state: "not_reached", lower: last });
   } else {
-    const right = front.findIndex((one) => one.x > target);
+    const right = front.findIndex((candidate) => candidate.x > target);
     Object.assign(cell, {
       state: "interpolated", tput: curve.spline(target), runsAt: target, lower: front[right - 1], upper: front[right],
     });
     cell.wide = cell.lower.y / cell.upper.y > maxGap;
   }
   const between = cell.state === "interpolated";
-  cell.knots = [cell.lower, cell.upper].filter((one, i) => one && !(i === 1 && one === cell.lower));
+  cell.knots = [cell.lower, cell.upper].filter((candidate, i) => candidate && !(i === 1 && candidate === cell.lower));
   cell.gap = between ? cell.upper.x - cell.lower.x : null;
   cell.knotRatio = between ? cell.lower.y / cell.upper.y : null;
   cell.envelope = cell.tput === null ? null : between ? [cell.upper.y, cell.lower.y] : [cell.tput, cell.tput];
@@ -73,24 +73,24 @@ function readCell(curve, target, maxGap) {
 
 function outputShare(cell) {
   if (cell.tput === null) return null;
-  const shares = cell.knots.map((knot) => (known(knot.output_tps_per_gpu) ? knot.output_tps_per_gpu / knot.y : null));
+  const shares = cell.knots.map((knot) => (isKnown(knot.output_tps_per_gpu) ? knot.output_tps_per_gpu / knot.y : null));
   if (!shares.length || shares.includes(null)) return null;
   if (shares.length === 1) return shares[0];
   return shares[0] + (shares[1] - shares[0]) * ((cell.target - cell.lower.x) / cell.gap);
 }
 
-/** Throughput of a curve over the baseline's, with its bound, or the reason there is none. */
+/** Returns a curve's throughput over the baseline's, with its bound, or the reason why there is no ratio. */
 function readRatio(cell, base, maxGap) {
   if (cell.tput === null || base.tput === null) return { value: null, reason: "not reached", envelope: null };
   const envelope = [cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]];
-  for (const one of [cell, base]) {
-    if (one.wide) {
-      const reason = `withheld: knots ${one.knotRatio.toFixed(1)}× apart in throughput (limit ${significant(maxGap, 6)}×)`;
+  for (const side of [cell, base]) {
+    if (side.wide) {
+      const reason = `withheld: knots ${side.knotRatio.toFixed(1)}× apart in throughput (limit ${significant(maxGap, 6)}×)`;
       return { value: null, reason, envelope };
     }
   }
-  const least = cell.state === "at_least", most = base.state === "at_least";
-  const bound = least && most ? "best_points" : least ? "at_least" : most ? "at_most" : "exact";
+  const isLeast = cell.state === "at_least", isMost = base.state === "at_least";
+  const bound = isLeast && isMost ? "best_points" : isLeast ? "at_least" : isMost ? "at_most" : "exact";
   return { value: cell.tput / base.tput, bound, envelope };
 }
 

@@ -1,4 +1,4 @@
-// What a point's panel says in words: how the run went, where and how it ran, its energy.
+// The facts of a point's panel: health of the run, energy, provenance, acceptance.
 function healthFacts(trace) {
   const facts = trace.reasons.length ? trace.reasons.map((reason) => ["INVALID", reason]) : [["valid", "yes: no validity rule was broken"]];
   facts.push(["requests", `${fixed(trace.requests, 0)} measured, ${fixed(trace.failed, 0)} failed`]);
@@ -14,7 +14,7 @@ const windowText = ({ window: [start, end] }) => `${significant(start, 4)} to ${
 
 function clientFacts(client) {
   const facts = [], absent = [];
-  const add = (name, value, show) => (known(value) ? facts.push([name, show(value)]) : absent.push(name));
+  const add = (name, value, show) => (isKnown(value) ? facts.push([name, show(value)]) : absent.push(name));
   const pair = (name, kind) => add(name, client[`${kind}_p99_s`], (p99) => `${duration(client[`${kind}_p50_s`])} median, ${duration(p99)} p99`);
   if (client.transport) facts.push(["load client", `${client.transport}${client.workers === null ? "" : `, ${client.workers} process${client.workers === 1 ? "" : "es"}`}`]);
   if (client.stamps) facts.push(["arrival stamped by", client.stamps === "kernel" ? "the kernel: the reader's lag is in no latency" : "the client: its lag is in the latencies"]);
@@ -22,12 +22,12 @@ function clientFacts(client) {
   pair("send lag", "send_lag");
   pair("reader lag", "reader_lag");
   add("in flight", client.achieved_concurrency, (v) => `${significant(v, 4)} on average`);
-  add("coalesced reads", client.coalesced_reads, (v) => `${fixed(v, 0)} of ${known(client.reads) ? fixed(client.reads, 0) : MISSING}`);
+  add("coalesced reads", client.coalesced_reads, (v) => `${fixed(v, 0)} of ${isKnown(client.reads) ? fixed(client.reads, 0) : MISSING}`);
   add("late starts", client.late_starts, (v) => fixed(v, 0));
   add("unsent", client.unsent, (v) => fixed(v, 0));
   add("clock drift", client.clock_drift_s, duration);
   add("clock step", client.clock_step_s, duration);
-  if (known(client.host_clock_error_s)) facts.push(["clocks of the hosts", `within ${duration(client.host_clock_error_s)}`]);
+  if (isKnown(client.host_clock_error_s)) facts.push(["clocks of the hosts", `within ${duration(client.host_clock_error_s)}`]);
   add("open files allowed", client.descriptor_limit, (v) => fixed(v, 0));
   add("local ports", client.local_ports, (v) => fixed(v, 0));
   add("peak memory", client.peak_rss_bytes, (v) => `${significant(v / 2 ** 20, 4)} MiB`);
@@ -38,19 +38,19 @@ function clientFacts(client) {
 const joules = (v) => `${fixed(v, v < 100 ? 2 : 0)} J`;
 
 function energyFacts(trace) {
-  const { energy: found } = trace, what = trace.mark ? "simulated" : "metered", facts = [];
-  const add = (name, value, show) => { if (known(value)) facts.push([name, show(value)]); };
-  add("energy in the window", found.energy_j, (v) => `${joules(v)} of ${trace.power_gpus} GPUs, ${what}`);
-  if (!known(found.energy_j)) facts.push(["energy in the window", `unknown: ${trace.power_reason || "no reason recorded"}`]);
-  add("mean power", found.mean_power_w_per_gpu, (v) => `${rate(v)} W per GPU`);
-  add("J/token", found.joules_per_token, energy);
-  add("J/output token", found.joules_per_output_token, energy);
-  add("J/input token", found.joules_per_input_token, energy);
-  add("J/input token, prefill GPUs", found.prefill_joules_per_input_token, energy);
-  add("J/output token, decode GPUs", found.decode_joules_per_output_token, energy);
-  add("Grace CPUs", found.grace_energy_j, joules);
+  const { energy: figures } = trace, what = trace.mark ? "simulated" : "metered", facts = [];
+  const add = (name, value, show) => { if (isKnown(value)) facts.push([name, show(value)]); };
+  add("energy in the window", figures.energy_j, (v) => `${joules(v)} of ${trace.power_gpus} GPUs, ${what}`);
+  if (!isKnown(figures.energy_j)) facts.push(["energy in the window", `unknown: ${trace.power_reason || "no reason recorded"}`]);
+  add("mean power", figures.mean_power_w_per_gpu, (v) => `${rate(v)} W per GPU`);
+  add("J/token", figures.joules_per_token, energy);
+  add("J/output token", figures.joules_per_output_token, energy);
+  add("J/input token", figures.joules_per_input_token, energy);
+  add("J/input token, prefill GPUs", figures.prefill_joules_per_input_token, energy);
+  add("J/output token, decode GPUs", figures.decode_joules_per_output_token, energy);
+  add("Grace CPUs", figures.grace_energy_j, joules);
   for (const { state: when, watts, reason } of trace.idle) {
-    facts.push([when === "loaded" ? "idle, model loaded" : "idle, before the start", known(watts) ? `${rate(watts)} W per GPU` : `unknown: ${reason || "no reason recorded"}`]);
+    facts.push([when === "loaded" ? "idle, model loaded" : "idle, before the start", isKnown(watts) ? `${rate(watts)} W per GPU` : `unknown: ${reason || "no reason recorded"}`]);
   }
   if (trace.gpus) {
     const { hottest, low, high, reasons } = trace.gpus;
@@ -84,8 +84,8 @@ function placeFacts(trace) {
 function acceptanceText(trace) {
   const { length, rate: share, drafts, mode, source, reason } = trace.acceptance;
   if (mode === "off") return `Speculation is off${reason === "off_but_drafting" ? " in the sweep, but the engine drafts tokens" : ": nothing is drafted"}.`;
-  if (!known(length)) return `Acceptance is unknown: ${reason || "no reason recorded"}.`;
+  if (!isKnown(length)) return `Acceptance is unknown: ${reason || "no reason recorded"}.`;
   const pinned = mode === "golden" ? " It is pinned to a published mean, not measured on these prompts." : "";
-  return `${fixed(length, 2)} tokens per verification step, ${known(share) ? `${percent(share)} of drafted tokens accepted` : "the share of drafts unknown"}`
-    + `${known(drafts) ? `, ${fixed(drafts, 0)} steps` : ""}; from ${source}.${pinned}`;
+  return `${fixed(length, 2)} tokens per verification step, ${isKnown(share) ? `${percent(share)} of drafted tokens accepted` : "the share of drafts unknown"}`
+    + `${isKnown(drafts) ? `, ${fixed(drafts, 0)} steps` : ""}; from ${source}.${pinned}`;
 }

@@ -1,13 +1,13 @@
-// Controls, and what follows from them: chart, table, sentences, the address.
+// The controls of the page, and their effects: chart, table, sentences, address.
 const sections = [...document.querySelectorAll("section[data-index]")];
 let parts = {};
-let shown = null;
+let shownComparison = null;
 
 function labelled(text, control) {
   return make("label", {}, make("span", {}, text), control);
 }
 
-function choice(name, options, value, change) {
+function dropdown(name, options, value, change) {
   const select = make("select", { name });
   for (const [id, text] of options) select.append(make("option", { value: id, selected: id === value }, text));
   select.value = value;
@@ -15,7 +15,7 @@ function choice(name, options, value, change) {
   return select;
 }
 
-function tick(name, checked, change) {
+function checkbox(name, checked, change) {
   const box = make("input", { type: "checkbox", name });
   box.checked = checked;
   box.addEventListener("change", () => change(box.checked));
@@ -42,22 +42,22 @@ function buildPicker() {
   const render = () => {
     const rows = [];
     for (const [name, title] of Object.entries(FACETS)) {
-      const values = [...new Set(page.comparisons.map((one) => text(one.facets[name])))];
+      const values = [...new Set(page.comparisons.map((comparison) => text(comparison.facets[name])))];
       if (values.length < 2) continue;
       const options = [["", "all"], ...values.map((value) => [value, value])];
-      rows.push(labelled(title, choice(name, options, facets[name] || "", (value) => {
+      rows.push(labelled(title, dropdown(name, options, facets[name] || "", (value) => {
         facets[name] = value;
-        const found = matches();
-        if (found.length && !found.includes(state.c)) switchTo(found[0]);
+        const matching = matches();
+        if (matching.length && !matching.includes(state.c)) switchTo(matching[0]);
         render();
         picker.querySelector(`[name="${name}"]`).focus();
       })));
     }
-    const found = matches();
-    const options = found.map((i) => [String(i), `${i + 1}. ${page.comparisons[i].title}`]);
-    if (!found.includes(state.c)) options.unshift([String(state.c), found.length ? page.comparisons[state.c].title : "none fits all of these"]);
-    const wide = labelled(`comparison (${found.length} of ${page.comparisons.length})`,
-      choice("comparison", options, String(state.c), (value) => { switchTo(Number(value)); }));
+    const matching = matches();
+    const options = matching.map((i) => [String(i), `${i + 1}. ${page.comparisons[i].title}`]);
+    if (!matching.includes(state.c)) options.unshift([String(state.c), matching.length ? page.comparisons[state.c].title : "none fits all of these"]);
+    const wide = labelled(`comparison (${matching.length} of ${page.comparisons.length})`,
+      dropdown("comparison", options, String(state.c), (value) => { switchTo(Number(value)); }));
     wide.className = "wide";
     picker.replaceChildren(...rows, wide);
   };
@@ -68,14 +68,14 @@ function buildPicker() {
 // ------------------------------------------------------------------------------------- names of saved files
 const slug = (text, most) => text.toLowerCase().replace(/[^\p{L}\p{N}._]+/gu, "-").slice(0, most).replace(/^[-.]+|[-.]+$/g, "");
 
-/** The report's title and the comparison, with its number where there are several. */
+/** Returns a file name: the report's title and the comparison, with its number on a page with several. */
 function fileName(comparison, ending) {
   const number = page.comparisons.length > 1 ? `${comparison.index}-` : "";
   return `${slug(page.title, 60) || "mtpbench"}.${number}${slug(comparison.title, 80)}.${ending}`;
 }
 
-// ------------------------------------------------------------------------------------- what a link got wrong
-function complain(complaints) {
+// ------------------------------------------------------------------------------------- faults of a link
+function showComplaints(complaints) {
   const note = document.getElementById("note");
   if (!complaints.length) {
     note.replaceChildren();
@@ -88,10 +88,10 @@ function complain(complaints) {
 function readAddress() {
   const complaints = [];
   Object.assign(state, readFragment(location.hash, complaints));
-  complain(complaints);
+  showComplaints(complaints);
 }
 
-// ---------------------------------------------------------------------------------- all comparisons at a glance
+// ---------------------------------------------------------------------------------- overview of all comparisons
 const overviewLinks = [...document.querySelectorAll(".overview a")];
 overviewLinks.forEach((link, index) => link.addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -104,7 +104,7 @@ overviewLinks.forEach((link, index) => link.addEventListener("click", (event) =>
 }));
 
 // -------------------------------------------------------------------------- row headers that stay while scrolling
-/** The second column sticks where the first one ends, which only the browser knows. */
+/** The second column sticks at the end of the first, whose width only the browser knows. */
 const firstColumns = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const table = target.closest("table"), second = target.nextElementSibling;
@@ -128,10 +128,10 @@ function switchTo(index) {
 }
 
 // --------------------------------------------------------------------------------------------- the address
-function remember() {
+function writeAddress() {
   const fragment = writeFragment(state);
   if (fragment === location.hash.slice(1)) return;
-  // Replaced, not assigned: typing must not fill the history. In a sandboxed frame it may be refused.
+  // The address is replaced, not assigned: typing must not fill the history. A sandboxed frame may refuse it.
   try { history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search); } catch { location.hash = fragment; }
 }
 
@@ -140,9 +140,9 @@ function show() {
   const index = state.c, comparison = comparisonAt(index);
   sections.forEach((section, i) => { section.hidden = i !== index; });
   const section = sections[index], live = section.querySelector(".live");
-  for (const old of document.querySelectorAll(".live")) if (old !== live) old.replaceChildren();
-  section.querySelectorAll(".static").forEach((one) => { one.hidden = true; });
-  shown = comparison;
+  for (const other of document.querySelectorAll(".live")) if (other !== live) other.replaceChildren();
+  section.querySelectorAll(".static").forEach((element) => { element.hidden = true; });
+  shownComparison = comparison;
   const renderPicker = parts.renderPicker;
   parts = { renderPicker, later: [] };
   live.replaceChildren(buildControls(comparison), buildChart(comparison), buildCloser(comparison), buildTable(comparison), buildSweep(comparison));
@@ -154,7 +154,7 @@ function show() {
   holdColumns(section);
 }
 
-/** A page without a comparison: what lies behind its points. */
+/** Shows a page without a comparison: the panel of its runs. */
 function showAlone() {
   const live = document.getElementById("alone");
   parts = { points: [], later: [] };
@@ -166,14 +166,14 @@ function buildControls(comparison) {
   const set = (name) => (value) => { state[name] = value; update(); };
   const bar = make("div", { class: "bar", role: "group", "aria-label": "What the chart shows" });
   for (const [axis, title] of [["y", "vertical"], ["x", "horizontal"]]) {
-    bar.append(labelled(title, choice(axis, metricsIn(comparison, axis).map(({ key, label }) => [key, label]), state[axis], set(axis))));
+    bar.append(labelled(title, dropdown(axis, metricsIn(comparison, axis).map(({ key, label }) => [key, label]), state[axis], set(axis))));
   }
-  bar.append(labelled("scale", choice("scale", [["linear", "linear"], ["logy", "log, vertical"], ["logxy", "log, both"]],
+  bar.append(labelled("scale", dropdown("scale", [["linear", "linear"], ["logy", "log, vertical"], ["logxy", "log, both"]],
     state.scale, set("scale"))));
   const tiers = comparison.economics ? comparison.economics.tiers : [];
-  if (tiers.length > 1) bar.append(labelled("price", choice("tier", tiers.map((name) => [name, name]), state.tier, set("tier"))));
+  if (tiers.length > 1) bar.append(labelled("price", dropdown("tier", tiers.map((name) => [name, name]), state.tier, set("tier"))));
   const boxes = make("div", { class: "boxes" });
-  const box = (name, text) => boxes.append(make("label", { class: "tick" }, tick(name, state[name], set(name)), text));
+  const box = (name, text) => boxes.append(make("label", { class: "tick" }, checkbox(name, state[name], set(name)), text));
   box("front", "only the front");
   box("labels", "labels");
   if (comparison.curves.some((curve) => curve.band)) box("bands", "confidence bands");
@@ -189,7 +189,7 @@ function buildChart(comparison) {
   holder.append(card);
   const legend = make("div", { class: "legend", role: "group", "aria-label": "Arms to show" });
   for (const curve of comparison.curves) {
-    const box = tick(`arm-${curve.number}`, !state.hidden.includes(curve.number), (checked) => {
+    const box = checkbox(`arm-${curve.number}`, !state.hidden.includes(curve.number), (checked) => {
       state.hidden = checked ? state.hidden.filter((number) => number !== curve.number) : [...state.hidden, curve.number].sort();
       update();
     });
@@ -209,7 +209,7 @@ function buildChart(comparison) {
     button("table as CSV", () => save(name("table.csv"), "text/csv", tableCsv(comparison, state, readTargets(comparison, state))), { name: "save-table" }),
     button("points as CSV", () => save(name("points.csv"), "text/csv", pointsCsv(comparison)), { name: "save-points" }));
   Object.assign(parts, { svg, holder, card, note, fact, legend });
-  svg.addEventListener("keydown", walk);
+  svg.addEventListener("keydown", moveFocus);
   svg.addEventListener("pointerleave", () => { if (!svg.contains(document.activeElement)) hideCard(); });
   card.addEventListener("pointerleave", () => { if (!svg.contains(document.activeElement)) hideCard(); });
   return make("figure", {}, legend, holder, note, fact, tools);
@@ -222,7 +222,7 @@ function buildTable(comparison) {
   const head = makeHead(), body = make("tbody"), moreHead = makeHead(), moreBody = make("tbody");
   const caption = make("p", { class: "dim" });
   const notes = make("ul", { class: "notes", "aria-live": "polite" });
-  const words = make("ul", { class: "sentences" });
+  const sentences = make("ul", { class: "sentences" });
   const full = make("span", { class: "dim", role: "status" });
   const add = button("add a target", () => {
     if (state.targets.length >= mostTargets(comparison)) return;
@@ -238,7 +238,7 @@ function buildTable(comparison) {
     update();
   }, { name: "reset-targets" });
   const tools = make("div", { class: "tools" }, add, reset, full);
-  Object.assign(parts, { add, full, head, body, moreHead, moreBody, caption, notes, words });
+  Object.assign(parts, { add, full, head, body, moreHead, moreBody, caption, notes, sentences });
   renderHead(comparison);
   const more = make("details", {}, make("summary", {}, "Every metric at equal interactivity" + marked),
     make("div", { class: "scroll" }, make("table", { class: "more" }, make("thead", {}, moreHead), moreBody)),
@@ -247,7 +247,7 @@ function buildTable(comparison) {
   return make("div", {}, make("h3", {}, "At equal interactivity" + marked),
     make("p", { class: "dim screen" }, "The targets can be edited: everything below them follows as you type."),
     make("div", { class: "scroll" }, make("table", { class: "matched" }, make("thead", {}, head), body)),
-    tools, notes, caption, make("h3", {}, "In words"), words, more);
+    tools, notes, caption, make("h3", {}, "In words"), sentences, more);
 }
 
 function renderHead(comparison) {
@@ -268,56 +268,56 @@ function renderHead(comparison) {
 }
 
 // -------------------------------------------------------------------------------------------------- update
-/** Everything that follows from the view, after any change of it. */
+/** Renders everything that depends on the view, after a change of it. */
 function update() {
-  const comparison = shown, read = readTargets(comparison, state);
+  const comparison = shownComparison, read = readTargets(comparison, state);
   const rows = tableRows(comparison, state, read);
   fillBody(parts.body, rows.filter((row) => !row.more));
   fillBody(parts.moreBody, rows.filter((row) => row.more));
   while (parts.moreHead.children.length > 2) parts.moreHead.lastChild.remove();
-  read.forEach((one, i) => {
-    parts.moreHead.append(make("th", { scope: "col" }, one.target === null ? MISSING : showTarget(one.target)));
+  read.forEach((entry, i) => {
+    parts.moreHead.append(make("th", { scope: "col" }, entry.target === null ? MISSING : showTarget(entry.target)));
     const input = parts.head.children[i + 2].querySelector("input");
-    if (one.target === null) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");
+    if (entry.target === null) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");
   });
-  // Not `disabled`: the keyboard's focus would be lost with it.
+  // Not `disabled`: the keyboard would lose its focus.
   const isFull = state.targets.length >= mostTargets(comparison);
   parts.add.setAttribute("aria-disabled", String(isFull));
   parts.full.textContent = isFull ? `A link keeps ${mostTargets(comparison)} targets, so there is no room for more.` : "";
   parts.caption.textContent = captionOf(comparison, state, read);
   parts.notes.replaceChildren(...explainTargets(comparison, read).map((text) => make("li", {}, text)));
-  parts.words.replaceChildren(...sentencesOf(comparison, read).map((text) => make("li", {}, text)));
+  parts.sentences.replaceChildren(...sentencesOf(comparison, read).map((text) => make("li", {}, text)));
   redraw();
-  remember();
+  writeAddress();
 }
 
 function sentencesOf(comparison, read) {
   const base = comparison.curves[0], cost = costAt(comparison, state.tier);
-  const sentences = read.filter((one) => one.cells).flatMap(({ cells, ratios }) => comparison.curves.slice(1).map((other, i) =>
+  const sentences = read.filter((entry) => entry.cells).flatMap(({ cells, ratios }) => comparison.curves.slice(1).map((other, i) =>
     sentenceOf(other, cells[i + 1], base, cells[0], ratios[i], comparison.kind, cost)));
   return [...sentences, ...comparison.crossings];
 }
 
 function redraw() {
   const width = Math.max(280, Math.floor(parts.holder.clientWidth || 880));
-  const { content, points } = drawChart(parts.svg, shown, state, width);
+  const { content, points } = drawChart(parts.svg, shownComparison, state, width);
   parts.points = points;
   parts.drawnWidth = width;
   parts.card.hidden = true;
-  points.forEach(listen);
+  points.forEach(listenToPoint);
   if (points.length) points[0].element.setAttribute("tabindex", "0");
   const marks = ["Filled points are on the front, hollow ones below it"];
   if (content.invalid.length) marks.push("crosses, in their arm's colour, are invalid points, which enter no curve");
   if (content.bySpeed) marks.push("dashed verticals are the targets");
   const texts = [`${marks.join("; ")}.`];
   texts.push(parts.closer ? "A click, or Enter, looks closer at a point." : "A click, or Enter, shows the whole recipe of a point.");
-  if (content.series.some((one) => one.pieces.some((piece) => piece.wide))) {
-    texts.push(`Dashed curve: between knots more than ${significant(shown.max_gap, 6)}× apart in throughput, hardly known.`);
+  if (content.series.some((series) => series.pieces.some((piece) => piece.wide))) {
+    texts.push(`Dashed curve: between knots more than ${significant(shownComparison.max_gap, 6)}× apart in throughput, hardly known.`);
   }
-  if (content.series.some((one) => one.guide.length > 1)) {
+  if (content.series.some((series) => series.guide.length > 1)) {
     texts.push("Dotted lines only lead the eye along the front's points: this metric belongs to recipes and means nothing between them.");
   }
-  if (content.series.some((one) => one.band.length)) texts.push(`Bands: ${percent(shown.confidence).replace(".0%", "%")} of what repeats or time blocks allow.`);
+  if (content.series.some((series) => series.band.length)) texts.push(`Bands: ${percent(shownComparison.confidence).replace(".0%", "%")} of what repeats or time blocks allow.`);
   if (content.crossed.length) texts.push("Rings: both serve the same.");
   if (content.gain) texts.push("A point is a knot of the arm over the baseline's curve, within the range that both fronts span.");
   else if (content.missing.length) texts.push(`Not shown, as it was not recorded: ${content.missing.join(", ")}.`);
@@ -336,4 +336,4 @@ addEventListener("hashchange", () => {
   readAddress();
   showAll();
 });
-addEventListener("resize", () => { if (shown && Math.floor(parts.holder.clientWidth) !== parts.drawnWidth) redraw(); });
+addEventListener("resize", () => { if (shownComparison && Math.floor(parts.holder.clientWidth) !== parts.drawnWidth) redraw(); });

@@ -1,20 +1,20 @@
-// Metered energy at a target, the same as metered.py: power lies between the knots' and is never interpolated.
+// Metered energy at a target, the same as in metered.py: power lies between the knots' power and is not interpolated.
 const metersOf = (cell) => new Set(cell.knots.map((knot) => knot.power_source ?? null));
 
-/** [lowest, highest] metered power of one GPU; null where a knot has none, or the knots were metered differently. */
+/** Returns [lowest, highest] metered power of one GPU; null where a knot has none, or meters differ. */
 function meteredPower(cell) {
   const powers = cell.knots.map((knot) => knot.power_w_per_gpu);
-  if (cell.tput === null || !powers.length || !powers.every(known) || metersOf(cell).size > 1) return null;
+  if (cell.tput === null || !powers.length || !powers.every(isKnown) || metersOf(cell).size > 1) return null;
   return [Math.min(...powers), Math.max(...powers)];
 }
 
-/** [lowest, highest] joules for an output token, all energy put on them. */
+/** Returns [lowest, highest] joules for an output token; output tokens carry all energy. */
 function outputJoules(cell) {
   const power = meteredPower(cell);
   return power && cell.output ? power.map((watts) => watts / cell.output) : null;
 }
 
-/** [lowest, highest] joules for an output token over the baseline's; null where a side is unknown or hardly known. */
+/** Returns [lowest, highest] joules for an output token over the baseline's; null where a side is unknown or has a wide gap. */
 function energyRatio(cell, base) {
   const ours = outputJoules(cell), theirs = outputJoules(base);
   if (!ours || !theirs || cell.wide || base.wide) return null;
@@ -23,14 +23,14 @@ function energyRatio(cell, base) {
   return [ours[0] / theirs[1], ours[1] / theirs[0]];
 }
 
-/** `2.10 to 2.31`; one figure where both read alike. */
+/** Returns `2.10 to 2.31`; one number where both have the same text. */
 function showSpan(span, show) {
   if (!span) return MISSING;
   const [low, high] = span.map(show);
   return low === high ? low : `${low} to ${high}`;
 }
 
-/** `52.9% to 60.4% less energy`, as sentences.py says it; `bound` is that of the throughput's ratio. */
+/** Returns `52.9% to 60.4% less energy`, as sentences.py does; `bound` is that of the throughput's ratio. */
 function describeEnergy(span, bound) {
   const change = (ratio) => [percent(Math.abs(1 - ratio)), ratio <= 1 ? "less" : "more"];
   const [most, more] = change(span[1]), [least, less] = change(span[0]);
@@ -46,15 +46,15 @@ function describeEnergy(span, bound) {
 
 function showEnergyRatio(span, bound) {
   if (!span) return [MISSING];
-  const value = { at_least: `≤ ${times(span[1])}×`, at_most: `≥ ${times(span[0])}×` }[bound] || showSpan(span, (one) => `${times(one)}×`);
+  const value = { at_least: `≤ ${times(span[1])}×`, at_most: `≥ ${times(span[0])}×` }[bound] || showSpan(span, (ratio) => `${times(ratio)}×`);
   return [`${value},`, describeEnergy(span, bound) + (bound === "best_points" ? " (best points)" : "")];
 }
 
-/** The sentence of a target about energy, a space before it; nothing where a side was not metered. */
+/** Returns a target's sentence about energy after a space; an empty text where a side was not metered. */
 function energySentence(other, cell, base, baseCell, bound, kind) {
   const span = energyRatio(cell, baseCell);
   if (!span) return "";
-  const joules = (one) => (one.state === "at_least" ? "at most " : "") + showSpan(outputJoules(one), energy);
+  const joules = (side) => (side.state === "at_least" ? "at most " : "") + showSpan(outputJoules(side), energy);
   const best = bound === "best_points" ? ", best point against best point" : "";
   return ` By ${kind} power of the GPUs an output token takes ${joules(cell)} J with ${other.label} and `
     + `${joules(baseCell)} J with ${base.label}: ${describeEnergy(span, bound)}${best}.`;

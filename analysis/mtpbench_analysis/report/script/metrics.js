@@ -1,45 +1,45 @@
-// Figures as Python declares them (metric_table.py): what each is called, how it is written, which way is better, and
-// what it follows from. Here stand only their values at points, and at targets, which a reader may type.
+// Metrics as Python declares them (metric_table.py): label, format, better direction, and quotient. This file computes
+// their values at points, and at targets, which a reader may type.
 const FORMATS = {
   rate, speed, dollars, seconds, energy, times,
-  hundredths: (v) => (known(v) ? fixed(v, 2) : MISSING),
+  hundredths: (v) => (isKnown(v) ? fixed(v, 2) : MISSING),
   hundredths_list: (values) => (values && values.length ? values.map((v) => fixed(v, 2)).join(" / ") : MISSING),
-  whole: (v) => (known(v) ? fixed(v, 0) : MISSING),
+  whole: (v) => (isKnown(v) ? fixed(v, 0) : MISSING),
   text: (v) => v || MISSING,
 };
 
-/** The metrics of a view in its order, each as {id, key, label, show, better, of, over, under, factor, tier}. */
+/** Returns the metrics of a view in its order: {id, key, label, show, better, of, over, under, factor, tier}. */
 const metricsIn = (comparison, view) => comparison.views[view].map((i) => page.metrics[i]);
 const write = (metric, value) => FORMATS[metric.show](value);
 
-/** The cost of all tokens at a tier's price; undefined where the hardware has no constants. */
+/** Returns the cost of all tokens at a tier's price; undefined for hardware without constants. */
 const costAt = (comparison, tier) => metricsIn(comparison, "matched").find((metric) => metric.tier && metric.tier === tier);
 const metricNamed = (comparison, id) => metricsIn(comparison, "more").find((metric) => metric.id === id);
 
-/** Factor × over / under, of rates per GPU: `total`, `output`, `input` (tok/s) and metered `power` (W). */
+/** Returns factor × over / under, of rates per GPU: `total`, `output`, `input` (tok/s) and metered `power` (W). */
 function quotient({ factor, over, under }, rates) {
   const above = over ? rates[over] : 1, below = under ? rates[under] : 1;
-  return known(factor) && known(above) && known(below) && below !== 0 ? factor * above / below : null;
+  return isKnown(factor) && isKnown(above) && isKnown(below) && below !== 0 ? factor * above / below : null;
 }
 
-/** Whether a metric follows from the throughput of all tokens alone, so that a band of that is a band of it. */
+/** Returns whether a metric follows from the throughput of all tokens alone; then its band does, too. */
 const followsThroughput = ({ of, over, under }) => of === "cell" && [over, under].every((rate) => !rate || rate === "total");
 
-/** A metric at a measured point; null where nobody recorded what it takes. */
+/** Returns a metric at a measured point; null where it was not recorded. */
 function atPoint(metric, point) {
   if (!("factor" in metric)) return point[metric.id] ?? null;
   return quotient(metric, { total: point.y, output: point.output_tps_per_gpu, input: point.input_tps_per_gpu, power: point.power_w_per_gpu });
 }
 
-/** A metric at a target: its value, [lowest, highest] where it follows from power; null where it has none. */
+/** Returns a metric at a target: its value, or [lowest, highest] where it follows from power; null if unknown. */
 function atCell(metric, cell) {
   const rates = { total: cell.tput, output: cell.output, input: cell.input };
   if (metric.of !== "span") return quotient(metric, rates);
   const power = meteredPower(cell), ends = power && power.map((watts) => quotient(metric, { ...rates, power: watts }));
-  return ends && ends.every(known) ? ends.sort((a, b) => a - b) : null;
+  return ends && ends.every(isKnown) ? ends.sort((a, b) => a - b) : null;
 }
 
-/** Throughput over the baseline's curve at a knot's own speed; null for other points, and outside of that curve. */
+/** Returns throughput over the baseline's curve at a knot's interactivity; null for other points and outside of that curve. */
 const gainAt = (point, curve, base) => {
   const below = curve && curve.number && point.onFront ? base.spline(point.x) : null;
   return below ? point.y / below : null;

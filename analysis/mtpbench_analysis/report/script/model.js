@@ -1,4 +1,4 @@
-// The page's data and the view of it that a reader has chosen; the view lives in the address's fragment.
+// The page's data, and the reader's view of it, which the address's fragment holds.
 const page = JSON.parse(document.getElementById("data").textContent);
 const isText = new Set(page.texts);
 
@@ -14,7 +14,7 @@ function decodePoint(row) {
 
 const decoded = new Map();
 
-/** A comparison with its points as objects, decoded when it is first shown. */
+/** Returns a comparison with its points as objects; it is decoded when it is first shown. */
 function comparisonAt(index) {
   if (!decoded.has(index)) {
     const raw = page.comparisons[index];
@@ -44,69 +44,69 @@ function defaultState(index) {
   };
 }
 
-/** A link keeps so many targets, and the table takes no more; a report with more of its own keeps them. */
+/** The most targets of a link and of the table; a report with more targets keeps them all. */
 const MOST_TARGETS = 12;
 const mostTargets = (comparison) => Math.max(MOST_TARGETS, comparison.targets.length);
 
-/** The view of a fragment; what it says wrongly or not at all is as usual. What is wrong is told in `complaints`. */
+/** Returns the view of a fragment, with defaults for missing and wrong values; wrong ones are added to `complaints`. */
 function readFragment(fragment, complaints = []) {
-  const said = new URLSearchParams(fragment.replace(/^#/, ""));
-  const runs = page.traces ? page.traces.points.length : 0, point = said.get("p");
-  // A number that is no run of this comparison opens nothing.
-  const opened = /^\d+$/.test(point || "") && Number(point) < runs ? Number(point) : null;
-  if (point && opened === null) complaints.push(`point “${point}”`);
-  if (!page.comparisons.length) return { point: opened };
-  const wanted = said.get("c"), exists = /^\d{1,6}$/.test(wanted || "") && Number(wanted) < page.comparisons.length;
-  const index = exists ? Number(wanted) : page.opening;
+  const parameters = new URLSearchParams(fragment.replace(/^#/, ""));
+  const runs = page.traces ? page.traces.points.length : 0, point = parameters.get("p");
+  // A number that is no run of this page opens nothing.
+  const run = /^\d+$/.test(point || "") && Number(point) < runs ? Number(point) : null;
+  if (point && run === null) complaints.push(`point “${point}”`);
+  if (!page.comparisons.length) return { point: run };
+  const requested = parameters.get("c"), exists = /^\d{1,6}$/.test(requested || "") && Number(requested) < page.comparisons.length;
+  const index = exists ? Number(requested) : page.opening;
   const view = defaultState(index);
   const comparison = comparisonAt(index);
-  if (wanted && !exists) complaints.push(`comparison “${wanted}” (there ${page.comparisons.length === 1 ? "is one, 0" : `are ${page.comparisons.length}, from 0`})`);
+  if (requested && !exists) complaints.push(`comparison “${requested}” (there ${page.comparisons.length === 1 ? "is one, 0" : `are ${page.comparisons.length}, from 0`})`);
   const take = (name, what, has) => {
-    const value = said.get(name);
+    const value = parameters.get(name);
     if (!value) return;
     if (has(value)) view[name] = value; else complaints.push(`${what} “${value}”`);
   };
-  if (said.get("t")) {
-    const asked = said.get("t").split(",");
-    view.targets = asked.slice(0, mostTargets(comparison));
-    if (asked.length > view.targets.length) complaints.push(`more than ${view.targets.length} targets`);
+  if (parameters.get("t")) {
+    const targets = parameters.get("t").split(",");
+    view.targets = targets.slice(0, mostTargets(comparison));
+    if (targets.length > view.targets.length) complaints.push(`more than ${view.targets.length} targets`);
   }
   take("tier", "price", (value) => comparison.economics && comparison.economics.tiers.includes(value));
   take("y", "vertical metric", (value) => metricsIn(comparison, "y").some((metric) => metric.key === value));
   take("x", "horizontal metric", (value) => metricsIn(comparison, "x").some((metric) => metric.key === value));
   take("scale", "scale", (value) => SCALES.includes(value));
-  view.point = opened;
-  view.front = said.get("front") === "1";
-  view.labels = said.get("labels") === "1";
-  view.bands = said.get("bands") !== "0";
-  view.hidden = (said.get("hide") || "").split(",").filter((text) => /^\d+$/.test(text)).map(Number)
+  view.point = run;
+  view.front = parameters.get("front") === "1";
+  view.labels = parameters.get("labels") === "1";
+  view.bands = parameters.get("bands") !== "0";
+  view.hidden = (parameters.get("hide") || "").split(",").filter((text) => /^\d+$/.test(text)).map(Number)
     .filter((number) => number < comparison.curves.length);
   return view;
 }
 
-/** The fragment of a view: only what differs from the usual. */
+/** Returns the fragment of a view: its values that differ from the defaults. */
 function writeFragment(view) {
   if (!page.comparisons.length) return view.point === null ? "" : `p=${view.point}`;
-  const usual = defaultState(view.c), said = new URLSearchParams();
-  if (view.c !== page.opening) said.set("c", view.c);
-  if (view.targets.join() !== usual.targets.join()) said.set("t", view.targets.map((text) => text.replaceAll(",", " ")).join());
-  for (const name of ["y", "x", "scale", "tier"]) if (view[name] !== usual[name]) said.set(name, view[name]);
-  if (view.front) said.set("front", "1");
-  if (view.labels) said.set("labels", "1");
-  if (!view.bands) said.set("bands", "0");
-  if (view.hidden.length) said.set("hide", view.hidden.join());
-  if (view.point !== null) said.set("p", view.point);
-  return said.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
+  const usual = defaultState(view.c), parameters = new URLSearchParams();
+  if (view.c !== page.opening) parameters.set("c", view.c);
+  if (view.targets.join() !== usual.targets.join()) parameters.set("t", view.targets.map((text) => text.replaceAll(",", " ")).join());
+  for (const name of ["y", "x", "scale", "tier"]) if (view[name] !== usual[name]) parameters.set(name, view[name]);
+  if (view.front) parameters.set("front", "1");
+  if (view.labels) parameters.set("labels", "1");
+  if (!view.bands) parameters.set("bands", "0");
+  if (view.hidden.length) parameters.set("hide", view.hidden.join());
+  if (view.point !== null) parameters.set("p", view.point);
+  return parameters.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
 }
 
-/** A target as typed: its number, or null where it is none. Only plain decimals: `0x10` or `1e3` are no speeds. */
+/** Returns a typed target as a number, or null. Only plain decimals count: `0x10` and `1e3` do not. */
 function parseTarget(text) {
   const value = /^(\d+(\.\d*)?|\.\d+)$/.test(text.trim()) ? Number(text) : NaN;
   return Number.isFinite(value) && value > 0 ? value : null;
 }
 
 // ------------------------------------------------------------------------------------------- small helpers
-/** An element; children are text or elements, never markup. */
+/** Returns a new element; its children are text or elements, never markup. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -129,7 +129,7 @@ function save(name, type, content) {
 function toCsv(lines) {
   const quote = (value) => {
     const text = value === null || value === undefined ? "" : Array.isArray(value) ? value.join("; ") : String(value);
-    // A line that began with # would be read as a comment.
+    // An importer would read a line that begins with # as a comment.
     return /^#|[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return lines.map((line) => line.map(quote).join(",")).join("\n") + "\n";

@@ -1,4 +1,4 @@
-// Numbers as a reader sees them; the same as numbers.py, halves rounded up on the decimal text.
+// Numbers as text, the same as in numbers.py: halves of the decimal text are rounded up.
 const MISSING = "–";
 
 function fixed(value, decimals) {
@@ -18,15 +18,15 @@ function fixed(value, decimals) {
   return (value < 0 ? "-" : "") + grouped + (decimals ? "." + text.slice(cut) : "");
 }
 
-const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
+const isKnown = (value) => value !== null && value !== undefined && Number.isFinite(value);
 const significant = (value, digits) => String(Number(value.toPrecision(digits)));
-const rate = (v) => (!known(v) ? MISSING : fixed(v, v >= 200 ? 0 : v >= 10 ? 1 : 2));
-const speed = (v) => (!known(v) ? MISSING : fixed(v, Number.isInteger(v) ? 0 : v >= 1 ? 1 : 3));
+const rate = (v) => (!isKnown(v) ? MISSING : fixed(v, v >= 200 ? 0 : v >= 10 ? 1 : 2));
+const speed = (v) => (!isKnown(v) ? MISSING : fixed(v, Number.isInteger(v) ? 0 : v >= 1 ? 1 : 3));
 const showTarget = (v) => significant(v, 6);
-const dollars = (v) => (!known(v) ? MISSING : "$" + (v >= 0.01 ? fixed(v, 3) : significant(v, 2)));
+const dollars = (v) => (!isKnown(v) ? MISSING : "$" + (v >= 0.01 ? fixed(v, 3) : significant(v, 2)));
 const money = (v) => "$" + (v >= 0.1 ? fixed(v, 2) : v >= 0.01 ? fixed(v, 3) : significant(v, 2));
-const seconds = (v) => (!known(v) ? MISSING : fixed(v, v < 10 ? 3 : 1));
-const energy = (v) => (!known(v) ? MISSING : fixed(v, v < 1 ? 3 : 2));
+const seconds = (v) => (!isKnown(v) ? MISSING : fixed(v, v < 10 ? 3 : 1));
+const energy = (v) => (!isKnown(v) ? MISSING : fixed(v, v < 1 ? 3 : 2));
 const times = (v) => fixed(v, v < 100 ? 2 : 0);
 const percent = (share) => fixed(share * 100, 1) + "%";
 const spread = (pair, show) => `(${show(pair[0])}–${show(pair[1])})`;

@@ -1,12 +1,12 @@
-// "Look closer": what lies behind one measured point, opened from the chart or from a list.
+// The panel "Look closer" of one run: latencies, power, acceptance, health, command lines, provenance.
 function factList(facts) {
   const list = make("dl", { class: "facts" });
   for (const [name, value] of facts) list.append(make("dt", { class: name === "INVALID" ? "bad" : null }, name), make("dd", {}, value));
   return list;
 }
 
-function textTable(headers, rows, words = 1) {
-  const kind = (i) => ({ class: i < words ? "word" : null });
+function textTable(headers, rows, textColumns = 1) {
+  const kind = (i) => ({ class: i < textColumns ? "word" : null });
   const head = make("tr", {}, ...headers.map((text, i) => make("th", { scope: "col", ...kind(i) }, text)));
   const body = rows.map((row) => make("tr", {}, ...row.map((text, i) => make(i ? "td" : "th", { scope: i ? null : "row", ...kind(i) }, text))));
   return make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
@@ -34,34 +34,34 @@ function buildCloser(comparison) {
   return region;
 }
 
-/** The number of a run to look at; null closes the panel. */
+/** Opens the panel of a run by its number; null closes it. */
 function openPoint(number) {
   state.point = number;
   renderCloser();
-  remember();
+  writeAddress();
 }
 
 function closePoint() {
-  const was = state.point, entry = parts.points.find(({ point }) => point.traces.includes(was));
+  const number = state.point, entry = parts.points.find(({ point }) => point.traces.includes(number));
   openPoint(null);
   if (entry) focusOn(parts.points.indexOf(entry)); else parts.closer.select.focus();
 }
 
-/** All that the page knows of a point, where nothing lies behind it. */
+/** Shows all facts of a point on a page without traces. */
 function showWhole(entry, jump) {
   const { whole } = parts, { point, curve } = entry;
   const close = () => {
     whole.hidden = true;
-    focusOn(parts.points.indexOf(parts.points.find((one) => one.point === point) || parts.points[0]));
+    focusOn(parts.points.indexOf(parts.points.find((drawn) => drawn.point === point) || parts.points[0]));
   };
-  whole.replaceChildren(make("p", { class: "name" }, `${nameOf(entry)}, ${point.recipe}`), factList(pointFacts(point, curve, shown, state)),
+  whole.replaceChildren(make("p", { class: "name" }, `${nameOf(entry)}, ${point.recipe}`), factList(pointFacts(point, curve, shownComparison, state)),
     make("div", { class: "tools" }, button("close", close, { name: "close-whole" })));
   whole.onkeydown = (event) => { if (event.key === "Escape") close(); };
   whole.hidden = false;
   if (jump) whole.focus();
 }
 
-/** From the chart: the first run of a point. `jump` moves the keyboard there too. */
+/** Opens the panel of a point's first run. `jump` moves the keyboard's focus there too. */
 function lookCloser(entry, jump) {
   if (!parts.closer) {
     showWhole(entry, jump);
@@ -72,7 +72,7 @@ function lookCloser(entry, jump) {
     openPoint(null);
     parts.closer.body.replaceChildren(make("p", { class: "name" }, `${nameOf(entry)}, ${entry.point.recipe}`),
       make("p", {}, "Nothing more than this is recorded, as this point does not come from a results folder."),
-      factList(pointFacts(entry.point, entry.curve, shown, state)));
+      factList(pointFacts(entry.point, entry.curve, shownComparison, state)));
   } else {
     openPoint(number);
   }
@@ -82,13 +82,13 @@ function lookCloser(entry, jump) {
 function renderCloser() {
   if (!parts.closer) return;
   const { region, select, body, close } = parts.closer;
-  const run = parts.runs.find((one) => one.number === state.point);
+  const run = parts.runs.find((candidate) => candidate.number === state.point);
   if (!run) state.point = null;
   select.value = run ? String(run.number) : "";
   close.hidden = !run;
   region.classList.toggle("open", Boolean(run));
   if (!run) {
-    body.replaceChildren(make("p", { class: "dim screen" }, `${shown ? "Click a point of the chart, press Enter on it, or choose one here" : "Choose a point"}: latencies of its `
+    body.replaceChildren(make("p", { class: "dim screen" }, `${shownComparison ? "Click a point of the chart, press Enter on it, or choose one here" : "Choose a point"}: latencies of its `
       + "requests, power over time, acceptance by position, health of the run, command lines."));
     return;
   }
@@ -104,19 +104,19 @@ function renderCloser() {
 }
 
 const recipePart = ({ point, curve }) => (point && point.recipe ? [make("details", { class: "part recipe" }, make("summary", {}, "The whole recipe"),
-  factList(pointFacts(point, curve, shown, state)))] : []);
+  factList(pointFacts(point, curve, shownComparison, state)))] : []);
 
 const part = (title, ...children) => make("div", { class: "part" }, make("h4", {}, title), ...children);
 
 function latencyPart(trace, width, tone, mark) {
-  const shown = [["TTFT", "ttft", 1, "s"], ["TPOT", "tpot", 1000, "ms"]].filter(([, id]) => trace[id]);
-  const plots = shown.filter(([, id]) => trace[`${id}_s`].length).map(([name, id, factor, unit]) =>
+  const latencies = [["TTFT", "ttft", 1, "s"], ["TPOT", "tpot", 1000, "ms"]].filter(([, id]) => trace[id]);
+  const plots = latencies.filter(([, id]) => trace[`${id}_s`].length).map(([name, id, factor, unit]) =>
     latencyPlot({ name, values: trace[`${id}_s`], figures: trace[id], factor, unit, width, tone, mark }));
-  const rows = [...shown, ["E2EL", "e2el", 1, "s"]].filter(([, id]) => trace[id]).map(([name, id, factor, unit]) =>
-    [`${name}, ${unit}`, fixed(trace[id].count, 0), ...page.traces.distribution.slice(1).map((one) => significant(trace[id][one] * factor, 5))]);
+  const rows = [...latencies, ["E2EL", "e2el", 1, "s"]].filter(([, id]) => trace[id]).map(([name, id, factor, unit]) =>
+    [`${name}, ${unit}`, fixed(trace[id].count, 0), ...page.traces.distribution.slice(1).map((statistic) => significant(trace[id][statistic] * factor, 5))]);
   const notes = [];
   if (rows.length) notes.push("Of the requests counted: measured, ended well, in the steady-state window (all of them in an open loop).");
-  const counts = [...new Set(shown.map(([, id]) => trace[id].count))].filter((count) => count < FEW);
+  const counts = [...new Set(latencies.map(([, id]) => trace[id].count))].filter((count) => count < FEW_REQUESTS);
   if (counts.length) notes.push(`The p99 of ${counts.map((count) => fixed(count, 0)).join(" or ")} requests is nearly the slowest of them: one more request could move it far.`);
   if (trace.tpot_basis === "assumed_one_token") notes.push("TPOT takes one token for the first chunk, as the server does not say.");
   if (plots.length && page.traces.coarse) notes.push(`The page holds many points: each curve is drawn through at most ${page.traces.quantiles} quantiles. The table is exact.`);
@@ -143,13 +143,13 @@ function acceptancePart(trace, width, tone, mark) {
 function commandPart(trace) {
   const { commands } = trace.start;
   if (!commands.length) return part("Command lines", make("p", {}, "Not recorded: no process was started for this point."));
-  const made = commands.map(({ name, text }) => {
+  const processes = commands.map(({ name, text }) => {
     const line = make("pre", { class: "command", tabindex: "0", "aria-label": `command line of ${name}` }, text);
-    const said = make("span", { class: "dim", role: "status" });
+    const status = make("span", { class: "dim", role: "status" });
     return make("div", { class: "process" }, make("div", { class: "tools" }, make("strong", {}, name),
-      button("copy", () => copyText(text, line, said), { "aria-label": `copy the command line of ${name}` }), said), line);
+      button("copy", () => copyText(text, line, status), { "aria-label": `copy the command line of ${name}` }), status), line);
   });
-  return make("details", { class: "part commands" }, make("summary", {}, `Command lines (${commands.length} process${commands.length === 1 ? "" : "es"})`), ...made);
+  return make("details", { class: "part commands" }, make("summary", {}, `Command lines (${commands.length} process${commands.length === 1 ? "" : "es"})`), ...processes);
 }
 
 function placePart(trace) {
@@ -160,14 +160,14 @@ function placePart(trace) {
     lines.length ? make("pre", { class: "command", tabindex: "0", "aria-label": "environment" }, lines.join("\n")) : "");
 }
 
-/** Where the browser refuses its clipboard, the text is selected, ready for Ctrl+C. */
-async function copyText(text, element, said) {
+/** Copies a text; where the browser refuses its clipboard, the text is selected for Ctrl+C. */
+async function copyText(text, element, status) {
   try {
     await navigator.clipboard.writeText(text);
-    said.textContent = "copied";
+    status.textContent = "copied";
   } catch {
     getSelection().selectAllChildren(element);
-    said.textContent = "selected: press Ctrl+C to copy";
+    status.textContent = "selected: press Ctrl+C to copy";
   }
-  setTimeout(() => { said.textContent = ""; }, 4000);
+  setTimeout(() => { status.textContent = ""; }, 4000);
 }

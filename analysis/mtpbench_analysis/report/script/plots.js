@@ -1,14 +1,14 @@
-// Small charts: frames with axes that need not begin at 0, and what is drawn into them. Colours are classes.
+// Small plots with axes that need not begin at 0. Colours are CSS classes.
 function spanScale(low, high, from, to) {
   const span = high - low || Math.abs(high) || 1, rough = span / Math.max(2, Math.min(6, Math.abs(to - from) / 62));
   const magnitude = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * magnitude).find((one) => one >= rough * (1 - 1e-9));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * magnitude).find((candidate) => candidate >= rough * (1 - 1e-9));
   const first = Math.floor(low / step + 1e-9), last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
   const ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-  return { ticks, at: (value) => place(from + (value - first * step) / ((last - first) * step) * (to - from)) };
+  return { ticks, at: (value) => roundPixels(from + (value - first * step) / ((last - first) * step) * (to - from)) };
 }
 
-/** An empty chart with its axes; `mark`, where the data have one, stands across it. The label is its text for those who can't see it. */
+/** Returns an empty plot with its axes; `mark` (SIMULATED) stands across it. Screen readers read the label. */
 function makePlot({ width, height = 210, label, x, y, mark, ticks }) {
   const svg = draw("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   const box = { left: 0, right: 12, top: 14, bottom: 44, width, height };
@@ -26,41 +26,41 @@ const lineThrough = (points) => `M${points.map(([x, y]) => `${x},${y}`).join("L"
 
 const MARKS = [["p50", 0.5], ["p90", 0.9], ["p99", 0.99]];
 
-/** A p99 of fewer requests is hardly more than the slowest one. */
-const FEW = 100;
+/** The p99 of fewer requests is nearly the slowest of them. */
+const FEW_REQUESTS = 100;
 
-/** What stands at each mark: with as many digits as tell them apart, one text for those that nothing tells apart. */
+/** Returns each mark's text, with enough digits to distinguish different values; equal values share a text. */
 function markTexts(marks, count) {
-  const p99 = count < FEW ? `p99 of ${fixed(count, 0)} requests` : "p99";
-  const kinds = (many) => new Set(marks.map(([, value]) => significant(value, many))).size;
-  const digits = [3, 4, 5, 6].find((many) => kinds(many) === kinds(6));
+  const p99 = count < FEW_REQUESTS ? `p99 of ${fixed(count, 0)} requests` : "p99";
+  const kinds = (digits) => new Set(marks.map(([, value]) => significant(value, digits))).size;
+  const digits = [3, 4, 5, 6].find((digits) => kinds(digits) === kinds(6));
   const texts = new Map();
   for (const [id, value] of marks) {
     const text = significant(value, digits);
     texts.set(text, [...(texts.get(text) || []), id]);
   }
   return marks.map(([id, value]) => {
-    const same = texts.get(significant(value, digits));
-    if (same[same.length - 1] !== id) return "";
-    return `${same.map((one) => (one === "p99" ? p99 : one)).join(", ")} ${significant(value, digits)}`;
+    const equal = texts.get(significant(value, digits));
+    if (equal[equal.length - 1] !== id) return "";
+    return `${equal.map((id) => (id === "p99" ? p99 : id)).join(", ")} ${significant(value, digits)}`;
   });
 }
 
-/** The share of requests that took at most so long, with its marks. Values and figures in seconds. */
+/** Returns a plot of a latency's distribution with its marks. Values and figures are in seconds. */
 function latencyPlot({ name, values, figures, factor, unit, width, tone, mark }) {
   const last = Math.max(1, values.length - 1);
   const points = values.map((value, i) => [value * factor, i / last]);
   const marks = MARKS.map(([id, share]) => [id, figures[id] * factor, share]);
-  // The marks are exact; a coarse curve passes through them too.
-  const whole = [...points, ...marks.map(([, value, share]) => [value, share])].sort((a, b) => a[1] - b[1] || a[0] - b[0]);
-  const told = marks.map(([id, value]) => `${id} ${significant(value, 4)} ${unit}`).join(", ");
+  // The marks are exact, and a coarse curve passes through them.
+  const curvePoints = [...points, ...marks.map(([, value, share]) => [value, share])].sort((a, b) => a[1] - b[1] || a[0] - b[0]);
+  const summary = marks.map(([id, value]) => `${id} ${significant(value, 4)} ${unit}`).join(", ");
   const { svg, xs, ys, box } = makePlot({
-    width, mark, label: `${name} of ${figures.count} requests: ${told}`,
-    x: { low: whole[0][0], high: whole[whole.length - 1][0], label: `${name}, ${unit}` },
+    width, mark, label: `${name} of ${figures.count} requests: ${summary}`,
+    x: { low: curvePoints[0][0], high: curvePoints[curvePoints.length - 1][0], label: `${name}, ${unit}` },
     y: { low: 0, high: 100, label: "% of requests" },
   });
   const at = ([value, share]) => [xs.at(value), ys.at(share * 100)];
-  svg.append(draw("path", { class: `line ${tone}`, d: lineThrough(whole.map(at)) }));
+  svg.append(draw("path", { class: `line ${tone}`, d: lineThrough(curvePoints.map(at)) }));
   const texts = markTexts(marks, figures.count);
   marks.forEach(([, value, share], i) => {
     const [px, py] = at([value, share]), text = texts[i], wide = text.length * 6.8;
@@ -73,10 +73,10 @@ function latencyPlot({ name, values, figures, factor, unit, width, tone, mark })
   return svg;
 }
 
-/** Power of all GPUs together while the point was loaded, the window shaded. */
+/** Returns a plot of the power of all GPUs together during the load, with the window shaded. */
 function powerPlot(trace, width, tone, mark) {
-  const { power_times_s: times, power_w: watts, window, energy: found } = trace;
-  const mean = known(found.mean_power_w_per_gpu) ? `; in the window ${rate(found.mean_power_w_per_gpu)} W per GPU on average` : "";
+  const { power_times_s: times, power_w: watts, window, energy: figures } = trace;
+  const mean = isKnown(figures.mean_power_w_per_gpu) ? `; in the window ${rate(figures.mean_power_w_per_gpu)} W per GPU on average` : "";
   const { svg, xs, ys, box } = makePlot({
     width, mark, label: `Power of ${trace.power_gpus} GPUs over ${significant(times[times.length - 1], 4)} s, ${rate(Math.min(...watts))} to ${rate(Math.max(...watts))} W${mean}`,
     x: { low: Math.min(times[0], window ? window[0] : times[0]), high: Math.max(times[times.length - 1], window ? window[1] : 0), label: "seconds of the load" },
@@ -88,7 +88,7 @@ function powerPlot(trace, width, tone, mark) {
   return svg;
 }
 
-/** What tells the arms apart in a small chart, in words. */
+/** Returns the legend of arms for small plots. */
 const armLegend = (curves) => make("div", { class: "legend" }, ...curves.map((curve) => make("span", { class: "tick" },
   draw("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true", class: "plot" },
     draw("path", { class: `dot tone${toneOf(curve)}`, d: SHAPES[toneOf(curve)] })), curve.label)));
@@ -102,8 +102,8 @@ function positionPlot(shares, width, tone, mark) {
   });
   const room = (width - box.left - box.right) / shares.length, bar = Math.min(64, room * 0.7), floor = box.height - box.bottom;
   shares.forEach((share, i) => {
-    const middle = place(box.left + room * (i + 0.5)), top = ys.at(share * 100), from = place(middle - bar / 2);
-    svg.append(draw("path", { class: `block ${tone}`, d: `M${from},${floor}V${top}H${place(from + bar)}V${floor}Z` }));
+    const middle = roundPixels(box.left + room * (i + 0.5)), top = ys.at(share * 100), from = roundPixels(middle - bar / 2);
+    svg.append(draw("path", { class: `block ${tone}`, d: `M${from},${floor}V${top}H${roundPixels(from + bar)}V${floor}Z` }));
     svg.append(drawText(middle, top < box.top + 16 ? top + 14 : top - 5, percent(share), { class: "axis", "text-anchor": "middle" }));
     svg.append(drawText(middle, floor + 17, String(i + 1), { class: "axis", "text-anchor": "middle" }));
   });

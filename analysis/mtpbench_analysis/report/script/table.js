@@ -1,6 +1,6 @@
-// The table at equal interactivity: read anew whenever a target is typed.
+// The table at equal interactivity: computed again whenever a target is typed.
 
-/** Cells and ratios of every target as typed; null where the text is no interactivity. */
+/** Returns cells and ratios of every typed target; null where the text is no interactivity. */
 function readTargets(comparison, view) {
   return view.targets.map((text) => {
     const target = parseTarget(text);
@@ -14,7 +14,7 @@ function readTargets(comparison, view) {
   });
 }
 
-/** A cell's interval: Python's own at its targets, elsewhere read off the band, which is then said. */
+/** Returns a cell's interval: Python's at the report's targets, else read off the band (`offBand`). */
 function intervalOf(curve, cell, exact) {
   if (exact) return { interval: exact, offBand: false };
   const sure = cell.tput !== null && cell.knots.every((knot) => curve.sure[curve.points.indexOf(knot)]);
@@ -66,7 +66,7 @@ function recipesOf(cell) {
   return [texts[0], texts.slice(1).map((text) => `and ${text}`).join(" ")];
 }
 
-/** What the knots have of a metric; it is never interpolated. */
+/** Returns a function that shows a metric of the knots; it is never interpolated. */
 const showKnots = (metric) => (cell) =>
   [cell.state === "not_reached" ? MISSING : [...new Set(cell.knots.map((knot) => write(metric, atPoint(metric, knot))))].join(" and ")];
 
@@ -81,13 +81,13 @@ function showBounded(metric) {
 
 const showPlain = (metric) => (cell) => [write(metric, atCell(metric, cell))];
 
-/** The rows of the short table: [metric, cell → [line, second line], and, where there is one, (ratio, cell, the
- * baseline's cell) → [line, second line]]. Costs are those at the price that is chosen. */
+/** Returns the rows of the short table: [metric, cell → [line, second line]], some with a third item, (ratio, cell,
+ * the baseline's cell) → [line, second line]. Costs are at the chosen price. */
 function shortRows(comparison, view, metered) {
-  const shown = metricsIn(comparison, "matched").filter(({ needs, tier }) => (needs !== "meter" || metered) && (!tier || tier === view.tier));
+  const metrics = metricsIn(comparison, "matched").filter(({ needs, tier }) => (needs !== "meter" || metered) && (!tier || tier === view.tier));
   const ratios = { metered_joules_per_output_token: (ratio, cell, base) => showEnergyRatio(energyRatio(cell, base), ratio.bound) };
   return [
-    ...shown.map((metric) => {
+    ...metrics.map((metric) => {
       if (metric.id === "tput_tps_per_gpu") return [metric, showThroughput, showRatio];
       return [metric, metric.of === "knots" ? showKnots(metric) : showBounded(metric), ratios[metric.id]];
     }),
@@ -95,27 +95,27 @@ function shortRows(comparison, view, metered) {
   ];
 }
 
-/** Those of the long one: every other metric, and what was metered, at the knots. */
+/** Returns the rows of the long table: every other metric, and metered figures at the knots. */
 function longRows(comparison, view) {
   const short = new Set(metricsIn(comparison, "matched").filter(({ tier }) => !tier || tier === view.tier).map(({ id }) => id));
   return metricsIn(comparison, "more").filter(({ id, of }) => of === "span" || !short.has(id))
     .map((metric) => [metric, metric.of === "cell" ? showPlain(metric) : showKnots(metric)]);
 }
 
-/** The body's rows: {metric, who, texts, section, more}; the others first and the baseline last. */
+/** Returns the body's rows: {metric, who, texts, section, more}; the baseline comes last. */
 function tableRows(comparison, view, read) {
   const order = [...comparison.curves.slice(1).map((curve) => curve.number), 0], rows = [];
   const base = comparison.curves[0].label;
   const push = (metric, who, texts, first, more) => rows.push({ metric: first ? metric : "", name: metric, who, texts, section: first, more });
-  const metered = read.some((one) => one.cells && one.cells.some((cell) => outputJoules(cell)));
+  const metered = read.some((entry) => entry.cells && entry.cells.some((cell) => outputJoules(cell)));
   const add = ([metric, show, showRatioOf], more) => {
-    const body = order.map((i) => read.map((one) => (one.cells ? show(one.cells[i]) : [MISSING])));
+    const body = order.map((i) => read.map((entry) => (entry.cells ? show(entry.cells[i]) : [MISSING])));
     if (more && body.every((texts) => texts.every((lines) => lines[0] === MISSING))) return;
     order.forEach((i, place) => push(metric.label, comparison.curves[i].label, body[place], place === 0, more));
     if (!showRatioOf) return;
-    const ratioOf = (one, i) => (one.cells ? showRatioOf(one.ratios[i], one.cells[i + 1], one.cells[0]) : [MISSING]);
+    const ratioOf = (entry, i) => (entry.cells ? showRatioOf(entry.ratios[i], entry.cells[i + 1], entry.cells[0]) : [MISSING]);
     comparison.curves.slice(1).forEach((curve, i) =>
-      push(metric.label, `${curve.label} / ${base}`, read.map((one) => ratioOf(one, i)), false, false));
+      push(metric.label, `${curve.label} / ${base}`, read.map((entry) => ratioOf(entry, i)), false, false));
   };
   for (const row of shortRows(comparison, view, metered)) add(row, false);
   for (const row of longRows(comparison, view)) add(row, true);
@@ -136,7 +136,7 @@ function fillBody(body, rows) {
   }));
 }
 
-/** What a reader must know of the targets as typed: texts that are no numbers, and places outside a front. */
+/** Returns notes about typed targets: texts that are no numbers, and targets outside of a front. */
 function explainTargets(comparison, read) {
   const notes = [];
   for (const { text, target, cells } of read) {
@@ -163,7 +163,7 @@ function captionOf(comparison, view, read) {
   const { economics } = comparison;
   const constants = economics ? `${economics.labels[view.tier]}.` : "";
   if (view.targets.join() === comparison.targets.map(String).join()) return constants + comparison.caption;
-  const cells = read.flatMap((one) => one.cells || []);
+  const cells = read.flatMap((entry) => entry.cells || []);
   let intervals = " Single runs: no interval.";
   if (cells.some((cell) => cell.interval)) {
     intervals = ` In brackets: ${percent(comparison.confidence).replace(".0%", "%")} intervals; those with ≈ are read off the `
@@ -196,7 +196,7 @@ function tableCsv(comparison, view, read) {
   return toCsv(lines);
 }
 
-/** What the importer of a CSV of points reads back; what it knows nothing of, it lists. */
+/** Returns the points as a CSV that mtpbench imports; the importer lists columns that it does not know. */
 function pointsCsv(comparison) {
   const { sequence, ...facets } = comparison.facets;
   const [isl, osl] = (sequence || "/").split("/").map((text) => (/^\d+$/.test(text) ? text : null));

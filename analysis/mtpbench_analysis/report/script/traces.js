@@ -1,28 +1,28 @@
-// What lies behind the points that come from results folders; decoded when it is first looked at.
+// The traces of points from results folders; a trace is decoded when it is first needed.
 const decodedTraces = new Map();
-const wordAt = (i) => (i === null || i === undefined ? null : page.words[i]);
+const textAt = (i) => (i === null || i === undefined ? null : page.words[i]);
 const named = (names, values) => (values ? Object.fromEntries(names.map((name, i) => [name, values[i]])) : null);
-const wordPairs = (pairs) => pairs.map(([name, value]) => [wordAt(name), wordAt(value)]);
+const textPairs = (pairs) => pairs.map(([name, value]) => [textAt(name), textAt(value)]);
 
 function traceAt(number) {
   if (!decodedTraces.has(number)) {
     const { traces } = page, texts = new Set(traces.texts), clientTexts = new Set(traces.client_texts);
     const trace = named(traces.columns, traces.points[number]);
-    for (const name of texts) trace[name] = wordAt(trace[name]);
+    for (const name of texts) trace[name] = textAt(trace[name]);
     trace.number = number;
-    trace.reasons = trace.reasons.map(wordAt);
-    trace.errors = trace.errors.map(([code, count, example]) => ({ code: wordAt(code), count, example: wordAt(example) }));
+    trace.reasons = trace.reasons.map(textAt);
+    trace.errors = trace.errors.map(([code, count, example]) => ({ code: textAt(code), count, example: textAt(example) }));
     for (const name of ["ttft", "tpot", "e2el"]) trace[name] = named(traces.distribution, trace[name]);
     trace.ttft_s = trace.ttft_ms.map((value) => value / 1000);
     trace.tpot_s = trace.tpot_ms.map((value) => value / 1000);
     trace.energy = named(traces.energy, trace.energy);
-    trace.power_reason = wordAt(trace.power_reason);
-    trace.idle = trace.idle.map(([state, watts, reason]) => ({ state: wordAt(state), watts, reason: wordAt(reason) }));
+    trace.power_reason = textAt(trace.power_reason);
+    trace.idle = trace.idle.map(([state, watts, reason]) => ({ state: textAt(state), watts, reason: textAt(reason) }));
     const [length, rate, positions, drafts, mode, source, reason] = trace.acceptance;
-    trace.acceptance = { length, rate, positions, drafts, mode: wordAt(mode), source: wordAt(source), reason: wordAt(reason) };
+    trace.acceptance = { length, rate, positions, drafts, mode: textAt(mode), source: textAt(source), reason: textAt(reason) };
     trace.client = named(traces.client, trace.client);
-    if (trace.client) for (const name of clientTexts) trace.client[name] = wordAt(trace.client[name]);
-    if (trace.gpus) trace.gpus = { hottest: trace.gpus[0], low: trace.gpus[1], high: trace.gpus[2], reasons: trace.gpus[3].map(wordAt) };
+    if (trace.client) for (const name of clientTexts) trace.client[name] = textAt(trace.client[name]);
+    if (trace.gpus) trace.gpus = { hottest: trace.gpus[0], low: trace.gpus[1], high: trace.gpus[2], reasons: trace.gpus[3].map(textAt) };
     trace.start = startAt(trace.start);
     decodedTraces.set(number, trace);
   }
@@ -30,30 +30,30 @@ function traceAt(number) {
 }
 
 function startAt(number) {
-  const { traces } = page, [said, dirty, gpus, packages, environment, notes, hosts, commands] = traces.starts[number];
+  const { traces } = page, [provenance, dirty, gpus, packages, environment, notes, hosts, commands] = traces.starts[number];
   return {
-    ...named(traces.provenance, said.map(wordAt)), dirty, gpus: gpus.map(wordAt), packages: wordPairs(packages),
-    environment: wordPairs(environment), notes: notes.map(wordAt), hosts: hosts.map(wordAt),
+    ...named(traces.provenance, provenance.map(textAt)), dirty, gpus: gpus.map(textAt), packages: textPairs(packages),
+    environment: textPairs(environment), notes: notes.map(textAt), hosts: hosts.map(textAt),
     commands: commands.map((i) => {
-      const [name, ...words] = traces.commands[i].map(wordAt);
-      return { name, text: words.join(" ") };
+      const [name, ...args] = traces.commands[i].map(textAt);
+      return { name, text: args.join(" ") };
     }),
   };
 }
 
-/** Every run of the page, by arm: for a page without a comparison. */
+/** Returns all runs of a page without a comparison, by arm. */
 function loneGroups() {
   const groups = new Map(), none = new Set(page.traces ? page.traces.without_figures : []);
   (page.traces ? page.traces.points : []).forEach((_, number) => {
     const { arm, recipe, reasons, repeat } = traceAt(number);
-    const said = [recipe, repeat ? `repeat ${repeat}` : "", none.has(number) ? "no figures" : "", reasons.length ? "invalid" : ""];
+    const texts = [recipe, repeat ? `repeat ${repeat}` : "", none.has(number) ? "no figures" : "", reasons.length ? "invalid" : ""];
     if (!groups.has(arm)) groups.set(arm, { label: arm, entries: [] });
-    groups.get(arm).entries.push({ number, curve: null, point: null, text: said.filter((text) => text).join(", ") });
+    groups.get(arm).entries.push({ number, curve: null, point: null, text: texts.filter((text) => text).join(", ") });
   });
   return [...groups.values()];
 }
 
-/** Every run of a comparison that has a trace, as a list shows it: [{label, entries: [{number, text, curve, point}]}]. */
+/** Returns the runs of a comparison with a trace, for a list: [{label, entries: [{number, text, curve, point}]}]. */
 function traceGroups(comparison) {
   if (!comparison) return loneGroups();
   if (!page.traces) return [];
@@ -69,5 +69,5 @@ function traceGroups(comparison) {
   return groups.filter((group) => group.entries.length);
 }
 
-/** Seconds as a reader sees them: in milliseconds below a tenth of a second. */
-const duration = (v) => (!known(v) ? MISSING : Math.abs(v) < 0.1 ? `${significant(v * 1e3, 3)} ms` : `${significant(v, 4)} s`);
+/** Returns a duration as text: in milliseconds below a tenth of a second. */
+const duration = (v) => (!isKnown(v) ? MISSING : Math.abs(v) < 0.1 ? `${significant(v * 1e3, 3)} ms` : `${significant(v, 4)} s`);

@@ -1,4 +1,4 @@
-// What the table says, in words; the same as sentences.py.
+// The sentences about the table, the same as in sentences.py.
 const anyLeast = (cell) => (cell.state === "at_least" ? "at least " : "");
 const figureOf = (curve, cell) => `${curve.label} ${anyLeast(cell)}${rate(cell.tput)}`;
 const servesText = (curve, cell) => `${curve.label} serves ${anyLeast(cell)}${rate(cell.tput)} tok/s/GPU`;
@@ -47,16 +47,16 @@ function verdictOf(ratio, cell, baseCell, other, base, kind, cost) {
   }
   const bound = { at_least: "at least ", at_most: "at most " }[ratio.bound] || "";
   let text = `${bound}${times(ratio.value)} times the throughput, ${describeCost(ratio)} per token`;
-  const [usd, baseUsd] = [cell, baseCell].map((one) => (cost ? atCell(cost, one) : null));
+  const [usd, baseUsd] = [cell, baseCell].map((side) => (cost ? atCell(cost, side) : null));
   if (usd !== null && baseUsd !== null) text += ` (${money(usd)} against ${money(baseUsd)} per million)`;
   if (ratio.bound === "best_points") text += `, best ${kind} point against best ${kind} point`;
   return text;
 }
 
-/** The sentence of one target for a curve and the baseline. */
+/** Returns the sentence of one target about a curve and the baseline. */
 function sentenceOf(other, cell, base, baseCell, ratio, kind, cost) {
   const at = showTarget(cell.target);
-  const short = [cell, baseCell].map((one) => one.state === "not_reached");
+  const short = [cell, baseCell].map((side) => side.state === "not_reached");
   if (short[0] && short[1]) {
     return `Neither ${other.label} nor ${base.label} reaches ${at} tok/s/user: ${endOf(other, cell)}, ${endOf(base, baseCell)}.`;
   }
