@@ -26,7 +26,7 @@ CAUSE_LINES = 400
 
 
 class Handle(Protocol):
-    """A handle of a running process, of any executor."""
+    """A handle follows a running process, of any executor."""
 
     process: Process
     log: Path
@@ -104,7 +104,7 @@ async def meter_at(site: Site, deployment: Deployment, point: Point, directory: 
 
 
 class LiveDeployment:
-    """A live deployment: its processes run while the `async with` block does.
+    """A live deployment runs its processes while the `async with` block does.
 
     Args:
         deployment: the deployment to start.

@@ -27,7 +27,7 @@ _KINDS = ("gpu", "gpus_per_node", "nodes_per_domain", "constants", "source")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Priced:
-    """The constants of one date."""
+    """The priced constants are those of one date."""
 
     power_kw_per_gpu: float | None
     usd_per_gpu_h: Mapping[str, float]
@@ -35,7 +35,7 @@ class _Priced:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kind:
-    """One kind of hardware with its constants by date."""
+    """A kind of hardware has constants by date."""
 
     gpu: str
     gpus_per_node: int
@@ -159,7 +159,7 @@ def _priced(place: _Place) -> _Priced:
 
 @dataclass(frozen=True)
 class _Place:
-    """A node of a constants file with its line and key, so that an error message can name both."""
+    """A place is a node of a constants file with its line and key, which error messages name."""
 
     node: yaml.Node
     file: str

@@ -27,7 +27,7 @@ _OWN_PACKAGES = ("aiohttp", "numpy", "pyarrow", "pydantic")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """A start: the executor's name, and what it started where (None on the virtual clock).
+    """A start names the executor, and what it started where (None on the virtual clock).
 
     `where` holds sentences beside the host's name: the Slurm job and its nodes. `driver` and `gpus` come from
     the power meter: the driver's version, and a text for each GPU.

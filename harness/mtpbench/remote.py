@@ -44,7 +44,7 @@ FEWEST_ASKS, ASK_FOR_S = 3, 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
-    """A host for helpers.
+    """A host runs helpers.
 
     Args:
         name: the host's name, for the record.
@@ -64,7 +64,7 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClockOffset:
-    """The offset of another host's clock from this host's `time.perf_counter_ns()`, and its largest error."""
+    """A clock offset is what to add to this host's `time.perf_counter_ns()` for another's, with its error."""
 
     offset_ns: int = 0
     error_ns: int = 0
@@ -101,7 +101,7 @@ class HelperFailed(RunError):
 
 
 class HelperProcess:
-    """A helper process, in a session of its own: Ctrl-C does not reach it.
+    """A helper process runs in a session of its own: Ctrl-C does not reach it.
 
     Args:
         name: its name in error messages.

@@ -22,7 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """A strict mapping of a file: unknown keys, infinities and NaN are refused."""
+    """A strict model refuses unknown keys, infinities and NaN in a mapping of a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ _Loader.add_implicit_resolver(
 
 
 class LinedYaml:
-    """A YAML document as plain data, with the line of every key.
+    """A lined YAML document is plain data with the line of every key.
 
     Args:
         data: mappings, lists and scalars.

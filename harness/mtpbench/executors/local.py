@@ -28,7 +28,7 @@ STOP_GRACE_S = 10.0
 
 
 class LocalHandle:
-    """A handle of one running process: its state, its log, and signals to it."""
+    """A local handle follows one running process: its state, its log, and signals to it."""
 
     def __init__(self, process: Process, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.log = process, log
@@ -66,7 +66,7 @@ class LocalHandle:
 
 
 class LocalSite:
-    """The site of this machine, which stands for any node.
+    """The local site runs every process of a deployment on this machine.
 
     Args:
         front_port: the number of the front's port, or None for a free one.
@@ -248,7 +248,7 @@ def last_lines(log: Path, lines: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MissingProgram:
-    """A program that a process of a deployment needs and this machine does not have."""
+    """A missing program is one that a process of a deployment needs and this machine does not have."""
 
     process: str
     program: str

@@ -52,7 +52,7 @@ RAILS: tuple[Literal["grace", "cpu"], ...] = ("grace", "cpu")
 
 
 class GraceSource:
-    """A source of power: one rail for each Grace socket, through Linux's hwmon.
+    """The Grace source reads one rail of each Grace socket through Linux's hwmon; it is a `Source`.
 
     NVIDIA's Grace Performance Tuning Guide: `power1_average` is in µW, `power1_oem_info` says
     `Grace|CPU|SysIO|Module Power Socket N` (some firmware says `Input Power`).
@@ -199,7 +199,7 @@ class NodeSampler:
         ends, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.signal(signal.SIGTERM, lambda *_: os.write(wake, b"t"))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes the input
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which then closes the input
         due, why, pending = time.monotonic() + self._interval_s, "", b""
         while not why:
             wait_s = max(0.0, due - time.monotonic()) if self._sources else None
@@ -227,7 +227,7 @@ class NodeSampler:
             answer = {"clock": time.monotonic_ns()}
         else:
             last = self.tick()
-            # Other hosts see what the file server has.
+            # Other hosts see only what has reached the file server.
             os.fsync(self._file)
             answer = {"size": self._size, "from": last}
         with contextlib.suppress(BrokenPipeError):

@@ -85,7 +85,7 @@ def _names(text: str) -> tuple[dict[str, str], str | None]:
 
 
 class DcgmSource:
-    """A source of power: the chosen GPUs of an exporter.
+    """The DCGM source reads the chosen GPUs from an exporter; it is a `Source`.
 
     Args:
         url: its metrics page, such as `http://localhost:9400/metrics`.
@@ -172,5 +172,5 @@ class DcgmSource:
     def _moved(before: MeterReading, now: MeterReading) -> bool:
         if now.unix_s is not None:
             return now.unix_s != before.unix_s
-        # A counter of a GPU that is on always rises; one that stands still was not collected anew.
+        # A counter of a GPU that is on always rises; one that stands still is an old value.
         return (now.energy_j, now.power_w) != (before.energy_j, before.power_w)

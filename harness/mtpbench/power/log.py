@@ -81,7 +81,7 @@ class SourceProbe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeterReading:
-    """A reading of one meter at one moment; a failed read has neither figure.
+    """A meter reading holds the figures of one meter at one moment; a failed read has neither figure.
 
     Args:
         meter: the source's index of the meter.
@@ -102,7 +102,7 @@ class MeterReading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeterState:
-    """The state of one meter: what changes slowly and explains a figure; NULL where the source lacks it.
+    """A meter state holds what changes slowly and explains a figure; NULL where the source lacks it.
 
     Args:
         meter: the source's index of the meter.

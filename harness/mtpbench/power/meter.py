@@ -37,9 +37,9 @@ DCGM_VARIABLE = "MTPBENCH_DCGM_URL"
 
 
 class HostSampler:
-    """The sampler of one node, as the harness sees it.
+    """A host sampler controls the sampler process of one node.
 
-    A sampler that died, or did not answer in time, is started again by the next `begin`.
+    A process that died, or did not answer in time, is started again by the next `begin`.
 
     Args:
         gpus: the GPUs that it reads.
@@ -161,14 +161,14 @@ class HostSampler:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeteredNode:
-    """A node whose GPUs are read, and the host where its sampler runs."""
+    """A metered node has GPUs that are read, and a host where its sampler runs."""
 
     gpus: NodeGpus
     host: Host
 
 
 class Meter:
-    """A meter of a deployment's GPUs: an async context, whose samplers run while the block does.
+    """A meter reads the GPUs of a deployment; its samplers run while its async context does.
 
     `source` and `reason` go into a point's facts: exactly one of them is given. `notes` are sentences for the
     reader of the figures, `conditions` the states of the GPUs.

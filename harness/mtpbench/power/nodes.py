@@ -27,7 +27,7 @@ HINDERING = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_po
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeGpus:
-    """The GPUs of one node that a sampler reads.
+    """The node GPUs are those of one node that its sampler reads.
 
     Args:
         node: the node's number in the deployment.
@@ -44,7 +44,7 @@ class NodeGpus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeLog:
-    """The log of one node's sampler, and by how much its monotonic clock is ahead of the load client's."""
+    """A node log holds one sampler's log, and by how much its clock is ahead of the load client's."""
 
     log: PowerLog
     offset_s: float
@@ -52,7 +52,7 @@ class NodeLog:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gathered:
-    """The power source that all nodes share, or the reason why there is none: exactly one of the two.
+    """A gathered source is the one that all nodes share, or the reason why there is none.
 
     `grace_reason` is the code of why there is no figure of the Grace CPUs, or None.
     """

@@ -42,7 +42,7 @@ def list_gpus(library: Any = None) -> list[str]:
 
 
 class NvmlSource:
-    """A source of power: the chosen GPUs, through NVML.
+    """The NVML source reads the chosen GPUs; it is a `Source`.
 
     Args:
         gpus: NVML indices, or UUIDs (`GPU-…`); none for all GPUs. A meter's index is its GPU's place in here.

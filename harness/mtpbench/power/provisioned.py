@@ -30,7 +30,7 @@ OVERHEAD_BY_COOLING: Mapping[str, float] = {"liquid": 0.30, "air": 0.50}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publication:
-    """The publication of a figure: its link, and the date on which it was read there (`2026-09-24`)."""
+    """A publication is the link of a figure, and the date on which it was read there (`2026-09-24`)."""
 
     link: str
     date: str
@@ -206,7 +206,7 @@ KINDS = (
 
 
 class _Sourced(Strict):
-    """A figure that was published."""
+    """A sourced figure has a publication."""
 
     link: str = Field(min_length=1)
     source_date: Date

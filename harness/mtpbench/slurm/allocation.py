@@ -201,7 +201,7 @@ def _patiently(ask: Ask, argv: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
-    """A node of the allocation with its own answer: its address, and the GPUs that a step sees there."""
+    """A node answers the roll call with its address and the GPUs that a step sees there."""
 
     name: str
     address: str
@@ -272,9 +272,9 @@ def _node(
 
 
 def refuse_loopback(nodes: Sequence[Node]) -> None:
-    """Raises InputError where a node's address means that node alone, such as 127.0.1.1.
+    """Raises InputError where some nodes' addresses, but not all, are loopback ones such as 127.0.1.1.
 
-    The other nodes of a deployment can't reach it.
+    The other nodes of a deployment can't reach them.
     """
     local = [node for node in nodes if _is_loopback(node.address)]
     if local and len(local) < len(nodes):

@@ -48,7 +48,7 @@ _JOB_ID = re.compile(r"(\d+)(?:;.*)?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submitted:
-    """The answer of sbatch: a job id, or why there is none. An error does not mean that no job runs."""
+    """An answer of sbatch is a job id, or why there is none. An error does not mean that no job runs."""
 
     job_id: str | None = None
     error: str | None = None
@@ -72,7 +72,7 @@ class QueryResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Completed:
-    """A program of Slurm's after its end. `code` is None where it was killed or could not be started."""
+    """A program of Slurm's has ended. `code` is None where it was killed or could not be started."""
 
     program: str
     code: int | None

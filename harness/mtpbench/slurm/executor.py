@@ -36,7 +36,7 @@ USR1_GRACE_S = 2.0
 
 
 class SlurmSite:
-    """The site of an allocation, where deployments run one after the other.
+    """The Slurm site runs deployments in an allocation, one after the other.
 
     Args:
         allocation: the job, its nodes, their addresses.
@@ -138,7 +138,7 @@ class SlurmSite:
 
 
 class SlurmHandle:
-    """A handle of one running step: its state, its log, and signals to it."""
+    """A Slurm handle follows one running step: its state, its log, and signals to it."""
 
     def __init__(self, process: Process, step: JobStep, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.step, self.log = process, step, log
@@ -154,7 +154,7 @@ class SlurmHandle:
         code = self.popen.poll()
         if code is None:
             return None
-        # srun ends as its task did, as shells tell it: 128 and the signal's number.
+        # srun ends as its task did, with the code that shells use: 128 and the signal's number.
         number = -code if code < 0 else code - 128
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(number).name}"
@@ -179,7 +179,7 @@ class SlurmHandle:
 
 
 class SlurmRank(SlurmHandle):
-    """A handle of a further node of an MPI program, which another handle's step runs and logs."""
+    """A Slurm rank is a further node of an MPI program, which another handle's step runs and logs."""
 
     def __init__(self, process: Process, head: SlurmHandle) -> None:
         super().__init__(process, head.step, head.popen, head.log.with_name(f"{process.name}.log"))
@@ -318,7 +318,7 @@ class SlurmExecutor:
             nodes=nodes,
             process=ready,
             tasks_per_node=process.mpi_tasks,
-            # All that the job has: steps of one node would be given the same first ones otherwise.
+            # All GPUs of the job: the steps of one node would get the same first ones otherwise.
             gpus=(gpus if process.gpus else 0) if gpus else None,
             visible=",".join(chosen) if chosen and len(chosen) < len(visible) else None,
             mounts=(str(self.directory),) if in_container(ready, self._site.options) else (),

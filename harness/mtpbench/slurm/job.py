@@ -86,7 +86,7 @@ class Fence:
 
 
 class FencedStore(SweepStore):
-    """The store of one attempt; when the attempt no longer owns its deployment, its points take no place.
+    """A fenced store writes the points of one attempt; they take no place once it lost its deployment.
 
     Args:
         root: the results folder.

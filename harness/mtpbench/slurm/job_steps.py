@@ -179,7 +179,7 @@ def _program(step: JobStep, options: StepOptions) -> list[str]:
     """Returns the program, behind `env` where Slurm or an image would set a variable otherwise."""
     variables: dict[str, str] = {}
     if in_container(step.process, options):
-        # What the image sets would win over srun's environment. Secrets stay out of command lines.
+        # Variables of the image would override srun's environment. Secrets stay out of command lines.
         variables |= {name: v for name, v in step.process.env.items() if not looks_secret(name)}
     if step.visible is not None and "CUDA_VISIBLE_DEVICES" not in step.process.env:
         variables["CUDA_VISIBLE_DEVICES"] = step.visible
@@ -188,7 +188,7 @@ def _program(step: JobStep, options: StepOptions) -> list[str]:
 
 
 class Steps:
-    """The steps of one job: it finds those that run, by name, and signals them.
+    """The steps of one job are found by name, and signalled.
 
     Nothing here raises: an error of Slurm's counts as no answer, and signals to `srun` remain.
     """

@@ -95,7 +95,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """A record of how an attempt ended, which the attempt itself writes; one that was killed leaves none.
+    """A finish record says how an attempt ended; the attempt writes it, and one that was killed has none.
 
     `done`: nothing is left. `stopped`: it was stopped, and the points that are left stay pending. `failed`:
     points were measured and are invalid, or servers never started. `superseded`: another attempt owns the

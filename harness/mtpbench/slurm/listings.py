@@ -141,7 +141,7 @@ def parse_scontrol_jobs(text: str) -> tuple[JobStatus, ...]:
 def _read_scontrol_record(record: str) -> Iterator[JobStatus]:
     named = _SCONTROL_NAME.search(record)
     rest = record if named is None else record[: named.start()] + record[named.end() :]
-    # The first of a key counts: what follows the fields of interest may be a user's own text.
+    # The first value of a key counts: text of a user's own may follow the fields of interest.
     fields: dict[str, str] = {}
     for match in _SCONTROL_FIELD.finditer(rest):
         fields.setdefault(match["key"], match["value"])
@@ -229,7 +229,7 @@ def _records(text: str, begins: re.Pattern[str], program: str) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Ending:
-    """The end of a batch script: its exit code and the signal that ended it, each 0 for none."""
+    """An ending holds a batch script's exit code and the signal that ended it, each 0 for none."""
 
     code: int
     signal: int

@@ -64,7 +64,7 @@ _ENDINGS: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """The place of a job among those that wait their turn in its partition, as far as Slurm shows them."""
+    """A place says where a job stands among those that wait their turn in its partition."""
 
     number: int
     of: int
@@ -73,7 +73,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobStatus:
-    """The status of one job or array task, as Slurm tells it.
+    """A job status is what Slurm says of one job or array task.
 
     Args:
         job_id: `12`, or `12_3` for a task of an array.
@@ -198,7 +198,7 @@ def _cancelled(status: JobStatus) -> str:
 
 
 def _failed(status: JobStatus) -> str:
-    # To 22.05 a script that a signal ended is a launch failure too.
+    # Slurm 22.05 calls it a launch failure too when a signal ended the script.
     if status.reason in _ENDINGS and not (status.signal and status.reason == "JobLaunchFailure"):
         return _ENDINGS[status.reason]
     if status.signal is not None:
@@ -233,7 +233,7 @@ _OUTCOMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttemptFiles:
-    """The files that one attempt left on disk."""
+    """The attempt files are what one attempt left on disk."""
 
     attempt: Attempt
     progress: RunProgress | None
@@ -242,7 +242,7 @@ class AttemptFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOutcome:
-    """The outcome of a deployment's jobs so far.
+    """A job outcome says how the jobs of a deployment stand.
 
     Args:
         job_id: the id of the newest job; None before the first.
