@@ -433,7 +433,7 @@ async def test_what_is_wrong_with_a_gpu_that_nobody_uses_leaves_the_others_alone
 async def test_a_file_that_does_not_show_what_was_written_is_a_reason(
     on_standin: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    on_standin.setattr(meters, "SEEN_S", 0.2)
+    on_standin.setattr(meters, "FILE_DELAY_S", 0.2)
     async with await local_meter(tmp_path) as meter:
         await meter.begin()
         sampler = meter._samplers[0]
