@@ -40,7 +40,7 @@ _STEPS = 33
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fastest:
-    """The highest interactivity that a curve has at a given cost.
+    """The highest interactivity that a curve has at a given cost, or why it has none.
 
     Args:
         curve: of which.
@@ -62,7 +62,7 @@ class Fastest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PricedRecipe:
-    """A measured recipe that meets what was asked, with its cost."""
+    """A measured recipe that meets a requirement, with its cost."""
 
     curve: Curve
     measured: Measured
@@ -71,13 +71,13 @@ class PricedRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requirement:
-    """What a recipe must do: at least so fast for each user, with at most so long a first token."""
+    """A requirement says how fast a recipe must be for each user, and how long its first token may take."""
 
     min_interactivity_tps: float
     max_ttft_s: float | None = None
 
     def meets(self, item: Measured) -> bool:
-        """Whether a measured recipe does it; one whose TTFT nobody recorded does not meet a TTFT."""
+        """Returns whether a measured recipe meets it; one without a recorded TTFT does not meet a TTFT."""
         if item.x < self.min_interactivity_tps:
             return False
         ttft = item.mean.ttft_p50_s
@@ -85,7 +85,7 @@ class Requirement:
 
 
 def find_fastest(readers: Sequence[CurveReader], max_usd_per_mtok: float) -> tuple[Fastest, ...]:
-    """What each curve reaches at a cost, the fastest first, those that never get so cheap last."""
+    """Returns what each curve reaches at a cost: the fastest first, those that never get so cheap last."""
     answers = [_fastest(reader, max_usd_per_mtok) for reader in readers]
     return tuple(sorted(answers, key=lambda fastest: -(fastest.interactivity_tps or -1.0)))
 
@@ -93,7 +93,7 @@ def find_fastest(readers: Sequence[CurveReader], max_usd_per_mtok: float) -> tup
 def find_recipes(
     curves: Sequence[Curve], needs: Requirement, economics: Economics | None
 ) -> tuple[PricedRecipe, ...]:
-    """The measured recipes that meet what is wanted, those with the most tokens per GPU first."""
+    """Returns the measured recipes that meet a requirement, those with the most tokens per GPU first."""
     price = None if economics is None else economics.usd_per_gpu_h
     meeting = [(curve, item) for curve in curves for item in curve.measured if needs.meets(item)]
     meeting.sort(key=lambda pair: -pair[1].y)
@@ -108,7 +108,9 @@ def find_recipes(
 
 
 def nearest_misses(curves: Sequence[Curve], needs: Requirement) -> tuple[str, ...]:
-    """Why no recipe meets what is wanted: the fastest there is, and the shortest TTFT among the fast ones."""
+    """Returns why no recipe meets a requirement: the fastest there is, and the shortest TTFT of the fast
+    ones.
+    """
     items = [item for curve in curves for item in curve.measured]
     fast = [item for item in items if item.x >= needs.min_interactivity_tps]
     if not fast:
@@ -141,7 +143,7 @@ def _fastest(reader: CurveReader, max_usd_per_mtok: float) -> Fastest:
 
 
 def _falls_below(reader: CurveReader, needed: float) -> float:
-    """The highest interactivity with that throughput: fronts fall strictly, so halving finds it."""
+    """Returns the highest interactivity with that throughput: fronts fall strictly, so halving finds it."""
     low, high = reader.curve.range_tps
     while high - low > 1e-9 * high:
         places = np.linspace(low, high, _STEPS)
@@ -154,7 +156,7 @@ def _falls_below(reader: CurveReader, needed: float) -> float:
 
 
 def _interval(reader: CurveReader, needed: float) -> Interval | None:
-    """Of the crossing of the needed throughput, from the draws, between places of a fine grid."""
+    """Returns the interval of the interactivity at which the draws cross the needed throughput."""
     if reader.draws is None or not reader.is_sure:
         return None
     low, high = reader.curve.range_tps
@@ -176,7 +178,7 @@ def _interval(reader: CurveReader, needed: float) -> Interval | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuyerQuestion:
-    """A buyer's question; without a field it is which curve wins at each interactivity.
+    """A buyer's question asks for a cost or a requirement; without either it asks which curve wins where.
 
     Args:
         max_usd_per_mtok: how fast can it be at this cost?
@@ -188,7 +190,7 @@ class BuyerQuestion:
 
 
 def answer(points: PointSet, question: Question, ask: BuyerQuestion) -> tuple[Document, ...]:
-    """One answer for each hardware, model, precision and workload among the points.
+    """Returns one answer for each hardware, model, precision and workload among the points.
 
     Raises:
         InputError: no point is valid.

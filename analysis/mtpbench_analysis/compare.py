@@ -31,7 +31,7 @@ TargetRule = Literal["given", "overlap", "union"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One target: a cell per curve (the baseline's first) and a ratio per curve after the baseline."""
+    """A row of one target has a cell per curve, the baseline's first, and a ratio per curve after it."""
 
     target_tps: float
     cells: tuple[Cell, ...]
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How to compare.
+    """The settings say how curves are compared.
 
     Args:
         targets_tps: interactivities to read the curves at; empty for the default targets.
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A baseline and other curves of one workload, read at the same targets.
+    """A comparison reads a baseline and other curves of one workload at the same targets.
 
     Args:
         target_rule: `given`, `overlap` (quartiles of the range that all fronts share) or `union`.
@@ -89,44 +89,46 @@ class Comparison:
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """All curves, the baseline first."""
+        """Returns all curves, the baseline first."""
         return (self.baseline, *self.others)
 
     @cached_property
     def crossings(self) -> Mapping[str, tuple[Crossing, ...]]:
-        """By the label of a curve, where it and the baseline serve the same."""
+        """Returns where each curve and the baseline serve the same, by the curve's label."""
         base, *others = self.readers
         return {reader.curve.label: find_crossings(base, reader) for reader in others}
 
     @cached_property
     def leads(self) -> tuple[Lead, ...]:
-        """Which curve serves the most, by ranges of interactivity; winners are indices into `curves`."""
+        """Returns which curve serves the most, by ranges of interactivity; winners are indices into
+        `curves`.
+        """
         return find_leads(self.readers)
 
     @property
     def constants(self) -> Economics | NoConstants:
-        """The constants that cost and megawatts are derived with, or that there are none."""
+        """Returns the constants that cost and megawatts are derived with, or that there are none."""
         return self.settings.economics or NoConstants(hardware=self.baseline.shared("hardware"))
 
     @property
     def simulated(self) -> bool:
-        """Whether any point was simulated."""
+        """Returns whether any point was simulated."""
         return any(curve.shared("simulated") for curve in self.curves)
 
     @property
     def speculating(self) -> tuple[Curve, ...]:
-        """The curves that draft tokens."""
+        """Returns the curves that draft tokens."""
         return tuple(c for c in self.curves if speculates(c, self.baseline.arm))
 
     @property
     def agreements(self) -> tuple[Agreement, ...]:
-        """The agreements of the arms that are compared here."""
+        """Returns the agreements of the arms that are compared here."""
         arms = {other.arm for other in self.others}
         return tuple(item for item in self.settings.agreements if item.arm in arms)
 
 
 def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None = None) -> Comparison:
-    """The comparison of `others` with `baseline`.
+    """Compares `others` with `baseline`.
 
     Raises:
         NotComparable: a curve differs from the baseline in hardware, model, precision or workload.
@@ -158,7 +160,7 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
 
 
 def read_curves(curves: Sequence[Curve], settings: Settings) -> tuple[CurveReader, ...]:
-    """The curves of one comparison, ready to be read; each draws its own noise."""
+    """Returns a reader of each curve of one comparison; each reader draws its own noise."""
     return tuple(
         CurveReader(
             curve=curve,
@@ -188,7 +190,9 @@ def _rows(readers: Sequence[CurveReader], targets: Sequence[float], settings: Se
 
 
 def _refuse_confounds(baseline: Curve, confounds: Mapping[str, tuple[Confound, ...]]) -> None:
-    """Another day alone is no other recipe; what a sweep's plan declares as forced is the arm itself."""
+    """Refuses curves with confounds, but for another day alone; what a sweep's plan declares belongs to the
+    arm.
+    """
     texts = dict.fromkeys(
         f"{label}: {confound.text}"
         for label, of_curve in confounds.items()
@@ -214,7 +218,8 @@ def _targets(settings: Settings, curves: Sequence[Curve]) -> tuple[tuple[float, 
 def default_targets(
     ranges: Sequence[tuple[float, float]],
 ) -> tuple[tuple[float, ...], TargetRule]:
-    """Quartiles of the interactivities that all fronts share, or of their union where they share none.
+    """Returns the quartiles of the interactivities that all fronts share, or of their union where they share
+    none.
 
     Rounded half up to whole tokens per second (13.5 is 14), as the page does; a range too narrow for three
     whole numbers keeps the decimals that tell its quartiles apart.

@@ -40,7 +40,7 @@ from mtpbench_analysis.tables import (
 
 
 def write_document(comparison: Comparison) -> Document:
-    """The document of one comparison."""
+    """Returns the document of one comparison."""
     caveats, differences = write_caveats(comparison), _differences(comparison)
     sentences = (*write_sentences(comparison), *write_crossings(comparison))
     left_out = tuple(str(describe_invalid(point)) for point in comparison.invalid)
@@ -66,7 +66,7 @@ def write_document(comparison: Comparison) -> Document:
 
 
 def _leads(comparison: Comparison) -> Table | None:
-    """None where two curves never cross and the sentences say all."""
+    """Returns the table of leads; None where two curves never cross and the sentences say all."""
     return None if len(comparison.leads) < 2 else leads_table(comparison.curves, comparison.leads)
 
 
@@ -88,7 +88,9 @@ def _differences(comparison: Comparison) -> Texts:
 
 
 def metrics_table(comparison: Comparison) -> Table:
-    """Every metric at the targets: rates, costs by tier and kind of token, what the knots recorded."""
+    """Returns every metric at the targets: rates, costs by tier and kind of token, what the knots
+    recorded.
+    """
     rows: list[Texts] = []
     sections: list[int] = []
     for metric in metrics_in("metrics", comparison.settings.economics):
@@ -116,7 +118,7 @@ def metrics_table(comparison: Comparison) -> Table:
 
 
 def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
-    """Which curve serves the most tokens per GPU, by range of interactivity."""
+    """Returns which curve serves the most tokens per GPU, by range of interactivity."""
     rows = []
     for lead in leads:
         margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
@@ -136,7 +138,7 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
 
 
 def twins_table(comparison: Comparison) -> Table | None:
-    """The same recipe in both arms; None where no recipe was measured in both."""
+    """Returns the same recipe in both arms; None where no recipe was measured in both."""
     twins = find_twins(comparison.baseline, comparison.others)
     if not twins:
         return None
@@ -164,7 +166,7 @@ def _twins(pair: Twins) -> Texts:
 
 
 def _order(comparison: Comparison) -> tuple[int, ...]:
-    """The others first, then the baseline, as in `MTP / Off`."""
+    """Returns the indices of the other curves, then that of the baseline, as in `MTP / Off`."""
     return (*range(1, len(comparison.curves)), 0)
 
 
@@ -177,7 +179,7 @@ _CAPTION = (
 
 
 def summarize(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> tuple[Document, ...]:
-    """One document for each hardware, in the order in which it first appears; what is in none comes last."""
+    """Returns one document for each hardware, in order of appearance; what is in no comparison comes last."""
     groups: dict[object, list[Comparison]] = {}
     for comparison in comparisons:
         groups.setdefault(comparison.baseline.shared("hardware"), []).append(comparison)
@@ -216,7 +218,7 @@ def _summary(hardware: str, group: Sequence[Comparison]) -> Document:
 
 
 def _count_ratios(group: Sequence[Comparison]) -> tuple[str, ...]:
-    """How often there is an answer at all, and which way it points."""
+    """Returns how many targets have a ratio, and at how many it is above 1."""
     ratios = [ratio for comparison in group for row in comparison.rows for ratio in row.ratios]
     values = [ratio.value for ratio in ratios if ratio.value is not None]
     won = sum(value > 1 for value in values)

@@ -30,7 +30,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """How to compare, where the reader may say less than everything.
+    """A question says how to compare; a reader may leave out all of it.
 
     Args:
         targets_tps: empty for the sweep's own, or the default targets.
@@ -57,7 +57,9 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filter:
-    """Which points are meant; None is all. `hardware` also names it for points that do not say."""
+    """A filter says which points are compared; None is all. `hardware` also names it for points that do not
+    say.
+    """
 
     hardware: str | None = None
     precision: str | None = None
@@ -72,7 +74,7 @@ class Filter:
         )
 
     def keeps(self, point: CurvePoint) -> bool:
-        """Whether the point is meant."""
+        """Returns whether the filter keeps the point."""
         if self.hardware and resolve_name(point.hardware or "") != resolve_name(self.hardware):
             return False
         names = ((self.precision, point.precision), (self.engine, point.engine))
@@ -83,7 +85,7 @@ class Filter:
 
 
 def narrow(points: PointSet, point_filter: Filter) -> PointSet:
-    """The points that are meant; those that do not say their hardware get the name that was given."""
+    """Returns the points that a filter keeps; those without a hardware's name get the filter's."""
     named = [
         replace(point, hardware=point_filter.hardware)
         if point.hardware is None and point_filter.hardware
@@ -96,7 +98,7 @@ def narrow(points: PointSet, point_filter: Filter) -> PointSet:
 def compare_points(
     points: PointSet, question: Question, point_filter: Filter | None = None
 ) -> ComparisonOutcome:
-    """All comparisons that the points allow.
+    """Returns all comparisons that the points allow.
 
     Raises:
         InputError: no point is left, the baseline has none, or a name or number is wrong.
@@ -114,7 +116,7 @@ def compare_points(
 
 
 def _check_some(points: PointSet) -> None:
-    """Where no point is valid, the reasons are the answer.
+    """Checks that a point is valid; the message gives the reasons of those that are not.
 
     Raises:
         NoComparisonError: no point is valid.
@@ -134,7 +136,7 @@ def _check_some(points: PointSet) -> None:
 def compare_if_possible(
     points: PointSet, question: Question, point_filter: Filter | None = None
 ) -> ComparisonOutcome:
-    """The comparisons, or why the points allow none: a sweep whose servers died is worth a look, too.
+    """Returns the comparisons, or why the points allow none: a sweep whose servers died has a report too.
 
     Raises:
         InputError: what was asked is wrong: a filter that keeps nothing, an unknown baseline, a number.
@@ -155,13 +157,13 @@ def compare_if_possible(
 
 
 def _is_pair_possible(points: PointSet, question: Question, baseline: str) -> bool:
-    """Whether some curves go together, so that an error is about what was asked of them."""
+    """Returns whether some curves go together, so that an error is about the question."""
     groups = group_by_workload(build_curves(points.points, question.grouping))
     return any(pair(group, baseline)[0] for group in groups)
 
 
 def _is_unknown(points: PointSet, question: Question) -> bool:
-    """Whether the reader named a baseline that neither the sweep nor a point knows."""
+    """Returns whether the question names a baseline that neither the sweep nor a point has."""
     arms = {point.arm for point in points.points} | {item.arm for item in points.unused}
     arms |= set(points.info.arms if points.info else ())
     return question.baseline is not None and question.baseline not in arms
@@ -170,7 +172,7 @@ def _is_unknown(points: PointSet, question: Question) -> bool:
 def explain_page(
     points: PointSet, question: Question, point_filter: Filter, method: Method
 ) -> tuple[Explanation, ...]:
-    """What a public page says of the points, and where and why that is not what they show.
+    """Returns what a public page says of the points, and where and why that is not what they show.
 
     Raises:
         InputError: no point is left, or a name or number is wrong.
@@ -188,7 +190,7 @@ def _baseline(points: PointSet, question: Question) -> str:
 
 
 def choose(points: PointSet, point_filter: Filter) -> PointSet:
-    """The points that are meant.
+    """Returns the points that a filter keeps.
 
     Raises:
         InputError: none is, or the hardware's name is unknown; the message lists what there is.
@@ -203,7 +205,7 @@ def choose(points: PointSet, point_filter: Filter) -> PointSet:
 
 
 def _check_hardware(points: PointSet, point_filter: Filter) -> None:
-    """A name that neither the points nor the constants know is a slip, not a new kind of hardware."""
+    """Checks the filter's hardware: a name that neither points nor constants have is a slip of the pen."""
     if point_filter.hardware is None or has_constants(point_filter.hardware):
         return
     recorded = sorted({point.hardware for point in points.points if point.hardware is not None})
@@ -215,7 +217,7 @@ def _check_hardware(points: PointSet, point_filter: Filter) -> None:
 
 
 def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Settings:
-    """How to read a curve and its rivals: what the question wishes, else the sweep's own wishes."""
+    """Returns the settings for a curve and its rivals: the question's, else the sweep's own."""
     return Settings(
         targets_tps=question.targets_tps or (info.targets_tps if info else ()),
         max_gap=question.max_gap,
@@ -228,7 +230,7 @@ def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Se
 
 
 def _economics(curve: Curve, question: Question, info: SweepInfo | None) -> Economics | None:
-    """A sweep's stored constants unless others are asked for; none where the hardware is unknown."""
+    """Returns a sweep's stored constants unless the question names others; None for unknown hardware."""
     name, constants = curve.shared("hardware"), question.constants
     if info is not None and constants is None and name in (None, info.hardware.name):
         economics = Economics(hardware=info.hardware, tier=question.tier)
@@ -242,7 +244,7 @@ def _economics(curve: Curve, question: Question, info: SweepInfo | None) -> Econ
 
 
 def constants_for(info: SweepInfo, question: Question) -> Hardware | None:
-    """The constants of a stored sweep: its own unless others are asked for that may not know it."""
+    """Returns the constants of a stored sweep; None where the question names others that do not list it."""
     constants: Hardware | None = info.hardware
     if question.constants is not None:
         name = resolve_name(info.hardware.name, question.constants)

@@ -11,33 +11,33 @@ SIMULATED_BANNER = "SIMULATED: these figures come from a model of the engine, no
 
 
 class Caution(str):
-    """A cell's text that a reader must be careful with: no figure, or an invalid one. It may stand out."""
+    """A caution is a cell's text that needs care: no figure, or an invalid point. It may stand out."""
 
     __slots__ = ()
 
 
 class GoodNews(str):
-    """A cell's text that says that all is well."""
+    """Good news is a cell's text that says that all is well."""
 
     __slots__ = ()
 
 
 class BadNews(str):
-    """A cell's text that says that something is not."""
+    """Bad news is a cell's text that says that something is wrong."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """Sentences, a line each."""
+    """A text has sentences, a line each."""
 
     lines: Texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class List:
-    """Sentences under a title.
+    """A list has sentences under a title.
 
     Args:
         id: tells it from the other lists of its document.
@@ -52,7 +52,7 @@ class List:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows of text under headers. A newline in a cell is a line break where the format has one.
+    """A table has rows of text under headers. A newline in a cell is a line break where the format has one.
 
     Args:
         id: tells it from the other tables of its document.
@@ -78,7 +78,7 @@ Block = Text | List | Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """One answer: a comparison, a regression, a buyer's question.
+    """A document is one answer: a comparison, a regression, a buyer's question.
 
     Args:
         title: what it is about.
@@ -97,25 +97,25 @@ class Document:
 
     @property
     def heading(self) -> str:
-        """The title, which says SIMULATED where anything is."""
+        """Returns the title, which says SIMULATED where anything is."""
         return f"SIMULATED: {self.title}" if self.simulated else self.title
 
     @property
     def banner(self) -> str | None:
-        """The SIMULATED line, or None."""
+        """Returns the SIMULATED line, or None."""
         return SIMULATED_BANNER if self.simulated else None
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Its tables."""
+        """Returns its tables."""
         return tuple(block for block in self.blocks if isinstance(block, Table))
 
     def heading_of(self, table: Table) -> str:
-        """The title of one of its tables, which says SIMULATED where anything is."""
+        """Returns the title of one of its tables, which says SIMULATED where anything is."""
         return mark_simulated(table.title, self.simulated)
 
     def table(self, name: str) -> Table:
-        """The table of an id.
+        """Returns the table of an id.
 
         Raises:
             KeyError: there is none.
@@ -123,13 +123,13 @@ class Document:
         return {table.id: table for table in self.tables}[name]
 
     def items(self, name: str) -> Texts:
-        """What the list of an id holds; nothing where there is none."""
+        """Returns what the list of an id holds; nothing where there is none."""
         lists = (block for block in self.blocks if isinstance(block, List))
         return next((block.items for block in lists if block.id == name), ())
 
 
 def filled(*blocks: Block | None) -> tuple[Block, ...]:
-    """The blocks that hold anything; a table without rows still says that there is nothing."""
+    """Returns the blocks that hold anything; a table without rows still says that there is nothing."""
     return tuple(
         block
         for block in blocks
@@ -140,5 +140,5 @@ def filled(*blocks: Block | None) -> tuple[Block, ...]:
 
 
 def mark_simulated(title: str, simulated: bool) -> str:
-    """A table's title, which says so where anything was simulated."""
+    """Returns a table's title, which says so where anything was simulated."""
     return f"{title} (SIMULATED)" if simulated else title

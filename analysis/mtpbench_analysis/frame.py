@@ -25,7 +25,7 @@ MEAN = {"mean": True}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurvePoint:
-    """One measured point: a recipe (arm, topology, concurrency, …) and what it did.
+    """A point of a curve is one measured recipe (arm, topology, concurrency, …) with its figures.
 
     Args:
         arm: the side of the comparison, such as `off` or `mtp`.
@@ -109,7 +109,7 @@ class CurvePoint:
 
     @property
     def recipe(self) -> str:
-        """The recipe in a few characters: `concurrency 16384, 6xDEP8-1xDEP16, 64 GPUs`."""
+        """Returns the recipe in a few characters: `concurrency 16384, 6xDEP8-1xDEP16, 64 GPUs`."""
         parts = []
         if self.rate_rps is not None:
             parts.append(f"{self.rate_rps:g} requests/s")
@@ -127,7 +127,7 @@ UnusedKind = Literal["planned", "damaged", "repeated", "unusable", "invalid", "u
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unused:
-    """Something of a source that is in no comparison, or a remark on a point that is.
+    """An unused item of a source is in no comparison, or is a remark on a point that is in one.
 
     Args:
         what: the row, the point, the curve or the field that is meant.
@@ -150,7 +150,7 @@ class Unused:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmAnswers:
-    """The greedy answers of one deployment, and the score of the user's evaluation, where there is one."""
+    """The answers of an arm are the greedy ones of one deployment, and its score in the user's evaluation."""
 
     arm: str
     topology: str
@@ -161,7 +161,7 @@ class ArmAnswers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointSet:
-    """What one or several sources held.
+    """A set of points holds what was read from one or several sources.
 
     `info` is the stored sweep's, where a single results folder was read; None otherwise. `answers` are what
     its deployments answered greedily, to see whether speculation changes them.
@@ -175,7 +175,7 @@ class PointSet:
 
 
 def merge(sets: Sequence[PointSet]) -> PointSet:
-    """The points of several sources as one set; `info` survives only if there is a single source."""
+    """Returns the points of several sources as one set; `info` survives only if there is a single source."""
     if len(sets) == 1:
         return sets[0]
     return PointSet(
@@ -186,19 +186,19 @@ def merge(sets: Sequence[PointSet]) -> PointSet:
 
 
 def columns() -> tuple[str, ...]:
-    """The names of `CurvePoint`'s fields, in order: the columns of a points CSV."""
+    """Returns the names of `CurvePoint`'s fields, in order: the columns of a points CSV."""
     return tuple(f.name for f in dataclasses.fields(CurvePoint))
 
 
 @cache
 def averaged() -> tuple[str, ...]:
-    """The names of the fields of which the mean over the runs of a recipe is taken."""
+    """Returns the names of the fields of which the mean over the runs of a recipe is taken."""
     return tuple(f.name for f in dataclasses.fields(CurvePoint) if f.metadata == MEAN)
 
 
 @cache
 def field_types() -> dict[str, type]:
-    """The plain type of each field (str, int, float, bool, tuple), None left out."""
+    """Returns the plain type of each field (str, int, float, bool, tuple), None left out."""
     plain: dict[str, type] = {}
     for name, hint in typing.get_type_hints(CurvePoint).items():
         kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
@@ -208,12 +208,12 @@ def field_types() -> dict[str, type]:
 
 
 def join_list(values: Sequence[object]) -> str:
-    """A field that holds several values as one text, `; ` between them."""
+    """Returns a field that holds several values as one text, `; ` between them."""
     return "; ".join(str(value) for value in values)
 
 
 def split_list(name: str, text: str) -> tuple[Any, ...]:
-    """The values that `join_list` joined; numbers where the field holds numbers.
+    """Returns the values that `join_list` joined; numbers where the field holds numbers.
 
     Raises:
         ValueError: a number was needed.
@@ -223,7 +223,7 @@ def split_list(name: str, text: str) -> tuple[Any, ...]:
 
 
 def to_frame(points: Iterable[CurvePoint]) -> pd.DataFrame:
-    """One row per point, one column per field; a missing value is None, lists are joined by `; `."""
+    """Returns one row per point, one column per field; a missing value is None, lists are joined by `; `."""
     import pandas as pd  # a sixth of the time that a command takes to start, and only this needs it
 
     kinds = field_types()

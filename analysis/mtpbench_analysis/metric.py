@@ -39,7 +39,7 @@ OfConstants = Callable[[Economics | None], float | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quotient:
-    """What a figure follows from: `factor` × `over` / `under`, 1 for what is not named.
+    """A quotient says what a figure follows from: `factor` × `over` / `under`, 1 for what is not named.
 
     The page's script derives figures by it at targets that a reader types.
 
@@ -67,13 +67,13 @@ class Quotient:
         return factor / rate if self.over is None else factor * rate
 
     def declaration(self, economics: Economics | None) -> dict[str, Any]:
-        """The same as plain JSON."""
+        """Returns the same as plain JSON."""
         return {"over": self.over, "under": self.under, "factor": self.factor(economics)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """One figure: what it is called, how it is written, and where it comes from.
+    """A metric is one figure: its name, how it is written, and where it comes from.
 
     Args:
         id: its name in exports; a field of `CurvePoint` of that name is its value at a point.
@@ -110,27 +110,27 @@ class Metric:
     keys: Mapping[View, str] = field(default_factory=dict)
 
     def label_in(self, view: View) -> str:
-        """What a view calls it."""
+        """Returns what a view calls it."""
         return self.labels.get(view, self.label)
 
     def key_in(self, view: View) -> str:
-        """What a view's identifiers call it."""
+        """Returns what a view's identifiers call it."""
         return self.keys.get(view, self.id)
 
     def of_point(self, point: CurvePoint, economics: Economics | None = None) -> Any:
-        """Its value at a measured point; None where nobody recorded what it takes."""
+        """Returns its value at a measured point; None where nobody recorded what it takes."""
         if self.recorded:
             return getattr(point, self.id)
         return None if self.quotient is None else self.quotient.value(_rates(point), economics)
 
     @property
     def recorded(self) -> bool:
-        """Whether it is a field of a point."""
+        """Returns whether it is a field of a point."""
         return self.id in CurvePoint.__dataclass_fields__
 
     @property
     def follows_throughput(self) -> bool:
-        """Whether it follows from the throughput of all tokens alone."""
+        """Returns whether it follows from the throughput of all tokens alone."""
         return self.quotient is not None and {self.quotient.over, self.quotient.under} <= {"total", None}
 
     def of_cell(self, cell: Cell) -> float | Span | None:
@@ -141,15 +141,15 @@ class Metric:
         return value
 
     def text(self, value: Any) -> str:
-        """A value of it as a reader sees it; a dash where it is unknown."""
+        """Returns a value of it as a reader sees it; a dash where it is unknown."""
         return FORMATS[self.show](value)
 
     def text_of(self, point: CurvePoint, economics: Economics | None = None) -> str:
-        """Its value at a measured point as a reader sees it."""
+        """Returns its value at a measured point as a reader sees it."""
         return self.text(self.of_point(point, economics))
 
     def declaration(self, view: View, economics: Economics | None = None) -> dict[str, Any]:
-        """What a program must know to show it in a view, and to derive it, as plain JSON."""
+        """Returns what a program must know to show it in a view, and to derive it, as plain JSON."""
         return {
             "id": self.id,
             "key": self.key_in(view),

@@ -31,7 +31,7 @@ def _watts(economics: Economics | None) -> float | None:
 
 
 def _usd_for_rate(tier: str | None) -> OfConstants:
-    """What a tier's price makes of a rate: dollars for a million tokens × tok/s/GPU."""
+    """Returns what a tier's price makes of a rate: dollars for a million tokens × tok/s/GPU."""
 
     def factor(economics: Economics | None) -> float | None:
         price = None if economics is None else economics.price(tier)
@@ -323,12 +323,12 @@ TOKEN_KINDS: tuple[TokenKind, ...] = ("total", "output", "input")
 
 
 def metric(name: str) -> Metric:
-    """The metric of an id."""
+    """Returns the metric of an id."""
     return _BY_ID[name]
 
 
 def metric_by_key(view: View, key: str) -> Metric:
-    """The metric that a view's identifiers call so.
+    """Returns the metric that a view's identifiers call so.
 
     Raises:
         KeyError: none is.
@@ -337,14 +337,16 @@ def metric_by_key(view: View, key: str) -> Metric:
 
 
 def metrics_in(view: View, economics: Economics | None = None) -> tuple[Metric, ...]:
-    """The metrics of a view in its order, with as many costs as the constants of a comparison allow."""
+    """Returns the metrics of a view in its order, with as many costs as the constants of a
+    comparison allow.
+    """
     return tuple(
         metric for name in VIEWS[view] for metric in (costs(economics) if name == COSTS else (_BY_ID[name],))
     )
 
 
 def costs(economics: Economics | None) -> tuple[Metric, ...]:
-    """The cost of a million tokens, by tier and kind of token; none without constants."""
+    """Returns the cost of a million tokens, by tier and kind of token; none without constants."""
     tiers = () if economics is None else economics.tiers
     return tuple(_cost(kind, tier) for tier in tiers for kind in TOKEN_KINDS)
 

@@ -10,89 +10,89 @@ MISSING = "–"
 
 
 def fixed(value: float, decimals: int) -> str:
-    """The value with so many decimals and thousands commas; 54.25 becomes 54.3."""
+    """Returns the value with so many decimals and thousands commas; 54.25 becomes 54.3."""
     quantum = Decimal(1).scaleb(-decimals)
     return f"{Decimal(repr(float(value))).quantize(quantum, ROUND_HALF_UP):,f}"
 
 
 def rate(value: float | None) -> str:
-    """A throughput: `1,260`, `131.9`, `3.27`."""
+    """Returns a throughput: `1,260`, `131.9`, `3.27`."""
     if value is None:
         return MISSING
     return fixed(value, 0 if value >= 200 else 1 if value >= 10 else 2)
 
 
 def speed(value: float | None) -> str:
-    """An interactivity: `38.2`; a whole target stays whole."""
+    """Returns an interactivity: `38.2`; a whole target stays whole."""
     if value is None:
         return MISSING
     return f"{value:,.0f}" if value == int(value) else fixed(value, 1 if value >= 1 else 3)
 
 
 def target(value: float) -> str:
-    """A target as it was asked for: `32`, `13.5`."""
+    """Returns a target as it was asked for: `32`, `13.5`."""
     return f"{value:.6g}"
 
 
 def dollars(value: float | None) -> str:
-    """A cost in a table: three decimals, more where that would leave fewer than two digits."""
+    """Returns a cost in a table: three decimals, more where that would leave fewer than two digits."""
     if value is None:
         return MISSING
     return "$" + (fixed(value, 3) if value >= 0.01 else f"{value:.2g}")
 
 
 def money(value: float) -> str:
-    """A cost in a sentence: `$0.43`, `$0.065`."""
+    """Returns a cost in a sentence: `$0.43`, `$0.065`."""
     return "$" + (fixed(value, 2) if value >= 0.1 else fixed(value, 3) if value >= 0.01 else f"{value:.2g}")
 
 
 def seconds(value: float | None) -> str:
-    """A duration: `0.215`, `12.3`."""
+    """Returns a duration: `0.215`, `12.3`."""
     return MISSING if value is None else fixed(value, 3 if value < 10 else 1)
 
 
 def energy(value: float | None) -> str:
-    """Joules for a token: `0.222`, `3.16`."""
+    """Returns the joules for a token: `0.222`, `3.16`."""
     return MISSING if value is None else fixed(value, 3 if value < 1 else 2)
 
 
 def spread(low: float, high: float, show: Callable[[float], str]) -> str:
-    """An interval behind its value: `(1,230–1,290)`."""
+    """Returns an interval behind its value: `(1,230–1,290)`."""
     return f"({show(low)}–{show(high)})"
 
 
 def times(value: float) -> str:
-    """A ratio: `2.42`."""
+    """Returns a ratio: `2.42`."""
     return fixed(value, 2 if value < 100 else 0)
 
 
 def percent(share: float) -> str:
-    """A share as a percentage: `58.6%`."""
+    """Returns a share as a percentage: `58.6%`."""
     return fixed(share * 100, 1) + "%"
 
 
 def counted(count: int, noun: str) -> str:
-    """So many of a thing: `1 point`, `7 points`."""
+    """Returns a count with its noun: `1 point`, `7 points`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def hundredths(value: float | None) -> str:
-    """A length or a share with two decimals: `2.49`."""
+    """Returns a length or a share with two decimals: `2.49`."""
     return MISSING if value is None else fixed(value, 2)
 
 
 def hundredths_list(values: Sequence[float] | None) -> str:
-    """Several of them: `0.90 / 0.72`."""
+    """Returns several lengths or shares: `0.90 / 0.72`."""
     return MISSING if values is None else " / ".join(fixed(value, 2) for value in values)
 
 
 def whole(value: float | None) -> str:
-    """A count, as it is."""
+    """Returns a count, as it is."""
     return MISSING if value is None else str(value)
 
 
 def text(value: str | None) -> str:
-    """A word, as it is."""
+    """Returns a word, as it is."""
     return value or MISSING
 
 

@@ -39,7 +39,7 @@ class NoComparisonError(InputError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonOutcome:
-    """All comparisons that a source allows, and every curve or row that is in none of them.
+    """An outcome has all comparisons that a source allows, and every curve or row that is in none of them.
 
     Args:
         left_out: without comparisons also every point that is not valid, and why.
@@ -90,7 +90,7 @@ def compare_all(
 def pair(
     group: Sequence[Curve], baseline_arm: str
 ) -> tuple[list[tuple[Curve, list[Curve]]], tuple[Unused, ...]]:
-    """Baselines with the curves to set against them, and the curves of `group` that stay alone.
+    """Returns baselines with the curves to compare with them, and the curves of `group` that stay alone.
 
     A curve goes with the baseline of its own engine and serving mode, else of its own engine, else with
     the only baseline there is; where that leaves a choice of engines, the choice is the reader's. Among
@@ -115,7 +115,7 @@ def pair(
 
 
 def describe(curve: Curve) -> str:
-    """A curve in one line: `Off, gb200-nvl72, fp4, 8192/1024, dynamo-trt, disaggregated`."""
+    """Returns a curve in one line: `Off, gb200-nvl72, fp4, 8192/1024, dynamo-trt, disaggregated`."""
     lengths = f"{curve.shared('isl')}/{curve.shared('osl')}" if curve.shared("isl") else None
     parts = [curve.shared(name) for name in ("hardware", "model", "precision")]
     image = curve.shared("image")
@@ -139,7 +139,9 @@ def _closest(curve: Curve, baselines: Sequence[Curve]) -> int | None:
 
 
 def _distance(curve: Curve, baseline: Curve) -> tuple[int, int, int]:
-    """Fewer is closer: differing fields, days between the newest points, points missing."""
+    """Returns how far two curves are apart: differing fields, days between the newest points, points
+    missing.
+    """
     names = [name for name in (*CURVE_FIELDS, *SPLITTABLE) if name not in _OWN]
     differing = sum(baseline.shared(name) != curve.shared(name) for name in names)
     return differing, _days(curve, baseline), -len(baseline.measured)
@@ -166,7 +168,7 @@ def _alone(curve: Curve, reason: str) -> Unused:
 
 
 def describe_invalid(point: CurvePoint) -> Unused:
-    """An invalid point as a line: which one, and why."""
+    """Returns an invalid point as a line: which one, and why."""
     what = f"{display_name(point.arm)}, {point.recipe}"
     if point.source is not None:
         what += f" ({point.source})"

@@ -28,7 +28,9 @@ TTFT_LONG_S = 10.0
 
 
 def write_sentences(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence per target and curve: what both sides serve there, the ratio, and what it rests on."""
+    """Returns one sentence per target and curve: what both sides serve there, the ratio, and what it rests
+    on.
+    """
     return tuple(
         _sentence(comparison, row, index)
         for row in comparison.rows
@@ -37,7 +39,9 @@ def write_sentences(comparison: Comparison) -> tuple[str, ...]:
 
 
 def write_crossings(comparison: Comparison) -> tuple[str, ...]:
-    """Where each curve and the baseline serve the same: the interactivity from which speculation pays."""
+    """Returns where each curve and the baseline serve the same: the interactivity from which speculation
+    pays.
+    """
     base = comparison.baseline.label
     sentences = []
     for label, crossings in comparison.crossings.items():
@@ -60,12 +64,12 @@ def write_crossings(comparison: Comparison) -> tuple[str, ...]:
 
 
 def describe_gap(gap: Gap) -> str:
-    """How far apart two knots are, and how far they may be."""
+    """Returns how far apart two knots are, and how far they may be."""
     return f"knots {gap.knot_ratio:.1f}× apart in throughput (limit {gap.limit:g}×)"
 
 
 def explain_no_ratio(ratio: Ratio) -> str | None:
-    """Why there is no ratio; None where there is one."""
+    """Returns why there is no ratio; None where there is one."""
     if ratio.withheld is not None:
         return f"withheld: {describe_gap(ratio.withheld)}"
     return "not reached" if ratio.not_reached else None
@@ -79,19 +83,19 @@ _NO_CELL_INTERVAL: dict[NoInterval, str] = {
 
 
 def explain_no_interval(cell: Cell) -> str | None:
-    """Why a cell has no interval; None where it has one."""
+    """Returns why a cell has no interval; None where it has one."""
     return None if cell.no_interval is None else _NO_CELL_INTERVAL[cell.no_interval]
 
 
 def explain_no_crossing_interval(crossing: Crossing) -> str | None:
-    """Why a crossing has no interval; None where it has one, or where there are several crossings."""
+    """Returns why a crossing has no interval; None where it has one, or where there are several crossings."""
     if crossing.unclear_share is not None:
         return f"{crossing.unclear_share:.0%} of the draws cross never or more than once"
     return "single run" if crossing.single_run else None
 
 
 def write_overview(comparison: Comparison) -> tuple[str, ...]:
-    """What was measured on each side, and where the two can be compared at all."""
+    """Returns what was measured on each side, and where the two can be compared at all."""
     base = comparison.baseline
     sentences = []
     for other in comparison.others:
@@ -114,7 +118,7 @@ def write_overview(comparison: Comparison) -> tuple[str, ...]:
 
 
 def write_caveats(comparison: Comparison) -> tuple[str, ...]:
-    """What a reader of the sentences must know besides, each only where it is true."""
+    """Returns what a reader of the sentences must be careful about, each only where it is true."""
     caveats = list(comparison.warnings)
     pinned = [c for c in comparison.speculating if c.shared("acceptance_mode") == "golden"]
     if pinned:
@@ -134,7 +138,9 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _waiting(comparison: Comparison) -> list[str]:
-    """One sentence where equal interactivity is not equal waiting: the target at which that is worst."""
+    """Returns a sentence where equal interactivity is not equal waiting: for the target at which that is
+    worst.
+    """
     worst: tuple[float, str] | None = None
     base = comparison.baseline
     for row in comparison.rows:
@@ -158,7 +164,9 @@ def _waiting(comparison: Comparison) -> list[str]:
 
 
 def _ttfts(cell: Cell) -> list[float]:
-    """Median TTFTs of the recipes that a cell rests on; empty where one is unknown, or nothing is reached."""
+    """Returns median TTFTs of the recipes that a cell rests on; none where one is unknown or nothing is
+    reached.
+    """
     if cell.tput_tps_per_gpu is None:
         return []
     ttfts = [knot.mean.ttft_p50_s for knot in cell.knots]
@@ -170,7 +178,7 @@ def _spread_of(ttfts_s: list[float]) -> str:
 
 
 def write_agreements(comparison: Comparison) -> tuple[str, ...]:
-    """Whether speculation changed the greedy answers, and what the user's evaluation scored."""
+    """Returns whether speculation changed the greedy answers, and what the user's evaluation scored."""
     sentences = []
     for item in comparison.agreements:
         arm, base = display_name(item.arm), display_name(item.baseline)
@@ -210,7 +218,9 @@ def _sentence(comparison: Comparison, row: Row, index: int) -> str:
 
 
 def _energy(other: Curve, cell: Cell, base: Curve, base_cell: Cell, bound: Bound) -> tuple[str, ...]:
-    """What an output token costs in metered energy on both sides; nothing where a side was not metered."""
+    """Returns what an output token costs in metered energy on both sides; nothing where a side was not
+    metered.
+    """
     ratio = energy_ratio_of(cell, base_cell)
     if ratio is None:
         return ()
@@ -229,7 +239,7 @@ def _joules(cell: Cell) -> str:
 
 
 def describe_energy(ratio: Span, bound: Bound = "exact") -> str:
-    """`52.9% to 60.4% less energy`, `1.5% less to 3.0% more energy`, or `the same energy`.
+    """Returns `52.9% to 60.4% less energy`, `1.5% less to 3.0% more energy`, or `the same energy`.
 
     Args:
         ratio: joules for an output token over the baseline's.
@@ -285,7 +295,7 @@ def _verdict(ratio: Ratio, cell: Cell, base_cell: Cell, other: Curve, base: Curv
 
 
 def describe_cost(ratio: Ratio) -> str:
-    """`58.6% lower cost`, `21.9% higher cost` or `the same cost`; nothing is more than 100% lower.
+    """Returns `58.6% lower cost`, `21.9% higher cost` or `the same cost`; nothing is more than 100% lower.
 
     A bound on the ratio bounds the saving the same way, and a loss the other way.
     """

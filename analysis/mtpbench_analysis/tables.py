@@ -25,7 +25,9 @@ INVALID = Caution("NO")
 
 
 def matched_table(comparison: Comparison) -> Table:
-    """Both sides at equal interactivity: throughput, ratio, cost, megawatts, acceptance and recipes."""
+    """Returns both sides at equal interactivity: throughput, ratio, cost, megawatts, acceptance and
+    recipes.
+    """
     rows: list[Texts] = []
     sections: list[int] = []
 
@@ -50,7 +52,9 @@ def matched_table(comparison: Comparison) -> Table:
 
 
 def is_shown(metric: Metric, comparison: Comparison) -> bool:
-    """Whether the first table has rows for a metric: where something can be derived, or a knot has it."""
+    """Returns whether the first table has rows for a metric: where something can be derived, or a knot has
+    it.
+    """
     if metric.needs == "constants":
         return comparison.settings.economics is not None
     if metric.needs == "meter":
@@ -60,27 +64,29 @@ def is_shown(metric: Metric, comparison: Comparison) -> bool:
 
 
 def show_of(metric: Metric) -> Callable[[Cell], str]:
-    """How a table shows a metric at a target."""
+    """Returns how a table shows a metric at a target."""
     if metric.id == "tput_tps_per_gpu":
         return show_throughput
     return (lambda cell: show_knots(metric, cell)) if metric.of == "knots" else partial(_show_bounded, metric)
 
 
 def show_knots(metric: Metric, cell: Cell) -> str:
-    """What the knots of a cell have of a metric: `208.6 and 121.0`; it is never interpolated."""
+    """Returns what the knots of a cell recorded of a metric: `208.6 and 121.0`; it is never interpolated."""
     if cell.state == "not_reached":
         return MISSING
     return " and ".join(dict.fromkeys(metric.text_of(knot.mean) for knot in cell.knots))
 
 
 def show_value(metric: Metric, cell: Cell) -> str:
-    """The value of a metric at a target, or the two values that it lies between."""
+    """Returns the value of a metric at a target, or the two values that it lies between."""
     value = metric.of_cell(cell)
     return value.text(metric.text) if isinstance(value, Span) else metric.text(value)
 
 
 def _show_bounded(metric: Metric, cell: Cell) -> str:
-    """A derived figure; where there is a throughput to derive it from, only its constant can be missing."""
+    """Returns a derived figure; where there is a throughput to derive it from, only its constant can be
+    missing.
+    """
     text = show_value(metric, cell)
     if text == MISSING:
         return UNKNOWN if cell.tput_tps_per_gpu is not None else MISSING
@@ -89,7 +95,9 @@ def _show_bounded(metric: Metric, cell: Cell) -> str:
 
 
 def points_table(comparison: Comparison) -> Table:
-    """Every measured point of every curve, the invalid ones too, with its recipe; empty columns left out."""
+    """Returns every measured point of every curve, the invalid ones too, with its recipe; empty columns left
+    out.
+    """
     entries: list[tuple[str, CurvePoint, int, str]] = []
     sections = []
     for curve in (*comparison.others, comparison.baseline):
@@ -129,7 +137,7 @@ def points_table(comparison: Comparison) -> Table:
 
 
 def reference_table(comparison: Comparison) -> Table | None:
-    """One's own throughput beside a published row, with the residual, where the sweep names one.
+    """Returns the sweep's own throughput beside a published row, with the residual; None without a reference.
 
     A cell that is not reached has no residual.
     """
@@ -162,18 +170,18 @@ def reference_table(comparison: Comparison) -> Table | None:
 
 
 def is_metered(comparison: Comparison) -> bool:
-    """Whether any cell has metered energy."""
+    """Returns whether any cell has metered energy."""
     return any(cell.metered_joules_per_output_token for row in comparison.rows for cell in row.cells)
 
 
 def _per_curve(comparison: Comparison, show: Callable[[Cell], str]) -> list[tuple[str, Texts]]:
-    """The others first, then the baseline, as in `MTP / Off`."""
+    """Returns the cells of each curve, the others first, then the baseline, as in `MTP / Off`."""
     order = [*range(1, len(comparison.curves)), 0]
     return [(comparison.curves[i].label, tuple(show(row.cells[i]) for row in comparison.rows)) for i in order]
 
 
 def _per_ratio(metric: Metric, comparison: Comparison) -> list[tuple[str, Texts]]:
-    """What each curve has over the baseline, of the metrics that a ratio is given of."""
+    """Returns the ratio of each curve to the baseline, for a metric that has one."""
     if metric.id not in _RATIOS:
         return []
     show, base = _RATIOS[metric.id], comparison.baseline.label
@@ -184,7 +192,7 @@ def _per_ratio(metric: Metric, comparison: Comparison) -> list[tuple[str, Texts]
 
 
 def show_energy_ratio(ratio: Span | None, bound: Bound) -> str:
-    """`0.43× to 0.47×` and what that saves, in a second line; `≤ 0.47×` where the throughput is `≥`.
+    """Returns `0.43× to 0.47×` and what that saves, in a second line; `≤ 0.47×` for a throughput of `≥`.
 
     Args:
         ratio: joules for an output token over the baseline's.
@@ -203,7 +211,7 @@ def show_energy_ratio(ratio: Span | None, bound: Bound) -> str:
 
 
 def show_ratio(ratio: Ratio) -> str:
-    """`2.42×, 58.6% lower cost`; with ≥ or ≤ where a side is only known by its best point; or why not."""
+    """Returns `2.42×, 58.6% lower cost`; ≥ or ≤ where a side is only known by its best point; or why not."""
     if ratio.value is None:
         if ratio.withheld is None or ratio.envelope is None:
             return MISSING
@@ -218,7 +226,7 @@ def show_ratio(ratio: Ratio) -> str:
 
 
 def show_bare_ratio(ratio: Ratio) -> str:
-    """`2.42×`, with ≥ or ≤ where a side is only known by its best point; or why there is none."""
+    """Returns `2.42×`, with ≥ or ≤ where a side is only known by its best point; or why there is none."""
     if ratio.value is None:
         reason = str(explain_no_ratio(ratio))
         return Caution(reason)
@@ -227,7 +235,7 @@ def show_bare_ratio(ratio: Ratio) -> str:
 
 
 def show_brief(cell: Cell) -> str:
-    """A cell's throughput without what it rests on."""
+    """Returns a cell's throughput without what it rests on."""
     if cell.state == "not_reached":
         return Caution("not reached")
     return ("≥ " if cell.state == "at_least" else "") + _figure(cell)
@@ -241,7 +249,7 @@ def _figure(cell: Cell) -> str:
 
 
 def show_throughput(cell: Cell) -> str:
-    """A cell's throughput with what it rests on in a second line."""
+    """Returns a cell's throughput with what it rests on in a second line."""
     if cell.state == "not_reached":
         return Caution(f"not reached:\nends at {speed(cell.knots[0].x)}")
     value = _figure(cell)
@@ -268,7 +276,9 @@ _RATIOS: Mapping[str, Callable[[Row, int], str]] = {
 
 
 def _recipes(cell: Cell) -> str:
-    """The knots' recipes. Concurrency is never interpolated: between two topologies it means nothing."""
+    """Returns the knots' recipes. Concurrency is never interpolated: between two topologies it means
+    nothing.
+    """
     if cell.state == "not_reached":
         return MISSING
     knots = [knot.mean for knot in cell.knots]
@@ -288,12 +298,14 @@ def _layout(point: CurvePoint) -> str:
 
 
 def note_reading(comparison: Comparison) -> str:
-    """How the targets were chosen, and what the intervals are made of; begins with a blank unless empty."""
+    """Returns how the targets were chosen, and what the intervals are made of; begins with a blank unless
+    empty.
+    """
     return _target_note(comparison) + _interval_note(comparison)
 
 
 def _interval_note(comparison: Comparison) -> str:
-    """What the intervals are made of; what they leave out is said as well."""
+    """Returns what the intervals are made of, and what they leave out."""
     cells = [cell for row in comparison.rows for cell in row.cells]
     bases = {cell.interval_basis for cell in cells if cell.interval is not None}
     if not bases:

@@ -83,7 +83,7 @@ def compare_command(
 
 
 def _drawings(outcome: ComparisonOutcome, drawn: bool | None, to_file: bool) -> Sequence[TerminalCurve]:
-    """A curve for each comparison; where nobody said, a terminal gets them, and pipes and files do not."""
+    """Returns a curve for each comparison; by default a terminal gets them, and pipes and files do not."""
     if drawn is False or (drawn is None and to_file):
         return ()
     plain = asks_for_ascii(os.environ)
@@ -106,7 +106,7 @@ def _texts(outcome: ComparisonOutcome, full: bool, drawings: Sequence[TerminalCu
 
 
 def _summary_texts(outcome: ComparisonOutcome) -> Writers:
-    """The formats for people; programs want the whole, which is a row for each target anyway."""
+    """Returns the formats for people; programs take the whole, which has a row for each target anyway."""
     documents = summarize(outcome.comparisons, outcome.left_out)
     return {
         "terminal": lambda: to_terminal(documents),

@@ -55,7 +55,9 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointOptions:
-    """The options of every command that reads curves: which points, whose constants, what makes a curve."""
+    """The options of every command that reads curves: which points, whose constants, how points make
+    curves.
+    """
 
     hardware: HardwareOption = None
     precision: PrecisionOption = None
@@ -71,7 +73,7 @@ class PointOptions:
 
     @property
     def filter(self) -> Filter:
-        """The points that are meant."""
+        """Returns which points are compared."""
         return Filter(
             hardware=self.hardware,
             precision=self.precision,
@@ -82,7 +84,7 @@ class PointOptions:
 
     @property
     def question(self) -> Question:
-        """How the curves are to be read."""
+        """Returns how the curves are read."""
         names = [
             tuple(name.strip() for name in text.split(",") if name.strip())
             for text in (self.pool, self.split)
@@ -98,7 +100,7 @@ class PointOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonOptions(PointOptions):
-    """The options of every command that sets curves against a baseline."""
+    """The options of every command that compares curves with a baseline."""
 
     targets: TargetsOption = ""
     baseline: BaselineOption = None
@@ -107,7 +109,7 @@ class ComparisonOptions(PointOptions):
 
     @property
     def comparison_question(self) -> Question:
-        """How the curves are to be compared.
+        """Returns how the curves are compared.
 
         Raises:
             InputError: a target is not a positive number.
@@ -122,7 +124,7 @@ class ComparisonOptions(PointOptions):
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with a parameter for each field of a group of options, in place of the group.
+    """Returns the command with a parameter for each field of a group of options, in place of the group.
 
     Args:
         command: takes one or several groups, each of a class above.
@@ -154,7 +156,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def parse_targets(text: str) -> tuple[float, ...]:
-    """`32,46,61` as numbers.
+    """Parses targets such as `32,46,61`.
 
     Raises:
         InputError: a target is not a positive number; the message says which.
@@ -179,7 +181,7 @@ Writers = Mapping[str, Callable[[], RenderableType | str | bytes]]
 
 
 def deliver(writers: Writers, output_format: str, output: Path | None) -> None:
-    """Make one format and hand it over.
+    """Makes one format, and prints it or writes it to a file.
 
     Raises:
         InputError: the file can't be written, or the format is not for a terminal.
@@ -198,7 +200,7 @@ def deliver(writers: Writers, output_format: str, output: Path | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, and say so on standard error.
+    """Writes a file, and names it on standard error.
 
     Raises:
         InputError: it can't be written.

@@ -105,7 +105,7 @@ def _read_power(sources: Sequence[Path]) -> SweepPower:
 
 
 def _refuse_without_effect(context: typer.Context) -> None:
-    """A filter that is silently ignored would be believed."""
+    """Refuses filters beside `--power`: one that is silently ignored would be believed."""
     ignored = [
         parameter.opts[0]
         for parameter in context.command.params

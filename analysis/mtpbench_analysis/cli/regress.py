@@ -71,7 +71,7 @@ def _check_distinct(paths: Sequence[Path]) -> None:
 
 
 def _judge(regression: Regression) -> None:
-    """Close the gate (exit 3) with its reasons."""
+    """Closes the gate (exit 3) with its reasons."""
     if reasons := regression.gate:
         lines = "".join(f"\n  - {reason}" for reason in reasons)
         raise RunError(f"the gate stays closed:{lines}")

@@ -25,7 +25,7 @@ DEFAULT_MAX_GAP = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """Where a value lies with a stated confidence, as far as repeats or time blocks can tell."""
+    """An interval says where a value lies with a stated confidence, as far as repeats or time blocks tell."""
 
     low: float
     high: float
@@ -34,7 +34,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """The lowest and the highest value that something can have."""
+    """A span has the lowest and the highest value that a figure can have."""
 
     low: float
     high: float
@@ -47,7 +47,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """What one curve serves at one target interactivity.
+    """A cell says what one curve serves at one target interactivity.
 
     Args:
         state: `measured` (the target is a knot), `interpolated` (between `lower` and `upper`), `at_least`
@@ -75,27 +75,29 @@ class Cell:
 
     @property
     def knots(self) -> tuple[Measured, ...]:
-        """The measured points that the cell rests on, or, where it has no number, ends at."""
+        """Returns the knots that the cell rests on, or, where it has no number, the end of its front."""
         knots = tuple(knot for knot in (self.lower, self.upper) if knot is not None)
         return knots[:1] if self.lower is self.upper else knots
 
     @property
     def gap_tps(self) -> float | None:
-        """Distance of the two knots in tok/s/user; None unless interpolated."""
+        """Returns the distance of the two knots in tok/s/user; None unless interpolated."""
         if self.state != "interpolated" or self.lower is None or self.upper is None:
             return None
         return self.upper.x - self.lower.x
 
     @property
     def knot_ratio(self) -> float | None:
-        """Throughput of the lower knot over that of the upper one (above 1); None unless interpolated."""
+        """Returns the throughput of the lower knot over that of the upper one (above 1); None unless
+        interpolated.
+        """
         if self.state != "interpolated" or self.lower is None or self.upper is None:
             return None
         return self.lower.y / self.upper.y
 
     @property
     def envelope(self) -> tuple[float, float] | None:
-        """The throughputs that a falling curve can have here: its knots'; None where not reached."""
+        """Returns the throughputs that a falling curve can have here: its knots'; None where not reached."""
         if self.tput_tps_per_gpu is None:
             return None
         if self.state != "interpolated" or self.lower is None or self.upper is None:
@@ -104,7 +106,9 @@ class Cell:
 
     @property
     def output_share(self) -> float | None:
-        """Output tokens / all tokens here, between the knots' by distance; None where a knot has none."""
+        """Returns the output tokens / all tokens here, between the knots' by distance; None where a knot has
+        none.
+        """
         shares = [
             None if knot.mean.output_tps_per_gpu is None else knot.mean.output_tps_per_gpu / knot.y
             for knot in self.knots
@@ -119,17 +123,17 @@ class Cell:
 
     @property
     def output_tps_per_gpu(self) -> float | None:
-        """Output tokens/s over all GPUs."""
+        """Returns the output tokens/s over all GPUs."""
         return _times(self.tput_tps_per_gpu, self.output_share)
 
     @property
     def input_tps_per_gpu(self) -> float | None:
-        """Input tokens/s over all GPUs."""
+        """Returns the input tokens/s over all GPUs."""
         share = self.output_share
         return None if share is None else _times(self.tput_tps_per_gpu, 1 - share)
 
     def usd_per_m(self, kind: TokenKind, tier: str | None = None) -> float | None:
-        """Dollars for a million tokens of one kind, all of the deployment's cost put on them.
+        """Returns the dollars for a million tokens of one kind, all of the deployment's cost put on them.
 
         Args:
             kind: `total`, `output` or `input`.
@@ -146,31 +150,33 @@ class Cell:
 
     @property
     def usd_per_mtok(self) -> float | None:
-        """Dollars for a million tokens, input and output together, at the comparison's price."""
+        """Returns the dollars for a million tokens, input and output together, at the comparison's price."""
         return self.usd_per_m("total")
 
     @property
     def tps_per_mw(self) -> float | None:
-        """Tokens/s of a provisioned megawatt."""
+        """Returns the tokens/s of a provisioned megawatt."""
         kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
         tput = self.tput_tps_per_gpu
         return None if kw is None or tput is None else tps_per_mw(tput, kw)
 
     @property
     def joules_per_token(self) -> float | None:
-        """Joules for a token, from the provisioned power, not from a meter."""
+        """Returns the joules for a token, from the provisioned power, not from a meter."""
         kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
         tput = self.tput_tps_per_gpu
         return None if kw is None or tput is None else joules_per_token(tput, kw * 1000)
 
     @property
     def meters(self) -> frozenset[str | None]:
-        """How the cell's knots were metered."""
+        """Returns how the cell's knots were metered."""
         return frozenset(knot.mean.power_source for knot in self.knots)
 
     @property
     def metered_w_per_gpu(self) -> Span | None:
-        """The metered power of one GPU; None where a knot has none, or the knots were metered differently."""
+        """Returns the metered power of one GPU; None where a knot has none, or the knots were metered
+        differently.
+        """
         powers = [knot.mean.power_w_per_gpu for knot in self.knots]
         watts = [power for power in powers if power is not None]
         if self.tput_tps_per_gpu is None or not watts or len(watts) < len(powers) or len(self.meters) > 1:
@@ -179,17 +185,17 @@ class Cell:
 
     @property
     def metered_joules_per_token(self) -> Span | None:
-        """Metered joules for a token, input and output together."""
+        """Returns the metered joules for a token, input and output together."""
         return self._metered_joules(self.tput_tps_per_gpu)
 
     @property
     def metered_joules_per_output_token(self) -> Span | None:
-        """All metered joules put on the output tokens."""
+        """Returns all metered joules put on the output tokens."""
         return self._metered_joules(self.output_tps_per_gpu)
 
     @property
     def metered_tps_per_mw(self) -> Span | None:
-        """Tokens/s of a megawatt that the GPUs draw, without cooling, network and power supplies."""
+        """Returns the tokens/s of a megawatt drawn by GPUs, without cooling, network and power supplies."""
         power, tput = self.metered_w_per_gpu, self.tput_tps_per_gpu
         if power is None or tput is None:
             return None

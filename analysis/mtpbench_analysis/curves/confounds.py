@@ -35,7 +35,7 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confound:
-    """Something besides speculation that two curves differ in, or may differ in.
+    """A confound is a field in which two curves differ, or may differ, beyond speculation.
 
     Args:
         field: of `CurvePoint`.
@@ -89,18 +89,18 @@ def _word(name: str) -> str:
 
 
 def _options(curve: Curve) -> set[str] | None:
-    """The options that any point of the curve ran with; None where one does not say."""
+    """Returns the options that any point of the curve ran with; None where one does not say."""
     values = curve.values("settings")
     return None if None in values else {text for settings in values for text in settings}
 
 
 def _only(*options: tuple[Curve, set[str]]) -> str:
-    """Returns which options one curve alone ran with, curve by curve."""
+    """Returns which options only one of the curves ran with."""
     return "; ".join(f"{curve.label} only {list_values(texts)}" for curve, texts in options if texts)
 
 
 def find_pooling(curve: Curve) -> tuple[str, ...]:
-    """One sentence for each field of which a single curve holds several values."""
+    """Returns one sentence for each field of which a single curve holds several values."""
     return tuple(
         f"The {curve.label} curve mixes {len(values)} values of {name.replace('_', ' ')}: "
         f"{list_values(values)}."
@@ -110,7 +110,7 @@ def find_pooling(curve: Curve) -> tuple[str, ...]:
 
 
 def speculates(curve: Curve, baseline_arm: str) -> bool:
-    """Whether the curve drafts tokens: as recorded, else taken from its arm not being the baseline."""
+    """Returns whether the curve drafts tokens: as recorded, else where its arm is not the baseline."""
     modes = set(curve.values("acceptance_mode")) - {None}
     if modes:
         return modes != {"off"}
@@ -119,12 +119,12 @@ def speculates(curve: Curve, baseline_arm: str) -> bool:
 
 
 def acceptance_unknown(curve: Curve) -> bool:
-    """Whether no point of the curve recorded an acceptance length."""
+    """Returns whether no point of the curve recorded an acceptance length."""
     return curve.values("acceptance_length") == (None,)
 
 
 def acceptance_warnings(baseline: Curve, others: Sequence[Curve]) -> tuple[str, ...]:
-    """Warnings about acceptance, each given only when it is true of these curves."""
+    """Returns warnings about acceptance, each only where it is true of these curves."""
     speculating = [curve for curve in (baseline, *others) if speculates(curve, baseline.arm)]
     if not speculating:
         return ()
@@ -166,7 +166,7 @@ MIN_SAME_SHARE = 0.75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """One arm's answers held against the baseline's.
+    """An agreement compares one arm's answers with the baseline's.
 
     Args:
         prompts: prompts that both answered.
@@ -186,12 +186,12 @@ class Agreement:
 
     @property
     def flagged(self) -> bool:
-        """Whether too few answers are the same."""
+        """Returns whether too few answers are the same."""
         return self.prompts > 0 and self.same < MIN_SAME_SHARE * self.prompts
 
 
 def find_agreements(answers: Sequence[ArmAnswers], baseline: str) -> tuple[Agreement, ...]:
-    """Each arm against the baseline, on the same topology where both have one, else on their first ones.
+    """Compares each arm with the baseline, on the same topology where both have one, else on their first.
 
     An arm without answers gets no agreement: nothing is known of it.
     """
@@ -210,7 +210,7 @@ def find_agreements(answers: Sequence[ArmAnswers], baseline: str) -> tuple[Agree
 
 
 def hold_against(base: ArmAnswers, other: ArmAnswers) -> Agreement:
-    """One pair of answers, prompt by prompt."""
+    """Compares one pair of answers, prompt by prompt."""
     pairs = list(zip(base.texts, other.texts, strict=False))
     differences = [at for pair in pairs if (at := first_difference(*pair)) is not None]
     return Agreement(

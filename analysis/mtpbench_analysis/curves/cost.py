@@ -18,17 +18,19 @@ YOUR_PRICE = "your price"
 
 
 def usd_per_mtok(tput_tps_per_gpu: float, usd_per_gpu_h: float) -> float:
-    """Dollars for a million tokens (input and output together): $/GPU/h × 1e6 / (3600 × tok/s/GPU)."""
+    """Returns the dollars for a million tokens (input and output together): $/GPU/h × 1e6 / (3600 ×
+    tok/s/GPU).
+    """
     return usd_per_gpu_h * 1e6 / (3600 * tput_tps_per_gpu)
 
 
 def tps_per_mw(tput_tps_per_gpu: float, power_kw_per_gpu: float) -> float:
-    """Tokens per second that a provisioned megawatt serves: tok/s/GPU × 1000 / kW per GPU."""
+    """Returns the tokens per second that a provisioned megawatt serves: tok/s/GPU × 1000 / kW per GPU."""
     return tput_tps_per_gpu * 1000 / power_kw_per_gpu
 
 
 def joules_per_token(tput_tps_per_gpu: float, power_w_per_gpu: float) -> float:
-    """Joules for a token: W per GPU / (tok/s/GPU)."""
+    """Returns the joules for a token: W per GPU / (tok/s/GPU)."""
     return power_w_per_gpu / tput_tps_per_gpu
 
 
@@ -62,20 +64,21 @@ class Economics:
 
     @property
     def tiers(self) -> tuple[str, ...]:
-        """Whose prices there are, the reader's own included; empty where there is none."""
+        """Returns whose prices there are, the reader's own included; empty where there is none."""
         return tuple(self.hardware.usd_per_gpu_h)
 
     @property
     def usd_per_gpu_h(self) -> float | None:
-        """The price of one GPU for one hour; None where it is unknown."""
+        """Returns the price of one GPU for one hour; None where it is unknown."""
         return self.hardware.usd_per_gpu_h.get(self.tier)
 
     def price(self, tier: str | None = None) -> float | None:
-        """The price of one GPU-hour of a tier, the comparison's own where none is named."""
+        """Returns the price of one GPU-hour of a tier; of the comparison's own where none is named."""
         return self.hardware.usd_per_gpu_h.get(tier or self.tier)
 
     def with_price(self, usd_per_gpu_h: float) -> Economics:
-        """These constants at the reader's price, which becomes the tier `your price`; the others stay.
+        """Returns these constants at the reader's price, which becomes the tier `your price`; the others
+        stay.
 
         Raises:
             InputError: it is not a number above 0.
@@ -85,7 +88,7 @@ class Economics:
         return replace(self, hardware=replace(self.hardware, usd_per_gpu_h=prices), tier=YOUR_PRICE)
 
     def with_power(self, power_kw_per_gpu: float) -> Economics:
-        """These constants at the reader's provisioned power per GPU.
+        """Returns these constants at the reader's provisioned power per GPU.
 
         Raises:
             InputError: it is not a number above 0.
@@ -97,7 +100,7 @@ class Economics:
 
     @property
     def label(self) -> str:
-        """What the figures rest on, in one line; what is unknown, with the reason."""
+        """Returns in one line what the figures rest on; what is unknown, with the reason."""
         usd, kw = self.usd_per_gpu_h, self.hardware.power_kw_per_gpu
         whose = "your price, asked for with --usd-per-gpu-h" if self.tier == YOUR_PRICE else self.tier
         price = "at an unknown price" if usd is None else f"at {price_text(usd)} per GPU-hour ({whose})"
@@ -114,25 +117,27 @@ class Economics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoConstants:
-    """That nobody knows price and power of a comparison's hardware; None where it is not even named."""
+    """No constants: nobody knows price and power of the hardware, whose name is None where it was not
+    recorded.
+    """
 
     hardware: str | None
 
     @property
     def label(self) -> str:
-        """The same in one line, without its full stop."""
+        """Returns that in one line, without its full stop."""
         if self.hardware is None:
             return "The source does not name its hardware: no cost and no megawatts (--hardware names it)"
         return f"There are no price and power constants for {self.hardware}: no cost and no megawatts"
 
 
 def price_text(usd: float) -> str:
-    """A price with its cents: `$3.30`, `$2.652`."""
+    """Returns a price with its cents: `$3.30`, `$2.652`."""
     return f"${usd:.2f}" if math.isclose(round(usd, 2), usd) else f"${usd:g}"
 
 
 def resolve_name(name: str, constants: str | None = None) -> str:
-    """The constants' name for what a source calls the hardware: `gb200` is `gb200-nvl72`.
+    """Returns the constants' name for what a source calls the hardware: `gb200` is `gb200-nvl72`.
 
     A name without constants comes back unchanged.
 
@@ -149,12 +154,12 @@ def resolve_name(name: str, constants: str | None = None) -> str:
 
 
 def has_constants(name: str, constants: str | None = None) -> bool:
-    """Whether there are constants for what a source calls the hardware (MI325X has none built in)."""
+    """Returns whether there are constants for what a source calls the hardware (MI325X has none built in)."""
     return resolve_name(name, constants) in hardware.names(constants)
 
 
 def find_economics(name: str, constants: str | None = None, tier: str = DEFAULT_TIER) -> Economics:
-    """The constants of a hardware name (short or long).
+    """Returns the constants of a hardware name (short or long).
 
     Args:
         name: such as `gb200` or `gb200-nvl72`.

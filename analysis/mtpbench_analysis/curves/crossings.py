@@ -21,7 +21,7 @@ _COARSE = 33
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crossing:
-    """An interactivity at which two curves serve the same.
+    """A crossing is an interactivity at which two curves serve the same.
 
     Args:
         interactivity_tps: where.
@@ -45,7 +45,7 @@ class Crossing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lead:
-    """A range of interactivity in which one curve serves the most.
+    """A lead is a range of interactivity in which one curve serves the most.
 
     Args:
         low_tps, high_tps: the range; the first begins at 0, where every best point still counts.
@@ -64,12 +64,14 @@ class Lead:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the winner wins whatever its rivals would do where nobody measured them."""
+        """Returns whether the winner wins whatever its rivals would do where nobody measured them."""
         return self.ratio is None or self.ratio.bound in ("exact", "at_least")
 
 
 def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing, ...]:
-    """Where `other` and the baseline serve the same, within the interactivities that both fronts span."""
+    """Returns where `other` and the baseline serve the same, within the interactivities that both fronts
+    span.
+    """
     grid = _grid((baseline, other))
     if len(grid) < 2:
         return ()
@@ -92,7 +94,8 @@ def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing,
 
 
 def find_leads(readers: Sequence[CurveReader]) -> tuple[Lead, ...]:
-    """Which curve serves the most at each interactivity, from 0 to the highest that any of them reaches.
+    """Returns which curve serves the most at each interactivity, from 0 to the highest that any curve
+    reaches.
 
     Below its front a curve counts with its best point, which is faster than asked; what it would serve there
     is not known, so a range ends where a front begins.
@@ -153,7 +156,9 @@ def _share(readers: Sequence[CurveReader], winner: int, place: float) -> float |
 
 
 def _all_crossings(reader: CurveReader, other: CurveReader) -> list[float]:
-    """Where both serve the same at or above an interactivity, the flat parts below the fronts included."""
+    """Returns where both serve the same at or above an interactivity, the flat parts below the fronts
+    included.
+    """
     high = min(reader.curve.range_tps[1], other.curve.range_tps[1])
     knots = {knot.x for side in (reader, other) for knot in side.curve.front if knot.x <= high}
     grid = _fine(sorted({0.0, high, *knots}))
@@ -181,7 +186,7 @@ def _sign_changes(baseline: CurveReader, other: CurveReader, grid: FloatArray) -
 
 
 def _root(baseline: CurveReader, other: CurveReader, low: float, high: float) -> float:
-    """The crossing between two places of different sign, to 1e-9 of its value."""
+    """Returns the crossing between two places of different sign, to 1e-9 of its value."""
     for _ in range(8):
         places = np.linspace(low, high, 17)
         signs = np.sign(other.serves(places) - baseline.serves(places))
@@ -195,7 +200,7 @@ def _root(baseline: CurveReader, other: CurveReader, low: float, high: float) ->
 def _with_interval(
     crossing: Crossing, baseline: CurveReader, other: CurveReader, grid: FloatArray
 ) -> Crossing:
-    """The only crossing of two curves with its interval, or with the reason why it has none."""
+    """Returns the only crossing of two curves with its interval, or with the reason why it has none."""
     if not (baseline.is_sure and other.is_sure):
         return replace(crossing, single_run=True)
     places = np.linspace(grid[0], grid[-1], _COARSE)

@@ -25,7 +25,7 @@ _RECIPE_FIELDS = ("topology", "concurrency", "rate_rps", "gpus", "draft_tokens",
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grouping:
-    """What makes one curve, where a reader wants it otherwise.
+    """A grouping says which fields make one curve, where a reader wants others than usual.
 
     Args:
         pool: fields of `CURVE_FIELDS` in which the points of one curve may differ.
@@ -46,31 +46,32 @@ class Grouping:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that the points of one curve share, besides arm and workload."""
+        """Returns the fields that the points of one curve share, besides arm and workload."""
         return (*(name for name in CURVE_FIELDS if name not in self.pool), *self.split)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """One recipe with all its runs; `mean` is their arithmetic mean, field by field."""
+    """A measured recipe has all its runs; `mean` is their arithmetic mean, field by field."""
 
     mean: CurvePoint
     runs: tuple[CurvePoint, ...]
 
     @property
     def x(self) -> float:
-        """Interactivity, tok/s/user."""
+        """Returns the interactivity, tok/s/user."""
         return self.mean.interactivity_tps
 
     @property
     def y(self) -> float:
-        """Throughput, tok/s/GPU."""
+        """Returns the throughput, tok/s/GPU."""
         return self.mean.tput_tps_per_gpu
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """The valid points of one arm that share hardware, workload and all of `CURVE_FIELDS` not pooled.
+    """A curve holds the valid points of one arm that share hardware, workload and all `CURVE_FIELDS` not
+    pooled.
 
     `measured` is sorted by interactivity; `front` is its upper-left Pareto front, the knots of the curve.
     Neither is ever empty.
@@ -83,28 +84,28 @@ class Curve:
     grouping: Grouping = field(default_factory=Grouping)
 
     def shared(self, name: str) -> Any:
-        """A field that tells curves apart: what all points share, or, where pooled, `a + b`."""
+        """Returns a field that tells curves apart: what all points share, or, where pooled, `a + b`."""
         values = self.values(name)
         return values[0] if len(values) == 1 else " + ".join(str(value) for value in values)
 
     def values(self, name: str) -> tuple[Any, ...]:
-        """The distinct values of a field over all runs, None last, in a stable order."""
+        """Returns the distinct values of a field over all runs, None last, in a stable order."""
         values = {getattr(run, name) for item in self.measured for run in item.runs}
         return tuple(sorted(values, key=lambda value: (value is None, str(value))))
 
     @property
     def workload_key(self) -> tuple[Any, ...]:
-        """Equal for curves that may be compared."""
+        """Returns a key that is equal for curves that may be compared."""
         return tuple(self.shared(name) for name in WORKLOAD_FIELDS)
 
     @property
     def range_tps(self) -> tuple[float, float]:
-        """The front's lowest and highest interactivity."""
+        """Returns the front's lowest and highest interactivity."""
         return self.front[0].x, self.front[-1].x
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
-    """Indices of the upper-left front: interactivity rises, throughput strictly falls.
+    """Returns the indices of the upper-left front: interactivity rises, throughput strictly falls.
 
     Sort by x, ties by y descending; keep the highest y at equal x; drop the tail while its y ≤ the new y.
 
@@ -124,7 +125,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
 
 
 def build_curves(points: Iterable[CurvePoint], grouping: Grouping | None = None) -> tuple[Curve, ...]:
-    """The curves of the valid points, in the order in which they first appear; invalid points are left out.
+    """Returns the curves of the valid points, in the order in which they first appear; invalid points are
+    left out.
 
     Repeats of a recipe are averaged. A point whose concurrency nobody recorded can't be told from its
     neighbours, so it stays on its own.
@@ -140,7 +142,9 @@ def build_curves(points: Iterable[CurvePoint], grouping: Grouping | None = None)
 
 
 def relabel(curves: Sequence[Curve]) -> tuple[Curve, ...]:
-    """The curves with labels as short as tell them apart: the arm, and only what differs within it."""
+    """Returns the curves with labels as short as tell them apart: the arm, and only what differs
+    within it.
+    """
     families: dict[tuple[Any, ...], list[Curve]] = {}
     for curve in curves:
         families.setdefault((curve.arm, curve.workload_key), []).append(curve)
@@ -156,7 +160,9 @@ def relabel(curves: Sequence[Curve]) -> tuple[Curve, ...]:
 
 
 def _enough(family: Sequence[Curve], telling: Sequence[str]) -> list[str]:
-    """The first of the telling fields that together tell all curves apart (an image often says all)."""
+    """Returns the first of the telling fields that together tell all curves apart (an image often
+    says all).
+    """
     chosen: list[str] = []
     for name in telling:
         chosen.append(name)
@@ -181,7 +187,7 @@ def group_by_workload(curves: Iterable[Curve]) -> tuple[list[Curve], ...]:
 
 
 def short(value: object, name: str) -> str:
-    """A field's value as a label can carry it: an image without its registry, a date's day."""
+    """Returns a field's value as a label can carry it: an image without its registry, a date's day."""
     if value is None:
         return f"{name.replace('_', ' ')} unknown"
     text = str(value)
@@ -200,14 +206,14 @@ def list_values(values: Iterable[object]) -> str:
 
 
 def display_name(arm: str) -> str:
-    """An arm's name as a table says it: `off` is Off, `mtp-k3` is MTP-k3."""
+    """Returns an arm's name as a table says it: `off` is Off, `mtp-k3` is MTP-k3."""
     if arm == "off":
         return "Off"
     return "MTP" + arm[3:] if arm.startswith("mtp") else arm
 
 
 def describe_workload(curve: Curve, *, served_by: bool = True) -> str:
-    """The hardware, model and workload of a curve, as far as recorded, and what serves it."""
+    """Returns the hardware, model and workload of a curve, as far as recorded, and what serves it."""
     parts = [curve.shared(name) for name in ("hardware", "model", "precision")]
     if curve.shared("isl") is not None:
         parts.append(f"ISL {curve.shared('isl')} / OSL {curve.shared('osl')}")

@@ -23,7 +23,7 @@ _SAME_TPS = 1e-9
 
 
 def slopes(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
-    """Steffen's slope at each knot, with d3's ends.
+    """Returns Steffen's slope at each knot, with d3's ends.
 
     Args:
         xs: strictly rising, at least two.
@@ -44,7 +44,7 @@ def slopes(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
 
 
 class Spline:
-    """The curve through the knots, ready to be read at many places.
+    """A spline is the curve through the knots; it is read at many places at once.
 
     One knot is a constant; two are joined by a straight line, because d3's end slopes bend a curve that
     nothing but its two ends is known of (593.75 at the middle of (0, 0)-(100, 1000)). A value never leaves
@@ -68,7 +68,7 @@ class Spline:
         self._slope = slopes(xs, ys) if len(x) > 2 else None
 
     def at(self, places: Sequence[float] | FloatArray) -> FloatArray:
-        """The curve at places within its knots.
+        """Returns the curve at places within its knots.
 
         Raises:
             ValueError: a place outside them (nothing is extrapolated).
@@ -102,7 +102,7 @@ def _hermite(
 
 @dataclass(frozen=True, kw_only=True)
 class CurveReader:
-    """A curve that is about to be read.
+    """A curve reader reads one curve at target interactivities, with its noise.
 
     Args:
         curve: what was measured.
@@ -120,12 +120,14 @@ class CurveReader:
 
     @cached_property
     def noise(self) -> tuple[Noise | None, ...]:
-        """The error of each measured point of the curve, in its order."""
+        """Returns the error of each measured point of the curve, in its order."""
         return find_noise(self.curve)
 
     @property
     def is_sure(self) -> bool:
-        """Whether the error of every knot is known: only then do draws say how the whole curve might lie."""
+        """Returns whether the error of every knot is known: only then do draws say how the whole curve might
+        lie.
+        """
         return None not in self._noise_of(self.curve.front)
 
     def _noise_of(self, knots: Sequence[Measured]) -> list[Noise | None]:
@@ -137,31 +139,31 @@ class CurveReader:
 
     @cached_property
     def draws(self) -> CurveDraws | None:
-        """The curve as it might have come out; None where no error is known."""
+        """Returns the curve as it might have come out; None where no error is known."""
         if not any(self.noise):
             return None
         return draw_curve(self.curve, self.noise, self.stream)
 
     @cached_property
     def spline(self) -> Spline:
-        """The curve through its front's knots."""
+        """Returns the curve through its front's knots."""
         return Spline([knot.x for knot in self.curve.front], [knot.y for knot in self.curve.front])
 
     def serves(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
-        """(targets,) throughput at or above each interactivity; NaN above the front."""
+        """Returns (targets,) the throughput at or above each interactivity; NaN above the front."""
         where = np.asarray(targets_tps, np.float64)
         low, high = self.curve.range_tps
         values: FloatArray = np.where(where > high, np.nan, self.spline.at(np.clip(where, low, high)))
         return values
 
     def drawn(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
-        """(draws, targets) what `serves` might have been; a single row where no error is known."""
+        """Returns (draws, targets) what `serves` gives in each draw; a single row where no error is known."""
         if self.draws is None:
             return self.serves(targets_tps)[None, :]
         return self.draws.read(targets_tps)
 
     def cells(self, targets_tps: Sequence[float], drawn: FloatArray | None = None) -> tuple[Cell, ...]:
-        """The curve at each target; throughput is interpolated, everything else derived from it.
+        """Returns the curve at each target; throughput is interpolated, everything else derived from it.
 
         Args:
             targets_tps: where to read it.
@@ -220,7 +222,7 @@ class CurveReader:
 
 
 def interval_of(drawn: FloatArray, confidence: float) -> Interval | None:
-    """The central interval of some draws; None where more than its tail of them have no value."""
+    """Returns the central interval of some draws; None where more than its tail of them have no value."""
     finite = drawn[np.isfinite(drawn)]
     tail = (1 - confidence) / 2
     if len(drawn) - len(finite) > tail * len(drawn):

@@ -28,7 +28,7 @@ MIN_BLOCKS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noise:
-    """The error of one measured point.
+    """The noise is the error of one measured point.
 
     Args:
         basis: `repeats` (runs of the same recipe: what a reader wants to know) or `blocks` (time blocks
@@ -45,12 +45,12 @@ class Noise:
 
     @property
     def rel_se(self) -> tuple[float, float]:
-        """Standard errors of interactivity and throughput, as shares of their values."""
+        """Returns the standard errors of interactivity and throughput, as shares of their values."""
         return float(np.sqrt(self.covariance[0, 0])), float(np.sqrt(self.covariance[1, 1]))
 
 
 def find_noise(curve: Curve) -> tuple[Noise | None, ...]:
-    """The error of every measured point of a curve, None where nothing tells it.
+    """Returns the error of every measured point of a curve, None where nothing tells it.
 
     Where any recipe was run several times, the scatter between runs is pooled over the curve's recipes: two
     runs of each of nine recipes say more together (9 degrees of freedom) than nine times one. Noise differs
@@ -67,7 +67,7 @@ def find_noise(curve: Curve) -> tuple[Noise | None, ...]:
 
 
 def _between_runs(measured: Sequence[Measured]) -> tuple[FloatArray | None, int]:
-    """The pooled covariance of single runs, and its degrees of freedom."""
+    """Returns the pooled covariance of single runs, and its degrees of freedom."""
     total, df = np.zeros((2, 2)), 0
     for item in measured:
         if len(item.runs) < 2:
@@ -89,7 +89,9 @@ def _within_run(run: CurvePoint) -> Noise | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockErrors:
-    """Relative standard errors of one run from its time blocks, and how they go together."""
+    """The block errors are relative standard errors of one run from its time blocks, with their
+    correlation.
+    """
 
     interactivity_rel_se: float
     tput_rel_se: float
@@ -98,7 +100,7 @@ class BlockErrors:
 
 
 def block_errors(interactivity_tps: Sequence[float], tput_tps_per_gpu: Sequence[float]) -> BlockErrors | None:
-    """Batch means: the errors of a run's interactivity and throughput from equal time blocks of its window.
+    """Computes by batch means the errors of a run's interactivity and throughput from its time blocks.
 
     Blocks that go up and down together for longer than one block would make the error too small, so it is
     widened by (1 + ρ) / (1 − ρ) for a first autocorrelation ρ above 0.
@@ -142,7 +144,7 @@ _SEED = 20261124
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CurveDraws:
-    """Fronts of many draws, padded on the right.
+    """The draws of a curve have a front each, padded on the right.
 
     Args:
         x, y: (draws, points) interactivity and throughput of the knots, in their order.
@@ -154,7 +156,9 @@ class CurveDraws:
     knots: IntArray
 
     def read(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
-        """(draws, targets) throughput at each target; the best point's below a front, NaN above it."""
+        """Returns (draws, targets) the throughput at each target; the best point's below a front, NaN above
+        it.
+        """
         targets = np.asarray(targets_tps, np.float64)
         last = self.knots[:, None] - 1
         left = np.zeros((len(self.x), len(targets)), np.intp) - 1
@@ -169,7 +173,7 @@ class CurveDraws:
         return read
 
     def _hermite(self, left: IntArray, right: IntArray, targets: FloatArray) -> FloatArray:
-        """The cubic between two neighbouring knots; needs only them and one more on either side."""
+        """Returns the cubic between two neighbouring knots; needs only them and one more on either side."""
         last = self.knots[:, None] - 1
         x0, y0 = self._at(left)
         x1, y1 = self._at(right)
@@ -196,7 +200,8 @@ class CurveDraws:
 
 
 def draw_curve(curve: Curve, noise: Sequence[Noise | None], stream: int, draws: int = DRAWS) -> CurveDraws:
-    """The curve's fronts under the noise of its points; a point without a known error stays where it is.
+    """Returns the curve's fronts under the noise of its points; a point without a known error stays where it
+    is.
 
     Args:
         curve: its measured points, those behind the front too: noise may bring one to the front.
@@ -223,7 +228,7 @@ def draw_curve(curve: Curve, noise: Sequence[Noise | None], stream: int, draws: 
 
 
 def fronts(x: FloatArray, y: FloatArray) -> CurveDraws:
-    """The upper-left front of every row of points.
+    """Returns the upper-left front of every row of points.
 
     Args:
         x: (draws, points) interactivities in any order.
@@ -242,7 +247,7 @@ def fronts(x: FloatArray, y: FloatArray) -> CurveDraws:
 
 
 def _steffen(*knots: FloatArray) -> FloatArray:
-    """Steffen's slope at the middle of three knots (x0, y0, x1, y1, x2, y2)."""
+    """Returns Steffen's slope at the middle of three knots (x0, y0, x1, y1, x2, y2)."""
     x0, y0, x1, y1, x2, y2 = knots
     h0, h1 = x1 - x0, x2 - x1
     s0, s1 = (y1 - y0) / h0, (y2 - y1) / h1
@@ -253,7 +258,7 @@ def _steffen(*knots: FloatArray) -> FloatArray:
 
 
 def _root(covariance: FloatArray) -> FloatArray:
-    """A square root of a covariance that may be singular (two values that always move together)."""
+    """Returns a square root of a covariance that may be singular (two values that always move together)."""
     values, vectors = np.linalg.eigh(covariance)
     root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
     return root

@@ -14,7 +14,7 @@ Bound = Literal["exact", "at_least", "at_most", "best_points"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """Two neighbouring knots that are too far apart in throughput for a ratio between them.
+    """A gap lies between two neighbouring knots that are too far apart in throughput for a ratio.
 
     Args:
         knot_ratio: throughput of the lower knot over that of the upper one.
@@ -27,7 +27,8 @@ class Gap:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ratio:
-    """Throughput of a curve over the baseline's at one target, or why there is none.
+    """A ratio is the throughput of a curve over the baseline's at one target, or the reason why there is
+    none.
 
     Args:
         bound: `exact` (both sides read at the target), `at_least` or `at_most` (the curve, or the
@@ -46,12 +47,12 @@ class Ratio:
 
     @property
     def not_reached(self) -> bool:
-        """Whether there is no ratio because one side does not reach the target."""
+        """Returns whether there is no ratio because one side does not reach the target."""
         return self.value is None and self.withheld is None
 
     @property
     def lower_cost(self) -> float | None:
-        """The share of the baseline's cost per token that is saved: 1 − 1/ratio; never above 1.
+        """Returns the share of the baseline's cost per token that is saved: 1 − 1/ratio; never above 1.
 
         Negative where the curve costs more.
         """
@@ -59,7 +60,7 @@ class Ratio:
 
 
 def ratio_of(cell: Cell, base: Cell, max_gap: float) -> Ratio:
-    """What a cell serves over what another one does at the same target.
+    """Returns what a cell serves over what another one does at the same target.
 
     Args:
         cell: of one curve.
@@ -90,7 +91,7 @@ def _envelope(cell: Cell, base: Cell) -> tuple[float, float] | None:
 
 
 def energy_ratio_of(cell: Cell, base: Cell) -> Span | None:
-    """Returns metered joules for an output token over the other cell's.
+    """Returns the metered joules for an output token over the other cell's.
 
     None where a cell has none or lies in a wide gap, or where the two were metered differently.
     """
@@ -105,7 +106,7 @@ _RECIPE = ("topology", "concurrency", "rate_rps", "gpus")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Twins:
-    """One recipe (topology, concurrency, GPUs) that both a curve and its baseline measured.
+    """Twins are one recipe (topology, concurrency, GPUs) that both a curve and its baseline measured.
 
     `gain_per_accepted` is the gain in interactivity over the acceptance length: 1 would mean that every
     accepted draft is a whole step saved, which is the ideal; what is missing went into drafting, verifying
@@ -119,23 +120,23 @@ class Twins:
 
     @property
     def interactivity_ratio(self) -> float:
-        """Tok/s/user of the curve over the baseline's."""
+        """Returns the tok/s/user of the curve over the baseline's."""
         return self.other.x / self.baseline.x
 
     @property
     def tput_ratio(self) -> float:
-        """Tok/s/GPU of the curve over the baseline's."""
+        """Returns the tok/s/GPU of the curve over the baseline's."""
         return self.other.y / self.baseline.y
 
     @property
     def gain_per_accepted(self) -> float | None:
-        """The share of the ideal gain that was reached."""
+        """Returns the share of the ideal gain that was reached."""
         length = self.other.mean.acceptance_length
         return None if not length else self.interactivity_ratio / length
 
 
 def find_twins(baseline: Curve, others: Sequence[Curve]) -> tuple[Twins, ...]:
-    """Every recipe of a curve that its baseline has once too, in the order of the concurrency."""
+    """Returns every recipe of a curve that its baseline has once too, in the order of the concurrency."""
     pairs = []
     baselines = _by_recipe(baseline)
     for other in others:
@@ -150,7 +151,7 @@ def find_twins(baseline: Curve, others: Sequence[Curve]) -> tuple[Twins, ...]:
 
 
 def _by_recipe(curve: Curve) -> dict[tuple[Any, ...], Measured | None]:
-    """None where a recipe is ambiguous (a pooled curve) or where its concurrency is unknown."""
+    """Returns a curve's points by recipe; None for a recipe that stands twice (a pooled curve)."""
     recipes: dict[tuple[Any, ...], Measured | None] = {}
     for item in curve.measured:
         if item.mean.concurrency is None:

@@ -21,7 +21,7 @@ Reader = Callable[[Path, Declared], PointSet]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """A kind of JSON that can be read.
+    """A kind of JSON that an importer reads.
 
     Args:
         label: what it is, for messages.
@@ -48,7 +48,7 @@ _SUFFIXES = (".csv", ".json", ".jsonl")
 
 
 def read_source(path: Path, declared: Declared | None = None) -> PointSet:
-    """The points of a results folder or of a file, whose kind is told by what it holds.
+    """Returns the points of a results folder or of a file, whose kind is told by what it holds.
 
     Args:
         path: a folder results/<sweep>, a `.csv` (points, or AIPerf's), a `.json` or `.jsonl`.
@@ -73,7 +73,7 @@ def read_source(path: Path, declared: Declared | None = None) -> PointSet:
 
 
 def read_sources(paths: list[Path], declared: Declared, read: Reader = read_source) -> PointSet:
-    """The points of several files; one that another has too, the same in everything, is kept once.
+    """Returns the points of several files; one that another has too, the same in everything, is kept once.
 
     A CSV of AIPerf's beside its JSON is the same run with fewer digits, and is listed.
 

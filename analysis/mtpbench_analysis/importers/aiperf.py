@@ -53,7 +53,7 @@ _TAGS = {
 
 
 def is_result(value: object) -> bool:
-    """Whether a JSON value looks like AIPerf's summary of one run."""
+    """Returns whether a JSON value looks like AIPerf's summary of one run."""
     if not isinstance(value, dict):
         return False
     metrics = ("request_throughput", "request_latency", "request_count", "inter_token_latency")
@@ -61,12 +61,12 @@ def is_result(value: object) -> bool:
 
 
 def is_table(text: str) -> bool:
-    """Whether the text of a CSV looks like AIPerf's summary of one run."""
+    """Returns whether the text of a CSV looks like AIPerf's summary of one run."""
     return re.match(r"\s*Metric,(avg|Value)\b", text) is not None
 
 
 def read_aiperf(path: Path, declared: Declared) -> PointSet:
-    """The point of an AIPerf summary, JSON or CSV; what can't be one is in `unused`.
+    """Returns the point of an AIPerf summary, JSON or CSV; what can't be one is in `unused`.
 
     Raises:
         ImportFileError: the file is neither.
@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> Document:
 
 
 def to_run(row: Row, *, rounded: bool = False) -> Run:
-    """One summary as a run.
+    """Returns one summary as a run.
 
     Raises:
         UnusableError: it is something else, or lacks a number that a point needs.
@@ -137,7 +137,7 @@ def to_run(row: Row, *, rounded: bool = False) -> Run:
 
 
 def _count_failed(fields: Fields) -> int | None:
-    """The requests that failed; AIPerf leaves the metric out where none did."""
+    """Returns the requests that failed; AIPerf leaves the metric out where none did."""
     if "error_request_count" not in fields.values:
         return 0
     failed = _number(fields, "error_request_count", "avg")
@@ -148,7 +148,9 @@ def _count_failed(fields: Fields) -> int | None:
 
 
 def read_load(fields: Fields) -> dict[str, Any]:
-    """Concurrency, rate, model and lengths of `input_config`, which older versions wrote in another form."""
+    """Reads concurrency, rate, model and lengths of `input_config`, which older versions wrote in another
+    form.
+    """
     config = fields.section("input_config").values
     phases = [phase for phase in _objects(config.get("phases")) if phase.get("kind") != "warmup"]
     old = _object(config.get("loadgen"))
@@ -182,7 +184,7 @@ def _read_lengths(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def _find_length(fields: Fields, name: str) -> int | None:
-    """The length that all requests had, if they had one."""
+    """Returns the length that all requests had, if they had one."""
     low, high = _number(fields, name, "min"), _number(fields, name, "max")
     return as_count(low) if low == high else None
 
@@ -244,7 +246,7 @@ def _unit(fields: Fields, name: str) -> float:
 
 
 def _need_tokens(fields: Fields, total: str, by_request: str, completed: int) -> float:
-    """The total; versions before it was exported give the mean by request."""
+    """Returns the total; versions before it was exported give the mean by request."""
     if _metric(fields, total) is not None:
         return _need(fields, total, "avg")
     return _need(fields, by_request, "avg") * completed
@@ -263,7 +265,7 @@ def _read_date(text: str | None) -> str | None:
 
 
 def _read_table(path: Path, text: str) -> dict[str, Any]:
-    """The CSV in the form of the JSON; its two tables have a header of their own each.
+    """Returns the CSV in the form of the JSON; its two tables have a header of their own each.
 
     Raises:
         ImportFileError: it is no CSV.

@@ -37,7 +37,7 @@ _SHORTEST, _LONGEST, _TEMPLATE_TOKENS = 0.45, 1.1, 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """A time, and the field of the file that says it."""
+    """A timing is a time with the name of its field in the file."""
 
     name: str
     seconds: float
@@ -50,7 +50,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatedRate:
-    """A rate as the file states it, tokens/s, and what its totals and its duration make of it."""
+    """A stated rate is the file's own, tokens/s, beside the one that its totals and its duration make."""
 
     name: str
     stated_tps: float
@@ -59,7 +59,7 @@ class StatedRate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """What one result says, in seconds and tokens.
+    """A run is one result of a load generator, in seconds and tokens.
 
     Args:
         what: file and row.
@@ -108,7 +108,7 @@ class Run:
 
 
 def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
-    """The run as a point, invalid where it contradicts itself.
+    """Returns the run as a point, invalid where it contradicts itself.
 
     Raises:
         InputError: no arm or no GPUs were said; no point can be made without.
@@ -157,7 +157,7 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
 
 
 def require(what: str, declared: Declared) -> tuple[str, int]:
-    """The arm and the GPUs that were said.
+    """Returns the arm and the GPUs that were said.
 
     Raises:
         InputError: one of them was not.
@@ -181,7 +181,8 @@ def read_runs(
     to_run: Callable[[Row], Run],
     declared: Declared,
 ) -> PointSet:
-    """The points of a tool's file; a row that can't be one is in `unused` with its reason, beside the notes.
+    """Returns the points of a tool's file; a row that can't be one is in `unused` with its reason, beside the
+    notes.
 
     Args:
         path: the file, for messages.
@@ -240,7 +241,7 @@ def _check_rate(rate: StatedRate, tolerance: float) -> str | None:
 
 
 def _check_units(run: Run) -> None:
-    """Refuse a run whose times do not go together: one of them has another unit than its name says.
+    """Refuses a run whose times do not go together: one of them has another unit than its name says.
 
     Raises:
         UnusableError: they do not.

@@ -14,7 +14,7 @@ from mtpbench_analysis.frame import Unused
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One value of a file, and where in it: `runs.json[3]`, `runs.jsonl:4`, `run.json`."""
+    """A row is one value of a file, with its place in it: `runs.json[3]`, `runs.jsonl:4`, `run.json`."""
 
     what: str
     value: Any
@@ -22,14 +22,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """The rows of a file, and the lines of it that can't be read."""
+    """A file's rows, and its lines that can't be read."""
 
     rows: tuple[Row, ...]
     unused: tuple[Unused, ...] = ()
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, a byte order mark taken off.
+    """Returns the text of a file, a byte order mark taken off.
 
     Raises:
         ImportFileError: it can't be read, or is not UTF-8.
@@ -48,7 +48,7 @@ def read_text(path: Path) -> str:
 
 
 def read_document(path: Path) -> Document:
-    """The rows of a JSON or JSONL file: the objects of a list, the lines, or the one value.
+    """Returns the rows of a JSON or JSONL file: the objects of a list, the lines, or the one value.
 
     A list's items and a file's lines are rows; a row that comes again, the same in everything, is kept once.
     A line that is not JSON is listed, as long as another one is.
@@ -75,7 +75,7 @@ def read_document(path: Path) -> Document:
 
 
 def describe(value: object) -> str:
-    """What a JSON value is, in a few words: its type and, of an object, its first keys."""
+    """Returns what a JSON value is, in a few words: its type and, of an object, its first keys."""
     if isinstance(value, dict):
         keys = ", ".join(repr(key)[:40] for key in list(value)[:8])
         more = f" and {len(value) - 8} more" if len(value) > 8 else ""
@@ -90,7 +90,7 @@ def describe(value: object) -> str:
 
 
 def fingerprint(value: object) -> str | None:
-    """The same text for the same JSON value; None for one too deep to tell."""
+    """Returns the same text for the same JSON value; None for one too deep to tell."""
     try:
         return json.dumps(value, sort_keys=True)
     except RecursionError:
@@ -106,7 +106,7 @@ def _why(error: Exception) -> str:
 
 
 def _read_lines(path: Path, text: str) -> Document | None:
-    """The file as one JSON value a line; None if no line is one, or there is only one line."""
+    """Returns the file as one JSON value a line; None if no line is one, or there is only one line."""
     rows: list[Row] = []
     unused: list[Unused] = []
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
@@ -139,7 +139,7 @@ def _without_repeated(document: Document) -> Document:
 
 
 def join_reasons(unused: Iterable[Unused], most: int = 3) -> str:
-    """The first reasons as one text, for an error about a file of which nothing can be used."""
+    """Returns the first reasons as one text, for an error about a file of which nothing can be used."""
     reasons = list(unused)
     more = f"; and {len(reasons) - most} more" if len(reasons) > most else ""
     return "; ".join(map(str, reasons[:most])) + more

@@ -17,11 +17,11 @@ _LARGEST = 10**15
 
 
 class UnusableError(Exception):
-    """Why a row can't become a point."""
+    """The reason why a row can't become a point."""
 
 
 class Fields:
-    """One object of a file, read field by field; `notes` says which fields were left empty, and why.
+    """The fields of one object of a file; `notes` says which of them were left empty, and why.
 
     Args:
         values: the object.
@@ -34,7 +34,7 @@ class Fields:
         self.notes: list[Unused] = []
 
     def positive(self, name: str) -> float:
-        """A number above 0 that the row can't do without.
+        """Returns a number above 0 that the row can't do without.
 
         Raises:
             UnusableError: it is missing, something else, not finite, or not above 0.
@@ -50,7 +50,7 @@ class Fields:
         return number
 
     def count(self, name: str) -> int:
-        """A whole number of 1 or more that the row can't do without.
+        """Returns a whole number of 1 or more that the row can't do without.
 
         Raises:
             UnusableError: it is missing or something else.
@@ -61,7 +61,9 @@ class Fields:
         return int(number)
 
     def known(self, name: str, *, zero: bool = False) -> float | None:
-        """A number above 0 (or 0 where that can be) that may be missing; anything else is noted, and None."""
+        """Returns a number above 0 (or 0 where that can be) that may be missing; anything else is noted, and
+        None.
+        """
         value = self.values.get(name)
         if value is None:
             return None
@@ -72,7 +74,9 @@ class Fields:
         return number
 
     def whole(self, name: str, *, zero: bool = False) -> int | None:
-        """A whole number above 0 (or 0 where that can be) that may be missing; anything else is noted."""
+        """Returns a whole number above 0 (or 0 where that can be) that may be missing; anything else is
+        noted.
+        """
         number = self.known(name, zero=zero)
         if number is None:
             return None
@@ -82,7 +86,7 @@ class Fields:
         return int(number)
 
     def text(self, name: str) -> str | None:
-        """A text that may be missing or empty; anything else is noted, and None."""
+        """Returns a text that may be missing or empty; anything else is noted, and None."""
         value = self.values.get(name)
         if value is None or value == "":
             return None
@@ -93,7 +97,7 @@ class Fields:
         return " ".join(value.encode("utf-8", "replace").decode("utf-8").split())
 
     def flag(self, name: str) -> bool | None:
-        """True or false, or their names as text; None where missing.
+        """Returns true or false, or their names as text; None where missing.
 
         Raises:
             UnusableError: it is something else.
@@ -106,18 +110,19 @@ class Fields:
         raise UnusableError(f"{name} is {show(value)}: true or false is needed")
 
     def section(self, name: str) -> Fields:
-        """The object in a field; an empty one where there is none."""
+        """Returns the object in a field; an empty one where there is none."""
         value = self.values.get(name)
         return Fields(value if isinstance(value, dict) else {}, self.what)
 
     def note(self, name: str, reason: str) -> None:
-        """List a field that was left empty."""
+        """Lists a field that was left empty."""
         what = f"{self.what}: {name}"
         self.notes.append(Unused(what=what, reason=f"{reason}; left empty", kind="note"))
 
 
 def check_finite(point: CurvePoint) -> CurvePoint:
-    """The point, if its rates are numbers above 0: figures near the ends of the number range make others.
+    """Returns the point, if its rates are numbers above 0: figures near the ends of the number range make
+    others.
 
     Raises:
         UnusableError: one is not.
@@ -134,7 +139,7 @@ def check_finite(point: CurvePoint) -> CurvePoint:
 
 
 def as_number(value: object) -> float | None:
-    """A finite number, else None; true and a text are none."""
+    """Returns a finite number, else None; true and a text are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -145,12 +150,12 @@ def as_number(value: object) -> float | None:
 
 
 def as_count(number: float | None) -> int | None:
-    """A number that counts things (1 or more, whole), else None."""
+    """Returns a number that counts things (1 or more, whole), else None."""
     return int(number) if number and 1 <= number <= _LARGEST and number.is_integer() else None
 
 
 def show(value: object) -> str:
-    """A value as a message can show it: short, and NaN by its name."""
+    """Returns a value as a message can show it: short, and NaN by its name."""
     if isinstance(value, float):
         return "NaN" if math.isnan(value) else f"{value:g}".replace("inf", "Infinity")
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_MOST_SHOWN:
@@ -167,7 +172,7 @@ ACCEPTANCE_MODES = ("off", "measured", "golden")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declared:
-    """What is said on the command line; None is nothing said.
+    """The declared facts are those of the command line; None is not declared.
 
     Args:
         gpus: all GPUs of the deployment; the sum of `prefill_gpus` and `decode_gpus` where those are said.
@@ -224,14 +229,14 @@ class Declared:
 
     @property
     def total_gpus(self) -> int | None:
-        """All GPUs of the deployment, where said."""
+        """Returns all GPUs of the deployment, where said."""
         if self.prefill_gpus is not None and self.decode_gpus is not None:
             return self.prefill_gpus + self.decode_gpus
         return self.gpus
 
     @property
     def serving_mode(self) -> str | None:
-        """`aggregated` or `disaggregated`, where said."""
+        """Returns `aggregated` or `disaggregated`, where said."""
         return "disaggregated" if self.prefill_gpus is not None else self.serving
 
 

@@ -54,7 +54,7 @@ _MEAN_LENGTH = 0.9
 
 
 def is_row(value: object) -> bool:
-    """Whether a JSON value looks like an InferenceX row of any generation."""
+    """Returns whether a JSON value looks like an InferenceX row of any generation."""
     if not isinstance(value, dict):
         return False
     nested = isinstance(value.get("metrics"), dict) and {"spec_method", "framework", "conc"} & value.keys()
@@ -63,12 +63,12 @@ def is_row(value: object) -> bool:
 
 
 def is_agentic(row: Mapping[str, Any]) -> bool:
-    """Whether a row is of AgentX traces, whose requests have no fixed lengths."""
+    """Returns whether a row is of AgentX traces, whose requests have no fixed lengths."""
     return "scenario_type" in row and ("request_metrics" in row or "hw" in row)
 
 
 def read_rows(path: Path, declared: Declared | None = None) -> PointSet:
-    """The points of InferenceX rows; a row that can't become one is in `unused`.
+    """Returns the points of InferenceX rows; a row that can't become one is in `unused`.
 
     Args:
         path: a JSON list of rows, or a single row.
@@ -99,7 +99,7 @@ def read_rows(path: Path, declared: Declared | None = None) -> PointSet:
 def to_curve_point(
     row: Mapping[str, Any], source: str, declared: Declared, notes: list[Unused] | None = None
 ) -> CurvePoint:
-    """One row as a point.
+    """Returns one row as a point.
 
     Args:
         row: of any generation.
@@ -192,13 +192,13 @@ def _read_precision(fields: Fields) -> str | None:
 
 
 def _read_image(fields: Fields) -> str | None:
-    """The image; file names hold `#` for `/`."""
+    """Returns the image; file names hold `#` for `/`."""
     image = fields.text("image")
     return None if image is None else image.replace("#", "/")
 
 
 def _read_hardware(fields: Fields) -> str | None:
-    """`hardware`, or the GPU in the runner's name; both of a mixed deployment."""
+    """Returns `hardware`, or the GPU in the runner's name; both of a mixed deployment."""
     roles = [_find_gpu(fields.text(name)) for name in ("prefill_hw", "decode_hw")]
     if all(roles) and roles[0] != roles[1]:
         return f"{roles[0]}+{roles[1]}"
@@ -226,7 +226,9 @@ def _name_topology(fields: Fields, gpus: Gpus) -> str:
 
 
 def _name_worker(fields: Fields, role: str, gpus: int) -> str:
-    """The short name of one worker; the rows write an attention-DP width as tp, as ep or as neither."""
+    """Returns the short name of one worker; the rows write an attention-DP width as tp, as ep or as
+    neither.
+    """
     experts = (fields.whole(f"{role}ep", zero=True) or 1) > 1
     if fields.flag(f"{role}dp_attention"):
         return f"DEP{gpus}" if experts else f"DP{gpus}"
@@ -235,7 +237,7 @@ def _name_worker(fields: Fields, role: str, gpus: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpus:
-    """GPUs of a row: prefill and decode are the same ones where it is aggregated.
+    """The GPUs of a row: prefill and decode are the same ones where it is aggregated.
 
     Args:
         disaggregated: None where the row does not say and its rates can't tell.
@@ -250,7 +252,7 @@ class Gpus:
 
 
 def count_gpus(row: Mapping[str, Any]) -> Gpus:
-    """The GPUs of a row by the rule at the head of this module.
+    """Returns the GPUs of a row by the rule at the head of this module.
 
     Raises:
         UnusableError: a count is missing, or the rates of a disaggregated row give no whole split.
@@ -318,7 +320,7 @@ def _split_by_rates(metrics: Fields, total: int) -> Gpus:
 
 
 def total_rate(prefill: tuple[float, int], decode: tuple[float, int], gpus: int) -> float:
-    """Throughput over all GPUs of a deployment, from the rates that each role states over its own.
+    """Returns the throughput over all GPUs of a deployment, from the rates of each role over its own.
 
     Args:
         prefill: (input tok/s per prefill GPU, prefill GPUs).
@@ -329,7 +331,7 @@ def total_rate(prefill: tuple[float, int], decode: tuple[float, int], gpus: int)
 
 
 def find_contradictions(metrics: Fields, gpus: Gpus, conc: int, osl: int | None) -> tuple[str, ...]:
-    """What the rates of a row contradict: its GPU counts, its TPOT, or its latencies."""
+    """Returns what the rates of a row contradict: its GPU counts, its TPOT, or its latencies."""
     reasons = (
         _check_rates(metrics, gpus),
         _check_tpot(metrics),
@@ -364,7 +366,7 @@ def _check_tpot(metrics: Fields) -> str | None:
 
 
 def _check_units(metrics: Fields, osl: int | None) -> str | None:
-    """The medians' own latency against the stated one; they are near, but for a time in another unit."""
+    """Checks the latency that the medians make against the stated one: a time in another unit is far off."""
     tpot, ttft, stated = (metrics.known(f"median_{name}") for name in ("tpot", "ttft", "e2el"))
     if tpot is None or ttft is None or stated is None or osl is None:
         return None
@@ -378,7 +380,7 @@ def _check_units(metrics: Fields, osl: int | None) -> str | None:
 
 
 def _check_latency(metrics: Fields, gpus: Gpus, conc: int, osl: int | None) -> str | None:
-    """Little's law: the output rate that concurrency and mean latency imply, against the stated one."""
+    """Checks the stated output rate against concurrency and mean latency by Little's law."""
     output, latency = metrics.known("output_tput_per_gpu"), metrics.known("mean_e2el")
     if output is None or latency is None or osl is None:
         return None

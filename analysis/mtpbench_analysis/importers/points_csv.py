@@ -35,7 +35,7 @@ Cells = tuple[int, list[str]]
 
 
 def read_points(path: Path) -> PointSet:
-    """The points of a CSV; lines that begin with `#` are comments, empty cells are unknown.
+    """Returns the points of a CSV; lines that begin with `#` are comments, empty cells are unknown.
 
     A row whose throughput or interactivity is empty, 0, negative or no finite number is listed in `unused`,
     and so are a row that was there before, the same in every cell, and a column that no field is named like.
@@ -74,7 +74,9 @@ def read_points(path: Path) -> PointSet:
 
 
 def write_points(points: Iterable[CurvePoint], comments: Iterable[str] = ()) -> str:
-    """The text of a points CSV that `read_points` reads back; columns without any value are left out."""
+    """Returns the text of a points CSV that `read_points` reads back; columns without any value are
+    left out.
+    """
     frame = to_frame(points)
     filled = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
     # A comment is one line, whatever a file is named like.
@@ -93,7 +95,7 @@ def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unus
 
 
 def _read_rows(path: Path) -> Iterator[Cells]:
-    """Every row that is neither empty nor a comment; a quoted cell may span lines."""
+    """Yields every row that is neither empty nor a comment; a quoted cell may span lines."""
     lines = enumerate(read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
     at = 0
     begins_row = True
@@ -158,7 +160,7 @@ def _read_cell(path: Path, line: int, name: str, text: str) -> Any:
 
 
 def _read_list(where: str, name: str, text: str) -> tuple[Any, ...]:
-    """The values of a cell that holds several, `; ` between them; each number checked."""
+    """Returns the values of a cell that holds several, `; ` between them; each number checked."""
     if name != "acceptance_per_position":
         return split_list(name, text)
     shares = []

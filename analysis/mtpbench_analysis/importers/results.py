@@ -26,7 +26,8 @@ from mtpbench_analysis.frame import ArmAnswers, CurvePoint, PointSet, Unused
 
 
 def read_results(directory: Path) -> PointSet:
-    """The points of results/<sweep>; what is planned but not measured, or has no figures, is in `unused`.
+    """Returns the points of results/<sweep>; what is planned but not measured, or has no figures, is in
+    `unused`.
 
     Raises:
         InputError: the folder holds no sweep.
@@ -60,7 +61,7 @@ def read_results(directory: Path) -> PointSet:
 
 
 def _answers(stored: Sequence[StoredPoint]) -> tuple[ArmAnswers, ...]:
-    """What each deployment answered: one start serves a ladder, so its points say the same."""
+    """Returns what each deployment answered: one start serves a ladder, so its points say the same."""
     by_deployment: dict[str, ArmAnswers] = {}
     for item in stored:
         evaluation = item.result.evaluation
@@ -77,13 +78,13 @@ def _answers(stored: Sequence[StoredPoint]) -> tuple[ArmAnswers, ...]:
 
 
 def _is_pinned(stored: StoredPoint) -> bool:
-    """Whether drafts are accepted by decree: such an arm answers nonsense by construction."""
+    """Returns whether drafts are accepted by decree: such an arm answers nonsense by construction."""
     speculation = stored.point.arm.speculation
     return speculation is not None and speculation.acceptance.mode == "golden"
 
 
 def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
-    """A stored point as a point of a curve; `Unused` where it has no interactivity or no throughput.
+    """Returns a stored point as a point of a curve; `Unused` where it has no interactivity or no throughput.
 
     Rates are those of the steady-state window. A point without one is invalid anyway, and is listed with
     the rates of its whole run.
@@ -150,7 +151,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
 
 
 def _ttft_from_schedule(load: Load, result: PointResult) -> float | None:
-    """The median TTFT since requests were due; None in a closed loop without a ramp.
+    """Returns the median TTFT since requests were due; None in a closed loop without a ramp.
 
     There a request is due when a slot is free, so it would repeat the TTFT beside it, to the client's own
     delay, which has a rule of its own.
@@ -160,7 +161,7 @@ def _ttft_from_schedule(load: Load, result: PointResult) -> float | None:
 
 
 def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | None:
-    """Why rates are none: no curve holds one that is not a positive finite number."""
+    """Returns why rates are none: no curve holds one that is not a positive finite number."""
     for name, value in (("interactivity_tps", interactivity_tps), ("tput_tps_per_gpu", tput_tps_per_gpu)):
         if not (math.isfinite(value) and value > 0):
             return f"{name} is {value:g}; a positive number is needed"
@@ -168,7 +169,7 @@ def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | No
 
 
 def _engine(point: Point) -> str:
-    """The engine with its router, as the public rows name it (`dynamo-sglang`).
+    """Returns the engine with its router, as the public rows name it (`dynamo-sglang`).
 
     A router only stands in front of disaggregated workers.
     """
@@ -177,7 +178,7 @@ def _engine(point: Point) -> str:
 
 
 def _errors(result: PointResult) -> dict[str, Any]:
-    """The errors of this one run, from its time blocks; nothing where it has too few."""
+    """Returns the errors of this one run, from its time blocks; nothing where it has too few."""
     blocks = result.blocks
     errors = blocks and block_errors(blocks.interactivity_tps, blocks.tput_tps_per_gpu)
     if not errors:
@@ -191,7 +192,9 @@ def _errors(result: PointResult) -> dict[str, Any]:
 
 
 def _power_source(energy: Energy) -> str | None:
-    """What was read; whether it could be cross-checked says something of the point, not of the meter."""
+    """Returns what was read; whether it could be cross-checked says something of the point, not of
+    the meter.
+    """
     return None if energy.energy_j is None else energy.meter_text
 
 
@@ -202,13 +205,15 @@ def _power_cap_w(gpus: Sequence[GpuCondition]) -> float | None:
 
 
 def _gpus(topology: Topology, role: WorkerRole) -> int | None:
-    """GPUs of one role; None where one pool does all."""
+    """Returns the GPUs of one role; None where one pool does all."""
     group = topology.group(role)
     return group.gpus if group else None
 
 
 def _settings(engine: Engine) -> tuple[str, ...]:
-    """The base's engine options and environment, one text each; what an arm forces is not among them."""
+    """Returns the base's engine options and environment, one text each; what an arm forces is not
+    among them.
+    """
     flags = [
         f"{role}: {_option(name, value)}"
         for role, options in engine.flags.items()
@@ -224,7 +229,7 @@ def _settings(engine: Engine) -> tuple[str, ...]:
 
 
 def _option(name: str, value: Json) -> str:
-    """`max_num_seqs 512`; a bare flag is its name alone, a mapping is JSON."""
+    """Returns `max_num_seqs 512`; a bare flag is its name alone, a mapping is JSON."""
     if value is True:
         return name
     return f"{name} {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
@@ -244,7 +249,7 @@ def _workload(workload: Workload, load: Load) -> str:
 
 
 def _pacing(load: Load) -> str:
-    """`poisson arrivals`, or gamma's with their shape."""
+    """Returns `poisson arrivals`, or gamma's with their shape."""
     return f"{load.pacing} arrivals" + (
         f" of burstiness {load.burstiness:g}" if load.pacing == "gamma" else ""
     )

@@ -23,7 +23,7 @@ _MS = 1e-3
 
 
 def is_result(value: object) -> bool:
-    """Whether a JSON value looks like a line of SGLang's benchmark."""
+    """Returns whether a JSON value looks like a line of SGLang's benchmark."""
     return (
         isinstance(value, dict)
         and "completed" in value
@@ -32,7 +32,7 @@ def is_result(value: object) -> bool:
 
 
 def read_sglang(path: Path, declared: Declared) -> PointSet:
-    """The points of a JSONL of SGLang's benchmark; what can't be one is in `unused`.
+    """Returns the points of a JSONL of SGLang's benchmark; what can't be one is in `unused`.
 
     Raises:
         ImportFileError: the file holds no JSON.
@@ -42,7 +42,7 @@ def read_sglang(path: Path, declared: Declared) -> PointSet:
 
 
 def to_run(row: Row) -> Run:
-    """One line as a run.
+    """Returns one line as a run.
 
     Raises:
         UnusableError: it is something else, or lacks a number that a point needs.
@@ -107,7 +107,9 @@ def _count_failed(fields: Fields) -> int | None:
 
 
 def _read_rates(fields: Fields, input_tps: float, output_tps: float) -> tuple[StatedRate, ...]:
-    """The file's rates beside its totals; `total_throughput` and `input_throughput` are of newer versions."""
+    """Returns the file's rates beside its totals; `total_throughput` and `input_throughput` are of newer
+    versions.
+    """
     expected = {
         "input_throughput": input_tps,
         "output_throughput": output_tps,
@@ -122,7 +124,7 @@ def _read_rates(fields: Fields, input_tps: float, output_tps: float) -> tuple[St
 
 
 def _read_concurrency(fields: Fields, rate: float | None, requests: int) -> int | None:
-    """`max_concurrency`; a burst without one has all its requests in flight. `concurrency` is the mean."""
+    """Returns `max_concurrency`, or all requests of a burst without one; `concurrency` is the mean."""
     most = fields.whole("max_concurrency")
     return requests if most is None and rate is None else most
 
@@ -149,7 +151,9 @@ def _speculates(info: Fields, acceptance_length: float | None) -> bool | None:
 
 
 def _count_drafts(info: Fields) -> int | None:
-    """`speculative_num_steps` of a chain; a tree (top-k above 1) drafts more than one token a step."""
+    """Returns `speculative_num_steps` of a chain; a tree (top-k above 1) drafts more than one token
+    a step.
+    """
     chain = info.values.get("speculative_eagle_topk") in (None, 1)
     if info.text("speculative_algorithm") is None or not chain:
         return None

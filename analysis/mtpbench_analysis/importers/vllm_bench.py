@@ -23,12 +23,12 @@ _USUAL_SHARE = 0.9
 
 
 def is_result(value: object) -> bool:
-    """Whether a JSON value looks like a result of `vllm bench serve`."""
+    """Returns whether a JSON value looks like a result of `vllm bench serve`."""
     return isinstance(value, dict) and "total_token_throughput" in value and "completed" in value
 
 
 def read_vllm(path: Path, declared: Declared) -> PointSet:
-    """The points of a result file of `vllm bench serve`; what can't be one is in `unused`.
+    """Returns the points of a result file of `vllm bench serve`; what can't be one is in `unused`.
 
     Raises:
         ImportFileError: the file is not JSON.
@@ -38,7 +38,7 @@ def read_vllm(path: Path, declared: Declared) -> PointSet:
 
 
 def to_run(row: Row) -> Run:
-    """One result as a run.
+    """Returns one result as a run.
 
     Raises:
         UnusableError: it is something else, or lacks a number that a point needs.
@@ -92,13 +92,13 @@ def to_run(row: Row) -> Run:
 
 
 def read_timing(fields: Fields, name: str) -> Timing | None:
-    """A time in milliseconds as seconds, with its name; None where missing or not above 0."""
+    """Returns a time in milliseconds as seconds, with its name; None where missing or not above 0."""
     value = fields.known(name)
     return None if value is None else Timing(name=name, seconds=value * _MS)
 
 
 def read_rate(fields: Fields) -> float | None:
-    """`request_rate`: requests per second of an open loop; None for `inf`, all at once.
+    """Returns `request_rate`, requests per second of an open loop; None for `inf`, all at once.
 
     Raises:
         UnusableError: it is no rate (SGLang's `trace`): the load of such a run is nothing that a curve has.
@@ -113,7 +113,8 @@ def read_rate(fields: Fields) -> float | None:
 
 
 def find_length(fields: Fields, name: str, tokens: float, completed: int) -> int | None:
-    """The length that all requests were made to have, where the file shows one: by request, or as the mean.
+    """Returns the length that all requests were made to have, where the file shows one: by request, or as the
+    mean.
 
     A mean that is no whole number shows nothing: lengths may have been drawn from a range.
     """
@@ -142,7 +143,7 @@ def _count_failed(fields: Fields, completed: int) -> int | None:
 
 
 def _read_concurrency(fields: Fields, rate: float | None, completed: int) -> int | None:
-    """`max_concurrency`; a burst without one has all its prompts in flight."""
+    """Returns `max_concurrency`, or all prompts of a burst without one."""
     most = fields.whole("max_concurrency")
     if most is not None or rate is not None:
         return most
@@ -150,14 +151,14 @@ def _read_concurrency(fields: Fields, rate: float | None, completed: int) -> int
 
 
 def _read_date(text: str | None) -> str | None:
-    """`20261123-154708` as `2026-11-23`."""
+    """Returns `2026-11-23` for `20261123-154708`."""
     if text is None or len(text) < 8 or not text[:8].isdigit():
         return None
     return f"{text[:4]}-{text[4:6]}-{text[6:8]}"
 
 
 def _read_acceptance(fields: Fields) -> dict[str, Any]:
-    """Acceptance by vLLM's counters over the run; nothing where nothing was drafted, or nothing counted."""
+    """Reads the acceptance by vLLM's counters over the run; empty where nothing was drafted or counted."""
     steps = fields.known("spec_decode_num_drafts", zero=True)
     drafted = fields.known("spec_decode_draft_tokens", zero=True)
     if not steps or not drafted:

@@ -38,7 +38,7 @@ MIN_RECIPE_DF = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """The mean log ratio new / old of some recipes.
+    """An estimate is the mean log ratio new / old of some recipes, with its error.
 
     Args:
         effect: of the logarithm.
@@ -57,7 +57,7 @@ class Estimate:
 
 
 def estimate_group(pairs: PairedRuns, members: IntArray, start_noise: float) -> Estimate | None:
-    """The mean change of some recipes; None where nothing tells its error.
+    """Returns the mean change of some recipes; None where nothing tells its error.
 
     Args:
         pairs: one metric of the matched recipes.
@@ -101,7 +101,7 @@ def estimate_group(pairs: PairedRuns, members: IntArray, start_noise: float) -> 
 
 
 def estimate_recipes(pairs: PairedRuns, start_noise: float) -> tuple[Estimate | None, ...]:
-    """The change of each recipe of the pairs, alone.
+    """Returns the change of each recipe of the pairs, alone.
 
     Its noise is pooled over all recipes, as `noise.find_noise` does. Recipes that err together pool to less
     than their number: the degrees of freedom are those of a sum of correlated variances, as estimated.
@@ -145,14 +145,16 @@ def _alone(
 
 
 def _two_samples(sides: Sequence[FloatArray]) -> tuple[float, float, float]:
-    """Variance of one unit, of the difference of the means, and their degrees of freedom (Student's)."""
+    """Returns the variance of one unit, of the difference of the means, and their degrees of freedom
+    (Student's).
+    """
     df = sum(len(side) - 1 for side in sides)
     single = float(sum(((side - side.mean()) ** 2).sum() for side in sides)) / df
     return single, single * sum(1 / len(side) for side in sides), df
 
 
 def _clusters(ratios: FloatArray, deployments: IntArray) -> tuple[float, float]:
-    """Variance of the mean over recipes when those of one deployment may err in any way together.
+    """Returns the variance of the mean over recipes when those of one deployment may err in any way together.
 
     Equal to the paired t over the deployments' means where each has as many recipes.
     """
@@ -163,7 +165,7 @@ def _clusters(ratios: FloatArray, deployments: IntArray) -> tuple[float, float]:
 
 
 def _within_arms(pairs: PairedRuns) -> tuple[float, float]:
-    """Variance of one log ratio around its arm's mean, and its degrees of freedom."""
+    """Returns the variance of one log ratio around its arm's mean, and its degrees of freedom."""
     arms = np.unique(pairs.arms)
     df = len(pairs.arms) - len(arms)
     if df < 1:
@@ -173,7 +175,7 @@ def _within_arms(pairs: PairedRuns) -> tuple[float, float]:
 
 
 def _pooled(sides: Sequence[FloatArray]) -> tuple[float, float]:
-    """Variance of one unit of one recipe, pooled over recipes, and its degrees of freedom.
+    """Returns the variance of one unit of one recipe, pooled over recipes, and its degrees of freedom.
 
     With S the recipes' covariance, tr(S)² / tr(S²) of the recipes are independent (Satterthwaite); with few
     units the estimate of it is too low, which widens the intervals.
@@ -188,7 +190,9 @@ def _pooled(sides: Sequence[FloatArray]) -> tuple[float, float]:
 
 
 def _allowance(pairs: PairedRuns, members: IntArray, start_noise: float) -> float:
-    """Variance that server starts add to the mean change: each deployment started once in each sweep."""
+    """Returns the variance that server starts add to the mean change: each deployment started once in
+    each sweep.
+    """
     sweeps = sum(1 / len(np.unique(numbers)) for numbers in (pairs.old_sweeps, pairs.new_sweeps))
     return _allowance_per_sweep(pairs, members, start_noise) * sweeps
 
@@ -199,7 +203,7 @@ def _allowance_per_sweep(pairs: PairedRuns, members: IntArray, start_noise: floa
 
 
 def _satterthwaite(variance: float, df: float, allowance: float) -> float:
-    """Degrees of freedom of an estimated variance plus a known one."""
+    """Returns the degrees of freedom of an estimated variance plus a known one."""
     return math.inf if variance == 0 else df * ((variance + allowance) / variance) ** 2
 
 
@@ -209,14 +213,14 @@ _NORMAL_DF = 1e6
 
 
 def t_quantile(share: float, df: float) -> float:
-    """The t below which a share of the distribution lies; of the normal one for infinite `df`."""
+    """Returns the t below which a share of the distribution lies; of the normal one for infinite `df`."""
     from scipy import special  # type: ignore[import-untyped]
 
     return float(special.ndtri(share) if df >= _NORMAL_DF else special.stdtrit(df, share))
 
 
 def two_sided_p(t: float, df: float) -> float:
-    """The chance of a t at least as far from 0 if nothing had changed."""
+    """Returns the chance of a t at least as far from 0 if nothing had changed."""
     from scipy import special
 
     tail = special.ndtr(-abs(t)) if df >= _NORMAL_DF else special.stdtr(df, -abs(t))
@@ -224,7 +228,9 @@ def two_sided_p(t: float, df: float) -> float:
 
 
 def find_power(effect_in_se: float, df: float, alpha: float) -> float:
-    """The chance that a two-sided test at `alpha` finds, on its right side, an effect of so many errors."""
+    """Returns the chance that a two-sided test at `alpha` finds, on its right side, an effect of so many
+    errors.
+    """
     from scipy import special
 
     limit = t_quantile(1 - alpha / 2, df)
@@ -234,7 +240,9 @@ def find_power(effect_in_se: float, df: float, alpha: float) -> float:
 
 
 def smallest_effect(df: float, alpha: float, power: float) -> float:
-    """The effect, in standard errors, that a two-sided test at `alpha` finds with the chance `power`."""
+    """Returns the effect, in standard errors, that a two-sided test at `alpha` finds with the chance
+    `power`.
+    """
     low, high = 0.0, 2 * t_quantile(1 - alpha / 2, df)
     while find_power(high, df, alpha) < power:
         high *= 2
@@ -245,7 +253,7 @@ def smallest_effect(df: float, alpha: float, power: float) -> float:
 
 
 def sweeps_needed(unit_variance: float, effect: float, alpha: float, power: float) -> int | None:
-    """How many sweeps of each side find a log effect, each with servers started anew.
+    """Returns how many sweeps of each side find a log effect, each with servers started anew.
 
     Args:
         unit_variance: of what one sweep of one side says (its mean logarithm).

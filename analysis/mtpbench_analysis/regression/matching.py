@@ -43,7 +43,7 @@ _IN_LABEL = ("arm", "topology", "gpus")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedRecipe:
-    """One recipe with its runs on both sides.
+    """A paired recipe has its runs on both sides.
 
     Args:
         old, new: its valid runs, source by source (one tuple per sweep of that side, in order).
@@ -54,22 +54,24 @@ class PairedRecipe:
 
     @property
     def point(self) -> CurvePoint:
-        """Any of its runs: all share the recipe."""
+        """Returns one of its runs: all share the recipe."""
         return next(run for runs in self.new for run in runs)
 
     @property
     def arm(self) -> str:
-        """The arm."""
+        """Returns the arm."""
         return self.point.arm
 
     @property
     def deployment(self) -> tuple[Any, ...]:
-        """Equal for recipes that one server start serves."""
+        """Returns a key that is equal for recipes that one server start serves."""
         return tuple(_deployment_of(self.point))
 
 
 def label_recipes(recipes: Sequence[PairedRecipe]) -> tuple[str, ...]:
-    """`MTP, conc. 16, 1xTP8, 8 GPUs` for each; with hardware, model, … where only they tell two apart."""
+    """Returns `MTP, conc. 16, 1xTP8, 8 GPUs` for each; with hardware, model, … where only they tell two
+    apart.
+    """
     short_labels = [
         f"{display_name(recipe.arm)}, {recipe.point.recipe}".replace("concurrency", "conc.")
         for recipe in recipes
@@ -91,7 +93,7 @@ def label_recipes(recipes: Sequence[PairedRecipe]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matched:
-    """The recipes that both sides measured, and everything else that they hold.
+    """The matched recipes are those that both sides measured; with them comes everything else that they hold.
 
     Args:
         differences: what differs between the sides, one text each (`version 1.2 → 1.3`).
@@ -112,17 +114,17 @@ class Matched:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A name for each recipe."""
+        """Returns a name for each recipe."""
         return label_recipes(self.recipes)
 
     @property
     def simulated(self) -> bool:
-        """Whether the figures come from a model of an engine."""
+        """Returns whether the figures come from a model of an engine."""
         return any(recipe.point.simulated for recipe in self.recipes)
 
 
 def match(old: Sequence[PointSet], new: Sequence[PointSet]) -> Matched:
-    """The recipes of both sides.
+    """Returns the recipes of both sides.
 
     Args:
         old: the sweeps of the old side, one `PointSet` for each: each started its servers anew.
@@ -159,7 +161,7 @@ _Runs = dict[tuple[Any, ...], tuple[tuple[CurvePoint, ...], ...]]
 
 
 def _by_recipe(sources: Sequence[PointSet]) -> _Runs:
-    """The valid runs of every recipe, source by source; those of unknown load can't be told apart."""
+    """Returns the valid runs of every recipe, source by source, without those of unknown load."""
     by_recipe: dict[tuple[Any, ...], list[list[CurvePoint]]] = {}
     for number, source in enumerate(sources):
         for point in sorted(source.points, key=lambda p: p.repeat or 0):
@@ -188,7 +190,9 @@ def _check_simulated(old: Sequence[PointSet], new: Sequence[PointSet]) -> None:
 
 
 def _why_nothing(old: Sequence[PointSet], new: Sequence[PointSet]) -> str:
-    """Which fields keep the sides apart: those without a common value, else those of the closest pair."""
+    """Returns which fields keep the sides apart: those without a common value, else those of the closest
+    pair.
+    """
     sides = [[p for source in sources for p in source.points if p.valid] for sources in (old, new)]
     for name, points in zip(("old", "new"), sides, strict=True):
         if not points:
@@ -279,7 +283,7 @@ def _broken(sides: dict[str, _Runs], new: Sequence[PointSet]) -> tuple[str, ...]
 
 
 def _unfinished(source: PointSet) -> str | None:
-    """What a stored sweep planned and has no figures of: not measured yet, damaged, or nothing was served."""
+    """Returns how many planned points of a stored sweep lack figures; None where none does."""
     planned = set(source.info.planned if source.info else ())
     if not (lacking := planned - {point.source for point in source.points}):
         return None

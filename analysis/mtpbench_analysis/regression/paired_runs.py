@@ -20,7 +20,7 @@ IntArray = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairedRuns:
-    """One metric of the recipes whose runs are complete on both sides.
+    """Paired runs hold one metric of the recipes whose runs are complete on both sides.
 
     A round is one pass over the recipes: one repeat of one sweep. Rows of one round may err together.
 
@@ -43,19 +43,21 @@ class PairedRuns:
 
     @property
     def ratios(self) -> FloatArray:
-        """(recipes,) mean log of the new runs minus that of the old ones; every sweep weighs the same."""
+        """Returns (recipes,) the mean log of the new runs minus that of the old; every sweep weighs
+        the same.
+        """
         new, old = per_sweep(self.new, self.new_sweeps), per_sweep(self.old, self.old_sweeps)
         ratios: FloatArray = new.mean(axis=0) - old.mean(axis=0)
         return ratios
 
 
 def per_sweep(values: FloatArray, sweeps: IntArray) -> FloatArray:
-    """(sweeps, recipes) means of the rounds of each sweep."""
+    """Returns (sweeps, recipes) means of the rounds of each sweep."""
     return np.stack([values[sweeps == number].mean(axis=0) for number in np.unique(sweeps)])
 
 
 def pair_runs(recipes: Sequence[PairedRecipe], metric: Metric) -> tuple[PairedRuns | None, tuple[int, ...]]:
-    """The pairs of one metric, and the recipes that it leaves out because runs of theirs are missing.
+    """Returns the pairs of one metric, and the recipes that it leaves out because runs of theirs are missing.
 
     Where no recipe has all rounds, rounds are given up: each sweep becomes the mean of its runs. A recipe
     that lacks a whole sweep has no place in either. None where no recipe knows the metric.
@@ -105,13 +107,13 @@ def _sides(recipe: PairedRecipe) -> tuple[tuple[tuple[CurvePoint, ...], ...], ..
 
 
 def _values(recipe: PairedRecipe, metric: Metric) -> bool:
-    """Whether every run of the recipe has the metric."""
+    """Returns whether every run of the recipe has the metric."""
     values = [metric.of_point(run) for lists in _sides(recipe) for runs in lists for run in runs]
     return all(value is not None and value > 0 for value in values)
 
 
 def _rounds(recipes: Sequence[PairedRecipe], side: str) -> list[int]:
-    """The most runs that any recipe has in each sweep of one side."""
+    """Returns the most runs that any recipe has in each sweep of one side."""
     counts = [[len(runs) for runs in getattr(recipe, side)] for recipe in recipes]
     return [max(column) for column in zip(*counts, strict=True)]
 
@@ -124,7 +126,7 @@ def _column(lists: Sequence[Sequence[CurvePoint]], metric: Metric, collapse: boo
 
 
 def _block_variance(recipe: PairedRecipe, metric: Metric) -> float:
-    """From time blocks of the runs; 0 unless all of them tell it."""
+    """Returns the variance from time blocks of the runs; 0 unless all of them have it."""
     total = 0.0
     for lists in _sides(recipe):
         runs = [run for runs in lists for run in runs]

@@ -29,7 +29,7 @@ _BASES: dict[Basis, str] = {
 
 
 def write_regression(regression: Regression) -> Document:
-    """The findings over all, then by arm and by recipe."""
+    """Returns the findings over all recipes, then by arm and by recipe."""
     differences = ", ".join(regression.matched.differences)
     return Document(
         title=f"Is new slower than old? {differences or 'Nothing recorded differs'}",
@@ -65,7 +65,7 @@ def heading(regression: Regression) -> tuple[str, ...]:
 
 
 def sentences(regression: Regression) -> tuple[str, ...]:
-    """One for each metric over all recipes, and one where the acceptance length moved."""
+    """Returns a sentence for each metric over all recipes, and one where the acceptance length moved."""
     overall = [
         _sentence(f, regression.criteria.threshold) for f in regression.select("all") if not f.metric.explains
     ]
@@ -73,7 +73,7 @@ def sentences(regression: Regression) -> tuple[str, ...]:
 
 
 def notes(regression: Regression) -> tuple[str, ...]:
-    """What the intervals rest on, and what is not in them."""
+    """Returns what the intervals rest on, and what is not in them."""
     bases: dict[Basis, dict[str, None]] = {}
     for finding in regression.findings:
         if finding.estimate:
@@ -100,7 +100,7 @@ def notes(regression: Regression) -> tuple[str, ...]:
 
 
 def summary_table(regression: Regression) -> Table:
-    """Each metric over all recipes and by arm."""
+    """Returns each metric over all recipes and by arm."""
     rows: list[Texts] = []
     sections: list[int] = []
     for name in dict.fromkeys(f.metric.id for f in regression.findings):
@@ -117,7 +117,7 @@ def summary_table(regression: Regression) -> Table:
 
 
 def recipe_tables(regression: Regression) -> tuple[Table, ...]:
-    """Every recipe, one table for each metric."""
+    """Returns every recipe, one table for each metric."""
     return tuple(
         _recipe_table(findings)
         for name in dict.fromkeys(f.metric.id for f in regression.findings)
@@ -136,7 +136,7 @@ def _recipe_table(findings: Sequence[Finding]) -> Table:
 
 
 def verdict_text(finding: Finding) -> str:
-    """The verdict in a reader's words."""
+    """Returns the verdict as a reader's word."""
     if finding.verdict in ("slower", "faster"):
         if finding.metric.explains:
             return "higher" if finding.change > 0 else "lower"
@@ -147,12 +147,12 @@ def verdict_text(finding: Finding) -> str:
 
 
 def list_left_out(left_out: Sequence[Unused]) -> tuple[str, ...]:
-    """One line for each thing that was not tested, with its reason."""
+    """Returns one line for each thing that was not tested, with its reason."""
     return tuple(dict.fromkeys(map(str, left_out)))
 
 
 def to_json(regression: Regression) -> str:
-    """Everything the tables show, as JSON text; unknown is null, changes are shares."""
+    """Returns everything the tables show, as JSON text; unknown is null, changes are shares."""
     matched = regression.matched
     data = {
         "schema_version": SCHEMA_VERSION,
@@ -245,7 +245,7 @@ def _needs(finding: Finding) -> str:
 
 
 def signed(share: float) -> str:
-    """`+1.2%`, `−8.9%`, `0.0%`."""
+    """Returns `+1.2%`, `−8.9%`, `0.0%`."""
     text = percent(abs(share))
     return text if text == "0.0%" else ("+" if share > 0 else "−") + text
 

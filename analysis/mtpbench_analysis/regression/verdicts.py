@@ -36,7 +36,7 @@ _GATED = ("tput_tps_per_gpu", "interactivity_tps")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Criteria:
-    """What is asked.
+    """The criteria say which change matters, and how surely it must be known.
 
     Args:
         threshold: the change that matters, as a share.
@@ -66,7 +66,7 @@ class Criteria:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One metric of all recipes, of one arm's or of one recipe.
+    """A finding is the change of one metric over all recipes, one arm's, or one recipe.
 
     Args:
         of: `all`, the arm's display name, or the recipe.
@@ -96,13 +96,13 @@ class Finding:
 
     @property
     def title(self) -> str:
-        """What the metric is called here."""
+        """Returns the metric's name in a regression."""
         return self.metric.label_in("regress")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regression:
-    """Everything that the test says of two sides.
+    """A regression holds the findings of two sides.
 
     Args:
         left_out: what is on one side only, invalid, or lacks runs.
@@ -114,18 +114,20 @@ class Regression:
     left_out: tuple[Unused, ...]
 
     def select(self, level: Level, name: str | None = None) -> tuple[Finding, ...]:
-        """The findings of one level, of one metric or of all."""
+        """Returns the findings of one level, of one metric or of all."""
         return tuple(f for f in self.findings if f.level == level and name in (None, f.metric.id))
 
     @property
     def untested(self) -> tuple[str, ...]:
-        """The recipes of both sides whose throughput was not tested, because runs of theirs are missing."""
+        """Returns the recipes of both sides whose throughput was not tested, because runs of theirs are
+        missing.
+        """
         tested = {finding.of for finding in self.select("recipe", "tput_tps_per_gpu")}
         return tuple(label for label in self.matched.labels if label not in tested)
 
     @property
     def gate(self) -> tuple[str, ...]:
-        """Why a gate must not open; empty where it may."""
+        """Returns why a gate must not open; empty where it may."""
         reasons = [f"{recipe}: no valid run in the new sweep" for recipe in self.matched.broken]
         reasons += [f"{recipe}: runs are missing, so it was not tested" for recipe in self.untested]
         reasons += self.matched.unfinished
@@ -139,7 +141,7 @@ class Regression:
 def find_regression(
     old: Sequence[PointSet], new: Sequence[PointSet], criteria: Criteria | None = None
 ) -> Regression:
-    """The changes from the old sweeps to the new ones.
+    """Tests the changes from the old sweeps to the new ones.
 
     Args:
         old: the sweeps of the old side, one `PointSet` for each.
@@ -219,7 +221,9 @@ def _finding(pairs: PairedRuns, metric: Metric, members: IntArray, estimate: Est
 
 
 def _judge(family: Sequence[Finding], criteria: Criteria) -> list[Finding]:
-    """The verdicts of tests that are read together: Holm's for a change, Bonferroni's for the intervals."""
+    """Returns the verdicts of tests that are read together: Holm's for a change, Bonferroni's for the
+    intervals.
+    """
     raw = [_p(f.estimate) if f.estimate else 1.0 for f in family]
     alpha = (1 - criteria.confidence) / len(family)
     return [
@@ -231,7 +235,8 @@ def _judge(family: Sequence[Finding], criteria: Criteria) -> list[Finding]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """The p values of a family, adjusted so that the chance of any false finding stays below the level.
+    """Returns the p values of a family, adjusted so that the chance of any false finding stays below the
+    level.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6 (1979), 65-70.
     """

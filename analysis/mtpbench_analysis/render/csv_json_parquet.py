@@ -40,7 +40,7 @@ _CURVE = ("arm", *CURVE_FIELDS)
 
 
 def to_json(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> str:
-    """Everything the tables show and what they rest on, as JSON text; unknown is null."""
+    """Returns everything the tables show and what they rest on, as JSON text; unknown is null."""
     data = {
         "schema_version": SCHEMA_VERSION,
         "simulated": any(comparison.simulated for comparison in comparisons),
@@ -51,17 +51,17 @@ def to_json(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) 
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
-    """One line per comparison, target and curve; unknown is empty."""
+    """Returns one line per comparison, target and curve; unknown is empty."""
     return lines_to_csv(to_lines(comparisons))
 
 
 def to_parquet(comparisons: Sequence[Comparison]) -> bytes:
-    """The lines of the CSV with their types; unknown is null."""
+    """Returns the lines of the CSV with their types; unknown is null."""
     return lines_to_parquet(to_lines(comparisons))
 
 
 def lines_to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Flat records of the same keys as CSV; None is empty."""
+    """Returns flat records of the same keys as CSV; None is empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
@@ -70,14 +70,16 @@ def lines_to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def lines_to_parquet(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """Flat records of the same keys as Parquet; a column that is None throughout has the null type."""
+    """Returns flat records of the same keys as Parquet; a column that is None throughout has the
+    null type.
+    """
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(lines)), buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def flat(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A record whose lists of `{text}` are joined by `; `."""
+    """Returns a record whose lists of `{text}` are joined by `; `."""
     return {
         key: "; ".join(item["text"] for item in value) or None if isinstance(value, list) else value
         for key, value in line.items()
@@ -85,7 +87,7 @@ def flat(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_lines(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """One flat record per comparison, target and curve."""
+    """Returns one flat record per comparison, target and curve."""
     return [line for number, c in enumerate(comparisons) for line in _lines(number, c)]
 
 
@@ -228,7 +230,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _of_cell(cell: Cell) -> dict[str, Any]:
-    """What is interpolated at a target, where that stands, and what is derived from it."""
+    """Returns what is interpolated at a target, where that stands, and what is derived from it."""
 
     def values(needs: str | None) -> dict[str, Any]:
         chosen = [metric for metric in METRICS if metric.of == "cell" and metric.needs == needs]
@@ -239,7 +241,7 @@ def _of_cell(cell: Cell) -> dict[str, Any]:
 
 
 def _of_knot(knot: Measured) -> dict[str, Any]:
-    """What a knot's recipe is and recorded, beside its throughput and interactivity."""
+    """Returns what a knot's recipe is and recorded, beside its throughput and interactivity."""
     values = {metric.id: metric.of_point(knot.mean) for metric in metrics_in("knot_export")}
     return {**values, **{name: getattr(knot.mean, name) for name in ("version", "image", "date")}}
 
@@ -284,7 +286,7 @@ def _crossing(crossing: Crossing) -> dict[str, Any]:
 
 
 def _span(span: float | Span | None) -> Any:
-    """Its lowest and its highest value; null where nothing is known."""
+    """Returns the lowest and the highest value; None where nothing is known."""
     return [span.low, span.high] if isinstance(span, Span) else None
 
 
@@ -293,7 +295,7 @@ def _interval(interval: Interval | None) -> dict[str, float] | None:
 
 
 def _costs(cell: Cell) -> dict[str, dict[str, float | None]]:
-    """Dollars for a million tokens, by owner tier and kind of token."""
+    """Returns the dollars for a million tokens, by owner tier and kind of token."""
     if cell.economics is None:
         return {}
     return {tier: {kind: cell.usd_per_m(kind, tier) for kind in TOKEN_KINDS} for tier in cell.economics.tiers}

@@ -33,7 +33,8 @@ _HEAD = "% Needs \\usepackage{booktabs}. Made by mtpbench."
 
 
 def to_latex(documents: Sequence[Document], left_out: Texts = ()) -> str:
-    """A `table` environment for a document's first table, or for each table where none has reservations.
+    """Returns a `table` environment for a document's first table, or for each table where none has
+    reservations.
 
     The caption says what the figures rest on, what differs besides speculation and what to be careful about:
     a table that is cut out of a paper keeps its reservations. What is in no document stands as comments.
@@ -86,7 +87,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is; a line break becomes a space."""
+    """Returns text that LaTeX prints as it is; a line break becomes a space."""
     return "".join(_PLAIN.get(character, character) for character in " ".join(text.split()))
 
 

@@ -13,7 +13,7 @@ at the edge of a word only: within one, as in `max_num_seqs`, it is itself, and 
 
 
 def to_markdown(documents: Sequence[Document], left_out: Texts = ()) -> str:
-    """The documents one after the other, then what is in none of them."""
+    """Returns the documents one after the other, then what is in none of them."""
     parts = [_document(document) for document in documents]
     if left_out:
         parts.append("## Not used\n\n" + _bullets(left_out))
@@ -21,14 +21,14 @@ def to_markdown(documents: Sequence[Document], left_out: Texts = ()) -> str:
 
 
 def table_to_markdown(table: Table) -> str:
-    """One table; a line break in a cell becomes a space."""
+    """Returns one table; a line break in a cell becomes a space."""
     align = ["---" if i < table.text_columns else "---:" for i in range(len(table.headers))]
     lines = [_row(table.headers), "|" + "|".join(align) + "|", *(_row(row) for row in table.rows)]
     return "\n".join(lines)
 
 
 def escape(text: str) -> str:
-    """Arms, file names and engine names are the user's: they must not break the table or the page."""
+    """Escapes the user's arms, file names and engine names, which must not break the table or the page."""
     return _MARKS.sub(lambda mark: "\\" + mark[0], text)
 
 

@@ -34,7 +34,7 @@ def to_terminal(
     full: bool = False,
     curves: Sequence[TerminalCurve] = (),
 ) -> RenderableType:
-    """The documents one after the other, then what is in none of them; readable at 100 columns.
+    """Returns the documents one after the other, then what is in none of them; readable at 100 columns.
 
     Args:
         documents: in their order.
@@ -53,7 +53,7 @@ def to_terminal(
 def curves_of(
     comparisons: Sequence[Comparison], *, ascii_only: bool = False, terminals_only: bool = True
 ) -> tuple[TerminalCurve, ...]:
-    """The drawing of each comparison, invalid points included."""
+    """Returns the drawing of each comparison, invalid points included."""
     return tuple(
         TerminalCurve(
             series=series_of(comparison.curves, comparison.invalid),
@@ -129,7 +129,7 @@ _PARTS = re.compile(r"[^/_-]*[/_-]|[^/_-]+")
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How far a table's columns stand apart.
+    """A form says how far a table's columns stand apart.
 
     Args:
         padding: blanks behind a column, besides the one that divides it from the next.
@@ -140,13 +140,13 @@ class _Form:
     edge: bool
 
     def around(self, columns: int) -> int:
-        """The blanks in a row."""
+        """Returns the blanks in a row."""
         return columns * self.padding + (columns - 1) + 2 * self.edge
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns that are shown, their widths, and how they stand apart."""
+    """A layout has the columns that are shown, their widths, and how they stand apart."""
 
     columns: tuple[int, ...]
     widths: tuple[int, ...]
@@ -155,7 +155,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class FittedTable:
-    """A table as a rich renderable; it takes the width that it is given.
+    """A fitted table is a table as a rich renderable that takes the width it is given.
 
     Args:
         styles: of cells, by row and column; the others are styled by what they say.
@@ -167,7 +167,7 @@ class FittedTable:
     elsewhere: str = "--format md"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The title, the table, and which columns had no room."""
+        """Yields the title, the table, and the names of columns that had no room."""
         yield RichText(self.table.title, style="bold")
         layout = layout_of(self.table, options.max_width)
         if layout is None:
@@ -184,7 +184,7 @@ class FittedTable:
             yield RichText(f"left out for width: {', '.join(hidden)}; {where} shows them", style="dim")
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """As wide as nothing has to fold; as narrow as it has to be."""
+        """Returns the width at which nothing folds, and that of the terminal where it is less."""
         natural = _natural(self.table, range(len(self.table.headers)))
         width = sum(natural) + _forms(self.table)[0].around(len(natural))
         return Measurement(min(width, options.max_width), width)
@@ -206,7 +206,7 @@ class FittedTable:
         return grid
 
     def _cell(self, row: int, place: int, width: int) -> RichText:
-        """The figure stands out; what it rests on is dimmed."""
+        """Returns a cell whose figure stands out; what it rests on is dimmed."""
         text = self.table.rows[row][place]
         first, _, rest = text.partition("\n")
         cell = RichText("\n".join(folded(first, width)), style=self._style(row, place))
@@ -218,7 +218,7 @@ class FittedTable:
         return self.styles.get((row, place), _STYLES.get(type(self.table.rows[row][place]), ""))
 
     def _records(self, width: int) -> Iterator[RichText]:
-        """Every row by itself: what it is about, then a line for each column."""
+        """Yields every row by itself: its name, then a line for each column."""
         about = [""] * self.table.text_columns
         for i, row in enumerate(self.table.rows):
             # A row that leaves its first cell empty goes on about what the row above names.
@@ -235,7 +235,7 @@ class FittedTable:
 
 
 def layout_of(table: Table, width: int) -> Layout | None:
-    """The columns for a terminal of some width; None where only records fit."""
+    """Returns the columns for a terminal of some width; None where only records fit."""
     columns = list(range(len(table.headers)))
     spare = [table.headers.index(name) for name in LEFT_OUT_FIRST if name in table.headers]
     spare = [place for place in spare if place >= table.text_columns]
@@ -251,7 +251,8 @@ def layout_of(table: Table, width: int) -> Layout | None:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """Text in lines of at most a width, broken at spaces and within names (`1xTP8-1xTP8`, `tok/s/user`).
+    """Returns text in lines of at most a width, broken at spaces and within names (`1xTP8-1xTP8`,
+    `tok/s/user`).
 
     What a reader takes for one thing stays one: numbers, dates, signs with their figures. Only such a
     thing that is longer than a line sticks out of it; `layout_of` never asks for that.
@@ -270,7 +271,9 @@ def folded(text: str, width: int) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """What is never broken, each with what divides it from the one before: a blank or nothing."""
+    """Yields pieces that are never broken, each with what divides it from the one before: a blank or
+    nothing.
+    """
     for word in _SIGN.sub(_TIED, text).split(" "):
         if not word:
             continue
@@ -284,18 +287,20 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_name(text: str) -> bool:
-    """Whether text can stand alone at the end or the start of a line: letters are in it, and not just one."""
+    """Returns whether text can stand alone at the end or start of a line: it has letters, and not
+    just one.
+    """
     return len(text) > 1 and any(character.isalpha() for character in text)
 
 
 def _forms(table: Table) -> tuple[_Form, ...]:
-    """From airy to close."""
+    """Returns the forms from the widest apart to the closest."""
     padding = 0 if len(table.headers) > _MANY else 1
     return (_Form(padding, edge=True), _Form(0, edge=False))
 
 
 def _natural(table: Table, columns: Sequence[int]) -> list[int]:
-    """The widths at which nothing folds."""
+    """Returns the widths at which nothing folds."""
     return [
         max(cell_len(line) for cell in _column(table, place) for line in cell.split("\n"))
         for place in columns
@@ -303,7 +308,7 @@ def _natural(table: Table, columns: Sequence[int]) -> list[int]:
 
 
 def _least(table: Table, columns: Sequence[int]) -> list[int]:
-    """The widths below which something would break that must not."""
+    """Returns the widths below which something would break that must not."""
     return [
         max(
             (
@@ -323,7 +328,7 @@ def _column(table: Table, place: int) -> list[str]:
 
 
 def _share_out(natural: Sequence[int], least: Sequence[int], room: int) -> tuple[int, ...] | None:
-    """Widths that fit: the widest columns give way; None where all are as narrow as they can be."""
+    """Returns widths that fit: the widest columns give way; None where all are as narrow as they can be."""
     widths = list(natural)
     while sum(widths) > room:
         wide = [i for i in range(len(widths)) if widths[i] > least[i]]
