@@ -1,7 +1,7 @@
-"""Pure: everything derived from one point's raw records. `run` and `recompute` both call `measure`.
+"""Pure: the result of a point, computed from its raw records. `run` and `recompute` both call `measure`.
 
-What requests have one of each stands in memory whole; chunks, of which there may be a thousand times as many,
-are folded over once, batch by batch.
+The columns of requests are held in memory whole. There may be a thousand times as many chunks, so they are
+read once, batch by batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.chunk_latency import ChunkGaps, summarise
-from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown
+from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown_energy
 from mtpbench.metrics.packed_chunks import Requests, TokenCounts, count_tokens
 from mtpbench.metrics.request_table import UNKNOWN, Floats, RequestRows, RequestTable
 from mtpbench.metrics.window import (
@@ -47,9 +47,13 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Latencies:
-    """Per-request latencies in seconds; `tpot_s` leaves out requests without one.
+    """The latencies of the counted requests, in seconds.
 
-    `tpot_ended_s` is when the requests of `tpot_s` ended.
+    Args:
+        ttft_s, e2el_s, send_lag_s: (r,) of every counted request.
+        tpot_s: (q,) of those that have a TPOT.
+        tpot_ended_s: (q,) when those ended.
+        tpot_basis: how the tokens of the first chunk are known.
     """
 
     ttft_s: Floats
@@ -115,9 +119,9 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
 def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, facts: RunFacts) -> Energy:
     gpus = point.topology.gpus
     if facts.power_source is None:
-        return unknown(facts.power_reason or "no_power_source", gpus, None)
+        return unknown_energy(facts.power_reason or "no_power_source", gpus, None)
     if steady is None:
-        return unknown("no_window", gpus, facts.power_source)
+        return unknown_energy("no_window", gpus, facts.power_source)
     energy = measure_energy(
         power,
         Window(start_s=steady.start_s, end_s=steady.end_s),
@@ -133,25 +137,25 @@ def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, fa
 
 
 def _max_gap_s(point: Point) -> float:
-    """The longest hole between two power readings that may be bridged, in engine seconds."""
+    """Returns the longest gap between two power readings that may be bridged, in engine seconds."""
     if point.simulation and point.simulation.clock == "virtual":
-        return math.inf  # the model is asked, not sampled: its counter misses nothing between two readings
+        return math.inf  # the power model's counter misses nothing between two readings
     if point.simulation is None:
         return MAX_GAP_S  # meters are read ten times a second, however often counters are scraped
     return max(MAX_GAP_S, 3 * point.measurement.sample_interval_s) * time_scale(point)
 
 
 def rates(table: Requests, window: Window, gpus: int) -> Rates:
-    """Token rates over a window, of requests that ended well (a failed request serves nobody).
+    """Computes the token rates over a window, of requests that did not fail (a failed request serves nobody).
 
-    Output tokens count at the chunk that carried them (`tokens_by`). A prompt counts as its output does: the
-    share of its request's output tokens that lie in the window. Counted whole at the first chunk it would tie
-    the input rate to where the window's edges, which are starts and ends of requests, happen to lie: up to 6%
-    in a short run, differently in each arm.
+    Output tokens count at the chunk that carried them (`tokens_by`). A prompt counts in the same share as its
+    request's output tokens lie in the window. If it counted whole at the first chunk, the input rate would
+    depend on where the window's edges, which are starts and ends of requests, happen to lie: by up to 6% in a
+    short run, and differently in each arm.
 
     Args:
-        table: every request, warm-up included: they load the server too.
-        window: counted are moments in (start, end].
+        table: every request, also those of the warm-up, which load the server too.
+        window: moments in (start, end] count.
         gpus: all GPUs of the deployment.
     """
     return _rates(table, window, count_tokens(table, [window]), gpus)
@@ -182,10 +186,10 @@ def _rates(rows: RequestRows, window: Window, counts: TokenCounts, gpus: int) ->
 
 
 def latencies(table: RequestTable, counted: Mask) -> Latencies:
-    """TTFT, E2EL and TPOT of the counted requests, all of which must have chunks.
+    """Computes TTFT, E2EL and TPOT of the counted requests, all of which must have chunks.
 
-    TPOT is (last − first chunk) / (output tokens − tokens of the first chunk), or − 1 where the server
-    does not say what the first chunk held; undefined where nothing comes after the first chunk.
+    TPOT is (last − first chunk) / (output tokens − tokens of the first chunk); without the server's count of
+    the first chunk it is taken as 1 token. A request without tokens after the first chunk has no TPOT.
 
     Args:
         table: the requests.
@@ -212,6 +216,6 @@ def latencies(table: RequestTable, counted: Mask) -> Latencies:
 
 
 def _counted(table: RequestTable, steady: Window | None) -> Mask:
-    """Measured requests that ended well in the steady-state window (anywhere where there is none)."""
+    """Returns which measured requests ended without an error in the window; at any time if it is None."""
     counted = table.ok & ~table.warmup & (table.chunk_counts > 0)
     return counted & inside(table.end_s, steady) if steady else counted

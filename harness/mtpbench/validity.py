@@ -1,4 +1,4 @@
-"""Pure: every rule that makes a point invalid, each with a stable code; docs/validity.md explains them."""
+"""Pure: the rules that make a point invalid, each with a stable code; docs/validity.md explains them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mtpbench.records import Point, PointResult, Reason, RunFacts
 MIN_ACCEPTANCE_LENGTH = 1.05
 MAX_LAG_OF_GAP = 0.5
 TIMER_RESOLUTION_S = 0.005
-"""Wall seconds: a lag below this is the operating system's timer and scheduler, not the client."""
+"""Wall seconds: a lag below this comes from the operating system's timer and scheduler."""
 MIN_CONCURRENCY_SHARE = 0.98
 MAX_COALESCED_SHARE = 0.01
 MAX_SEND_LAG_S = 0.05
 """Wall seconds that a request of an open loop may start late."""
 FREE_SLOTS = 0.1
-"""So much of one slot may always be idle: at concurrency 1 the 2% are shorter than one reconnect."""
+"""The part of one slot that may always be idle: at concurrency 1 the 2% are shorter than one reconnect."""
 CLIENT_LIMIT = "client_limit"
-"""The request error that says a limit of the client's machine was hit (descriptors, ports)."""
+"""The error of a request that met a limit of the client's machine (descriptors, ports)."""
 CUT_OFF = "cut_off"
 
 CODES: Mapping[str, str] = {
@@ -47,17 +47,20 @@ CODES: Mapping[str, str] = {
 
 
 def check(point: Point, table: RequestTable, result: PointResult, facts: RunFacts) -> tuple[Reason, ...]:
-    """Every rule that the point breaks, in the order of `CODES`; empty for a valid point.
+    """Checks a point by every rule.
 
     Args:
-        point: what was asked for.
+        point: the point.
         table: its raw requests.
-        result: what was derived from them (its own reasons are ignored).
-        facts: what the records can't tell.
+        result: its result, whose own reasons are ignored.
+        facts: facts of the run that the requests do not show.
+
+    Returns:
+        The reasons why the point is invalid, in the order of `CODES`; empty for a valid point.
     """
     if facts.start_failed is not None:
         return (Reason(code="start_failed", detail=facts.start_failed),)
-    found = [
+    reasons = [
         *_check_run(table, facts),
         *_check_requests(point, table, result),
         *_check_lengths(point, table),
@@ -67,11 +70,11 @@ def check(point: Point, table: RequestTable, result: PointResult, facts: RunFact
         *_check_power(point, result),
     ]
     order = list(CODES)
-    return tuple(sorted(found, key=lambda reason: order.index(reason.code)))
+    return tuple(sorted(reasons, key=lambda reason: order.index(reason.code)))
 
 
 def time_scale(point: Point) -> float:
-    """Engine seconds per wall second: above 1 only on the embedded engine's scaled clock."""
+    """Returns engine seconds per wall second: above 1 only on the embedded engine's scaled clock."""
     simulation = point.simulation
     return simulation.speed if simulation and simulation.clock == "scaled" else 1.0
 
@@ -83,76 +86,77 @@ def _check_run(table: RequestTable, facts: RunFacts) -> Iterable[Reason]:
         yield Reason(code="client_failed", detail=facts.client_failed)
     cut = int((table.error == CUT_OFF).sum())
     if facts.cut_off is not None or cut:
-        why = facts.cut_off or "unknown"
-        yield Reason(code="cut_off", detail=f"{why}: {cut} requests were still running at the end")
+        cause = facts.cut_off or "unknown"
+        yield Reason(code="cut_off", detail=f"{cause}: {cut} requests were still running at the end")
 
 
 def _check_requests(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:
     if not result.requests:
         warmup = Counter(error for error in table.error if error is not None)
-        detail = f"{len(table)} warm-up requests were sent" + (f": {_listed(warmup)}" if warmup else "")
+        detail = f"{len(table)} warm-up requests were sent" + (f": {_by_count(warmup)}" if warmup else "")
         yield Reason(code="no_requests", detail=detail)
         return
     measured = ~table.warmup
     if not (table.ok & measured & (table.output_tokens > 0)).any():
         detail = f"{result.requests} measured requests, none with tokens"
         yield Reason(
-            code="no_tokens", detail=detail + (f": {_listed(result.errors)}" if result.errors else "")
+            code="no_tokens", detail=detail + (f": {_by_count(result.errors)}" if result.errors else "")
         )
     elif result.interactivity_tps is None:
         detail = "tokens came, but no request had a time per output token"
         yield Reason(code="no_interactivity", detail=detail)
-    # What the harness itself cut off says nothing about the server; `cut_off` reports it.
+    # Requests that the harness cut off show nothing about the server; `cut_off` reports them.
     failed = {code: count for code, count in result.errors.items() if code != CUT_OFF}
     share = sum(failed.values()) / result.requests
     if share > point.measurement.max_error_rate:
         yield Reason(
             code="error_rate",
             detail=f"{sum(failed.values())} of {result.requests} measured requests failed ({share:.1%}; "
-            f"allowed {point.measurement.max_error_rate:.1%}): {_listed(failed)}{_first_words(table)}",
+            f"allowed {point.measurement.max_error_rate:.1%}): {_by_count(failed)}{_first_error(table)}",
         )
 
 
 def _check_power(point: Point, result: PointResult) -> Iterable[Reason]:
-    # Throughput stands without energy; only a sweep that came for energy is not served by it.
+    # Throughput is valid without energy; only a sweep that requires power needs it.
     if point.measurement.power == "required" and result.energy.energy_j is None:
         yield Reason(code="power_missing", detail=f"`power: required`, but {result.energy.reason}")
 
 
 def _check_lengths(point: Point, table: RequestTable) -> Iterable[Reason]:
-    done = table.ok & ~table.warmup
-    if not done.any():
+    completed = table.ok & ~table.warmup
+    if not completed.any():
         return
     allowed = point.measurement.max_error_rate
-    asked, got = table.asked_prompt_tokens[done], table.prompt_tokens[done]
-    wrong = (got != UNKNOWN) & (np.abs(got - asked) > _prompt_slack(point, asked))
+    requested, counted = table.asked_prompt_tokens[completed], table.prompt_tokens[completed]
+    wrong = (counted != UNKNOWN) & (np.abs(counted - requested) > _prompt_slack(point, requested))
     if wrong.mean() > allowed:
-        yield Reason(code="wrong_prompt_length", detail=_lengths_detail("prompt", asked, got, wrong))
-    asked, got = table.asked_output_tokens[done], table.output_tokens[done]
-    wrong = (got != asked) & point.workload.ignore_eos
+        yield Reason(code="wrong_prompt_length", detail=_lengths_detail("prompt", requested, counted, wrong))
+    requested, counted = table.asked_output_tokens[completed], table.output_tokens[completed]
+    wrong = (counted != requested) & point.workload.ignore_eos
     if wrong.mean() > allowed:
-        yield Reason(code="wrong_output_length", detail=_lengths_detail("output", asked, got, wrong))
+        yield Reason(code="wrong_output_length", detail=_lengths_detail("output", requested, counted, wrong))
 
 
-def _prompt_slack(point: Point, asked: Ints) -> Floats:
+def _prompt_slack(point: Point, requested: Ints) -> Floats:
+    """Returns how far the server's count of each prompt may be off."""
     if point.workload.prompts == "dataset":
-        return np.full(len(asked), np.inf)
+        return np.full(len(requested), np.inf)
     if point.workload.chat_template and point.workload.tokenizer is None:
         # Words are not tokens, and the template adds its own.
-        return np.asarray(64 + 0.25 * asked, np.float64)
-    return np.ones(len(asked))  # a begin-of-sequence token
+        return np.asarray(64 + 0.25 * requested, np.float64)
+    return np.ones(len(requested))  # a begin-of-sequence token
 
 
 def _lengths_detail(
-    what: str,
-    asked: Ints,
-    got: Ints,
+    kind: str,
+    requested: Ints,
+    counted: Ints,
     wrong: npt.NDArray[np.bool_],
 ) -> str:
     example = int(np.flatnonzero(wrong)[0])
     return (
-        f"{int(wrong.sum())} of {len(asked)} requests had another {what} length; "
-        f"first: {asked[example]} tokens asked, {got[example]} counted by the server"
+        f"{int(wrong.sum())} of {len(requested)} requests had another {kind} length; "
+        f"first: {requested[example]} tokens asked, {counted[example]} counted by the server"
     )
 
 
@@ -170,34 +174,34 @@ def _check_window(point: Point, result: PointResult) -> Iterable[Reason]:
 
 def _check_client(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:
     client = result.client
-    found: list[str] = []
+    causes: list[str] = []
     limited = int((table.error == CLIENT_LIMIT).sum())
     if limited:
-        found.append(f"{limited} requests hit a limit of the client's machine (descriptors or ports)")
+        causes.append(f"{limited} requests hit a limit of the client's machine (descriptors or ports)")
     lag, gaps = client.reader_lag_p99_s, result.icl_s
     if lag is not None and gaps is not None:
-        # Engines that send the tokens of one step one by one have a median gap near 0: the mean then tells.
+        # Engines that send the tokens of one step one by one have a median gap near 0: the mean counts then.
         gap = max(gaps.p50, gaps.mean)
         if lag > max(MAX_LAG_OF_GAP * gap, TIMER_RESOLUTION_S * time_scale(point)):
-            found.append(f"it read {lag * 1e3:.3g} ms late (p99) at chunk gaps of {gap * 1e3:.3g} ms")
+            causes.append(f"it read {lag * 1e3:.3g} ms late (p99) at chunk gaps of {gap * 1e3:.3g} ms")
     if (
         client.coalesced_reads
         and client.reads
         and client.coalesced_reads > MAX_COALESCED_SHARE * client.reads
     ):
         share = client.coalesced_reads / client.reads
-        found.append(f"{share:.1%} of its reads held events of several moments, which share one stamp")
-    found += _check_pace(point, result)
-    if found:
-        yield Reason(code="client_saturated", detail="; ".join(found))
+        causes.append(f"{share:.1%} of its reads held events of several moments, which share one stamp")
+    causes += _check_pace(point, result)
+    if causes:
+        yield Reason(code="client_saturated", detail="; ".join(causes))
 
 
 def _check_pace(point: Point, result: PointResult) -> Iterable[str]:
-    """Did the client ask for as much as it was told to?"""
+    """Checks whether the client sent as many requests as the load requires, and in time."""
     client = result.client
     if point.load.open:
         lag = client.send_lag_p99_s
-        # Requests that waited for one in flight are late because of the server, or of the ceiling.
+        # Requests that waited for a free slot are late because of the server, or of the ceiling.
         if lag is not None and not client.late_starts and lag > MAX_SEND_LAG_S * time_scale(point):
             yield f"it sent requests {lag * 1e3:.3g} ms after their time (p99)"
     elif client.achieved_concurrency is not None:
@@ -225,14 +229,14 @@ def _check_acceptance(point: Point, result: PointResult) -> Iterable[Reason]:
         yield Reason(code="mtp_not_accepting", detail=detail)
 
 
-def _first_words(table: RequestTable) -> str:
-    """What the first failed request was told, with the cause it names if that is a known one."""
-    told = [detail for detail in table.error_detail[~table.ok & ~table.warmup] if detail]
-    if not told:
+def _first_error(table: RequestTable) -> str:
+    """Returns the first error detail of a measured request, or its cause if it shows a known one."""
+    details = [detail for detail in table.error_detail[~table.ok & ~table.warmup] if detail]
+    if not details:
         return ""
-    cause = explain(told[0])
-    return f"; first: {cause or told[0]}"
+    cause = explain(details[0])
+    return f"; first: {cause or details[0]}"
 
 
-def _listed(errors: Mapping[str, int]) -> str:
+def _by_count(errors: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {code}" for code, count in Counter(errors).most_common())

@@ -1,1 +1,1 @@
-"""Pure: what is computed from the raw records of one point."""
+"""Pure: the figures that are computed from the raw records of one point."""

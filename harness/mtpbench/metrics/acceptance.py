@@ -1,4 +1,4 @@
-"""Pure: an engine's speculation counters over the window -> Acceptance, or NULL with a reason code."""
+"""Pure: acceptance from an engine's speculation counters over the window, or NULL with a reason code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mtpbench.records import (
 )
 
 MIN_COVERAGE = 0.5
-"""Share of the window that a worker's first and last counters must span."""
+"""The share of the window that a worker's samples must span."""
 
 
 def measure_acceptance(
@@ -30,57 +30,65 @@ def measure_acceptance(
     expected: Sequence[str] = (),
     source: CounterSource | None = None,
 ) -> Acceptance:
-    """Counter differences over the window, summed over all workers that verify drafts.
+    """Computes acceptance from counter differences over the window, summed over all workers that verify
+    drafts.
 
-    Per worker the first and last readable sample inside the window count; where fewer than two lie
-    inside, those that bracket it.
+    For each worker the first and the last readable sample inside the window count; if fewer than two lie
+    inside, those just before and after the window count too.
 
     Args:
         point: its arm says whether speculation is on.
-        samples: scrapes of every worker, in any order.
-        window: the steady-state window, or None where there was none.
+        samples: counter samples of every worker, in any order.
+        window: the steady-state window, or None if there was none.
         expected: names of the decode or aggregated processes; empty for every process with counters.
-        source: what the counters are, for the record.
+        source: where the counters come from, for the record.
 
     Returns:
         NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
-        `worker_vanished`, `too_few_samples`, `counter_reset` or `no_drafts` where there is no figure.
+        `worker_vanished`, `too_few_samples`, `counter_reset` or `no_drafts` if there is no figure.
     """
     if point.arm.speculation is None:
         counted = [s.counters.draft_tokens for s in samples if s.counters]
-        return unknown(
+        return unknown_acceptance(
             "off_but_drafting" if counted and max(counted) > min(counted) else "speculation_off", source
         )
     if window is None:
-        return unknown("no_window", source)
+        return unknown_acceptance("no_window", source)
     workers: dict[str, list[CounterSample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_s):
         if not expected or sample.process in expected:
             workers.setdefault(sample.process, []).append(sample)
-    counting = {name: of for name, of in workers.items() if any(s.counters or s.gauges for s in of)}
+    counting = {
+        name: own_samples
+        for name, own_samples in workers.items()
+        if any(s.counters or s.gauges for s in own_samples)
+    }
     if not counting:
-        return unknown("no_counters", source)
+        return unknown_acceptance("no_counters", source)
     if set(expected) - set(counting):
-        return unknown("worker_missing", source)
+        return unknown_acceptance("worker_missing", source)
     drafts = point.arm.speculation.draft_tokens
-    if not any(s.counters for of in counting.values() for s in of):
+    if not any(s.counters for own_samples in counting.values() for s in own_samples):
         return average_gauges(counting, window, drafts, source)
     deltas: list[SpecCounters] = []
-    for of in counting.values():
-        delta = _delta([_with_steps(sample, drafts) for sample in of], window)
+    for own_samples in counting.values():
+        delta = _delta([_with_steps(sample, drafts) for sample in own_samples], window)
         if isinstance(delta, str):
-            return unknown(delta, source)
+            return unknown_acceptance(delta, source)
         deltas.append(delta)
     return _summed(deltas, source)
 
 
-def unknown(reason: AcceptanceGap, source: CounterSource | None = None) -> Acceptance:
-    """An acceptance that is not known, with the reason code."""
+def unknown_acceptance(reason: AcceptanceGap, source: CounterSource | None = None) -> Acceptance:
+    """Returns an acceptance without figures, with the reason code."""
     return Acceptance(length=None, rate=None, per_position=None, drafts=None, source=source, reason=reason)
 
 
 def _with_steps(sample: CounterSample, drafts: int) -> CounterSample:
-    """The sample with verification steps where the engine counts only tokens: each step drafts the same."""
+    """Returns the sample with verification steps, also if the engine counts only draft tokens.
+
+    Each step drafts the same number of tokens.
+    """
     counters = sample.counters
     if counters is None or counters.drafts is not None:
         return sample
@@ -89,7 +97,7 @@ def _with_steps(sample: CounterSample, drafts: int) -> CounterSample:
 
 
 def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | AcceptanceGap:
-    """What one worker counted over the window, or why that is not known."""
+    """Returns the counts of one worker over the window, or the reason code of why they are unknown."""
     used = _covering(samples, window)
     if isinstance(used, str):
         return used
@@ -107,12 +115,12 @@ def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | Accep
 
 
 def _covering(samples: list[CounterSample], window: Window) -> list[CounterSample] | AcceptanceGap:
-    """The readable samples that span the window, or why they do not."""
-    good = [s for s in samples if s.counters is not None or s.gauges]
-    used = [s for s in good if window.start_s <= s.time_s <= window.end_s]
+    """Returns the readable samples that span the window, or the reason code of why they do not."""
+    readable = [s for s in samples if s.counters is not None or s.gauges]
+    used = [s for s in readable if window.start_s <= s.time_s <= window.end_s]
     if len(used) < 2:
-        before = [s for s in good if s.time_s <= window.start_s][-1:]
-        after = [s for s in good if s.time_s >= window.end_s][:1]
+        before = [s for s in readable if s.time_s <= window.start_s][-1:]
+        after = [s for s in readable if s.time_s >= window.end_s][:1]
         used = [*before, *used, *after]
     if len(used) < 2 or used[-1].time_s - used[0].time_s < MIN_COVERAGE * window.duration_s:
         failed = any(s.counters is None and not s.gauges and s.time_s <= window.end_s for s in samples)
@@ -126,10 +134,12 @@ def average_gauges(
     drafts: int,
     source: CounterSource | None,
 ) -> Acceptance:
-    """The acceptance of an engine that gives only gauges: their mean over the window's samples and ranks.
+    """Computes acceptance for an engine that gives only gauges: their mean over the window's samples and
+    ranks.
 
-    Each sample weighs as many verification steps as were counted since the one before; equally where the
-    engine does not count them. A gauge says what the engine averaged last, so this is less than a counter.
+    The weight of a sample is the verification steps counted since the sample before; all weights are equal if
+    the engine does not count them. A gauge holds the engine's latest average only, so it tells less than a
+    counter.
 
     Args:
         workers: samples by process, in time order.
@@ -143,18 +153,18 @@ def average_gauges(
     for samples in workers.values():
         used = _covering(samples, window)
         if isinstance(used, str):
-            return unknown(used, source)
+            return unknown_acceptance(used, source)
         for before, after in pairwise(used):
             earlier = {gauge.rank: gauge.verify_calls for gauge in before.gauges}
             for gauge in after.gauges:
                 steps = _steps_since(earlier.get(gauge.rank), gauge.verify_calls)
                 if steps is not None and steps < 0:
-                    return unknown("counter_reset", source)
+                    return unknown_acceptance("counter_reset", source)
                 lengths.append(gauge.length)
                 weights.append(1.0 if steps is None else steps)
                 counted += steps or 0.0
     if not sum(weights):
-        return unknown("no_drafts", source)
+        return unknown_acceptance("no_drafts", source)
     length = float(np.average(lengths, weights=weights))
     return Acceptance(
         length=length,
@@ -171,7 +181,7 @@ def _steps_since(before: float | None, after: float | None) -> float | None:
 
 
 def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:
-    # A position first seen during the window was 0 before (labels appear with their first count).
+    # A position that first appears during the window was 0 before (labels appear with their first count).
     before = first.per_position + (0.0,) * (len(last.per_position) - len(first.per_position))
     return tuple(b - a for a, b in zip(before, last.per_position, strict=False))
 
@@ -181,7 +191,7 @@ def _summed(deltas: list[SpecCounters], source: CounterSource | None) -> Accepta
     drafted = sum(delta.draft_tokens for delta in deltas)
     accepted = sum(delta.accepted_tokens for delta in deltas)
     if drafts <= 0:
-        return unknown("no_drafts", source)
+        return unknown_acceptance("no_drafts", source)
     lengths = {len(delta.per_position) for delta in deltas if delta.drafts}
     positions: tuple[float, ...] | None = None
     if len(lengths) == 1 and lengths != {0}:

@@ -1,4 +1,4 @@
-"""Pure: the gaps between the chunks of requests: by chunk, by token, and those that are stalls."""
+"""Pure: the gaps between the chunks of requests: ICL, token gaps, and stalls."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mtpbench.metrics.window import Window
 from mtpbench.records import Distribution, Stalls
 
 PARTS = 20
-"""How many stretches of the window stalls are told for."""
+"""Equal parts of the window, for each of which stalls are counted."""
 WORST = 5
 _PERCENTS = (10, 50, 90, 99)
 COUNTED_BELOW = 1 << 21
-"""Numbers below this are counted in place, where many come at once; others are sorted."""
+"""Numbers below this are counted in place if many come at once; others are sorted."""
 _MANY = 1 << 12
 _UNMERGED = 1 << 20
 _NO_GAP = np.iinfo(np.int64).min
 
 
 class ChunkGaps:
-    """Every gap between two neighbouring chunks of one of the counted requests.
+    """The gaps between neighbouring chunks of the counted requests.
 
-    It takes the chunks batch by batch and keeps how often each gap, in whole microseconds, brought how many
-    tokens: every figure is exact, and none depends on where a batch ends.
+    `add` takes the chunks batch by batch and counts how often each gap, in whole microseconds, brought how
+    many tokens: every figure is exact, and none depends on where a batch ends.
 
     Args:
-        index: (n,) of the requests.
+        index: (n,) indices of the requests.
         counted: (n,) which of them count.
         threshold_s: a longer gap is a stall.
-        window: stalls are told by equal parts of it; None where there is none.
+        window: stalls are counted for equal parts of it too; None if there is no window.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ChunkGaps:
         self._over_time = np.zeros(PARTS, np.int64)
 
     def add(self, batch: ChunkBatch) -> None:
-        """Take the gaps of some more requests."""
+        """Adds the gaps of some more requests."""
         filled = batch.counts > 0
         firsts = batch.offsets[:-1][filled]
         counted = np.repeat(self._counted[batch.rows], batch.counts)
@@ -73,7 +73,7 @@ class ChunkGaps:
             self._over_time += np.histogram(seconds(batch.times_us()[stalled]), edges)[0]
 
     def per_chunk(self) -> Distribution | None:
-        """The gaps themselves; None where there is none."""
+        """Summarises the gaps themselves (ICL); None if there is none."""
         distinct = [histogram.distinct() for _, histogram in sorted(self._by_tokens.items())]
         if not distinct:
             return None
@@ -81,9 +81,9 @@ class ChunkGaps:
         return summarise_weighted(seconds(gaps), counts)
 
     def per_token(self) -> Distribution | None:
-        """Time per token, each token counting once: the gap shared by the tokens that ended it.
+        """Summarises the token gaps: a chunk's gap divided by its tokens, each token counting once.
 
-        None where the tokens of a chunk are unknown: counting chunks instead would say another thing.
+        None if the tokens of a chunk are unknown: chunks instead of tokens would be another figure.
         """
         if UNKNOWN in self._by_tokens:
             return None
@@ -94,25 +94,25 @@ class ChunkGaps:
         return summarise_weighted(gap_s, np.concatenate([counts * tokens for tokens, _, counts in distinct]))
 
     def stalls(self) -> Stalls | None:
-        """The gaps above the threshold; None where there is no gap at all."""
+        """Summarises the gaps above the threshold; None if there is no gap at all."""
         if not self._by_tokens:
             return None
         longest_s = seconds(self._longest_us)
-        had_one = self._longest_us > self._threshold_us
+        has_stall = self._longest_us > self._threshold_us
         worst = np.argsort(-longest_s, kind="stable")[:WORST]
         return Stalls(
             threshold_s=self._threshold_s,
             count=self._stalls,
-            requests=int(had_one.sum()),
+            requests=int(has_stall.sum()),
             longest_s=float(longest_s.max()),
             share=self._stalled_us / max(self._total_us, 1e-6),
             over_time=tuple(self._over_time.tolist()) if self._window else (),
-            worst=tuple((int(self._index[i]), float(longest_s[i])) for i in worst if had_one[i]),
+            worst=tuple((int(self._index[i]), float(longest_s[i])) for i in worst if has_stall[i]),
         )
 
 
 def summarise(values: Floats) -> Distribution | None:
-    """The summary of a sample, percentiles interpolated linearly; None for an empty one."""
+    """Summarises a sample, with percentiles interpolated linearly; None for an empty sample."""
     if not len(values):
         return None
     p10, p50, p90, p99 = np.percentile(values, (10, 50, 90, 99))
@@ -129,9 +129,9 @@ def summarise(values: Floats) -> Distribution | None:
 
 
 def summarise_weighted(values: Floats, weights: Ints) -> Distribution | None:
-    """The summary of a sample in which each value stands for `weights` equal ones; None for an empty one.
+    """Summarises a sample in which each value stands for `weights` equal values; None for an empty sample.
 
-    Equal to `summarise` of the values repeated, percentiles included.
+    The result equals `summarise` of the repeated values, percentiles included.
     """
     if not len(values):
         return None
@@ -158,10 +158,10 @@ def summarise_weighted(values: Floats, weights: Ints) -> Distribution | None:
 
 
 class Histogram:
-    """How often each of many whole numbers came.
+    """A histogram counts how often each of many whole numbers came.
 
-    Memory goes with the distinct numbers, not with how many come. Counting in place takes a nanosecond a
-    number and sorting fifty, but only numbers of a known range have a place.
+    Its memory grows with the distinct numbers, not with their count. Counting in place takes a nanosecond for
+    each number and sorting fifty, but only numbers of a limited range have a place.
     """
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class Histogram:
         self._unmerged = 0
 
     def add(self, numbers: Ints) -> None:
-        """Count some more numbers, (m,)."""
+        """Counts some more numbers, (m,)."""
         placed = (numbers >= 0) & (numbers < (COUNTED_BELOW if len(numbers) >= _MANY else 0))
         if placed.all():
             self._count(numbers)
@@ -179,7 +179,7 @@ class Histogram:
             self._sort(numbers[~placed])
 
     def distinct(self) -> tuple[Ints, Ints]:
-        """The distinct numbers, rising, and how often each came."""
+        """Returns the distinct numbers, rising, and how often each came."""
         placed = np.flatnonzero(self._counts)
         return _merge([(placed, self._counts[placed]), *self._sorted])
 
@@ -197,7 +197,7 @@ class Histogram:
         self._unmerged += len(self._sorted[-1][0])
         if self._unmerged > _UNMERGED:
             self._sorted = [_merge(self._sorted)]
-            # Merged again only once as much has come as is there: the work stays in proportion.
+            # The next merge waits until as many numbers have come again: the work stays proportional.
             self._unmerged = -len(self._sorted[0][0])
 
 
@@ -208,7 +208,7 @@ def _merge(parts: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
 
 
 def _runs(numbers: Ints, counts: Ints) -> tuple[Ints, Ints]:
-    """Equal neighbours as one, their counts added up."""
+    """Joins equal neighbours and adds up their counts."""
     if not len(numbers):
         return numbers, counts
     begins = np.concatenate(([0], np.flatnonzero(np.diff(numbers)) + 1))

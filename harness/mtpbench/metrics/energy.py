@@ -1,4 +1,4 @@
-"""Pure: power samples over a window -> Energy of the deployment's GPUs, or NULL with a reason code."""
+"""Pure: the energy of a deployment's GPUs from power samples over a window, or NULL with a reason code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtpbench.records import GRACE, UNUSED, Energy, IdlePower, IdleState, PowerS
 MAX_GAP_S = 3.0
 MAX_MISMATCH = 0.05
 MIN_CROSS_CHECK_SAMPLES = 5
-"""With fewer samples inside the window the integral of power says nothing about the counter."""
+"""With fewer samples inside the window the integral of power can't check the counter."""
 
 REASONS: Mapping[str, str] = {
     "no_power_source": "nothing was read",
@@ -34,24 +34,24 @@ REASONS: Mapping[str, str] = {
     "power_mismatch": "a GPU's counter and the integral of its power are more than 5% apart",
     "power_zero": "a meter read 0 J over the whole window",
 }
-"""Why an energy is NULL; docs/validity.md explains each. A Grace rail's reasons are these behind `grace_`."""
+"""Reason codes of a NULL energy (see docs/validity.md). Those of Grace rails begin with `grace_`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Gpu:
-    """What one GPU used over the window: by its counter, and by the integral of its power."""
+    """The energy that one GPU used over the window, by its counter and by the integral of its power."""
 
     name: str
     counted_j: float | None
     integral_j: float | None
     samples: int
     edges_j: float = 0.0
-    """What the counter may be off by: a step at each edge of the window, where its steps can be seen."""
+    """The largest error of the counter: a step at each edge of the window, if the samples show its steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Basis:
-    """What energy is made of: figures of one kind for every GPU, and whether the other kind agreed."""
+    """The basis of an energy: one kind of figure for every GPU, and whether the other kind agreed with it."""
 
     kind: Literal["counter", "integral"]
     by_gpu: Mapping[str, float]
@@ -74,11 +74,11 @@ def measure_energy(
     source: PowerSource | None,
     max_gap_s: float = MAX_GAP_S,
 ) -> Energy:
-    """The energy of every GPU of the deployment over the window, idle ones too.
+    """Computes the energy of every GPU of the deployment over the window, idle ones too.
 
-    The energy counter's difference, interpolated linearly to the window's edges, checked against the
-    integral of power; the integral itself where the source has no counter. Rails of Grace CPUs and GPUs that
-    no process holds are kept apart: what is wrong with them leaves the deployment's energy alone.
+    It is the difference of the energy counter, interpolated linearly to the window's edges and checked
+    against the integral of power; without a counter it is the integral itself. Rails of Grace CPUs, and GPUs
+    that no process holds, are computed separately: their faults do not change the deployment's energy.
 
     Args:
         samples: readings of every GPU, in any order.
@@ -86,13 +86,13 @@ def measure_energy(
         expected_gpus: GPUs that the deployment holds.
         tokens: input and output tokens of the window.
         output_tokens: output tokens of the window.
-        source: what was read, for the record.
-        max_gap_s: a longer hole between two readings (engine seconds) makes the energy unknown.
+        source: where the samples come from, for the record.
+        max_gap_s: a longer gap between two readings (engine seconds) makes the energy unknown.
 
     Returns:
         NULL with reason `no_power_samples`, `missing_gpu`, `unexpected_gpu`, `gpu_lost`,
         `power_not_covered`, `power_gap`, `counter_reset`, `counter_frozen`, `power_frozen`,
-        `power_mismatch` or `power_zero` where there is no figure.
+        `power_mismatch` or `power_zero` if there is no figure.
     """
     series: dict[tuple[str, int], list[PowerSample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_s):
@@ -100,15 +100,15 @@ def measure_energy(
     rails = [series.pop(key) for key in list(series) if key[0].startswith(GRACE)]
     unused = [series.pop(key) for key in list(series) if key[0].startswith(UNUSED)]
     if not series:
-        return unknown("no_power_samples", expected_gpus, source)
+        return unknown_energy("no_power_samples", expected_gpus, source)
     if len(series) != expected_gpus:
         fewer = len(series) < expected_gpus
-        return unknown("missing_gpu" if fewer else "unexpected_gpu", expected_gpus, source)
+        return unknown_energy("missing_gpu" if fewer else "unexpected_gpu", expected_gpus, source)
     gpus: list[_Gpu] = []
     for (process, number), readings in series.items():
         gpu = _read_gpu(f"{process}/{number}", readings, window, max_gap_s)
         if isinstance(gpu, str):
-            return unknown(gpu, expected_gpus, source)
+            return unknown_energy(gpu, expected_gpus, source)
         gpus.append(gpu)
     total = _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source)
     if total.energy_j is None:
@@ -130,14 +130,14 @@ def measure_idle(
     gpus: int,
     max_gap_s: float = MAX_GAP_S,
 ) -> IdlePower:
-    """What the deployment's GPUs drew from second 0 to `duration_s` of the samples, with nothing to do.
+    """Computes the idle power of the deployment's GPUs, from second 0 to `duration_s` of the samples.
 
     Args:
         samples: readings of every GPU.
-        state: what they had to do nothing with.
+        state: the state of the deployment while it was idle.
         duration_s: wall seconds.
         gpus: GPUs that the deployment holds.
-        max_gap_s: a longer hole between two readings makes it unknown.
+        max_gap_s: a longer gap between two readings makes the power unknown.
     """
     window = Window(start_s=0.0, end_s=duration_s)
     energy = measure_energy(samples, window, gpus, 0.0, 0.0, None, max_gap_s)
@@ -149,8 +149,8 @@ def measure_idle(
     )
 
 
-def unknown(reason: Reason | str, gpus: int, source: PowerSource | None) -> Energy:
-    """An energy that is not known, with the reason or its code."""
+def unknown_energy(reason: Reason | str, gpus: int, source: PowerSource | None) -> Energy:
+    """Returns an energy without figures, with the reason or its code."""
     return Energy(
         energy_j=None,
         mean_power_w_per_gpu=None,
@@ -163,11 +163,11 @@ def unknown(reason: Reason | str, gpus: int, source: PowerSource | None) -> Ener
 
 
 def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]) -> dict[str, float]:
-    """Energy by node number, as text; empty where a process's node is not known.
+    """Sums energy by node number, as text; empty if the node of a process is unknown.
 
     Args:
-        energy_j_by_gpu: of an `Energy`, by `process/GPU`.
-        nodes: the node of every process of the deployment.
+        energy_j_by_gpu: the field of an `Energy`, by `process/GPU`.
+        nodes: the node number of every process of the deployment.
     """
     by_node: dict[str, float] = {}
     for name, joules in energy_j_by_gpu.items():
@@ -202,13 +202,13 @@ def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s:
             inside = power.count(window)
     used_j = integral if counted is None else counted
     if used_j is not None and used_j <= 0:
-        # No GPU that is on draws nothing: a meter that says so is not read, not at rest.
+        # Every GPU that is on draws power: a meter that shows none was not read.
         return "power_zero"
     return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside, edges_j=edges_j)
 
 
 def _was_lost(readings: list[PowerSample], window: Window, max_gap_s: float) -> bool:
-    """Whether the GPU did not answer for longer than a gap may be, or up to the window's end."""
+    """Returns whether the GPU gave no value for longer than a gap may be, or up to the window's end."""
     silent_since: float | None = None
     for reading in readings:
         answered = reading.energy_j is not None or reading.power_w is not None
@@ -217,7 +217,7 @@ def _was_lost(readings: list[PowerSample], window: Window, max_gap_s: float) -> 
         elif silent_since is None:
             silent_since = reading.time_s
         touches = silent_since is not None and silent_since < window.end_s
-        # A silence that began before the window is as long as what of it lies inside.
+        # Of a silence that began before the window, only the part inside the window counts.
         since = max(silent_since or 0.0, window.start_s)
         if touches and min(reading.time_s, window.end_s) - since > max_gap_s:
             return True
@@ -235,15 +235,15 @@ def _counter_fault(counter: MeterSeries, window: Window, max_gap_s: float) -> st
 
 
 def _power_fault(power: MeterSeries, window: Window, max_gap_s: float) -> str | None:
-    """Where there is no counter, power that never moves by a milliwatt is an old value told again."""
+    """Returns a reason code if power never changes, because the meter repeats an old value; else None."""
     inside = power.touching(window)
     if not inside.values.any():
-        return None  # `power_zero` says more
+        return None  # `power_zero` is the better reason
     return "power_frozen" if len(inside) > 2 and inside.longest_still_s() > max_gap_s else None
 
 
 def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float) -> float | str | None:
-    """The energy of all Grace rails; a reason code where one is not known, None where there are none."""
+    """Sums the energy of all Grace rails; a reason code if one is unknown, None if there are no rails."""
     total = 0.0
     for readings in rails:
         power = MeterSeries.of((r.time_s, r.power_w) for r in readings)
@@ -259,7 +259,7 @@ def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float
 
 
 def _read_unused(gpus: list[list[PowerSample]], window: Window, max_gap_s: float) -> float | None:
-    """The energy of all GPUs that nobody used; None where there are none, or one was not read well."""
+    """Sums the energy of all GPUs that no process holds; None if there are none, or one has no figure."""
     total = 0.0
     for readings in gpus:
         gpu = _read_gpu("", readings, window, max_gap_s)
@@ -273,7 +273,7 @@ def _read_unused(gpus: list[list[PowerSample]], window: Window, max_gap_s: float
 def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: PowerSource | None) -> Energy:
     basis = _basis(gpus)
     if isinstance(basis, str):
-        return unknown(basis, len(gpus), source)
+        return unknown_energy(basis, len(gpus), source)
     by_gpu = basis.by_gpu
     energy = sum(by_gpu.values())
     by_role: dict[str, float] = {}
@@ -284,51 +284,51 @@ def _total(gpus: list[_Gpu], window: Window, tokens: _Tokens, source: PowerSourc
     return Energy(
         energy_j=energy,
         mean_power_w_per_gpu=energy / window.duration_s / len(gpus),
-        joules_per_token=_each(energy, tokens.input + tokens.output),
-        joules_per_output_token=_each(energy, tokens.output),
-        joules_per_input_token=_each(energy, tokens.input),
+        joules_per_token=_per_token(energy, tokens.input + tokens.output),
+        joules_per_output_token=_per_token(energy, tokens.output),
+        joules_per_input_token=_per_token(energy, tokens.input),
         gpus=len(gpus),
         source=source,
         basis=basis.kind,
         cross_checked=basis.cross_checked,
         energy_j_by_gpu=by_gpu,
         energy_j_by_role=by_role,
-        prefill_joules_per_input_token=_each(by_role["prefill"], tokens.input) if apart else None,
-        decode_joules_per_output_token=_each(by_role["decode"], tokens.output) if apart else None,
+        prefill_joules_per_input_token=_per_token(by_role["prefill"], tokens.input) if apart else None,
+        decode_joules_per_output_token=_per_token(by_role["decode"], tokens.output) if apart else None,
         integral_j=basis.integral_j,
     )
 
 
 def _basis(gpus: list[_Gpu]) -> _Basis | str:
-    """The energy of every GPU by one and the same kind of figure, or the code of why there is none."""
+    """Returns the energy of every GPU by one kind of figure, or the reason code of why there is none."""
     counted = {gpu.name: gpu.counted_j for gpu in gpus if gpu.counted_j is not None}
     integrals = {gpu.name: gpu.integral_j for gpu in gpus if gpu.integral_j is not None}
     integral_j = sum(integrals.values()) if len(integrals) == len(gpus) else None
     if not counted and integral_j is not None:
         return _Basis(kind="integral", by_gpu=integrals, integral_j=integral_j)
     if len(counted) < len(gpus):
-        # Never mix: some GPUs by counter and some by integral would be a figure of no one kind.
+        # Kinds are never mixed: some GPUs by counter and some by integral would be no figure of one kind.
         return "no_power_samples"
     if integral_j is None or any(gpu.samples < MIN_CROSS_CHECK_SAMPLES for gpu in gpus):
         return _Basis(kind="counter", by_gpu=counted, cross_checked=False)
-    # Each by itself: among 72 GPUs a wrong one would vanish in the sum.
+    # Each GPU is checked by itself: in the sum of 72 GPUs a wrong one would not show.
     if any(map(_disagrees, gpus)):
         return "power_mismatch"
     return _Basis(kind="counter", by_gpu=counted, cross_checked=True, integral_j=integral_j)
 
 
 def _disagrees(gpu: _Gpu) -> bool:
-    """Whether counter and integral are further apart than 5% and what the counter's own steps explain."""
+    """Returns whether counter and integral differ by more than 5% and the counter's own steps together."""
     if gpu.counted_j is None or gpu.integral_j is None:
         return False
     return abs(gpu.counted_j - gpu.integral_j) > MAX_MISMATCH * gpu.counted_j + gpu.edges_j
 
 
-def _each(joules: float, tokens: float) -> float | None:
+def _per_token(joules: float, tokens: float) -> float | None:
     return joules / tokens if tokens > 0 else None
 
 
 def _role(name: str) -> str:
-    """`decode` for `decode-1/3`; `prefill+decode` for a GPU that processes of both share."""
+    """Returns `decode` for `decode-1/3`, and `prefill+decode` for a GPU that processes of both share."""
     roles = [process.rsplit("-", 1)[0] for process in name.rsplit("/", 1)[0].split("+")]
     return "+".join(dict.fromkeys(roles))

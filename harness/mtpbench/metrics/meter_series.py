@@ -1,4 +1,4 @@
-"""Pure: one quantity over time, and what a window holds of it."""
+"""Pure: the readings of one meter over time, and their figures over a window."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mtpbench.metrics.window import Window
 
 @dataclass(frozen=True, slots=True)
 class MeterSeries:
-    """Values at rising times; between two of them it is taken to be a straight line."""
+    """A meter series holds values at rising times; between two readings the value is a straight line."""
 
     times: Floats
     values: Floats
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[float, float | None]]) -> Self:
-        """The pairs whose value is known, in the order of time."""
+        """Builds the series of those pairs of time and value whose value is known, in the order of time."""
         readings = [(time_s, value) for time_s, value in pairs if value is not None]
         times, values = np.array(readings, np.float64).reshape(-1, 2).T
         return cls(times, values)
@@ -31,50 +31,53 @@ class MeterSeries:
 
     @property
     def span_s(self) -> float:
-        """From the first reading to the last."""
+        """The time from the first reading to the last."""
         return float(self.times[-1] - self.times[0])
 
     def coverage_fault(self, window: Window, max_gap_s: float) -> str | None:
-        """`power_not_covered` where readings don't reach over both edges, `power_gap` at a hole inside."""
+        """Returns the reason code of readings that do not cover the window; None if they do.
+
+        `power_not_covered`: they do not reach over both edges; `power_gap`: there is a hole inside.
+        """
         if self.times[0] > window.start_s or self.times[-1] < window.end_s:
             return "power_not_covered"
         touching = (self.times[1:] > window.start_s) & (self.times[:-1] < window.end_s)
         return "power_gap" if (np.diff(self.times)[touching] > max_gap_s).any() else None
 
     def touching(self, window: Window) -> MeterSeries:
-        """The readings in the window, with the one before and the one after it."""
+        """Returns the readings in the window, with the one before and the one after it."""
         steps = np.flatnonzero((self.times[1:] > window.start_s) & (self.times[:-1] < window.end_s))
         return MeterSeries(self.times[steps[0] : steps[-1] + 2], self.values[steps[0] : steps[-1] + 2])
 
     def count(self, window: Window) -> int:
-        """Readings in the window."""
+        """Returns how many readings lie in the window."""
         return int(((self.times >= window.start_s) & (self.times <= window.end_s)).sum())
 
     def longest_still_s(self) -> float:
-        """The longest time without a change."""
+        """Returns the longest time without a change of the value."""
         moved = self.times[1:][np.diff(self.values) != 0]
         return float(np.diff(np.concatenate((self.times[:1], moved, self.times[-1:]))).max())
 
     def at_moves(self) -> MeterSeries:
-        """The readings at which the value had just moved, with the first and the last.
+        """Returns the readings at which the value had just changed, with the first and the last.
 
-        A counter that is updated more slowly than it is read is a staircase; a line through its steps'
-        beginnings is what it counts, a line through every reading is off by up to a step at each edge.
+        A counter that is updated more slowly than it is read is a staircase: a line through the beginnings of
+        its steps follows the energy, a line through every reading is wrong by up to a step at each edge.
         """
-        keep = np.concatenate(([True], np.diff(self.values) != 0))
-        keep[-1] = True
-        return MeterSeries(self.times[keep], self.values[keep])
+        changed = np.concatenate(([True], np.diff(self.values) != 0))
+        changed[-1] = True
+        return MeterSeries(self.times[changed], self.values[changed])
 
     def step(self, window: Window) -> float:
-        """The value's usual step in the window where it stands still between readings; 0 where it never does.
+        """Returns the median step of a value that sometimes stands still in the window; 0 if it never does.
 
-        A value that moved at every reading may be updated much more often than it is read.
+        A value that changed at every reading may be updated much more often than it is read.
         """
         steps = np.diff(self.touching(window).values)
         return float(np.median(steps[steps != 0])) if (steps == 0).any() and (steps != 0).any() else 0.0
 
     def difference(self, window: Window) -> float:
-        """The value at the window's end less that at its start."""
+        """Returns the value at the window's end minus the value at its start."""
         return float(
             np.interp(window.end_s, self.times, self.values)
             - np.interp(window.start_s, self.times, self.values)
@@ -82,7 +85,7 @@ class MeterSeries:
 
 
 def integrate(power: MeterSeries, window: Window) -> float:
-    """The integral of power over the window, in joules."""
+    """Computes the integral of power over the window, in joules."""
     times = power.times
     inner = times[(times > window.start_s) & (times < window.end_s)]
     at = np.concatenate(([window.start_s], inner, [window.end_s]))

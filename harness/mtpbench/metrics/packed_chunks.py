@@ -1,8 +1,8 @@
-"""Pure: chunks as small whole numbers, in batches: what is stored, and what statistics are folded over.
+"""Pure: chunks packed as small whole numbers, in batches, and the token counts that are folded over them.
 
-A chunk is the gap since the one before it, in microseconds, and the tokens it brought: 5 bytes in a
-`PackedTable`, 16 in a `RequestTable`. A batch decodes to as much as fits a processor's cache, so that 60
-million chunks are read with the memory of one.
+A packed chunk is the gap since the chunk before, in microseconds, and the tokens that it brought: 5 bytes in
+a `PackedTable`, 16 in a `RequestTable`. A decoded batch fits into a processor's cache, so 60 million chunks
+are read with the memory of one batch.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from mtpbench.metrics.window import Window
 from mtpbench.records import RequestRecord
 
 BATCH_CHUNKS = 1 << 17
-"""About so many chunks make a batch: its arrays stay in the processor's cache. A request is never split."""
+"""About how many chunks make a batch: its arrays stay in the processor's cache. No request is split."""
 SmallInts = npt.NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChunkBatch:
-    """The chunks of some consecutive requests.
+    """A batch holds the chunks of some consecutive requests.
 
     Args:
-        rows: which rows of the table they belong to.
+        rows: the rows of the table that the chunks belong to.
         offsets: (k + 1,) int64; chunks of the batch's row i are [offsets[i], offsets[i + 1]).
         sent_us: (k,) int64, when each request was sent.
         gaps_us: (m,) microseconds since the chunk before; a request's first: since it was sent.
-        brought: (m,) output tokens that came with the chunk, `UNKNOWN` where the server does not say.
+        brought: (m,) output tokens that came with the chunk, `UNKNOWN` if the server does not count them.
     """
 
     rows: slice
@@ -47,11 +47,11 @@ class ChunkBatch:
         return np.diff(self.offsets)
 
     def times_us(self) -> Ints:
-        """(m,) when each chunk came."""
+        """Returns when each chunk came, (m,)."""
         return self._cumulate(self.gaps_us, self.sent_us)
 
     def tokens(self) -> Ints:
-        """(m,) cumulative output tokens of the request after each chunk; `UNKNOWN` where unknown."""
+        """Returns the request's cumulative output tokens after each chunk, (m,); `UNKNOWN` if not counted."""
         unknown = self.brought == UNKNOWN
         if not unknown.any():
             return self._cumulate(self.brought, np.zeros(len(self.sent_us), np.int64))
@@ -59,9 +59,10 @@ class ChunkBatch:
         return np.where(unknown, UNKNOWN, totals)
 
     def edges(self) -> tuple[Ints, Ints]:
-        """Times in microseconds, and cumulative tokens, of each request's first and last chunk in turn.
+        """Returns times in microseconds and cumulative tokens of the first and last chunk of each request, in
+        turn.
 
-        A request's only chunk stands there once.
+        If a request has one chunk only, it stands there once.
         """
         filled = self.counts > 0
         firsts = self.offsets[:-1][filled]
@@ -70,11 +71,11 @@ class ChunkBatch:
         times = np.stack([self.gaps_us[firsts], np.add.reduceat(self.gaps_us, firsts, dtype=np.int64)], 1)
         tokens = np.stack([self.brought[firsts], np.add.reduceat(self.brought, firsts, dtype=np.int64)], 1)
         tokens[self.brought[firsts] == UNKNOWN] = UNKNOWN
-        kept = np.stack([np.ones(len(firsts), np.bool_), self.counts[filled] > 1], 1)
-        return (times + self.sent_us[filled][:, None])[kept], tokens[kept]
+        distinct = np.stack([np.ones(len(firsts), np.bool_), self.counts[filled] > 1], 1)
+        return (times + self.sent_us[filled][:, None])[distinct], tokens[distinct]
 
     def _cumulate(self, steps: SmallInts, begin: Ints) -> Ints:
-        """(m,) running sums that begin anew with every request, from `begin` (k,)."""
+        """Returns running sums, (m,), that start again with every request, from `begin` (k,)."""
         sums = np.cumsum(steps, dtype=np.int64)
         before = np.concatenate(([0], sums))[self.offsets[:-1]]
         sums += np.repeat(begin - before, self.counts)
@@ -83,7 +84,7 @@ class ChunkBatch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackedTable(RequestRows):
-    """Requests with their chunks as small whole numbers.
+    """A packed table holds requests, and their chunks as small whole numbers.
 
     Args:
         chunks: batches that cover every row, in order.
@@ -92,14 +93,14 @@ class PackedTable(RequestRows):
     chunks: tuple[ChunkBatch, ...]
 
     def summarised(self) -> RequestTable:
-        """The requests with only the first and the last chunk of each."""
+        """Returns the requests with only the first and the last chunk of each."""
         edges = [batch.edges() for batch in self.chunks]
         counts = np.minimum(self.chunk_counts, 2)
         offsets = np.concatenate(([0], np.cumsum(counts)))
         return self._table(offsets, [times for times, _ in edges], [tokens for _, tokens in edges])
 
     def unpacked(self) -> RequestTable:
-        """The requests with their chunks in full."""
+        """Returns the requests with all chunks."""
         return self._table(
             self.chunk_offsets,
             [batch.times_us() for batch in self.chunks],
@@ -107,7 +108,7 @@ class PackedTable(RequestRows):
         )
 
     def records(self) -> Iterator[RequestRecord]:
-        """The rows as records."""
+        """Returns the rows as records."""
         return self.unpacked().records()
 
     def _table(self, offsets: Ints, times_us: list[Ints], tokens: list[Ints]) -> RequestTable:
@@ -124,11 +125,11 @@ Requests = RequestTable | PackedTable
 
 
 def batches(table: Requests, chunks: int = BATCH_CHUNKS) -> Iterator[ChunkBatch]:
-    """The chunks of a table.
+    """Returns the chunks of a table in batches.
 
     Args:
         table: the requests.
-        chunks: about so many make a batch; those of a packed table are as they were read.
+        chunks: about how many make a batch; the batches of a packed table stay as they were read.
     """
     if isinstance(table, PackedTable):
         yield from table.chunks
@@ -142,7 +143,7 @@ def batches(table: Requests, chunks: int = BATCH_CHUNKS) -> Iterator[ChunkBatch]
 
 
 def smallest(values: Ints) -> SmallInts:
-    """The same numbers in the smallest integers that hold all of them."""
+    """Returns the same numbers in the smallest integer type that holds all of them."""
     low, high = values.min(initial=0), values.max(initial=0)
     for kind in (np.int8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
@@ -169,7 +170,7 @@ _ROW_BITS = 44
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenCounts:
-    """Output tokens by request and moment.
+    """Token counts are the output tokens by request and moment.
 
     Args:
         moments_us: (k,) rising, whole microseconds.
@@ -180,52 +181,52 @@ class TokenCounts:
     tokens: Floats
 
     def within(self, window: Window) -> Floats:
-        """(n,) output tokens of each request in (start, end], both of which are among the moments."""
+        """Returns the output tokens of each request in (start, end], (n,); the moments hold both edges."""
         start, end = np.searchsorted(self.moments_us, window.edges_us)
         return np.asarray(self.tokens[:, end] - self.tokens[:, start])
 
 
 def count_tokens(
-    table: Requests, windows: Sequence[Window], seen: Callable[[ChunkBatch], None] | None = None
+    table: Requests, windows: Sequence[Window], on_batch: Callable[[ChunkBatch], None] | None = None
 ) -> TokenCounts:
-    """Output tokens that each request had brought by the edges of some windows, in one pass over its chunks.
+    """Counts the output tokens that each request had brought by the edges of some windows, in one pass.
 
     Args:
         table: the requests.
-        windows: in any order.
-        seen: told of every batch, so that one pass serves others too.
+        windows: the windows, in any order.
+        on_batch: called with every batch, so that one pass serves other figures too.
     """
     moments_us = np.unique(np.array([window.edges_us for window in windows], np.int64))
     tokens = [np.empty((0, len(moments_us)))]
     for batch in batches(table):
         tokens.append(tokens_by(batch, table.output_tokens[batch.rows], moments_us))
-        if seen is not None:
-            seen(batch)
+        if on_batch is not None:
+            on_batch(batch)
     return TokenCounts(moments_us=moments_us, tokens=np.concatenate(tokens))
 
 
 def tokens_by(batch: ChunkBatch, output_tokens: Ints, moments_us: Ints) -> Floats:
-    """(k, j) output tokens that each request of a batch had brought up to each moment.
+    """Counts the output tokens that each request of a batch had brought up to each moment: (k, j).
 
     Tokens count at the chunk that carried them: by the server's cumulative counts, or spread evenly over
-    the request's chunks where it gives none. The final usage is the truth: what the running count missed
+    the request's chunks if it gives none. The final usage is the truth: tokens that the running count missed
     came with the last chunk.
 
     Args:
         batch: the chunks.
-        output_tokens: (k,) of its requests, `UNKNOWN` where the server did not say.
-        moments_us: (j,) rising.
+        output_tokens: (k,) of its requests, `UNKNOWN` if the server did not count them.
+        moments_us: (j,) moments, rising.
     """
     counts, begins = batch.counts, batch.offsets[:-1]
     row_keys = np.arange(len(counts), dtype=np.int64) << _ROW_BITS
     keys = batch.times_us() + np.repeat(row_keys, counts)
-    # A stamp that went back (a clock that was set) counts with the chunk before it: the search needs order.
+    # The search needs order: a stamp that went back (a clock was set) counts with the chunk before it.
     np.maximum.accumulate(keys, out=keys)
-    come = np.searchsorted(keys, row_keys[:, None] + moments_us, side="right") - begins[:, None]
-    running = np.concatenate(([0], batch.tokens()))[begins[:, None] + come]
+    arrived = np.searchsorted(keys, row_keys[:, None] + moments_us, side="right") - begins[:, None]
+    running = np.concatenate(([0], batch.tokens()))[begins[:, None] + arrived]
     outputs, chunks, is_counted = output_tokens[:, None], counts[:, None], output_tokens[:, None] != UNKNOWN
-    counted = np.where((come == chunks) & is_counted, outputs, running)
-    evenly = np.where(is_counted, outputs, 0) * come / np.maximum(chunks, 1)
+    counted = np.where((arrived == chunks) & is_counted, outputs, running)
+    evenly = np.where(is_counted, outputs, 0) * arrived / np.maximum(chunks, 1)
     silent = np.zeros((len(counts), 1), np.bool_)
     silent[counts > 0, 0] = batch.brought[begins[counts > 0]] == UNKNOWN
-    return np.where(come == 0, 0.0, np.where(silent, evenly, counted))
+    return np.where(arrived == 0, 0.0, np.where(silent, evenly, counted))

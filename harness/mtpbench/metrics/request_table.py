@@ -1,7 +1,7 @@
-"""The raw truth of a point as columns: one row per request, chunk data flattened with offsets.
+"""The request table holds the raw records of a point as columns: a row for each request, chunks with offsets.
 
-`RequestRecord` is one row; pure statistics work on the table, so that 200,000 requests stay cheap. Where the
-chunks are too many to stand here in full, `packed_chunks` has the same table with small ones.
+`RequestRecord` is one row; pure statistics work on the table, so that 200,000 requests stay cheap. If there
+are too many chunks for this table, `packed_chunks` has the same table with smaller chunks.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ UNKNOWN = -1
 
 
 def whole_us(times_s: Floats) -> Ints:
-    """Times in whole microseconds: what comes from outside is rounded here, once."""
+    """Returns times in whole microseconds; times from outside are rounded here, once."""
     return np.rint(times_s * 1e6).astype(np.int64)
 
 
 def seconds(times_us: Ints) -> Floats:
-    """Whole microseconds in seconds; `whole_us` gives them back exactly."""
+    """Returns whole microseconds in seconds; `whole_us` turns them back exactly."""
     return np.asarray(times_us * 1e-6, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RequestRows:
-    """Requests as columns, ordered by index, and how many chunks each of them has.
+    """Request rows hold requests as columns, ordered by index, and how many chunks each request has.
 
     Args:
         index, slot: (n,) int64.
         warmup: (n,) bool.
         scheduled_us, sent_us, end_us: (n,) int64, engine microseconds since the point's start.
         asked_prompt_tokens, asked_output_tokens: (n,) int64.
-        prompt_tokens, output_tokens: (n,) int64 as the server counted, `UNKNOWN` where it did not say.
+        prompt_tokens, output_tokens: (n,) int64 as the server counted them, `UNKNOWN` if it did not.
         finish_reason, error, error_detail: (n,) object arrays of str or None.
         chunk_offsets: (n + 1,) int64; chunks of row i are [chunk_offsets[i], chunk_offsets[i + 1]).
     """
@@ -95,19 +95,19 @@ class RequestRows:
         return np.repeat(np.arange(len(self), dtype=np.int64), self.chunk_counts)
 
     def row_columns(self) -> dict[str, Any]:
-        """Every column with one value for each request, by name."""
+        """Returns every column with one value for each request, by name."""
         names = [field.name for field in dataclasses.fields(RequestRows) if field.name != "chunk_offsets"]
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RequestTable(RequestRows):
-    """Requests with their chunks in full.
+    """A request table holds requests with all their chunks.
 
     Args:
         chunk_times_us: (m,) int64 engine microseconds, rising within a row.
         chunk_tokens: (m,) int64 cumulative output tokens after each chunk, `UNKNOWN` for every chunk of
-            a row whose server does not say.
+            a row whose server does not count them.
     """
 
     chunk_times_us: Ints
@@ -120,36 +120,36 @@ class RequestTable(RequestRows):
 
     @property
     def first_chunk_s(self) -> Floats:
-        """(n,) time of the first chunk; NaN where there was none."""
+        """(n,) time of the first chunk; NaN if there was none."""
         return self._edge_chunk(self.chunk_offsets[:-1])
 
     @property
     def last_chunk_s(self) -> Floats:
-        """(n,) time of the last chunk; NaN where there was none."""
+        """(n,) time of the last chunk; NaN if there was none."""
         return self._edge_chunk(self.chunk_offsets[1:] - 1)
 
     def _edge_chunk(self, at: Ints) -> Floats:
         times = np.full(len(self), np.nan)
-        some = self.chunk_counts > 0
-        times[some] = seconds(self.chunk_times_us[at[some]])
+        filled = self.chunk_counts > 0
+        times[filled] = seconds(self.chunk_times_us[at[filled]])
         return times
 
     def summarised(self) -> RequestTable:
-        """The same with only the first and the last chunk of each request."""
+        """Returns the same requests with only the first and the last chunk of each."""
         counts = self.chunk_counts
         first, last = self.chunk_offsets[:-1], self.chunk_offsets[1:] - 1
-        kept = np.unique(np.concatenate([first[counts > 0], last[counts > 0]]))
+        edges = np.unique(np.concatenate([first[counts > 0], last[counts > 0]]))
         offsets = np.concatenate(([0], np.cumsum(np.minimum(counts, 2)))).astype(np.int64)
         return dataclasses.replace(
             self,
             chunk_offsets=offsets,
-            chunk_times_us=self.chunk_times_us[kept],
-            chunk_tokens=self.chunk_tokens[kept],
+            chunk_times_us=self.chunk_times_us[edges],
+            chunk_tokens=self.chunk_tokens[edges],
         )
 
     @classmethod
     def from_records(cls, records: Iterable[RequestRecord]) -> RequestTable:
-        """The table of some records, ordered by index, their times rounded to whole microseconds."""
+        """Builds the table of some records, ordered by index, with times rounded to whole microseconds."""
         rows = sorted(records, key=lambda record: record.index)
         counts = [len(row.chunk_times_s) for row in rows]
         tokens = [
@@ -192,9 +192,9 @@ class RequestTable(RequestRows):
         )
 
     def records(self) -> Iterator[RequestRecord]:
-        """The rows as records."""
+        """Returns the rows as records."""
 
-        def known(value: Any) -> int | None:
+        def optional(value: Any) -> int | None:
             return None if value == UNKNOWN else int(value)
 
         scheduled_s, sent_s, end_s = self.scheduled_s, self.sent_s, self.end_s
@@ -213,8 +213,8 @@ class RequestTable(RequestRows):
                 chunk_tokens=None if UNKNOWN in tokens else tokens,
                 asked_prompt_tokens=int(self.asked_prompt_tokens[i]),
                 asked_output_tokens=int(self.asked_output_tokens[i]),
-                prompt_tokens=known(self.prompt_tokens[i]),
-                output_tokens=known(self.output_tokens[i]),
+                prompt_tokens=optional(self.prompt_tokens[i]),
+                output_tokens=optional(self.output_tokens[i]),
                 finish_reason=self.finish_reason[i],
                 error=self.error[i],
                 error_detail=self.error_detail[i],

@@ -1,4 +1,4 @@
-"""Pure: from the raw requests to the stretch of time in which the server was in steady state."""
+"""Pure: the steady-state window of a point, computed from its raw requests, and its equal blocks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mtpbench.records import Blocks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A stretch of a run: what happens at `start_s` is before it, what happens at `end_s` is inside.
+    """A window is a stretch of a run: the moment `start_s` is outside it, the moment `end_s` is inside.
 
-    Half open, because an engine emits in steps: the tokens of the step that opens a window were made
+    It is half open because an engine emits in steps: the tokens of the step that opens a window were made
     before it, and counting them would give n intervals the tokens of n + 1 steps.
     """
 
@@ -25,7 +25,7 @@ class Window:
 
     @property
     def duration_s(self) -> float:
-        """Length of the stretch."""
+        """The length of the window."""
         return self.end_s - self.start_s
 
     @property
@@ -35,11 +35,11 @@ class Window:
 
 
 def steady_window(table: RequestTable, concurrency: int) -> Window | None:
-    """The time in which all slots were busy and warm; None where there was no such time.
+    """Computes the time in which all slots were busy and warm; None if there was no such time.
 
-    It starts when every slot has streamed a token and the first measured request has been sent (warm-up
-    hands over without draining: its last requests may still run). It ends when the first slot finds no
-    next request, which is the earliest of the slots' last ends.
+    It starts when every slot has streamed a token and the first measured request has been sent; the last
+    requests of the warm-up may still run then. It ends when the first slot has no next request, which is the
+    earliest of the slots' last ends.
 
     Args:
         table: the requests, failed ones included.
@@ -62,10 +62,10 @@ def steady_window(table: RequestTable, concurrency: int) -> Window | None:
 
 
 def open_window(table: RequestRows) -> Window | None:
-    """The time in which an open loop sent its measured requests; None where it sent fewer than two.
+    """Computes the time in which an open loop sent its measured requests; None if it sent fewer than two.
 
-    From the moment the first of them was due to the moment the last one was: the warm-up's requests are still
-    running at its start, and its own at its end.
+    It lasts from the moment the first of them was due to the moment the last one was. Requests are in flight
+    at both edges: those of the warm-up at its start, the measured ones at its end.
     """
     due = table.scheduled_s[~table.warmup]
     if not len(due):
@@ -75,12 +75,12 @@ def open_window(table: RequestRows) -> Window | None:
 
 
 def point_window(table: RequestTable, concurrency: int, *, open_loop: bool) -> Window | None:
-    """The steady-state window of a point: of its open loop, or of its slots."""
+    """Computes the steady-state window of a point with an open or a closed loop."""
     return open_window(table) if open_loop else steady_window(table, concurrency)
 
 
 def whole_window(table: RequestRows) -> Window | None:
-    """From the first send to the last end; None where nothing was sent."""
+    """Computes the time from the first send to the last end; None if no request was sent."""
     if not len(table):
         return None
     start, end = float(table.sent_s.min()), float(table.end_s.max())
@@ -88,43 +88,43 @@ def whole_window(table: RequestRows) -> Window | None:
 
 
 def mean_in_flight(table: RequestRows, window: Window) -> float:
-    """Requests sent and not yet ended, averaged over the window."""
-    begun = np.maximum(table.sent_s, window.start_s)
+    """Computes the mean number of requests in flight over the window."""
+    sent = np.maximum(table.sent_s, window.start_s)
     ended = np.minimum(table.end_s, window.end_s)
-    return float(np.clip(ended - begun, 0.0, None).sum() / window.duration_s)
+    return float(np.clip(ended - sent, 0.0, None).sum() / window.duration_s)
 
 
 def in_flight_over_time(table: RequestRows, window: Window, parts: int) -> tuple[float, ...]:
-    """Requests in flight, averaged over each of so many equal parts of the window."""
+    """Computes the mean number of requests in flight over each of some equal parts of the window."""
     edges = np.linspace(window.start_s, window.end_s, parts + 1)
     pieces = (Window(start_s=float(a), end_s=float(b)) for a, b in itertools.pairwise(edges))
     return tuple(mean_in_flight(table, piece) for piece in pieces)
 
 
 def inside(times_s: Floats, window: Window) -> npt.NDArray[np.bool_]:
-    """Which of some moments lie in the window; NaN lies in none."""
+    """Returns which of some moments lie in the window; NaN lies in none."""
     return (times_s > window.start_s) & (times_s <= window.end_s)
 
 
 MOST_BLOCKS = 20
 FEWEST_BLOCKS = 5
-"""With fewer than this their scatter is itself hardly known."""
+"""The scatter of fewer blocks says too little."""
 
 
 def cut_blocks(window: Window, e2el_s: Floats, ended_s: Floats) -> tuple[Window, ...]:
-    """The window in equal blocks, as many as its requests allow; empty where fewer than 5 would do.
+    """Cuts the window into equal blocks, as many as its requests allow; none if fewer than 5 are possible.
 
-    A block shorter than one request's life would see the waves of a closed loop, and neighbours that share
-    most of their requests; so none is shorter than the median one. In every block some request ended.
+    Blocks shorter than one request would show the waves of a closed loop, and neighbours would share most of
+    their requests; so no block is shorter than the median E2EL. In every block some request ended.
 
     Args:
         window: the steady-state window.
-        e2el_s: (r,) how long the counted requests took.
-        ended_s: (q,) when those with a time per output token ended.
+        e2el_s: (r,) E2EL of the counted requests.
+        ended_s: (q,) when the requests with a TPOT ended.
     """
-    if not len(e2el_s) or (life_s := float(np.median(e2el_s))) <= 0:
+    if not len(e2el_s) or (median_s := float(np.median(e2el_s))) <= 0:
         return ()
-    most = int(min(MOST_BLOCKS, window.duration_s // life_s))
+    most = int(min(MOST_BLOCKS, window.duration_s // median_s))
     for count in range(most, FEWEST_BLOCKS - 1, -1):
         blocks = _equal(window, count)
         if all(inside(ended_s, block).any() for block in blocks):
@@ -133,7 +133,7 @@ def cut_blocks(window: Window, e2el_s: Floats, ended_s: Floats) -> tuple[Window,
 
 
 def _equal(window: Window, count: int) -> tuple[Window, ...]:
-    """So many blocks, equal to the microsecond."""
+    """Cuts the window into blocks that are equal to the microsecond."""
     edges = seconds(whole_us(np.linspace(window.start_s, window.end_s, count + 1)))
     return tuple(Window(start_s=float(a), end_s=float(b)) for a, b in itertools.pairwise(edges))
 
@@ -141,12 +141,12 @@ def _equal(window: Window, count: int) -> tuple[Window, ...]:
 def describe_blocks(
     blocks: tuple[Window, ...], tput_tps_per_gpu: tuple[float, ...], tpot_s: Floats, ended_s: Floats
 ) -> Blocks | None:
-    """The blocks of a point; None where there are none, or where one has a median TPOT of 0.
+    """Computes the figures of each block; None if there is no block, or one has a median TPOT of 0.
 
     Args:
-        blocks: as `cut_blocks` made them.
-        tput_tps_per_gpu: the rate of each.
-        tpot_s: (q,) time per output token of the counted requests.
+        blocks: the blocks from `cut_blocks`.
+        tput_tps_per_gpu: the throughput of each block.
+        tpot_s: (q,) TPOT of the counted requests.
         ended_s: (q,) when they ended.
     """
     medians = [float(np.median(tpot_s[inside(ended_s, block)])) for block in blocks]

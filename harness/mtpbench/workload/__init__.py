@@ -1,7 +1,7 @@
-"""What is asked of the server: lengths, prompts and their timing, exact, seeded and equal in both arms.
+"""The workload of a point: lengths, prompts and their timing, exact, seeded and equal in both arms.
 
-`Lengths` and `draw_lengths` are pure arrays; `Prompts` makes the bodies of requests, from random symbols or
-from a dataset. Everything depends on the point's seed and the request's index alone.
+`draw_lengths` draws the lengths; `Prompts` builds the bodies of requests, from random symbols or from a
+dataset. Everything depends on the point's seed and the request's index alone.
 """
 
 from mtpbench.workload.content import DEFAULT_VOCABULARY, WORDS, Piece

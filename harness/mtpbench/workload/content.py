@@ -1,6 +1,8 @@
-"""Pure: random prompts as buffers: a unique head, then a slice of one long seeded text; or a trace's blocks.
+"""Pure: random prompts as buffers. A prompt is a unique head and a slice of one long text, or a trace's
+blocks.
 
-Heads differ by construction and not by luck; the long text is rendered once.
+Prompts are written in an alphabet: token ids or words, each with the separator that follows it. Heads differ
+for certain, not by chance; the long text is rendered once.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ WORDS = tuple(
     took town
     """.split()  # noqa: SIM905 - a list of words reads better as words
 )
-"""The words, each different."""
+"""Plain words for prompts, each different."""
 
 
 DEFAULT_VOCABULARY = 32_000
@@ -39,12 +41,13 @@ _SMALLEST_VOCABULARY = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Alphabet:
-    """The symbols of random prompts; one symbol is one token, or one word where tokens are not known.
+    """An alphabet holds the symbols of random prompts; a symbol is one token, or one word if tokens are
+    unknown.
 
     Args:
-        written: (k,) the symbols as JSON text, each with its one-byte separator; NUL bytes fill them up.
+        written: (k,) the symbols as JSON text, each with its one-byte separator, padded with NUL bytes.
         opening: JSON before the first symbol of a prompt.
-        closing: JSON after the last one, whose separator is left out.
+        closing: JSON after the last symbol, which has no separator.
     """
 
     written: npt.NDArray[np.bytes_]
@@ -59,16 +62,17 @@ class Alphabet:
         """(k,) bytes of each symbol, its separator included."""
         return np.char.str_len(self.written).astype(np.int64)
 
-    def write(self, chosen: npt.NDArray[np.integer]) -> bytes:
-        """The text of some symbols by number, each followed by its separator."""
-        text: bytes = self.written[chosen].tobytes()
+    def write(self, numbers: npt.NDArray[np.integer]) -> bytes:
+        """Writes some symbols by number, each followed by its separator."""
+        text: bytes = self.written[numbers].tobytes()
         return text.replace(b"\0", b"")
 
 
-def token_ids(vocabulary: int | None) -> Alphabet:
-    """Token ids from the middle three quarters of a vocabulary, since special tokens sit at the ends.
+def token_alphabet(vocabulary: int | None) -> Alphabet:
+    """Builds the alphabet of token ids from the middle three quarters of a vocabulary.
 
-    They are written with equal width (JSON allows blanks), so that the place of the n-th is a multiplication.
+    Special tokens stand at the ends of vocabularies. The ids are written with equal width (JSON allows
+    blanks), so that a multiplication gives the place of the n-th.
 
     Args:
         vocabulary: how many tokens the model has, or fewer; None for `DEFAULT_VOCABULARY`.
@@ -86,24 +90,24 @@ def token_ids(vocabulary: int | None) -> Alphabet:
     return Alphabet(written=written, opening=b'"prompt":[', closing=b"]")
 
 
-def words(chosen: Sequence[str]) -> Alphabet:
-    """Plain words (ASCII letters), as one user message."""
-    written = np.array([f"{word} ".encode("ascii") for word in chosen], np.bytes_)
+def word_alphabet(words: Sequence[str]) -> Alphabet:
+    """Builds the alphabet of plain words (ASCII letters), whose prompts are one user message."""
+    written = np.array([f"{word} ".encode("ascii") for word in words], np.bytes_)
     return Alphabet(written=written, opening=b'"messages":[{"role":"user","content":"', closing=b'"}]')
 
 
 HEAD_SYMBOLS = 32
 _UNIQUE = 1 << 32
-"""So many requests have heads that differ for certain."""
+"""How many consecutive requests have heads that differ for certain."""
 
 
 class Heads:
-    """Seeded heads, and where each prompt's slice starts, from the seed and the index alone.
+    """The heads of prompts, and where each prompt's slice starts, from the seed and the index alone.
 
     A head's first symbols are the digits of (index × step + shift) mod `symbols` ** digits, the lowest first,
     with a step that has no divisor in common with `symbols`. So the first k symbols of any `symbols` ** k
-    consecutive requests differ: no prompts can be more unique at their length. The other symbols are random,
-    which keeps the heads of other points (other seeds) apart too.
+    consecutive requests differ: no prompts of their length can differ earlier. The other symbols are random,
+    so that the heads of other points (other seeds) differ too.
 
     Args:
         symbols: how many different symbols there are (at least 2).
@@ -117,18 +121,18 @@ class Heads:
         self._step, self._shift = scramble(self._modulus, f"head:{seed}")
 
     def draw(self, index: int) -> tuple[int, Ints]:
-        """A number of 64 bits for the place of the slice, and the numbers of `HEAD_SYMBOLS` symbols."""
+        """Draws a number of 64 bits for the place of the slice, and the numbers of `HEAD_SYMBOLS` symbols."""
         bits = hashlib.shake_128(f"prompt:{self._seed}:{index}".encode()).digest(8 + 4 * HEAD_SYMBOLS)
         uniform = np.frombuffer(bits, "<u4", offset=8).astype(np.int64)
-        chosen = (uniform * self._symbols) >> 32
+        numbers = (uniform * self._symbols) >> 32
         value = (index * self._step + self._shift) % self._modulus
         for position in range(self._digits):
-            value, chosen[position] = divmod(value, self._symbols)
-        return int.from_bytes(bits[:8], "little"), chosen
+            value, numbers[position] = divmod(value, self._symbols)
+        return int.from_bytes(bits[:8], "little"), numbers
 
 
 def scramble(modulus: int, key: str) -> tuple[int, int]:
-    """A seeded step and shift, so that i ↦ (i × step + shift) mod `modulus` never meets itself too early."""
+    """Draws a step and a shift, so that i ↦ (i × step + shift) mod `modulus` gives every number once."""
     bits = hashlib.shake_128(key.encode()).digest(64)
     step = int.from_bytes(bits[:32], "little") % modulus or 1
     while math.gcd(step, modulus) != 1:
@@ -141,58 +145,59 @@ _STREAM = 4
 
 
 class PromptPool:
-    """Random symbols as text, from which any run of neighbours is had without a copy.
+    """The pool is a long text of random symbols, whose slices need no copy.
 
     Args:
-        alphabet: what it is made of.
-        longest: symbols of the longest slice that will be asked for.
+        alphabet: the symbols.
+        longest: symbols of the longest slice that prompts need.
         seed: the point's seed.
-        places: how many different places slices of any length must be able to start at.
+        places: at how many different places slices of any length can start at least.
     """
 
     def __init__(self, alphabet: Alphabet, longest: int, seed: int, places: int = 0) -> None:
         self._symbols = max(LEAST_SYMBOLS, 2 * longest, longest + places)
         rng = np.random.default_rng([seed, _STREAM])
-        chosen = rng.integers(0, len(alphabet), size=self._symbols, dtype=np.int32)
-        self._text = memoryview(alphabet.write(chosen))
-        self._starts = _starts(alphabet, chosen)
+        numbers = rng.integers(0, len(alphabet), size=self._symbols, dtype=np.int32)
+        self._text = memoryview(alphabet.write(numbers))
+        self._starts = _starts(alphabet, numbers)
 
     def __len__(self) -> int:
         return self._symbols
 
     @property
     def text(self) -> memoryview:
-        """All of it."""
+        """The whole text."""
         return self._text
 
     def slice(self, start: int, count: int) -> memoryview:
-        """Symbols [start, start + count), each with its separator: a view, no copy."""
+        """Returns symbols [start, start + count), each with its separator, as a view without a copy."""
         return self._text[self._starts[start] : self._starts[start + count]]
 
 
-def _starts(alphabet: Alphabet, chosen: npt.NDArray[np.int32]) -> Sequence[int]:
-    """Where each symbol starts, and where the last one ends: arithmetic where all are equally wide."""
+def _starts(alphabet: Alphabet, numbers: npt.NDArray[np.int32]) -> Sequence[int]:
+    """Returns where each symbol starts and where the last one ends; a range if all are equally wide."""
     widths = alphabet.widths
     if (widths == widths[0]).all():
         width = int(widths[0])
-        return range(0, len(chosen) * width + 1, width)
-    starts = np.cumsum(widths[chosen], dtype=np.int64)
+        return range(0, len(numbers) * width + 1, width)
+    starts = np.cumsum(widths[numbers], dtype=np.int64)
     return array("q", b"\0" * 8 + starts.tobytes())  # gives plain ints, and no list of a million of them
 
 
 Piece = bytes | memoryview
 """A buffer of a request's body."""
 BLOCK_SYMBOLS = 512
-"""Tokens that one hash id of a trace stands for."""
+"""Tokens of one block, which a hash id of a trace stands for."""
 MOST_PIECES = 1000
 """One call sends at most 1024 buffers (IOV_MAX)."""
 
 
 class RandomContent:
-    """Prompts of any length from one pool, in microseconds and without a copy of their long part.
+    """Random content gives prompts of any length from one pool, in microseconds and without a copy of the
+    slice.
 
     Args:
-        alphabet: what they are made of.
+        alphabet: the symbols.
         longest: symbols of the longest prompt.
         seed: the point's seed.
         blocks: how many different blocks a trace has.
@@ -206,22 +211,22 @@ class RandomContent:
         self._step, self._shift = scramble(self._places, f"block:{seed}")
 
     def prompt(self, index: int, count: int, shared: int = 0) -> list[Piece]:
-        """A prompt of `count` symbols whose first `shared` ones every such prompt has in common."""
-        place, chosen = self._heads.draw(index)
+        """Builds a prompt of `count` symbols; the first `shared` symbols are the same in every prompt."""
+        place, numbers = self._heads.draw(index)
         head = min(count - shared, HEAD_SYMBOLS)
         rest = count - shared - head
         start = place % (len(self.pool) - rest + 1)
         parts = (
             self.pool.slice(0, shared),
-            self._alphabet.write(chosen[:head]),
+            self._alphabet.write(numbers[:head]),
             self.pool.slice(start, rest),
         )
         return self._close(part for part in parts if part)
 
     def blocks(self, numbers: Iterable[int], count: int) -> list[Piece]:
-        """A prompt of `count` symbols made of whole blocks by number, cut at its end.
+        """Builds a prompt of `count` symbols from whole blocks by number, the last one cut to length.
 
-        Blocks of different numbers start at different places of the pool, and so differ.
+        Blocks of different numbers start at different places of the pool, so they differ.
         """
         parts: list[Piece] = []
         for number in numbers:
@@ -233,15 +238,15 @@ class RandomContent:
         return self._close(parts)
 
     def _close(self, parts: Iterable[Piece]) -> list[Piece]:
-        """The prompt between the JSON that opens and closes it, without its last separator."""
-        closed = [*parts]
-        closed[-1] = closed[-1][:-1]
-        return bounded([self._alphabet.opening, *closed, self._alphabet.closing])
+        """Puts the prompt between the opening and the closing JSON, without its last separator."""
+        symbols = [*parts]
+        symbols[-1] = symbols[-1][:-1]
+        return join_buffers([self._alphabet.opening, *symbols, self._alphabet.closing])
 
 
-def bounded(parts: list[Piece], most: int = MOST_PIECES) -> list[Piece]:
-    """The same bytes in at most `most` buffers: neighbours are joined, with a copy, where there are more."""
-    each = -(-len(parts) // most)
-    if each == 1:
+def join_buffers(parts: list[Piece], most: int = MOST_PIECES) -> list[Piece]:
+    """Returns the same bytes in at most `most` buffers; it joins neighbours if there are more."""
+    group = -(-len(parts) // most)
+    if group == 1:
         return parts
-    return [b"".join(parts[i : i + each]) for i in range(0, len(parts), each)]
+    return [b"".join(parts[i : i + group]) for i in range(0, len(parts), group)]

@@ -1,4 +1,4 @@
-"""A dataset file as columns: read once, in file order, each line checked, only what is needed kept."""
+"""The dataset: a JSONL file as columns, read once in file order, each line checked."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _UNSIGNED = 2**64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetLine:
-    """What is kept of a line.
+    """A line of a dataset, parsed and checked.
 
     Args:
         payload: the prompt as a member of the request's JSON, or None for a trace line.
-        prompt_tokens: its length where the line says it, else None.
-        output_tokens: what it asks for, or None.
-        hash_ids: a trace line's blocks; empty where it has none.
-        timestamp_ms: when it is sent, or None.
-        session: of which session it is a turn, or None.
+        prompt_tokens: the prompt's length if the line gives it, else None.
+        output_tokens: the output length that the line requests, or None.
+        hash_ids: a trace line's blocks; empty if it has none.
+        timestamp_ms: when the request is sent, or None.
+        session: the session that the line is a turn of, or None.
         delay_ms: pause after the end of the turn before.
     """
 
@@ -46,15 +46,15 @@ class DatasetLine:
 
 
 def parse_line(raw: bytes, *, chat: bool, vocabulary: int | None) -> DatasetLine:
-    """The request of a line.
+    """Parses the request of a line.
 
     Args:
-        raw: its bytes.
+        raw: the bytes of the line.
         chat: whether prompts go through the chat template.
-        vocabulary: token ids lie below it, where it is known.
+        vocabulary: token ids lie below it; None if it is unknown.
 
     Raises:
-        ValueError: says what is wrong and what would be right.
+        ValueError: the line is no request; the message says what would be right.
     """
     row = _parse_object(raw)
     kinds = [kind for kind in _KINDS if row.get(kind) is not None]
@@ -162,10 +162,12 @@ def _are_messages(value: Any) -> bool:
 
 
 def _output_tokens(row: Mapping[str, Any]) -> int | None:
-    named = {key: _whole(row, key) for key in ("output_tokens", "output_length") if row.get(key) is not None}
-    if len(set(named.values())) > 1:
+    lengths = {
+        key: _whole(row, key) for key in ("output_tokens", "output_length") if row.get(key) is not None
+    }
+    if len(set(lengths.values())) > 1:
         raise ValueError('"output_tokens" and "output_length" are two names of one number; give one of them')
-    return next(iter(named.values()), None)
+    return next(iter(lengths.values()), None)
 
 
 def _whole(row: Mapping[str, Any], key: str) -> int:
@@ -190,20 +192,20 @@ def _member(name: str, value: Any) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """The rows of a file, one for each line that is not blank.
+    """A dataset holds the rows of a file, one for each line that is not blank.
 
     Args:
         path: the file.
         line_numbers: (n,) 1-based.
         payloads: the prompts as members of a request's JSON, of the first rows only; None for trace rows.
-        prompt_tokens, output_tokens: (n,) `UNKNOWN` where the line does not say.
-        times_s: (n,) seconds from the first row, not falling; None where lines have no timestamps.
-        previous: (n,) the row of the same session's turn before; -1 for none.
+        prompt_tokens, output_tokens: (n,) `UNKNOWN` if the line does not give them.
+        times_s: (n,) seconds from the first row, never falling; None if lines have no timestamps.
+        previous: (n,) the row of the session's turn before; -1 for none.
         delay_s: (n,) pause after the end of that turn.
         block_offsets: (n + 1,) blocks of row i are [block_offsets[i], block_offsets[i + 1]) of `blocks`.
         blocks: hash ids, numbered from 0 in the order in which they first appear.
-        distinct_blocks: how many different ones there are.
-        longest_trace: tokens of the longest trace row; 0 where there is none.
+        distinct_blocks: how many different blocks there are.
+        longest_trace: tokens of the longest trace row; 0 if there is none.
     """
 
     path: Path
@@ -223,23 +225,23 @@ class Dataset:
         return len(self.line_numbers)
 
     def blocks_of(self, row: int) -> Ints:
-        """The numbers of a row's blocks; empty where it has none."""
+        """Returns the numbers of a row's blocks; empty if it has none."""
         return self.blocks[self.block_offsets[row] : self.block_offsets[row + 1]]
 
     def traced(self, count: int) -> Ints:
-        """Which of the first rows, up to `count`, are trace rows."""
+        """Returns which of the first `count` rows are trace rows."""
         return np.array([row for row, text in enumerate(self.payloads[:count]) if text is None], np.int64)
 
     def error(self, row: int, message: str) -> SweepError:
-        """An error about the line of a row."""
+        """Returns an error about the line of a row."""
         return SweepError(message, path=self.path, line=int(self.line_numbers[row]))
 
 
 def read_dataset(workload: Workload, count: int) -> Dataset:
-    """The workload's JSONL file; of rows after the first `count` only the numbers are kept.
+    """Reads the workload's JSONL file; of rows after the first `count` only the numbers are kept.
 
     Raises:
-        SweepError: the file can't be read, or a line of it is no request; names file and line.
+        SweepError: the file can't be read, or a line is no request; the error names file and line.
     """
     path = _path(workload)
     reader = _Reader(path, count)
@@ -253,10 +255,10 @@ def read_dataset(workload: Workload, count: int) -> Dataset:
 
 
 def count_lines(workload: Workload) -> int:
-    """How many requests the workload's JSONL file holds, without a look at them.
+    """Counts the requests of the workload's JSONL file without parsing them.
 
     Raises:
-        SweepError: the file can't be read, or there are none.
+        SweepError: the file can't be read, or it is empty.
     """
     path = _path(workload)
     return sum(1 for _ in _lines(path)) or _refuse_empty(path)
@@ -283,7 +285,7 @@ def _refuse_empty(path: Path) -> int:
 
 
 class _Reader:
-    """Gathers columns and holds each line against those before it."""
+    """The reader collects the columns and checks each line against those before it."""
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._count = path, count
@@ -299,10 +301,10 @@ class _Reader:
         self._block_numbers: dict[int, int] = {}
 
     def add(self, number: int, line: DatasetLine) -> None:
-        """Takes a line in.
+        """Adds a line.
 
         Raises:
-            ValueError: it does not fit the lines before it.
+            ValueError: the line does not fit the lines before it.
         """
         row = len(self._numbers)
         previous = -1 if line.session is None else self._last_turns.get(line.session, -1)
@@ -328,10 +330,10 @@ class _Reader:
         self._offsets.append(len(self._blocks))
 
     def dataset(self) -> Dataset:
-        """What was taken in.
+        """Builds the dataset of the lines so far.
 
         Raises:
-            SweepError: nothing was.
+            SweepError: there are no lines.
         """
         if not self._numbers:
             _refuse_empty(self._path)
@@ -352,7 +354,7 @@ class _Reader:
         )
 
     def _check_time(self, line: DatasetLine, previous: int) -> None:
-        """All lines have timestamps or none; a later turn may do without, since it follows the one before."""
+        """Checks that all lines have timestamps, or none; a later turn of a session may do without."""
         time_ms = line.timestamp_ms
         if self._timed is None:
             self._timed = time_ms is not None

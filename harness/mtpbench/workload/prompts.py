@@ -1,4 +1,4 @@
-"""The requests of a run: how long they are, when a dataset's start, and their buffers, ready to be sent."""
+"""The requests of a run: their lengths, their timing by a dataset, and their bodies as buffers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 from mtpbench.errors import SweepError
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
-from mtpbench.workload.content import WORDS, Piece, RandomContent, token_ids, words
+from mtpbench.workload.content import WORDS, Piece, RandomContent, token_alphabet, word_alphabet
 from mtpbench.workload.dataset import Dataset, read_dataset
 from mtpbench.workload.tokenizer import ChatTokenizer, load_tokenizer
 
@@ -22,16 +22,16 @@ _STREAMS = (1, 2)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lengths:
-    """Token lengths of a run's requests by index: `prompt_tokens` and `output_tokens`, both (n,) int64."""
+    """The lengths of a run's requests in tokens by index: `prompt_tokens` and `output_tokens`, int64 (n,)."""
 
     prompt_tokens: Ints
     output_tokens: Ints
 
 
 def draw_lengths(workload: Workload, count: int, seed: int) -> Lengths:
-    """Lengths of `count` requests, uniform over the whole numbers in [range_ratio × L, L].
+    """Draws the lengths of `count` requests, uniform over the whole numbers in [range_ratio × L, L].
 
-    The i-th request has the same lengths whatever `count` is, and in both arms of a sweep.
+    The i-th request has the same lengths for every `count`, and in both arms of a sweep.
     """
     prompt_rng, output_rng = (np.random.default_rng([seed, stream]) for stream in _STREAMS)
 
@@ -43,13 +43,13 @@ def draw_lengths(workload: Workload, count: int, seed: int) -> Lengths:
 
 
 def shortest_of(workload: Workload, longest: int) -> int:
-    """The least length that can be drawn where `longest` is the greatest."""
+    """Returns the least length that can be drawn if `longest` is the greatest."""
     return max(1, math.ceil(workload.range_ratio * longest))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptTiming:
-    """By request index; see `Prompts` for what they mean."""
+    """The timing of prompts by request index; `Prompts` explains its fields."""
 
     arrivals_s: Floats | None
     after: Ints
@@ -58,15 +58,17 @@ class PromptTiming:
 
 
 def untimed(count: int) -> PromptTiming:
-    """Requests that wait for nothing."""
+    """Returns the timing of requests that wait for nothing."""
     return PromptTiming(arrivals_s=None, after=np.full(count, -1, np.int64), delay_s=np.zeros(count))
 
 
 def time_rows(dataset: Dataset, count: int) -> PromptTiming:
-    """The timing of `count` requests whose i-th one is row i mod n; each pass makes its sessions anew.
+    """Computes the timing of `count` requests, the i-th of which is row i mod n.
+
+    Each pass through the dataset starts new sessions.
 
     Raises:
-        SweepError: a trace whose timestamps are all equal would have to go on.
+        SweepError: a trace is shorter than the run and its timestamps are all equal.
     """
     rows, index = len(dataset), np.arange(count, dtype=np.int64)
     passes, row = index // rows, index % rows
@@ -101,36 +103,36 @@ COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 _CLOSING = b"}"
 _SHORT_TOKENS = 20_000
-"""Prompts up to this length are counted in milliseconds."""
+"""The tokenizer counts prompts up to this length in milliseconds."""
 
 
 class Prompts:
-    """The requests of a run; request i has the same bytes in every arm and however many there are.
+    """The prompts of a run; request i has the same bytes in every arm and for every number of requests.
 
-    Random prompts without a chat template are lists of token ids, so their length is exact. With one they
-    are one user message of words: exact in tokens with the model's tokenizer, else in words only. A dataset
-    is used in file order, from the start again where it is shorter than the run, which `notes` then says.
+    Random prompts without a chat template are lists of token ids, so their length is exact. With a template
+    they are one user message of words: exact in tokens with the model's tokenizer, else exact in words only.
+    A dataset is used in file order; if it is shorter than the run it is used again, and `notes` says so.
 
     Args:
-        workload: what is asked of the server.
-        lengths: token lengths by request index; those that a dataset says itself win over them.
+        workload: the workload of the point.
+        lengths: token lengths by request index; lengths that a dataset gives replace them.
         seed: the point's seed.
         model_name: the name that requests use.
-        continuous_usage: ask for the token count in every event.
+        continuous_usage: whether requests ask for the token count in every event.
 
     Attributes:
-        path: where the requests are posted.
-        lengths: the lengths that are asked for. The prompt tokens of a dataset's texts are those passed in
-            (no one knows them) unless the tokenizer counts them.
-        notes: what a reader of the results must know.
+        path: the URL path that the requests are posted to. lengths: the requested lengths. The prompt tokens
+        of a dataset's texts are those passed in, an estimate,
+            unless the tokenizer counts them.
+        notes: remarks for readers of the results.
         exact: whether `lengths.prompt_tokens` are the server's tokens, and no estimate.
-        arrivals_s: (n,) seconds from the first request by a dataset's timestamps, not falling, or None. A
-            later turn that has no timestamp has that of the line before it.
-        after: (n,) the request that must have ended before this one may start: the turn before; -1 for none.
+        arrivals_s: (n,) seconds from the first request by a dataset's timestamps, never falling, or None. A
+            later turn without a timestamp has that of the line before it.
+        after: (n,) the request that must end before this one may start (the turn before); -1 for none.
         delay_s: (n,) pause after that end.
 
     Raises:
-        SweepError: the dataset, a line of it, the tokenizer or a length can't be used; says where and why.
+        SweepError: the dataset, one of its lines, the tokenizer or a length can't be used.
     """
 
     path: str
@@ -164,7 +166,7 @@ class Prompts:
         return len(self.lengths.prompt_tokens)
 
     def pieces(self, index: int) -> tuple[Piece, ...]:
-        """The JSON body of request `index` (0-based): at most 1000 buffers, to be sent in this order."""
+        """Returns the JSON body of request `index` (0-based) in at most 1000 buffers, in order."""
         front = b"%s%d," % (self._front, self.lengths.output_tokens[index])
         row, numbers = index, None
         if self._dataset is not None:
@@ -175,14 +177,14 @@ class Prompts:
         return _joined([front, *self._random(index, numbers), _CLOSING])
 
     def body(self, index: int) -> bytes:
-        """The same in one piece."""
+        """Returns the JSON body of request `index` in one buffer."""
         return b"".join(self.pieces(index))
 
     def trace_arrivals_s(self) -> Floats:
-        """`arrivals_s` of a dataset that must have them.
+        """Returns `arrivals_s` of a dataset that must have timestamps.
 
         Raises:
-            SweepError: it has none.
+            SweepError: the dataset has none.
         """
         if self.arrivals_s is None:
             path = None if self._dataset is None else self._dataset.path
@@ -203,24 +205,27 @@ class Prompts:
     def _overhead(self) -> int:
         return 0 if self._tokenizer is None else self._tokenizer.overhead
 
-    def _dataset_lengths(self, dataset: Dataset, passed: Lengths) -> Lengths:
-        row = np.arange(len(passed.prompt_tokens)) % len(dataset)
+    def _dataset_lengths(self, dataset: Dataset, drawn: Lengths) -> Lengths:
+        row = np.arange(len(drawn.prompt_tokens)) % len(dataset)
         prompt_tokens = dataset.prompt_tokens.copy()
         if self._tokenizer is not None:
             for i, payload in enumerate(dataset.payloads):
                 if payload is not None:
                     prompt_tokens[i] = _count(dataset, i, payload, self._tokenizer)
 
-        def win(own: Ints, given: Ints) -> Ints:
-            return np.where(own == UNKNOWN, given, own)
+        def choose(own: Ints, other: Ints) -> Ints:
+            return np.where(own == UNKNOWN, other, own)
 
         return Lengths(
-            prompt_tokens=win(prompt_tokens[row], passed.prompt_tokens),
-            output_tokens=win(dataset.output_tokens[row], passed.output_tokens),
+            prompt_tokens=choose(prompt_tokens[row], drawn.prompt_tokens),
+            output_tokens=choose(dataset.output_tokens[row], drawn.output_tokens),
         )
 
     def _make_content(self, seed: int) -> RandomContent | None:
-        """What random prompts come from; as large for a short run as for a long one, for the same bytes."""
+        """Builds the content of random prompts; None if there are none.
+
+        Its size does not depend on the number of requests, so that a request has the same bytes in every run.
+        """
         dataset, blocks = self._dataset, 0
         if dataset is None:
             tokens = self.lengths.prompt_tokens
@@ -235,9 +240,9 @@ class Prompts:
         else:
             return None
         if not self._workload.chat_template:
-            alphabet = token_ids(self._workload.vocabulary)
+            alphabet = token_alphabet(self._workload.vocabulary)
         else:
-            alphabet = words(WORDS if self._tokenizer is None else self._tokenizer.words)
+            alphabet = word_alphabet(WORDS if self._tokenizer is None else self._tokenizer.words)
         return RandomContent(alphabet, longest, seed, blocks)
 
     def _refuse_short(self, tokens: int, row: int | None = None) -> None:
@@ -252,28 +257,28 @@ class Prompts:
         raise SweepError(message, key="workload.isl")
 
     def _check_counts(self, tokenizer: ChatTokenizer) -> None:
-        """Holds the shortest and the longest random prompt, and some others, against the tokenizer."""
+        """Checks the length of the shortest, the longest and some other random prompts with the tokenizer."""
         rows = np.arange(len(self)) if self._dataset is None else self._dataset.traced(len(self))
         if not len(rows):
             return
         tokens = self.lengths.prompt_tokens
-        chosen = {int(rows[tokens[rows].argmin()]), int(rows[tokens[rows].argmax()])}
+        indices = {int(rows[tokens[rows].argmin()]), int(rows[tokens[rows].argmax()])}
         if tokens[rows].max() <= _SHORT_TOKENS:
-            chosen |= {int(rows[0]), int(rows[len(rows) // 2]), int(rows[-1])}
-        for index in sorted(chosen):
+            indices |= {int(rows[0]), int(rows[len(rows) // 2]), int(rows[-1])}
+        for index in sorted(indices):
             (message,) = orjson.loads(self.body(index))["messages"]
-            got = tokenizer.count_prompt(message["content"])
-            if got != tokens[index]:
+            counted = tokenizer.count_prompt(message["content"])
+            if counted != tokens[index]:
                 raise SweepError(
-                    f"request {index} was to have {tokens[index]} tokens and has {got} by the tokenizer: its "
-                    "words are not one token each everywhere; leave `tokenizer` out for prompts that are "
+                    f"request {index} was to have {tokens[index]} tokens and has {counted} by the tokenizer: "
+                    "its words are not one token each everywhere; leave `tokenizer` out for prompts that are "
                     "exact in words",
                     key="workload.tokenizer",
                 )
 
 
 def _front(workload: Workload, model_name: str, continuous_usage: bool) -> bytes:
-    """All of a body up to the number of output tokens."""
+    """Returns the beginning of every body, up to the number of output tokens."""
     options: dict[str, Any] = {
         "model": model_name,
         "temperature": workload.temperature,
@@ -301,7 +306,7 @@ def _count(dataset: Dataset, row: int, payload: bytes, tokenizer: ChatTokenizer)
 
 
 def _joined(parts: Iterable[Piece]) -> tuple[Piece, ...]:
-    """The same bytes in fewer buffers: neighbours that were written for this request become one."""
+    """Returns the same bytes in fewer buffers: it joins neighbours that were written for this request."""
     joined: list[Piece] = []
     for part in parts:
         if joined and isinstance(part, bytes) and isinstance(joined[-1], bytes):

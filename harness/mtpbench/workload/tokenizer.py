@@ -1,4 +1,4 @@
-"""A model's chat template, rendered as transformers does, and its tokenizer: prompts of exact length."""
+"""A model's tokenizer and its chat template, rendered as transformers does, for prompts of exact length."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cl
 
 
 class ChatTemplate:
-    """The template of a model's folder.
+    """The chat template of a model's folder.
 
     Args:
-        folder: holds `tokenizer_config.json`; its `chat_template`, or the file `chat_template.jinja`.
+        folder: holds `tokenizer_config.json` with a `chat_template`, or the file `chat_template.jinja`.
 
     Raises:
-        SweepError: no template is there, or it can't be read.
+        SweepError: the folder has no template, or it can't be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class ChatTemplate:
             raise SweepError(f"its chat template is wrong: {error}", path=folder, key=_KEY) from error
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The text that the server makes of a conversation before the model answers.
+        """Renders the text that the server makes of a conversation before the model answers.
 
         Raises:
             SweepError: the template refuses the messages.
@@ -65,8 +65,10 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
         return _read(beside)
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
+        templates = {
+            entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)
+        }
+        template = templates.get("default")
     if isinstance(template, str) and template:
         return template
     raise SweepError(
@@ -80,14 +82,14 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     older = folder / "special_tokens_map.json"
     settings = {**(_read_object(older) if older.is_file() else {}), **config}
-    found: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     for name in _SPECIAL:
         value = settings.get(name)
         if isinstance(value, dict):
             value = value.get("content")
         if isinstance(value, str):
-            found[name] = value
-    return found
+            tokens[name] = value
+    return tokens
 
 
 def _read(path: Path) -> str:
@@ -120,7 +122,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what the assistant wrote, for training; here it is transparent."""
+    """The tag `{% generation %}` marks the assistant's text for training; here it changes nothing."""
 
     tags = {"generation"}  # noqa: RUF012 - as jinja declares it
 
@@ -130,7 +132,7 @@ class _Generation(Extension):
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    """Unlike jinja's own filter it leaves `<` and `&` as they are, as servers do."""
+    """Writes JSON as servers do: unlike jinja's own filter it does not escape `<` and `&`."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
@@ -143,24 +145,24 @@ _MOST_WORDS = 1024
 _MOST_CANDIDATES = 4096
 _PLACEHOLDER = "mtpbenchplaceholder"
 _SPACES = ("Ġ", "▁")
-"""How vocabularies write the space before a word: byte-level, SentencePiece."""
+"""The space before a word as vocabularies write it: byte-level, SentencePiece."""
 _COUNTED_WORDS = 50_000
-"""Of a longer prompt, so many at each end: a million tokens take seconds and hundreds of megabytes."""
+"""Words at each end of a longer prompt that are tokenized: a million tokens take seconds and much memory."""
 _KEY = "workload.tokenizer"
 
 
 class ChatTokenizer:
-    """Counts templated conversations as the server does, and knows which words cost one token each.
+    """The tokenizer counts templated conversations as the server does, and holds words of one token each.
 
-    A prompt of n tokens is one user message of n − `overhead` of its `words`, joined by single spaces.
+    A prompt of n tokens is one user message of n − `overhead` of these `words`, joined by single spaces.
 
     Args:
         path: a model's folder, or its tokenizer.json (with tokenizer_config.json beside it).
 
     Attributes:
         overhead: tokens of the template around the words.
-        opening: those of them that stand before the words.
-        words: at least `LEAST_WORDS` words that are one token each wherever they stand.
+        opening: tokens of the template before the words.
+        words: at least `LEAST_WORDS` words that are one token each at every place.
 
     Raises:
         SweepError: files are missing or wrong, or too few words are one token.
@@ -176,32 +178,36 @@ class ChatTokenizer:
         self.overhead, self.words = self._choose_words(before, after)
 
     def count(self, messages: Sequence[Mapping[str, Any]]) -> int:
-        """Tokens of a conversation, with the template and what it adds for the answer."""
+        """Counts the tokens of a conversation, with the template and what it adds for the answer."""
         return self._count(self._template.render(messages))
 
     def count_prompt(self, content: str) -> int:
-        """Tokens of a prompt of words; of a very long one the middle is taken at a token for each word."""
+        """Counts the tokens of a prompt of words; in the middle of a very long one each word counts 1."""
         words = content.split(" ")
         middle = len(words) - 2 * _COUNTED_WORDS
         if middle <= 0:
-            return self.count(_said(content))
+            return self.count(_user_message(content))
         ends = (words[:_COUNTED_WORDS], words[-_COUNTED_WORDS:])
-        return self.overhead + middle + sum(self.count(_said(" ".join(end))) - self.overhead for end in ends)
+        return (
+            self.overhead
+            + middle
+            + sum(self.count(_user_message(" ".join(end))) - self.overhead for end in ends)
+        )
 
     def _count(self, text: str) -> int:
-        # The template writes the special tokens itself; engines add no more of them to its text.
+        # The template writes the special tokens itself; engines add none to its text.
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _split_template(self) -> tuple[str, str]:
-        text = self._template.render(_said(_PLACEHOLDER))
+        text = self._template.render(_user_message(_PLACEHOLDER))
         parts = text.split(_PLACEHOLDER)
         if len(parts) != 2:
             raise self._error(f"its chat template writes a message {len(parts) - 1} times, not once")
         return parts[0], parts[1]
 
     def _choose_words(self, before: str, after: str) -> tuple[int, tuple[str, ...]]:
-        def cost(words: str) -> int:
-            return self._count(f"{before}{words}{after}")
+        def cost(content: str) -> int:
+            return self._count(f"{before}{content}{after}")
 
         candidates = self._candidates()
         pair = cost("a a")
@@ -210,29 +216,29 @@ class ChatTokenizer:
         if not alone:
             raise self._too_few(0, len(candidates))
         usual = Counter(alone.values()).most_common()
-        most = usual[0][1]
-        first = min(tokens for tokens, words in usual if words == most)
+        largest = usual[0][1]
+        first = min(tokens for tokens, count in usual if count == largest)
         words = tuple(word for word in inside if alone[word] == first)[:_MOST_WORDS]
         if len(words) < LEAST_WORDS:
             raise self._too_few(len(words), len(candidates))
         overhead, both_ways = first - 1, [*words, *reversed(words)]
-        if (got := cost(" ".join(both_ways))) != overhead + len(both_ways):
+        if (counted := cost(" ".join(both_ways))) != overhead + len(both_ways):
             raise self._error(
                 f"its words don't keep to one token each: {len(both_ways)} of them, one token each on their "
-                f"own, make {got - overhead} tokens together"
+                f"own, make {counted - overhead} tokens together"
             )
         return overhead, words
 
     def _candidates(self) -> list[str]:
-        """Plain words, ours first, then those that the vocabulary holds with a space before them, by id."""
+        """Returns plain words: first `WORDS`, then words that the vocabulary holds after a space, by id."""
         vocabulary = sorted(self._tokenizer.get_vocab().items(), key=lambda item: item[1])
         own = (token[1:] for token, _ in vocabulary if token.startswith(_SPACES))
         plain = (word for word in own if len(word) > 2 and word.isascii() and word.isalpha())
         return [*dict.fromkeys([*WORDS, *(word for word in plain if word.islower())])][:_MOST_CANDIDATES]
 
-    def _too_few(self, found: int, tried: int) -> SweepError:
+    def _too_few(self, usable: int, tried: int) -> SweepError:
         return self._error(
-            f"only {found} of {tried} plain words are one token each, and at least {LEAST_WORDS} are needed "
+            f"only {usable} of {tried} plain words are one token each, and at least {LEAST_WORDS} are needed "
             "for prompts of exact length; leave `tokenizer` out for prompts that are exact in words"
         )
 
@@ -242,11 +248,11 @@ class ChatTokenizer:
 
 @functools.lru_cache(maxsize=2)
 def load_tokenizer(path: str) -> ChatTokenizer:
-    """The tokenizer at a path; every point of a sweep asks for the same one."""
+    """Loads the tokenizer at a path, once for all points of a sweep."""
     return ChatTokenizer(Path(path))
 
 
-def _said(content: str) -> list[Mapping[str, Any]]:
+def _user_message(content: str) -> list[Mapping[str, Any]]:
     return [{"role": "user", "content": content}]
 
 

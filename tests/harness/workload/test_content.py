@@ -15,8 +15,8 @@ from mtpbench.workload.content import (
     Heads,
     PromptPool,
     scramble,
-    token_ids,
-    words,
+    token_alphabet,
+    word_alphabet,
 )
 
 
@@ -51,8 +51,8 @@ def test_scrambled_numbers_meet_nowhere(modulus, key):
 
 
 POOLS = {
-    "ids": PromptPool(token_ids(200), 10, 1),  # ids of two and three digits
-    "words": PromptPool(words(("a", "bcd", "efghij")), 10, 1),
+    "ids": PromptPool(token_alphabet(200), 10, 1),  # ids of two and three digits
+    "words": PromptPool(word_alphabet(("a", "bcd", "efghij")), 10, 1),
 }
 
 
@@ -75,12 +75,12 @@ def test_every_symbol_comes_about_equally_often():
 
 
 def test_it_is_long_enough_for_what_is_asked():
-    alphabet = words(("a", "b"))
+    alphabet = word_alphabet(("a", "b"))
     assert len(PromptPool(alphabet, 3, 1)) == LEAST_SYMBOLS
     assert len(PromptPool(alphabet, LEAST_SYMBOLS, 1)) == 2 * LEAST_SYMBOLS
     assert len(PromptPool(alphabet, 512, 1, places=3 * LEAST_SYMBOLS)) == 3 * LEAST_SYMBOLS + 512
 
 
 def test_another_seed_makes_another_pool():
-    assert POOLS["ids"].text == PromptPool(token_ids(200), 10, 1).text
-    assert POOLS["ids"].text != PromptPool(token_ids(200), 10, 2).text
+    assert POOLS["ids"].text == PromptPool(token_alphabet(200), 10, 1).text
+    assert POOLS["ids"].text != PromptPool(token_alphabet(200), 10, 2).text

@@ -14,7 +14,7 @@ from workload_files import ids, make, parse, said
 from mtpbench.errors import SweepError
 from mtpbench.records import Workload
 from mtpbench.workload import WORDS, Lengths, Prompts, draw_lengths
-from mtpbench.workload.content import MOST_PIECES, bounded
+from mtpbench.workload.content import MOST_PIECES, join_buffers
 
 RANDOM = Workload(isl=64, osl=8, range_ratio=0.5)
 CHAT = Workload(isl=64, osl=8, chat_template=True, temperature=0.5, ignore_eos=False)
@@ -163,10 +163,10 @@ def test_a_vocabulary_that_is_too_small_is_refused():
 
 @given(st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=40), st.integers(1, 50))
 def test_too_many_buffers_are_joined_to_fewer(parts, most):
-    joined = bounded(parts, most)
+    joined = join_buffers(parts, most)
     assert b"".join(joined) == b"".join(parts)
     assert len(joined) <= most
-    assert bounded(parts) is parts
+    assert join_buffers(parts) is parts
     assert MOST_PIECES < 1024
 
 
