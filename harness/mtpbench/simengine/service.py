@@ -89,29 +89,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
         InputError: an option is unknown, missing or impossible.
     """
     parsed = _parser().parse_args(arguments)
-    if not 0 < parsed.speed <= MAX_SPEED:
-        raise InputError(
-            f"--speed {parsed.speed:g}: the scaled clock runs above 0 and at most {MAX_SPEED:g} times as "
-            "fast as the real one, or the HTTP client would be what is measured"
-        )
-    for name in ("tp", "dp", "ep", "max_running", "prefill_chunk_tokens", "stream_interval", "kv_tokens"):
-        if (value := getattr(parsed, name)) is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: a whole number above 0 is needed")
+    _check_numbers(parsed)
     try:
         rates = tuple(float(rate) for rate in parsed.acceptance_rates.split(",") if rate)
     except ValueError as error:
         raise InputError(
             f"--acceptance-rates {parsed.acceptance_rates}: numbers between commas are needed"
         ) from error
-    addresses = {
-        role: tuple(url.rstrip("/") for url in getattr(parsed, role).split(",") if url)
-        for role in ("prefill", "decode", "aggregated")
-    }
     router = parsed.role == "router"
-    if router and bool(addresses["prefill"]) != bool(addresses["decode"]):
-        raise InputError("a router needs --prefill and --decode together, or --aggregated")
-    if router and bool(addresses["prefill"]) == bool(addresses["aggregated"]):
-        raise InputError("a router needs the addresses of workers: --prefill and --decode, or --aggregated")
     return Options(
         name=parsed.name,
         role=parsed.role,
@@ -128,8 +113,33 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
         else WorkerGroup(role=parsed.role, workers=1, tp=parsed.tp, dp=parsed.dp, ep=parsed.ep),
         limits=None if router else _limits(parsed),
         faults=parse_faults(parsed.faults),
-        **addresses,
+        **_addresses(parsed),
     )
+
+
+def _check_numbers(parsed: argparse.Namespace) -> None:
+    if not 0 < parsed.speed <= MAX_SPEED:
+        raise InputError(
+            f"--speed {parsed.speed:g}: the scaled clock runs above 0 and at most {MAX_SPEED:g} times as "
+            "fast as the real one, or the HTTP client would be what is measured"
+        )
+    for name in ("tp", "dp", "ep", "max_running", "prefill_chunk_tokens", "stream_interval", "kv_tokens"):
+        if (value := getattr(parsed, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: a whole number above 0 is needed")
+
+
+def _addresses(parsed: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """Returns the addresses of a router's workers by role."""
+    addresses = {
+        role: tuple(url.rstrip("/") for url in getattr(parsed, role).split(",") if url)
+        for role in ("prefill", "decode", "aggregated")
+    }
+    router = parsed.role == "router"
+    if router and bool(addresses["prefill"]) != bool(addresses["decode"]):
+        raise InputError("a router needs --prefill and --decode together, or --aggregated")
+    if router and bool(addresses["prefill"]) == bool(addresses["aggregated"]):
+        raise InputError("a router needs the addresses of workers: --prefill and --decode, or --aggregated")
+    return addresses
 
 
 def _limits(parsed: argparse.Namespace) -> EngineLimits:

@@ -78,10 +78,10 @@ class Cluster:
         return self._heap[0][0] if self._heap else math.inf
 
     def submit(self, key: int, prompt: int, total: int) -> None:
-        """Gives a request to the front worker with the fewest requests; it starts with the next `kick`."""
+        """Gives a request to the front worker with the fewest requests, which `start_steps` then starts."""
         self._dispatch(self._fronts, TokenSequence(key, prompt, total), kv_ready=False)
 
-    def kick(self, now_s: float) -> list[Emission]:
+    def start_steps(self, now_s: float) -> list[Emission]:
         """Starts a step on every idle worker with new work; returns first tokens of admitted sequences."""
         emissions: list[Emission] = []
         for i in self._touched:
@@ -95,7 +95,7 @@ class Cluster:
         return emissions
 
     def advance(self) -> list[Emission]:
-        """Plays the next event, and returns its token events; `kick` follows."""
+        """Plays the next event, and returns its token events; `start_steps` follows."""
         now_s, _, i, arrived = heapq.heappop(self._heap)
         if arrived is not None:
             for sequence in arrived:
@@ -170,14 +170,14 @@ def play_schedule(
     """Plays a schedule on a fresh cluster; `sample_interval_s` is the finest sampling step."""
     recorder = _Recorder(schedule.total, lengths)
     sampler = _Sampler(cluster, sample_interval_s)
-    _play(cluster, schedule.share(0, 1), recorder, sampler)
+    _Player(cluster, schedule.share(0, 1), recorder, sampler).play()
     return VirtualRun(requests=recorder.table(), counters=sampler.counters(), power=sampler.power())
 
 
 def _check_lengths(lengths: Lengths, requests: int) -> None:
-    have = min(len(lengths.prompt_tokens), len(lengths.output_tokens))
-    if have < requests:
-        raise InputError(f"lengths of {have} requests were given, the schedule sends {requests}")
+    count = min(len(lengths.prompt_tokens), len(lengths.output_tokens))
+    if count < requests:
+        raise InputError(f"lengths of {count} requests were given, the schedule sends {requests}")
     if requests and min(lengths.prompt_tokens.min(), lengths.output_tokens.min()) < 1:
         raise InputError("a request needs at least 1 prompt and 1 output token")
 
@@ -200,49 +200,54 @@ def _rates(point: Point) -> Sequence[float]:
     return rates
 
 
-def _play(cluster: Cluster, pacer: Pacer, recorder: _Recorder, sampler: _Sampler) -> None:
-    prompts, outputs = recorder.prompts.tolist(), recorder.outputs.tolist()
+class _Player:
+    """A player starts requests when they are due, and plays the cluster's events until there are no more."""
 
-    due_ns: int | None = None
+    def __init__(self, cluster: Cluster, pacer: Pacer, recorder: _Recorder, sampler: _Sampler) -> None:
+        self._cluster, self._pacer, self._recorder, self._sampler = cluster, pacer, recorder, sampler
+        self._prompts, self._outputs = recorder.prompts.tolist(), recorder.outputs.tolist()
+        self._due_ns: int | None = None
 
-    def start(now_ns: int) -> None:
-        nonlocal due_ns
-        while turn := pacer.take(now_ns):
-            recorder.start(turn, now_ns)
-            cluster.submit(turn.index, prompts[turn.index], outputs[turn.index])
-        due_ns = pacer.next_due_ns()
+    def play(self) -> None:
+        cluster, sampler = self._cluster, self._sampler
+        self._start_due(0)
+        now_s = 0.0
+        sampler.sample(0.0)
+        while True:
+            while emissions := cluster.start_steps(now_s):
+                self._record(emissions)
+            event_s, due_ns = cluster.next_s, self._due_ns
+            if due_ns is not None and due_ns * 1e-9 < event_s:
+                now_s = max(now_s, due_ns * 1e-9)
+                sampler.sample_until(now_s)
+                self._start_due(due_ns)
+            elif event_s < math.inf:
+                now_s = event_s
+                if now_s >= sampler.next_s:
+                    sampler.sample_until(now_s)
+                self._record(cluster.advance())
+            else:
+                break
+        sampler.sample(now_s)
+        # Times of requests are rounded to whole microseconds: the last one may lie behind this reading.
+        sampler.sample(sampler.next_s)
 
-    def record(emissions: list[Emission]) -> None:
+    def _start_due(self, now_ns: int) -> None:
+        while turn := self._pacer.take(now_ns):
+            self._recorder.start(turn, now_ns)
+            self._cluster.submit(turn.index, self._prompts[turn.index], self._outputs[turn.index])
+        self._due_ns = self._pacer.next_due_ns()
+
+    def _record(self, emissions: list[Emission]) -> None:
+        recorder = self._recorder
         for emission in emissions:
             recorder.events(emission)
             if emission.done:
                 # Whole microseconds, as they are recorded: a slot's next request is due when its last ended.
                 now_ns = round(emission.time_s * 1e6) * 1000
                 for key in emission.done:
-                    pacer.end(recorder.in_flight.pop(key), now_ns)
-                start(now_ns)
-
-    start(0)
-    now_s = 0.0
-    sampler.sample(0.0)
-    while True:
-        while started := cluster.kick(now_s):
-            record(started)
-        event_s = cluster.next_s
-        if due_ns is not None and due_ns * 1e-9 < event_s:
-            now_s = max(now_s, due_ns * 1e-9)
-            sampler.sample_until(now_s)
-            start(due_ns)
-        elif event_s < math.inf:
-            now_s = event_s
-            if now_s >= sampler.next_s:
-                sampler.sample_until(now_s)
-            record(cluster.advance())
-        else:
-            break
-    sampler.sample(now_s)
-    # Times of requests are rounded to whole microseconds: the last one may lie behind this reading.
-    sampler.sample(sampler.next_s)
+                    self._pacer.end(recorder.in_flight.pop(key), now_ns)
+                self._start_due(now_ns)
 
 
 class _Recorder:

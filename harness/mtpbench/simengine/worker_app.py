@@ -220,15 +220,15 @@ class WholeReply:
     Args:
         connection: of the client.
         body: makes the answer.
-        leave: called with `key` when the client closes its connection.
+        cancel: called with `key` when the client closes its connection.
     """
 
-    __slots__ = ("_body", "_connection", "_leave", "key")
+    __slots__ = ("_body", "_cancel", "_connection", "key")
 
     def __init__(
-        self, connection: Connection, body: Callable[[], bytes], leave: Callable[[int], None]
+        self, connection: Connection, body: Callable[[], bytes], cancel: Callable[[int], None]
     ) -> None:
-        self._connection, self._body, self._leave = connection, body, leave
+        self._connection, self._body, self._cancel = connection, body, cancel
         self.key = -1
 
     def tokens(self, cumulative: int, *, last: bool) -> None:
@@ -243,7 +243,7 @@ class WholeReply:
 
     def lost(self) -> None:
         """Cancels the request: the client has closed its connection."""
-        self._leave(self.key)
+        self._cancel(self.key)
 
 
 class EventStream:
@@ -252,17 +252,17 @@ class EventStream:
     Args:
         connection: of the client.
         writer: makes the events.
-        leave: called with `key` when the client closes its connection.
+        cancel: called with `key` when the client closes its connection.
         note: called at the end of the stream, with the times of its first and last token event, its tokens
             and chunks, and whether it is whole.
     """
 
     __slots__ = (
+        "_cancel",
         "_chunks",
         "_connection",
         "_first_ns",
         "_last_ns",
-        "_leave",
         "_note",
         "_sent",
         "_writer",
@@ -270,9 +270,9 @@ class EventStream:
     )
 
     def __init__(
-        self, connection: Connection, writer: EventWriter, leave: Callable[[int], None], note: Note
+        self, connection: Connection, writer: EventWriter, cancel: Callable[[int], None], note: Note
     ) -> None:
-        self._connection, self._writer, self._leave, self._note = connection, writer, leave, note
+        self._connection, self._writer, self._cancel, self._note = connection, writer, cancel, note
         self.key = -1
         self._first_ns = self._last_ns = self._chunks = self._sent = 0
 
@@ -285,7 +285,7 @@ class EventStream:
 
     def lost(self) -> None:
         """Cancels the request and reports its times: the client has closed its connection."""
-        self._leave(self.key)
+        self._cancel(self.key)
         self._note(self._first_ns, self._last_ns, self._sent, self._chunks, False)
 
     def _send(self, data: bytes, cumulative: int, last: bool) -> None:
@@ -323,12 +323,12 @@ class FaultyStream(EventStream):
         self,
         connection: Connection,
         writer: EventWriter,
-        leave: Callable[[int], None],
+        cancel: Callable[[int], None],
         note: Note,
         faults: Mapping[str, Fault],
         speed: float,
     ) -> None:
-        super().__init__(connection, writer, leave, note)
+        super().__init__(connection, writer, cancel, note)
         self._faults, self._speed = faults, speed
         self._held: list[tuple[bytes, int, bool]] = []
         self._stalled = False

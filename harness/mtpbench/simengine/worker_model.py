@@ -313,9 +313,8 @@ class Worker:
         done: list[int] = []
         for sequence in sequences:
             del self._sequences[sequence.key]
-            self._past_tokens -= (
-                sequence.generated
-            )  # a preempted sequence runs again, with what it had generated
+            # A preempted sequence runs again, with the tokens that it had generated.
+            self._past_tokens -= sequence.generated
             sequence.generated += 1
             remaining = sequence.total - sequence.generated
             if remaining == 0 or sequence.sent == 0 or sequence.generated - sequence.sent >= interval:
