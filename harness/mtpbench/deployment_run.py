@@ -1,6 +1,6 @@
 """The run of one deployment: started, metered, loaded point by point, and started again once if it dies.
 
-One start serves one ladder; each point of it becomes one stored attempt, whatever happened to it.
+One start serves one ladder; each of its points becomes one stored attempt, whatever happened to it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """What every deployment of a run shares.
+    """The context of a run, which all its deployments share.
 
     Args:
-        store: where results go.
-        observer: told what happens.
+        store: takes the results.
+        observer: is told what happens.
         stop: ends the run when set.
-        site: where servers run.
+        site: runs the servers.
         servers: the folder of their files and logs.
     """
 
@@ -60,7 +60,7 @@ class RunContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """One start of a deployment: alive, its output checked, metered, and its idle power."""
+    """A start of a deployment: the live deployment, its checked output, its meter and its idle power."""
 
     live: LiveDeployment
     output: OutputCheck
@@ -82,24 +82,24 @@ class DeploymentRun:
         self.starts = 0
 
     async def run(self) -> None:
-        """Serve the ladder; a dead deployment is started again once, then the rest is marked."""
+        """Serves the ladder; a dead deployment is started again once, then the rest is stored as invalid."""
         observer, stop = self.context.observer, self.context.stop
-        why = "the server died"
+        reason = "the server died"
         observer.ladder_started(self.deployment, self.waiting)
         while self.waiting and self.starts <= RESTARTS and not stop.is_set():
             self.starts += 1
             try:
-                why = await self._serve()
+                reason = await self._serve()
             except StartError as error:
-                why = str(error)
+                reason = str(error)
                 if self.waiting:
-                    observer.trouble(why)
+                    observer.trouble(reason)
         if not stop.is_set():
             for point in self.waiting:
-                store_failure(point, why, self.context)
+                store_failure(point, reason, self.context)
 
     async def _serve(self) -> str:
-        """Start the deployment and serve what waits, until it is done or dead; says how it died."""
+        """Starts the deployment and serves what waits, until it is done or died; returns how it died."""
         async with contextlib.AsyncExitStack() as stack:
             start = await self._unless_stopped(self._start(stack))
             while start is not None and self.waiting and not self.context.stop.is_set():
@@ -112,7 +112,7 @@ class DeploymentRun:
         return "the server died"
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> Start:
-        """Start and meter the deployment, both until the stack ends, and check what it answers."""
+        """Starts and meters the deployment, both until the stack ends, and checks its output."""
         site, first = self.context.site, self.waiting[0]
         directory = self.context.servers / f"{self.deployment.key}@{_stamp()}"
         executor, rules = site.executor(directory), first.measurement
@@ -128,23 +128,23 @@ class DeploymentRun:
         return Start(live=live, output=output, meter=meter, idle=(*cold, *loaded))
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What the work gives; None where the run was stopped first: the work is cancelled then."""
+        """Returns the result of the work; None where the run was stopped first, which cancels the work."""
         task, stopping = asyncio.create_task(work), asyncio.create_task(self.context.stop.wait())
         try:
             await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
-            for left in (task, stopping):
-                left.cancel()
+            for pending in (task, stopping):
+                pending.cancel()
             await asyncio.gather(task, stopping, return_exceptions=True)
 
 
 class PointRun:
-    """The load of one point on a started deployment, and what is stored of it.
+    """The run of one point: its load on a started deployment, and the attempt that is stored.
 
     Args:
         point: the point.
-        start: the deployment's.
+        start: of its deployment.
         context: of the whole run.
     """
 
@@ -154,19 +154,19 @@ class PointRun:
         self._log_sizes = {h.process.name: _size(h.log) for h in start.live.handles}
 
     async def run(self, notes: tuple[str, ...]) -> bool:
-        """Load the deployment and store the point; False where the run was stopped before a request ended."""
+        """Loads the deployment and stores the point; False if the run was stopped before a request ended."""
         self.context.observer.point_started(self.point)
         driven, scraper = await self._drive()
         if self.context.stop.is_set() and not len(driven.table):
             return False
         live, meter = self.start.live, self.start.meter
-        died = live.dead()
-        cut_off = None if died else driven.cut_off
-        if died is None and driven.server_unreachable:
-            died = f"{live.deployment.front} stopped answering"
+        death = live.dead()
+        cut_off = None if death else driven.cut_off
+        if death is None and driven.server_unreachable:
+            death = f"{live.deployment.front} stopped answering"
         facts = dataclasses.replace(
             self._facts(),
-            server_died=died,
+            server_died=death,
             cut_off=cut_off,
             client_failed=driven.client_failed,
             notes=(*notes, *driven.notes, *meter.notes),
@@ -179,8 +179,8 @@ class PointRun:
             facts=facts,
         )
         self._store(raw)
-        if died:
-            self.context.observer.trouble(died)
+        if death:
+            self.context.observer.trouble(death)
         return True
 
     async def _drive(self) -> tuple[DriveResult, Scraper]:
@@ -216,14 +216,14 @@ class PointRun:
         return driven, scraper
 
     async def _watch(self, halt: asyncio.Event) -> None:
-        """End the load when the run is stopped, or soon after a process of the deployment died.
+        """Ends the load when the run is stopped, or soon after a process of the deployment died.
 
-        A front that hangs on a lost worker would keep its streams open until every timeout has passed.
+        A front that waits for a dead worker would keep its streams open until every timeout has passed.
         """
         stop = self.context.stop
         while not stop.is_set():
             if self.start.live.dead():
-                # What fails by itself says more than what is cut off.
+                # A request that fails on its own says more than one that is cut off.
                 await _wait(stop, DEATH_GRACE_S)
                 break
             await _wait(stop, WATCH_INTERVAL_S)
@@ -247,7 +247,7 @@ class PointRun:
         )
 
     def _store(self, raw: RawPoint) -> None:
-        """Measure the raw records and store both, with what the processes printed meanwhile."""
+        """Stores the raw records and their result, with the output of the processes since the point began."""
         point, site, live, meter = self.point, self.context.site, self.start.live, self.start.meter
         origin = Started(
             executor=site.name,
@@ -263,17 +263,17 @@ class PointRun:
         _store_point(point, raw, origin, self.started_utc, logs, self.context)
 
 
-def store_failure(point: Point, why: str, context: RunContext) -> None:
-    """Store a point that never ran, as invalid, with the reason and the servers' last words."""
+def store_failure(point: Point, reason: str, context: RunContext) -> None:
+    """Stores a point that never ran as invalid, with the reason, which holds the servers' last lines."""
     raw = RawPoint(
         requests=RequestTable.from_records([]),
         counters=(),
         power=(),
         client=ClientHealth(),
-        facts=RunFacts(start_failed=why, power_reason=Reason(code="nothing_ran", detail="nothing ran")),
+        facts=RunFacts(start_failed=reason, power_reason=Reason(code="nothing_ran", detail="nothing ran")),
     )
     origin = Started(executor=context.site.name, where=context.site.notes())
-    _store_point(point, raw, origin, now_utc(), {"failure": why.encode()}, context)
+    _store_point(point, raw, origin, now_utc(), {"failure": reason.encode()}, context)
 
 
 def _store_point(
@@ -293,16 +293,16 @@ def _store_point(
 
 
 async def _reset_cache(live: LiveDeployment, point: Point) -> tuple[str, ...]:
-    """Empty the prefix caches before a point; notes where that is not possible."""
+    """Empties the prefix caches before a point; returns notes where that is not possible."""
     path = engine_of(point).RESET_PATH
     if path is None:
         return ("this engine has no cache reset; prompts are unique",)
-    failed = await live.reset_cache(path)
-    return (f"cache reset failed: {failed}",) if failed else ()
+    failure = await live.reset_cache(path)
+    return (f"cache reset failed: {failure}",) if failure else ()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event or the time, whichever comes first."""
+    """Waits for the event, but no longer than so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -317,7 +317,7 @@ def _size(path: Path) -> int:
 
 
 def _since(path: Path, offset: int) -> bytes:
-    """What a log gained since `offset`, its last megabyte at most."""
+    """Reads what was added to a log since `offset`, its last megabyte at most."""
     if not path.exists():
         return b""
     with path.open("rb") as log:

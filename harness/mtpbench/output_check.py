@@ -1,7 +1,7 @@
-"""MTP must not change the answers: what a start of a deployment answers before its ladder.
+"""The output check: what a started deployment answers before its ladder, as MTP must not change answers.
 
-Verified drafts give the same greedy tokens as no drafts at all, up to the noise of floating point in
-batches of another shape. Both arms answer the same fixed prompts; analysis holds the texts side by side.
+Verified drafts give the same greedy tokens as no drafts, up to the noise of floating point in batches of
+another shape. Both arms answer the same fixed prompts; analysis compares the texts.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ PROMPTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputCheck:
-    """What one start of a deployment answers and scores."""
+    """The answers and the score of one start of a deployment."""
 
     answers: Answers
     evaluation: Evaluation | None
 
 
 async def check_output(live: LiveDeployment, point: Point) -> OutputCheck:
-    """The greedy answers of a live deployment, and the score of the user's evaluation if there is one."""
+    """Collects a deployment's greedy answers, and the score of the user's evaluation if there is one."""
     rules = point.measurement
     evaluation = None
     if rules.evaluate:
@@ -55,7 +55,7 @@ async def check_output(live: LiveDeployment, point: Point) -> OutputCheck:
 
 
 async def answer_greedily(live: LiveDeployment, point: Point) -> Answers:
-    """The deployment's greedy answers to the first fixed prompts; none with a reason where it can't."""
+    """Collects the greedy answers to the fixed prompts; none, with a reason, where one is not answered."""
     rules = point.measurement
     if not rules.greedy_prompts:
         return Answers(reason="not asked for")
@@ -95,12 +95,12 @@ async def _answer(session: aiohttp.ClientSession, live: LiveDeployment, point: P
 
 
 async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s: float) -> Evaluation:
-    """The score that a shell command prints in its last line: a number, or JSON with a number under `score`.
+    """Runs a shell command whose last line is its score: a number, or JSON with a number under `score`.
 
     Args:
         command: run by `sh -c`, in a process group of its own.
-        environment: added to the harness's own; says where the endpoint is.
-        timeout_s: wall seconds, then the group is killed.
+        environment: added to the harness's own; names the endpoint.
+        timeout_s: wall seconds after which the group is killed.
     """
     process = await asyncio.create_subprocess_shell(
         command,
@@ -127,10 +127,10 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:
-    """Kill a process group and wait for all of it: a child that still ends would take load from the ladder.
+    """Kills a process group and waits for its end, because a child that still runs would disturb the ladder.
 
-    SIGKILL is carried out by each process when it is scheduled next, so the shell's end says nothing about
-    its children's. One that the kernel holds (a dead file system) is waited for no longer than `END_S`.
+    Each process ends when it is scheduled next after SIGKILL, so the shell's end says nothing about its
+    children. A process that the kernel holds (a dead file system) is waited for no longer than `END_S`.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -141,7 +141,7 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
 
 
 def read_score(line: str) -> float | None:
-    """The number in a line, or under `score` in its JSON object; None where there is none."""
+    """Parses the number in a line, or under `score` in its JSON object; None where there is none."""
     try:
         value = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Pure: the points as ladders, a deployment each, and what each is expected to take: requests, time, GPUs."""
+"""Pure: groups points into ladders, one for each deployment, and estimates their requests and hours."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mtpbench.simengine.profile import Profile, load_profile, profile_of
 from mtpbench.sweep import Sweep
 
 START_S = 900.0
-"""Assumed time from `start` to `ready` of a real deployment of this size (weights, graphs, warm-up)."""
+"""Assumed seconds from `start` to `ready` of a real deployment of this size (weights, graphs, warm-up)."""
 SIMULATED_START_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ladder:
-    """One deployment with the points that it serves; made once, by `ladders_of`.
+    """A ladder is one deployment with the points that it serves; `ladders_of` builds it once.
 
     Args:
         points: in the order that they run: by repeat, then by concurrency.
@@ -44,13 +44,13 @@ class Ladder:
 
     @property
     def first(self) -> Point:
-        """The point that runs first; arm, topology, engine and measurement rules are those of all."""
+        """The point that runs first; its arm, topology, engine and measurement rules are those of all."""
         return self.points[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointEstimate:
-    """What one point is expected to take: requests, engine seconds of load, requests per second."""
+    """The estimate of a point: its requests, engine seconds of load, and requests per second."""
 
     requests: int
     load_s: float
@@ -59,7 +59,7 @@ class PointEstimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LadderEstimate:
-    """What a ladder is expected to take.
+    """The estimate of a ladder.
 
     `hours` are wall hours with the start included; None with a `reason` where nothing estimates them.
     """
@@ -78,7 +78,7 @@ class LadderEstimate:
 
 
 def ladders_of(points: Iterable[Point]) -> tuple[Ladder, ...]:
-    """The points by deployment, each with the deployment that serves them; in the order of the points.
+    """Returns the ladders of points, one for each deployment, in the order of the points.
 
     Raises:
         UnsupportedError: an engine can't serve a topology; a checked sweep holds none of these.
@@ -100,12 +100,12 @@ def _ladder(points: Sequence[Point]) -> Ladder:
 
 
 def plan_sweep(sweep: Sweep) -> tuple[LadderEstimate, ...]:
-    """The estimate of every ladder of a sweep."""
+    """Estimates every ladder of a sweep."""
     return tuple(map(estimate_ladder, ladders_of(sweep.points)))
 
 
 def estimate_ladder(ladder: Ladder) -> LadderEstimate:
-    """Requests and hours of a ladder, from the step costs of its hardware."""
+    """Estimates the requests and hours of a ladder from the step costs of its hardware."""
     name = planning_profile(ladder.first)
     if name is None:
         reason = f"no step costs for {ladder.first.hardware} to estimate with"
@@ -123,9 +123,9 @@ def estimate_ladder(ladder: Ladder) -> LadderEstimate:
 
 
 def expected_events_per_s(point: Point, time_scale: float = 1.0) -> float | None:
-    """Events per wall second that a point's clients will see, one for each output token at most.
+    """Estimates the events per wall second that a point's clients receive, at most one for each output token.
 
-    None where no step costs are known to estimate with.
+    None where there are no step costs to estimate with.
     """
     name = planning_profile(point)
     if name is None:
@@ -139,12 +139,12 @@ def expected_events_per_s(point: Point, time_scale: float = 1.0) -> float | None
 
 
 def planning_profile(point: Point) -> str | None:
-    """The step costs that estimates of a point use; None where there are none for its hardware."""
+    """Returns the name of the step costs that estimate a point; None where its hardware has none."""
     return point.simulation.profile if point.simulation else profile_of(point.hardware)
 
 
 def estimate_point(point: Point, profile: Profile) -> PointEstimate:
-    """The estimate of one point, a closed form on a profile's step costs.
+    """Estimates one point by a closed form on a profile's step costs.
 
     Steady state of a closed loop: the most sequences in decoding for which prefill keeps up and nobody waits
     outside. On the 18 points of the GB200 SGLang sweep it gives 0.95 to 1.09 times the duration that the
@@ -170,7 +170,7 @@ def _start_s(point: Point) -> float:
 
 
 def _acceptance_length(point: Point) -> float:
-    """The mean acceptance length that the estimate assumes: the arm's, else the golden table's."""
+    """Returns the mean acceptance length that an estimate assumes: the arm's, else the golden table's."""
     speculation = point.arm.speculation
     if speculation is None:
         return 1.0
@@ -209,7 +209,7 @@ def _prefills_per_s(group: WorkerGroup, profile: Profile, isl: float) -> float:
 
 
 def command_line(process: Process) -> str:
-    """A process as one would type it: environment, then argv, placeholders standing."""
+    """Returns the shell command of a process: environment, then argv, with its placeholders as they are."""
     parts = [f"{name}={shlex.quote(value)}" for name, value in process.env.items()]
     # Placeholders are not shell syntax; quoting them would only make the line harder to read.
     parts += [

@@ -1,6 +1,6 @@
-"""What a run is doing now: one record, its file, and the observer that keeps it. No result rests on it.
+"""The progress of a run: its record, its file, and the observer that writes it. No result depends on it.
 
-A run on this machine and the attempt of a Slurm job differ in where their file lies.
+A run on this machine and the attempt of a Slurm job differ in the folder of their file.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from mtpbench.validity import CUT_OFF
 PROGRESS_FILE = "progress.json"
 WRITE_EVERY_S = 1.0
 HEARTBEAT_S = 10.0
-"""A run that says nothing for a minute is doubted; servers can take half an hour to start."""
+"""A run whose file is a minute old counts as silent; servers can take half an hour to start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunProgress:
-    """What a run, or the attempt of a Slurm job, is doing at a moment.
+    """The progress of a run, or of the attempt of a Slurm job, at one moment.
 
     Args:
-        time_utc: when it said so, by its machine's clock.
+        time_utc: when it was written, by the clock of the run's machine.
         host: that machine; None, as `pid`, in a file of an attempt that an older version wrote.
-        stage: in words, where no point is under load.
+        stage: what the run is doing, for people, where no point is under load.
         point_id: the point under load.
-        output_tps: output tokens/s of it so far, over the whole deployment.
+        output_tps: output tokens/s of that point so far, over the whole deployment.
         elapsed_s: wall seconds since the run began.
-        simulated: whether its points are; None before it has begun with one.
+        simulated: whether its points are simulated; None before its first ladder.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -59,7 +59,7 @@ class RunProgress:
 
 
 def read_progress(path: Path) -> RunProgress:
-    """Returns what a run last said.
+    """Reads the progress that a run wrote last.
 
     Raises:
         SchemaError: another version of mtpbench wrote it.
@@ -74,10 +74,10 @@ def read_progress(path: Path) -> RunProgress:
 
 
 class ProgressWriter:
-    """The writer of a run's progress file; as a context it removes the file at the end.
+    """A progress writer writes a run's file; as a context it removes the file at the end.
 
     Args:
-        path: `progress.json` in a folder that is there when it is written.
+        path: of `progress.json`, in a folder that exists when it is written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,12 +87,12 @@ class ProgressWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What can't be removed goes stale.
+        # Readers doubt a file that can't be removed, once it is old.
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
     def write(self, progress: RunProgress) -> None:
-        """Write the record whole, by rename, and without waiting for the disk.
+        """Writes the record whole, by rename, and without waiting for the disk.
 
         Raises:
             StoreError: the file can't be written.
@@ -102,7 +102,7 @@ class ProgressWriter:
 
 @dataclass(kw_only=True, slots=True)
 class PointCounts:
-    """The points of a run by how they stand: valid before it began, and as it measured them."""
+    """The counts of a run's points by state; those that were valid before it began are included."""
 
     total: int
     valid: int
@@ -111,7 +111,7 @@ class PointCounts:
     reason: str | None = None
 
     def add(self, result: PointResult) -> None:
-        """Count a measured point; one that was cut off is still to be measured."""
+        """Counts a measured point; one that was cut off stays to be measured."""
         if result.valid:
             self.valid += 1
             self.measured_valid += 1
@@ -122,17 +122,17 @@ class PointCounts:
 
     @property
     def done(self) -> int:
-        """Points that are measured."""
+        """The number of points that are measured."""
         return self.valid + self.invalid
 
     @property
     def left(self) -> int:
-        """Points that have to be measured yet."""
+        """The number of points that are still to be measured."""
         return self.total - self.done
 
 
 class Observer(Protocol):
-    """Who watches a run; the command line shows what it is told."""
+    """An observer is told what happens in a run; the one of the command line shows it."""
 
     def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None:
         """A deployment is being started (None on the virtual clock) to serve these points."""
@@ -151,13 +151,13 @@ class Observer(Protocol):
 
 
 class ProgressObserver:
-    """The observer that writes what a run is doing, about once a second, and tells another one the same.
+    """The observer that writes a run's progress about once a second, and tells another observer everything.
 
     Args:
-        writer: of the run's file; where that can't be written it is said once, and the run goes on.
+        writer: of the run's file; where it can't be written, one message says so and the run goes on.
         counts: of the run's points.
-        inner: told the same.
-        displaced: says why points take no place any longer; None while they do.
+        inner: the other observer.
+        displaced: returns why points are no longer stored in their places; None while they are.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class ProgressObserver:
         self._failed = False
 
     def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None:
-        """Servers are being started; on the virtual clock there are none."""
+        """A deployment is being started; on the virtual clock there is none."""
         self._now = replace(self._now, simulated=any(point.simulated for point in points))
         if deployment is None:
             self._between = "simulating"
@@ -189,7 +189,7 @@ class ProgressObserver:
         self._inner.point_started(point)
 
     def point_progress(self, point: Point, progress: LoadProgress) -> None:
-        """Load goes on; once a second is often enough for a file."""
+        """Load goes on; the file is written once a second."""
         self._now = replace(
             self._now,
             point_id=point.id,
@@ -202,22 +202,22 @@ class ProgressObserver:
         self._inner.point_progress(point, progress)
 
     def point_finished(self, point: Point, result: PointResult) -> None:
-        """A point is stored; one that took no place is not counted."""
-        if (why := self._displaced()) is None:
+        """The point is stored; one that was not stored in its place is not counted."""
+        if (displacement := self._displaced()) is None:
             self._counts.add(result)
         else:
-            self._inner.trouble(f"{why}: this attempt ends, and this point takes no place")
+            self._inner.trouble(f"{displacement}: this attempt ends, and this point takes no place")
         self._enter(self._between)
         self._inner.point_finished(point, result)
 
     def trouble(self, message: str) -> None:
-        """Something that the run survives."""
+        """Something went wrong that the run survives."""
         self._inner.trouble(message)
 
     def beat(self) -> None:
-        """Write what is going on, with the time."""
+        """Writes the progress, with the time."""
         self._written = time.monotonic()
-        now = replace(
+        progress = replace(
             self._now,
             time_utc=now_utc(),
             points_done=self._counts.done,
@@ -225,9 +225,9 @@ class ProgressObserver:
             elapsed_s=round(self._written - self._begun, 3),
         )
         try:
-            self._writer.write(now)
+            self._writer.write(progress)
         except StoreError as error:
-            # Points are what counts: they say it themselves when the disk is full.
+            # The run ends on its own where the disk is too full to store points.
             if not self._failed:
                 self._inner.trouble(f"{error}; `mtpbench watch` sees less of this run")
             self._failed = True
@@ -241,7 +241,7 @@ class ProgressObserver:
 
 @contextlib.asynccontextmanager
 async def heartbeat(observer: ProgressObserver) -> AsyncIterator[None]:
-    """Lets an observer say every few seconds that its run lives, while the block does."""
+    """Lets an observer write its progress every few seconds while the block runs."""
 
     async def beat_on() -> None:
         while True:
@@ -254,7 +254,7 @@ async def heartbeat(observer: ProgressObserver) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def in_background(task: asyncio.Task[None]) -> AsyncIterator[None]:
-    """A task that goes on no longer than the block does, however that ends."""
+    """Cancels a task when the block ends, however it ends."""
     try:
         yield
     finally:
@@ -262,5 +262,5 @@ async def in_background(task: asyncio.Task[None]) -> AsyncIterator[None]:
 
 
 def now_utc() -> str:
-    """Returns this moment, ISO 8601."""
+    """Returns the time now as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

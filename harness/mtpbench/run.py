@@ -32,27 +32,27 @@ from mtpbench.workload import draw_lengths
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """What is left to measure: ladders, and the ids of points that are valid already."""
+    """A run plan holds the ladders that are to be measured, and the ids of points that are valid already."""
 
     ladders: tuple[Ladder, ...]
     done: tuple[str, ...]
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """The points left, in the order that they run."""
+        """The points to measure, in the order that they run."""
         return tuple(point for ladder in self.ladders for point in ladder.points)
 
     def counts(self) -> PointCounts:
-        """Counts that begin with what is done."""
+        """Returns counts that begin with the points that are valid already."""
         return PointCounts(total=len(self.done) + len(self.points), valid=len(self.done))
 
 
 def plan_run(points: Sequence[Point], store: SweepStore, *, again: bool = False) -> RunPlan:
-    """The ladders of the points that are missing or invalid.
+    """Returns the plan of a run: the ladders of the points that are missing or invalid.
 
     Args:
         points: the chosen points of the sweep.
-        store: where results are.
+        store: holds their results.
         again: measure valid points again too.
     """
     states = [store.state(point.id) for point in points]
@@ -64,14 +64,14 @@ def plan_run(points: Sequence[Point], store: SweepStore, *, again: bool = False)
 
 
 def refuse_impossible(plan: RunPlan, site: Site) -> None:
-    """Refuse, before anything starts, what can't run at a site.
+    """Checks, before anything starts, that every deployment of a plan can run at a site.
 
     Raises:
-        UnsupportedError: names the first such deployment, and what can be done instead.
+        UnsupportedError: names the first deployment that can't, and what can be done instead.
     """
     for ladder in plan.ladders:
-        if why_not := site.obstacle(ladder.deployment, ladder.first):
-            raise UnsupportedError(why_not)
+        if obstacle := site.obstacle(ladder.deployment, ladder.first):
+            raise UnsupportedError(obstacle)
 
 
 async def run_live(
@@ -82,19 +82,19 @@ async def run_live(
     site: Site,
     servers: Path | None = None,
 ) -> None:
-    """Measure every ladder of a plan on servers of its own.
+    """Measures every ladder of a plan on servers of its own.
 
     Args:
         plan: what to measure.
-        store: where results go.
-        observer: told what happens.
+        store: takes the results.
+        observer: is told what happens.
         stop: ends the run when set.
-        site: where servers run.
-        servers: where their files and logs go; None for the folder `servers` of the results.
+        site: runs the servers.
+        servers: the folder of their files and logs; None for the folder `servers` of the results.
 
     A point that fails is stored as invalid, and the ladder goes on. When `stop` is set, the running point is
-    cut off, what it recorded is stored (invalid, so that the next run measures it again), and everything is
-    taken down.
+    cut off, its records are stored (invalid, so that the next run measures it again), and all servers are
+    stopped.
 
     Raises:
         RunError: an address asked for by number is taken.
@@ -114,10 +114,10 @@ async def run_live(
 
 
 def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
-    """Simulate every point of a plan on this machine's cores, the longest first.
+    """Simulates every point of a plan on this machine's cores, the longest first.
 
     Returns:
-        Whether it was interrupted (KeyboardInterrupt); the workers are gone then, finished points are kept.
+        Whether a KeyboardInterrupt ended it; its workers have ended then, and finished points are stored.
 
     Raises:
         StoreError: results can't be written.
@@ -130,8 +130,8 @@ def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
     workers = min(len(points), os.cpu_count() or 1)
     pool = multiprocessing.get_context("spawn").Pool(workers, _die_with_parent)
     try:
-        work = ((point, store) for point in points)
-        for result in pool.imap_unordered(_run_virtual_task, work):
+        tasks = ((point, store) for point in points)
+        for result in pool.imap_unordered(_run_virtual_task, tasks):
             observer.point_finished(by_id[result.point_id], result)
     except KeyboardInterrupt:
         return True
@@ -142,7 +142,7 @@ def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
 
 
 def _die_with_parent() -> None:
-    """A worker leaves interrupts to its parent, and ends when that is gone, however it went."""
+    """Makes a worker leave interrupts to its parent, and end when its parent has ended, even by SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
@@ -150,7 +150,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
-        os._exit(1)  # it went before it could be watched
+        os._exit(1)  # it ended before the signal of its death was set
 
 
 def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:
@@ -158,7 +158,7 @@ def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:
 
 
 def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
-    """Simulate one point on the virtual clock and store it."""
+    """Simulates one point on the virtual clock and stores it."""
     started = now_utc()
     counts = RequestCounts.of(point.concurrency, point.measurement)
     schedule = Schedule.independent(point.load, counts, point.concurrency, point.seed)
@@ -181,7 +181,10 @@ def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
 
 
 def recompute(directory: Path) -> tuple[PointResult, PointResult]:
-    """A stored point's result as it was and as its raw records give it now, which takes its place.
+    """Computes a stored point's result again from its raw records, and replaces it where it differs.
+
+    Returns:
+        The result as it was stored, and as it is now.
 
     Raises:
         InputError: the point's chunks were stored summarised.

@@ -1,4 +1,4 @@
-"""Pure: a snapshot of a sweep, as its files and perhaps Slurm tell it, and what follows from that."""
+"""Pure: the snapshot of a sweep from its files, and from Slurm where that is asked, and what follows."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mtpbench.slurm.states import STALE_S, AttemptFiles, JobOutcome, JobStatus, 
 from mtpbench.store import StoredPoint
 
 State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "incomplete", "missing"]
-"""`unusable`: stored as valid, with rates that no curve can hold. `incomplete`: its folder is there without
-a result, which the store never leaves; a copy may."""
+"""`unusable`: stored as valid, with rates that no curve can hold. `incomplete`: its folder holds no result;
+the store never leaves that, but a copy may."""
 
 _ID = re.compile(r"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>[^_]+))?_r(?P<r>\d+)_[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPoint:
-    """A planned point, as far as its id tells: all that a results folder says of what is missing."""
+    """A planned point, read from its id: a results folder holds no more of a missing point."""
 
     id: str
     arm: str
@@ -36,7 +36,7 @@ class PlannedPoint:
 
     @classmethod
     def of(cls, point_id: str) -> PlannedPoint:
-        """The parts of an id; one of another form is its own arm."""
+        """Parses an id; an id of another form is its own arm."""
         parts = _ID.fullmatch(point_id)
         if parts is None:
             return cls(id=point_id, arm=point_id)
@@ -65,12 +65,12 @@ class PlannedPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """Why what lies in a point's place can't be used.
+    """A problem says why the files in a point's place can't be used.
 
     Args:
-        reason: in a few words.
-        file: the name of the file at fault, where one is.
-        message: the whole, with what can be done.
+        reason: a few words.
+        file: the name of the file at fault; None where it is none.
+        message: the whole message, with what can be done.
     """
 
     reason: str
@@ -85,11 +85,11 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeenPoint:
-    """A planned point and what lies in its place.
+    """A planned point and what is stored in its place.
 
     Args:
-        stored: where it could be read.
-        problem: why it could not.
+        stored: the stored point, where it could be read.
+        problem: why it could not be read.
         landed_s: when its result was written, seconds since 1970 by the file system's clock.
     """
 
@@ -102,10 +102,12 @@ class SeenPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerStart:
-    """The newest start of a deployment on this folder's behalf.
+    """The newest start of a deployment by a run on this folder; times are seconds since 1970.
 
     Args:
-        grew_s: when one of its logs was last written to.
+        key: of the deployment.
+        started_s: when it was started.
+        grew_s: when one of its logs was written last.
     """
 
     key: str
@@ -115,11 +117,11 @@ class ServerStart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """Who holds the folder's lock, as far as this machine can tell.
+    """The holder of the folder's lock, as far as this machine can tell.
 
     Args:
         held: None where this machine can't tell; False also where the run is on another machine.
-        pid: as the lock's file names it.
+        pid: the process that the lock's file names.
     """
 
     held: bool | None
@@ -128,21 +130,22 @@ class Holder:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A sweep at one moment.
+    """A snapshot is the state of a sweep at one moment.
 
     Args:
-        simulated: whether it is known to be, by its sweep file or its points.
-        trouble: what could not be read, besides points; one sentence each.
         points: in the order of the plan.
+        now_s: that moment, seconds since 1970.
+        simulated: whether its sweep file or its points say that it is simulated.
+        trouble: messages on files that could not be read, besides those of points.
         begun_s: when the last run began (it writes sweep.json then).
         servers: the newest start since then.
-        writing: ids of points that are being stored just now.
-        run: what a run that is no Slurm job last said; there after its end only where it was killed.
+        writing: ids of points that are being stored now.
+        run: the progress of a run that is no Slurm job; after the run's end only where it was killed.
         run_here: whether that run is, or was, on this machine.
         submissions: the newest to Slurm of each deployment that was ever submitted, by its key.
-        jobs: what the attempts that own the deployments left, by key.
-        statuses: what Slurm says of all jobs; None where it was not asked, or did not answer.
-        slurm_trouble: why it could not be asked.
+        jobs: the files of the attempts that own the deployments, by key.
+        statuses: Slurm's status of every job; None where Slurm was not asked, or did not answer.
+        slurm_trouble: why Slurm could not be asked.
     """
 
     info: SweepInfo
@@ -162,17 +165,17 @@ class Snapshot:
     slurm_trouble: str | None = None
 
     def having(self, *states: State) -> list[SeenPoint]:
-        """The points in some states."""
+        """Returns the points in any of some states."""
         return [point for point in self.points if point.state in states]
 
     @cached_property
     def live_jobs(self) -> tuple[AttemptFiles, ...]:
-        """Attempts that have not ended and were heard of lately."""
+        """The files of attempts that have not ended and wrote their progress lately."""
         return tuple(files for files in self.jobs.values() if _is_live(files, self.now_s))
 
     @property
     def unheard(self) -> tuple[Submission, ...]:
-        """Submissions of deployments that no attempt was made of, oldest first."""
+        """Submissions with a deployment whose job has begun no attempt, oldest first."""
         waiting = {
             submission.number: submission
             for key, submission in self.submissions.items()
@@ -182,7 +185,7 @@ class Snapshot:
 
     @cached_property
     def outcomes(self) -> Mapping[str, JobOutcome]:
-        """What became of each deployment that was ever submitted, by key, where Slurm was asked."""
+        """The outcome of each deployment that was ever submitted, by key, where Slurm was asked."""
         now = datetime.fromtimestamp(self.now_s, UTC)
         return {
             key: judge_job(key, submission, self.jobs.get(key), self.statuses, now)
@@ -191,9 +194,9 @@ class Snapshot:
 
     @cached_property
     def live_run(self) -> RunProgress | None:
-        """What the run says that is known to go on: it was heard of lately, or is here and holds the lock.
+        """The progress of a run that goes on: it is recent, or the run is on this machine and holds the lock.
 
-        A run of this machine that holds no lock has ended, however lately it was heard of.
+        A run of this machine that holds no lock has ended, however recent its progress is.
         """
         run, holder = self.run, self.holder
         if run is None or (self.run_here and holder.held is False):
@@ -203,18 +206,18 @@ class Snapshot:
 
     @property
     def at_work(self) -> bool:
-        """Whether something is known to be measuring."""
+        """Whether a run or a job is known to be measuring."""
         return self.holder.held is True or bool(self.live_jobs) or self.live_run is not None
 
     @property
     def over(self) -> bool:
-        """Whether every planned point has a readable result and nothing is known to go on."""
+        """Whether every planned point has a readable result and nothing is at work."""
         measured = len(self.having("valid", "invalid", "unusable")) == len(self.points)
         return bool(self.points) and measured and not self.at_work
 
     @cached_property
     def running(self) -> Mapping[str, bool]:
-        """Ids of points under load; True where a run or a job says so, False where it only follows."""
+        """Ids of points under load; True where a run or a job says so, False where it is only inferred."""
         running = {
             files.progress.point_id: True
             for files in self.live_jobs
@@ -233,35 +236,36 @@ class Snapshot:
 
 
 def next_of_ladder(points: Sequence[SeenPoint], servers: ServerStart | None) -> SeenPoint | None:
-    """The point that the servers' ladder has come to: the first without a result since they started.
+    """Returns the point that most likely runs: the first of the ladder without a result since its start.
 
-    A ladder goes up by repeat and concurrency and leaves out what is valid already. `--only` and `--again`
-    are in no file, so this is what most likely runs, not what is known to.
+    A ladder rises by repeat and concurrency and leaves out what is valid already. `--only` and `--again`
+    are in no file, so this is likely, not certain.
     """
     if servers is None:
         return None
     name = servers.key.rpartition("_")[0]
     ladder = [point for point in points if f"{point.planned.arm}_{point.planned.topology}" == name]
-    exact = [
-        point for point in ladder if point.stored is None or point.stored.point.deployment_key == servers.key
-    ]
-    left = [
+    waiting = [
         point
-        for point in exact
-        if point.state != "valid" and (point.landed_s is None or point.landed_s < servers.started_s)
+        for point in ladder
+        if (point.stored is None or point.stored.point.deployment_key == servers.key)
+        and point.state != "valid"
+        and (point.landed_s is None or point.landed_s < servers.started_s)
     ]
-    return min(left, key=lambda point: (point.planned.repeat, point.planned.concurrency or 0), default=None)
+    return min(
+        waiting, key=lambda point: (point.planned.repeat, point.planned.concurrency or 0), default=None
+    )
 
 
 def _is_live(files: AttemptFiles, now_s: float) -> bool:
     if files.finished is not None:
         return False
-    heard = files.progress.time_utc if files.progress is not None else files.attempt.started_utc
-    return now_s - seconds_of(heard) < STALE_S
+    last_sign_utc = files.progress.time_utc if files.progress is not None else files.attempt.started_utc
+    return now_s - seconds_of(last_sign_utc) < STALE_S
 
 
 def seconds_of(time_utc: str) -> float:
-    """An ISO 8601 time as seconds since 1970; 0 where it is none."""
+    """Returns an ISO 8601 time as seconds since 1970; 0 where the text is no time."""
     try:
         return datetime.fromisoformat(time_utc).timestamp()
     except ValueError:
@@ -270,13 +274,13 @@ def seconds_of(time_utc: str) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeLeft:
-    """How long what is missing may take, from how long the measured points of the same load took.
+    """The time left for the missing points, from the durations of measured points under the same load.
 
     Args:
-        seconds: of load, for the points whose load was measured before; in several jobs side by side, those
-            of the longest ladder.
-        points: how many of the points left that covers.
-        unknown: how many it does not: nobody has measured their concurrency yet.
+        seconds: of load, for points whose load was measured before; where jobs run side by side, those of
+            the longest ladder.
+        points: the number of missing points that `seconds` covers.
+        unknown: the number of the others: their concurrency is not measured yet.
         side_by_side: whether ladders run in jobs of their own.
     """
 
@@ -287,9 +291,9 @@ class TimeLeft:
 
 
 def time_left(snapshot: Snapshot) -> TimeLeft | None:
-    """The time left; None where nothing is left, nothing tells, or time passes differently.
+    """Estimates the time left; None where nothing is missing, or no measured point is under the same load.
 
-    A virtual clock's points are simulated side by side, so their durations do not add up.
+    None too on a virtual clock: its points are simulated side by side, so their durations do not add up.
     """
     waiting = snapshot.having("missing", "damaged", "incomplete")
     if not waiting or any(
@@ -303,7 +307,7 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
             continue
         covered += 1
         if point.planned.id in snapshot.running:
-            # Points of a ladder follow each other, so this one began about when the last one was stored.
+            # The points of a ladder run one after another: this one began about when the last was stored.
             begun_s = max(snapshot.changed_s or 0.0, snapshot.servers.started_s if snapshot.servers else 0.0)
             duration_s = max(0.0, duration_s - (snapshot.now_s - begun_s))
         key = (point.planned.arm, point.planned.topology)
@@ -318,17 +322,17 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
 
 
 def _duration_like(point: SeenPoint, points: Sequence[SeenPoint]) -> float | None:
-    """The mean duration of the same load in this arm, else in any."""
-    same = [other for other in points if other.planned.rung == point.planned.rung and other.stored]
-    own = [other for other in same if other.planned.arm == point.planned.arm]
-    durations = [duration_s for other in own or same if (duration_s := duration_of(other)) is not None]
+    """Returns the mean duration of points under the same load in this arm, else in any arm."""
+    peers = [other for other in points if other.planned.rung == point.planned.rung and other.stored]
+    same_arm = [other for other in peers if other.planned.arm == point.planned.arm]
+    durations = [duration_s for other in same_arm or peers if (duration_s := duration_of(other)) is not None]
     return fmean(durations) if durations else None
 
 
 def duration_of(point: SeenPoint) -> float | None:
-    """Wall seconds that a point took from the start of its load to its end; None where it sent nothing."""
+    """Returns the wall seconds from the start of a point's load to its end; None where it sent nothing."""
     if point.stored is None or not point.stored.result.requests:
         return None
     origin = point.stored.provenance
-    taken = seconds_of(origin.finished_utc) - seconds_of(origin.started_utc)
-    return taken if taken > 0 else None
+    duration_s = seconds_of(origin.finished_utc) - seconds_of(origin.started_utc)
+    return duration_s if duration_s > 0 else None

@@ -1,7 +1,7 @@
-"""Reads a snapshot of a results folder again and again; only what changed since the last is read anew.
+"""The reader of snapshots: it looks at a results folder again and again, and reads only files that changed.
 
-The folder's lock is not touched: who holds it stands in /proc/locks, and what jobs do in their own files.
-Slurm is asked only where a reader is given a source of that.
+It takes no lock: /proc/locks names the holder of the folder's lock, and jobs write their progress to files.
+Slurm is asked only where the reader has a client for it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mtpbench.store import read_point
 from mtpbench.store.reading import SWEEP_FILE, read_record
 
 ALL_EVERY = 15
-"""Looks between two at every point's file, where the folder says that no point came or went."""
+"""All points' files are looked at once in so many looks, even where no point came or went in the folder."""
 SLURM_EVERY_S = 20.0
-"""Slurm's controller serves everybody: it is asked once for all jobs, three times a minute."""
+"""Slurm's controller serves all its users: it is asked once for all jobs, three times a minute."""
 INCOMPLETE = Problem(reason="result.json is missing")
 _TRIES = 3
 """A point may be replaced while it is read."""
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Signature(NamedTuple):
-    """What changes when a file does."""
+    """The signature of a file changes when the file does."""
 
     inode: int
     changed_ns: int
@@ -48,11 +48,11 @@ class Signature(NamedTuple):
 
 
 class SlurmSource:
-    """What Slurm says of a sweep's jobs, asked now and then.
+    """Slurm's status of a sweep's jobs, asked every `SLURM_EVERY_S`.
 
     Args:
         journal: of the sweep's submissions.
-        slurm: the one to ask.
+        slurm: the client that asks.
     """
 
     def __init__(self, journal: Journal, slurm: Slurm) -> None:
@@ -62,7 +62,7 @@ class SlurmSource:
         self.trouble: str | None = None
 
     def ask(self) -> bool:
-        """Ask for all jobs at once, where the last time is long enough ago; whether it was."""
+        """Asks for all jobs at once if the last time is long enough ago; returns whether it asked."""
         if time.monotonic() - self._asked_at < SLURM_EVERY_S:
             return False
         self._asked_at = time.monotonic()
@@ -76,30 +76,30 @@ class SlurmSource:
 
 
 class FileMemory:
-    """What was read from files, for as long as they stay as they are (inode, time of change, size)."""
+    """A memory of the records read from files, each valid while its file's signature stays the same."""
 
     def __init__(self) -> None:
         self._records: dict[Path, tuple[Signature, object]] = {}
 
     def read(self, path: Path, reader: Callable[[], T]) -> T | None:
-        """What `reader` makes of a file, or made when it last changed; None where there is no file.
+        """Returns the record of a file, read again if the file has changed; None where there is no file.
 
-        What the reader raises is passed on, and not remembered.
+        An error of the reader is passed on, and not remembered.
         """
-        now = signature(path)
-        if now is None:
+        current = signature(path)
+        if current is None:
             self._records.pop(path, None)
             return None
         remembered = self._records.get(path)
-        if remembered is not None and remembered[0] == now:
+        if remembered is not None and remembered[0] == current:
             return cast(T, remembered[1])
         record = reader()
-        self._records[path] = (now, record)
+        self._records[path] = (current, record)
         return record
 
 
 def signature(path: Path) -> Signature | None:
-    """What changes when a file does; None where it is not there, or can't be looked at."""
+    """Returns the signature of a file; None where it is not there, or can't be looked at."""
     try:
         status = path.stat()
     except OSError:
@@ -108,12 +108,12 @@ def signature(path: Path) -> Signature | None:
 
 
 class SnapshotReader:
-    """The reader of one results folder.
+    """The snapshot reader of one results folder.
 
     Args:
         directory: results/<sweep>.
-        slurm: asked what became of the jobs; None for what the files tell.
-        clock: seconds since 1970.
+        slurm: the client that asks for the jobs' status; None to read files only.
+        clock: returns seconds since 1970.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SnapshotReader:
         self._looks = 0
 
     def read(self) -> Snapshot | None:
-        """The sweep now; None where the folder holds no sweep.
+        """Reads the snapshot of this moment; None where the folder holds no sweep.
 
         Raises:
             SchemaError: another version of mtpbench wrote sweep.json.
@@ -142,7 +142,7 @@ class SnapshotReader:
         trouble: list[str] = []
         submissions = self._submissions(trouble)
         if submissions and self._slurm is not None and self._slurm.ask():
-            # A job whose number was lost may have been found, and written down.
+            # Asking may find the number of a job that was lost, and write it to the journal.
             submissions = self._submissions(trouble)
         jobs, run = self._jobs(trouble), self._run(trouble)
         points = self._look_at_points(info.planned)
@@ -171,33 +171,33 @@ class SnapshotReader:
         quiet = self._is_quiet()
         places = self._places if quiet else _inodes(self.directory)
         all_of_them = self._looks % ALL_EVERY == 0
-        seen: dict[str, SeenPoint] = {}
+        points: dict[str, SeenPoint] = {}
         for point_id in planned:
             earlier = self._points.get(point_id)
             # A run renames progress.json into the folder every second, which says nothing of the points.
-            stays = not all_of_them and places.get(point_id) == self._places.get(point_id)
-            if stays and earlier is not None and earlier.state in ("valid", "invalid", "missing"):
-                seen[point_id] = earlier
+            in_place = not all_of_them and places.get(point_id) == self._places.get(point_id)
+            if in_place and earlier is not None and earlier.state in ("valid", "invalid", "missing"):
+                points[point_id] = earlier
             elif not quiet and point_id not in places:
-                seen[point_id] = SeenPoint(planned=PlannedPoint.of(point_id), state="missing")
+                points[point_id] = SeenPoint(planned=PlannedPoint.of(point_id), state="missing")
             else:
-                seen[point_id] = self._look_at(point_id)
-        self._points, self._places = seen, places
-        return tuple(seen.values())
+                points[point_id] = self._look_at(point_id)
+        self._points, self._places = points, places
+        return tuple(points.values())
 
     def _is_quiet(self) -> bool:
         """Whether no point came, went or was replaced: each of these is a rename in the folder.
 
-        Only a time that two looks have found the same is believed, because a change may share its tick with
-        the first of them. Results that are recomputed in their places are found
-        by looking at all of them now and then.
+        A folder's time is trusted once two looks have read the same, because a change may share its tick with
+        the first of them. Results that are recomputed in their places are noticed when all points are looked
+        at, every `ALL_EVERY` looks.
         """
         folder = signature(self.directory)
         folder_ns = folder.changed_ns if folder else None
-        same = folder_ns is not None and self._folder_times == (folder_ns, folder_ns)
+        is_same = folder_ns is not None and self._folder_times == (folder_ns, folder_ns)
         self._folder_times = (self._folder_times[1], folder_ns)
         self._looks += 1
-        return same and self._looks % ALL_EVERY != 0
+        return is_same and self._looks % ALL_EVERY != 0
 
     def _look_at(self, point_id: str) -> SeenPoint:
         planned, place = PlannedPoint.of(point_id), self.directory / point_id
@@ -223,10 +223,10 @@ class SnapshotReader:
             break
         return SeenPoint(planned=planned, state=state, problem=problem, landed_s=_changed_s(path))
 
-    # ----------------------------------------------------------------------------------------- what goes on
+    # --------------------------------------------------------------------------------------- runs and jobs
 
     def _servers(self, since_s: float) -> ServerStart | None:
-        """The newest start of servers, if it belongs to the last run."""
+        """Returns the newest start of servers, if it belongs to the last run."""
         folder = self.directory / "servers"
         starts = [(stamp, name) for name in _names(folder) if (stamp := _stamp(name)) is not None]
         if not starts:
@@ -240,18 +240,18 @@ class SnapshotReader:
         )
 
     def _run(self, trouble: list[str]) -> RunProgress | None:
-        """What a run says of itself; what can't be read becomes a sentence."""
+        """Reads the progress of a run; a file that can't be read becomes a message in `trouble`."""
         path = self.directory / PROGRESS_FILE
         try:
             return self._memory.read(path, lambda: read_progress(path))
         except (SchemaError, StoreError) as error:
-            # It may have ended since we looked.
+            # The run may have ended, and removed the file, since the look.
             if path.exists():
                 trouble.append(str(error))
             return None
 
     def _submissions(self, trouble: list[str]) -> tuple[Submission, ...]:
-        """All submissions to Slurm, oldest first; what can't be read becomes a sentence."""
+        """Reads the submissions to Slurm, oldest first; what can't be read becomes a message in `trouble`."""
         try:
             return self._memory.read(self.journal.root / "journal", self.journal.submissions) or ()
         except StoreError as error:
@@ -259,7 +259,7 @@ class SnapshotReader:
             return ()
 
     def _jobs(self, trouble: list[str]) -> dict[str, AttemptFiles]:
-        """What Slurm jobs left on disk; what can't be read becomes a sentence."""
+        """Reads the files of Slurm jobs, by key; what can't be read becomes a message in `trouble`."""
         jobs: dict[str, AttemptFiles] = {}
         for name in _names(self.journal.root / "current"):
             key = name.removesuffix(".json")
@@ -273,7 +273,7 @@ class SnapshotReader:
         return jobs
 
     def _will_be_simulated(self) -> bool:
-        """What says so before the first point lands: the files of its jobs, or the run that is at work."""
+        """Whether the files of its jobs or of its run say so, before the first point is stored."""
         jobs, path = self.journal.root / "jobs", self.directory / PROGRESS_FILE
         with contextlib.suppress(StoreError, SchemaError):
             progress = self._memory.read(path, lambda: read_progress(path))
@@ -292,16 +292,16 @@ class SnapshotReader:
         attempt = memory.read(root / "current" / f"{key}.json", lambda: self.journal.owner(key))
         if attempt is None:
             return None
-        own = self.journal.attempt_directory(attempt)
+        directory = self.journal.attempt_directory(attempt)
         return AttemptFiles(
             attempt=attempt,
-            progress=memory.read(own / "progress.json", lambda: self.journal.progress(attempt)),
-            finished=memory.read(own / "finished.json", lambda: self.journal.finished(attempt)),
+            progress=memory.read(directory / "progress.json", lambda: self.journal.progress(attempt)),
+            finished=memory.read(directory / "finished.json", lambda: self.journal.finished(attempt)),
         )
 
 
 def holder_of(lock: Path) -> Holder:
-    """Whether a process of this machine holds a lock's file, without touching the lock."""
+    """Returns the holder of a lock's file on this machine, without taking the lock."""
     lock_status = signature(lock)
     if lock_status is None:
         return Holder(held=False)
@@ -312,13 +312,13 @@ def holder_of(lock: Path) -> Holder:
     pid = int(text) if text.strip().isdigit() else None
     rows = [line.split() for line in table.splitlines()]
     held = any(
-        str(pid) in row and any(word.endswith(f":{lock_status.inode}") for word in row) for row in rows
+        str(pid) in row and any(column.endswith(f":{lock_status.inode}") for column in row) for row in rows
     )
     return Holder(held=held, pid=pid)
 
 
 def _names(folder: Path) -> list[str]:
-    """The names in a folder; none where it is not there (a reader makes nothing)."""
+    """Returns the names in a folder; none where it is not there (a reader creates nothing)."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -326,7 +326,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _inodes(folder: Path) -> dict[str, int]:
-    """The names in a folder and what they stand for: a point that is replaced gets another inode."""
+    """Returns the names in a folder with their inodes: a point that is replaced gets another inode."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.inode() for entry in entries}
@@ -345,9 +345,9 @@ def _changed_s(path: Path) -> float | None:
 
 
 def _stamp(name: str) -> float | None:
-    """When the servers of a folder `key@20261124T102128.246147` were started."""
+    """Returns when the servers of a folder `key@20261124T102128.246147` were started; None of other names."""
     try:
-        made = datetime.strptime(name.rpartition("@")[2], "%Y%m%dT%H%M%S.%f")
+        started = datetime.strptime(name.rpartition("@")[2], "%Y%m%dT%H%M%S.%f")
     except ValueError:
         return None
-    return made.replace(tzinfo=UTC).timestamp()
+    return started.replace(tzinfo=UTC).timestamp()
