@@ -1,4 +1,4 @@
-"""The command line: `mtpbench COMMAND`. The only place of the harness that prints, and where the halves meet.
+"""The command line: `mtpbench COMMAND`. Only it prints in the harness, and only it imports the analysis.
 
 Exit codes: 0 done · 1 other · 2 bad input · 3 failed or invalid points · 4 results unreadable or unwritable ·
 70 internal fault · 130 interrupted.
@@ -41,8 +41,8 @@ app.command("tables", hidden=True)(submit.tables)
 analysis.register(app)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_set: bool) -> None:
+    if is_set:
         typer.echo(f"mtpbench {mtpbench.__version__}")
         raise typer.Exit
 
@@ -57,7 +57,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; turns the project's errors into one message and an exit code of their class."""
+    """Runs the command line; an error of the project becomes one message and the exit code of its class."""
     errors = Console(stderr=True)
     try:
         app()
@@ -70,7 +70,7 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
-    except Exception:  # noqa: BLE001 - the outermost frame: whatever arrives here is a fault of ours
+    except Exception:  # noqa: BLE001 - the outermost frame: any other exception is a bug of mtpbench
         traceback.print_exc()
         errors.print("[bold red]internal fault[/]: this is a bug in mtpbench; please report the lines above")
         sys.exit(INTERNAL_FAULT_EXIT_CODE)

@@ -1,4 +1,4 @@
-"""`mtpbench doctor` and `system-power`: what a machine has, can take, and is built to draw."""
+"""`mtpbench doctor` and `system-power`: what a machine has, what load it can make, what power it may draw."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def doctor(
     loaded = load_sweep(sweep) if sweep is not None else None
     if not client and loaded is None:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)
-        for name, what in _inventory():
-            table.add_row(name, Text(what))
+        for name, text in _inventory():
+            table.add_row(name, Text(text))
         console.print(table)
     if client:
         console.print("events/s that one client process takes, against the built-in mock (20 ms steps):")
         measured = asyncio.run(measure_ceiling(lambda rung: _print_rung(console, rung)))
         path = capacity.store_ceiling(measured)
-        console.print(f"{_said(measured)}; kept in {path}", highlight=False, soft_wrap=True)
+        console.print(f"{_ceiling_text(measured)}; kept in {path}", highlight=False, soft_wrap=True)
     if loaded is not None:
         _print_needs(console, planning.ladders_of(loaded.points))
 
@@ -73,7 +73,7 @@ def _inventory() -> Iterator[tuple[str, str]]:
     descriptors, ports = most_descriptors(), local_ports()
     files = "any number of" if descriptors is None else f"{descriptors:,}"
     reach = "an unknown number of" if ports is None else f"{ports:,}"
-    yield "load client", f"{files} open files, {reach} local ports; {_said(capacity.stored_ceiling())}"
+    yield "load client", f"{files} open files, {reach} local ports; {_ceiling_text(capacity.stored_ceiling())}"
 
 
 def _installed(about: About) -> str:
@@ -89,7 +89,7 @@ def _memory() -> str:
     return f"{pages * size / 2**30:.0f} GiB"
 
 
-def _said(ceiling: Ceiling | None) -> str:
+def _ceiling_text(ceiling: Ceiling | None) -> str:
     if ceiling is None:
         return "its ceiling was not measured here yet (mtpbench doctor --client)"
     least = "at least " if ceiling.at_least else ""
@@ -123,7 +123,7 @@ def _print_needs(console: Console, ladders: tuple[planning.Ladder, ...]) -> None
             table.add_row(point.id, "unknown" if events is None else f"{events:,.0f}", needs)
     console.print(table)
     cores = usable_cores()
-    console.print(f"{_said(ceiling)}; {cores} cores here", highlight=False, soft_wrap=True)
+    console.print(f"{_ceiling_text(ceiling)}; {cores} cores here", highlight=False, soft_wrap=True)
 
 
 def system_power(

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share, and what is made of them."""
+"""The arguments and options that several commands share: the sweep, the points, the site of servers."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ AgainOption = Annotated[bool, typer.Option(help="measure points that are valid a
 
 
 def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> tuple[Point, ...]:
-    """The points whose id contains a pattern or matches it; all if there are no patterns.
+    """Returns the points whose id contains a pattern or matches it; all if there are no patterns.
 
     Raises:
-        InputError: a pattern matches nothing; the message shows some ids.
+        InputError: a pattern matches no point; the message shows some ids.
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        hits = {p.id for p in points if _matches(p.id, pattern)}
-        hits = hits or {p.id for p in points if pattern in p.id}
-        if not hits:
-            some = "\n  ".join(p.id for p in points[:5])
-            raise InputError(f"--only {pattern!r} matches no point; ids look like\n  {some}")
-        chosen |= hits
+        ids = {p.id for p in points if _matches(p.id, pattern)}
+        ids = ids or {p.id for p in points if pattern in p.id}
+        if not ids:
+            examples = "\n  ".join(p.id for p in points[:5])
+            raise InputError(f"--only {pattern!r} matches no point; ids look like\n  {examples}")
+        chosen |= ids
     return tuple(point for point in points if not patterns or point.id in chosen)
 
 
 def _matches(point_id: str, pattern: str) -> bool:
-    """Whether a pattern fits whole parts of an id: `c1` is not c16, `mtp*c64` goes on to any repeat."""
+    """Whether a pattern matches whole parts of an id: `c1` is not c16, `mtp*c64` matches any repeat."""
     return f"_{pattern}_" in f"_{point_id}_" or any(
         fnmatchcase(point_id, form) for form in (pattern, f"{pattern}_*")
     )
 
 
 def site_of(executor: str, cluster: str | None, port: int | None) -> Site:
-    """Where servers are to run.
+    """Returns the site that runs the servers.
 
     Raises:
-        InputError: the executor is unknown, or this is no allocation.
+        InputError: the executor is unknown, or `slurm` is asked for outside an allocation.
         PortInUse: the port is taken.
     """
     if executor == "local":

@@ -1,4 +1,4 @@
-"""`mtpbench plan` and `mtpbench schema`: what a sweep would do, and what a sweep may say."""
+"""`mtpbench plan` and `schema`: what a sweep would measure, and which fields a sweep file may have."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _print_totals(console: Console, estimates: tuple[LadderEstimate, ...], info:
 
 
 def _print_client(console: Console, ladders: Sequence[Ladder]) -> None:
-    """How many processes the load client will need on a machine like this one."""
+    """Prints how many processes the load client will need on a machine like this one."""
     expected = [
         events
         for ladder in ladders
@@ -133,15 +133,16 @@ def _print_confounds(console: Console, info: SweepInfo) -> None:
 
 
 def _print_missing(console: Console, ladders: Sequence[Ladder]) -> None:
-    """An engine that is not here is no fault of a plan, which may run elsewhere or in its image."""
-    bare = [ladder for ladder in ladders if not any(p.container for p in ladder.deployment.processes)]
-    texts = {missing.text for ladder in bare if (missing := missing_program(ladder.deployment))}
+    """Prints which engine is not installed here: no error, as the sweep may run elsewhere or in its image."""
+    deployments = [ladder.deployment for ladder in ladders]
+    local = [deployment for deployment in deployments if not any(p.container for p in deployment.processes)]
+    texts = {missing.text for deployment in local if (missing := missing_program(deployment))}
     for text in sorted(texts)[:1]:
         console.print(f"To run it here: {text}", highlight=False, markup=False)
 
 
 def _print_commands(ladders: Sequence[Ladder]) -> None:
-    """Plain text, unwrapped: these lines are for copying and for grep."""
+    """Prints the command lines as plain text without wrapping, for copying and for grep."""
     for ladder in ladders:
         typer.echo(f"\n# {ladder.key}")
         for process in ladder.deployment.processes:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -70,9 +71,9 @@ def run(
         plan = running.plan_run(chosen, store, again=again)
         if not on_virtual_clock:
             running.refuse_impossible(plan, site)
-        left = len(plan.points)
-        _announce(console, loaded, len(plan.done), left)
-        with RunView(console, left) as view, ProgressWriter(store.directory / PROGRESS_FILE) as writer:
+        to_measure = len(plan.points)
+        _announce(console, loaded, len(plan.done), to_measure)
+        with RunView(console, to_measure) as view, ProgressWriter(store.directory / PROGRESS_FILE) as writer:
             observer = ProgressObserver(writer, plan.counts(), view)
             observer.beat()
             if on_virtual_clock:
@@ -91,7 +92,8 @@ def recompute(
     changed = 0
     for point in stored.points:
         before, after = running.recompute(point.directory)
-        changed += before != after
+        # A result of an older schema is written again, though no figure moved.
+        changed += replace(before, schema_version=after.schema_version) != after
     typer.echo(f"{len(stored.points)} results recomputed from raw records, {changed} changed")
     if changed:
         typer.echo(
@@ -114,7 +116,7 @@ def _run_live(plan: running.RunPlan, store: SweepStore, observer: ProgressObserv
 async def _measure(
     plan: running.RunPlan, store: SweepStore, observer: ProgressObserver, stop: asyncio.Event, site: Site
 ) -> None:
-    """Measures a plan on live servers until `stop` is set, even where it is cancelled then."""
+    """Measures a plan on live servers until `stop` is set; being cancelled after that is no error."""
     try:
         async with heartbeat(observer):
             await running.run_live(plan, store, observer, stop, site)
@@ -132,13 +134,13 @@ async def run_until_signalled(
     on_second: Callable[[], None] = lambda: None,
     signalled: bool = False,
 ) -> T:
-    """Runs work that ends in order when `stop` is set, and sets it on SIGINT and SIGTERM.
+    """Runs work that ends in order when `stop` is set, and sets `stop` on SIGINT and SIGTERM.
 
     Args:
-        work: looks at `stop`; it is cancelled where it hangs all the same.
+        work: ends soon after `stop` is set.
         stop: set by the first signal.
-        announce: called then.
-        patience_s: wall seconds from the first signal until the work is cancelled.
+        announce: called by the first signal.
+        patience_s: wall seconds from the first signal until work that still goes on is cancelled.
         on_second: called by every later signal.
         signalled: whether the first signal has come already.
     """
@@ -164,17 +166,17 @@ def _leave_at_once() -> None:
     os._exit(INTERRUPTED)
 
 
-def _announce(console: Console, sweep: Sweep, done: int, left: int) -> None:
+def _announce(console: Console, sweep: Sweep, valid: int, to_measure: int) -> None:
     simulated = "  SIMULATED" if sweep.points[0].simulated else ""
     console.print(
         f"[bold]{sweep.info.name}[/]: {sweep.info.question}[bold yellow]{simulated}[/]", highlight=False
     )
-    kept = f", {done} valid already" if done else ""
-    console.print(f"{left} points to measure{kept}", highlight=False)
+    already = f", {valid} valid already" if valid else ""
+    console.print(f"{to_measure} points to measure{already}", highlight=False)
 
 
 def _finish(console: Console, directory: Path, *, interrupted: bool) -> None:
-    """The table, the report, and the exit code that says how it went."""
+    """Prints the table and the report's path, and exits with the code of the run's outcome."""
     stored = read_sweep(directory)
     valid = [point for point in stored.points if point.result.valid]
     _show_comparison(console, directory)
@@ -194,7 +196,7 @@ def _finish(console: Console, directory: Path, *, interrupted: bool) -> None:
 
 
 def _show_comparison(console: Console, directory: Path) -> None:
-    """The table and the report, or why there is none yet: a run of one arm or one point is no mistake."""
+    """Prints the table and the report's path, or why there is none: a run of one arm or point is no error."""
     try:
         compared = compare_folder(directory)
         table, report = render_results(compared), write_report(compared)
@@ -208,11 +210,11 @@ def _show_comparison(console: Console, directory: Path) -> None:
 
 
 class RunView:
-    """Shows a run: which deployment, which point, how far, tokens per second, time left.
+    """The view of a run shows its deployment, its point and progress, tokens per second, and the time left.
 
     Args:
-        console: where to.
-        total: points to run.
+        console: shows it.
+        total: the number of points to measure.
     """
 
     def __init__(self, console: Console, total: int) -> None:
@@ -241,26 +243,26 @@ class RunView:
             self._bar.stop()
 
     def ladder_started(self, deployment: Deployment | None, points: Sequence[Point]) -> None:
-        """Say what is being started."""
+        """Prints which deployment is being started."""
         first = points[0]
         if deployment is None:
-            self._say(f"{len(points)} points on the virtual clock")
+            self._print(f"{len(points)} points on the virtual clock")
         else:
             processes = f"{len(deployment.processes)} process" + (
                 "es" if len(deployment.processes) > 1 else ""
             )
             rungs = ", ".join(dict.fromkeys(str(point.concurrency) for point in points))
-            self._say(
+            self._print(
                 f"{first.arm.name} on {first.topology.name}: starting {processes} for concurrency {rungs}"
             )
         self._describe("waiting for the servers" if deployment else "simulating")
 
     def point_started(self, point: Point) -> None:
-        """Reset the bar."""
+        """Begins the bar anew."""
         self._describe(_name(point))
 
     def point_progress(self, point: Point, progress: LoadProgress) -> None:
-        """Move the bar; elsewhere than on a terminal, a line every ten seconds."""
+        """Moves the bar; elsewhere than on a terminal, prints a line every ten seconds."""
         share = progress.ended / max(1, progress.total)
         output_tps = progress.output_tokens / progress.elapsed_s if progress.elapsed_s > 0 else 0.0
         rate = f"{output_tps:,.0f} output tok/s, {progress.in_flight} in flight"
@@ -272,20 +274,20 @@ class RunView:
             self.console.print(f"  {_name(point)}: {ended}, {rate}", highlight=False)
 
     def point_finished(self, point: Point, result: PointResult) -> None:
-        """One line for each point, with its reasons if it is invalid."""
+        """Prints a line for the point, and its reasons if it is invalid."""
         self.finished += 1
         self.invalid += not result.valid
         self._describe("")
-        self._say(f"[{self.finished}/{self.total}] {_name(point)}: {summary(result)}")
+        self._print(f"[{self.finished}/{self.total}] {_name(point)}: {summary(result)}")
         for reason in result.reasons:
-            self._say(f"    invalid, {reason.code}: {reason.detail.splitlines()[0]}", style="red")
+            self._print(f"    invalid, {reason.code}: {reason.detail.splitlines()[0]}", style="red")
 
     def trouble(self, message: str) -> None:
-        """Something that the run survives."""
-        self._say(f"  trouble: {message}", style="yellow")
+        """Prints what went wrong without ending the run."""
+        self._print(f"  trouble: {message}", style="yellow")
 
     def seconds_left(self) -> float | None:
-        """The time left, if the rest goes as fast as what is finished; None before the first point."""
+        """Estimates the seconds left from the points that are finished; None before the first."""
         if not self.finished:
             return None
         return (time.monotonic() - self._begun) / self.finished * (self.total - self.finished)
@@ -293,7 +295,7 @@ class RunView:
     def _describe(self, text: str) -> None:
         self._bar.update(self._task, description=text, completed=0.0, rate="")
 
-    def _say(self, text: str, style: str | None = None) -> None:
+    def _print(self, text: str, style: str | None = None) -> None:
         self.console.print(text, style=style, highlight=False, markup=False)
 
 
@@ -303,11 +305,11 @@ class _TimeLeft(ProgressColumn):
         self._run = run
 
     def render(self, task: Task) -> Text:
-        """The column's text."""
+        """Returns the column's text."""
         del task
-        left = self._run.seconds_left()
+        left_s = self._run.seconds_left()
         done = f"{self._run.finished}/{self._run.total} points"
-        return Text(done if left is None else f"{done}, about {left:.0f} s left", style="dim")
+        return Text(done if left_s is None else f"{done}, about {left_s:.0f} s left", style="dim")
 
 
 def _name(point: Point) -> str:
@@ -316,7 +318,7 @@ def _name(point: Point) -> str:
 
 
 def summary(result: PointResult) -> str:
-    """The figures of a point in one line."""
+    """Returns the figures of a point in one line."""
     rates = result.steady or result.whole
     if rates is None or result.interactivity_tps is None:
         return "no figures"

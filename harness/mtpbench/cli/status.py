@@ -1,4 +1,4 @@
-"""`mtpbench status`: what is measured, running, missing, and why; from files, and from what Slurm says."""
+"""`mtpbench status`: which points are measured, running or missing, and why; from files and from Slurm."""
 
 from __future__ import annotations
 
@@ -63,7 +63,12 @@ def _show(console: Console, sweep: Sweep, directory: Path, watch: bool) -> None:
 
 
 def _read(reader: SnapshotReader) -> Snapshot:
-    """A snapshot that holds nothing which this version can't read."""
+    """Reads a snapshot.
+
+    Raises:
+        InputError: the folder holds no sweep any more.
+        SchemaError: another version of mtpbench wrote a point.
+    """
     snapshot = reader.read()
     if snapshot is None:
         raise InputError(f"{reader.directory}: no results here any more ({SWEEP_FILE} is missing)")
@@ -79,9 +84,9 @@ def _is_busy(snapshot: Snapshot) -> bool:
 
 
 def render(sweep: Sweep, snapshot: Snapshot, journal: Journal) -> RenderableType:
-    """The snapshot as tables: the points, then the jobs, then the words of those that failed."""
-    seen = {point.planned.id: point for point in snapshot.points}
-    states = [(point.id, *_state(snapshot, point, seen.get(point.id))) for point in sweep.points]
+    """Renders a snapshot: a table of points, one of jobs, and the last log lines of jobs that failed."""
+    by_id = {point.planned.id: point for point in snapshot.points}
+    states = [(point.id, *_state(snapshot, point, by_id.get(point.id))) for point in sweep.points]
     parts: list[RenderableType] = [_points(snapshot.info.name, states)]
     if snapshot.outcomes:
         parts.append(_jobs(snapshot))
@@ -102,16 +107,16 @@ def _points(name: str, states: Sequence[tuple[str, str, str]]) -> FittedTable:
     return FittedTable(table, elsewhere="")
 
 
-def _state(snapshot: Snapshot, point: Point, seen: SeenPoint | None) -> tuple[str, str]:
-    """A point's state, and its figures or what is wrong with it."""
-    if seen is not None and seen.state == "damaged" and seen.problem is not None:
-        return "damaged", f"{seen.problem.message}; running again measures it anew"
-    if seen is None or seen.stored is None:
-        outcome = snapshot.outcomes.get(point.deployment_key)
+def _state(snapshot: Snapshot, planned: Point, point: SeenPoint | None) -> tuple[str, str]:
+    """Returns a point's state, and its figures or what is wrong with it."""
+    if point is not None and point.state == "damaged" and point.problem is not None:
+        return "damaged", f"{point.problem.message}; running again measures it anew"
+    if point is None or point.stored is None:
+        outcome = snapshot.outcomes.get(planned.deployment_key)
         return outcome.state if outcome is not None and outcome.state in _BUSY else "missing", ""
-    if seen.stored.result.valid:
-        return "valid", summary(seen.stored.result)
-    return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in seen.stored.result.reasons)
+    if point.stored.result.valid:
+        return "valid", summary(point.stored.result)
+    return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in point.stored.result.reasons)
 
 
 def _jobs(snapshot: Snapshot) -> FittedTable:
@@ -131,7 +136,7 @@ def _jobs(snapshot: Snapshot) -> FittedTable:
 
 
 def _logs(snapshot: Snapshot, journal: Journal) -> Sequence[RenderableType]:
-    """The last lines of what failed: most causes stand there."""
+    """Returns the last log lines of jobs that failed: most causes are in them."""
     parts = []
     for key, outcome in snapshot.outcomes.items():
         lines = journal.log_tail(outcome.job_id, LOG_LINES) if outcome.show_log and outcome.job_id else ()

@@ -1,7 +1,7 @@
-"""`mtpbench submit`, `cancel`, and what jobs call, hidden: `job` and `tables`.
+"""`mtpbench submit` and `cancel`, and the hidden commands of Slurm jobs, `job` and `tables`.
 
-A job ends with 0 when it was told to stop, too: its last record says what is left, and `submit` goes on.
-Slurm shows a job as FAILED where nothing could be measured.
+A job that was told to stop ends with 0 too: its last record says what is left, and `submit` goes on.
+Slurm shows a job as FAILED where no point could be measured.
 """
 
 from __future__ import annotations
@@ -126,14 +126,14 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
         signal.signal(number, lambda received, _: early.append(received))
     console = Console(width=200)
     run = JobRun(job_file(file), os.environ)
-    left = len(run.prepare().points)
+    to_measure = len(run.prepare().points)
     console.print(
-        f"attempt {run.attempt.name} of {run.job.key} on {', '.join(run.allocation.nodes)}: {left} of "
+        f"attempt {run.attempt.name} of {run.job.key} on {', '.join(run.allocation.nodes)}: {to_measure} of "
         f"{len(run.job.points)} points to measure",
         markup=False,
         highlight=False,
     )
-    with RunView(console, left) as view:
+    with RunView(console, to_measure) as view:
         finished = _run_job(run, view, signalled=bool(early))
     console.print(
         f"{finished.outcome}: {finished.points_valid} valid, {finished.points_invalid} invalid, "
@@ -146,7 +146,7 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
 
 
 def _run_job(run: JobRun, view: RunView, *, signalled: bool) -> Finished:
-    """Runs a job to its end, which the first signal brings about early."""
+    """Runs a job to its end; the first signal ends it early."""
     stop = asyncio.Event()
 
     def announce() -> None:
@@ -158,10 +158,10 @@ def _run_job(run: JobRun, view: RunView, *, signalled: bool) -> Finished:
 
 
 def _usable_slurm(profile: ClusterProfile) -> Slurm:
-    """Slurm, where it can be asked and knows what the profile names.
+    """Returns a client of Slurm that knows the partition and the image of a profile.
 
     Raises:
-        InputError: it is not here, or the partition or the image is unknown.
+        InputError: Slurm is not here, or the partition or the image is unknown.
     """
     slurm = Slurm()
     if why_not := slurm.available():
@@ -172,7 +172,7 @@ def _usable_slurm(profile: ClusterProfile) -> Slurm:
 
 
 def _without_job(console: Console, needs: Sequence[Need], live: Mapping[str, str]) -> tuple[Need, ...]:
-    """The needs of deployments that no live job has; the others are said."""
+    """Returns the needs of deployments without a live job, and prints the job of each other."""
     for need in needs:
         if need.key in live:
             console.print(f"{need.key}: job {live[need.key]} has it already", highlight=False)
@@ -224,7 +224,7 @@ def _job_ids(ids: Sequence[str]) -> Sequence[str]:
 def _all_batches(
     sweep: Sweep, needs: Sequence[Need], request: Request, journal: Journal
 ) -> tuple[Batch, ...]:
-    """Every script of a submission; the last job waits for ids that only sbatch gives."""
+    """Returns every script of a submission; the last job waits for ids that only sbatch gives."""
     batches = make_batches(sweep.info, needs, request, journal)
     if not batches or not request.analysis:
         return batches
@@ -260,14 +260,14 @@ def _check_cluster(slurm: Slurm, profile: ClusterProfile) -> None:
 
 
 def _check_image(profile: ClusterProfile) -> None:
-    """An image file that can't be seen from here is most likely not there on the nodes either."""
+    """Checks that an image file is here: one that is not is most likely missing on the nodes too."""
     image = profile.container.image if profile.container else None
     if image is not None and image.startswith("/") and not Path(image).exists():
         raise InputError(f"container.image {image} is not there; the path of a .sqsh on a shared filesystem")
 
 
 def _warn_of_limit(console: Console, needs: Sequence[Need], profile: ClusterProfile) -> None:
-    """Say so where the planner thinks that a ladder will not end in time; the rest stays for `submit`."""
+    """Warns of ladders that are estimated to take longer than the time limit; `submit` goes on from there."""
     for need in needs:
         hours = estimate_ladder(need.ladder).hours
         if hours is not None and hours * 3600 > profile.time_limit_s:

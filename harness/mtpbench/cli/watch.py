@@ -1,4 +1,4 @@
-"""`mtpbench watch`: a sweep as its points land, from files alone, as a frame that fits its terminal."""
+"""`mtpbench watch`: a sweep while its points are stored, from files only, in a frame that fits a terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mtpbench_analysis.importers.results import to_curve_point
 
 TERMINATED = 128 + signal.SIGTERM
 MANY_ROWS = 100_000
-"""The height of a frame that nothing limits: one that goes into a pipe."""
+"""The height of a frame without a limit: one that is written into a pipe."""
 CURVE_ROWS = 16
 HIGH_ROWS = 24
 _GAP = 3
@@ -57,31 +57,31 @@ def watch(
     console = Console()
     if once or not console.is_terminal or console.is_dumb_terminal:
         frame = view.look(console.height - 1 if console.is_terminal else None)
-        if (wrong := view.nothing_to_come()) is not None:
-            raise InputError(wrong)
+        if (obstacle := view.nothing_to_come()) is not None:
+            raise InputError(obstacle)
         console.print(frame)
         return
     try:
         _follow(view, console, interval)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    # One row is the prompt's.
+    # The prompt takes one row.
     console.print(view.look(console.height - 1))
 
 
 def _follow(view: View, console: Console, interval_s: float) -> None:
-    """Look again and again until all is measured; whatever ends it, the terminal is as it was."""
-    before = signal.signal(signal.SIGTERM, _leave)
+    """Shows a new frame every so many seconds until all is measured, and always restores the terminal."""
+    handler = signal.signal(signal.SIGTERM, _leave)
     live = Live(view.look(console.height), console=console, screen=True, auto_refresh=False)
     try:
-        # As a context it would not be stopped by what interrupts its first frame.
+        # Used as a context, it would not be stopped by a signal during its first frame.
         live.start(refresh=True)
         while not view.over:
             time.sleep(interval_s)
             live.update(view.look(console.height), refresh=True)
     finally:
         live.stop()
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -90,11 +90,11 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 class View:
-    """What is watched: finds the folder, looks at it, and makes the frame.
+    """A view reads the snapshots of one sweep, and makes each a frame.
 
     Args:
-        target: a sweep file, or a folder.
-        results: where the folder of a sweep file is to be.
+        target: a sweep file, or a folder results/<sweep>.
+        results: the results folder, for a sweep file.
 
     Raises:
         SweepError: the sweep file is wrong.
@@ -111,10 +111,10 @@ class View:
             self.folders = (target,)
         self.over = False
         self._readers = {folder: SnapshotReader(folder) for folder in self.folders}
-        self._drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
+        self._converted: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
 
     def look(self, rows: int | None = None) -> RenderableType:
-        """The frame of this moment, or why there is none."""
+        """Returns the frame of this moment, or a text that says why there is none."""
         folder = self._folder()
         try:
             snapshot = self._readers[folder].read()
@@ -122,15 +122,15 @@ class View:
             return Text(f"nothing to show: {error}", style="red")
         if snapshot is None:
             return Text(self._waiting())
-        # Before the first point has landed, only the sweep file knows.
+        # Before the first point is stored, only the sweep file says so.
         snapshot = replace(snapshot, simulated=snapshot.simulated or self.simulated)
         series = self._series(snapshot)
-        snapshot = replace(snapshot, points=tuple(self._told(point) for point in snapshot.points))
+        snapshot = replace(snapshot, points=tuple(self._judged(point) for point in snapshot.points))
         self.over = snapshot.over
         return Frame(snapshot=snapshot, series=series, rows=rows)
 
     def nothing_to_come(self) -> str | None:
-        """Why a single look at a folder shows nothing; None where it does, or a sweep file promises a run."""
+        """Returns why a single look shows nothing; None where it shows something, or for a sweep file."""
         folder = self.folders[0]
         if self.planned is not None or (folder / SWEEP_FILE).exists():
             return None
@@ -139,11 +139,11 @@ class View:
         return self._without_sweep(folder)
 
     def _folder(self) -> Path:
-        """The folder that a run wrote to last: a sweep and its simulation have one each."""
-        begun = {
+        """Returns the folder that a run wrote to last: a sweep and its simulation have one each."""
+        changed_ns = {
             folder: status.changed_ns for folder in self.folders if (status := signature(folder / SWEEP_FILE))
         }
-        return max(begun, key=lambda folder: begun[folder], default=self.folders[0])
+        return max(changed_ns, key=lambda folder: changed_ns[folder], default=self.folders[0])
 
     def _without_sweep(self, folder: Path) -> str:
         names = sorted(path.parent.name for path in folder.glob(f"*/{SWEEP_FILE}"))[:5]
@@ -164,23 +164,24 @@ class View:
         return f"waiting: no results in {names} yet; {self.planned} points are planned"
 
     def _series(self, snapshot: Snapshot) -> tuple[Series, ...]:
-        """The curves of what has landed; a point is converted once."""
-        drawn: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
+        """Builds the curves of the stored points; each point is converted once."""
+        converted: dict[str, tuple[SeenPoint, CurvePoint | Unused | None]] = {}
         for point in snapshot.points:
-            earlier = self._drawn.get(point.planned.id)
-            drawn[point.planned.id] = earlier if earlier and earlier[0] is point else (point, _convert(point))
-        self._drawn = drawn
-        points = [made for _, made in drawn.values() if isinstance(made, CurvePoint)]
+            earlier = self._converted.get(point.planned.id)
+            is_same = earlier is not None and earlier[0] is point
+            converted[point.planned.id] = earlier if earlier and is_same else (point, _convert(point))
+        self._converted = converted
+        points = [record for _, record in converted.values() if isinstance(record, CurvePoint)]
         return series_of(
             build_curves(points), [point for point in points if not point.valid], snapshot.info.arms
         )
 
-    def _told(self, point: SeenPoint) -> SeenPoint:
-        """A point that says it is valid, and has rates that no curve can hold, as what it is."""
-        _, made = self._drawn[point.planned.id]
-        if point.state != "valid" or not isinstance(made, Unused):
+    def _judged(self, point: SeenPoint) -> SeenPoint:
+        """Returns a point with the state `unusable` where it is valid but no curve can hold its rates."""
+        _, record = self._converted[point.planned.id]
+        if point.state != "valid" or not isinstance(record, Unused):
             return point
-        return replace(point, state="unusable", problem=Problem(reason=made.reason))
+        return replace(point, state="unusable", problem=Problem(reason=record.reason))
 
 
 def _convert(point: SeenPoint) -> CurvePoint | Unused | None:
@@ -189,10 +190,11 @@ def _convert(point: SeenPoint) -> CurvePoint | Unused | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """A snapshot as a rich renderable; never wider or higher than the console it is printed on.
+    """A frame is a snapshot as a rich renderable, never wider or higher than its console.
 
     Args:
-        series: what the curve shows, one for each arm of the sweep in its order.
+        snapshot: of the sweep.
+        series: the curves, one for each arm of the sweep in its order.
         rows: the frame's height; None for as high as it gets.
     """
 
@@ -201,7 +203,7 @@ class Frame:
     rows: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The frame, line by line."""
+        """Yields the lines of the frame."""
         size = (options.max_width, self.rows or MANY_ROWS)
         plain = options.ascii_only or asks_for_ascii(os.environ)
         yield from lines_of(self.snapshot, self.series, size, ascii_only=plain)
@@ -210,7 +212,7 @@ class Frame:
 def lines_of(
     snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], *, ascii_only: bool = False
 ) -> list[Text]:
-    """The lines of a frame; at most as many, and as wide, as its size says."""
+    """Returns the lines of a frame, at most as wide and as many as its size (columns, rows) says."""
     columns, rows = size
     head = [_title(snapshot, columns), *_wrapped(count_line(snapshot), columns, 2)]
     for text, style in present_lines(snapshot):
@@ -223,35 +225,34 @@ def lines_of(
 def _body(
     snapshot: Snapshot, series: Sequence[Series], size: tuple[int, int], ascii_only: bool
 ) -> list[Text]:
-    """The table, and the curve beside or below it."""
+    """Returns the table, with the curve beside it or below it."""
     columns, rows = size
     table = table_lines(snapshot, columns, min(rows, MANY_ROWS), ascii_only=ascii_only)
-    taken = max((len(line) for line in table), default=0)
-    beside = columns - taken - _GAP
+    width = max((len(line) for line in table), default=0)
+    beside = columns - width - _GAP
     if beside >= LEAST_COLUMNS + 8:
         height = min(rows, HIGH_ROWS if rows < MANY_ROWS // 2 else CURVE_ROWS)
         curve = draw(series, (min(beside, 76), height), simulated=snapshot.simulated, ascii_only=ascii_only)
-        return _side_by_side(table, list(curve.split("\n")), taken)
-    # Half of a low terminal is too little for both: the figures come first.
+        return _side_by_side(table, list(curve.split("\n")), width)
+    # Half of a low terminal has no room for both: the table goes first.
     room = min(CURVE_ROWS, max(rows // 2 if rows >= _BOTH else 0, rows - len(table) - 1))
     if room < LEAST_ROWS or columns < LEAST_COLUMNS:
         return table
-    drawn = draw(series, (min(columns, 76), room), simulated=snapshot.simulated, ascii_only=ascii_only).split(
-        "\n"
-    )
-    table = table_lines(snapshot, columns, rows - len(drawn) - 1, ascii_only=ascii_only)
-    return [*table, Text(), *drawn]
+    curve = draw(series, (min(columns, 76), room), simulated=snapshot.simulated, ascii_only=ascii_only)
+    curve_lines = curve.split("\n")
+    table = table_lines(snapshot, columns, rows - len(curve_lines) - 1, ascii_only=ascii_only)
+    return [*table, Text(), *curve_lines]
 
 
-def _side_by_side(table: Sequence[Text], curve: Sequence[Text], taken: int) -> list[Text]:
-    made = []
+def _side_by_side(table: Sequence[Text], curve: Sequence[Text], width: int) -> list[Text]:
+    lines = []
     for i in range(max(len(table), len(curve))):
         line = table[i].copy() if i < len(table) else Text()
         if i < len(curve):
-            line.append(" " * (taken + _GAP - len(line)))
+            line.append(" " * (width + _GAP - len(line)))
             line.append_text(curve[i])
-        made.append(line)
-    return made
+        lines.append(line)
+    return lines
 
 
 def _title(snapshot: Snapshot, columns: int) -> Text:
@@ -265,17 +266,17 @@ def _title(snapshot: Snapshot, columns: int) -> Text:
 
 
 def _wrapped(text: str, columns: int, limit: int, style: str = "") -> list[Text]:
-    """Words in at most so many lines."""
+    """Wraps a text into at most so many lines."""
     lines = textwrap.wrap(text, max(1, columns), max_lines=limit, placeholder=" …")
     return [Text(line, style=style) for line in lines]
 
 
 def _fitted(line: Text, columns: int, ascii_only: bool) -> Text:
-    """A line that is cut off at the edge, in characters that the terminal has."""
-    made = line.copy()
-    made.no_wrap, made.overflow = True, "crop"
+    """Returns a line cut off at the edge, in characters that the terminal can show."""
+    fitted = line.copy()
+    fitted.no_wrap, fitted.overflow = True, "crop"
     if ascii_only:
-        # One character for one, so that the styles stay where they are.
-        made.plain = made.plain.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
-    made.truncate(columns, overflow="crop")
-    return made
+        # Each character becomes one character, so that styles keep their places.
+        fitted.plain = fitted.plain.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
+    fitted.truncate(columns, overflow="crop")
+    return fitted

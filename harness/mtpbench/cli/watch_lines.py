@@ -1,4 +1,4 @@
-"""What `mtpbench watch` says of a snapshot, line by line: counts, what goes on now, and the points by arm."""
+"""The lines that `mtpbench watch` shows of a snapshot: counts, runs and jobs, and the points by arm."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _WIDE = 100
 _REASON = 20
 _JOB_LINES = 4
 _LEAST = 2
-"""Rows of an arm that has points, whatever the room: one of them and how many more there are."""
+"""Rows of an arm with points, however little room there is: one point, and the number of the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column: its two lines of heading, its width, and whether it is one of figures."""
+    """A column has two lines of heading and a width; figures are aligned to the right."""
 
     upper: str
     lower: str
@@ -42,7 +42,7 @@ class _Column:
 
 
 def table_lines(snapshot: Snapshot, columns: int, rows: int, *, ascii_only: bool = False) -> list[Text]:
-    """The table in at most so many lines; `… n more` stands for what has no room."""
+    """Returns the table in at most so many lines; `… n more` stands for points without room."""
     layout = _layout(snapshot, columns)
     head = [_line([column.upper for column in layout], layout), _line([c.lower for c in layout], layout)]
     for line in head:
@@ -60,7 +60,7 @@ def table_lines(snapshot: Snapshot, columns: int, rows: int, *, ascii_only: bool
 
 
 def _layout(snapshot: Snapshot, columns: int) -> list[_Column]:
-    """The columns for a width; what a narrow terminal has no room for is left out."""
+    """Returns the columns for a width; a narrow terminal gets fewer."""
     names = {point.planned.topology for point in snapshot.points}
     longest = max((len(point.planned.label) for point in snapshot.points), default=4)
     layout = [_Column("", "load", min(18, max(5, longest)), right=False)]
@@ -69,40 +69,40 @@ def _layout(snapshot: Snapshot, columns: int) -> list[_Column]:
     layout += [_Column("tok/s", "/user", 7), _Column("tok/s", "/GPU", 7)]
     if columns >= _NARROW:
         layout += [_Column("", "TTFT", 6), _Column("", "AL", 4)]
-    taken = sum(column.width + 1 for column in layout)
-    wanted = 30 if columns >= _WIDE else 9
-    return [*layout, _Column("", "state", max(5, min(wanted, columns - taken)), right=False)]
+    before = sum(column.width + 1 for column in layout)
+    widest = 30 if columns >= _WIDE else 9
+    return [*layout, _Column("", "state", max(5, min(widest, columns - before)), right=False)]
 
 
 def _share_out(sizes: Sequence[int], room: int) -> list[int]:
-    """Rows for each arm: what it needs, or a fair share of the room."""
-    given = [0] * len(sizes)
-    left, waiting = max(0, room), list(range(len(sizes)))
+    """Returns the rows of each arm: as many as it needs, or a fair share of the room."""
+    shares = [0] * len(sizes)
+    free, waiting = max(0, room), list(range(len(sizes)))
     while waiting:
-        fair = max(_LEAST, left // len(waiting))
+        fair = max(_LEAST, free // len(waiting))
         small = [i for i in waiting if sizes[i] <= fair]
         for i in small or waiting:
-            given[i] = min(sizes[i], fair)
-            left -= given[i]
+            shares[i] = min(sizes[i], fair)
+            free -= shares[i]
         waiting = [i for i in waiting if i not in (small or waiting)]
-    return given
+    return shares
 
 
 def _rows(snapshot: Snapshot, group: Sequence[SeenPoint], layout: Sequence[_Column], room: int) -> list[Text]:
-    """An arm's points; where not all have room, those around what landed last or runs."""
+    """Returns the lines of an arm's points; without room for all, those around the running or newest."""
     if len(group) <= room:
         return [_point_line(snapshot, point, layout) for point in group]
-    shown = max(1, room - 1)
+    visible = max(1, room - 1)
     newest = max(
         range(len(group)), key=lambda i: (_is_running(snapshot, group[i]), group[i].landed_s or 0.0, -i)
     )
-    first = min(max(0, newest + 2 - shown), len(group) - shown)
-    lines = [_point_line(snapshot, point, layout) for point in group[first : first + shown]]
-    below = len(group) - first - shown
+    first = min(max(0, newest + 2 - visible), len(group) - visible)
+    lines = [_point_line(snapshot, point, layout) for point in group[first : first + visible]]
+    below = len(group) - first - visible
     hidden = " and ".join(
         text for text in (f"{first} above" * bool(first), f"{below} below" * bool(below)) if text
     )
-    return [*lines, Text(f"  … {len(group) - shown} more ({hidden})", style="dim")]
+    return [*lines, Text(f"  … {len(group) - visible} more ({hidden})", style="dim")]
 
 
 def _is_running(snapshot: Snapshot, point: SeenPoint) -> bool:
@@ -149,7 +149,7 @@ def _figure(value: float | None) -> str:
 
 
 def _state_cell(snapshot: Snapshot, point: SeenPoint, width: int) -> str:
-    """The state, and for what went wrong the first reason where a good part of it has room."""
+    """Returns the state, with the first reason of a point that is not valid where that has room."""
     if point.planned.id in snapshot.writing:
         return "storing"
     if point.state == "missing":
@@ -160,32 +160,32 @@ def _state_cell(snapshot: Snapshot, point: SeenPoint, width: int) -> str:
     if point.state == "invalid" and point.stored is not None:
         reason = point.stored.result.reasons[0].code
     whole = f"{point.state}: {reason}" if reason else point.state
-    # Half a reason says less than none: the state alone is whole.
+    # A reason that is cut off helps nobody, so the state stands alone.
     return point.state if width < _REASON and len(whole) > width else whole
 
 
 def _line(cells: Sequence[str], layout: Sequence[_Column]) -> Text:
-    """A line of cells, each cut to its column."""
-    made = []
+    """Joins cells to a line, each cut to its column."""
+    parts = []
     for cell, column in zip(cells, layout, strict=True):
         text = cell if len(cell) <= column.width else f"{cell[: column.width - 1]}…"
-        made.append(text.rjust(column.width) if column.right else text.ljust(column.width))
-    return Text(" ".join(made))
+        parts.append(text.rjust(column.width) if column.right else text.ljust(column.width))
+    return Text(" ".join(parts))
 
 
-# --------------------------------------------------------------------------------------- the present
+# ------------------------------------------------------------------------------- counts, runs and jobs
 
 
 def count_line(snapshot: Snapshot) -> str:
-    """`6 valid, 1 invalid (server_died 1), 1 running, 2 missing of 10 points`."""
+    """Returns a line such as `6 valid, 1 invalid (server_died 1), 1 running, 2 missing of 10 points`."""
     invalid = snapshot.having("invalid")
     codes = Counter(
         reason.code for point in invalid if point.stored for reason in point.stored.result.reasons[:1]
     )
-    why = f" ({', '.join(f'{code} {n}' for code, n in codes.most_common(3))})" if codes else ""
+    reasons = f" ({', '.join(f'{code} {n}' for code, n in codes.most_common(3))})" if codes else ""
     missing = {point.planned.id for point in snapshot.having("missing")}
     running = len(missing & set(snapshot.running))
-    parts = [f"{len(snapshot.having('valid'))} valid", f"{len(invalid)} invalid{why}"]
+    parts = [f"{len(snapshot.having('valid'))} valid", f"{len(invalid)} invalid{reasons}"]
     parts += [f"{running} running"] if running else []
     parts += [f"{len(missing) - running} missing"]
     parts += [
@@ -201,7 +201,7 @@ def _count(snapshot: Snapshot, state: str) -> int:
 
 
 def present_lines(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """What is known of the present, a sentence and a style each."""
+    """Returns sentences on what goes on now, each with its style."""
     sentences = [(text, "") for text in _jobs(snapshot)]
     if snapshot.jobs and not sentences and not snapshot.over:
         sentences.append(("all jobs have ended; `mtpbench submit` asks for what is missing", "yellow"))
@@ -212,14 +212,16 @@ def present_lines(snapshot: Snapshot) -> list[tuple[str, str]]:
     sentences.append((_times(snapshot), "dim"))
     if bad := snapshot.having("unusable", "damaged", "other schema"):
         more = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
-        why = bad[0].problem.label if bad[0].problem else ""
-        sentences.append((f"{bad[0].state}: {why}, {bad[0].planned.arm} {bad[0].planned.label}{more}", "red"))
+        reason = bad[0].problem.label if bad[0].problem else ""
+        sentences.append(
+            (f"{bad[0].state}: {reason}, {bad[0].planned.arm} {bad[0].planned.label}{more}", "red")
+        )
     sentences += [(text, "red") for text in snapshot.trouble]
     return sentences
 
 
 def _local(snapshot: Snapshot) -> str:
-    """What the lock and the servers' files tell."""
+    """Returns a sentence on a run that is no Slurm job, from its progress, the lock and its servers."""
     holder, servers = snapshot.holder, snapshot.servers
     if snapshot.live_run is not None:
         return _run(snapshot.live_run, snapshot.now_s)
@@ -235,24 +237,22 @@ def _local(snapshot: Snapshot) -> str:
     if servers is None:
         return f"{run}: it has started no servers yet"
     name = servers.key.rpartition("_")[0].replace("_", " on ", 1)
-    up = f"{name}: servers started {ago(snapshot.now_s - servers.started_s)}"
+    start = f"{name}: servers started {ago(snapshot.now_s - servers.started_s)}"
     if snapshot.writing:
-        return f"{up}; a point is being stored"
+        return f"{start}; a point is being stored"
     point = next_of_ladder(snapshot.points, servers)
     if point is None:
-        return f"{up}; all points of this ladder have landed"
-    return f"{up}; next in its ladder, so most likely under load: {point.planned.label}"
+        return f"{start}; all points of this ladder have landed"
+    return f"{start}; next in its ladder, so most likely under load: {point.planned.label}"
 
 
 def _run(run: RunProgress, now_s: float) -> str:
-    """What a run says of itself."""
-    age_s = now_s - seconds_of(run.time_utc)
-    heard = f" (last heard of {ago(age_s)})" if age_s > STALE_S else ""
-    return f"run {run.pid} on {run.host}: {_doing(run)}{heard}"
+    """Returns a sentence on a run that is at work."""
+    return f"run {run.pid} on {run.host}: {_doing(run, now_s)}"
 
 
 def _silent(run: RunProgress, now_s: float) -> str:
-    """A run that did not say that it ended."""
+    """Returns a sentence on a run that was killed: its progress file is old and still there."""
     then_s = seconds_of(run.time_utc)
     since = f"{datetime.fromtimestamp(then_s):%H:%M:%S} ({ago(now_s - then_s)})"
     doing = run.stage or "between points" if run.point_id is None else run.point_id.rsplit("_", 1)[0]
@@ -262,18 +262,20 @@ def _silent(run: RunProgress, now_s: float) -> str:
     )
 
 
-def _doing(progress: RunProgress) -> str:
-    """The stage, or the point with its requests and rate; then how many points are done and left."""
-    left = f"{progress.points_done} done, {progress.points_left} left"
+def _doing(progress: RunProgress, now_s: float) -> str:
+    """Returns the stage, or the point with its requests and rate; then the counts, and the age if old."""
+    age_s = now_s - seconds_of(progress.time_utc)
+    counts = f"{progress.points_done} done, {progress.points_left} left"
+    counts += f" (last heard of {ago(age_s)})" if age_s > STALE_S else ""
     if progress.point_id is None:
-        return f"{progress.stage or 'between points'}; {left}"
+        return f"{progress.stage or 'between points'}; {counts}"
     rate = f", {progress.output_tps:,.0f} output tok/s" if progress.output_tps is not None else ""
     share = f"{progress.requests_ended} of {progress.requests_total} requests"
-    return f"{progress.point_id.rsplit('_', 1)[0]}, {share}{rate}; {left}"
+    return f"{progress.point_id.rsplit('_', 1)[0]}, {share}{rate}; {counts}"
 
 
 def _jobs(snapshot: Snapshot) -> list[str]:
-    """What Slurm jobs say of themselves; those that ended well say nothing."""
+    """Returns a sentence on each Slurm job, but for those that ended well."""
     sentences = []
     for key, files in snapshot.jobs.items():
         if files.finished is None:
@@ -306,9 +308,7 @@ def _progress(files: AttemptFiles, now_s: float) -> str:
     progress = files.progress
     if progress is None:
         return f"{where}: started {ago(now_s - seconds_of(files.attempt.started_utc))}"
-    age_s = now_s - seconds_of(progress.time_utc)
-    heard = f" (last heard of {ago(age_s)})" if age_s > STALE_S else ""
-    return f"{where}: {_doing(progress)}{heard}"
+    return f"{where}: {_doing(progress, now_s)}"
 
 
 def _times(snapshot: Snapshot) -> str:
@@ -316,28 +316,28 @@ def _times(snapshot: Snapshot) -> str:
     text = "no point has landed yet" if changed_s is None else f"last point {ago(snapshot.now_s - changed_s)}"
     if snapshot.servers is not None and snapshot.at_work:
         text += f", servers' logs grew {ago(snapshot.now_s - snapshot.servers.grew_s)}"
-    left = time_left(snapshot) if snapshot.at_work else None
-    return f"{text}. {_left(left)}" if left else text
+    estimate = time_left(snapshot) if snapshot.at_work else None
+    return f"{text}. {_time_left(estimate)}" if estimate else text
 
 
-def _left(left: TimeLeft) -> str:
-    """An estimate with what it rests on."""
-    what = " in the longest ladder" if left.side_by_side else ""
-    covers = f"{left.points} point{'s' * (left.points > 1)}"
-    unknown = f"; {left.unknown} at a concurrency not measured yet" if left.unknown else ""
+def _time_left(estimate: TimeLeft) -> str:
+    """Returns the time left, and what the estimate is based on."""
+    scope = " in the longest ladder" if estimate.side_by_side else ""
+    covers = f"{estimate.points} point{'s' * (estimate.points > 1)}"
+    unknown = f"; {estimate.unknown} at a concurrency not measured yet" if estimate.unknown else ""
     return (
-        f"About {duration(left.seconds)} of load left{what} for {covers}, as long as their concurrency took "
-        f"so far{unknown}. Server starts come on top"
+        f"About {duration(estimate.seconds)} of load left{scope} for {covers}, as long as their "
+        f"concurrency took so far{unknown}. Server starts come on top"
     )
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.4 h`."""
+    """Formats seconds as `45 s`, `12 min` or `3.4 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def ago(seconds: float) -> str:
-    """`45 s ago`; a file system's clock that is ahead of ours says now."""
+    """Formats an age as `45 s ago`; where the file system's clock is ahead of ours, as `0 s ago`."""
     return f"{duration(max(0.0, seconds))} ago"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from mtpbench.cli import main
+from mtpbench.records import SCHEMA_VERSION
+from mtpbench.store import read_sweep
 from mtpbench_analysis import comparisons
+
+SCHEMA_4 = Path(__file__).parents[2] / "fixtures" / "results-schema-4" / "schema-4.simulated"
 
 
 @pytest.fixture
@@ -78,6 +83,15 @@ def test_a_simulated_run_ends_with_the_table_and_the_report(cli, write_sweep) ->
     assert (code, out) == (0, "4 results recomputed from raw records, 0 changed\n")
     code, out, _ = cli("run", path, "--simulate", "--again", "--only", "mtp*c2_*")
     assert "1 points to measure" in out
+
+
+def test_recompute_counts_results_whose_figures_moved_not_those_of_an_older_schema(
+    cli, tmp_path: Path
+) -> None:
+    shutil.copytree(SCHEMA_4, tmp_path / "old")
+    code, out, _ = cli("recompute", str(tmp_path / "old"))
+    assert (code, out) == (0, "6 results recomputed from raw records, 0 changed\n")
+    assert {point.result.schema_version for point in read_sweep(tmp_path / "old").points} == {SCHEMA_VERSION}
 
 
 def test_failed_points_have_an_exit_code_of_their_own_and_a_reason(cli, write_sweep) -> None:
