@@ -33,11 +33,11 @@ from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report import compare_folder, write_report
 from mtpbench_analysis.report.data import COLUMNS, describe_page, to_script_text
 from mtpbench_analysis.report.overview import (
-    Alone,
+    LonePoints,
     describe_health,
+    describe_overview,
     describe_provenance,
     shorten_paths,
-    write_overview_rows,
 )
 from mtpbench_analysis.report.page import page_script, render_page
 from mtpbench_analysis.traces import POWER_VALUES, QUANTILES, PointTrace, SweepTrace, read_traces
@@ -438,7 +438,7 @@ def test_a_sweep_of_one_arm_has_a_page_of_its_points() -> None:
     found = compare_if_possible(point_set(*make_points("off", (10.0, 100.0))), Question())
     assert found.comparisons == ()
     assert "nothing to compare it with" in str(found.why_none)
-    page = render_page("t", (), alone=Alone(why="x", points=make_points("off", (10.0, 123.0))))
+    page = render_page("t", (), alone=LonePoints(why="x", points=make_points("off", (10.0, 123.0))))
     assert "<td>123.0</td>" in page
 
 
@@ -502,7 +502,7 @@ def test_several_comparisons_have_an_overview_and_open_with_the_richest() -> Non
     comparisons = several()
     page = render_page("t", comparisons)
     assert page_data(page)["opening"] == 2
-    overview = write_overview_rows(comparisons, [write_document(one) for one in comparisons])
+    overview = describe_overview(comparisons, [write_document(one) for one in comparisons])
     assert overview is not None
     assert overview.summary == "All 3 comparisons at a glance: 1 with a ratio at a target"
     assert [row[1:4] for row in overview.rows] == [

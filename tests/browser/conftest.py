@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.report.overview import Alone
+from mtpbench_analysis.report.overview import LonePoints
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.traces import SweepTrace
 
@@ -48,7 +48,7 @@ def open_page(chromium: Browser, tmp_path: Path) -> Iterator[OpenPage]:
         *,
         title: str = "report",
         traces: Sequence[SweepTrace] = (),
-        alone: Alone | None = None,
+        alone: LonePoints | None = None,
         **context: Any,
     ) -> Page:
         path = tmp_path / f"report{len(contexts)}.html"

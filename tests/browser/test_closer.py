@@ -15,7 +15,7 @@ from browser.pages import HOSTILE, address, compared, published, recorded
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparisons import Question, compare_if_possible, compare_points
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report.overview import Alone
+from mtpbench_analysis.report.overview import LonePoints
 from mtpbench_analysis.report.page import read_part
 from mtpbench_analysis.traces import SweepTrace, read_traces
 from traced_sweep import write_traced
@@ -239,7 +239,7 @@ def test_a_page_without_a_comparison_looks_closer_all_the_same(open_page: OpenPa
     directory = write_traced(tmp_path, died="exit code 1")
     found = compare_if_possible(read_source(directory), Question())
     points = read_source(directory).points
-    alone = Alone(why=str(found.why_none), points=points)
+    alone = LonePoints(why=str(found.why_none), points=points)
     page = open_page(
         [], "#p=9", traces=read_traces([directory]), alone=alone, viewport={"width": 375, "height": 800}
     )

@@ -19,25 +19,25 @@ from mtpbench_analysis.chart.mpl_style import (
     DIM,
     INK,
     PAPER,
+    apply_style,
     clean,
     colour_of,
-    draw_foot,
+    draw_footer,
     draw_title,
     figure_of,
-    ink,
     make_figure,
     mark_simulated,
     marker_of,
     renderer_of,
     wrap,
-    wrap_foot,
+    wrap_footer,
 )
 from mtpbench_analysis.chart.style import PictureOptions, check_pixels, check_room
 from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.numbers import target
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.28, 0.52
-_TITLE_IN, _FOOT_LINE_IN, _HEAD_LINE_IN, _TARGETS_IN = 0.42, 0.135, 0.165, 0.2
+_TITLE_IN, _FOOTER_LINE_IN, _HEAD_LINE_IN, _TARGETS_IN = 0.42, 0.135, 0.165, 0.2
 _CHART_IN = ((7.2, 4.1), (5.4, 3.5), (4.8, 3.2))
 """Width and height of a chart where there are one, two or three in a row."""
 _LEAST_IN = (1.8, 1.2)
@@ -73,25 +73,27 @@ class _Grid:
         )
 
 
-def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], options: PictureOptions) -> Figure:
+def draw_figure(
+    title: str, charts: Sequence[Chart], footer: Sequence[str], options: PictureOptions
+) -> Figure:
     """Draws a figure; `mpl_style.save` makes bytes of it.
 
     Args:
         title: the title above all charts.
         charts: at least one chart.
-        foot: the footer's sentences, each on lines of its own.
+        footer: the footer's sentences, each on lines of its own.
         options: sizes, axes and labels.
     """
     columns = 1 if len(charts) == 1 else 2 if len(charts) <= 4 else 3
     width_in = options.width_in or columns * _CHART_IN[columns - 1][0]
-    foot_lines = wrap_foot(foot, width_in)
+    footer_lines = wrap_footer(footer, width_in)
     heads = [wrap(chart.title, int((width_in / columns - 0.4) * _HEAD_PER_IN), 2) for chart in charts]
     head_in = max(len(lines) for lines in heads) * _HEAD_LINE_IN + _TARGETS_IN
-    grid = _layout(len(charts), columns, head_in, len(foot_lines) * _FOOT_LINE_IN + 0.12, options)
-    with ink():
+    grid = _layout(len(charts), columns, head_in, len(footer_lines) * _FOOTER_LINE_IN + 0.12, options)
+    with apply_style():
         figure = make_figure(grid.width_in, grid.height_in, options.dpi)
         draw_title(figure, title)
-        draw_foot(figure, foot_lines)
+        draw_footer(figure, footer_lines)
         for i, (chart, head) in enumerate(zip(charts, heads, strict=True)):
             axes = figure.add_axes(grid.axes_place(i))
             left_in, top_in = grid.corner_in(i)
@@ -108,13 +110,13 @@ def draw_figure(title: str, charts: Sequence[Chart], foot: Sequence[str], option
     return figure
 
 
-def _layout(count: int, columns: int, head_in: float, foot_in: float, options: PictureOptions) -> _Grid:
+def _layout(count: int, columns: int, head_in: float, footer_in: float, options: PictureOptions) -> _Grid:
     """Returns the grid of the charts in the size of the options, or in the size that they need."""
     rows = math.ceil(count / columns)
     chart_width_in, chart_height_in = _CHART_IN[columns - 1]
     width_in = options.width_in or columns * chart_width_in
-    height_in = options.height_in or _TITLE_IN + rows * (chart_height_in + head_in) + foot_in
-    cell_in = width_in / columns, (height_in - _TITLE_IN - foot_in) / rows
+    height_in = options.height_in or _TITLE_IN + rows * (chart_height_in + head_in) + footer_in
+    cell_in = width_in / columns, (height_in - _TITLE_IN - footer_in) / rows
     axes_in = cell_in[0] - _LEFT_IN - _RIGHT_IN, cell_in[1] - _BOTTOM_IN - head_in
     check_room(*axes_in, _LEAST_IN)
     check_pixels(width_in, height_in, options.dpi)

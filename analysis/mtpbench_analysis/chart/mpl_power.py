@@ -18,16 +18,16 @@ from mtpbench_analysis.chart.mpl_style import (
     BAD,
     DIM,
     INK,
+    apply_style,
     clean,
     colour_of,
     cut,
-    draw_foot,
+    draw_footer,
     draw_title,
-    ink,
     make_figure,
     mark_simulated,
     renderer_of,
-    wrap_foot,
+    wrap_footer,
 )
 from mtpbench_analysis.chart.power_chart import PowerChart, Stretch
 from mtpbench_analysis.chart.style import PictureOptions, check_room
@@ -44,19 +44,19 @@ _UNKNOWN, _INVALID = "///", "xx"
 _HATCH_ALPHA = 0.35
 
 
-def draw_power(title: str, chart: PowerChart, foot: Sequence[str], options: PictureOptions) -> Figure:
+def draw_power(title: str, chart: PowerChart, footer: Sequence[str], options: PictureOptions) -> Figure:
     """Draws a figure; `mpl_style.save` makes bytes of it.
 
     Args:
         title: the title above the chart.
         chart: the chart in values.
-        foot: the footer's sentences.
+        footer: the footer's sentences.
         options: the sizes; the options of curves have no effect.
     """
     width_in = options.width_in or min(24.0, max(9.0, 1.2 + 0.36 * len(chart.stretches)))
-    lines = wrap_foot(foot, width_in)
+    lines = wrap_footer(footer, width_in)
     low_in = _BOTTOM_IN + 0.14 + 0.135 * len(lines)
-    with ink():
+    with apply_style():
         figure = make_figure(width_in, options.height_in or 1.0, options.dpi)
         legend = _legend(figure, chart)
         labels_in = _labels_height_in(figure, chart, width_in)
@@ -69,7 +69,7 @@ def draw_power(title: str, chart: PowerChart, foot: Sequence[str], options: Pict
         check_room(*room_in, _LEAST_IN)
         legend.set_bbox_to_anchor((0.16 / width_in, 1 - (_TITLE_IN - 0.04) / height_in))
         draw_title(figure, title)
-        draw_foot(figure, lines)
+        draw_footer(figure, lines)
         axes = figure.add_axes(
             (_LEFT_IN / width_in, low_in / height_in, room_in[0] / width_in, room_in[1] / height_in)
         )

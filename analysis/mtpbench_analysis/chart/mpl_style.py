@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from mtpbench_analysis.chart.style import MARKS, PictureFormat, mark_of
 
 PAPER, INK, DIM, LINE, BAD = "#ffffff", "#1c2024", "#5a6068", "#dcdfe3", "#b00020"
-_FOOT_PER_IN, _TITLE_PER_IN = 18.5, 8.5
+_FOOTER_PER_IN, _TITLE_PER_IN = 18.5, 8.5
 """Characters in an inch of footer and title. DejaVu is a wide face, so lines of these lengths fit."""
 
 # XML 1.0 can't hold these characters, lone surrogates included: no viewer opens an SVG with one of them.
@@ -58,7 +58,7 @@ _RC_PARAMS: Any = {
 
 
 @contextmanager
-def ink() -> Iterator[None]:
+def apply_style() -> Iterator[None]:
     """Sets this module's style in place of the reader's matplotlibrc, for drawing and saving."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         # Characters that DejaVu lacks become boxes; in an SVG the viewer's fonts show them.
@@ -112,12 +112,12 @@ def draw_title(figure: Figure, title: str) -> None:
     )
 
 
-def wrap_foot(foot: Sequence[str], width_in: float) -> list[str]:
+def wrap_footer(footer: Sequence[str], width_in: float) -> list[str]:
     """Returns the footer as lines, at most four for each sentence."""
-    return [line for text in foot for line in wrap(text, int((width_in - 0.3) * _FOOT_PER_IN), 4)]
+    return [line for text in footer for line in wrap(text, int((width_in - 0.3) * _FOOTER_PER_IN), 4)]
 
 
-def draw_foot(figure: Figure, lines: Sequence[str]) -> None:
+def draw_footer(figure: Figure, lines: Sequence[str]) -> None:
     """Draws the footer at the bottom."""
     width_in, height_in = figure.get_size_inches()
     figure.text(
@@ -187,7 +187,7 @@ def save(figure: Figure, kind: PictureFormat, title: str) -> bytes:
     """Returns the picture's bytes, without any time in them.
 
     Args:
-        figure: a figure drawn inside of `ink`.
+        figure: a figure drawn inside of `apply_style`.
         kind: the format.
         title: the title in the file's metadata.
     """
@@ -198,6 +198,6 @@ def save(figure: Figure, kind: PictureFormat, title: str) -> bytes:
         "pdf": {"CreationDate": None, "Title": title},
     }
     buffer = io.BytesIO()
-    with ink():
+    with apply_style():
         figure.savefig(buffer, format=kind, dpi=figure.dpi, metadata=metadata[kind])
     return buffer.getvalue()

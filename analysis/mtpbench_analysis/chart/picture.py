@@ -72,22 +72,29 @@ def draw_comparisons(
     ]
     if not any(len(chart.values) for chart in charts):
         raise InputError(_explain_empty(request.options, charts))
-    foot = [caption(charts), *(note for chart in charts for note in chart.notes)]
-    foot += describe_cautions(drawn, _pooled_fields(drawn))
-    notice = None
+    left_out, notice = "", None
     if len(comparisons) > len(drawn):
         left_out, remedy = describe_left_out(len(drawn), len(comparisons))
         notice = f"{left_out}; {remedy}"
-        foot.append(f"{left_out}.")
-    if any(chart.simulated for chart in charts):
-        foot.append(SIMULATED_BANNER)
-    foot.append(describe_source(request.source_names, points, mtpbench.__version__))
+    source = describe_source(request.source_names, points, mtpbench.__version__)
+    footer = _footer(charts, drawn, left_out, source)
     from mtpbench_analysis.chart.mpl_chart import draw_figure
     from mtpbench_analysis.chart.mpl_style import save
 
     title = request.title or write_title(drawn)
-    figure = draw_figure(title, charts, tuple(dict.fromkeys(foot)), request.options)
+    figure = draw_figure(title, charts, footer, request.options)
     return Picture(data=save(figure, request.format, title), notice=notice)
+
+
+def _footer(
+    charts: Sequence[Chart], comparisons: Sequence[Comparison], left_out: str, source: str
+) -> tuple[str, ...]:
+    """Returns the footer's sentences, each once: what the curves are, notes, cautions, omissions, source."""
+    sentences = [caption(charts), *(note for chart in charts for note in chart.notes)]
+    sentences += describe_cautions(comparisons, _pooled_fields(comparisons))
+    sentences += [f"{left_out}."] if left_out else []
+    sentences += [SIMULATED_BANNER] if any(chart.simulated for chart in charts) else []
+    return tuple(dict.fromkeys([*sentences, source]))
 
 
 def draw_power_picture(sweep: SweepPower, constants: Hardware | None, request: PictureRequest) -> Picture:
@@ -102,7 +109,7 @@ def draw_power_picture(sweep: SweepPower, constants: Hardware | None, request: P
         InputError: there is no room for it.
     """
     chart = describe_power(sweep.traces, sweep.info.baseline, constants, sweep.info.arms)
-    foot = [
+    footer = [
         *chart.notes,
         *([SIMULATED_BANNER] if chart.simulated else []),
         _power_source(sweep, request.source_names),
@@ -112,7 +119,7 @@ def draw_power_picture(sweep: SweepPower, constants: Hardware | None, request: P
 
     name = f"Power over the sweep {sweep.info.name}"
     title = request.title or (f"SIMULATED: {name}" if chart.simulated else name)
-    return Picture(data=save(draw_power(title, chart, foot, request.options), request.format, title))
+    return Picture(data=save(draw_power(title, chart, footer, request.options), request.format, title))
 
 
 def _explain_empty(options: PictureOptions, charts: Sequence[Chart]) -> str:
@@ -132,7 +139,7 @@ def _power_source(sweep: SweepPower, names: Sequence[str]) -> str:
     parts = [
         f"Source: {', '.join(names)}",
         f"{valid} valid points, {len(sweep.traces) - valid} invalid",
-        *Undrawn(damaged=len(sweep.damaged), missing=len(sweep.missing)).texts(),
+        *UndrawnCounts(damaged=len(sweep.damaged), missing=len(sweep.missing)).texts(),
         days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
         f"mtpbench {mtpbench.__version__}",
     ]
@@ -222,7 +229,7 @@ def describe_cautions(comparisons: Sequence[Comparison], pool: Sequence[str]) ->
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Undrawn:
+class UndrawnCounts:
     """Counts of a source's points that no picture can show.
 
     Args:
@@ -242,10 +249,12 @@ class Undrawn:
         return parts + ([f"{self.missing} not measured yet"] if self.missing else [])
 
 
-def count_unused(unused: Sequence[Unused]) -> Undrawn:
+def count_unused(unused: Sequence[Unused]) -> UndrawnCounts:
     """Returns the counts of a source's undrawn points; a repeated point is drawn once and lacks nothing."""
     kinds = Counter(item.kind for item in unused)
-    return Undrawn(damaged=kinds["damaged"], missing=kinds["planned"], without_figures=kinds["unusable"])
+    return UndrawnCounts(
+        damaged=kinds["damaged"], missing=kinds["planned"], without_figures=kinds["unusable"]
+    )
 
 
 def describe_left_out(drawn: int, comparisons: int) -> tuple[str, str]:

@@ -58,7 +58,7 @@ class TerminalCurve:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class TableWithCurve:
     """A table with its caption and a curve, beside it where the console is wide enough, else below."""
 
     table: RenderableType
@@ -242,7 +242,7 @@ class _Plot:
 
 
 def _header(up: Axis, columns: int, simulated: bool) -> Text:
-    """Returns the line above the area: the unit of the vertical axis, and SIMULATED if it is."""
+    """Returns the line above the area: the unit of the vertical axis, and SIMULATED for simulated curves."""
     line = Text("tok/s/GPU" + (", log scale" if up.log else ""), style="dim")
     if simulated:
         line.append(" " * max(1, columns - len(line) - len("SIMULATED")))

@@ -12,7 +12,7 @@ from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, wi
 from mtpbench_analysis.comparisons import Filter, choose, compare_if_possible
 from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.report.overview import Alone, describe_provenance
+from mtpbench_analysis.report.overview import LonePoints, describe_provenance
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.traces import narrow_traces, read_traces
 
@@ -44,7 +44,7 @@ def report_command(
         left_out,
         describe_provenance(chosen, [path.resolve().name for path in sources]),
         traces,
-        Alone(why=outcome.why_none, points=chosen.points) if outcome.why_none else None,
+        LonePoints(why=outcome.why_none, points=chosen.points) if outcome.why_none else None,
     )
     write_text(output, page)
     if outcome.why_none:

@@ -34,6 +34,8 @@ from mtpbench_analysis.public_page.reasons import (
     withheld_reason,
 )
 
+_NO_VALID_POINT = PageReason(code="invalid_knot", text="the honest method has no valid point of this side")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainedNumber:
@@ -100,7 +102,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Honest:
+class _HonestReading:
     """The honest reading of a table of the page: each side's curves with their cells, and paired ratios."""
 
     curves: tuple[tuple[tuple[Curve, tuple[Cell, ...]], ...], ...]
@@ -170,7 +172,7 @@ def _explain(
 
 def _read_honestly(
     sides: Sequence[PageSide], curves: Sequence[Curve], settings: Settings, baseline_arm: str
-) -> _Honest:
+) -> _HonestReading:
     readers = [(reader.curve, reader.cells(settings.targets_tps)) for reader in read_curves(curves, settings)]
     by_side = tuple(tuple(item for item in readers if item[0].arm == side.arm) for side in sides)
     labels = {id(curve.measured): curve for curve in curves}
@@ -180,11 +182,11 @@ def _read_honestly(
         for i, other in enumerate(others):
             column = tuple(row.ratios[i] for row in comparison.rows)
             ratios.append((labels[id(other.measured)], labels[id(base.measured)], column))
-    return _Honest(curves=by_side, ratios=tuple(ratios))
+    return _HonestReading(curves=by_side, ratios=tuple(ratios))
 
 
 def _at_target(
-    sides: Sequence[PageSide], page: Sequence[Sequence[PageCell]], honest: _Honest, index: int
+    sides: Sequence[PageSide], page: Sequence[Sequence[PageCell]], honest: _HonestReading, index: int
 ) -> Iterator[ExplainedNumber]:
     reasons_of: dict[tuple[str, str], tuple[PageReason, ...]] = {}
     numbers: list[ExplainedNumber] = []
@@ -197,10 +199,8 @@ def _at_target(
             reasons_of["throughput", curve.label], reasons_of["cost", curve.label] = reasons, costs
             numbers += _explain_side(side, page_cell, curve.label, cell, reasons, costs)
         if not curves:
-            none = (
-                PageReason(code="invalid_knot", text="the honest method has no valid point of this side"),
-            )
-            numbers += _explain_side(side, page_cell, side.label, None, none, none)
+            reasons = (_NO_VALID_POINT,)
+            numbers += _explain_side(side, page_cell, side.label, None, reasons, reasons)
     # Both sides of a metric stand below each other, as on the page.
     yield from sorted(numbers, key=lambda number: VIEWS["public_page"].index(number.metric))
     if len(sides) == 2:
@@ -266,7 +266,7 @@ def _claims(
     if ratio.withheld is not None:
         state = "withheld"
     tputs = page_cells[0].tput_tps_per_gpu, page_cells[1].tput_tps_per_gpu
-    claims: list[tuple[str, float | None, float | None, list[PageReason | None]]] = [
+    claims: list[tuple[str, float, float | None, list[PageReason | None]]] = [
         ("throughput_claim", max(tputs) / min(tputs), ratio.value, [])
     ]
     costs = page_cells[0].usd_per_mtok, page_cells[1].usd_per_mtok
@@ -288,7 +288,7 @@ def _claims(
             metric=metric,
             side=" / ".join(labels),
             curve=" / ".join(curve.label for curve in curves),
-            page_value=None if high_over_low is None else (high_over_low - 1) * 100,
+            page_value=(high_over_low - 1) * 100,
             honest_value=honest_value,
             honest_state=state,
             reasons=all_reasons,

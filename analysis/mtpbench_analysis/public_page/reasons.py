@@ -107,7 +107,7 @@ def splined_cost(page: PageCell) -> PageReason | None:
 def concurrency_reasons(
     side: PageSide, page: PageCell, throughput: Sequence[PageReason]
 ) -> tuple[PageReason, ...]:
-    """Returns why a concurrency between two runs is no measured one, and reasons that move its knots."""
+    """Returns why no run had the page's concurrency, and the reasons that move the knots around it."""
     moved = tuple(reason for reason in throughput if reason.code in _MOVE_KNOTS)
     if page.clamped:
         return (_clamped(side, page), *(reason for reason in moved if reason.code != "clamped"))

@@ -20,7 +20,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from mtpbench_analysis.chart.terminal_curve import Beside, TerminalCurve, series_of
+from mtpbench_analysis.chart.terminal_curve import TableWithCurve, TerminalCurve, series_of
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.document import BadNews, Caution, Document, GoodNews, List, Table, Text, Texts
 
@@ -89,7 +89,7 @@ def _table(table: Table, curve: TerminalCurve | None) -> list[RenderableType]:
     fitted = FittedTable(table)
     caption = RichText(table.caption, style="dim") if table.caption else None
     if curve is not None:
-        return [RichText(""), Beside(fitted, caption, curve), RichText("")]
+        return [RichText(""), TableWithCurve(fitted, caption, curve), RichText("")]
     under = () if caption is None else (caption,)
     return [RichText(""), fitted, *under, RichText("")]
 

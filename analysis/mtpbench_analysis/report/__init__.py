@@ -15,7 +15,7 @@ from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 from mtpbench_analysis.render.markdown import to_markdown
-from mtpbench_analysis.report.overview import Alone, describe_provenance
+from mtpbench_analysis.report.overview import LonePoints, describe_provenance
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.traces import read_traces
 
@@ -83,7 +83,7 @@ def write_report(compared: FolderComparison) -> Path:
             compared.left_out,
             describe_provenance(points, [directory.resolve().name]),
             read_traces([directory]),
-            Alone(why=why_none, points=points.points) if why_none else None,
+            LonePoints(why=why_none, points=points.points) if why_none else None,
         ),
     }
     for name, text in texts.items():

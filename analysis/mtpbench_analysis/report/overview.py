@@ -170,7 +170,7 @@ def find_opening(comparisons: Sequence[Comparison]) -> int:
     return next((i for i, comparison in enumerate(comparisons) if best and comparison is best[0]), 0)
 
 
-def write_overview_rows(comparisons: Sequence[Comparison], documents: Sequence[Document]) -> Overview | None:
+def describe_overview(comparisons: Sequence[Comparison], documents: Sequence[Document]) -> Overview | None:
     """Returns a row for each comparison; None for a single comparison."""
     if len(comparisons) < 2:
         return None
@@ -224,7 +224,7 @@ def _reason(comparison: Comparison) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Alone:
+class LonePoints:
     """The points of a page without a comparison.
 
     Args:

@@ -25,11 +25,11 @@ from mtpbench_analysis.document import SIMULATED_BANNER
 from mtpbench_analysis.report.data import describe_page, to_script_text
 from mtpbench_analysis.report.overview import (
     HEADERS,
-    Alone,
+    LonePoints,
     describe_health,
+    describe_overview,
     find_opening,
     shorten_paths,
-    write_overview_rows,
 )
 from mtpbench_analysis.traces import SweepTrace
 
@@ -46,7 +46,7 @@ def render_page(
     left_out: Sequence[str] = (),
     provenance: Sequence[str] = (),
     traces: Sequence[SweepTrace] = (),
-    alone: Alone | None = None,
+    alone: LonePoints | None = None,
 ) -> str:
     """Returns the page's HTML; every text is escaped.
 
@@ -72,7 +72,7 @@ def render_page(
                 (document, svg.draw_svg(chart)) for document, chart in zip(documents, charts, strict=True)
             ],
             alone=alone,
-            overview=write_overview_rows(comparisons, documents),
+            overview=describe_overview(comparisons, documents),
             overview_headers=HEADERS,
             left_out=left_out,
             provenance=provenance,
@@ -101,7 +101,7 @@ def _environment() -> Environment:
 
 
 def _is_simulated(
-    comparisons: Sequence[Comparison], traces: Sequence[SweepTrace], alone: Alone | None
+    comparisons: Sequence[Comparison], traces: Sequence[SweepTrace], alone: LonePoints | None
 ) -> bool:
     if alone is None:
         return any(comparison.simulated for comparison in comparisons)

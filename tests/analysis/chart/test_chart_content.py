@@ -60,8 +60,8 @@ def repeated() -> Comparison:
 
 def drawn(comparison: Comparison, **options: Any) -> tuple[Chart, Axes]:
     chosen = PictureOptions(**options)
-    panel = describe_chart(comparison, "panel", chosen)
-    return panel, draw_figure("title", [panel], ["foot"], chosen).axes[0]
+    chart = describe_chart(comparison, "panel", chosen)
+    return chart, draw_figure("title", [chart], ["foot"], chosen).axes[0]
 
 
 def lines(axes: Axes, colour: str, *, dots: bool) -> list[Any]:
@@ -226,9 +226,9 @@ def test_bands_are_those_of_the_report() -> None:
     described = describe_page([comparison], [write_document(comparison)], [describe_chart(comparison)])
     curves = described["comparisons"][0]["curves"]
     for metric, name in (("total", "band"), ("gain", "gain_band")):
-        panel, axes = drawn(comparison, y_key=metric)
+        chart, axes = drawn(comparison, y_key=metric)
         assert any("95% band" in text for text in texts(axes))
-        for one, curve in zip(panel.series, curves, strict=True):
+        for one, curve in zip(chart.series, curves, strict=True):
             if curve[name] is None:
                 assert one.band is None
             else:
@@ -241,22 +241,22 @@ def test_bands_are_those_of_the_report() -> None:
 def test_cost_follows_from_the_same_curve_and_the_price() -> None:
     comparison = repeated()
     price = comparison.settings.economics.price()  # type: ignore[union-attr]
-    panel, axes = drawn(comparison, y_key="cost")
+    chart, axes = drawn(comparison, y_key="cost")
     assert price is not None
-    for one, reader in zip(panel.series, comparison.readers, strict=True):
+    for one, reader in zip(chart.series, comparison.readers, strict=True):
         for piece in one.pieces:
             assert piece.y == pytest.approx(price * 1e6 / (3600 * reader.serves(piece.x)), rel=1e-12)
         assert one.band is not None
         assert (one.band.low < one.band.high).all()
     assert axes.yaxis.get_major_formatter()(1) == "$1"
-    assert any("B200 at $" in note for note in panel.notes)
+    assert any("B200 at $" in note for note in chart.notes)
 
 
 def test_gain_is_the_ratio_at_equal_interactivity_within_the_shared_range_only() -> None:
     comparison = pair()
     base, other = comparison.readers
-    panel, axes = drawn(comparison, y_key="gain")
-    off, mtp = panel.series
+    chart, axes = drawn(comparison, y_key="gain")
+    off, mtp = chart.series
     assert (off.dots, off.pieces) == ((), ())
     xs = np.concatenate([piece.x for piece in mtp.pieces])
     ys = np.concatenate([piece.y for piece in mtp.pieces])
@@ -269,9 +269,9 @@ def test_gain_is_the_ratio_at_equal_interactivity_within_the_shared_range_only()
 
 def test_output_is_drawn_where_it_was_recorded_and_missing_points_are_said() -> None:
     whole = pair(output_tps_per_gpu=50.0, input_tps_per_gpu=450.0)
-    panel, _ = drawn(whole, y_key="output")
-    assert {dot.y for one in panel.series for dot in one.dots} == {50.0}
-    assert panel.notes == ()
+    chart, _ = drawn(whole, y_key="output")
+    assert {dot.y for one in chart.series for dot in one.dots} == {50.0}
+    assert chart.notes == ()
     empty, axes = drawn(pair(), y_key="output")
     assert len(empty.values) == 0
     assert empty.notes[0] == "4 of 4 points of Off did not record their output tokens."
@@ -279,15 +279,15 @@ def test_output_is_drawn_where_it_was_recorded_and_missing_points_are_said() -> 
 
 
 def test_what_belongs_to_recipes_has_points_and_a_guiding_line_but_no_curve() -> None:
-    panel, axes = drawn(pair(ttft_from_schedule_p50_s=0.5), y_key="ttft-from-schedule")
-    assert panel.guided
-    assert {dot.y for one in panel.series for dot in one.dots} == {0.5}
-    assert [(one.pieces, one.band) for one in panel.series] == [((), None), ((), None)]
-    assert panel.crossings == ()
+    chart, axes = drawn(pair(ttft_from_schedule_p50_s=0.5), y_key="ttft-from-schedule")
+    assert chart.guided
+    assert {dot.y for one in chart.series for dot in one.dots} == {0.5}
+    assert [(one.pieces, one.band) for one in chart.series] == [((), None), ((), None)]
+    assert chart.crossings == ()
     for number, curve in enumerate(pair().curves):
         (guide,) = lines(axes, COLOURS[number], dots=False)
         assert list(guide.get_xdata()) == [knot.x for knot in curve.front]
-    assert caption([panel]).startswith(
+    assert caption([chart]).startswith(
         "Lines join measured points of the front: this metric belongs to recipes"
     )
     assert axes.get_ylabel() == "TTFT from the schedule, median, s"
@@ -308,17 +308,17 @@ def test_loads_stand_beside_knots_and_never_on_each_other() -> None:
 def test_both_axes_are_logarithmic_on_demand_and_begin_at_zero_otherwise() -> None:
     _, plain = drawn(pair())
     assert (plain.get_xlim()[0], plain.get_ylim()[0]) == (0, 0)
-    panel, log = drawn(pair(), log=True)
+    chart, log = drawn(pair(), log=True)
     assert (log.get_xscale(), log.get_yscale()) == ("log", "log")
     low, high = log.get_ylim()
-    assert low < panel.values[:, 1].min() < panel.values[:, 1].max() < high
+    assert low < chart.values[:, 1].min() < chart.values[:, 1].max() < high
 
 
 def test_the_legend_covers_no_point() -> None:
     for metric in ("total", "cost", "gain"):
-        panel, axes = drawn(repeated(), y_key=metric)
+        chart, axes = drawn(repeated(), y_key=metric)
         box = axes.get_legend().get_window_extent()
-        places = axes.transData.transform(panel.values)
+        places = axes.transData.transform(chart.values)
         assert not any(box.contains(x, y) for x, y in places)
 
 
@@ -328,10 +328,10 @@ def test_simulated_is_written_across_a_panel_exactly_where_it_is(simulated: bool
     _, axes = drawn(comparison)
     assert ("SIMULATED" in texts(axes)) == simulated
     assert write_title([comparison]) == ("SIMULATED: " if simulated else "") + "MTP versus Off"
-    panel = describe_chart(comparison, "", PictureOptions())
+    chart = describe_chart(comparison, "", PictureOptions())
     kind = "simulated" if simulated else "measured"
-    assert caption([panel]).startswith(f"Curves: between {kind} points of the front")
-    both = [panel, replace(panel, simulated=not simulated)]
+    assert caption([chart]).startswith(f"Curves: between {kind} points of the front")
+    both = [chart, replace(chart, simulated=not simulated)]
     assert caption(both).startswith("Curves: between measured or simulated points")
 
 
@@ -408,14 +408,14 @@ def test_sizes_that_make_no_picture_are_refused(size: dict[str, Any]) -> None:
 
 
 def test_a_picture_too_small_for_its_panels_is_refused() -> None:
-    panel = describe_chart(pair(), "p", PictureOptions())
+    chart = describe_chart(pair(), "p", PictureOptions())
     with pytest.raises(InputError, match="--width: too small"):
-        draw_figure("t", [panel] * 6, [], PictureOptions(width_in=5.0))
+        draw_figure("t", [chart] * 6, [], PictureOptions(width_in=5.0))
     with pytest.raises(InputError, match="--height: too small"):
-        draw_figure("t", [panel] * 6, [], PictureOptions(height_in=3.0))
+        draw_figure("t", [chart] * 6, [], PictureOptions(height_in=3.0))
 
 
 def test_a_picture_of_too_many_pixels_is_refused_with_the_resolution_that_would_do() -> None:
-    panel = describe_chart(pair(), "p", PictureOptions())
+    chart = describe_chart(pair(), "p", PictureOptions())
     with pytest.raises(InputError, match=r"--dpi 600: .* choose at most 1\d\d, or draw fewer with --panels"):
-        draw_figure("t", [panel] * 90, [], PictureOptions(dpi=600))
+        draw_figure("t", [chart] * 90, [], PictureOptions(dpi=600))

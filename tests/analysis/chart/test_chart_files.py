@@ -53,8 +53,8 @@ def picture(kind: PictureFormat, *, simulated: bool = False, arm: str = "mtp", t
     points += make_points(arm, (12, 950), (40, 600), simulated=simulated, engine=arm, model=arm)
     points[:2] = make_points("off", (10, 900), (30, 500), simulated=simulated, engine=arm, model=arm)
     (comparison,) = compare_points(point_set(*points), Question(), Filter()).comparisons
-    panel = describe_chart(comparison, f"panel of {arm}", PictureOptions())
-    return save(draw_figure(title, [panel], [f"foot of {arm}"], PictureOptions(dpi=80)), kind, title)
+    chart = describe_chart(comparison, f"panel of {arm}", PictureOptions())
+    return save(draw_figure(title, [chart], [f"foot of {arm}"], PictureOptions(dpi=80)), kind, title)
 
 
 def svg_texts(data: bytes) -> list[str]:

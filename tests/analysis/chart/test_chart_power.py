@@ -61,52 +61,52 @@ def described(*traces: PowerTrace) -> PowerChart:
     return describe_power(traces, "off", GB200, ("off", "mtp"))
 
 
-def texts(panel: PowerChart, **options: Any) -> list[str]:
-    figure = draw_power("title", panel, ["foot"], PictureOptions(**options))
+def texts(chart: PowerChart, **options: Any) -> list[str]:
+    figure = draw_power("title", chart, ["foot"], PictureOptions(**options))
     legend = figure.legends[0]
     return [text.get_text() for text in (*figure.texts, *figure.axes[0].texts, *legend.get_texts())]
 
 
 def test_measured_points_lie_at_their_wall_times_in_minutes() -> None:
-    panel = described(trace(), trace("mtp", "10:03:00"))
-    first, second = panel.stretches
+    chart = described(trace(), trace("mtp", "10:03:00"))
+    first, second = chart.stretches
     assert second.times[0] - first.times[0] == pytest.approx(3.0)
     assert first.window == pytest.approx((11 / 60, 91 / 60))
-    assert (panel.x_label, panel.pauses, panel.simulated) == ("minutes since the first load", (), False)
+    assert (chart.x_label, chart.pauses, chart.simulated) == ("minutes since the first load", (), False)
     assert set(first.power_w_per_gpu) == {500.0}
     assert first.mean_w_per_gpu == pytest.approx(500.0)
 
 
 def test_a_night_between_two_points_is_cut_out_and_said() -> None:
-    panel = described(trace(), trace("mtp", "20:00:00"))
-    ((_, minutes),) = panel.pauses
-    gap = panel.stretches[1].start - panel.stretches[0].end
+    chart = described(trace(), trace("mtp", "20:00:00"))
+    ((_, minutes),) = chart.pauses
+    gap = chart.stretches[1].start - chart.stretches[0].end
     assert gap + minutes == pytest.approx(600 - 100 / 60)
     assert gap == pytest.approx(2.0)
-    assert "pauses cut out where marked" in panel.x_label
-    assert f"{minutes / 60:.1f} h cut out" in texts(panel)
+    assert "pauses cut out where marked" in chart.x_label
+    assert f"{minutes / 60:.1f} h cut out" in texts(chart)
 
 
 def test_simulated_points_are_laid_end_to_end_in_engine_seconds_and_say_so() -> None:
-    panel = described(trace(simulated=True), trace("mtp", "10:00:01", simulated=True))
-    first, second = panel.stretches
+    chart = described(trace(simulated=True), trace("mtp", "10:00:01", simulated=True))
+    first, second = chart.stretches
     assert first.end < second.start < first.end + 5
     assert second.end - second.start == pytest.approx(100)
-    assert panel.x_label.startswith("engine seconds")
-    assert "SIMULATED" in texts(panel)
+    assert chart.x_label.startswith("engine seconds")
+    assert "SIMULATED" in texts(chart)
     assert "SIMULATED" not in texts(described(trace()))
 
 
 def test_windows_are_shaded_in_the_arms_colour_and_labelled_with_their_mean() -> None:
-    panel = described(trace(), trace("mtp", "10:03:00", energy_j=2400.0 * 80))
-    figure = draw_power("t", panel, [], PictureOptions())
+    chart = described(trace(), trace("mtp", "10:03:00", energy_j=2400.0 * 80))
+    figure = draw_power("t", chart, [], PictureOptions())
     axes = figure.axes[0]
     shaded = [patch for patch in axes.patches if patch.get_alpha() == 0.13]
     assert [(p.get_x(), p.get_x() + p.get_width()) for p in shaded] == [  # type: ignore[attr-defined]
-        pytest.approx(one.window) for one in panel.stretches
+        pytest.approx(one.window) for one in chart.stretches
     ]
     curves = [line for line in axes.lines if line.get_color() in COLOURS]
-    for line, one, colour in zip(curves, panel.stretches, COLOURS[:2], strict=True):
+    for line, one, colour in zip(curves, chart.stretches, COLOURS[:2], strict=True):
         assert line.get_color() == colour
         assert list(line.get_xdata()) == list(one.times)
         assert list(line.get_ydata()) == list(one.power_w_per_gpu)
@@ -114,14 +114,14 @@ def test_windows_are_shaded_in_the_arms_colour_and_labelled_with_their_mean() ->
 
 
 def test_a_point_without_power_keeps_its_place_and_says_why() -> None:
-    panel = described(
+    chart = described(
         trace(), unknown(arm="mtp", started="10:03:00"), unknown(started="10:05:00", window_s=None)
     )
-    known, empty, bare = panel.stretches
+    known, empty, bare = chart.stretches
     assert (known.reason, empty.reason) == (None, "no_power_source")
     assert empty.end - empty.start == pytest.approx(1.5)
     assert bare.end > bare.start
-    figure = draw_power("t", panel, [], PictureOptions())
+    figure = draw_power("t", chart, [], PictureOptions())
     found = {text.get_text(): text.get_color() for text in figure.texts}
     assert found["MTP c8\nno_power_source"] == BAD
     partly = described(trace(energy_j=None, reason="power_gap")).stretches[0]
@@ -145,9 +145,9 @@ def legend_hatches(figure: Figure) -> dict[str, str | None]:
 
 def test_every_window_without_a_mean_is_hatched_and_so_is_the_legend() -> None:
     partly = trace(energy_j=None, reason="power_not_covered")
-    panel = described(partly, unknown(arm="mtp", started="10:03:00"), trace(started="10:06:00"))
-    covered, nothing, _ = panel.stretches
-    figure = draw_power("t", panel, [], PictureOptions())
+    chart = described(partly, unknown(arm="mtp", started="10:03:00"), trace(started="10:06:00"))
+    covered, nothing, _ = chart.stretches
+    figure = draw_power("t", chart, [], PictureOptions())
     assert covered.window is not None
     assert hatches(figure) == [
         ("///", BAD, *(pytest.approx(at) for at in covered.window)),
@@ -159,14 +159,14 @@ def test_every_window_without_a_mean_is_hatched_and_so_is_the_legend() -> None:
 
 def test_an_invalid_point_is_told_from_a_valid_one() -> None:
     bad = trace("mtp", "10:03:00", broken=("error_rate", "died"))
-    panel = described(trace(), bad, unknown(started="10:06:00", broken=("no_steady_window",), window_s=None))
-    figure = draw_power("t", panel, [], PictureOptions())
+    chart = described(trace(), bad, unknown(started="10:06:00", broken=("no_steady_window",), window_s=None))
+    figure = draw_power("t", chart, [], PictureOptions())
     found = {text.get_text(): text.get_color() for text in figure.texts}
     assert found["MTP c8\n500 W, invalid: error_rate and 1 more"] == BAD
     assert found["Off c8\nno_power_source, invalid: no_steady_window"] == BAD
     assert found["Off c8\n500 W"] == COLOURS[0]
     crossed = [one for one in hatches(figure) if one[0] == "xx"]
-    _, invalid, bare = panel.stretches
+    _, invalid, bare = chart.stretches
     assert invalid.window is not None
     assert crossed == [
         ("xx", COLOURS[1], *(pytest.approx(at) for at in invalid.window)),
@@ -176,13 +176,13 @@ def test_an_invalid_point_is_told_from_a_valid_one() -> None:
 
 
 def test_the_provisioned_constant_is_a_line_where_it_is_known() -> None:
-    panel = described(trace())
+    chart = described(trace())
     watts = (GB200.power_kw_per_gpu or 0) * 1000
-    assert panel.provisioned_w_per_gpu == watts
-    axes = draw_power("t", panel, [], PictureOptions()).axes[0]
+    assert chart.provisioned_w_per_gpu == watts
+    axes = draw_power("t", chart, [], PictureOptions()).axes[0]
     assert any(list(line.get_ydata()) == [watts, watts] for line in axes.lines)
     assert axes.get_ylim()[1] > watts
-    assert any(text.startswith(f"provisioned: {watts:,.6g} W per GB200") for text in texts(panel))
+    assert any(text.startswith(f"provisioned: {watts:,.6g} W per GB200") for text in texts(chart))
     without = describe_power([trace()], "off", None)
     assert without.provisioned_w_per_gpu is None
     assert not any("provisioned" in text for text in texts(without))
@@ -209,8 +209,8 @@ def test_spreading_keeps_order_and_bounds() -> None:
 
 
 def test_names_and_reasons_are_text() -> None:
-    panel = described(unknown(arm="a$b$c", reason="<script>$x$\x00"), trace("_x" * 200))
-    said = texts(panel)
+    chart = described(unknown(arm="a$b$c", reason="<script>$x$\x00"), trace("_x" * 200))
+    said = texts(chart)
     assert any(text.startswith("a$b$c c8\n<script>$x$\ufffd") for text in said)
     assert max(map(len, said)) < 200
 

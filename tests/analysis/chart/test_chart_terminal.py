@@ -14,7 +14,7 @@ from rich.table import Table
 from curve_points import glm5, make_curve, make_points
 from mtpbench_analysis.chart.axes import LARGEST, linear_axis, short_tick, throughput_axis
 from mtpbench_analysis.chart.comparison_chart import Dot, Series
-from mtpbench_analysis.chart.terminal_curve import Beside, TerminalCurve, draw, series_of
+from mtpbench_analysis.chart.terminal_curve import TableWithCurve, TerminalCurve, draw, series_of
 from mtpbench_analysis.curves.curve import build_curves
 
 BRAILLE = {chr(code) for code in range(0x2801, 0x2900)}
@@ -184,7 +184,7 @@ def test_ticks_are_short() -> None:
 def test_a_curve_stands_beside_a_table_where_there_is_room_and_else_below() -> None:
     table = Table("a heading of some length")
     table.add_row("a row of it")
-    both = Beside(table, None, TerminalCurve(series=series_of(build_curves(glm5().points))))
+    both = TableWithCurve(table, None, TerminalCurve(series=series_of(build_curves(glm5().points))))
     wide, narrow = (printed(both, columns, terminal=True).splitlines() for columns in (120, 60))
     assert any("heading" in line and "┤" in line for line in wide)
     assert not any("heading" in line and "┤" in line for line in narrow)
@@ -197,4 +197,6 @@ def test_a_curve_for_terminals_is_in_no_pipe() -> None:
     assert printed(curve, 80, terminal=False) == ""
     assert "MTP (7)" in printed(curve, 80, terminal=True)
     table = Table("x")
-    assert printed(Beside(table, None, curve), 80, terminal=False) == printed(table, 80, terminal=False)
+    assert printed(TableWithCurve(table, None, curve), 80, terminal=False) == printed(
+        table, 80, terminal=False
+    )
