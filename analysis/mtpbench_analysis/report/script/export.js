@@ -1,7 +1,7 @@
 // The chart as a file: a copy in light colours with its styles written out, so that it needs no stylesheet.
 const PAINT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "fill-opacity", "font-family", "font-size", "font-weight"];
 
-/** Returns the text of the SVG, with title, legend and SIMULATED if it is. */
+/** Returns the text of the SVG, with title, legend and the mark of a simulation. */
 function chartAsSvg(comparison, view, width = 900) {
   const root = document.documentElement, before = root.dataset.theme;
   root.dataset.theme = "light";

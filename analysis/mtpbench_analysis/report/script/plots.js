@@ -8,7 +8,7 @@ function spanScale(low, high, from, to) {
   return { ticks, at: (value) => roundPixels(from + (value - first * step) / ((last - first) * step) * (to - from)) };
 }
 
-/** Returns an empty plot with its axes; `mark` (SIMULATED) stands across it. Screen readers read the label. */
+/** Returns an empty plot with its axes; `mark`, that of a simulation, stands across it. Screen readers read the label. */
 function makePlot({ width, height = 210, label, x, y, mark, ticks }) {
   const svg = draw("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   const box = { left: 0, right: 12, top: 14, bottom: 44, width, height };
