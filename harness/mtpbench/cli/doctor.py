@@ -73,7 +73,10 @@ def _inventory() -> Iterator[tuple[str, str]]:
     descriptors, ports = most_descriptors(), local_ports()
     files = "any number of" if descriptors is None else f"{descriptors:,}"
     reach = "an unknown number of" if ports is None else f"{ports:,}"
-    yield "load client", f"{files} open files, {reach} local ports; {_ceiling_text(capacity.stored_ceiling())}"
+    yield (
+        "load client",
+        f"{files} open files, {reach} local ports; {_ceiling_text(capacity.stored_ceiling())}",
+    )
 
 
 def _installed(about: About) -> str:
