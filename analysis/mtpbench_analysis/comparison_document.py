@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves.crossings import Lead
@@ -28,9 +29,12 @@ from mtpbench_analysis.sentences import (
     write_sentences,
 )
 from mtpbench_analysis.tables import (
+    Section,
     matched_table,
+    per_curve,
     points_table,
     reference_table,
+    section_rows,
     show_bare_ratio,
     show_brief,
     show_knots,
@@ -91,28 +95,24 @@ def metrics_table(comparison: Comparison) -> Table:
     """Returns every metric at the targets: rates, costs by tier and kind of token, what the knots
     recorded.
     """
-    rows: list[Texts] = []
-    sections: list[int] = []
+    sections: list[Section] = []
     for metric in metrics_in("metrics", comparison.settings.economics):
         # Metered figures are given as the knots have them: this table is for what they rest on.
         show = show_value if metric.of == "cell" else show_knots
-        body = [tuple(show(metric, row.cells[i]) for row in comparison.rows) for i in _order(comparison)]
-        if all(text == MISSING for texts in body for text in texts):
-            continue
-        sections.append(len(rows))
-        for place, (i, texts) in enumerate(zip(_order(comparison), body, strict=True)):
-            label = metric.label_in("metrics") if place == 0 else ""
-            rows.append((label, comparison.curves[i].label, *texts))
+        body = per_curve(comparison, partial(show, metric))
+        if any(text != MISSING for _, texts in body for text in texts):
+            sections.append((metric.label_in("metrics"), body))
+    rows, begins = section_rows(sections)
     return Table(
         id="metrics",
         detail=True,
         title="Every metric at equal interactivity",
         headers=("", "", *(f"at {target(row.target_tps)}" for row in comparison.rows)),
-        rows=tuple(rows),
+        rows=rows,
         caption="Rates are over all GPUs of the deployment. A cost per output (input) token puts the whole "
         "cost on the output (input) tokens. Latency, acceptance and metered energy are those of the two "
         "knots: they belong to recipes, and between two recipes they mean nothing.",
-        sections=tuple(sections),
+        sections=begins,
         text_columns=2,
     )
 
@@ -163,11 +163,6 @@ def _twins(pair: Twins) -> Texts:
         MISSING if length is None else fixed(length, 2),
         MISSING if share is None else percent(share),
     )
-
-
-def _order(comparison: Comparison) -> tuple[int, ...]:
-    """Returns the indices of the other curves, then that of the baseline, as in `MTP / Off`."""
-    return (*range(1, len(comparison.curves)), 0)
 
 
 _NAMED = ("model", "precision", "engine", "serving")

@@ -333,7 +333,7 @@ def metric_by_key(view: View, key: str) -> Metric:
     Raises:
         KeyError: none is.
     """
-    return next((one for one in metrics_in(view) if one.key_in(view) == key), None) or _BY_ID[key]
+    return {metric.key_in(view): metric for metric in metrics_in(view)}[key]
 
 
 def metrics_in(view: View, economics: Economics | None = None) -> tuple[Metric, ...]:

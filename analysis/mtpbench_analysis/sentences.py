@@ -208,9 +208,9 @@ def _sentence(comparison: Comparison, row: Row, index: int) -> str:
             reached, short = short, reached
         return (
             f"At {at} tok/s/user {_serves(*reached)}; {short[0].label} does not reach it "
-            f"({_end(*short)}), so there is no ratio. {_basis_of_one(*reached)}"
+            f"({_end(*short)}), so there is no ratio. {_clause(*reached)}; {_runs([reached[1]])}."
         )
-    claim = f"At {at} tok/s/user {_serves(other, cell)} and {_figure(base, base_cell)}"
+    claim = f"At {at} tok/s/user {_serves(other, cell)} and {base.label} {_figure(base_cell)}"
     verdict = f"{claim}: {_verdict(ratio, cell, base_cell, other, base)}."
     return " ".join(
         (verdict, _basis(other, cell, base, base_cell), *_energy(other, cell, base, base_cell, ratio.bound))
@@ -263,13 +263,11 @@ def _change(ratio: float) -> tuple[str, str]:
 
 
 def _serves(curve: Curve, cell: Cell) -> str:
-    least = "at least " if cell.state == "at_least" else ""
-    return f"{curve.label} serves {least}{rate(cell.tput_tps_per_gpu)} tok/s/GPU"
+    return f"{curve.label} serves {_figure(cell)} tok/s/GPU"
 
 
-def _figure(curve: Curve, cell: Cell) -> str:
-    least = "at least " if cell.state == "at_least" else ""
-    return f"{curve.label} {least}{rate(cell.tput_tps_per_gpu)}"
+def _figure(cell: Cell) -> str:
+    return ("at least " if cell.state == "at_least" else "") + rate(cell.tput_tps_per_gpu)
 
 
 def _end(curve: Curve, cell: Cell) -> str:
@@ -316,10 +314,6 @@ def _basis(other: Curve, cell: Cell, base: Curve, base_cell: Cell) -> str:
     if cell.state == base_cell.state == "measured":
         return f"Both values were {_kind(other)} at that speed; {runs}."
     return f"{_clause(other, cell)}. {_clause(base, base_cell)}; {runs}."
-
-
-def _basis_of_one(curve: Curve, cell: Cell) -> str:
-    return f"{_clause(curve, cell)}; {_runs([cell])}."
 
 
 def _clause(curve: Curve, cell: Cell) -> str:

@@ -18,6 +18,8 @@ from mtpbench_analysis.sentences import describe_cost, describe_energy, describe
 
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
 UNKNOWN = "unknown"
+Section = tuple[str, Sequence[tuple[str, Texts]]]
+"""A label, which the first row of a section shows, and the name and the cells of each row."""
 
 
 INVALID = Caution("NO")
@@ -28,27 +30,34 @@ def matched_table(comparison: Comparison) -> Table:
     """Returns both sides at equal interactivity: throughput, ratio, cost, megawatts, acceptance and
     recipes.
     """
-    rows: list[Texts] = []
-    sections: list[int] = []
-
-    def add(label: str, body: Sequence[tuple[str, Texts]]) -> None:
-        sections.append(len(rows))
-        rows.extend(((label if i == 0 else ""), who, *cells) for i, (who, cells) in enumerate(body))
-
-    for metric in metrics_in("matched"):
-        if is_shown(metric, comparison):
-            body = [*_per_curve(comparison, show_of(metric)), *_per_ratio(metric, comparison)]
-            add(metric.label_in("matched"), body)
-    add("recipes at the knots", _per_curve(comparison, _recipes))
+    sections: list[Section] = [
+        (
+            metric.label_in("matched"),
+            [*per_curve(comparison, show_of(metric)), *_per_ratio(metric, comparison)],
+        )
+        for metric in metrics_in("matched")
+        if is_shown(metric, comparison)
+    ]
+    rows, begins = section_rows([*sections, ("recipes at the knots", per_curve(comparison, _recipes))])
     return Table(
         id="matched",
         title="At equal interactivity",
         headers=("tok/s/user", "", *(target(row.target_tps) for row in comparison.rows)),
-        rows=tuple(rows),
+        rows=rows,
         caption=f"{comparison.constants.label}.{note_reading(comparison)}",
-        sections=tuple(sections),
+        sections=begins,
         text_columns=2,
     )
+
+
+def section_rows(sections: Sequence[Section]) -> tuple[tuple[Texts, ...], tuple[int, ...]]:
+    """Returns the rows of a table, and the indices of those that begin a section."""
+    rows: list[Texts] = []
+    begins = []
+    for label, body in sections:
+        begins.append(len(rows))
+        rows += [(label if i == 0 else "", name, *cells) for i, (name, cells) in enumerate(body)]
+    return tuple(rows), tuple(begins)
 
 
 def is_shown(metric: Metric, comparison: Comparison) -> bool:
@@ -174,7 +183,7 @@ def is_metered(comparison: Comparison) -> bool:
     return any(cell.metered_joules_per_output_token for row in comparison.rows for cell in row.cells)
 
 
-def _per_curve(comparison: Comparison, show: Callable[[Cell], str]) -> list[tuple[str, Texts]]:
+def per_curve(comparison: Comparison, show: Callable[[Cell], str]) -> list[tuple[str, Texts]]:
     """Returns the cells of each curve, the others first, then the baseline, as in `MTP / Off`."""
     order = [*range(1, len(comparison.curves)), 0]
     return [(comparison.curves[i].label, tuple(show(row.cells[i]) for row in comparison.rows)) for i in order]

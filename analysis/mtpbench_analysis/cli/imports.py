@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cli.options import HardwareOption, OutputOption, write_text
+from mtpbench_analysis.cli.options import HardwareOption, OutputOption, with_options, write_text
 from mtpbench_analysis.comparisons import Filter, narrow
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import PointSet
@@ -23,73 +24,52 @@ import_app = typer.Typer(
     help="Turn rows and results of other tools into a CSV of points.", no_args_is_help=True
 )
 
-_Arm = Annotated[str | None, typer.Option(help="The side they belong to, such as off or mtp.")]
-_Gpus = Annotated[int | None, typer.Option(help="All GPUs of the deployment.")]
-_PrefillGpus = Annotated[int | None, typer.Option(help="GPUs that prefill.")]
-_DecodeGpus = Annotated[int | None, typer.Option(help="GPUs that decode.")]
-_Precision = Annotated[str | None, typer.Option(help="Only this precision, or what it was.")]
-_Engine = Annotated[
-    str | None, typer.Option("--engine", "--framework", help="Only this engine, or which it was.")
-]
-_Isl = Annotated[int | None, typer.Option(help="Only this input length, or which it was.")]
-_Osl = Annotated[int | None, typer.Option(help="Only this output length, or which it was.")]
-_Topology = Annotated[str | None, typer.Option(help="Such as 1xTP8 or 6xDEP8-1xDEP16.")]
-_Model = Annotated[str | None, typer.Option(help="The model, if not by the name it was served under.")]
-_Version = Annotated[str | None, typer.Option("--engine-version", help="The engine's version.")]
-_Serving = Annotated[str | None, typer.Option(help="aggregated or disaggregated.")]
-_Image = Annotated[str | None, typer.Option(help="The container image.")]
-_Acceptance = Annotated[
-    str | None, typer.Option("--acceptance-mode", help="off, measured, or golden (pinned).")
-]
-_Concurrency = Annotated[int | None, typer.Option(help="For files that do not say it (AIPerf's CSV).")]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportOptions:
+    """The facts that files of other tools do not say, and the points that are kept, field by field."""
+
+    arm: Annotated[str | None, typer.Option(help="The side they belong to, such as off or mtp.")] = None
+    gpus: Annotated[int | None, typer.Option(help="All GPUs of the deployment.")] = None
+    prefill_gpus: Annotated[int | None, typer.Option(help="GPUs that prefill.")] = None
+    decode_gpus: Annotated[int | None, typer.Option(help="GPUs that decode.")] = None
+    topology: Annotated[str | None, typer.Option(help="Such as 1xTP8 or 6xDEP8-1xDEP16.")] = None
+    hardware: HardwareOption = None
+    precision: Annotated[str | None, typer.Option(help="Only this precision, or what it was.")] = None
+    model: Annotated[str | None, typer.Option(help="The model, if not by the name it was served under.")] = (
+        None
+    )
+    engine: Annotated[
+        str | None, typer.Option("--engine", "--framework", help="Only this engine, or which it was.")
+    ] = None
+    version: Annotated[str | None, typer.Option("--engine-version", help="The engine's version.")] = None
+    serving: Annotated[str | None, typer.Option(help="aggregated or disaggregated.")] = None
+    image: Annotated[str | None, typer.Option(help="The container image.")] = None
+    acceptance_mode: Annotated[
+        str | None, typer.Option("--acceptance-mode", help="off, measured, or golden (pinned).")
+    ] = None
+    isl: Annotated[int | None, typer.Option(help="Only this input length, or which it was.")] = None
+    osl: Annotated[int | None, typer.Option(help="Only this output length, or which it was.")] = None
+    concurrency: Annotated[int | None, typer.Option(help="For files that do not say it (AIPerf's CSV).")] = (
+        None
+    )
 
 
 def _add_command(name: str, read: Reader, does: str) -> None:
-    """Mount one import command; they differ in what reads the files."""
+    """Mounts one import command; the commands differ in the reader of their files."""
 
     @import_app.command(name, help=f"Turn {does} into a CSV of points, and say what became of every row.")
+    @with_options
     def import_command(
         files: Annotated[list[Path], typer.Argument(help="The files.", metavar="FILES...")],
-        arm: _Arm = None,
-        gpus: _Gpus = None,
-        prefill_gpus: _PrefillGpus = None,
-        decode_gpus: _DecodeGpus = None,
-        topology: _Topology = None,
-        hardware: HardwareOption = None,
-        precision: _Precision = None,
-        model: _Model = None,
-        engine: _Engine = None,
-        version: _Version = None,
-        serving: _Serving = None,
-        image: _Image = None,
-        acceptance_mode: _Acceptance = None,
-        isl: _Isl = None,
-        osl: _Osl = None,
-        concurrency: _Concurrency = None,
+        options: ImportOptions,
         list_curves: Annotated[bool, typer.Option("--list", help="List the curves.")] = False,
         output: OutputOption = None,
     ) -> None:
-        declared = Declared(
-            arm=arm,
-            gpus=gpus,
-            prefill_gpus=prefill_gpus,
-            decode_gpus=decode_gpus,
-            topology=topology,
-            hardware=hardware,
-            precision=precision,
-            model=model,
-            engine=engine,
-            version=version,
-            serving=serving,
-            image=image,
-            acceptance_mode=acceptance_mode,
-            isl=isl,
-            osl=osl,
-            concurrency=concurrency,
-        )
-        point_filter = Filter(hardware=hardware, precision=precision, isl=isl, osl=osl, engine=engine)
-        read_all = read_sources(files, declared, read)
-        _deliver(files, narrow(read_all, point_filter), point_filter, list_curves, output)
+        declared = Declared(**asdict(options))
+        point_filter = Filter(**{field.name: getattr(options, field.name) for field in fields(Filter)})
+        points = narrow(read_sources(files, declared, read), point_filter)
+        _deliver(files, points, point_filter, list_curves, output)
 
 
 for _name, _kind in KINDS.items():

@@ -6,7 +6,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -127,12 +127,12 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """Returns the command with a parameter for each field of a group of options, in place of the group.
 
     Args:
-        command: takes one or several groups, each of a class above.
+        command: takes one or several groups, each a dataclass of options.
     """
     hints = get_type_hints(command, include_extras=True)
     own, shared, groups = [], [], {}
     for name, parameter in inspect.signature(command).parameters.items():
-        if not (isinstance(hints[name], type) and issubclass(hints[name], PointOptions)):
+        if not is_dataclass(hints[name]):
             own.append(parameter.replace(annotation=hints[name]))
             continue
         groups[name] = hints[name]

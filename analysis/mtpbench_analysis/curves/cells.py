@@ -63,10 +63,10 @@ class Cell:
 
     target_tps: float
     state: State
-    tput_tps_per_gpu: float | None
-    runs_at_tps: float | None
-    lower: Measured | None
-    upper: Measured | None
+    tput_tps_per_gpu: float | None = None
+    runs_at_tps: float | None = None
+    lower: Measured | None = None
+    upper: Measured | None = None
     wide_gap: bool = False
     interval: Interval | None = None
     interval_basis: str | None = None

@@ -8,12 +8,13 @@ d3-shape, curve/monotone.js.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
-from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell, Interval, NoInterval, State
+from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell, Interval
 from mtpbench_analysis.curves.cost import Economics
 from mtpbench_analysis.curves.curve import Curve, Measured
 from mtpbench_analysis.curves.noise import CurveDraws, FloatArray, IntArray, Noise, draw_curve, find_noise
@@ -173,52 +174,46 @@ class CurveReader:
         return tuple(self._cell(target, drawn[:, i]) for i, target in enumerate(targets_tps))
 
     def _cell(self, target: float, drawn: FloatArray) -> Cell:
-        state, tput, runs_at, lower, upper = self._place(target)
-        wide = state == "interpolated" and lower is not None and upper is not None
-        wide = wide and lower.y / upper.y > self.max_gap  # type: ignore[union-attr]
-        knots = [knot for knot in (lower, upper) if knot is not None]
-        interval, basis = None, None
-        reason: NoInterval = "not_reached"
-        if tput is not None:
-            interval, reason, basis = self._interval(knots, drawn)
-        return Cell(
-            target_tps=target,
-            state=state,
-            tput_tps_per_gpu=tput,
-            runs_at_tps=runs_at,
-            lower=lower,
-            upper=upper,
-            wide_gap=wide,
-            interval=interval,
-            interval_basis=basis,
-            no_interval=None if interval else reason,
-            economics=self.economics,
-        )
+        cell = self._place(target)
+        if cell.state == "not_reached":
+            return replace(cell, no_interval="not_reached")
+        wide = cell.knot_ratio is not None and cell.knot_ratio > self.max_gap
+        return replace(cell, wide_gap=wide, **self._interval(cell.knots, drawn))
 
-    def _place(
-        self, target: float
-    ) -> tuple[State, float | None, float | None, Measured | None, Measured | None]:
-        front = self.curve.front
+    def _place(self, target: float) -> Cell:
+        """Returns the cell without its interval: where the target lies on the front, and the value there."""
+        front, at = self.curve.front, partial(Cell, target_tps=target, economics=self.economics)
         for knot in front:
             if abs(knot.x - target) <= _SAME_TPS * target:
-                return "measured", knot.y, knot.x, knot, knot
+                return at(
+                    state="measured", tput_tps_per_gpu=knot.y, runs_at_tps=knot.x, lower=knot, upper=knot
+                )
         if target < front[0].x:
-            return "at_least", front[0].y, front[0].x, None, front[0]
+            best = front[0]
+            return at(state="at_least", tput_tps_per_gpu=best.y, runs_at_tps=best.x, upper=best)
         if target > front[-1].x:
-            return "not_reached", None, None, front[-1], None
+            return at(state="not_reached", lower=front[-1])
         right = next(i for i, knot in enumerate(front) if knot.x > target)
-        return "interpolated", float(self.spline.at([target])[0]), target, front[right - 1], front[right]
+        return at(
+            state="interpolated",
+            tput_tps_per_gpu=float(self.spline.at([target])[0]),
+            runs_at_tps=target,
+            lower=front[right - 1],
+            upper=front[right],
+        )
 
-    def _interval(
-        self, knots: Sequence[Measured], drawn: FloatArray
-    ) -> tuple[Interval | None, NoInterval, str | None]:
+    def _interval(self, knots: Sequence[Measured], drawn: FloatArray) -> dict[str, Any]:
+        """Returns the fields of a cell that say what its interval is, or why there is none."""
         errors = self._noise_of(knots)
         bases = {noise.basis for noise in errors if noise is not None}
         if not bases or None in errors:
-            return None, "single_run", None
+            return {"no_interval": "single_run"}
         interval = interval_of(drawn, self.confidence)
-        basis = "blocks" if "blocks" in bases else "repeats"
-        return interval, "may_end_below", basis
+        return {
+            "interval": interval,
+            "interval_basis": "blocks" if "blocks" in bases else "repeats",
+            "no_interval": None if interval else "may_end_below",
+        }
 
 
 def interval_of(drawn: FloatArray, confidence: float) -> Interval | None:

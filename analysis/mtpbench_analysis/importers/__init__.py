@@ -9,7 +9,7 @@ from pathlib import Path
 from mtpbench.errors import ImportFileError, InputError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused, merge
 from mtpbench_analysis.importers import aiperf, inferencex, sglang_bench, vllm_bench
-from mtpbench_analysis.importers.documents import describe, read_document, read_text
+from mtpbench_analysis.importers.documents import describe, read_json, read_text
 from mtpbench_analysis.importers.fields import Declared
 from mtpbench_analysis.importers.points_csv import read_points
 from mtpbench_analysis.importers.results import read_results
@@ -85,7 +85,7 @@ def read_sources(paths: list[Path], declared: Declared, read: Reader = read_sour
 
 
 def _find_kind(path: Path) -> Kind:
-    document = read_document(path)
+    document = read_json(path)
     for kind in KINDS.values():
         if any(kind.holds(row.value) for row in document.rows):
             return kind
@@ -107,7 +107,7 @@ def _beside_json(path: Path, paths: list[Path]) -> PointSet | None:
 
 def _without_repeated(points: PointSet) -> PointSet:
     first: dict[CurvePoint, str] = {}
-    kept: list[CurvePoint] = []
+    different: list[CurvePoint] = []
     unused = list(points.unused)
     for point in points.points:
         source = point.source or ""
@@ -117,5 +117,5 @@ def _without_repeated(points: PointSet) -> PointSet:
             unused.append(Unused(what=source, reason=reason, kind="repeated", arm=point.arm))
             continue
         first[mark] = source
-        kept.append(point)
-    return replace(points, points=tuple(kept), unused=tuple(unused))
+        different.append(point)
+    return replace(points, points=tuple(different), unused=tuple(unused))

@@ -23,7 +23,7 @@ from typing import Any
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
-from mtpbench_analysis.importers.documents import Document, Row, describe, read_document, read_text
+from mtpbench_analysis.importers.documents import FileRow, FileRows, describe, read_json, read_text
 from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_count, as_number, show
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0}
@@ -73,21 +73,21 @@ def read_aiperf(path: Path, declared: Declared) -> PointSet:
         InputError: no arm or no GPUs were said.
     """
     is_csv = path.suffix.lower() == ".csv"
-    document = _read_csv(path) if is_csv else read_document(path)
+    document = _read_csv(path) if is_csv else read_json(path)
     # One file per concurrency is how AIPerf writes, all of one name: the folder tells them apart.
-    rows = tuple(Row(what=f"{path.parent.name}/{row.what}", value=row.value) for row in document.rows)
+    rows = tuple(FileRow(what=f"{path.parent.name}/{row.what}", value=row.value) for row in document.rows)
     named = replace(document, rows=rows)
     return read_runs(path, named, partial(to_run, rounded=is_csv), declared)
 
 
-def _read_csv(path: Path) -> Document:
+def _read_csv(path: Path) -> FileRows:
     text = read_text(path)
     if not is_table(text):
         raise ImportFileError(f"{path}: not AIPerf's table: it begins with {text.lstrip()[:40]!r}")
-    return Document(rows=(Row(what=path.name, value=_read_table(path, text)),))
+    return FileRows(rows=(FileRow(what=path.name, value=_read_table(path, text)),))
 
 
-def to_run(row: Row, *, rounded: bool = False) -> Run:
+def to_run(row: FileRow, *, rounded: bool = False) -> Run:
     """Returns one summary as a run.
 
     Raises:

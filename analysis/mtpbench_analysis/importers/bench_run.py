@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
-from mtpbench_analysis.importers.documents import Document, Row
+from mtpbench_analysis.importers.documents import FileRow, FileRows
 from mtpbench_analysis.importers.fields import Declared, UnusableError, check_finite
 
 RATE_TOLERANCE = 0.01
@@ -177,8 +177,8 @@ def require(what: str, declared: Declared) -> tuple[str, int]:
 
 def read_runs(
     path: Path,
-    document: Document,
-    to_run: Callable[[Row], Run],
+    document: FileRows,
+    to_run: Callable[[FileRow], Run],
     declared: Declared,
 ) -> PointSet:
     """Returns the points of a tool's file; a row that can't be one is in `unused` with its reason, beside the

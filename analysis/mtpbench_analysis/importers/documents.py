@@ -13,7 +13,7 @@ from mtpbench_analysis.frame import Unused
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class FileRow:
     """A row is one value of a file, with its place in it: `runs.json[3]`, `runs.jsonl:4`, `run.json`."""
 
     what: str
@@ -21,10 +21,10 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
+class FileRows:
     """A file's rows, and its lines that can't be read."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[FileRow, ...]
     unused: tuple[Unused, ...] = ()
 
 
@@ -47,7 +47,7 @@ def read_text(path: Path) -> str:
         raise ImportFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
-def read_document(path: Path) -> Document:
+def read_json(path: Path) -> FileRows:
     """Returns the rows of a JSON or JSONL file: the objects of a list, the lines, or the one value.
 
     A list's items and a file's lines are rows; a row that comes again, the same in everything, is kept once.
@@ -69,9 +69,9 @@ def read_document(path: Path) -> Document:
     except (RecursionError, ValueError) as error:
         raise ImportFileError(f"{path}: JSON that can't be read ({_why(error)})") from error
     if isinstance(value, list):
-        rows = tuple(Row(what=f"{path.name}[{number}]", value=item) for number, item in enumerate(value))
-        return _without_repeated(Document(rows=rows))
-    return Document(rows=(Row(what=path.name, value=value),))
+        rows = tuple(FileRow(what=f"{path.name}[{number}]", value=item) for number, item in enumerate(value))
+        return _without_repeated(FileRows(rows=rows))
+    return FileRows(rows=(FileRow(what=path.name, value=value),))
 
 
 def describe(value: object) -> str:
@@ -105,28 +105,28 @@ def _why(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _read_lines(path: Path, text: str) -> Document | None:
+def _read_lines(path: Path, text: str) -> FileRows | None:
     """Returns the file as one JSON value a line; None if no line is one, or there is only one line."""
-    rows: list[Row] = []
+    rows: list[FileRow] = []
     unused: list[Unused] = []
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     for number, line in lines:
         what = f"{path.name}:{number}"
         try:
-            rows.append(Row(what=what, value=_parse(line)))
+            rows.append(FileRow(what=what, value=_parse(line)))
         except (RecursionError, ValueError) as error:
             unused.append(Unused(what=what, reason=f"not JSON ({_why(error)})", kind="unusable"))
     # A pretty-printed object cut short has lines that are JSON by accident (`},` is not, `1` is).
     if len(lines) < 2 or not any(isinstance(row.value, dict) for row in rows):
         return None
-    return Document(rows=tuple(rows), unused=tuple(unused))
+    return FileRows(rows=tuple(rows), unused=tuple(unused))
 
 
-def _without_repeated(document: Document) -> Document:
+def _without_repeated(file_rows: FileRows) -> FileRows:
     first: dict[str, str] = {}
-    kept: list[Row] = []
-    unused = list(document.unused)
-    for row in document.rows:
+    rows: list[FileRow] = []
+    unused = list(file_rows.unused)
+    for row in file_rows.rows:
         mark = fingerprint(row.value) if isinstance(row.value, dict) else None
         if mark is not None and mark in first:
             reason = f"the same as {first[mark]}; kept once"
@@ -134,8 +134,8 @@ def _without_repeated(document: Document) -> Document:
             continue
         if mark is not None:
             first[mark] = row.what
-        kept.append(row)
-    return Document(rows=tuple(kept), unused=tuple(unused))
+        rows.append(row)
+    return FileRows(rows=tuple(rows), unused=tuple(unused))
 
 
 def join_reasons(unused: Iterable[Unused], most: int = 3) -> str:

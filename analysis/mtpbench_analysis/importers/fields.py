@@ -12,7 +12,7 @@ from mtpbench_analysis.frame import CurvePoint, Unused, field_types
 
 _MOST_SHOWN = 40
 
-_LARGEST = 10**15
+LARGEST_COUNT = 10**15
 """No count of tokens, requests or GPUs is larger; an ID that slipped into a field may be."""
 
 
@@ -56,7 +56,7 @@ class Fields:
             UnusableError: it is missing or something else.
         """
         number = self.positive(name)
-        if not number.is_integer() or number > _LARGEST:
+        if not number.is_integer() or number > LARGEST_COUNT:
             raise UnusableError(f"{name} is {show(self.values[name])}: a whole number of things is needed")
         return int(number)
 
@@ -80,7 +80,7 @@ class Fields:
         number = self.known(name, zero=zero)
         if number is None:
             return None
-        if not number.is_integer() or number > _LARGEST:
+        if not number.is_integer() or number > LARGEST_COUNT:
             self.note(name, f"{show(self.values[name])} is not a whole number of things")
             return None
         return int(number)
@@ -151,7 +151,7 @@ def as_number(value: object) -> float | None:
 
 def as_count(number: float | None) -> int | None:
     """Returns a number that counts things (1 or more, whole), else None."""
-    return int(number) if number and 1 <= number <= _LARGEST and number.is_integer() else None
+    return int(number) if number and 1 <= number <= LARGEST_COUNT and number.is_integer() else None
 
 
 def show(value: object) -> str:

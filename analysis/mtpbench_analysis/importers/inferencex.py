@@ -31,7 +31,7 @@ from typing import Any
 
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
-from mtpbench_analysis.importers.documents import describe, join_reasons, read_document
+from mtpbench_analysis.importers.documents import describe, join_reasons, read_json
 from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, check_finite, show
 
 _RUNNER = re.compile(r"(gb|b|h|a|mi)\d+[a-z]*(?=[-_]|$)", re.IGNORECASE)
@@ -77,7 +77,7 @@ def read_rows(path: Path, declared: Declared | None = None) -> PointSet:
     Raises:
         ImportFileError: the file is not JSON, not InferenceX rows, or no row of it can be used.
     """
-    document = read_document(path)
+    document = read_json(path)
     points: list[CurvePoint] = []
     unused = list(document.unused)
     for row in document.rows:

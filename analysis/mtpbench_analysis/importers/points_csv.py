@@ -20,15 +20,13 @@ from mtpbench_analysis.frame import (
     to_frame,
 )
 from mtpbench_analysis.importers.documents import read_text
+from mtpbench_analysis.importers.fields import LARGEST_COUNT
 
 REQUIRED = ("arm", "interactivity_tps", "tput_tps_per_gpu")
 
 _RATES = REQUIRED[1:]
 _SIGNED = ("rel_se_correlation",)
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
-
-_LARGEST_WHOLE = 10**15
-"""No count of tokens, requests or GPUs is larger."""
 
 Cells = tuple[int, list[str]]
 """The 1-based line that a row begins at, and its cells."""
@@ -190,7 +188,7 @@ def _check_number(where: str, name: str, text: str, number: float) -> float | in
         raise ImportFileError(f"{where}: {text} is negative")
     if field_types()[name] is not int:
         return number
-    if not number.is_integer() or number > _LARGEST_WHOLE:
+    if not number.is_integer() or number > LARGEST_COUNT:
         raise ImportFileError(f"{where}: {text!r} is not a whole number")
     return int(number)
 

@@ -14,12 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.importers.bench_run import Run, StatedRate, Timing, read_runs
-from mtpbench_analysis.importers.documents import Row, describe, read_document
+from mtpbench_analysis.importers.bench_run import Run, StatedRate, read_runs
+from mtpbench_analysis.importers.documents import FileRow, describe, read_json
 from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_number
-from mtpbench_analysis.importers.vllm_bench import find_length, read_rate, read_timing
-
-_MS = 1e-3
+from mtpbench_analysis.importers.vllm_bench import find_length, read_rate, read_times
 
 
 def is_result(value: object) -> bool:
@@ -38,10 +36,10 @@ def read_sglang(path: Path, declared: Declared) -> PointSet:
         ImportFileError: the file holds no JSON.
         InputError: no arm or no GPUs were said.
     """
-    return read_runs(path, read_document(path), to_run, declared)
+    return read_runs(path, read_json(path), to_run, declared)
 
 
-def to_run(row: Row) -> Run:
+def to_run(row: FileRow) -> Run:
     """Returns one line as a run.
 
     Raises:
@@ -55,9 +53,6 @@ def to_run(row: Row) -> Run:
     tokens_in, tokens_out = _read_input(fields), fields.positive("total_output_tokens")
     rate = read_rate(fields)
     failed = _count_failed(fields)
-    median_tpot = Timing(name="median_tpot_ms", seconds=fields.positive("median_tpot_ms") * _MS)
-    ttft, p99 = read_timing(fields, "median_ttft_ms"), read_timing(fields, "p99_ttft_ms")
-    e2el = read_timing(fields, "median_e2e_latency_ms")
     info = fields.section("server_info")
     length = _read_acceptance(fields, info)
     return Run(
@@ -67,13 +62,7 @@ def to_run(row: Row) -> Run:
         output_tokens=tokens_out,
         completed=completed,
         failed=failed,
-        tpot=median_tpot,
-        typical_tpot=read_timing(fields, "mean_tpot_ms") or median_tpot,
-        ttft=ttft,
-        typical_ttft=read_timing(fields, "mean_ttft_ms") or ttft,
-        typical_e2el=read_timing(fields, "mean_e2e_latency_ms") or e2el,
-        ttft_p99_s=p99.seconds if p99 else None,
-        e2el_p50_s=e2el.seconds if e2el else None,
+        **read_times(fields, "e2e_latency_ms"),
         rates=_read_rates(fields, tokens_in / duration, tokens_out / duration),
         concurrency=_read_concurrency(fields, rate, completed + (failed or 0)),
         rate_rps=rate,

@@ -13,7 +13,7 @@ from typing import Any
 
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
-from mtpbench_analysis.importers.documents import Row, describe, read_document
+from mtpbench_analysis.importers.documents import FileRow, describe, read_json
 from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_count, as_number, show
 
 _MS = 1e-3
@@ -34,10 +34,10 @@ def read_vllm(path: Path, declared: Declared) -> PointSet:
         ImportFileError: the file is not JSON.
         InputError: no arm or no GPUs were said.
     """
-    return read_runs(path, read_document(path), to_run, declared)
+    return read_runs(path, read_json(path), to_run, declared)
 
 
-def to_run(row: Row) -> Run:
+def to_run(row: FileRow) -> Run:
     """Returns one result as a run.
 
     Raises:
@@ -50,9 +50,6 @@ def to_run(row: Row) -> Run:
     completed = fields.count("completed")
     tokens_in, tokens_out = fields.positive("total_input_tokens"), fields.positive("total_output_tokens")
     rate = read_rate(fields)
-    mean_tpot = read_timing(fields, "mean_tpot_ms")
-    median_tpot = Timing(name="median_tpot_ms", seconds=fields.positive("median_tpot_ms") * _MS)
-    ttft = read_timing(fields, "median_ttft_ms")
     return Run(
         what=row.what,
         duration_s=duration,
@@ -60,13 +57,7 @@ def to_run(row: Row) -> Run:
         output_tokens=tokens_out,
         completed=completed,
         failed=_count_failed(fields, completed),
-        tpot=median_tpot,
-        typical_tpot=mean_tpot or median_tpot,
-        ttft=ttft,
-        typical_ttft=read_timing(fields, "mean_ttft_ms") or ttft,
-        typical_e2el=read_timing(fields, "mean_e2el_ms") or read_timing(fields, "median_e2el_ms"),
-        ttft_p99_s=_seconds(read_timing(fields, "p99_ttft_ms")),
-        e2el_p50_s=_seconds(read_timing(fields, "median_e2el_ms")),
+        **read_times(fields, "e2el_ms"),
         rates=(
             StatedRate(
                 name="output_throughput",
@@ -91,7 +82,31 @@ def to_run(row: Row) -> Run:
     )
 
 
-def read_timing(fields: Fields, name: str) -> Timing | None:
+def read_times(fields: Fields, e2el: str) -> dict[str, Any]:
+    """Returns the times of a run: medians, and the means that the units are checked with.
+
+    Args:
+        fields: the result, its times in milliseconds.
+        e2el: how it names the end-to-end latency behind `mean_` and `median_`.
+
+    Raises:
+        UnusableError: there is no median TPOT.
+    """
+    tpot = Timing(name="median_tpot_ms", seconds=fields.positive("median_tpot_ms") * _MS)
+    ttft, e2e_latency = _read_timing(fields, "median_ttft_ms"), _read_timing(fields, f"median_{e2el}")
+    p99 = _read_timing(fields, "p99_ttft_ms")
+    return {
+        "tpot": tpot,
+        "typical_tpot": _read_timing(fields, "mean_tpot_ms") or tpot,
+        "ttft": ttft,
+        "typical_ttft": _read_timing(fields, "mean_ttft_ms") or ttft,
+        "typical_e2el": _read_timing(fields, f"mean_{e2el}") or e2e_latency,
+        "ttft_p99_s": p99.seconds if p99 else None,
+        "e2el_p50_s": e2e_latency.seconds if e2e_latency else None,
+    }
+
+
+def _read_timing(fields: Fields, name: str) -> Timing | None:
     """Returns a time in milliseconds as seconds, with its name; None where missing or not above 0."""
     value = fields.known(name)
     return None if value is None else Timing(name=name, seconds=value * _MS)
@@ -125,10 +140,6 @@ def find_length(fields: Fields, name: str, tokens: float, completed: int) -> int
         share = lengths.count(usual) / len(by_request)
         return as_count(usual) if share >= _USUAL_SHARE else None
     return as_count(tokens / completed)
-
-
-def _seconds(timing: Timing | None) -> float | None:
-    return timing.seconds if timing else None
 
 
 def _count_failed(fields: Fields, completed: int) -> int | None:
