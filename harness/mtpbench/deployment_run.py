@@ -264,7 +264,7 @@ class PointRun:
 
 
 def store_failure(point: Point, reason: str, context: RunContext) -> None:
-    """Stores a point that never ran as invalid, with the reason, which holds the servers' last lines."""
+    """Stores a point that never ran as invalid, with the reason."""
     raw = RawPoint(
         requests=RequestTable.from_records([]),
         counters=(),

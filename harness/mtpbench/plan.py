@@ -165,7 +165,7 @@ def estimate_point(point: Point, profile: Profile) -> PointEstimate:
 
 
 def _start_s(point: Point) -> float:
-    """Assumed seconds from start to ready."""
+    """Returns the assumed seconds from start to ready."""
     return SIMULATED_START_S if point.simulation else START_S
 
 

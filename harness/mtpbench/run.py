@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mtpbench.deployment import Site
@@ -130,8 +131,7 @@ def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
     workers = min(len(points), os.cpu_count() or 1)
     pool = multiprocessing.get_context("spawn").Pool(workers, _die_with_parent)
     try:
-        tasks = ((point, store) for point in points)
-        for result in pool.imap_unordered(_run_virtual_task, tasks):
+        for result in pool.imap_unordered(partial(run_virtual_point, store=store), points):
             observer.point_finished(by_id[result.point_id], result)
     except KeyboardInterrupt:
         return True
@@ -151,10 +151,6 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # it ended before the signal of its death was set
-
-
-def _run_virtual_task(task: tuple[Point, SweepStore]) -> PointResult:
-    return run_virtual_point(*task)
 
 
 def run_virtual_point(point: Point, store: SweepStore) -> PointResult:

@@ -69,7 +69,7 @@ def calibrate_profile(
 
 
 def play_measured(point: MeasuredPoint, profile: Profile, setting: FitSetting) -> SteadyRates:
-    """The point on the virtual clock, with as few requests as still give a steady state."""
+    """Plays a measured point on the virtual clock, with as few requests as still give a steady state."""
     slots = point.concurrency
     measured = max(min(8 * slots, _REQUESTS), 2 * slots, 8)
     counts = RequestCounts(warmup=math.ceil(slots), measured=measured)

@@ -56,7 +56,7 @@ class PlannedPoint:
 
     @property
     def label(self) -> str:
-        """`c16`, `c16 q4 repeat 1`."""
+        """A short name such as `c16` or `c16 q4 repeat 1`."""
         if self.concurrency is None:
             return self.id
         rate = f" q{self.rate_rps}" if self.rate_rps else ""
@@ -79,7 +79,7 @@ class Problem:
 
     @property
     def label(self) -> str:
-        """`not JSON (point.json)`."""
+        """The reason with its file, such as `not JSON (point.json)`."""
         return f"{self.reason} ({self.file})" if self.file else self.reason
 
 
