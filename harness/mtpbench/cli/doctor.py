@@ -22,8 +22,8 @@ from mtpbench.engines import abouts
 from mtpbench.engines.parts import About
 from mtpbench.errors import InputError
 from mtpbench.load import capacity
-from mtpbench.load.calibration import measure_ceiling
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
+from mtpbench.load.ceiling import measure_ceiling
 from mtpbench.power import provisioned
 from mtpbench.power.log import Unread
 from mtpbench.power.nvml import list_gpus

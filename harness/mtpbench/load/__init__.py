@@ -1,1 +1,1 @@
-"""Driving load: the pure pacer and the client that streams."""
+"""The load client, which sends a point's requests, and the pure pacer that says when."""

@@ -1,6 +1,6 @@
 """The capacity of one client process: its measured ceiling, and the limits of open files and ports.
 
-Every client process imports this module, so it needs neither asyncio nor the client (see `calibration`).
+Every client process imports this module, so it needs neither asyncio nor the client (see `ceiling`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _FILE = "client-ceiling.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rung:
-    """A rung of the calibration: one number of streams, and how the client kept up with them.
+    """A rung is one number of streams, and how the client kept up with them.
 
     Args:
         streams: streams in flight.

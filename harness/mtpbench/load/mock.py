@@ -142,9 +142,8 @@ class MockServer:
         if descriptor == self._control:
             self._ended = True
             return
-        connection = self._connections[descriptor]
         try:
-            data = connection.recv(_READ_BYTES)
+            data = self._connections[descriptor].recv(_READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -154,7 +153,12 @@ class MockServer:
             self._streams.pop(descriptor, None)
             self._pending.pop(descriptor, None)
             self._connections.pop(descriptor).close()
-            return
+        else:
+            self._take_request(descriptor, data)
+
+    def _take_request(self, descriptor: int, data: bytes) -> None:
+        """Answers a request once all of it has come."""
+        connection = self._connections[descriptor]
         request = self._pending.pop(descriptor, b"") + data
         head, separator, body = request.partition(b"\r\n\r\n")
         if not separator or len(body) < _content_length(head):

@@ -54,29 +54,30 @@ def measure_acceptance(
         )
     if window is None:
         return unknown_acceptance("no_window", source)
-    workers: dict[str, list[CounterSample]] = {}
-    for sample in sorted(samples, key=lambda sample: sample.time_s):
-        if not expected or sample.process in expected:
-            workers.setdefault(sample.process, []).append(sample)
-    counting = {
-        name: own_samples
-        for name, own_samples in workers.items()
-        if any(s.counters or s.gauges for s in own_samples)
-    }
-    if not counting:
+    workers = _by_worker(samples, expected)
+    if not workers:
         return unknown_acceptance("no_counters", source)
-    if set(expected) - set(counting):
+    if set(expected) - set(workers):
         return unknown_acceptance("worker_missing", source)
     drafts = point.arm.speculation.draft_tokens
-    if not any(s.counters for own_samples in counting.values() for s in own_samples):
-        return average_gauges(counting, window, drafts, source)
+    if not any(s.counters for readings in workers.values() for s in readings):
+        return average_gauges(workers, window, drafts, source)
     deltas: list[SpecCounters] = []
-    for own_samples in counting.values():
-        delta = _delta([_with_steps(sample, drafts) for sample in own_samples], window)
+    for readings in workers.values():
+        delta = _delta([_with_steps(sample, drafts) for sample in readings], window)
         if isinstance(delta, str):
             return unknown_acceptance(delta, source)
         deltas.append(delta)
     return _summed(deltas, source)
+
+
+def _by_worker(samples: Sequence[CounterSample], expected: Sequence[str]) -> dict[str, list[CounterSample]]:
+    """Returns the samples, in the order of time, of each expected worker that gave counters or gauges."""
+    workers: dict[str, list[CounterSample]] = {}
+    for sample in sorted(samples, key=lambda sample: sample.time_s):
+        if not expected or sample.process in expected:
+            workers.setdefault(sample.process, []).append(sample)
+    return {name: group for name, group in workers.items() if any(s.counters or s.gauges for s in group)}
 
 
 def unknown_acceptance(reason: AcceptanceGap, source: CounterSource | None = None) -> Acceptance:

@@ -104,12 +104,9 @@ def measure_energy(
     if len(series) != expected_gpus:
         fewer = len(series) < expected_gpus
         return unknown_energy("missing_gpu" if fewer else "unexpected_gpu", expected_gpus, source)
-    gpus: list[_Gpu] = []
-    for (process, number), readings in series.items():
-        gpu = _read_gpu(f"{process}/{number}", readings, window, max_gap_s)
-        if isinstance(gpu, str):
-            return unknown_energy(gpu, expected_gpus, source)
-        gpus.append(gpu)
+    gpus = _read_gpus(series, window, max_gap_s)
+    if isinstance(gpus, str):
+        return unknown_energy(gpus, expected_gpus, source)
     total = _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source)
     if total.energy_j is None:
         return total
@@ -176,6 +173,19 @@ def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]
             return {}
         by_node[str(node)] = by_node.get(str(node), 0.0) + joules
     return by_node
+
+
+def _read_gpus(
+    series: Mapping[tuple[str, int], list[PowerSample]], window: Window, max_gap_s: float
+) -> list[_Gpu] | str:
+    """Returns what every GPU used, or the reason code of the first GPU whose energy is unknown."""
+    gpus: list[_Gpu] = []
+    for (process, number), readings in series.items():
+        gpu = _read_gpu(f"{process}/{number}", readings, window, max_gap_s)
+        if isinstance(gpu, str):
+            return gpu
+        gpus.append(gpu)
+    return gpus
 
 
 def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s: float) -> _Gpu | str:

@@ -113,8 +113,8 @@ def test_a_rung_says_who_was_the_limit(changes, kept_up: bool, mock: bool) -> No
 
 
 def test_the_client_is_measured_against_the_built_in_mock(cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtpbench.load.calibration.STREAMS", (4, 8))
-    monkeypatch.setattr("mtpbench.load.calibration.OUTPUT_TOKENS", 32)
+    monkeypatch.setattr("mtpbench.load.ceiling.STREAMS", (4, 8))
+    monkeypatch.setattr("mtpbench.load.ceiling.OUTPUT_TOKENS", 32)
     code, out = cli("doctor", "--client")
     assert code == 0, out
     assert "4 streams" in out

@@ -1,4 +1,4 @@
-"""Calibration measures the ceiling of this machine's load client, against the built-in mock.
+"""The ceiling of this machine's load client, measured against the built-in mock server.
 
 One client process gets more and more streams at a fixed step. The ceiling is the most events per second at
 which its reader was less than one step late (p99) and hardly any read held two steps' events.
