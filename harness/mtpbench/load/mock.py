@@ -1,12 +1,10 @@
-"""The built-in mock server sends as many streams as a rack, one event for each at every step, without an
-engine.
+"""The built-in mock server sends as many streams as a rack, one event for each at every step.
 
     python -m mtpbench.load.mock --port 8000 --ttft-ms 50 --step-ms 20
 
-It measures what this machine's load client can take (`mtpbench doctor --client`), so it does as little as it
-can:
-events are rendered once, a step is one `send` for each stream. `GET /stats` returns how many steps it ran and
-how many of them came late: late steps show that the mock was the limit, not the client.
+It measures what this machine's load client can take (`mtpbench doctor --client`), so it has no engine: its
+events are rendered once, a step is one `send` for each stream. `GET /stats` returns how many steps it
+ran and how many of them came late: late steps show that the mock was the limit, not the client.
 """
 
 from __future__ import annotations

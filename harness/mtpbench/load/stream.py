@@ -1,5 +1,4 @@
-"""Pure: the parser of one streamed answer, from its bytes to chunks and counts. It has no clock and no
-network.
+"""Pure: the parser of one streamed answer, from its bytes to chunks and counts.
 
 The rules, each from a real engine's stream (tests/fixtures/captures):
     - An event with text (or reasoning, or a tool call) is a chunk; a first event with only a role is none.

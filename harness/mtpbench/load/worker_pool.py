@@ -42,8 +42,7 @@ class WorkerProcess:
 
 
 class WorkerPool:
-    """The worker pool is an async context: on entry its processes are started and ready, on exit they have
-    ended.
+    """The worker pool is an async context: its processes are ready on entry, and have ended on exit.
 
     Args:
         spec: the load.

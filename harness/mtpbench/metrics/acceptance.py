@@ -30,8 +30,7 @@ def measure_acceptance(
     expected: Sequence[str] = (),
     source: CounterSource | None = None,
 ) -> Acceptance:
-    """Computes acceptance from counter differences over the window, summed over all workers that verify
-    drafts.
+    """Computes acceptance from counter differences over the window, summed over the verifying workers.
 
     For each worker the first and the last readable sample inside the window count; if fewer than two lie
     inside, those just before and after the window count too.
@@ -135,8 +134,7 @@ def average_gauges(
     drafts: int,
     source: CounterSource | None,
 ) -> Acceptance:
-    """Computes acceptance for an engine that gives only gauges: their mean over the window's samples and
-    ranks.
+    """Computes acceptance for an engine with gauges only: their mean over the window's samples and ranks.
 
     The weight of a sample is the verification steps counted since the sample before; all weights are equal if
     the engine does not count them. A gauge holds the engine's latest average only, so it tells less than a

@@ -59,10 +59,9 @@ class ChunkBatch:
         return np.where(unknown, UNKNOWN, totals)
 
     def edges(self) -> tuple[Ints, Ints]:
-        """Returns times in microseconds and cumulative tokens of the first and last chunk of each request, in
-        turn.
+        """Returns the first and the last chunk of each request in turn.
 
-        If a request has one chunk only, it stands there once.
+        An only chunk is returned once. The arrays are times in microseconds and cumulative tokens.
         """
         filled = self.counts > 0
         firsts = self.offsets[:-1][filled]

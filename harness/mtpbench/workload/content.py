@@ -1,5 +1,4 @@
-"""Pure: random prompts as buffers. A prompt is a unique head and a slice of one long text, or a trace's
-blocks.
+"""Pure: random prompts as buffers: a unique head and a slice of one long text, or a trace's blocks.
 
 Prompts are written in an alphabet: token ids or words, each with the separator that follows it. Heads differ
 for certain, not by chance; the long text is rendered once.
@@ -41,8 +40,7 @@ _SMALLEST_VOCABULARY = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Alphabet:
-    """An alphabet holds the symbols of random prompts; a symbol is one token, or one word if tokens are
-    unknown.
+    """An alphabet holds the symbols of random prompts: tokens, or words if tokens are unknown.
 
     Args:
         written: (k,) the symbols as JSON text, each with its one-byte separator, padded with NUL bytes.
@@ -193,8 +191,7 @@ MOST_PIECES = 1000
 
 
 class RandomContent:
-    """Random content gives prompts of any length from one pool, in microseconds and without a copy of the
-    slice.
+    """Random content builds prompts of any length from one pool, without a copy of their long part.
 
     Args:
         alphabet: the symbols.
