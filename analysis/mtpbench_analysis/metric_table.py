@@ -177,13 +177,7 @@ METRICS = (
         labels=dict.fromkeys(_LONG, "J/output token at the knots, metered GPUs"),
         keys={"y": "jout:metered"},
     ),
-    Metric(
-        id="power_w_per_gpu",
-        label="W/GPU",
-        unit="W",
-        show="rate",
-        better="lower",
-    ),
+    Metric(id="power_w_per_gpu", label="W/GPU", unit="W", show="rate", better="lower"),
     Metric(
         id="ttft_p50_s",
         label="TTFT s, median",
@@ -255,10 +249,7 @@ METRICS = (
         keys={"y": "acceptance"},
     ),
     Metric(
-        id="acceptance_per_position",
-        label="accepted by position",
-        show="hundredths_list",
-        better="higher",
+        id="acceptance_per_position", label="accepted by position", show="hundredths_list", better="higher"
     ),
     Metric(id="concurrency", label="concurrency", show="whole", labels={"points": "conc."}),
     Metric(id="rate_rps", label="requests/s", unit="1/s", show="speed"),

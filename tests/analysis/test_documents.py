@@ -23,7 +23,7 @@ from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.numbers import dollars, fixed, money, rate
 from mtpbench_analysis.render.csv_json_parquet import SCHEMA_VERSION, to_csv, to_json
-from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
 from mtpbench_analysis.report import compare_folder, write_report
 from mtpbench_analysis.report.page import render_page

@@ -13,7 +13,7 @@ from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json, to_parquet
-from mtpbench_analysis.render.latex import escape, to_latex
+from mtpbench_analysis.render.markup import escape_latex, to_latex
 
 OFF = ((10.0, 1000.0), (50.0, 400.0))
 MTP = ((12.0, 900.0), (60.0, 500.0))
@@ -89,10 +89,10 @@ def test_latex_keeps_the_reservations_in_the_caption_and_escapes_what_latex_read
 
 
 def test_latex_escapes_every_character_that_it_would_read() -> None:
-    assert escape("a\\b_{c}^~#&%$") == (
+    assert escape_latex("a\\b_{c}^~#&%$") == (
         r"a\textbackslash{}b\_\{c\}\textasciicircum{}\textasciitilde{}\#\&\%\$"
     )
-    assert escape("≥ 2×\n–") == r"$\geq$ 2$\times$ --"
+    assert escape_latex("≥ 2×\n–") == r"$\geq$ 2$\times$ --"
 
 
 def test_simulated_is_said_in_latex_too() -> None:

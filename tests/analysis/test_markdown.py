@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from mtpbench_analysis.document import Document, List, Table, Text
-from mtpbench_analysis.render.markdown import escape, to_markdown
+from mtpbench_analysis.render.markup import escape_markdown, to_markdown
 
 NASTY = (
     "_leading and trailing_",
@@ -35,7 +35,7 @@ def plain(rendered: str) -> str:
 @pytest.mark.parametrize("text", NASTY)
 def test_a_name_comes_out_as_it_was_written(text: str) -> None:
     reader = MarkdownIt("commonmark").enable("table")
-    assert plain(reader.render(escape(text))) == text
+    assert plain(reader.render(escape_markdown(text))) == text
     table = to_markdown([Document(title="t", simulated=False, blocks=(one_cell(text),))])
     assert plain(reader.render(table)).splitlines()[-1] == text
 
@@ -45,8 +45,8 @@ def one_cell(text: str) -> Table:
 
 
 def test_an_underscore_within_a_word_stays_readable() -> None:
-    assert escape("max_num_seqs, off_1xTP8_c4, β_1") == "max_num_seqs, off_1xTP8_c4, β_1"
-    assert escape("_x_ costs $1") == r"\_x\_ costs \$1"
+    assert escape_markdown("max_num_seqs, off_1xTP8_c4, β_1") == "max_num_seqs, off_1xTP8_c4, β_1"
+    assert escape_markdown("_x_ costs $1") == r"\_x\_ costs \$1"
 
 
 def test_a_document_is_a_heading_and_its_blocks_in_their_order() -> None:

@@ -25,7 +25,7 @@ from mtpbench_analysis.public_page import (
     write_page_document,
     write_page_sentences,
 )
-from mtpbench_analysis.render.markdown import table_to_markdown
+from mtpbench_analysis.render.markup import table_to_markdown
 
 EIGHT = FIXTURES / "dsv4_gb200_off_8k1k.csv"
 

@@ -19,7 +19,7 @@ from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
 from mtpbench_analysis.regression.report import heading, sentences, write_regression
-from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.markup import to_markdown
 from stored_sweep import write_sweep
 
 LADDER = (1, 4, 16, 64)

@@ -23,7 +23,7 @@ from mtpbench_analysis.comparisons import choose
 from mtpbench_analysis.document import Document
 from mtpbench_analysis.frame import merge
 from mtpbench_analysis.importers import read_source
-from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
 
 Format = Literal["terminal", "md", "json"]

@@ -36,8 +36,7 @@ from mtpbench_analysis.render.csv_json_parquet import (
     to_json,
     to_parquet,
 )
-from mtpbench_analysis.render.latex import to_latex
-from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.markup import to_latex, to_markdown
 from mtpbench_analysis.render.terminal import curves_of, to_terminal
 from mtpbench_analysis.report import FolderComparison
 

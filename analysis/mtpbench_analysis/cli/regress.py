@@ -13,7 +13,7 @@ from mtpbench_analysis.cli.options import OutputOption, Writers, deliver
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
 from mtpbench_analysis.regression.report import to_json, write_regression
-from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
 
 Format = Literal["terminal", "md", "json"]

@@ -14,7 +14,7 @@ from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
-from mtpbench_analysis.render.markdown import to_markdown
+from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.report.overview import LonePoints, describe_provenance
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.traces import read_traces
