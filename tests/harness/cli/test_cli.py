@@ -10,31 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.cli import main
 from mtpbench.records import SCHEMA_VERSION
 from mtpbench.store import read_sweep
 from mtpbench_analysis import comparisons
 
 SCHEMA_4 = Path(__file__).parents[2] / "fixtures" / "results-schema-4" / "schema-4.simulated"
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Runs the command line in an empty folder; gives exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mtpbench", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.mark.parametrize("name", ["demo", "dsv4-gb200-sglang", "dsv4-gb200-vllm", "dsv4-gb200-trtllm"])

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from mtpbench.cli import main
 from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, store_ceiling, stored_ceiling, usable_cores, workers_for
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):  # type: ignore[no-untyped-def]
-    monkeypatch.setenv("MTPBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["mtpbench", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, capsys.readouterr().out
-
-    return call
 
 
 def rung(**changes: float) -> Rung:
@@ -54,7 +35,7 @@ def ceiling(events_per_s: float, cores: int | None = None) -> Ceiling:
 
 
 def test_a_machine_is_described(cli) -> None:
-    code, out = cli("doctor")
+    code, out, _ = cli("doctor")
     assert code == 0
     for name in ("vllm", "sglang", "trtllm", "llama.cpp", "GPUs, power", "Slurm", "load client"):
         assert name in out
@@ -63,7 +44,7 @@ def test_a_machine_is_described(cli) -> None:
 
 def test_a_sweep_is_told_what_it_needs(cli, sweeps: Path) -> None:
     store_ceiling(ceiling(1000.0))
-    code, out = cli("doctor", str(sweeps / "demo.yaml"))
+    code, out, _ = cli("doctor", str(sweeps / "demo.yaml"))
     assert code == 0
     assert "one process takes 1,000 events/s (measured 2026-11-24)" in out
     needs = {line.split()[0]: line.split()[-1] for line in out.splitlines() if "_c" in line}
@@ -73,10 +54,10 @@ def test_a_sweep_is_told_what_it_needs(cli, sweeps: Path) -> None:
 
 
 def test_the_plan_names_the_processes_and_what_that_rests_on(cli, sweeps: Path) -> None:
-    _, before = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
+    _, before, _ = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
     assert "assumed to take 40,000" in before
     store_ceiling(ceiling(200_000.0))
-    _, after = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
+    _, after, _ = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
     assert "load client: 1 process for up to" in after
     assert "takes 200,000 on this machine" in " ".join(after.split())
 
@@ -115,7 +96,7 @@ def test_a_rung_says_who_was_the_limit(changes, kept_up: bool, mock: bool) -> No
 def test_the_client_is_measured_against_the_built_in_mock(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mtpbench.load.ceiling.STREAMS", (4, 8))
     monkeypatch.setattr("mtpbench.load.ceiling.OUTPUT_TOKENS", 32)
-    code, out = cli("doctor", "--client")
+    code, out, _ = cli("doctor", "--client")
     assert code == 0, out
     assert "4 streams" in out
     assert "8 streams" in out

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +38,11 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs `mtpbench watch` in an empty folder; gives exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
+def watch(cli: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs `mtpbench watch` in an empty folder; returns exit code, standard output, standard error."""
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mtpbench", "watch", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+    return partial(cli, "watch")
 
 
 def frame_of(directory: Path) -> Frame:
