@@ -43,15 +43,15 @@ def table(records):
 
 
 def test_rates_count_tokens_by_their_own_times_and_prompts_in_proportion():
-    got = rates(table(steady_load()), Window(start_s=1.0, end_s=3.5), gpus=2)
-    assert got.input_tokens == pytest.approx(20 / 4 * 100)
-    assert got.output_tokens == 2 * 10
-    assert got.input_tps == pytest.approx(200)
-    assert got.output_tps == pytest.approx(8)
-    assert got.tput_tps_per_gpu == pytest.approx(104)
-    assert got.output_tps_per_gpu == pytest.approx(4)
-    assert got.mean_in_flight == pytest.approx(2.0)
-    assert got.requests_completed == 4
+    total = rates(table(steady_load()), Window(start_s=1.0, end_s=3.5), gpus=2)
+    assert total.input_tokens == pytest.approx(20 / 4 * 100)
+    assert total.output_tokens == 2 * 10
+    assert total.input_tps == pytest.approx(200)
+    assert total.output_tps == pytest.approx(8)
+    assert total.tput_tps_per_gpu == pytest.approx(104)
+    assert total.output_tps_per_gpu == pytest.approx(4)
+    assert total.mean_in_flight == pytest.approx(2.0)
+    assert total.requests_completed == 4
 
 
 def test_a_prompt_counts_as_much_as_its_output_lies_in_the_window():
@@ -62,8 +62,10 @@ def test_a_prompt_counts_as_much_as_its_output_lies_in_the_window():
 
 def test_rates_take_several_tokens_per_chunk_from_the_servers_count():
     records = [make_request(0, 0, 0.0, [1, 2, 3], chunk_tokens=(1, 5, 8), output_tokens=8)]
-    got = [rates(table(records), Window(start_s=s, end_s=s + 1), 1).output_tokens for s in (0, 1, 2)]
-    assert got == [1, 4, 3]
+    output_tokens = [
+        rates(table(records), Window(start_s=s, end_s=s + 1), 1).output_tokens for s in (0, 1, 2)
+    ]
+    assert output_tokens == [1, 4, 3]
 
 
 def test_rates_spread_tokens_evenly_where_the_server_does_not_count_along():
@@ -78,8 +80,8 @@ def test_the_final_usage_corrects_the_running_count():
 
 def test_tokens_of_failed_requests_do_not_count():
     failed = make_request(0, 0, 0.0, [1, 2], error="disconnected", output_tokens=None)
-    got = rates(table([failed]), Window(start_s=0, end_s=2), 1)
-    assert (got.input_tokens, got.output_tokens, got.requests_completed) == (0, 0, 0)
+    total = rates(table([failed]), Window(start_s=0, end_s=2), 1)
+    assert (total.input_tokens, total.output_tokens, total.requests_completed) == (0, 0, 0)
 
 
 @st.composite
@@ -130,9 +132,9 @@ def test_no_token_is_lost_or_counted_twice(records, cut):
 
 def test_tpot_leaves_out_the_tokens_of_the_first_chunk_where_they_are_known():
     records = [make_request(0, 0, 0.0, [1.0, 2.0], chunk_tokens=(3, 8), output_tokens=8)]
-    got = latencies(table(records), np.array([True]))
-    assert got.tpot_s.tolist() == [pytest.approx(1 / 5)]
-    assert got.tpot_basis == "known_first_chunk"
+    figures = latencies(table(records), np.array([True]))
+    assert figures.tpot_s.tolist() == [pytest.approx(1 / 5)]
+    assert figures.tpot_basis == "known_first_chunk"
 
 
 def test_tpot_assumes_one_token_in_the_first_chunk_where_any_request_does_not_say():
@@ -140,22 +142,29 @@ def test_tpot_assumes_one_token_in_the_first_chunk_where_any_request_does_not_sa
         make_request(0, 0, 0.0, [1.0, 2.0], chunk_tokens=(3, 8), output_tokens=8),
         make_request(1, 0, 0.0, [1.0, 2.0], chunk_tokens=None, output_tokens=8),
     ]
-    got = latencies(table(records), np.array([True, True]))
-    assert got.tpot_s.tolist() == [pytest.approx(1 / 7)] * 2
-    assert got.tpot_basis == "assumed_one_token"
+    figures = latencies(table(records), np.array([True, True]))
+    assert figures.tpot_s.tolist() == [pytest.approx(1 / 7)] * 2
+    assert figures.tpot_basis == "assumed_one_token"
 
 
 def test_tpot_is_undefined_for_one_output_token():
-    got = latencies(table([make_request(0, 0, 0.0, [1.0])]), np.array([True]))
-    assert len(got.tpot_s) == 0
-    assert got.tpot_basis is None
-    assert got.ttft_s.tolist() == [1.0]
+    figures = latencies(table([make_request(0, 0, 0.0, [1.0])]), np.array([True]))
+    assert len(figures.tpot_s) == 0
+    assert figures.tpot_basis is None
+    assert figures.ttft_s.tolist() == [1.0]
 
 
 def test_a_summary_interpolates_percentiles_and_is_none_for_nothing():
-    got = summarise(np.arange(101.0))
-    assert got is not None
-    assert (got.count, got.mean, got.p10, got.p50, got.p99, got.max) == (101, 50, 10, 50, 99, 100)
+    distribution = summarise(np.arange(101.0))
+    assert distribution is not None
+    assert (
+        distribution.count,
+        distribution.mean,
+        distribution.p10,
+        distribution.p50,
+        distribution.p99,
+        distribution.max,
+    ) == (101, 50, 10, 50, 99, 100)
     assert summarise(np.empty(0)) is None
 
 

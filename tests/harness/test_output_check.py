@@ -30,13 +30,13 @@ def live_at(server: TestServer) -> LiveDeployment:
 
 
 async def serve(status: int = 200) -> tuple[TestServer, list[Any]]:
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     async def answer(request: web.Request) -> web.Response:
-        asked.append((request.path, await request.json()))
+        requests.append((request.path, await request.json()))
         if status != 200:
             return web.Response(status=status, text="no")
-        text = f"answer {len(asked)}"
+        text = f"answer {len(requests)}"
         return web.json_response({"choices": [{"text": text, "message": {"content": text}}]})
 
     app = web.Application()
@@ -44,26 +44,26 @@ async def serve(status: int = 200) -> tuple[TestServer, list[Any]]:
     app.router.add_post("/v1/chat/completions", answer)
     server = TestServer(app)
     await server.start_server()
-    return server, asked
+    return server, requests
 
 
 async def test_each_start_answers_the_fixed_prompts_greedily() -> None:
-    server, asked = await serve()
+    server, requests = await serve()
     point = make_point(measurement=Measurement(greedy_prompts=3, greedy_tokens=7))
     answers = await answer_greedily(live_at(server), point)
     await server.close()
     assert answers.texts == ("answer 1", "answer 2", "answer 3")
-    assert [body["prompt"] for _, body in asked] == list(PROMPTS[:3])
-    assert all(body["temperature"] == 0 and body["max_tokens"] == 7 for _, body in asked)
+    assert [body["prompt"] for _, body in requests] == list(PROMPTS[:3])
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 7 for _, body in requests)
 
 
 async def test_chat_workloads_are_asked_by_chat() -> None:
-    server, asked = await serve()
+    server, requests = await serve()
     point = make_point()
     point = dataclasses.replace(point, workload=dataclasses.replace(point.workload, chat_template=True))
     assert len((await answer_greedily(live_at(server), point)).texts) == 4
     await server.close()
-    assert {path for path, _ in asked} == {"/v1/chat/completions"}
+    assert {path for path, _ in requests} == {"/v1/chat/completions"}
 
 
 async def test_a_prompt_that_is_not_answered_gives_a_reason_and_no_answers() -> None:
@@ -92,15 +92,15 @@ async def test_the_evaluation_gets_the_endpoint_and_its_score_is_kept() -> None:
     ],
 )
 async def test_an_evaluation_without_a_score_says_why(command: str, reason: str) -> None:
-    found = await run_evaluation(command, {}, 30)
-    assert (found.score, found.reason) == (None, reason)
+    evaluation = await run_evaluation(command, {}, 30)
+    assert (evaluation.score, evaluation.reason) == (None, reason)
 
 
 async def test_an_evaluation_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
-    said = tmp_path / "group"
-    found = await run_evaluation(f"echo $$ > {said}; sleep 600 & sleep 600", {}, 1.0)
-    assert (found.score, found.reason) == (None, "no end after 1 s")
-    assert not is_alive(int(said.read_text()))
+    pid_file = tmp_path / "group"
+    evaluation = await run_evaluation(f"echo $$ > {pid_file}; sleep 600 & sleep 600", {}, 1.0)
+    assert (evaluation.score, evaluation.reason) == (None, "no end after 1 s")
+    assert not is_alive(int(pid_file.read_text()))
 
 
 @pytest.mark.parametrize(

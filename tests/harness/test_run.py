@@ -67,15 +67,15 @@ def codes(result: PointResult) -> set[str]:
 
 def servers_of(root: Path) -> list[int]:
     """Processes of the embedded engine whose command line names this folder's sweep."""
-    found = []
+    pids = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             cwd = os.readlink(f"/proc/{pid}/fd/1")
         except OSError:
             continue
         if cwd.startswith(str(root)):
-            found.append(int(pid))
-    return found
+            pids.append(int(pid))
+    return pids
 
 
 def test_a_disaggregated_sweep_runs_on_real_processes(write_sweep, tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_a_second_run_measures_only_what_is_missing_or_invalid(write_sweep, tmp_
     assert set(plan.done) == set(valid)
     gone = store.directory / sweep.points[1].id
     gone.rename(tmp_path / "elsewhere")
-    left = plan_run(sweep.points, store)
-    assert sweep.points[1].id in {point.id for point in left.points}
+    plan = plan_run(sweep.points, store)
+    assert sweep.points[1].id in {point.id for point in plan.points}
     assert len(plan_run(sweep.points, store, again=True).ladders) == 2
 
 
@@ -197,14 +197,14 @@ def start_cli(path: Path, root: Path) -> subprocess.Popen[str]:
 
 def wait_for_point(child: subprocess.Popen[str]) -> None:
     assert child.stdout
-    said = []
+    messages = []
     for line in child.stdout:
-        said.append(line)
+        messages.append(line)
         if line.startswith("[1/"):
             return
     child.wait()
     child.stdout.close()
-    pytest.fail("the run ended without a point:\n" + "".join(said))
+    pytest.fail("the run ended without a point:\n" + "".join(messages))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -298,8 +298,8 @@ def test_a_worker_lost_behind_a_hanging_router_ends_the_point(
     def strike(point: Point, progress: object) -> None:
         if not struck and getattr(progress, "ended", 0) > 2:
             for pid in servers_of(tmp_path):
-                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                role = words[words.index("--role") + 1]
+                arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                role = arguments[arguments.index("--role") + 1]
                 if role in ("router", "decode"):
                     os.kill(pid, signal.SIGSTOP if role == "router" else signal.SIGKILL)
                     struck.append(role)

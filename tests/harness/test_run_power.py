@@ -119,28 +119,28 @@ def test_a_point_whose_energy_got_lost_is_measured_again_where_power_is_required
     store = SweepStore(tmp_path, sweep.info)
     stored = measure(mine, store, Quiet())
     assert len(stored) == 2
-    lost = [one for one in stored if one.result.energy.energy_j is None]
+    lost = [point for point in stored if point.result.energy.energy_j is None]
     assert lost
-    for one in stored:
-        found = {reason.code: reason.detail for reason in one.result.reasons}
-        assert ("power_missing" in found) == (one in lost)
+    for point in stored:
+        reasons = {reason.code: reason.detail for reason in point.result.reasons}
+        assert ("power_missing" in reasons) == (point in lost)
         # Throughput is there all the same.
-        assert one.result.steady is not None
+        assert point.result.steady is not None
     assert "`power: required`, but " in {r.code: r.detail for r in lost[-1].result.reasons}["power_missing"]
-    assert {point.id for point in plan_run(mine, store).points} >= {one.point.id for one in lost}
+    assert {point.id for point in plan_run(mine, store).points} >= {point.point.id for point in lost}
 
 
 def test_a_simulated_engine_meets_the_requirement(write_sweep, tmp_path: Path) -> None:
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, power: required")
     sweep = load_sweep(write_sweep(rules))
     stored = measure(sweep.points[:1], SweepStore(tmp_path, sweep.info), Quiet())
-    assert {one.result.energy.meter_text for one in stored} == {"simulated"}
+    assert {point.result.energy.meter_text for point in stored} == {"simulated"}
 
 
 def test_how_power_is_asked_for_is_no_part_of_a_point(write_sweep) -> None:
     plain = load_sweep(write_sweep()).points[0]
-    asked = load_sweep(
+    metered = load_sweep(
         write_sweep(("min_window_s: 0.1", "min_window_s: 0.1, power: required, idle_s: 0"))
     ).points[0]
-    assert plain.id == asked.id
-    assert plain.deployment_key == asked.deployment_key
+    assert plain.id == metered.id
+    assert plain.deployment_key == metered.deployment_key

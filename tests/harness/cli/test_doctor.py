@@ -100,7 +100,7 @@ def test_the_client_is_measured_against_the_built_in_mock(cli, monkeypatch: pyte
     assert code == 0, out
     assert "4 streams" in out
     assert "8 streams" in out
-    kept = stored_ceiling()
-    assert kept is not None
-    assert [r.streams for r in kept.rungs] == [4, 8]
-    assert kept.rungs[0].events_per_s > 0
+    stored = stored_ceiling()
+    assert stored is not None
+    assert [r.streams for r in stored.rungs] == [4, 8]
+    assert stored.rungs[0].events_per_s > 0

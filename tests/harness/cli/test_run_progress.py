@@ -66,8 +66,8 @@ def test_it_says_what_it_is_doing_and_nothing_after_its_end(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("mtpbench.progress.time.monotonic", lambda: now[0])
-    shown = Shown()
-    with written_run(tmp_path, PointCounts(total=3, valid=1), shown) as run:
+    view = Shown()
+    with written_run(tmp_path, PointCounts(total=3, valid=1), view) as run:
         first = read_progress(tmp_path)
         assert (first.stage, first.points_done, first.points_left) == ("starting", 1, 2)
         assert (first.host, first.pid) == (socket.gethostname(), os.getpid())
@@ -77,14 +77,14 @@ def test_it_says_what_it_is_doing_and_nothing_after_its_end(
         assert read_progress(tmp_path).requests_ended == 0, "once a second is often enough"
         now[0] += 1.5
         run.point_progress(POINT, load(5))
-        said = read_progress(tmp_path)
-        assert (said.requests_ended, said.requests_total, said.output_tps) == (5, 9, 250.0)
-        assert said.elapsed_s == 1.5
+        progress = read_progress(tmp_path)
+        assert (progress.requests_ended, progress.requests_total, progress.output_tps) == (5, 9, 250.0)
+        assert progress.elapsed_s == 1.5
         run.point_finished(POINT, store_result(POINT, 60.0, 800.0))
         after = read_progress(tmp_path)
         assert (after.point_id, after.stage, after.points_done) == (None, "between points", 2)
     assert not list(tmp_path.iterdir())
-    assert "off 1xTP8 c16: 800" in shown.text.getvalue(), "the display is told the same"
+    assert "off 1xTP8 c16: 800" in view.text.getvalue(), "the display is told the same"
 
 
 def test_the_virtual_clock_has_no_servers_to_wait_for(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ def test_a_full_disk_is_said_once_and_survived(tmp_path: Path, monkeypatch: pyte
         raise StoreError("progress.json: can't be written (No space left on device)")
 
     monkeypatch.setattr(ProgressWriter, "write", refuse)
-    shown = Shown()
-    with written_run(tmp_path, PointCounts(total=1, valid=0), shown) as run:
+    view = Shown()
+    with written_run(tmp_path, PointCounts(total=1, valid=0), view) as run:
         for _ in range(3):
             run.point_started(POINT)
             run.beat()
-    assert shown.text.getvalue().count("No space left on device") == 1
+    assert view.text.getvalue().count("No space left on device") == 1
 
 
 def test_it_is_removed_when_the_run_fails(tmp_path: Path) -> None:
@@ -116,18 +116,18 @@ def test_a_whole_run_writes_it_and_leaves_none(
     write_sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    seen: list[dict[str, object]] = []
+    records: list[dict[str, object]] = []
     real = RunView.ladder_started
 
     def looking(self: RunView, deployment: Deployment | None, ladder: Sequence[object]) -> None:
-        seen.append(json.loads(Path("results/tiny.simulated/progress.json").read_text()))
+        records.append(json.loads(Path("results/tiny.simulated/progress.json").read_text()))
         real(self, deployment, ladder)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunView, "ladder_started", looking)
     monkeypatch.setattr(sys, "argv", ["mtpbench", "run", str(write_sweep()), "--simulate"])
     with pytest.raises(SystemExit, match="0"):
         main()
-    assert [(one["stage"], one["points_left"]) for one in seen] == [("simulating", 4)]
+    assert [(record["stage"], record["points_left"]) for record in records] == [("simulating", 4)]
     assert not Path("results/tiny.simulated/progress.json").exists()
 
 
@@ -137,15 +137,15 @@ def test_a_status_of_any_width_cuts_no_figure(
 ) -> None:
     monkeypatch.chdir(simulated.parent)
 
-    def call(*words: str, width: int = 200) -> str:
+    def call(*arguments: str, width: int = 200) -> str:
         monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "argv", ["mtpbench", *words])
+        monkeypatch.setattr(sys, "argv", ["mtpbench", *arguments])
         with pytest.raises(SystemExit, match="0"):
             main()
         return capsys.readouterr().out
 
     path = str(simulated)
-    narrow, wide = (Counter(NUMBER.findall(call("status", path, width=one))) for one in (columns, 1000))
+    narrow, wide = (Counter(NUMBER.findall(call("status", path, width=width))) for width in (columns, 1000))
     assert narrow
     assert narrow == wide
 

@@ -15,30 +15,30 @@ SWEEP = ROOT / "sweeps/dsv4-gb200-sglang.yaml"
 CLUSTER = ROOT / "slurm/clusters/gb200-nvl72.yaml"
 
 
-def submit(*words: object) -> Result:
-    return CliRunner().invoke(app, ["submit", str(SWEEP), "--cluster", str(CLUSTER), *map(str, words)])
+def submit(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["submit", str(SWEEP), "--cluster", str(CLUSTER), *map(str, arguments)])
 
 
 def test_a_dry_run_prints_every_script_and_writes_nothing(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    said = submit("--dry-run", "--results", results)
-    assert said.exit_code == 0
-    assert said.output.count(" -m mtpbench job ") == 16
-    assert said.output.count(" -m mtpbench tables ") == 1
-    assert "--dependency=afterany:JOB1:JOB2" in said.output
+    result = submit("--dry-run", "--results", results)
+    assert result.exit_code == 0
+    assert result.output.count(" -m mtpbench job ") == 16
+    assert result.output.count(" -m mtpbench tables ") == 1
+    assert "--dependency=afterany:JOB1:JOB2" in result.output
     assert not results.exists()
 
 
 def test_without_analysis_there_is_no_last_job(tmp_path: Path) -> None:
-    said = submit("--dry-run", "--no-analysis", "--results", tmp_path / "results")
-    assert "mtpbench tables" not in said.output
+    result = submit("--dry-run", "--no-analysis", "--results", tmp_path / "results")
+    assert "mtpbench tables" not in result.output
 
 
 def test_a_deployment_that_is_larger_than_the_domain_is_refused(tmp_path: Path) -> None:
     profile = tmp_path / "small.yaml"
     profile.write_text("time_limit: 60\nsegment_nodes: 4\n", "utf-8")
-    words = ["submit", str(SWEEP), "--cluster", str(profile), "--dry-run"]
-    error = CliRunner().invoke(app, words).exception
+    arguments = ["submit", str(SWEEP), "--cluster", str(profile), "--dry-run"]
+    error = CliRunner().invoke(app, arguments).exception
     assert isinstance(error, InputError)
     assert "nodes in one NVLink domain; the cluster's domains have 4" in str(error)
 

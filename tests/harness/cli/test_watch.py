@@ -46,9 +46,9 @@ def watch(cli: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
 
 
 def frame_of(directory: Path) -> Frame:
-    made = View(directory, Path("results")).look()
-    assert isinstance(made, Frame)
-    return made
+    frame = View(directory, Path("results")).look()
+    assert isinstance(frame, Frame)
+    return frame
 
 
 def plain(frame: Frame, snapshot: Snapshot | None = None, size: tuple[int, int] = (110, 60)) -> list[str]:
@@ -165,12 +165,12 @@ def test_a_point_with_impossible_rates_is_not_called_valid(
     ids=str,
 )
 def test_in_the_c_locale_all_of_it_is_ascii(tmp_path: Path, names: dict[str, str], ascii_only: bool) -> None:
-    kept = {
+    environment = {
         n: v for n, v in os.environ.items() if not n.startswith("LC_") and n not in ("LANG", "PYTHONUTF8")
     }
     done = subprocess.run(
         [sys.executable, "-m", "mtpbench", "watch", str(write_sweep(tmp_path)), "--once"],
-        env={**kept, **names, "COLUMNS": "110"},
+        env={**environment, **names, "COLUMNS": "110"},
         capture_output=True,
         check=True,
         timeout=PATIENCE_S,
@@ -185,20 +185,20 @@ def test_a_sweep_file_that_is_wrong_is_refused(watch: Call, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("{", "not JSON"), (json.dumps({"schema_version": 99}), "schema version 99"), ("[]", "None")],
 )
-def test_a_sweep_that_can_not_be_read_is_said(watch: Call, tmp_path: Path, text: str, said: str) -> None:
+def test_a_sweep_that_can_not_be_read_is_said(watch: Call, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "sweep.json").write_text(text)
     code, out, _ = watch(tmp_path)
     assert code == 0
     assert "nothing to show" in out
-    assert said in " ".join(out.split())
+    assert message in " ".join(out.split())
 
 
 def many(frame: Frame, points: int) -> Snapshot:
     """The frame's snapshot with a long ladder of Off, the first half of it measured."""
-    stored = next(one for one in frame.snapshot.points if one.stored is not None)
+    stored = next(point for point in frame.snapshot.points if point.stored is not None)
     ladder = tuple(
         SeenPoint(
             planned=replace(stored.planned, id=f"p{i}", concurrency=i + 1),
@@ -208,7 +208,7 @@ def many(frame: Frame, points: int) -> Snapshot:
         )
         for i in range(points)
     )
-    others = tuple(one for one in frame.snapshot.points if one.planned.arm == "mtp")
+    others = tuple(point for point in frame.snapshot.points if point.planned.arm == "mtp")
     return replace(frame.snapshot, points=(*ladder, *others))
 
 
@@ -268,7 +268,7 @@ def test_a_run_at_work_says_what_follows_and_how_sure_that_is(tmp_path: Path) ->
 
 def live(snapshot: Snapshot, **changes: Any) -> RunProgress:
     """What a run said ten seconds ago."""
-    made = RunProgress(
+    progress = RunProgress(
         time_utc=datetime.fromtimestamp(snapshot.now_s - 10, UTC).isoformat(),
         host="other",
         pid=4711,
@@ -279,7 +279,7 @@ def live(snapshot: Snapshot, **changes: Any) -> RunProgress:
         points_done=8,
         points_left=1,
     )
-    return replace(made, **changes)
+    return replace(progress, **changes)
 
 
 def test_a_run_says_what_it_wrote_down_from_any_machine(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ class Terminal:
     def __init__(self, arguments: list[str], size: tuple[int, int] = (80, 24)) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-        kept = {
+        environment = {
             name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
         }
         self.process = subprocess.Popen(
@@ -369,16 +369,16 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**kept, "TERM": "xterm-256color"},
+            env={**environment, "TERM": "xterm-256color"},
         )
         os.close(slave)
         self.shown = ""
 
-    def read_until(self, words: str | None) -> None:
+    def read_until(self, text: str | None) -> None:
         """Until the words have been shown; until its end for None."""
         deadline = time.monotonic() + PATIENCE_S
-        while words is None or words not in self.shown:
-            assert time.monotonic() < deadline, f"{words!r} never came; shown: {self.shown[-2000:]}"
+        while text is None or text not in self.shown:
+            assert time.monotonic() < deadline, f"{text!r} never came; shown: {self.shown[-2000:]}"
             if not select.select([self.master], [], [], 0.2)[0]:
                 continue
             try:
@@ -386,7 +386,7 @@ class Terminal:
             except OSError:
                 data = b""
             if not data:
-                assert words is None, f"it ended without {words!r}: {self.shown[-2000:]}"
+                assert text is None, f"it ended without {text!r}: {self.shown[-2000:]}"
                 return
             self.shown += data.decode("utf-8", "replace")
 

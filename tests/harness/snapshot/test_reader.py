@@ -46,7 +46,7 @@ def land(directory: Path, *, tput: float = 900.0, concurrency: int = 512) -> Pat
 
 def states(snapshot: Snapshot | None) -> dict[str, str]:
     assert snapshot is not None
-    return {f"{one.planned.arm} c{one.planned.concurrency}": one.state for one in snapshot.points}
+    return {f"{point.planned.arm} c{point.planned.concurrency}": point.state for point in snapshot.points}
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ def test_a_replaced_point_is_read_anew(tmp_path: Path, reads: Counter[str]) -> N
     place = land(directory, tput=123.0, concurrency=16)
     snapshot = watched.read()
     assert snapshot is not None
-    (seen,) = [one for one in snapshot.points if one.planned.id == place.name]
-    assert seen.stored is not None
-    assert seen.stored.result.steady is not None
-    assert seen.stored.result.steady.tput_tps_per_gpu == 123.0
+    (point,) = [candidate for candidate in snapshot.points if candidate.planned.id == place.name]
+    assert point.stored is not None
+    assert point.stored.result.steady is not None
+    assert point.stored.result.steady.tput_tps_per_gpu == 123.0
     assert reads[place.name] == 2
 
 
@@ -121,18 +121,18 @@ def test_a_result_rewritten_in_its_place_is_found_after_a_while(tmp_path: Path) 
     beside = path.with_name("new")
     beside.write_text(json.dumps({**data, "reasons": [{"code": "zero_acceptance", "detail": "x"}]}))
     beside.rename(path)
-    seen = [states(watched.read())["off c16"] for _ in range(ALL_EVERY)]
-    assert (seen[0], seen[-1]) == ("valid", "invalid")
+    seen_states = [states(watched.read())["off c16"] for _ in range(ALL_EVERY)]
+    assert (seen_states[0], seen_states[-1]) == ("valid", "invalid")
 
 
 def test_what_is_broken_is_shown_as_what_it_is_and_mends(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
-    found = {n: next(directory.glob(f"off*_c{n}_*")) for n in (1, 16, 64)}
-    whole = (found[1] / "point.json").read_text()
-    (found[1] / "point.json").write_text(whole[:40])
-    result = json.loads((found[16] / "result.json").read_text())
-    (found[16] / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
-    (found[64] / "result.json").unlink()
+    places = {n: next(directory.glob(f"off*_c{n}_*")) for n in (1, 16, 64)}
+    whole = (places[1] / "point.json").read_text()
+    (places[1] / "point.json").write_text(whole[:40])
+    result = json.loads((places[16] / "result.json").read_text())
+    (places[16] / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
+    (places[64] / "result.json").unlink()
     watched = SnapshotReader(directory)
     broken = {"off c1": "damaged", "off c16": "other schema", "off c64": "incomplete"}
     for _ in range(4):
@@ -140,12 +140,13 @@ def test_what_is_broken_is_shown_as_what_it_is_and_mends(tmp_path: Path) -> None
         assert {name: states(snapshot)[name] for name in broken} == broken
     assert snapshot is not None
     details = {
-        f"c{one.planned.concurrency}": one.problem.label for one in snapshot.having("damaged", "other schema")
+        f"c{point.planned.concurrency}": point.problem.label
+        for point in snapshot.having("damaged", "other schema")
     }
     assert "not JSON" in details["c1"]
     assert "schema version 99" in details["c16"]
-    (found[1] / "point.json").write_text(whole)
-    shutil.rmtree(found[64])
+    (places[1] / "point.json").write_text(whole)
+    shutil.rmtree(places[64])
     snapshot = watched.read()
     assert (states(snapshot)["off c1"], states(snapshot)["off c64"]) == ("valid", "missing")
 
@@ -211,9 +212,9 @@ def test_the_newest_servers_of_this_run_tell_the_ladder_and_the_next_point(tmp_p
     assert snapshot is not None
     assert snapshot.servers is not None
     assert snapshot.servers.key == key
-    found = next_of_ladder(snapshot.points, snapshot.servers)
-    assert found is not None
-    assert found.planned.label == "c512"
+    point = next_of_ladder(snapshot.points, snapshot.servers)
+    assert point is not None
+    assert point.planned.label == "c512"
     assert snapshot.running == {}, "nobody holds the lock, so nothing is known to run"
     for old in (directory / "servers").glob("*2099*"):
         shutil.rmtree(old)
@@ -228,31 +229,31 @@ def test_a_ladder_goes_up_and_leaves_out_what_is_valid(tmp_path: Path) -> None:
     servers = ServerStart(key=store_point(MTP, 1).deployment_key, started_s=0.0, grew_s=0.0)
     assert next_of_ladder(snapshot.points, servers) is None, "its invalid points landed after the start"
     later = replace(servers, started_s=snapshot.now_s + 10)
-    found = next_of_ladder(snapshot.points, later)
-    assert found is not None
-    assert found.planned.label == "c128"
+    point = next_of_ladder(snapshot.points, later)
+    assert point is not None
+    assert point.planned.label == "c128"
 
 
 def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = write_sweep(tmp_path)
-    said = RunProgress(
+    progress = RunProgress(
         time_utc="2026-11-24T10:01:00+00:00", host="n0", pid=7, point_id=store_point(OFF, 512).id
     )
     watched = SnapshotReader(directory, clock=lambda: 1_795_514_460.0 + 30)
     for i in range(4):
-        writer_of(directory).write(replace(said, requests_ended=i))
+        writer_of(directory).write(replace(progress, requests_ended=i))
         snapshot = watched.read()
     assert snapshot is not None
     assert snapshot.run is not None
     assert (snapshot.run.requests_ended, snapshot.run_here) == (3, False)
-    assert snapshot.running == {said.point_id: True}
+    assert snapshot.running == {progress.point_id: True}
     assert snapshot.at_work
     looked: list[Path] = []
     real = files.signature
     monkeypatch.setattr(files, "signature", lambda path: looked.append(path) or real(path))  # type: ignore[func-returns-value]
-    writer_of(directory).write(replace(said, requests_ended=9))
+    writer_of(directory).write(replace(progress, requests_ended=9))
     snapshot = watched.read()
     assert not [path for path in looked if path.name == "result.json"]
     assert snapshot is not None
@@ -260,13 +261,13 @@ def test_a_runs_own_file_is_read_and_does_not_stir_the_points(
     assert snapshot.run.requests_ended == 9
     monkeypatch.undo()
     land(directory, tput=123.0, concurrency=16)
-    writer_of(directory).write(said)
+    writer_of(directory).write(progress)
     again = watched.read()
     assert again is not None
     tputs = [
-        one.stored.result.steady.tput_tps_per_gpu
-        for one in again.points
-        if one.stored and one.stored.result.steady
+        point.stored.result.steady.tput_tps_per_gpu
+        for point in again.points
+        if point.stored and point.stored.result.steady
     ]
     assert 123.0 in tputs, "a point that is replaced meanwhile is seen"
     (directory / PROGRESS_FILE).unlink()
@@ -284,9 +285,9 @@ def test_a_run_says_that_it_is_simulated_before_a_point_landed(tmp_path: Path) -
     directory = write_sweep(tmp_path)
     for point in [child for child in directory.iterdir() if child.is_dir()]:
         shutil.rmtree(point)
-    said = RunProgress(time_utc="2026-11-24T10:00:00+00:00", host="h", pid=1, stage="starting")
+    progress = RunProgress(time_utc="2026-11-24T10:00:00+00:00", host="h", pid=1, stage="starting")
     for simulated in (None, False, True):
-        writer_of(directory).write(replace(said, simulated=simulated))
+        writer_of(directory).write(replace(progress, simulated=simulated))
         snapshot = SnapshotReader(directory).read()
         assert snapshot is not None
         assert snapshot.simulated is bool(simulated)
@@ -312,7 +313,9 @@ def test_slurms_own_files_tell_what_a_job_measures(tmp_path: Path) -> None:
     assert snapshot is not None
     assert snapshot.running == {point.id: True}
     assert snapshot.at_work
-    assert [one.number for one in snapshot.unheard] == [1], "the other deployment of the array has not begun"
+    assert [submission.number for submission in snapshot.unheard] == [1], (
+        "the other deployment of the array has not begun"
+    )
     clock_s += 3600
     stale = watched.read()
     assert stale is not None
@@ -342,9 +345,9 @@ def test_what_is_left_rests_on_the_same_concurrency_alone(tmp_path: Path) -> Non
         shutil.rmtree(directory / store_point(arm, 64).id)
     snapshot = SnapshotReader(directory).read()
     assert snapshot is not None
-    left = time_left(snapshot)
-    assert left is not None
-    assert (left.seconds, left.points, left.unknown) == (60.0, 1, 2)
+    estimate = time_left(snapshot)
+    assert estimate is not None
+    assert (estimate.seconds, estimate.points, estimate.unknown) == (60.0, 1, 2)
 
 
 def test_a_virtual_clock_gives_no_estimate(tmp_path: Path) -> None:
