@@ -1,7 +1,7 @@
 """Pure: answers to a buyer's questions: how fast at a given cost, how cheap at a given speed, who wins where.
 
-What lies between two knots is read off the curve; what depends on a recipe (TTFT) is asked of measured
-recipes only. There is an answer for each hardware, model and workload, in tables and sentences.
+What lies between two knots is read off the curve; what depends on a recipe (TTFT) comes from
+measured recipes only. There is an answer for each hardware, model and workload, in tables and sentences.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Settings:
         strict: refuse curves that differ in more than speculation.
         known_confounds: what the sweep's plan says differs beyond speculation.
         reference: published numbers to print beside.
-        agreements: whether the arms of the sweep answer the same, as far as that was asked.
+        agreements: whether the arms of the sweep answer the same, where they were given the same prompts.
     """
 
     targets_tps: tuple[float, ...] = ()
@@ -72,7 +72,7 @@ class Comparison:
         confounds: by the label of a curve, what it differs in from the baseline beyond speculation.
         warnings: what is true of the acceptance and should make a reader careful.
         pooling: what a single curve mixes (several images, say), one sentence each.
-        readings: the curves with their noise, the baseline first.
+        readers: the curves with their noise, the baseline first.
         invalid: points of this workload that entered no curve, each with its reasons.
     """
 

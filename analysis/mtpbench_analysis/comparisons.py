@@ -1,4 +1,4 @@
-"""From sources to comparisons: which points are meant, which constants they get, which question is asked."""
+"""From sources to comparisons: which points are kept, which constants they get, how they are compared."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def compare_if_possible(
     """Returns the comparisons, or why the points allow none: a sweep whose servers died has a report too.
 
     Raises:
-        InputError: what was asked is wrong: a filter that keeps nothing, an unknown baseline, a number.
+        InputError: the question is wrong: a filter that keeps nothing, an unknown baseline, a number.
     """
     try:
         return compare_points(points, question, point_filter)

@@ -40,7 +40,7 @@ class List:
     """A list has sentences under a title.
 
     Args:
-        id: tells it from the other lists of its document.
+        id: its own among the lists of its document.
         shortened: whether a terminal shows the first of many only.
     """
 
@@ -55,11 +55,11 @@ class Table:
     """A table has rows of text under headers. A newline in a cell is a line break where the format has one.
 
     Args:
-        id: tells it from the other tables of its document.
+        id: its own among the tables of its document.
         sections: indices of rows that begin a new section.
         text_columns: the leading columns that are words and not figures.
         short: indices of the rows that a terminal shows where all would be too many; empty for all.
-        detail: whether a terminal shows it only where all is asked for.
+        detail: whether a terminal shows it with `--full` only.
     """
 
     id: str = ""

@@ -1,6 +1,6 @@
 """The record that everything here is made of: one measured point of one curve, and its pandas form.
 
-`CurvePoint` is what every importer makes and every table reads; a field that a source does not say is
+`CurvePoint` is what every importer makes and every table reads; a field that a source does not have is
 None. `PointSet` is what one or several sources held: the points, and what could not become one.
 """
 
@@ -38,15 +38,15 @@ class CurvePoint:
         prefill_gpus, decode_gpus: those of each role; None where one pool does both.
         engine: what serves, router included where there is one (`dynamo-trt`).
         serving: `aggregated` or `disaggregated`.
-        acceptance_mode: `off` (no speculation), `measured`, `golden`, or None where nobody said.
+        acceptance_mode: `off` (no speculation), `measured`, `golden`, or None where it was not recorded.
         settings: the engine's options and environment beside those that speculation forces, one text each,
-            the role first (`decode: max_num_seqs 512`); None where nobody said.
+            the role first (`decode: max_num_seqs 512`); None where they were not recorded.
         workload: what the requests were beyond ISL and OSL (prompts, template, lengths).
         acceptance_length: tokens per verification step, the bonus token included.
         acceptance_per_position: accepted at position i / verification steps.
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
         power_source: what was read, and what it covers.
-        power_cap_w: the power limit that was enforced on every GPU; None where they differ or nobody said.
+        power_cap_w: the power limit that was enforced on every GPU; None where they differ or are unknown.
         ttft_from_schedule_p50_s: median time to the first token from the moment at which a request was due:
             in an open loop a wait for a free slot counts; None in a closed one, where nothing is due before.
         interactivity_p99_tps: 1 / p99 of TPOT: 99% of the requests are at least as fast.
@@ -130,7 +130,7 @@ class Unused:
     """An unused item of a source is in no comparison, or is a remark on a point that is in one.
 
     Args:
-        what: the row, the point, the curve or the field that is meant.
+        what: the row, the point, the curve or the field.
         reason: why, for people.
         kind: why, for programs: `planned` (not measured yet), `damaged` (files that can't be read),
             `repeated` (there twice, used once), `unusable` (a row, or a measured point, without figures),

@@ -1,4 +1,4 @@
-"""Pure: what a figure is: a name, how it is written, which way is better, and what it follows from."""
+"""Pure: a metric: its name, how it is written, which way is better, and what it follows from."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Quotient:
 
     Args:
         over, under: rates of one GPU: `total`, `output` and `input` tokens/s, and `power` as metered (W).
-        factor: of the hardware's constants; it gives None where they do not say.
+        factor: of the hardware's constants; it gives None where they are unknown.
     """
 
     over: RateName | None = None
@@ -60,7 +60,7 @@ class Quotient:
         return None if factor is None or over is None or not under else factor * over / under
 
     def scaled(self, rate: FloatArray, economics: Economics | None) -> FloatArray:
-        """Returns the figure at values of its one rate; NaN where the constants do not say."""
+        """Returns the figure at values of its one rate; NaN where the constants are unknown."""
         factor = self.factor(economics)
         if factor is None:
             return np.full_like(rate, np.nan)
@@ -118,7 +118,7 @@ class Metric:
         return self.keys.get(view, self.id)
 
     def of_point(self, point: CurvePoint, economics: Economics | None = None) -> Any:
-        """Returns its value at a measured point; None where nobody recorded what it takes."""
+        """Returns its value at a measured point; None where what it takes was not recorded."""
         if self.recorded:
             return getattr(point, self.id)
         return None if self.quotient is None else self.quotient.value(_rates(point), economics)

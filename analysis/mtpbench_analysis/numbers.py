@@ -30,7 +30,7 @@ def speed(value: float | None) -> str:
 
 
 def target(value: float) -> str:
-    """Returns a target as it was asked for: `32`, `13.5`."""
+    """Returns a target as the reader wrote it: `32`, `13.5`."""
     return f"{value:.6g}"
 
 

@@ -1,4 +1,4 @@
-"""Pure: which curves of a source go with which baseline, so that nothing is pooled or dropped unsaid."""
+"""Pure: which curves of a source go with which baseline; what goes with none is listed."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ from mtpbench_analysis.numbers import (
 )
 
 TTFT_APART = 3.0
-"""Median TTFTs of two sides that differ by more than this factor are told."""
+"""A caveat names median TTFTs of two sides that differ by more than this factor."""
 TTFT_LONG_S = 10.0
-"""So is one that is longer than this: nobody waits for a first token so long in front of a screen."""
+"""It also names one that is longer than this: no reader of a screen waits so long for a first token."""
 
 
 def write_sentences(comparison: Comparison) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ def parse_targets(text: str) -> tuple[float, ...]:
 
 
 Writers = Mapping[str, Callable[[], RenderableType | str | bytes]]
-"""By format, what makes it; only the one that is asked for is made."""
+"""By format, the function that makes it; only the chosen format is made."""
 
 
 def deliver(writers: Writers, output_format: str, output: Path | None) -> None:

@@ -16,7 +16,7 @@ from mtpbench_analysis.curves.curve import Measured
 
 TokenKind = Literal["total", "output", "input"]
 NoInterval = Literal["not_reached", "single_run", "may_end_below"]
-"""Why a cell has no interval: nothing is read there, nothing tells the noise, or draws end before it."""
+"""Why a cell has no interval: the curve does not reach it, its noise is unknown, or draws end before it."""
 State = Literal["measured", "interpolated", "at_least", "not_reached"]
 
 DEFAULT_MAX_GAP = 5.0

@@ -40,16 +40,14 @@ class Confound:
     Args:
         field: of `CurvePoint`.
         text: one sentence for a reader.
-        known: False where it was not recorded, so that nobody knows whether it differs.
     """
 
     field: str
     text: str
-    known: bool = True
 
 
 def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
-    """Returns what `other` differs in from `baseline` beyond speculation, and what nobody recorded."""
+    """Returns what `other` differs in from `baseline` beyond speculation, and what was not recorded."""
     confounds, unknown = [], []
     for name in _COMPARED:
         ours, theirs = other.values(name), baseline.values(name)
@@ -81,7 +79,7 @@ def _differing(name: str, text: str) -> Confound:
 
 def _not_recorded(names: Sequence[str], consequence: str) -> list[Confound]:
     text = f"Not recorded, {consequence}: {', '.join(map(_word, names))}"
-    return [Confound(field=name, text=text, known=False) for name in names]
+    return [Confound(field=name, text=text) for name in names]
 
 
 def _word(name: str) -> str:

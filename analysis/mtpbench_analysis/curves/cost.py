@@ -14,7 +14,7 @@ from mtpbench.records import Hardware
 
 DEFAULT_TIER = "hyperscaler"
 YOUR_PRICE = "your price"
-"""The tier of a price that the reader asked for."""
+"""The tier of the reader's own price."""
 
 
 def usd_per_mtok(tput_tps_per_gpu: float, usd_per_gpu_h: float) -> float:
@@ -41,7 +41,7 @@ class Economics:
     Hardware without any price has an unknown one, whatever the tier.
 
     Args:
-        hardware: the constants, with what the reader asked for in place.
+        hardware: the constants, with the reader's own price and power in place of theirs.
         tier: whose price.
         constants_file: the reader's own file that they come from; None for the built-in ones.
         power_asked: whether the reader named the power.
@@ -117,9 +117,7 @@ class Economics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoConstants:
-    """No constants: nobody knows price and power of the hardware, whose name is None where it was not
-    recorded.
-    """
+    """No constants: price and power are unknown of hardware whose name is None where it was not recorded."""
 
     hardware: str | None
 

@@ -29,7 +29,7 @@ class Crossing:
         wins_above: whether the curve beats the baseline above it (and loses below).
         interval: of the interactivity; None where the noise is unknown, where in many draws there is no
             single crossing, or where there are several.
-        single_run: whether there is no interval because nothing tells the noise.
+        single_run: whether there is no interval because single runs do not show their noise.
         unclear_share: of the draws that cross never or more than once, where that is why there is none.
         wide_gap: it lies between two knots too far apart for the comparison's ratios.
     """
@@ -51,7 +51,7 @@ class Lead:
         low_tps, high_tps: the range; the first begins at 0, where every best point still counts.
         winner: index of the curve.
         ratio: its throughput over that of the next best at the middle of the range, bounded or withheld as
-            any ratio is; None where nobody else reaches it.
+            any ratio is; None where no other curve reaches it.
         share_of_draws: in how many draws of the noise the winner also wins there; None where that is unknown,
             or the ratio is not exact.
     """
@@ -64,7 +64,7 @@ class Lead:
 
     @property
     def is_settled(self) -> bool:
-        """Returns whether the winner wins whatever its rivals would do where nobody measured them."""
+        """Returns whether the winner wins against any value of rivals that were not measured there."""
         return self.ratio is None or self.ratio.bound in ("exact", "at_least")
 
 

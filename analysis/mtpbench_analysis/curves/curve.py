@@ -84,7 +84,7 @@ class Curve:
     grouping: Grouping = field(default_factory=Grouping)
 
     def shared(self, name: str) -> Any:
-        """Returns a field that tells curves apart: what all points share, or, where pooled, `a + b`."""
+        """Returns what all points have in a field, or, where it is pooled, `a + b`."""
         values = self.values(name)
         return values[0] if len(values) == 1 else " + ".join(str(value) for value in values)
 
@@ -128,7 +128,7 @@ def build_curves(points: Iterable[CurvePoint], grouping: Grouping | None = None)
     """Returns the curves of the valid points, in the order in which they first appear; invalid points are
     left out.
 
-    Repeats of a recipe are averaged. A point whose concurrency nobody recorded can't be told from its
+    Repeats of a recipe are averaged. A point without a recorded concurrency can't be told from its
     neighbours, so it stays on its own.
     """
     grouping = grouping or Grouping()

@@ -110,7 +110,7 @@ class CurveReader:
         economics: the constants for cost and megawatts, or None where the hardware has none.
         max_gap: knots whose throughputs differ by more than this factor leave a cell hardly known.
         confidence: of every interval.
-        stream: tells this curve's random numbers from those of the curves beside it.
+        stream: the number of the curve's own stream of random numbers.
     """
 
     curve: Curve

@@ -23,7 +23,7 @@ IntArray = npt.NDArray[np.intp]
 Basis = Literal["repeats", "blocks"]
 
 MIN_BLOCKS = 5
-"""With fewer time blocks than this nothing is said: their scatter is itself hardly known."""
+"""With fewer time blocks than this there is no error: their scatter is itself hardly known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Noise:
 
 
 def find_noise(curve: Curve) -> tuple[Noise | None, ...]:
-    """Returns the error of every measured point of a curve, None where nothing tells it.
+    """Returns the error of every measured point of a curve, None where it is unknown.
 
     Where any recipe was run several times, the scatter between runs is pooled over the curve's recipes: two
     runs of each of nine recipes say more together (9 degrees of freedom) than nine times one. Noise differs
@@ -206,7 +206,7 @@ def draw_curve(curve: Curve, noise: Sequence[Noise | None], stream: int, draws: 
     Args:
         curve: its measured points, those behind the front too: noise may bring one to the front.
         noise: as `find_noise` gives it.
-        stream: tells the random numbers of one curve from those of another.
+        stream: the number of the curve's own stream of random numbers.
         draws: how many.
     """
     random = np.random.default_rng([_SEED, stream])

@@ -48,7 +48,7 @@ _SUFFIXES = (".csv", ".json", ".jsonl")
 
 
 def read_source(path: Path, declared: Declared | None = None) -> PointSet:
-    """Returns the points of a results folder or of a file, whose kind is told by what it holds.
+    """Returns the points of a results folder or of a file, whose kind is recognised by its content.
 
     Args:
         path: a folder results/<sweep>, a `.csv` (points, or AIPerf's), a `.json` or `.jsonl`.

@@ -70,7 +70,7 @@ def read_aiperf(path: Path, declared: Declared) -> PointSet:
 
     Raises:
         ImportFileError: the file is neither.
-        InputError: no arm or no GPUs were said.
+        InputError: no arm or no GPUs were declared.
     """
     is_csv = path.suffix.lower() == ".csv"
     document = _read_csv(path) if is_csv else read_json(path)

@@ -111,7 +111,7 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
     """Returns the run as a point, invalid where it contradicts itself.
 
     Raises:
-        InputError: no arm or no GPUs were said; no point can be made without.
+        InputError: no arm or no GPUs were declared; no point can be made without.
         UnusableError: its times are in mixed units, so that no number of it can be trusted.
     """
     arm, gpus = require(run.what, declared)
@@ -157,10 +157,10 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
 
 
 def require(what: str, declared: Declared) -> tuple[str, int]:
-    """Returns the arm and the GPUs that were said.
+    """Returns the declared arm and GPUs.
 
     Raises:
-        InputError: one of them was not.
+        InputError: one of them was not declared.
     """
     missing = []
     if declared.arm is None:
@@ -191,7 +191,7 @@ def read_runs(
         declared: what the command line says.
 
     Raises:
-        InputError: no arm or no GPUs were said.
+        InputError: no arm or no GPUs were declared.
     """
     require(str(path), declared)
     points: list[CurvePoint] = []

@@ -1,4 +1,4 @@
-"""Text and JSON that others wrote; whatever is wrong with it is said with the file's name."""
+"""Text and JSON that other tools wrote; every error names the file."""
 
 from __future__ import annotations
 

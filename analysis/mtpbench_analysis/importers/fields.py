@@ -1,4 +1,4 @@
-"""What says something of a point: the fields of another tool's object, and what the command line declares."""
+"""The facts of a point: the fields of another tool's object, and what the command line declares."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Declared:
     """The declared facts are those of the command line; None is not declared.
 
     Args:
-        gpus: all GPUs of the deployment; the sum of `prefill_gpus` and `decode_gpus` where those are said.
+        gpus: all GPUs of the deployment; the sum of `prefill_gpus` and `decode_gpus` where they are given.
         serving: `aggregated` or `disaggregated`; the latter follows from two numbers of GPUs.
         acceptance_mode: `off`, `measured` or `golden`.
         isl, osl: the lengths that the requests were made to have, in tokens.
@@ -229,14 +229,14 @@ class Declared:
 
     @property
     def total_gpus(self) -> int | None:
-        """Returns all GPUs of the deployment, where said."""
+        """Returns all GPUs of the deployment; None where they were not declared."""
         if self.prefill_gpus is not None and self.decode_gpus is not None:
             return self.prefill_gpus + self.decode_gpus
         return self.gpus
 
     @property
     def serving_mode(self) -> str | None:
-        """Returns `aggregated` or `disaggregated`, where said."""
+        """Returns `aggregated` or `disaggregated`; None where it was not declared."""
         return "disaggregated" if self.prefill_gpus is not None else self.serving
 
 

@@ -1,12 +1,12 @@
 """What `python -m sglang.bench_serving --output-file runs.jsonl` appends: one JSON object a line.
 
 Times are in milliseconds, `duration` in seconds. What is peculiar:
-    failed requests    only `--output-details` tells them (`errors`); else they are not known
+    failed requests    only `--output-details` writes them (`errors`); else their number is unknown
     input tokens       0 in multi-turn runs, which are not counted: no tok/s/GPU can be made
     accept_length      the server's mean since its start, of its first data-parallel rank; all ranks are in
                        `server_info`, and their plain mean is taken
     request_rate       NaN's cousin `Infinity` for a burst; `trace` for a replay
-    random_input_len   said in every run, but means something for `random` prompts only
+    random_input_len   written in every run, but means something for `random` prompts only
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_sglang(path: Path, declared: Declared) -> PointSet:
 
     Raises:
         ImportFileError: the file holds no JSON.
-        InputError: no arm or no GPUs were said.
+        InputError: no arm or no GPUs were declared.
     """
     return read_runs(path, read_json(path), to_run, declared)
 

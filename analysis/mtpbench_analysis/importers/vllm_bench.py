@@ -32,7 +32,7 @@ def read_vllm(path: Path, declared: Declared) -> PointSet:
 
     Raises:
         ImportFileError: the file is not JSON.
-        InputError: no arm or no GPUs were said.
+        InputError: no arm or no GPUs were declared.
     """
     return read_runs(path, read_json(path), to_run, declared)
 

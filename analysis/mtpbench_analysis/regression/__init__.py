@@ -1,4 +1,4 @@
-"""Is the new sweep slower than the old one? A test that says so only where it could have seen otherwise.
+"""A test whether the new sweep is slower than the old one; it has no verdict where it could not see that.
 
     sources ─ matching ─► Matched ─ paired_runs ─► PairedRuns ─ estimates ─► Estimate ─ verdicts ─► Regression
                                                                               document, JSON ◄─ report ─┘

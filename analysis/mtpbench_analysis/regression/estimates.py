@@ -1,4 +1,4 @@
-"""Pure: how large a change is and how well it is known, from whatever tells the noise best.
+"""Pure: how large a change is and how well it is known, from the soundest source of noise that there is.
 
 From the soundest to the weakest, the first that a group of recipes allows (`Basis`):
 
@@ -57,7 +57,7 @@ class Estimate:
 
 
 def estimate_group(pairs: PairedRuns, members: IntArray, start_noise: float) -> Estimate | None:
-    """Returns the mean change of some recipes; None where nothing tells its error.
+    """Returns the mean change of some recipes; None where its error is unknown.
 
     Args:
         pairs: one metric of the matched recipes.

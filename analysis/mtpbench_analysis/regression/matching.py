@@ -97,7 +97,7 @@ class Matched:
 
     Args:
         differences: what differs between the sides, one text each (`version 1.2 → 1.3`).
-        unknown: the fields of `TESTED_FIELDS` that nobody recorded.
+        unknown: the fields of `TESTED_FIELDS` that were not recorded.
         left_out: recipes of one side only, invalid points and unusable rows, with the reason.
         broken: recipes with a valid run in the old sweeps and only invalid ones in the new.
         unfinished: new sweeps that lack figures of points they planned, one text each.

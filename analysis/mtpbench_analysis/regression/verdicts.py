@@ -1,4 +1,4 @@
-"""Pure: what may be said of a change, and what may not because nothing could have been seen."""
+"""Pure: the verdict on each change; there is none where the data could not have shown a change."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class Finding:
         recipes: how many it is the mean of.
         change: new / old − 1 (of the geometric mean).
         interval: of the change; simultaneous (Bonferroni) over the arms, over the recipes. None where
-            nothing tells the error.
+            the error is unknown.
         p: two-sided, adjusted by Holm over the arms, over the recipes.
-        smallest: the smallest change for the worse, as a share, that would be found with the asked power.
+        smallest: the smallest change for the worse, as a share, that the criteria's power would find.
         sweeps_needed: sweeps of each side that find the threshold; None for more than 100 or unknown.
         old, new: geometric means of the metric.
     """
@@ -146,10 +146,10 @@ def find_regression(
     Args:
         old: the sweeps of the old side, one `PointSet` for each.
         new: those of the new side.
-        criteria: what is asked; None for the defaults.
+        criteria: None for the defaults.
 
     Raises:
-        NotComparable: nothing matches, simulated and measured are mixed, or nothing tells the noise.
+        NotComparable: nothing matches, simulated and measured are mixed, or the noise is unknown.
     """
     criteria = criteria or Criteria()
     matched = match(old, new)
