@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 from mtpbench_analysis.compare import Comparison, Row, read_curves
 from mtpbench_analysis.curves.cells import Cell, Span
@@ -18,6 +19,8 @@ from mtpbench_analysis.sentences import describe_cost, describe_energy, describe
 
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
 UNKNOWN = "unknown"
+_PointEntry = tuple[str, CurvePoint, int, str]
+"""The label of a curve, one of its points, the number of its runs, and its validity."""
 Section = tuple[str, Sequence[tuple[str, Texts]]]
 """A label, which the first row of a section shows, and the name and the cells of each row."""
 
@@ -107,18 +110,8 @@ def points_table(comparison: Comparison) -> Table:
     """Returns every measured point of every curve, the invalid ones too, with its recipe; empty columns left
     out.
     """
-    entries: list[tuple[str, CurvePoint, int, str]] = []
-    sections = []
-    for curve in (*comparison.others, comparison.baseline):
-        sections.append(len(entries))
-        front = {id(knot) for knot in curve.front}
-        entries += [
-            (curve.label, item.mean, len(item.runs), "knot" if id(item) in front else "yes")
-            for item in curve.measured
-        ]
-    if comparison.invalid:
-        sections.append(len(entries))
-    entries += [(display_name(point.arm), point, 1, INVALID) for point in comparison.invalid]
+    groups = _point_groups(comparison)
+    entries = [entry for group in groups for entry in group]
     columns = [
         ("arm", [label for label, *_ in entries]),
         *(
@@ -141,8 +134,24 @@ def points_table(comparison: Comparison) -> Table:
         headers=tuple(name for name, _ in filled),
         rows=tuple(zip(*(cells for _, cells in filled), strict=True)),
         caption=" ".join(notes),
-        sections=tuple(sections),
+        sections=tuple(accumulate(map(len, groups[:-1]), initial=0)),
     )
+
+
+def _point_groups(comparison: Comparison) -> list[list[_PointEntry]]:
+    """Returns the points of each curve, then the invalid ones."""
+    groups: list[list[_PointEntry]] = []
+    for curve in (*comparison.others, comparison.baseline):
+        front = {id(knot) for knot in curve.front}
+        groups.append(
+            [
+                (curve.label, item.mean, len(item.runs), "knot" if id(item) in front else "yes")
+                for item in curve.measured
+            ]
+        )
+    if comparison.invalid:
+        groups.append([(display_name(point.arm), point, 1, INVALID) for point in comparison.invalid])
+    return groups
 
 
 def reference_table(comparison: Comparison) -> Table | None:
