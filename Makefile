@@ -24,6 +24,7 @@ check: $(DEV_READY) ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --follow-imports=silent benchmarks/*.py
 
 bench: $(DEV_READY) ## what must be fast, each beside the straightforward way (bench-client: the load client)
 	$(BIN)/python benchmarks/virtual_clock.py

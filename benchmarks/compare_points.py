@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ PER_CURVE = 10
 def make_points(count: int, *, blocks: bool) -> PointSet:
     """So many points: workloads with two arms of ten concurrencies each, 1% of noise."""
     random = np.random.default_rng(0)
-    known = (
+    errors: dict[str, Any] = (
         {"tput_rel_se": 0.01, "interactivity_rel_se": 0.008, "rel_se_correlation": 0.5, "se_df": 9}
         if blocks
         else {}
@@ -52,7 +53,7 @@ def make_points(count: int, *, blocks: bool) -> PointSet:
                 model=f"model-{workload}",
                 isl=8192,
                 osl=1024,
-                **known,
+                **errors,
             )
         )
     return PointSet(sources=("benchmark",), points=tuple(points))

@@ -49,7 +49,7 @@ def lay_out(folder: Path, sweep: Sweep, count: int) -> None:
         seen = measure(replace(point, concurrency=4), RawPoint(requests=requests(), facts=facts))
         times = ("2026-11-24T10:00:00.000+00:00", "2026-11-24T10:30:00.000+00:00")
         origin = replace(
-            collect(point, Started(executor="local"), times),
+            collect(point, Started(executor="local"), *times),
             command_lines={f"decode-{i}": words for i in range(PROCESSES)},
             environment=environment,
         )

@@ -136,7 +136,7 @@ def plain(directory: Path) -> dict[str, float]:
     """The straightforward way."""
     requests = pd.read_parquet(directory / "requests.parquet")
     for name in ("sent", "end"):
-        requests[f"{name}_s"] = requests[f"{name}_us"] * 1e-6
+        requests[f"{name}_s"] = requests.pop(f"{name}_us") * 1e-6
     chunks = requests.explode(["chunk_gaps_us", "chunk_tokens_brought"], ignore_index=True)
     chunks = chunks.astype({"chunk_gaps_us": "int64", "chunk_tokens_brought": "int64"})
     by_request = chunks.groupby("index")
