@@ -1,6 +1,6 @@
 """What recognising one event costs: the client's own ways beside httptools, in one run.
 
-    uv pip install httptools                       # not a dependency of mtpbench
+    .venv/bin/pip install httptools                # not a dependency of mtpbench
     .venv/bin/python benchmarks/client/recognisers.py [--rounds 60]
 
 Every round sends one event (an HTTP chunk of its own, as an engine sends it), or four that one read takes,

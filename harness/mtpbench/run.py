@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +31,10 @@ from mtpbench.records import CounterSource, Point, PointResult, PowerSource, Run
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.store import RawPoint, SweepStore, read_point, read_raw, rewrite_result
 from mtpbench.workload import draw_lengths
+
+LOOK_FOR_STOP_S = 0.1
+"""How often a simulation looks whether it is to stop. A signal sets a flag for it: an exception that a signal
+raises is lost where a library catches whatever comes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,11 +120,11 @@ async def run_live(
         await DeploymentRun(ladder, context).run()
 
 
-def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
-    """Simulates every point of a plan on this machine's cores, the longest first.
+def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer, stop: threading.Event) -> bool:
+    """Simulates every point of a plan on this machine's cores, the longest first, until `stop` is set.
 
     Returns:
-        Whether a KeyboardInterrupt ended it; its workers have ended then, and finished points are stored.
+        Whether `stop` ended it; its workers have ended then, and finished points are stored.
 
     Raises:
         StoreError: results can't be written.
@@ -130,15 +136,18 @@ def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer) -> bool:
     by_id = {point.id: point for point in points}
     workers = min(len(points), os.cpu_count() or 1)
     pool = multiprocessing.get_context("spawn").Pool(workers, _die_with_parent)
+    results = pool.imap_unordered(partial(run_virtual_point, store=store), points)
     try:
-        for result in pool.imap_unordered(partial(run_virtual_point, store=store), points):
-            observer.point_finished(by_id[result.point_id], result)
-    except KeyboardInterrupt:
-        return True
+        while not stop.is_set():
+            with contextlib.suppress(multiprocessing.TimeoutError):
+                result = results.next(LOOK_FOR_STOP_S)
+                observer.point_finished(by_id[result.point_id], result)
+    except StopIteration:
+        return False
     finally:
         pool.terminate()
         pool.join()
-    return False
+    return True
 
 
 def _die_with_parent() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,10 +180,27 @@ def test_the_virtual_clock_runs_a_sweep_without_servers(write_sweep, tmp_path: P
     sweep = simulate(load_sweep(write_sweep()))
     store, plan = prepare(sweep, tmp_path)
     log = Log()
-    run_virtual(plan, store, log)
+    assert run_virtual(plan, store, log, threading.Event()) is False
     assert len(log.results) == 4
     assert all(result.valid and result.clock == "virtual" for result in log.results)
     assert plan_run(sweep.points, store).ladders == ()
+
+
+def test_a_simulation_that_is_told_to_stop_keeps_what_it_has(write_sweep, tmp_path: Path) -> None:
+    """Even where no exception gets through: a signal sets the event, and the run looks at it."""
+    sweep = simulate(load_sweep(write_sweep(SLOW[1])))
+    store, plan = prepare(sweep, tmp_path)
+    stop = threading.Event()
+
+    class StoppingLog(Log):
+        def point_finished(self, point: Point, result: PointResult) -> None:
+            super().point_finished(point, result)
+            stop.set()
+
+    log = StoppingLog()
+    assert run_virtual(plan, store, log, stop) is True
+    assert len(log.results) == 1
+    assert len(plan_run(sweep.points, store).done) >= 1
 
 
 CLI = (sys.executable, "-m", "mtpbench", "run")

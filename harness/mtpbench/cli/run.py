@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -77,11 +79,25 @@ def run(
             observer = ProgressObserver(writer, plan.counts(), view)
             observer.beat()
             if on_virtual_clock:
-                signal.signal(signal.SIGTERM, signal.default_int_handler)
-                interrupted = running.run_virtual(plan, store, observer)
+                with _set_by_signals() as stop:
+                    interrupted = running.run_virtual(plan, store, observer, stop)
             else:
                 interrupted = _run_live(plan, store, observer, site)
     _finish(console, store.directory, interrupted=interrupted)
+
+
+@contextlib.contextmanager
+def _set_by_signals() -> Iterator[threading.Event]:
+    """Gives an event that SIGINT and SIGTERM set within the block."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def recompute(
