@@ -159,15 +159,9 @@ class PrivateSlurm:
         self.thaw()
         for name in self.names:
             self.revive_node(name)
-        wait_until(self._has_cancelled_all, "a queue without jobs", 60, 0.2)
-        self.wait_until_idle()
-
-    def _has_cancelled_all(self) -> bool:
-        """Cancels what the queue lists; a request of a thawed controller may enter it late."""
-        jobs = set(self.run("squeue", "-h", "-o", JOB_ID).split())
-        if jobs:
+        if jobs := set(self.run("squeue", "-h", "-o", JOB_ID).split()):
             self.run("scancel", *sorted(jobs), check=False)
-        return not jobs
+        self.wait_until_idle()
 
     # --- trouble ---
 

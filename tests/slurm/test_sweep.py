@@ -273,12 +273,13 @@ def test_an_outage_while_looking_is_said_to_be_one(bench: Bench) -> None:
 
 
 def test_impossible_wishes_are_refused_before_anything_is_submitted(bench: Bench) -> None:
+    ending = set(bench.jobs())  # an earlier test's job may still be listed
     (bench.folder / "mine.yaml").write_text(PROFILE + "partition: nowhere\n", "utf-8")
     assert "partition 'nowhere' is unknown to this Slurm; it has:" in bench.submit(check=False)
     (bench.folder / "mine.yaml").write_text(PROFILE + "segment_nodes: 2\n", "utf-8")
     bench.sweep(DISAGGREGATED)
     assert "needs 3 nodes in one NVLink domain; the cluster's domains have 2" in bench.submit(check=False)
-    assert bench.jobs() == []
+    assert set(bench.jobs()) <= ending
 
 
 def test_jobs_wait_for_others_and_can_be_cancelled(bench: Bench) -> None:
