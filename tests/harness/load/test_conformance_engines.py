@@ -155,7 +155,7 @@ def framed(path):
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
 def test_a_captured_stream_under_its_own_headers(path, gathered):
     pieces = [b"".join(framed(path))] if gathered else framed(path)
-    records, outcomes = serve_both(reply(*pieces, pause_s=0.001), measured=2)
+    records, outcomes = serve_both(reply(*pieces, pause_s=0.002), measured=2)
     stream = Stream()
     stream.feed(1, path.read_bytes())
     said = stream.answer(True)
@@ -169,8 +169,7 @@ def test_a_captured_stream_under_its_own_headers(path, gathered):
     for outcome in outcomes.values():
         for record in outcome.requests:
             assert list(record.chunk_times_s) == sorted(record.chunk_times_s)
-            # A busy machine reads the first events late.
-            assert gathered or record.chunk_times_s[-1] - record.chunk_times_s[0] > 0.005
+            assert gathered or record.chunk_times_s[-1] - record.chunk_times_s[0] > 0.02
 
 
 @pytest.mark.parametrize("path", ERRORS, ids=lambda path: path.stem)
