@@ -68,7 +68,7 @@ def collect(
     deaths = [
         WorkerDeath(
             worker=member.number,
-            at_us=int(((member.ended_at or 0.0) * 1e9 - origin_ns) / 1000),
+            at_us=int((pool.end_of(member) * 1e9 - origin_ns) / 1000),
             detail=pool.describe_death(member),
         )
         for member in pool.members

@@ -142,6 +142,11 @@ class WorkerPool:
             end = f"was killed by signal {-status}"
         return f"load client {member.number} {end}: {member.helper.last_words() or NO_MESSAGE}"
 
+    def end_of(self, member: WorkerProcess) -> float:
+        """Returns when a process ended, as `time.perf_counter()` counts; it has driven its load by then."""
+        assert member.ended_at is not None, "the pool waits for the end of every process"
+        return member.ended_at
+
     def summary(self, member: WorkerProcess) -> dict[str, Any] | None:
         """Returns the summary that a process wrote at its end; None if it did not end in order."""
         path = self.directory / f"{member.number}.summary.json"

@@ -294,8 +294,9 @@ class SystemFile(Strict):
         source = Publication(link=self.link or "", date=self.source_date or "")
         if self.provisioned_power_w is not None:
             return DeclaredPower(power_w=self.provisioned_power_w, source=source)
+        assert self.rack_power_w is not None, "a system without groups declares one of the two powers"
         nodes: dict[str, Any] = {"nodes": self.submitted_nodes, "rack_nodes": self.rack_nodes}
-        return RackPower(rack_power_w=self.rack_power_w or 0.0, source=source, **nodes)
+        return RackPower(rack_power_w=self.rack_power_w, source=source, **nodes)
 
 
 def system_power(document: LinedYaml) -> ProvisionedPower:

@@ -170,7 +170,7 @@ def check_schema(
         SchemaError: says which version wrote it, and what can be done.
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version not in versions:
+    if not isinstance(version, int) or version not in versions:
         readable = " and ".join(filter(None, (", ".join(map(str, versions[:-1])), str(versions[-1]))))
         written = f"written under schema version {version!r}"
         raise SchemaError(
@@ -178,7 +178,7 @@ def check_schema(
             path=path,
             reason=written,
         )
-    return int(version or 0)
+    return version
 
 
 def decode(kind: type[T], data: Any, path: Path, version: int = SCHEMA_VERSION) -> T:
