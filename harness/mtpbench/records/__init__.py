@@ -1,8 +1,8 @@
 """Records are the values that the parts exchange: frozen, keyword-only, JSON round-trip, units in the names.
 
-Standard library only. In the order of the flow: `point` (what is measured), `process` (what is started),
-`raw` (what is recorded), `result` (what is derived, and what tables need besides); `codec` turns them into
-JSON and back.
+Standard library only. In the order of the flow: `speculation` (arms), `point` (what is measured), `process`
+(what is started), `raw` (what is recorded), `result` (what is derived, and what tables need besides); `codec`
+turns them into JSON and back.
 
 Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what is not
 among `READABLE_VERSIONS`)
@@ -29,18 +29,14 @@ from mtpbench.records.codec import (
 )
 from mtpbench.records.point import (
     MAX_SPEED,
-    AcceptancePolicy,
-    Arm,
     Engine,
     EngineLimits,
     Fault,
-    GoldenTable,
     Load,
     Measurement,
     Model,
     Point,
     Simulation,
-    Speculation,
     Topology,
     WorkerGroup,
     Workload,
@@ -82,6 +78,7 @@ from mtpbench.records.result import (
     Stalls,
     SweepInfo,
 )
+from mtpbench.records.speculation import AcceptancePolicy, Arm, GoldenTable, Speculation
 
 __all__ = [
     "GRACE",

@@ -36,7 +36,8 @@ from mtpbench.records import (
 )
 from mtpbench.simengine.profile import default_profile
 from mtpbench.sweep.arm_confounds import find_confounds
-from mtpbench.sweep.schema import ArmSpec, SweepFile, TopologySpec
+from mtpbench.sweep.arm_schema import ArmSpec
+from mtpbench.sweep.schema import SweepFile, TopologySpec
 from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 
 MTP_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "n_predict")

@@ -12,13 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from mtpbench import golden
 from mtpbench.engines import EMBEDDED, ENGINES
 from mtpbench.records import MAX_SPEED, Load, Measurement, WorkerGroup, WorkerRole
+from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers
 from mtpbench.yaml_files import Strict
 
-FlagLayers = dict[str, dict[str, Any]]
-EnvironmentLayers = dict[str, dict[str, str]]
 LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
 _SHORT = re.compile(r"^(?P<workers>\d+)x(?P<kind>TP|TEP|DEP)(?P<width>\d+)$")
 _NAME = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
@@ -95,64 +93,6 @@ class TopologySpec(Strict):
         if falling := [ladder for ladder in ladders.values() if sorted(set(ladder)) != ladder]:
             raise ValueError(f"a ladder rises without repeats; {falling[0]} does not")
         return ladders
-
-
-_GOLDEN = golden.default_table()
-
-
-class GoldenSpec(Strict):
-    """Acceptance is pinned to a published mean length (`golden: thinking_on`), or to a length or rates."""
-
-    golden: str | None = Field(None, description="mode in the golden table, such as thinking_on")
-    model: str = Field(_GOLDEN.model, description="model in the golden table")
-    length: float | None = Field(None, ge=1, description="mean acceptance length, bonus token included")
-    rates: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
-        None, description="unconditional acceptance rate by position, non-increasing, one per draft"
-    )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> GoldenSpec:
-        if sum(value is not None for value in (self.golden, self.length, self.rates)) != 1:
-            raise ValueError("give exactly one of `golden`, `length`, `rates`")
-        return self
-
-
-def _named_policy(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("measured", "golden"):
-        raise ValueError(
-            f"{value!r} is no acceptance policy; say measured, golden, {{golden: thinking_on}}, "
-            "{length: 2.49} or {rates: [0.8, 0.5, 0.2]}"
-        )
-    return {"golden": _GOLDEN.mode} if value == "golden" else value
-
-
-AcceptanceSpec = Annotated[
-    Literal["measured"] | GoldenSpec,
-    BeforeValidator(_named_policy, json_schema_input_type=Literal["measured", "golden"] | GoldenSpec),
-]
-
-
-class ArmSpec(Strict):
-    """An arm adds to the base: nothing (off), or draft tokens, an acceptance policy and what they force."""
-
-    draft_tokens: int | None = Field(
-        None, ge=1, le=16, description="draft tokens per step; leave out for off"
-    )
-    acceptance: AcceptanceSpec | None = Field(None, description="measured (default), golden, or a policy")
-    forces: FlagLayers = Field(
-        default_factory=dict, description="engine flags that speculation makes necessary"
-    )
-    forces_env: EnvironmentLayers = Field(default_factory=dict, description="the same for the environment")
-
-    @model_validator(mode="after")
-    def _overlay_needs_drafts(self) -> ArmSpec:
-        overlays = [name for name in ("acceptance", "forces", "forces_env") if getattr(self, name)]
-        if self.draft_tokens is None and overlays:
-            raise ValueError(
-                f"`{overlays[0]}` without `draft_tokens`: an arm without speculation is the bare base "
-                "(move settings that both arms share to `engine.flags`)"
-            )
-        return self
 
 
 class FaultSpec(Strict):
