@@ -352,9 +352,14 @@ PROSE = re.compile(
     r"|_because$|^why_|_reasons?$"
 )
 """Names of what is written for people: facts travel as fields beside it, and words are made at the edge."""
-TAKES_APART = {"startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix"}
-MIGRATION = "store/migration.py"
-"""Reads the sentences that older schema versions stored; nothing else does."""
+TAKES_APART = {
+    *("startswith", "endswith", "partition", "rpartition", "split", "removeprefix", "removesuffix"),
+    *("find", "index", "replace"),
+}
+JOINT = re.compile(r"^\W* \W*$")
+"""Marks that join words of a sentence (`: `, ` / `), not a blank alone."""
+READS_TEXTS = ("store/migration.py", "frame.py")
+"""Migration reads the sentences that older schema versions stored; a frame reads the lists that it joined."""
 
 
 def called(node: ast.expr) -> str:
@@ -373,11 +378,19 @@ def is_prose(node: ast.expr) -> bool:
     return PROSE.search(called(node)) is not None
 
 
+def is_joint(node: ast.expr) -> bool:
+    """Whether a value is marks that join the words of a sentence."""
+    match node:
+        case ast.Constant(value=str(marks)):
+            return marks.strip() != "" and JOINT.search(marks) is not None
+    return False
+
+
 def reads_prose(node: ast.AST) -> bool:
     """Whether a node looks into a text that is written for people, or compares it with a sentence."""
     match node:
-        case ast.Call(func=ast.Attribute(value=text, attr=method)) if method in TAKES_APART:
-            return is_prose(text)
+        case ast.Call(func=ast.Attribute(value=text, attr=method), args=arguments) if method in TAKES_APART:
+            return is_prose(text) or any(map(is_joint, arguments))
         case ast.Compare(left=text, ops=[ast.In() | ast.NotIn()], comparators=[where]):
             return is_prose(where)
         case ast.Compare(
@@ -400,6 +413,9 @@ def reads_prose(node: ast.AST) -> bool:
         ("one.kind == 'damaged'", False),
         ("probe.source == 'grace'", False),
         ("path.name.partition('.')", False),
+        ("number.side.split(' / ', 1)", True),
+        ("caption.replace(': ', ':')", True),
+        ("line.split(' ')", False),
     ],
 )
 def test_looking_into_a_sentence_is_seen(code: str, forbidden: bool) -> None:
@@ -411,8 +427,31 @@ def test_no_code_takes_a_sentence_apart() -> None:
         (f"{root.name}/{path}", ast.unparse(node))
         for root in (HARNESS, ANALYSIS)
         for path, tree in modules(root)
-        if path != MIGRATION
+        if path not in READS_TEXTS
         for node in ast.walk(tree)
         if reads_prose(node)
+    }
+    assert found == set()
+
+
+JS_TAKES_APART = re.compile(
+    r"\b(reasons?|source|caption|withheld|detail|title|notes?|why|side|label|sentence)"
+    r"(\.(split|startsWith|endsWith|includes|indexOf|match|replace)\(|\.slice\(\d)"
+)
+
+
+def test_the_rule_sees_a_sentence_taken_apart_in_the_script() -> None:
+    assert JS_TAKES_APART.search('const [head, rest] = ratio.reason.split(": ");')
+    assert not JS_TAKES_APART.search('reasons.join(", ")')
+
+
+def test_no_script_takes_a_sentence_apart() -> None:
+    scripts = sorted((ANALYSIS / "report" / "script").glob("*.js"))
+    assert len(scripts) > 10
+    found = {
+        (script.name, number)
+        for script in scripts
+        for number, line in enumerate(script.read_text("utf-8").splitlines(), 1)
+        if JS_TAKES_APART.search(line)
     }
     assert found == set()

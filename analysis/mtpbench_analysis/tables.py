@@ -303,7 +303,7 @@ def _recipes(cell: Cell) -> str:
     if len(knots) == 2 and _layout(knots[0]) == _layout(knots[1]):
         both = f"conc. {_concurrency(knots[0])} and {_concurrency(knots[1])}"
         return f"{both}\n{_layout(knots[0])}".rstrip("\n")
-    return "\nand ".join(f"conc. {_concurrency(p)}, {_layout(p)}".removesuffix(", ") for p in knots)
+    return "\nand ".join(", ".join(filter(None, (f"conc. {_concurrency(p)}", _layout(p)))) for p in knots)
 
 
 def _concurrency(point: CurvePoint) -> str:

@@ -162,9 +162,9 @@ def _message(complaint: Any, where: KeyPath, model: type[BaseModel]) -> str:
         return f"unknown key; {hint}valid: {', '.join(valid)}"
     if kind == "missing":
         return "is missing"
-    text = str(complaint["msg"]).removeprefix("Value error, ")
     if kind == "value_error":
-        return text
+        return str(complaint["ctx"]["error"])
+    text = str(complaint["msg"])
     return f"{text[0].lower()}{text[1:]}, not {complaint['input']!r}"
 
 

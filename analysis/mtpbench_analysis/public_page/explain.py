@@ -45,7 +45,7 @@ class ExplainedNumber:
         metric: `tput_tps_per_gpu`, `usd_per_mtok`, `tps_per_mw`, `concurrency`, or, for both sides together,
             `throughput_claim` (page: percent more; honest: ratio) and `cost_claim` (page: percent cheaper;
             honest: share of the cost that is saved). A claim's percentage is that of the better side.
-        side: the page's side (`Off`), or both (`MTP / Off`).
+        sides: the label of the page's side, or of both.
         curve: the honest curve, or both; one side of the page may be several curves.
         page_value, honest_value: the two numbers; None where one is missing.
         honest_state: a cell's state; `recipes` for a concurrency, which is never interpolated;
@@ -57,7 +57,7 @@ class ExplainedNumber:
 
     target_tps: float
     metric: str
-    side: str
+    sides: tuple[str, ...]
     curve: str
     page_value: float | None
     honest_value: float | None
@@ -66,6 +66,11 @@ class ExplainedNumber:
     page_cells: tuple[PageCell, ...]
     cell: Cell | None = None
     ratio: Ratio | None = None
+
+    @property
+    def side(self) -> str:
+        """Returns the label of the page's side (`Off`), or of both (`MTP / Off`)."""
+        return " / ".join(self.sides)
 
     @property
     def agrees(self) -> bool:
@@ -241,7 +246,7 @@ def _explain_side(
             ExplainedNumber(
                 target_tps=page_cell.target_tps,
                 metric=metric,
-                side=side.label,
+                sides=(side.label,),
                 curve=curve,
                 page_value=page_value,
                 honest_value=honest_value,
@@ -286,7 +291,7 @@ def _claims(
         yield ExplainedNumber(
             target_tps=page_cells[0].target_tps,
             metric=metric,
-            side=" / ".join(labels),
+            sides=tuple(labels),
             curve=" / ".join(curve.label for curve in curves),
             page_value=(high_over_low - 1) * 100,
             honest_value=honest_value,

@@ -199,12 +199,12 @@ def _page_text(number: ExplainedNumber) -> str:
     if number.metric not in ("throughput_claim", "cost_claim"):
         return show_page(number.metric, number.page_value)
     first, second = number.page_cells
-    names = number.side.split(" / ", 1)
+    other, base = number.sides
     if number.metric == "throughput_claim":
-        return claim_faster(first.tput_tps_per_gpu, second.tput_tps_per_gpu, (names[0], names[1]))
+        return claim_faster(first.tput_tps_per_gpu, second.tput_tps_per_gpu, (other, base))
     if first.usd_per_mtok is None or second.usd_per_mtok is None:
         return MISSING
-    return claim_cheaper(first.usd_per_mtok, second.usd_per_mtok, (names[0], names[1]))
+    return claim_cheaper(first.usd_per_mtok, second.usd_per_mtok, (other, base))
 
 
 def _why(number: ExplainedNumber, throughput: dict[str, tuple[str, ...]]) -> str:

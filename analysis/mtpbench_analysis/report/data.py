@@ -110,6 +110,8 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
             **{name: baseline.shared(name) for name in _FACETS},
             "sequence": None if isl is None else f"{isl}/{osl}",
         },
+        "isl": isl,
+        "osl": osl,
         "max_gap": settings.max_gap,
         "confidence": settings.confidence,
         "economics": _economics(comparison),

@@ -79,15 +79,12 @@ function outputShare(cell) {
   return shares[0] + (shares[1] - shares[0]) * ((cell.target - cell.lower.x) / cell.gap);
 }
 
-/** Returns a curve's throughput over the baseline's, with its bound, or the reason why there is no ratio. */
+/** Returns a curve's throughput over the baseline's, with its bound, or the gap for which it is withheld; neither where a side is not reached. */
 function readRatio(cell, base, maxGap) {
-  if (cell.tput === null || base.tput === null) return { value: null, reason: "not reached", envelope: null };
+  if (cell.tput === null || base.tput === null) return { value: null, withheld: null, envelope: null };
   const envelope = [cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]];
   for (const side of [cell, base]) {
-    if (side.wide) {
-      const reason = `withheld: knots ${side.knotRatio.toFixed(1)}× apart in throughput (limit ${significant(maxGap, 6)}×)`;
-      return { value: null, reason, envelope };
-    }
+    if (side.wide) return { value: null, withheld: { knotRatio: side.knotRatio, maxGap }, envelope };
   }
   const isLeast = cell.state === "at_least", isMost = base.state === "at_least";
   const bound = isLeast && isMost ? "best_points" : isLeast ? "at_least" : isMost ? "at_most" : "exact";

@@ -40,11 +40,18 @@ function showThroughput(cell) {
   return [`${value} interpolated,`, `knots ${speed(lower.x)} and ${speed(upper.x)}`];
 }
 
+const describeGap = ({ knotRatio, maxGap }) => `knots ${knotRatio.toFixed(1)}× apart in throughput (limit ${significant(maxGap, 6)}×)`;
+
+/** Returns why there is no ratio, or null where there is one. */
+function explainNoRatio(ratio) {
+  if (ratio.value !== null) return null;
+  return ratio.withheld ? `withheld: ${describeGap(ratio.withheld)}` : "not reached";
+}
+
 function showRatio(ratio) {
   if (ratio.value === null) {
-    if (!ratio.envelope) return [MISSING];
-    const [head, rest] = ratio.reason.split(": ");
-    return [`${head}:`, `${rest}, so ${times(ratio.envelope[0])}× to ${times(ratio.envelope[1])}×`];
+    if (!ratio.withheld) return [MISSING];
+    return ["withheld:", `${describeGap(ratio.withheld)}, so ${times(ratio.envelope[0])}× to ${times(ratio.envelope[1])}×`];
   }
   const sign = { at_least: "≥ ", at_most: "≤ " }[ratio.bound] || "";
   const interval = ratio.interval ? ` ${spread(ratio.interval, times)}` : "";
@@ -189,7 +196,7 @@ function tableCsv(comparison, view, read) {
       lines.push([comparison.title, comparison.mark !== null, target, comparison.curves[i].label, cell.state, cell.tput,
         cell.runsAt, ...(cell.interval || ["", ""]), cell.output, cell.input,
         ...derived.map((metric) => atCell(metric, cell)), cell.wide, ...side(cell.lower), ...side(cell.upper),
-        ratio && ratio.value, ratio && ratio.value !== null ? ratio.bound : "", ratio && ratio.reason,
+        ratio && ratio.value, ratio && ratio.value !== null ? ratio.bound : "", ratio && explainNoRatio(ratio),
         ...((ratio && ratio.envelope) || ["", ""])]);
     });
   }
@@ -199,8 +206,7 @@ function tableCsv(comparison, view, read) {
 /** Returns the points as a CSV that mtpbench imports; the importer lists columns that it does not know. */
 function pointsCsv(comparison) {
   const { sequence, ...facets } = comparison.facets;
-  const [isl, osl] = (sequence || "/").split("/").map((text) => (/^\d+$/.test(text) ? text : null));
-  const shared = { ...facets, isl, osl, simulated: comparison.mark !== null };
+  const shared = { ...facets, isl: comparison.isl, osl: comparison.osl, simulated: comparison.mark !== null };
   const names = Object.keys(shared).filter((name) => !page.columns.includes(name));
   const lines = [["curve", "on_front", ...names, ...page.columns]];
   const push = (label, point) => lines.push([label, Boolean(point.onFront), ...names.map((name) => shared[name]), ...page.columns.map((name) => point[name])]);
