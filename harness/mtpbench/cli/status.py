@@ -79,8 +79,10 @@ def _read(reader: SnapshotReader) -> Snapshot:
 
 
 def _is_busy(snapshot: Snapshot) -> bool:
-    """Whether a job may still measure something."""
-    return any(outcome.state in _BUSY for outcome in snapshot.outcomes.values())
+    """Whether a job may still measure something; a submission that can't be read may have such a job."""
+    return snapshot.unread_submissions or any(
+        outcome.state in _BUSY for outcome in snapshot.outcomes.values()
+    )
 
 
 def render(sweep: Sweep, snapshot: Snapshot, journal: Journal) -> RenderableType:
@@ -113,7 +115,9 @@ def _state(snapshot: Snapshot, planned: Point, point: SeenPoint | None) -> tuple
         return "damaged", f"{point.problem.message}; running again measures it anew"
     if point is None or point.stored is None:
         outcome = snapshot.outcomes.get(planned.deployment_key)
-        return outcome.state if outcome is not None and outcome.state in _BUSY else "missing", ""
+        if outcome is None:
+            return "unknown" if snapshot.unread_submissions else "missing", ""
+        return outcome.state if outcome.state in _BUSY else "missing", ""
     if point.stored.result.valid:
         return "valid", summary(point.stored.result)
     return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in point.stored.result.reasons)

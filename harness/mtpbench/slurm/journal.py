@@ -8,7 +8,7 @@
     current/<key>.json           the attempt that owns a deployment now; another one's points take no place
 
 Every file is written whole, by rename. A JobFile is read by the mtpbench that wrote it, or refused with its
-points; the other records carry no schema version.
+points. An attempt's progress.json carries the schema version too; the other records carry none.
 """
 
 from __future__ import annotations
@@ -155,9 +155,21 @@ class Journal:
         replace_file(path, text, parents=True)
         return path
 
+    def submission_paths(self) -> list[Path]:
+        """Returns the files of all submissions, oldest first."""
+        return sorted((self.root / "journal").glob("*.json"))
+
+    def read_submission(self, path: Path) -> Submission:
+        """Returns the submission in a file.
+
+        Raises:
+            StoreError: the file can't be read.
+        """
+        return read_record(Submission, path)
+
     def submissions(self) -> tuple[Submission, ...]:
         """Returns all submissions, oldest first."""
-        return tuple(read_record(Submission, path) for path in sorted((self.root / "journal").glob("*.json")))
+        return tuple(self.read_submission(path) for path in self.submission_paths())
 
     def log_pattern(self, number: int, *, array: bool) -> str:
         """Returns the path, in Slurm's pattern, of a submission's standard output."""

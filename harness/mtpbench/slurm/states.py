@@ -263,6 +263,8 @@ def judge_job(
     files: AttemptFiles | None,
     statuses: Mapping[str, JobStatus] | None,
     now: datetime,
+    *,
+    unread: bool = False,
 ) -> JobOutcome:
     """Returns the outcome of one deployment's jobs.
 
@@ -272,6 +274,7 @@ def judge_job(
         files: the files of its newest attempt.
         statuses: of all jobs; None where Slurm does not answer.
         now: the time for ages, with a time zone.
+        unread: whether some of those files can't be read, so that what they do not say is unknown.
     """
     if submission is None:
         return JobOutcome(job_id=None, state="not submitted", text="not submitted")
@@ -283,10 +286,10 @@ def judge_job(
     if files is not None and files.finished is not None:
         return _finished(job, files.finished)
     if statuses is None:
-        return _unanswered(job, files, now)
+        return _unanswered(job, files, now, unread)
     status = statuses.get(job)
     if status is None:
-        return _vanished(job, files)
+        return _unread(job) if unread else _vanished(job, files)
     if status.state in ("pending", "requeued", "suspended"):
         return JobOutcome(job_id=job, state="pending", text=_pending(status))
     if status.state in ("running", "completing"):
@@ -306,9 +309,16 @@ def _finished(job: str, finished: Finished) -> JobOutcome:
     )
 
 
-def _unanswered(job: str, files: AttemptFiles | None, now: datetime) -> JobOutcome:
+def _unread(job: str) -> JobOutcome:
+    """Returns the outcome of a job that Slurm has forgotten, and whose files can't be read."""
+    text = f"Slurm no longer knows job {job}, and its files that say how it ended can't be read"
+    return JobOutcome(job_id=job, state="lost", text=text, show_log=True)
+
+
+def _unanswered(job: str, files: AttemptFiles | None, now: datetime, unread: bool) -> JobOutcome:
     """Returns the outcome while Slurm does not answer."""
-    doing = _progress(files, now) if files is not None else "no attempt has started yet"
+    without = "its files can't be read" if unread else "no attempt has started yet"
+    doing = _progress(files, now) if files is not None else without
     return JobOutcome(job_id=job, state="unknown", text=f"Slurm does not answer; {doing}")
 
 

@@ -243,16 +243,23 @@ def _tasks(submissions: Sequence[Submission]) -> set[str]:
     }
 
 
-def look_again(journal: Journal, slurm: Slurm) -> tuple[tuple[Submission, ...], Mapping[str, JobStatus]]:
+def look_again(
+    journal: Journal, slurm: Slurm, known: Sequence[Submission] | None = None
+) -> tuple[tuple[Submission, ...], Mapping[str, JobStatus]]:
     """Returns all submissions of a sweep and the states of their jobs now, in one query.
 
     A submission whose answer was lost is looked for by its name first, and written down where it is found.
+
+    Args:
+        journal: of the sweep.
+        slurm: the client that asks.
+        known: the submissions, where they have been read already.
 
     Raises:
         RunError: Slurm does not answer.
     """
     submissions = []
-    for submission in journal.submissions():
+    for submission in journal.submissions() if known is None else known:
         updated = find_lost(submission, slurm) if submission.job_id is None else submission
         if updated != submission:
             journal.write_submission(updated)

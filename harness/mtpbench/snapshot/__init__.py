@@ -144,6 +144,8 @@ class Snapshot:
         run_here: whether that run is, or was, on this machine.
         submissions: the newest to Slurm of each deployment that was ever submitted, by its key.
         jobs: the files of the attempts that own the deployments, by key.
+        unread_jobs: keys of deployments of whose jobs a file can't be read.
+        unread_submissions: whether a submission can't be read: there may be jobs that nobody here knows.
         statuses: Slurm's status of every job; None where Slurm was not asked, or did not answer.
         slurm_trouble: why Slurm could not be asked.
     """
@@ -161,6 +163,8 @@ class Snapshot:
     run_here: bool = False
     submissions: Mapping[str, Submission] = field(default_factory=dict)
     jobs: Mapping[str, AttemptFiles] = field(default_factory=dict)
+    unread_jobs: frozenset[str] = frozenset()
+    unread_submissions: bool = False
     statuses: Mapping[str, JobStatus] | None = None
     slurm_trouble: str | None = None
 
@@ -185,10 +189,12 @@ class Snapshot:
 
     @cached_property
     def outcomes(self) -> Mapping[str, JobOutcome]:
-        """The outcome of each deployment that was ever submitted, by key, where Slurm was asked."""
+        """The outcome of each deployment that was ever submitted, by key; for a reader that asks Slurm."""
         now = datetime.fromtimestamp(self.now_s, UTC)
         return {
-            key: judge_job(key, submission, self.jobs.get(key), self.statuses, now)
+            key: judge_job(
+                key, submission, self.jobs.get(key), self.statuses, now, unread=key in self.unread_jobs
+            )
             for key, submission in self.submissions.items()
         }
 

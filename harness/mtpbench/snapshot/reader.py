@@ -61,7 +61,7 @@ class SlurmSource:
         self.statuses: Mapping[str, JobStatus] | None = None
         self.trouble: str | None = None
 
-    def ask(self) -> bool:
+    def ask(self, submissions: Sequence[Submission]) -> bool:
         """Asks for all jobs at once if the last time is long enough ago; returns whether it asked."""
         if time.monotonic() - self._asked_at < SLURM_EVERY_S:
             return False
@@ -69,7 +69,7 @@ class SlurmSource:
         self.statuses, self.trouble = None, self._slurm.available()
         if self.trouble is None:
             try:
-                _, self.statuses = look_again(self._journal, self._slurm)
+                _, self.statuses = look_again(self._journal, self._slurm, submissions)
             except RunError as error:
                 self.trouble = str(error)
         return True
@@ -139,17 +139,19 @@ class SnapshotReader:
         if info is None:
             return None
         begun_s = _changed_s(path)
-        trouble: list[str] = []
-        submissions = self._submissions(trouble)
-        if submissions and self._slurm is not None and self._slurm.ask():
+        submissions, trouble = self._submissions()
+        if submissions and self._slurm is not None and self._slurm.ask(submissions):
             # Asking may find the number of a job that was lost, and write it to the journal.
-            submissions = self._submissions(trouble)
-        jobs, run = self._jobs(trouble), self._run(trouble)
+            submissions, trouble = self._submissions()
+        unread_submissions = bool(trouble)
+        unread_jobs: set[str] = set()
+        jobs, run = self._jobs(trouble, unread_jobs), self._run(trouble)
         points = self._look_at_points(info.planned)
         return Snapshot(
             info=info,
             points=points,
             simulated=any(point.stored is not None and point.stored.result.simulated for point in points)
+            or (run is not None and run.simulated)
             or self._will_be_simulated(),
             now_s=self._clock(),
             trouble=tuple(trouble),
@@ -161,6 +163,8 @@ class SnapshotReader:
             run_here=run is not None and run.host == socket.gethostname(),
             submissions={key: submission for submission in submissions for key in submission.keys},
             jobs=jobs,
+            unread_jobs=frozenset(unread_jobs),
+            unread_submissions=unread_submissions,
             statuses=self._slurm.statuses if self._slurm is not None else None,
             slurm_trouble=self._slurm.trouble if self._slurm is not None else None,
         )
@@ -250,35 +254,40 @@ class SnapshotReader:
                 trouble.append(str(error))
             return None
 
-    def _submissions(self, trouble: list[str]) -> tuple[Submission, ...]:
-        """Reads the submissions to Slurm, oldest first; what can't be read becomes a message in `trouble`."""
+    def _read(self, path: Path, reader: Callable[[], T], trouble: list[str]) -> T | None:
+        """Reads one file; one that can't be read becomes a message in `trouble`, and hides no other."""
         try:
-            return self._memory.read(self.journal.root / "journal", self.journal.submissions) or ()
-        except StoreError as error:
+            return self._memory.read(path, reader)
+        except (SchemaError, StoreError) as error:
             trouble.append(str(error))
-            return ()
+            return None
 
-    def _jobs(self, trouble: list[str]) -> dict[str, AttemptFiles]:
-        """Reads the files of Slurm jobs, by key; what can't be read becomes a message in `trouble`."""
+    def _submissions(self) -> tuple[list[Submission], list[str]]:
+        """Reads the submissions to Slurm, oldest first, and a message on each that can't be read."""
+        trouble: list[str] = []
+        read = (
+            self._read(path, partial(self.journal.read_submission, path), trouble)
+            for path in self.journal.submission_paths()
+        )
+        return [submission for submission in read if submission is not None], trouble
+
+    def _jobs(self, trouble: list[str], unread: set[str]) -> dict[str, AttemptFiles]:
+        """Reads the files of Slurm jobs, by key; `unread` gets the keys of those that can't be read."""
         jobs: dict[str, AttemptFiles] = {}
         for name in _names(self.journal.root / "current"):
             key = name.removesuffix(".json")
             if name.startswith(".") or key == name:
                 continue
-            try:
-                if (files := self._job(key)) is not None:
-                    jobs[key] = files
-            except (SchemaError, StoreError) as error:
-                trouble.append(str(error))
+            troubles_before = len(trouble)
+            if (files := self._job(key, trouble)) is not None:
+                jobs[key] = files
+            if len(trouble) > troubles_before:
+                unread.add(key)
         return jobs
 
     def _will_be_simulated(self) -> bool:
-        """Whether the files of its jobs or of its run say so, before the first point is stored."""
-        jobs, path = self.journal.root / "jobs", self.directory / PROGRESS_FILE
-        with contextlib.suppress(StoreError, SchemaError):
-            progress = self._memory.read(path, lambda: read_progress(path))
-            if progress is not None and progress.simulated:
-                return True
+        """Whether the files of its jobs say so, before the first point is stored."""
+        jobs = self.journal.root / "jobs"
         for name in _names(jobs):
             job = None
             with contextlib.suppress(StoreError, SchemaError):
@@ -287,16 +296,17 @@ class SnapshotReader:
                 return True
         return False
 
-    def _job(self, key: str) -> AttemptFiles | None:
-        root, memory = self.journal.root, self._memory
-        attempt = memory.read(root / "current" / f"{key}.json", lambda: self.journal.owner(key))
+    def _job(self, key: str, trouble: list[str]) -> AttemptFiles | None:
+        path = self.journal.root / "current" / f"{key}.json"
+        attempt = self._read(path, lambda: self.journal.owner(key), trouble)
         if attempt is None:
             return None
         directory = self.journal.attempt_directory(attempt)
+        progress, finished = directory / PROGRESS_FILE, directory / "finished.json"
         return AttemptFiles(
             attempt=attempt,
-            progress=memory.read(directory / "progress.json", lambda: self.journal.progress(attempt)),
-            finished=memory.read(directory / "finished.json", lambda: self.journal.finished(attempt)),
+            progress=self._read(progress, lambda: self.journal.progress(attempt), trouble),
+            finished=self._read(finished, lambda: self.journal.finished(attempt), trouble),
         )
 
 
