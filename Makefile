@@ -6,7 +6,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-real test check bench bench-client wheel schema lock clean test-slurm test-engines test-dynamo test-gpu test-browser
+.PHONY: help demo demo-real test check bench bench-client wheel schema lock clean test-slurm test-engines test-dynamo test-gpu test-browser test-fuzz
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,9 @@ demo-real: $(RUN_READY) ## the same on real vLLM on this machine's CPU (installs
 
 test: $(DEV_READY) ## the fast tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-fuzz: $(DEV_READY) ## two CPU-minutes of odd input of every kind, by a seed that it prints; SEED=… repeats it
+	$(BIN)/python -m pytest -n 0 $(if $(SEED),--hypothesis-seed=$(SEED)) tests/fuzz
 
 check: $(DEV_READY) ## formatting, lint, types
 	$(BIN)/ruff format --check .
