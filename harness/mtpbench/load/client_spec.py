@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mtpbench.load.pacer import RequestCounts, Schedule, draw_arrivals_s
 from mtpbench.records import Load, Measurement, Point, Workload
+from mtpbench.redaction import secret_variables
 from mtpbench.workload import Prompts, count_lines, draw_lengths
 
 
@@ -19,6 +20,7 @@ class ClientSpec:
         workload, load, rules, seed, concurrency: the point's own.
         time_scale: engine seconds per wall second.
         keeps_connections: whether connections are reused; else each request opens one and asks for its close.
+        secret_variables: names of variables whose values no record may hold.
         handicap_s: wall seconds that a reader sleeps after each round; only tests of slow clients set it.
     """
 
@@ -31,6 +33,7 @@ class ClientSpec:
     concurrency: int
     time_scale: float = 1.0
     keeps_connections: bool = True
+    secret_variables: tuple[str, ...] = ()
     handicap_s: float = 0.0
 
     @classmethod
@@ -46,6 +49,7 @@ class ClientSpec:
             concurrency=point.concurrency,
             time_scale=time_scale,
             keeps_connections=keeps,
+            secret_variables=secret_variables(point),
         )
 
     def counts(self) -> RequestCounts:

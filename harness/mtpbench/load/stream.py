@@ -91,6 +91,9 @@ class SseParser:
 
 
 DETAIL_LENGTH = 300
+"""Characters of an error's detail that are kept."""
+RAW_DETAIL_LENGTH = 4096
+"""Characters that a stream itself keeps: secrets are taken out before the detail is cut, never after."""
 TOKEN_BITS = 24
 UNCOUNTED = (1 << TOKEN_BITS) - 1
 """The token part of a packed chunk whose count the server does not give."""
@@ -239,7 +242,7 @@ class Stream:
             output_tokens=self._output_tokens,
             finish_reason=self._finish_reason,
             error=code,
-            error_detail=detail[:DETAIL_LENGTH] if detail else None,
+            error_detail=detail[:RAW_DETAIL_LENGTH] if detail else None,
             missed_done=code is None and not self.done,
         )
 
@@ -336,7 +339,7 @@ def _other_output(delta: dict[str, Any]) -> bool:
 
 
 def _excerpt(event: bytes) -> str:
-    return event[:DETAIL_LENGTH].decode("utf-8", "replace")
+    return event[:RAW_DETAIL_LENGTH].decode("utf-8", "replace")
 
 
 def _error_text(error: Any) -> str:

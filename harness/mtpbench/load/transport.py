@@ -19,14 +19,17 @@ from mtpbench.errors import InputError
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.pacer import Pacer, Turn
 from mtpbench.load.request_log import RequestEnd, RequestLog
-from mtpbench.load.stream import Stream
+from mtpbench.load.stream import DETAIL_LENGTH, Answer, Stream
 from mtpbench.metrics.request_table import Ints
+from mtpbench.redaction import Secrets
 from mtpbench.workload import Piece, Prompts
 
 Failure = tuple[str, str]
 """Code and detail of a request's failure: `connect_failed`, `client_limit`, `disconnected`, `timeout`,
 `http_NNN`, `wrong_content_type` or `bad_response`."""
 CUT_OFF = "cut_off"
+USUAL_FINISHES = ("length", "stop", None)
+"""Finish reasons that hold nothing of a server's own."""
 LEAST_REFUSALS = 20
 MOST_PREPARED = 32_768
 """Requests whose bodies are rendered before the clock starts; each later one takes some microseconds."""
@@ -61,7 +64,7 @@ class Scheduler:
         self.flights: dict[int, Flight] = {}
         """Requests in flight by index, the oldest first."""
         self.origin_ns = 0
-        self._key = os.environ.get(spec.load.api_key_env) if spec.load.api_key_env else None
+        self._secrets: Secrets | None = None
         self.timeout_us = int(spec.rules.request_timeout_s / spec.time_scale * 1e6)
         self.ends_us = int(spec.rules.point_timeout_s / spec.time_scale * 1e6)
         self.failed = self.missed_done = self.refused = self.ended_tokens = self.retried = 0
@@ -107,9 +110,9 @@ class Scheduler:
     def end(self, flight: Flight, failure: Failure | None) -> None:
         """Records the end of a request, failed or not, and frees its slot."""
         stream, turn = flight.stream, flight.turn
-        answer = stream.answer(failure is None, failure and (failure[0], self._redact(failure[1])))
-        if answer.error_detail is not None:
-            answer = replace(answer, error_detail=self._redact(answer.error_detail))
+        answer = stream.answer(failure is None, failure)
+        if answer.error is not None or answer.finish_reason not in USUAL_FINISHES:
+            answer = self._redacted(answer)
         end_us = stream.last_us if failure is None and stream.last_us is not None else self.now_us()
         del self.flights[turn.index]
         lengths = self._prompts.lengths
@@ -129,9 +132,14 @@ class Scheduler:
         if self.refused >= self._refusals_allowed:
             self.unreachable = True
 
-    def _redact(self, text: str) -> str:
-        """Hides the API key: servers repeat a key that they refuse."""
-        return text.replace(self._key, "***") if self._key else text
+    def _redacted(self, answer: Answer) -> Answer:
+        """Returns the answer without secrets, which servers repeat, and cuts its detail only then."""
+        if self._secrets is None:
+            named = (*self.spec.secret_variables, self.spec.load.api_key_env or "")
+            self._secrets = Secrets.known(os.environ, named)
+        detail = self._secrets.hide(answer.error_detail or "")[:DETAIL_LENGTH]
+        finish = answer.finish_reason and self._secrets.hide(answer.finish_reason)
+        return replace(answer, error_detail=detail or None, finish_reason=finish)
 
     def expired(self, now_us: int) -> list[Flight]:
         """Returns the requests that have run for longer than the request timeout."""
