@@ -20,7 +20,7 @@ from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.chunk_latency import ChunkGaps, summarise
 from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown_energy
 from mtpbench.metrics.packed_chunks import Requests, TokenCounts, count_tokens
-from mtpbench.metrics.request_table import UNKNOWN, Floats, RequestRows, RequestTable
+from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestRows, RequestTable
 from mtpbench.metrics.window import (
     Window,
     cut_blocks,
@@ -54,6 +54,7 @@ class Latencies:
         tpot_s: (q,) of those that have a TPOT.
         tpot_ended_s: (q,) when those ended.
         tpot_basis: how the tokens of the first chunk are known.
+        first_chunk_tokens: the median of that number; None where it is unknown.
     """
 
     ttft_s: Floats
@@ -62,6 +63,7 @@ class Latencies:
     tpot_ended_s: Floats
     send_lag_s: Floats
     tpot_basis: TpotBasis | None
+    first_chunk_tokens: float | None
 
 
 def measure(point: Point, raw: RawPoint) -> PointResult:
@@ -97,6 +99,9 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         ttft_from_schedule_s=summarise(figures.ttft_s + figures.send_lag_s),
         e2el_from_schedule_s=summarise(figures.e2el_s + figures.send_lag_s),
         stalls=gaps.stalls(),
+        tokens_per_chunk=_share(rows.output_tokens, raw.requests.chunk_counts, counted),
+        first_chunk_tokens=figures.first_chunk_tokens,
+        cached_prompt_share=_share(rows.cached_prompt_tokens, rows.prompt_tokens, counted),
         interactivity_tps=1.0 / tpot.p50 if tpot and tpot.p50 > 0 else None,
         interactivity_p99_tps=1.0 / tpot.p99 if tpot and tpot.p99 > 0 else None,
         tpot_basis=figures.tpot_basis,
@@ -212,7 +217,14 @@ def latencies(table: RequestTable, counted: Mask) -> Latencies:
         tpot_ended_s=table.end_s[counted][several],
         send_lag_s=sent - table.scheduled_s[counted],
         tpot_basis=basis,
+        first_chunk_tokens=float(np.median(in_first)) if first_is_counted else None,
     )
+
+
+def _share(parts: Ints, wholes: Ints, counted: Mask) -> float | None:
+    """Returns the sum of some counts by that of others; None where no counted request has both."""
+    known = counted & (parts != UNKNOWN) & (wholes > 0)
+    return float(parts[known].sum() / wholes[known].sum()) if known.any() else None
 
 
 def _counted(table: RequestTable, steady: Window | None) -> Mask:

@@ -61,6 +61,8 @@ def raw_point(requests: int = 8) -> RawPoint:
             asked_output_tokens=32,
             prompt_tokens=64,
             output_tokens=None if i == 3 else 32,
+            cached_prompt_tokens=16 if i == 1 else None,
+            reasoning_tokens=8 if i == 2 else None,
             finish_reason="length",
             error="no_usage" if i == 3 else None,
         )
@@ -266,7 +268,7 @@ def test_an_unknown_schema_is_refused(tmp_path: Path, sweep: Sweep) -> None:
     result = json.loads((directory / "result.json").read_text())
     (directory / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
     with pytest.raises(
-        SchemaError, match=r"result.json: written under schema version 99; .* reads 2, 3, 4 and 5\."
+        SchemaError, match=r"result.json: written under schema version 99; .* reads 2, 3, 4, 5 and 6\."
     ):
         read_sweep(store.directory)
 

@@ -72,7 +72,8 @@ def test_results_of_schema_4_recompute_to_the_same_figures(stored: Path) -> None
     for point in read_sweep(stored).points:
         before, after = recompute(point.directory)
         assert (before.schema_version, after.schema_version) == (4, SCHEMA_VERSION)
-        assert dataclasses.replace(after, schema_version=4) == before
+        assert (after.cached_prompt_share, after.tokens_per_chunk is None) == (None, False)
+        assert dataclasses.replace(after, schema_version=4, **UNKNOWN_BEFORE_6) == before
         assert read_point(point.directory).result == after
         assert recompute(point.directory) == (after, after)
 
@@ -94,6 +95,7 @@ NEW_IN_4 = {
     "result.json": {"": ("idle", "gpus"), "energy": ("energy_j_by_node", "unused_gpus", "unused_energy_j")},
     "raw.json": {"facts": ("idle", "gpus", "nodes")},
 }
+UNKNOWN_BEFORE_6: dict[str, Any] = {"tokens_per_chunk": None, "first_chunk_tokens": None}
 NEW_IN_3 = {"result.json": {"": ("blocks",)}}
 New = dict[str, dict[str, tuple[str, ...]]]
 
@@ -123,7 +125,31 @@ def test_what_an_older_readable_version_wrote_is_read_and_recomputed(
     before, after = recompute(directory)
     assert (before.schema_version, after.schema_version) == (version, SCHEMA_VERSION)
     blocks = None if version == 2 else after.blocks
-    assert dataclasses.replace(after, schema_version=version, blocks=blocks) == before
+    assert dataclasses.replace(after, schema_version=version, blocks=blocks, **UNKNOWN_BEFORE_6) == before
+
+
+def test_what_schema_5_wrote_is_read_without_the_columns_that_it_lacked(stored: Path) -> None:
+    """It had the fields of today, but the columns of requests of schema 4."""
+    directory = stored / MTP
+    recompute(directory)
+    for path in (stored / "sweep.json", *directory.glob("*.json")):
+        data = {**json.loads(path.read_text()), "schema_version": 5}
+        if path.name == "result.json":
+            for name in (*UNKNOWN_BEFORE_6, "cached_prompt_share"):
+                del data[name]
+        elif path.name in ("point.json", "raw.json"):
+            kinds = {"point": Point, "facts": RunFacts}
+            data |= {
+                name: to_json(from_json(kind, upgraded(kind, data[name])))
+                for name, kind in kinds.items()
+                if name in data
+            }
+        path.write_text(json.dumps(data))
+    before, after = recompute(directory)
+    assert (before.schema_version, after.schema_version) == (5, SCHEMA_VERSION)
+    assert dataclasses.replace(after, schema_version=5, **UNKNOWN_BEFORE_6) == before
+    (record, *_) = read_raw(directory).requests.records()
+    assert (record.cached_prompt_tokens, record.reasoning_tokens) == (None, None)
 
 
 @pytest.mark.parametrize("text", _POWER_SOURCES)

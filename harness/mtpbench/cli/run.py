@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -34,7 +33,7 @@ from mtpbench.errors import InputError, RunError, SchemaError, StoreError
 from mtpbench.load.client import LoadProgress
 from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
 from mtpbench.records import Deployment, Point, PointResult
-from mtpbench.store import SweepStore, exclusive, read_sweep
+from mtpbench.store import SweepStore, exclusive, figures_moved, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench_analysis.cli import compare_folder, render_results, write_report
 
@@ -109,7 +108,7 @@ def recompute(
     for point in stored.points:
         before, after = running.recompute(point.directory)
         # A result of an older schema is written again, though no figure moved.
-        changed += replace(before, schema_version=after.schema_version) != after
+        changed += figures_moved(before, after)
     typer.echo(f"{len(stored.points)} results recomputed from raw records, {changed} changed")
     if changed:
         typer.echo(

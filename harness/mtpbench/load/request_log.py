@@ -35,6 +35,8 @@ ROW = np.dtype(
         ("asked_output_tokens", "<i8"),
         ("prompt_tokens", "<i8"),
         ("output_tokens", "<i8"),
+        ("cached_prompt_tokens", "<i8"),
+        ("reasoning_tokens", "<i8"),
         ("chunks", "<i8"),
     ]
 )
@@ -90,6 +92,8 @@ class RequestLog:
             end.asked_output_tokens,
             UNKNOWN if answer.prompt_tokens is None else answer.prompt_tokens,
             UNKNOWN if answer.output_tokens is None else answer.output_tokens,
+            UNKNOWN if answer.cached_prompt_tokens is None else answer.cached_prompt_tokens,
+            UNKNOWN if answer.reasoning_tokens is None else answer.reasoning_tokens,
             len(stream.chunks),
         )
         self._chunks += stream.chunks.tobytes()
@@ -189,7 +193,8 @@ def _lost_requests(
         rows[name] = death.at_us
     rows["asked_prompt_tokens"] = lengths.prompt_tokens[lost]
     rows["asked_output_tokens"] = lengths.output_tokens[lost]
-    rows["prompt_tokens"] = rows["output_tokens"] = UNKNOWN
+    for name in ("prompt_tokens", "output_tokens", "cached_prompt_tokens", "reasoning_tokens"):
+        rows[name] = UNKNOWN
     texts = np.empty((len(lost), 3), object)
     texts[:] = (None, WORKER_DIED, death.detail)
     return rows, np.empty(0, np.int64), texts
@@ -226,6 +231,8 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
         asked_output_tokens=ints("asked_output_tokens"),
         prompt_tokens=ints("prompt_tokens"),
         output_tokens=ints("output_tokens"),
+        cached_prompt_tokens=ints("cached_prompt_tokens"),
+        reasoning_tokens=ints("reasoning_tokens"),
         finish_reason=texts[:, 0],
         error=texts[:, 1],
         error_detail=texts[:, 2],

@@ -109,6 +109,8 @@ class Answer:
 
     prompt_tokens: int | None
     output_tokens: int | None
+    cached_prompt_tokens: int | None = None
+    reasoning_tokens: int | None = None
     finish_reason: str | None
     error: str | None
     error_detail: str | None
@@ -123,6 +125,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_cached_tokens",
         "_checked_prompt",
         "_counts_along",
         "_ended_us",
@@ -132,6 +135,7 @@ class Stream:
         "_inflate",
         "_output_tokens",
         "_prompt_tokens",
+        "_reasoning_tokens",
         "chunks",
         "done",
         "events",
@@ -152,6 +156,8 @@ class Stream:
         self._prompt_tokens: int | None = None
         self._checked_prompt: object = _NEVER
         self._output_tokens: int | None = None
+        self._cached_tokens: int | None = None
+        self._reasoning_tokens: int | None = None
         self._finish_reason: str | None = None
         self._error: tuple[str, str] | None = None
 
@@ -240,6 +246,8 @@ class Stream:
         return Answer(
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
+            cached_prompt_tokens=self._cached_tokens,
+            reasoning_tokens=self._reasoning_tokens,
             finish_reason=self._finish_reason,
             error=code,
             error_detail=detail[:RAW_DETAIL_LENGTH] if detail else None,
@@ -289,6 +297,10 @@ class Stream:
         """Keeps the counts; returns whether output tokens rose. A missing output count is unknown, not 0."""
         before = self._output_tokens or 0
         self._prompt_tokens = self._checked_prompt = _count(usage["prompt_tokens"])
+        if (cached := _detail(usage, "prompt_tokens_details", "cached_tokens")) is not None:
+            self._cached_tokens = cached
+        if (thoughts := _detail(usage, "completion_tokens_details", "reasoning_tokens")) is not None:
+            self._reasoning_tokens = thoughts
         if (output := usage.get("completion_tokens")) is None:
             return False
         self._output_tokens = _count(output)
@@ -332,6 +344,15 @@ def _count(value: Any) -> int:
     if isinstance(value, (int, float)) and 0 <= value < UNCOUNTED and value == int(value):
         return int(value)
     raise ValueError(f"{value!r} is no number of tokens")
+
+
+def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
+    """Returns a count of a usage's details; None where it is not given, or is no count."""
+    details = usage.get(group)
+    value = details.get(name) if isinstance(details, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < UNCOUNTED:
+        return None
+    return value
 
 
 def _other_output(delta: dict[str, Any]) -> bool:

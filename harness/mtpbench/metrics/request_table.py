@@ -42,6 +42,7 @@ class RequestRows:
         scheduled_us, sent_us, end_us: (n,) int64, engine microseconds since the point's start.
         asked_prompt_tokens, asked_output_tokens: (n,) int64.
         prompt_tokens, output_tokens: (n,) int64 as the server counted them, `UNKNOWN` if it did not.
+        cached_prompt_tokens, reasoning_tokens: (n,) int64, those of a prefix cache and of thoughts, likewise.
         finish_reason, error, error_detail: (n,) object arrays of str or None.
         chunk_offsets: (n + 1,) int64; chunks of row i are [chunk_offsets[i], chunk_offsets[i + 1]).
     """
@@ -56,6 +57,8 @@ class RequestRows:
     asked_output_tokens: Ints
     prompt_tokens: Ints
     output_tokens: Ints
+    cached_prompt_tokens: Ints
+    reasoning_tokens: Ints
     finish_reason: npt.NDArray[np.object_]
     error: npt.NDArray[np.object_]
     error_detail: npt.NDArray[np.object_]
@@ -183,6 +186,8 @@ class RequestTable(RequestRows):
             asked_output_tokens=ints("asked_output_tokens"),
             prompt_tokens=ints("prompt_tokens"),
             output_tokens=ints("output_tokens"),
+            cached_prompt_tokens=ints("cached_prompt_tokens"),
+            reasoning_tokens=ints("reasoning_tokens"),
             finish_reason=objects("finish_reason"),
             error=objects("error"),
             error_detail=objects("error_detail"),
@@ -215,6 +220,8 @@ class RequestTable(RequestRows):
                 asked_output_tokens=int(self.asked_output_tokens[i]),
                 prompt_tokens=optional(self.prompt_tokens[i]),
                 output_tokens=optional(self.output_tokens[i]),
+                cached_prompt_tokens=optional(self.cached_prompt_tokens[i]),
+                reasoning_tokens=optional(self.reasoning_tokens[i]),
                 finish_reason=self.finish_reason[i],
                 error=self.error[i],
                 error_detail=self.error_detail[i],

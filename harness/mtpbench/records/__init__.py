@@ -13,6 +13,7 @@ among `READABLE_VERSIONS`)
     4   2026-11   idle power, what GPUs reported of themselves, GPUs of the nodes that no process used
     5   2026-11   sources and reasons as fields: what pins acceptance, what counters and power are read from,
                   why power or energy is unknown
+    6   2026-11   prompt tokens from a prefix cache and reasoning tokens by request; tokens per chunk
 """
 
 from mtpbench.records.codec import (

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Written into every stored record; the history stands in the package's docstring."""
-READABLE_VERSIONS = (2, 3, 4, 5)
+READABLE_VERSIONS = (2, 3, 4, 5, 6)
 """What the store reads; fields that an older version lacked are NULL (`store/migration.py`)."""
 
 Json = Any

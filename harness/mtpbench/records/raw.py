@@ -93,6 +93,8 @@ class RequestRecord:
     Times are engine seconds since the point's start on one monotonic clock. `chunk_tokens` are cumulative
     output tokens after each chunk as the server counted them, or None where it does not count. `error` is
     a short code (`http_503`, `timeout`, `disconnected`, `no_usage`, `stream_error`, `bad_event`, …).
+    `cached_prompt_tokens` came from a prefix cache; `reasoning_tokens` are those of the output that were
+    thoughts. Both are None where the server does not say.
     """
 
     index: int
@@ -107,6 +109,8 @@ class RequestRecord:
     asked_output_tokens: int
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
+    reasoning_tokens: int | None = None
     finish_reason: str | None = None
     error: str | None = None
     error_detail: str | None = None

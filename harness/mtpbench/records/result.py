@@ -234,6 +234,12 @@ class PointResult:
     """TTFT from the moment the request was due: in an open loop, how long a user would have waited."""
     e2el_from_schedule_s: Distribution | None = None
     stalls: Stalls | None = None
+    tokens_per_chunk: float | None = None
+    """Output tokens / chunks of the requests counted above."""
+    first_chunk_tokens: float | None = None
+    """The median of the tokens that a request's first chunk held; NULL where their number is unknown."""
+    cached_prompt_share: float | None = None
+    """Prompt tokens that a prefix cache held / all prompt tokens; NULL where the server does not say."""
     interactivity_tps: float | None
     interactivity_p99_tps: float | None
     tpot_basis: Literal["known_first_chunk", "assumed_one_token"] | None

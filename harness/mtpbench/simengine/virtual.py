@@ -14,7 +14,7 @@ import numpy as np
 
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import Pacer, Schedule, Turn
-from mtpbench.metrics.request_table import Ints, RequestTable, whole_us
+from mtpbench.metrics.request_table import UNKNOWN, Ints, RequestTable, whole_us
 from mtpbench.records import (
     CounterSample,
     EngineLimits,
@@ -294,6 +294,8 @@ class _Recorder:
             asked_output_tokens=self.outputs,
             prompt_tokens=self.prompts,
             output_tokens=tokens[last],
+            cached_prompt_tokens=np.full(n, UNKNOWN, np.int64),
+            reasoning_tokens=np.full(n, UNKNOWN, np.int64),
             finish_reason=np.full(n, "length", object),
             error=np.full(n, None, object),
             error_detail=np.full(n, None, object),

@@ -22,6 +22,7 @@ renames of a replacement leaves the old attempt in .superseded/, marked; the nex
 """
 
 from mtpbench.store.columns import read_power
+from mtpbench.store.migration import figures_moved
 from mtpbench.store.reading import (
     RawPoint,
     StoredPoint,
@@ -40,6 +41,7 @@ __all__ = [
     "StoredSweep",
     "SweepStore",
     "exclusive",
+    "figures_moved",
     "is_complete",
     "is_valid",
     "json_text",

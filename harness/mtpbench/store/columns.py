@@ -18,11 +18,13 @@ from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge
 _TIMES = {"scheduled_us": "scheduled_s", "sent_us": "sent_s", "end_us": "end_s"}
 """The columns of times, and what they are called up to schema 4, which held them as float seconds."""
 _INTS = ("index", "slot", "asked_prompt_tokens", "asked_output_tokens", *_TIMES)
-_KNOWN_OR_NULL = ("prompt_tokens", "output_tokens")
+_SINCE_6 = ("cached_prompt_tokens", "reasoning_tokens")
+"""Columns that files of an older schema lack: unknown there."""
+_KNOWN_OR_NULL = ("prompt_tokens", "output_tokens", *_SINCE_6)
 _GAUGE = pa.struct([("rank", pa.string()), ("length", pa.float64()), ("verify_calls", pa.float64())])
 _GAPS, _BROUGHT = "chunk_gaps_us", "chunk_tokens_brought"
 _TEXTS = ("finish_reason", "error", "error_detail")
-_ROW_COLUMNS = (*_INTS, "warmup", *_KNOWN_OR_NULL, *_TEXTS)
+_ROW_COLUMNS = (*_INTS, "warmup", "prompt_tokens", "output_tokens", *_TEXTS)
 _REQUESTS = pa.schema(
     [
         *((name, pa.int64()) for name in _INTS),
@@ -89,12 +91,18 @@ def read_packed(path: Path) -> PackedTable:
 
 def _packed(file: pq.ParquetFile) -> PackedTable:
     column_names = file.schema_arrow.names
-    data = file.read(columns=[name if name in column_names else _TIMES[name] for name in _ROW_COLUMNS])
+    data = file.read(
+        columns=[name if name in column_names else _TIMES[name] for name in _ROW_COLUMNS]
+        + [name for name in _SINCE_6 if name in column_names]
+    )
     columns: dict[str, Any] = {
         name: data[name].to_numpy() if name in column_names else whole_us(data[_TIMES[name]].to_numpy())
         for name in (*_INTS, "warmup")
     }
-    columns |= {name: _ints(data[name]) for name in _KNOWN_OR_NULL}
+    columns |= {
+        name: _ints(data[name]) if name in data.column_names else np.full(len(data), UNKNOWN, np.int64)
+        for name in _KNOWN_OR_NULL
+    }
     columns |= {name: _objects(data[name].to_pylist()) for name in _TEXTS}
     chunks = tuple(_read_chunks(file, columns["sent_us"]))
     counts = np.concatenate([np.empty(0, np.int64), *(batch.counts for batch in chunks)])

@@ -1,11 +1,14 @@
 """Pure: migrates records of schema versions 2 to 4 to version 5, which holds sources and reasons as fields.
 
+Version 6 only added fields, which are NULL in what an older version wrote.
+
 The older versions held them as text. Only this module parses that text, and nothing writes it any more: the
 tables here are complete and don't change.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -85,6 +88,19 @@ _POWER_SOURCES: Mapping[str, Json] = {
     **dict(_nvml_sources()),
     **dict(_dcgm_sources()),
 }
+
+
+_NEW_FIGURES = {3: ("blocks",), 6: ("tokens_per_chunk", "first_chunk_tokens", "cached_prompt_share")}
+"""Figures of a result that a version brought."""
+
+
+def figures_moved(before: PointResult, after: PointResult) -> bool:
+    """Returns whether two results of one point differ in a figure that the older one's version knew."""
+    new = [
+        name for version, names in _NEW_FIGURES.items() if version > before.schema_version for name in names
+    ]
+    same = {name: getattr(after, name) for name in (*new, "schema_version")}
+    return dataclasses.replace(before, **same) != after
 
 
 def upgraded(kind: type, data: Any) -> Any:

@@ -8,7 +8,7 @@ from measured import make_request
 from mtpbench.metrics.request_table import UNKNOWN, RequestTable
 
 RECORDS = [
-    make_request(0, 1, 0.0, [0.5, 1.0], chunk_tokens=(1, 4), output_tokens=4),
+    make_request(0, 1, 0.0, [0.5, 1.0], chunk_tokens=(1, 4), output_tokens=4, cached_prompt_tokens=64),
     make_request(
         1,
         0,
