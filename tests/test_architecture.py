@@ -252,7 +252,7 @@ def test_files_are_written_in_few_places_and_results_by_the_store(
 
 FLOORS = {
     HARNESS: """
-        errors records redaction yaml_files hardware
+        errors records redaction input_files yaml_files hardware
         metrics golden
         power remote
         store workload

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Floats
 from mtpbench.records import GoldenTable
+from mtpbench.yaml_files import parse_yaml
 
 SOURCE = "data/golden_acceptance.yaml"
 
@@ -20,7 +21,7 @@ SOURCE = "data/golden_acceptance.yaml"
 @cache
 def _data() -> Mapping[str, Any]:
     text = resources.files("mtpbench").joinpath(SOURCE).read_text("utf-8")
-    loaded: Mapping[str, Any] = yaml.safe_load(text)
+    loaded: Mapping[str, Any] = parse_yaml(text, Path(SOURCE)).data
     return loaded
 
 

@@ -6,7 +6,6 @@ the path of a file. A file stands alone: hardware that it lacks has no constants
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,13 @@ from typing import NoReturn
 import yaml
 
 from mtpbench.errors import InputError
+from mtpbench.input_files import MOST_YAML_BYTES, clean_text, compose_yaml, read_input_text, scalar_value
 from mtpbench.records import Hardware
 
 _DATE = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 _BUILT_IN = "mtpbench/data/hardware.yaml"
+_MOST = 1_000_000_000
+"""More than any count, price or power: their products stay finite."""
 _KINDS = ("gpu", "gpus_per_node", "nodes_per_domain", "constants", "source")
 
 
@@ -102,12 +104,7 @@ def _kinds(constants: str | None) -> Mapping[str, _Kind]:
     file = constants_file(constants)
     if file is None:
         return _built_in()
-    try:
-        return _read(Path(file).read_text("utf-8"), file)
-    except OSError as error:
-        raise InputError(f"{file}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from error
+    return _read(read_input_text(Path(file), MOST_YAML_BYTES), file)
 
 
 @cache
@@ -117,13 +114,7 @@ def _built_in() -> Mapping[str, _Kind]:
 
 @cache
 def _read(text: str, file: str) -> Mapping[str, _Kind]:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{file}{line}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not YAML: {error}") from error
+    node = compose_yaml(text, Path(file))
     if node is None:
         raise InputError(f"{file}: empty; `source:` and `hardware:` are needed")
     top = _Place(node, file).mapping(("source", "hardware"))
@@ -180,7 +171,7 @@ class _Place:
             self.refuse(f"a mapping by {of} is needed")
         places: dict[str, _Place] = {}
         for key_node, value in self.node.value:
-            name = str(key_node.value)
+            name = self._written(key_node)
             key = f"{self.key}.{name}" if self.key else name
             place = _Place(value, self.file, key, key_node.start_mark.line + 1)
             if name in places:
@@ -204,17 +195,28 @@ class _Place:
         """Returns a scalar as it is written."""
         if not isinstance(self.node, yaml.ScalarNode) or self.is_null or not self.node.value.strip():
             self.refuse("a text is needed")
-        return str(self.node.value)
+        return self._written(self.node)
+
+    def _written(self, node: yaml.Node) -> str:
+        """Returns the text of a scalar as it stands in the file."""
+        if not isinstance(node, yaml.ScalarNode):
+            self.refuse("a key is a text, not a list or a mapping")
+        try:
+            return clean_text(node.value)
+        except ValueError as error:
+            self.refuse(str(error))
 
     def number(self) -> float:
         """Returns a number above 0."""
+        text = self.text()
+        assert isinstance(self.node, yaml.ScalarNode)
         try:
-            value = float(self.text())
+            value = scalar_value(self.node)
         except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or value <= 0:
-            self.refuse(f"{self.text()} is not a number above 0")
-        return value
+            value = None
+        if not isinstance(value, int | float) or not 0 < value < _MOST:
+            self.refuse(f"{text[:40]} is not a number above 0 and below {_MOST:,}")
+        return float(value)
 
     def count(self) -> int:
         """Returns a whole number above 0."""

@@ -1,24 +1,37 @@
 """YAML files that users write: they are read with line numbers and checked, so that messages say where.
 
-A message names file, line, key, and what would be right. YAML 1.2 booleans only (`true`, `false`): under
-PyYAML's 1.1 rules an arm called `off` would be False.
+A message names file, line, key, and what would be right. Values are those of YAML 1.2's core schema
+(`input_files` reads it), keys are always texts, and merge keys (`<<`) are taken as YAML 1.1 has them.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from mtpbench.errors import SweepError
+from mtpbench.input_files import (
+    MOST_YAML_BYTES,
+    bad_tag,
+    check_line,
+    clean_text,
+    compose_yaml,
+    has_core_tag,
+    is_merge,
+    read_input_text,
+    scalar_value,
+)
 
 KeyPath = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
+
+_LONGEST_MESSAGE = 600
 
 
 class Strict(BaseModel):
@@ -27,17 +40,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class _Loader(yaml.SafeLoader):
-    """A loader with YAML 1.2 booleans."""
+OneLine = Annotated[str, AfterValidator(check_line)]
+"""A text that reaches a file name, a command, a script or an HTTP header."""
 
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
+# ----------------------------------------------------------------------------------------------- documents
 
 
 class LinedYaml:
@@ -49,7 +55,7 @@ class LinedYaml:
         path: the file it came from.
     """
 
-    def __init__(self, data: Mapping[str, Any], lines: Mapping[KeyPath, int], path: Path) -> None:
+    def __init__(self, data: Any, lines: Mapping[KeyPath, int], path: Path) -> None:
         self.data, self.lines, self.path = data, lines, path
 
     def line(self, where: KeyPath) -> int | None:
@@ -62,69 +68,116 @@ class LinedYaml:
         """Returns the document as a model.
 
         Raises:
-            SweepError: a key is unknown, missing or wrong; names the first, and counts the rest.
+            SweepError: it is no mapping, or a key is unknown, missing or wrong; names the first, and counts
+                the rest.
         """
+        if not isinstance(self.data, dict):
+            keys = _keys(model)
+            raise SweepError(f"a mapping of keys is needed: {keys}", path=self.path, line=self.line(()) or 1)
         try:
             return model.model_validate(self.data)
         except ValidationError as error:
             raise _explain(error, self, model) from None
 
 
-def read_yaml(path: Path) -> LinedYaml:
-    """Reads the document in `path`, which must be a mapping.
+def read_yaml(path: Path, as_written: Callable[[KeyPath], bool] = lambda where: False) -> LinedYaml:
+    """Reads the document in `path`.
+
+    Args:
+        path: the file.
+        as_written: whether the value at a key path is for another reader, so that it stays the text of the
+            file where YAML 1.1 and 1.2 disagree on what it is (`010`, `1e3`).
 
     Raises:
-        SweepError: the file is missing, is not YAML, repeats a key, or is not a mapping.
+        SweepError: the file can't be read, is not YAML within bounds, repeats a key, or holds a value that
+            the core schema has not; names line and key.
     """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise SweepError("there is no such file", path=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SweepError(f"can't be read ({error})", path=path) from error
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
-        data = _construct(node, loader, (), lines, path) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise SweepError(f"not YAML: {error.problem}", path=path, line=line) from error
-    finally:
-        loader.dispose()
-    if not isinstance(data, dict):
-        raise SweepError(
-            "a sweep is a mapping of keys such as `sweep:`, `engine:`, `arms:`", path=path, line=1
-        )
-    return LinedYaml(data, lines, path)
+    return parse_yaml(read_input_text(path, MOST_YAML_BYTES), path, as_written)
 
 
-def _construct(
-    node: yaml.Node, loader: _Loader, where: KeyPath, lines: dict[KeyPath, int], path: Path
-) -> Any:
-    lines.setdefault(where, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)
+def parse_yaml(
+    text: str, path: Path, as_written: Callable[[KeyPath], bool] = lambda where: False
+) -> LinedYaml:
+    """Parses the text of a document; arguments and errors are those of `read_yaml`."""
+    node = compose_yaml(text, path)
+    reader = _Reader(path, as_written)
+    data = reader.value(node, ()) if node is not None else None
+    return LinedYaml(data, reader.lines, path)
+
+
+class _Reader:
+    """A reader makes plain data of nodes, and notes the lines of keys."""
+
+    def __init__(self, path: Path, as_written: Callable[[KeyPath], bool]) -> None:
+        self._path, self._as_written = path, as_written
+        self.lines: dict[KeyPath, int] = {}
+
+    def value(self, node: yaml.Node, where: KeyPath) -> Any:
+        """Returns the data of a node."""
+        self.lines.setdefault(where, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                return scalar_value(node, self._as_written(where))
+            except ValueError as error:
+                raise self._error(str(error), node, where) from None
+        assert isinstance(node, yaml.CollectionNode)
+        if not has_core_tag(node):
+            raise self._error(bad_tag(node), node, where)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, where)
+        return [self.value(item, (*where, i)) for i, item in enumerate(node.value)]
+
+    def _mapping(self, node: yaml.MappingNode, where: KeyPath) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            line = key_node.start_mark.line + 1
-            if key in mapping:
-                raise SweepError(f"the key {key!r} is given twice", path=path, line=line, key=dotted(where))
-            lines[(*where, key)] = line
-            mapping[key] = _construct(value_node, loader, (*where, key), lines, path)
+        for name, (key, value) in self._pairs(node, where).items():
+            self.lines[(*where, name)] = key.start_mark.line + 1
+            mapping[name] = self.value(value, (*where, name))
         return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(item, loader, (*where, i), lines, path) for i, item in enumerate(node.value)]
-    return loader.construct_object(node)
+
+    def _pairs(self, node: yaml.MappingNode, where: KeyPath) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Returns a mapping's keys and values by name; its own win over merged ones, and first over later."""
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if is_merge(key):
+                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for source in reversed(sources):
+                    if not isinstance(source, yaml.MappingNode):
+                        raise self._error("`<<` merges a mapping, or a list of mappings", key, where)
+                    merged |= self._pairs(source, where)
+                continue
+            name = self._name(key, where)
+            if name in own:
+                raise self._error(f"the key {reprlib.repr(name)} is given twice", key, where)
+            own[name] = (key, value)
+        return merged | own
+
+    def _name(self, key: yaml.Node, where: KeyPath) -> str:
+        """Returns a key as the text that stands in the file: `off`, `1` and `true` are names."""
+        if not isinstance(key, yaml.ScalarNode):
+            raise self._error("a key is a text, not a list or a mapping", key, where)
+        try:
+            return clean_text(key.value)
+        except ValueError as error:
+            raise self._error(f"a key {error}", key, where) from None
+
+    def _error(self, message: str, node: yaml.Node, where: KeyPath) -> SweepError:
+        return SweepError(message, path=self._path, line=node.start_mark.line + 1, key=dotted(where))
 
 
 def dotted(where: KeyPath) -> str:
     """Returns a key path as people write it: `topologies[2].concurrency`."""
     text = ""
     for part in where:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{_shortened(part, 100)}"
     return text.removeprefix(".")
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+# ---------------------------------------------------------------------------------------------- complaints
 
 
 def _explain(error: ValidationError, document: LinedYaml, model: type[BaseModel]) -> SweepError:
@@ -134,7 +187,7 @@ def _explain(error: ValidationError, document: LinedYaml, model: type[BaseModel]
     complaints.sort(key=lambda item: item["type"] != "extra_forbidden")
     first = complaints[0]
     where = _real_path(first["loc"], document.data)
-    message = _message(first, where, model)
+    message = _shortened(_message(first, where, model), _LONGEST_MESSAGE)
     if len(complaints) > 1:
         message += f" ({len(complaints) - 1} more in this file)"
     return SweepError(message, path=document.path, line=document.line(where), key=dotted(where))
@@ -154,7 +207,7 @@ def _real_path(location: Sequence[str | int], data: Any) -> KeyPath:
 
 
 def _message(complaint: Any, where: KeyPath, model: type[BaseModel]) -> str:
-    kind = complaint["type"]
+    kind, given = complaint["type"], complaint["input"]
     if kind == "extra_forbidden":
         valid = _valid_keys(complaint["loc"][:-1], model)
         close = difflib.get_close_matches(str(where[-1]), valid, n=1)
@@ -165,7 +218,14 @@ def _message(complaint: Any, where: KeyPath, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return str(complaint["ctx"]["error"])
     text = str(complaint["msg"])
-    return f"{text[0].lower()}{text[1:]}, not {complaint['input']!r}"
+    quotes = "; put it in quotes" if kind == "string_type" and isinstance(given, int | float) else ""
+    return f"{text[0].lower()}{text[1:]}, not {reprlib.repr(given)}{quotes}"
+
+
+def _keys(model: type[BaseModel]) -> str:
+    """Returns the keys that a model needs, or all that it may have, as they are written."""
+    needed = [f for f in model.model_fields.items() if f[1].is_required()] or [*model.model_fields.items()]
+    return ", ".join(f"`{field.alias or name}:`" for name, field in needed)
 
 
 def _valid_keys(location: Sequence[str | int], root: type[BaseModel]) -> list[str]:

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Floats
 from mtpbench.records import WorkerGroup
+from mtpbench.yaml_files import parse_yaml
 
 Knots = tuple[tuple[float, float], ...]
 _KEYS = (
@@ -203,7 +203,7 @@ def profile_of(hardware: str) -> str | None:
 @cache
 def _usual() -> Mapping[str, Any]:
     text = resources.files("mtpbench.simengine").joinpath("profiles/usual.yaml").read_text("utf-8")
-    loaded: Mapping[str, Any] = yaml.safe_load(text)
+    loaded: Mapping[str, Any] = parse_yaml(text, Path("profiles/usual.yaml")).data
     return loaded
 
 

@@ -59,8 +59,13 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         SweepError: something in the file is wrong; names file, line and key, and what would be right.
     """
-    document = read_yaml(path)
+    document = read_yaml(path, as_written=_is_option)
     return _expand(document.checked(SweepFile), document)
+
+
+def _is_option(where: KeyPath) -> bool:
+    """Returns whether a value is an engine's option, which the engine reads for itself."""
+    return where[:2] == ("engine", "flags") or (where[:1] == ("arms",) and where[2:3] == ("forces",))
 
 
 def simulate(sweep: Sweep) -> Sweep:
