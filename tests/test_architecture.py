@@ -253,7 +253,7 @@ def test_files_are_written_in_few_places_and_results_by_the_store(
 FLOORS = {
     HARNESS: """
         errors records redaction input_files yaml_files hardware
-        metrics golden
+        metrics golden served
         power remote
         store workload
         load

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
-import aiohttp
-
 from mtpbench.engines import explain
 from mtpbench.engines.parts import Placement
 from mtpbench.errors import RunError, StartError
 from mtpbench.power.log import Unread, unread
 from mtpbench.power.meter import SIMULATED, Meter, MeteredNode
 from mtpbench.power.nodes import Gathered
-from mtpbench.records import Deployment, Point, Process
+from mtpbench.records import Deployment, Json, Point, Process
 from mtpbench.remote import Host
+from mtpbench.served import Reader, Unserved, parsed, picked
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 5.0
@@ -174,37 +173,39 @@ class LiveDeployment:
         if self.dead():
             return False
         front = next(p for p in self.deployment.processes if p.name == self.deployment.front)
-        async with aiohttp.ClientSession(trust_env=False) as session:
-            return await self._answers(session, front)
+        async with Reader() as reader:
+            return await self._silence(reader, front) is None
 
     async def reset_cache(self, path: str) -> str | None:
         """Posts to `path` of every worker; returns None, or what failed."""
-        async with aiohttp.ClientSession(trust_env=False) as session:
+        async with Reader() as reader:
             for process in self.deployment.processes:
                 if not process.metrics:
                     continue
                 url = self.url(process.name, process.metrics[0]) + path
                 try:
-                    async with session.post(url, timeout=_timeout()) as answer:
-                        if answer.status >= 400:
-                            return f"{process.name}: POST {path} answered {answer.status}"
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    return f"{process.name}: POST {path} failed ({type(error).__name__})"
+                    await reader.post(url, PROBE_TIMEOUT_S)
+                except Unserved as why:
+                    return f"{process.name}: POST {path} failed ({why})"
         return None
 
     async def _await_ready(self) -> None:
         deadline = time.monotonic() + self.ready_timeout_s
-        waiting = [handle for handle in self.handles if handle.process.ready]
-        async with aiohttp.ClientSession(trust_env=False) as session:
+        waiting = {handle.process.name: handle for handle in self.handles if handle.process.ready}
+        async with Reader() as reader:
             while waiting:
                 self._refuse_dead()
-                waiting = [h for h in waiting if not await self._is_ready(session, h)]
+                silent: dict[str, str] = {}
+                for name, handle in waiting.items():
+                    if why := await self._not_ready(reader, handle):
+                        silent[name] = why
+                waiting = {name: waiting[name] for name in silent}
                 if waiting and time.monotonic() > deadline:
-                    handle = waiting[0]
+                    name, why = next(iter(silent.items()))
                     raise StartError(
-                        f"was not ready after {self.ready_timeout_s:.0f} s",
-                        process=handle.process.name,
-                        log_tail=handle.log_tail(),
+                        f"was not ready after {self.ready_timeout_s:.0f} s ({why})",
+                        process=name,
+                        log_tail=waiting[name].log_tail(),
                     )
                 if waiting:
                     await asyncio.sleep(POLL_S)
@@ -219,10 +220,11 @@ class LiveDeployment:
                     log_tail=handle.log_tail(),
                 )
 
-    async def _is_ready(self, session: aiohttp.ClientSession, handle: Handle) -> bool:
+    async def _not_ready(self, reader: Reader, handle: Handle) -> str | None:
+        """Returns why a process is not ready; None where it is."""
         process = handle.process
-        if not await self._answers(session, process):
-            return False
+        if why := await self._silence(reader, process):
+            return why
         assert process.ready
         port = self.placement.ports[process.name, process.ready.port]
         if handle.owns_port(port) is False:
@@ -231,24 +233,30 @@ class LiveDeployment:
                 process=process.name,
                 log_tail=handle.log_tail(),
             )
-        return True
+        return None
 
-    async def _answers(self, session: aiohttp.ClientSession, process: Process) -> bool:
+    async def _silence(self, reader: Reader, process: Process) -> str | None:
+        """Returns why a process's probe gives no answer that will do; None where it does."""
         probe = process.ready
         if probe is None:
-            return True
-        base = self.url(process.name, probe.port)
+            return None
+        base, path = self.url(process.name, probe.port), probe.path
         try:
-            async with session.get(base + probe.path, timeout=_timeout()) as answer:
-                if answer.status != 200:
-                    return False
+            await reader.get(base + path, PROBE_TIMEOUT_S)
             if probe.model is None:
-                return True
-            async with session.get(f"{base}/v1/models", timeout=_timeout()) as answer:
-                models = await answer.json(content_type=None) if answer.status == 200 else {}
-        except (aiohttp.ClientError, TimeoutError, ValueError, OSError):
-            return False
-        return any(model.get("id") == probe.model for model in models.get("data", []))
+                return None
+            path = "/v1/models"
+            models = picked(parsed(await reader.get(base + path, PROBE_TIMEOUT_S)), "data")
+        except Unserved as why:
+            return f"{path}: {why}"
+        return None if _names(models, probe.model) else f"{path} does not name {probe.model}"
+
+
+def _names(models: Json, model: str) -> bool:
+    """Returns whether a list of models, in whatever shape a server sends it, has one of this name."""
+    return isinstance(models, list) and any(
+        isinstance(entry, dict) and entry.get("id") == model for entry in models
+    )
 
 
 def _cause(handle: Handle) -> str:
@@ -263,7 +271,3 @@ def _last_words(handle: Handle) -> str:
         return str(cause)
     last = handle.log_tail(1)
     return f"last log line: {last}" if last else "it printed nothing"
-
-
-def _timeout() -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)

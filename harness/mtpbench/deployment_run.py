@@ -169,7 +169,7 @@ class PointRun:
             server_died=death,
             cut_off=cut_off,
             client_failed=driven.client_failed,
-            notes=(*notes, *driven.notes, *meter.notes),
+            notes=(*notes, *driven.notes, *scraper.notes, *meter.notes),
         )
         raw = RawPoint(
             requests=driven.table,

@@ -16,11 +16,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import aiohttp
-
 from mtpbench.deployment import LiveDeployment
 from mtpbench.executors.reaper import is_alive
 from mtpbench.records import Answers, Evaluation, Point
+from mtpbench.served import Reader, Unserved, parsed, picked_text
 
 ANSWER_TIMEOUT_S = 600.0
 END_S = 10.0
@@ -62,36 +61,28 @@ async def answer_greedily(live: LiveDeployment, point: Point) -> Answers:
     if point.simulated:
         return Answers(reason="a simulated engine's text is filler")
     texts = []
-    async with aiohttp.ClientSession(trust_env=False) as session:
+    async with Reader() as reader:
         for prompt in PROMPTS[: rules.greedy_prompts]:
             try:
-                texts.append(await _answer(session, live, point, prompt))
-            except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError) as error:
-                return Answers(
-                    reason=f"prompt {len(texts)} was not answered: {type(error).__name__}: {error}"
-                )
+                texts.append(await _answer(reader, live, point, prompt))
+            except Unserved as why:
+                return Answers(reason=f"prompt {len(texts)} was not answered: {why}")
     return Answers(texts=tuple(texts))
 
 
-async def _answer(session: aiohttp.ClientSession, live: LiveDeployment, point: Point, prompt: str) -> str:
+async def _answer(reader: Reader, live: LiveDeployment, point: Point, prompt: str) -> str:
     chat = point.workload.chat_template
-    body: dict[str, object] = {
+    question: dict[str, object] = {
         "model": live.deployment.model_name,
         "max_tokens": point.measurement.greedy_tokens,
         "temperature": 0,
         "stream": False,
     }
-    body |= {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    question |= {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     url = live.base_url + ("/v1/chat/completions" if chat else "/v1/completions")
-    timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
-    async with session.post(url, json=body, timeout=timeout) as answer:
-        if answer.status != 200:
-            raise ValueError(f"HTTP {answer.status}: {(await answer.text())[:200]}")
-        choice = (await answer.json(content_type=None))["choices"][0]
-    text = choice["message"]["content"] if chat else choice["text"]
-    if not isinstance(text, str):
-        raise ValueError("the answer holds no text")
-    return text
+    patience_s = min(ANSWER_TIMEOUT_S, point.measurement.request_timeout_s)
+    answer = parsed(await reader.post(url, patience_s, question))
+    return picked_text(answer, "choices", 0, *(("message", "content") if chat else ("text",)))
 
 
 async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s: float) -> Evaluation:

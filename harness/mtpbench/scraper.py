@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-import aiohttp
-
 from mtpbench.engines.simulated import GpuPower
 from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge
+from mtpbench.served import Reader, Unserved
 
 MIN_INTERVAL_S = 0.05
 SCRAPE_TIMEOUT_S = 2.0
@@ -47,7 +46,9 @@ class Scraper:
         self._time_scale, self._origin = time_scale, time.perf_counter()
         self._counters: list[CounterSample] = []  # stamped by `time.perf_counter` until they are asked for
         self._power: list[PowerSample] = []
-        self._session: aiohttp.ClientSession | None = None
+        self._series: dict[str, Mapping[str, float]] = {}
+        self._unread: dict[str, list[str]] = {}
+        self._reader: Reader | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -60,6 +61,14 @@ class Scraper:
         """Returns every sample of simulated power."""
         return [dataclasses.replace(s, time_s=self._engine_s(s.time_s)) for s in self._power]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Returns a sentence on each process that had scrapes which gave nothing, with the first reason."""
+        return tuple(
+            f"{len(reasons)} scrapes of {process}'s metrics gave nothing: {reasons[0]}"
+            for process, reasons in sorted(self._unread.items())
+        )
+
     def start_clock(self, origin: float) -> None:
         """Sets second 0 to this `time.perf_counter()` value: the load's origin."""
         self._origin = origin
@@ -68,16 +77,11 @@ class Scraper:
         return (stamp - self._origin) * self._time_scale
 
     async def __aenter__(self) -> Scraper:
-        # One connection per scrape: a worker that closes idle ones would cost a sample now and then.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=SCRAPE_TIMEOUT_S),
-            trust_env=False,
-        )
+        self._reader = await Reader().__aenter__()
         try:
             await self._scrape_all()
         except BaseException:
-            await self._session.close()
+            await self._reader.__aexit__(None, None, None)
             raise
         self._task = asyncio.create_task(self._keep_scraping())
         return self
@@ -85,7 +89,7 @@ class Scraper:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task, session = self._task, self._session
+        task, reader = self._task, self._reader
         try:
             if task is not None:
                 task.cancel()
@@ -95,9 +99,9 @@ class Scraper:
             if kind is None:
                 await self._scrape_all()
         finally:
-            self._task = self._session = None
-            if session is not None:
-                await session.close()
+            self._task = self._reader = None
+            if reader is not None:
+                await reader.__aexit__(kind, value, trace)
 
     async def _keep_scraping(self) -> None:
         due = time.perf_counter()
@@ -111,19 +115,13 @@ class Scraper:
         await asyncio.gather(*(self._scrape(name, url) for name, url in self._urls.items()))
 
     async def _scrape(self, process: str, url: str) -> None:
-        assert self._session is not None
+        assert self._reader is not None
         before = time.perf_counter()
         text, reason = "", None
         try:
-            async with self._session.get(url) as response:
-                if response.status != 200:
-                    reason = f"http_{response.status}"
-                else:
-                    text = await response.text()
-        except TimeoutError:
-            reason = "timeout"
-        except (aiohttp.ClientError, OSError) as error:
-            reason = f"{type(error).__name__}: {error}"
+            text = await self._reader.get(url, SCRAPE_TIMEOUT_S)
+        except Unserved as why:
+            reason = str(why)
         stamp = (before + time.perf_counter()) / 2
         self._take(process, stamp, text, reason)
 
@@ -134,8 +132,10 @@ class Scraper:
             try:
                 counters = self._read_counters(text) if self._read_counters else None
                 powers = self._read_power(text) if self._read_power else []
-            except (ValueError, KeyError) as error:
-                counters, powers, reason = None, [], f"unreadable metrics: {error}"
+            except ValueError as error:
+                counters, powers, reason = None, [], f"bad_metrics: {error}"
+        if reason is not None:
+            self._unread.setdefault(process, []).append(reason)
         if self._read_counters:
             sample = CounterSample(
                 time_s=stamp,
@@ -143,6 +143,7 @@ class Scraper:
                 counters=counters if isinstance(counters, SpecCounters) else None,
                 gauges=counters if isinstance(counters, tuple) else (),
                 reason=None if counters else (reason or "no counters in the metrics"),
+                restarted=isinstance(counters, SpecCounters) and self._restarted(process, counters.series),
             )
             self._counters.append(sample)
         self._power += [
@@ -151,3 +152,8 @@ class Scraper:
             )
             for gpu in powers
         ]
+
+    def _restarted(self, process: str, series: Mapping[str, float]) -> bool:
+        """Returns whether a series fell, or went, since the process's last readable scrape."""
+        before, self._series[process] = self._series.get(process, {}), series
+        return any(series.get(name, -1.0) < value for name, value in before.items())

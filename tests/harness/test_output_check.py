@@ -21,7 +21,7 @@ from mtpbench.output_check import (
     read_score,
     run_evaluation,
 )
-from mtpbench.records import Measurement
+from mtpbench.records import Answers, Measurement
 
 
 def live_at(server: TestServer) -> LiveDeployment:
@@ -71,7 +71,39 @@ async def test_a_prompt_that_is_not_answered_gives_a_reason_and_no_answers() -> 
     answers = await answer_greedily(live_at(server), make_point())
     await server.close()
     assert answers.texts == ()
-    assert answers.reason == "prompt 0 was not answered: ValueError: HTTP 500: no"
+    assert answers.reason == "prompt 0 was not answered: http_500: no"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("", "null", "[1, 2]", "{}", '{"choices": null}', '{"choices": {}}', '{"choices": [null]}'),
+        *('{"choices": []}', '{"choices": [{"text": 5}]}', '{"choices": "abc"}', "[" * 100_000, "9" * 5000),
+    ],
+)
+async def test_an_answer_of_another_shape_gives_a_reason_and_no_answers(answer: str) -> None:
+    answers = await answers_of(answer)
+    assert answers.texts == ()
+    assert str(answers.reason).startswith("prompt 0 was not answered: bad_json: ")
+
+
+async def test_half_of_a_surrogate_pair_in_an_answer_can_be_stored() -> None:
+    assert (await answers_of('{"choices": [{"text": "a\\ud800"}]}')).texts == ("a\ufffd",)
+
+
+async def answers_of(text: str) -> Answers:
+    """What comes of a server that gives this answer to the one prompt."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", answer)
+    server = TestServer(app)
+    await server.start_server()
+    answers = await answer_greedily(live_at(server), make_point(measurement=Measurement(greedy_prompts=1)))
+    await server.close()
+    return answers
 
 
 async def test_the_evaluation_gets_the_endpoint_and_its_score_is_kept() -> None:

@@ -8,6 +8,7 @@ import time
 import pytest
 from aiohttp import web
 
+from mtpbench.engines import vllm
 from mtpbench.engines.simulated import simulated_power
 from mtpbench.records import SpecCounters
 from mtpbench.scraper import Scraper
@@ -82,7 +83,7 @@ def test_every_process_is_sampled():
 
 def test_a_failed_scrape_is_a_sample_with_its_reason_and_the_others_go_on():
     async def busy(request):
-        return web.Response(status=500)
+        return web.Response(status=500, text="no")
 
     async def garbled(request):
         return web.Response(text='mtpbench_sim_gpu_power_watts{gpu="0"} abc\n')
@@ -91,8 +92,8 @@ def test_a_failed_scrape_is_a_sample_with_its_reason_and_the_others_go_on():
     scraper = sample(handlers, names=[*handlers, "absent"], counters=read_counters, power=simulated_power)
     reasons = {s.process: s.reason for s in scraper.counters}
     assert reasons["good"] is None
-    assert (reasons["busy"], reasons["absent"]) == ("http_500", "http_404")
-    assert reasons["garbled"].startswith("unreadable metrics")
+    assert (reasons["busy"], reasons["absent"]) == ("http_500: no", "http_404: 404: Not Found")
+    assert reasons["garbled"].startswith("bad_metrics: unreadable metrics")
     assert {s.counters for s in scraper.counters if s.process != "good"} == {None}
     assert {s.process for s in scraper.power} == {"good"}
 
@@ -109,7 +110,7 @@ def test_a_process_that_is_gone_is_a_reason_not_an_exception():
 
     samples = asyncio.run(main()).counters
     assert len(samples) == 2
-    assert all(s.counters is None and "Connect" in s.reason for s in samples)
+    assert all(s.counters is None and s.reason.startswith("connect_failed: ") for s in samples)
 
 
 def test_metrics_without_counters_say_so():
@@ -118,6 +119,46 @@ def test_metrics_without_counters_say_so():
 
     (first, *_) = sample({"d0": silent}, seconds=0, counters=read_counters).counters
     assert (first.counters, first.reason) == (None, "no counters in the metrics")
+
+
+def pages(*texts):
+    """A handler that answers each scrape with the next text, and with the last one from then on."""
+    left = list(texts)
+
+    async def handler(request):
+        return web.Response(text=left.pop(0) if len(left) > 1 else left[0])
+
+    return handler
+
+
+def of_ranks(**drafts):
+    return "".join(
+        f'vllm:spec_decode_num_{name}_total{{engine="{rank}"}} {value}\n'
+        for rank, value in drafts.items()
+        for name in ("drafts", "draft_tokens", "accepted_tokens")
+    )
+
+
+@pytest.mark.parametrize("after", [of_ranks(a=1, b=500), of_ranks(b=500)], ids=["fell", "went"])
+def test_one_of_many_ranks_that_begins_anew_shows_though_the_sum_rises(after):
+    """The counters of a rank that was started again, beside one that goes on: sums of 200, 240, then 500."""
+    handler = pages(of_ranks(a=100, b=100), of_ranks(a=120, b=120), after)
+    samples = sample({"d0": handler}, counters=vllm.counters).counters
+    assert [s.counters.drafts for s in samples] == sorted(s.counters.drafts for s in samples)
+    assert [s.restarted for s in samples] == [False, False, True] + [False] * (len(samples) - 3)
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999", "-1", "18446744073709551615", "N/A", ""])
+def test_a_counter_that_can_be_none_is_a_failed_scrape_that_is_said_in_the_notes(value):
+    """`NaN` gauges and counters: elastic/beats#12286, seldon-core#2685."""
+    odd = of_ranks(a=1, b=value)
+    scraper = sample({"d0": pages(of_ranks(a=1, b=1), odd)}, counters=vllm.counters)
+    first, *others = scraper.counters
+    assert first.counters.drafts == 2
+    assert {s.counters for s in others} == {None}
+    assert all(s.reason.startswith("bad_metrics: ") for s in others)
+    (note,) = scraper.notes
+    assert note.startswith(f"{len(others)} scrapes of d0's metrics gave nothing: bad_metrics: ")
 
 
 def test_a_bug_in_a_reader_is_raised_at_the_end():

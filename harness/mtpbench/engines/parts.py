@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.records import (
@@ -38,6 +37,7 @@ from mtpbench.records import (
     WorkerGroup,
     WorkerRole,
 )
+from mtpbench.served import MOST_POSITIONS, metrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,6 +226,9 @@ def _dynamo_python(point: Point) -> tuple[str, ...]:
 
 # --- counters of speculation, out of Prometheus text ---
 
+_COUNTERS = ("drafts_total", "draft_tokens_total", "accepted_tokens_total")
+_BY_POSITION = "accepted_tokens_per_pos_total"
+
 
 def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
     """Returns the four `<prefix>spec_decode_*` counters as vLLM names them; None where they are absent.
@@ -235,20 +238,21 @@ def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
         prefix: `vllm:`, `llamacpp:` or `trtllm_` (which lacks the count of steps).
 
     Raises:
-        ValueError: the text is not Prometheus's exposition format.
+        ValueError: the text is not Prometheus's exposition format, or a value is no count.
     """
     sums: dict[str, float] = defaultdict(float)
     positions: dict[int, float] = defaultdict(float)
+    series: dict[str, float] = {}
     start = f"{prefix}spec_decode_num_"
-    # Of an engine's long text only these lines are parsed: the scraper shares the client's event loop.
-    lines = [line for line in metrics_text.splitlines() if line.startswith(start)]
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            name = sample.name.removeprefix(start)
-            if name == "accepted_tokens_per_pos_total":
-                positions[int(sample.labels["position"])] += sample.value
-            else:
-                sums[name] += sample.value
+    for metric in metrics(metrics_text, (start,)):
+        name = metric.name.removeprefix(start)
+        if name not in (*_COUNTERS, _BY_POSITION):
+            continue
+        series[metric.series] = metric.amount
+        if name == _BY_POSITION:
+            positions[metric.whole("position", MOST_POSITIONS - 1)] += metric.amount
+        else:
+            sums[name] += metric.amount
     if not {"draft_tokens_total", "accepted_tokens_total"} <= set(sums):
         return None
     return SpecCounters(
@@ -256,11 +260,14 @@ def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
         draft_tokens=sums["draft_tokens_total"],
         accepted_tokens=sums["accepted_tokens_total"],
         per_position=tuple(positions[i] for i in range(1 + max(positions, default=-1))),
+        series=series,
     )
 
 
 def spec_gauges(metrics_text: str, length: str, verify_calls: str) -> tuple[SpecGauge, ...] | None:
     """Returns gauges of the acceptance length by label set (rank), with the counters that weigh them.
+
+    A rank whose gauge is NaN has none: SGLang's gauges start as NaN.
 
     Args:
         metrics_text: the body of /metrics.
@@ -268,18 +275,20 @@ def spec_gauges(metrics_text: str, length: str, verify_calls: str) -> tuple[Spec
         verify_calls: name of the counter of verification steps.
 
     Raises:
-        ValueError: the text is not Prometheus's exposition format.
+        ValueError: the text is not Prometheus's exposition format, or a value can be none of its kind.
     """
-    lines = [line for line in metrics_text.splitlines() if line.startswith((length, verify_calls))]
     lengths: dict[str, float] = {}
     calls: dict[str, float] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            rank = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            if sample.name == length:
-                lengths[rank] = sample.value
-            elif sample.name == verify_calls:
-                calls[rank] = sample.value
+    empty = 0
+    for metric in metrics(metrics_text, (length, verify_calls)):
+        if metric.name == verify_calls:
+            calls[metric.rank] = metric.amount
+        elif metric.name == length and math.isnan(metric.value):
+            empty += 1
+        elif metric.name == length:
+            lengths[metric.rank] = metric.amount
+    if empty and not lengths:
+        raise ValueError(f"{length} is NaN in all of its {empty} series")
     if not lengths:
         return None
     return tuple(

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from mtpbench.engines.parts import (
     About,
     PlacedWorker,
@@ -41,6 +39,7 @@ from mtpbench.records import (
     WorkerRole,
     to_json,
 )
+from mtpbench.served import MOST_POSITIONS, metrics
 from mtpbench.simengine.faults import check_fault
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.worker_model import make_worker
@@ -97,18 +96,14 @@ def simulated_power(metrics_text: str) -> list[GpuPower]:
     """Returns power and energy of every GPU that a process of the embedded engine reports, ordered by index.
 
     Raises:
-        ValueError: the text is not Prometheus's exposition format.
+        ValueError: the text is not Prometheus's exposition format, or a value can be none of its kind.
     """
-    # Of an engine's long text only these lines are parsed: the scraper shares the client's event loop.
-    lines = [line for line in metrics_text.splitlines() if "mtpbench_sim_gpu_" in line]
     power: dict[int, float] = {}
     energy: dict[int, float] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            if sample.name == _POWER:
-                power[int(sample.labels["gpu"])] = sample.value
-            elif sample.name == _ENERGY:
-                energy[int(sample.labels["gpu"])] = sample.value
+    for metric in metrics(metrics_text, (_POWER, _ENERGY)):
+        values = {_POWER: power, _ENERGY: energy}.get(metric.name)
+        if values is not None:
+            values[metric.whole("gpu", MOST_POSITIONS)] = metric.amount
     gpus = sorted(power | energy)
     return [GpuPower(gpu=gpu, power_w=power.get(gpu), energy_j=energy.get(gpu)) for gpu in gpus]
 

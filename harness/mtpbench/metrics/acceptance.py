@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
+    MOST_COUNTED,
     Acceptance,
     AcceptanceGap,
     CounterSample,
@@ -17,6 +19,8 @@ from mtpbench.records import (
     GaugeMean,
     Point,
     SpecCounters,
+    SpecGauge,
+    known,
 )
 
 MIN_COVERAGE = 0.5
@@ -46,6 +50,7 @@ def measure_acceptance(
         NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
         `worker_vanished`, `too_few_samples`, `counter_reset` or `no_drafts` if there is no figure.
     """
+    samples = [_sound(sample) for sample in samples if math.isfinite(sample.time_s)]
     if point.arm.speculation is None:
         counted = [s.counters.draft_tokens for s in samples if s.counters]
         return unknown_acceptance(
@@ -68,6 +73,25 @@ def measure_acceptance(
             return unknown_acceptance(delta, source)
         deltas.append(delta)
     return _summed(deltas, source)
+
+
+def _sound(sample: CounterSample) -> CounterSample:
+    """Returns the sample without what can be no count: NaN, infinities, negative and huge values."""
+    counters, gauges = sample.counters, sample.gauges
+    if counters is not None:
+        steps = () if counters.drafts is None else (counters.drafts,)
+        counts = (*steps, counters.draft_tokens, counters.accepted_tokens, *counters.per_position)
+        if any(known(count, 0.0, MOST_COUNTED) is None for count in counts):
+            counters = None
+    sound = tuple(gauge for gauge in gauges if _is_sound(gauge))
+    if counters is sample.counters and len(sound) == len(gauges):
+        return sample
+    return dataclasses.replace(sample, counters=counters, gauges=sound)
+
+
+def _is_sound(gauge: SpecGauge) -> bool:
+    values = (gauge.length, 0.0 if gauge.verify_calls is None else gauge.verify_calls)
+    return all(known(value, 0.0, MOST_COUNTED) is not None for value in values)
 
 
 def _by_worker(samples: Sequence[CounterSample], expected: Sequence[str]) -> dict[str, list[CounterSample]]:
@@ -102,6 +126,10 @@ def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | Accep
     if isinstance(used, str):
         return used
     counts = [s.counters for s in used if s.counters is not None]
+    if len(counts) < 2:
+        return "too_few_samples"
+    if any(s.restarted for s in used[1:]):
+        return "counter_reset"
     totals = np.array([(c.drafts, c.draft_tokens, c.accepted_tokens) for c in counts], np.float64)
     if (np.diff(totals, axis=0) < 0).any():
         return "counter_reset"

@@ -13,10 +13,12 @@ among `READABLE_VERSIONS`)
     4   2026-11   idle power, what GPUs reported of themselves, GPUs of the nodes that no process used
     5   2026-11   sources and reasons as fields: what pins acceptance, what counters and power are read from,
                   why power or energy is unknown
-    6   2026-11   prompt tokens from a prefix cache and reasoning tokens by request; tokens per chunk
+    6   2026-11   prompt tokens from a prefix cache and reasoning tokens by request; tokens per chunk;
+                  which scrape found a series of counters begun anew
 """
 
 from mtpbench.records.codec import (
+    MOST_COUNTED,
     READABLE_VERSIONS,
     SCHEMA_VERSION,
     Clock,
@@ -24,9 +26,12 @@ from mtpbench.records.codec import (
     Json,
     Role,
     WorkerRole,
+    decode_json,
     digest,
     from_json,
+    known,
     to_json,
+    well_formed,
 )
 from mtpbench.records.point import (
     MAX_SPEED,
@@ -84,6 +89,7 @@ from mtpbench.records.speculation import AcceptancePolicy, Arm, GoldenTable, Spe
 __all__ = [
     "GRACE",
     "MAX_SPEED",
+    "MOST_COUNTED",
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "UNUSED",
@@ -142,7 +148,10 @@ __all__ = [
     "WorkerGroup",
     "WorkerRole",
     "Workload",
+    "decode_json",
     "digest",
     "from_json",
+    "known",
     "to_json",
+    "well_formed",
 ]

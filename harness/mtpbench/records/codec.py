@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ SCHEMA_VERSION = 6
 READABLE_VERSIONS = (2, 3, 4, 5, 6)
 """What the store reads; fields that an older version lacked are NULL (`store/migration.py`)."""
 
+MOST_COUNTED = 2.0**53
+"""A counter above this can no longer count by ones: it is a float."""
 Json = Any
 Role = Literal["router", "prefill", "decode", "aggregated", "sampler", "client"]
 WorkerRole = Literal["prefill", "decode", "aggregated"]
@@ -26,6 +29,7 @@ Flags = Mapping[str, Json]
 
 T = TypeVar("T")
 Decoder = Callable[[Json], Any]
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _PLAIN = frozenset((str, int, bool, type(None)))
 
 
@@ -65,6 +69,37 @@ def from_json(kind: type[T], data: Json) -> T:
         return typing.cast(T, _decoder(typing.cast(Any, kind))(data))
     except _Misfit as misfit:
         raise ValueError(f"{kind.__name__}{misfit.where}: {misfit}") from None
+
+
+def decode_json(text: str) -> Json:
+    """Returns the JSON of a text that comes from outside.
+
+    Raises:
+        ValueError: it is no JSON, or is nested more deeply than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+
+
+def known(value: object, least: float, most: float) -> float | None:
+    """Returns a value from outside as a float; None where it is no number, NaN, or outside of its bounds.
+
+    Args:
+        value: what was read: a number, or anything else.
+        least: the smallest value that can be.
+        most: the largest.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    # NaN is within no bounds, and a whole number may be too large for a float.
+    return float(value) if least <= value <= most else None
+
+
+def well_formed(text: str) -> str:
+    """Returns a text from outside as UTF-8 can hold it: half a surrogate pair, which JSON may name, is �."""
+    return _HALF_PAIR.sub("\ufffd", text)
 
 
 def digest(value: Json) -> str:

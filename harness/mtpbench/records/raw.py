@@ -121,13 +121,15 @@ class SpecCounters:
     """Speculation counters of an engine at one moment, summed over the ranks of one process.
 
     `drafts` counts verification steps, None where the engine counts only tokens. `per_position` counts
-    accepted drafts by position; empty where the engine does not count them.
+    accepted drafts by position; empty where the engine does not count them. `series` holds what the sums are
+    of, by name and labels; it is not stored.
     """
 
     drafts: float | None
     draft_tokens: float
     accepted_tokens: float
     per_position: tuple[float, ...] = ()
+    series: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,13 +146,18 @@ class SpecGauge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CounterSample:
-    """A counter sample is one scrape of one process: counters, gauges where there are none, or a reason."""
+    """A counter sample is one scrape of one process: counters, gauges where there are none, or a reason.
+
+    `restarted` says that one of its series fell or went since the readable scrape before: a rank began anew,
+    though the sum over all ranks may have risen.
+    """
 
     time_s: float
     process: str
     counters: SpecCounters | None
     gauges: tuple[SpecGauge, ...] = ()
     reason: str | None = None
+    restarted: bool = False
 
 
 GRACE = "grace"

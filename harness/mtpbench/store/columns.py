@@ -147,6 +147,7 @@ def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
         "per_position": pa.array([c and list(c.per_position) for c in counters], pa.list_(pa.float64())),
         "gauges": pa.array(gauges, pa.list_(_GAUGE)),
         "reason": pa.array([s.reason for s in samples], pa.string()),
+        "restarted": pa.array([s.restarted for s in samples], pa.bool_()),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 
@@ -169,8 +170,9 @@ def read_counters(path: Path) -> tuple[CounterSample, ...]:
             ),
             gauges=tuple(SpecGauge(**gauge) for gauge in row["gauges"]),
             reason=row["reason"],
+            restarted=bool(row.get("restarted")),
         )
-        for row in _read(path, names).to_pylist()
+        for row in _read(path, names, ("restarted",)).to_pylist()
     )
 
 
@@ -192,8 +194,13 @@ def read_power(path: Path) -> tuple[PowerSample, ...]:
     return tuple(PowerSample(**row) for row in rows)
 
 
-def _read(path: Path, names: Sequence[str]) -> Any:
-    return _guarded(path, names, lambda file: file.read(columns=list(names)))
+def _read(path: Path, names: Sequence[str], younger: Sequence[str] = ()) -> Any:
+    """Reads columns of a file, and of the younger ones, which older versions did not write, those it has."""
+
+    def read(file: pq.ParquetFile) -> Any:
+        return file.read(columns=[*names, *(name for name in younger if name in file.schema_arrow.names)])
+
+    return _guarded(path, names, read)
 
 
 def _guarded(path: Path, names: Sequence[str], read: Callable[[pq.ParquetFile], T]) -> T:
