@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,7 +173,15 @@ VLLM_TEXT = (IMPORTERS / "vllm" / "mtp3_c4.json").read_text("utf-8")
         ("", r"is empty; JSON is needed"),
         (" \n\n", r"is empty; JSON is needed"),
         ("{", r"nasty\.json:1: not JSON"),
-        ("{} {}", r"nasty\.json:1: not JSON"),
+        ("{} {}", r"nasty\.json:1: not JSON \(Extra data; more follows the first value: one value, a list"),
+        ('{\n"a": 1\n}\n{\n"a": 2\n}', r"nasty\.json:4: not JSON \(Extra data"),
+        ('{"a": 1, "a": 2}', "the key 'a' stands twice in one object, with two values"),
+        ('[{"b": {"a": 1, "a": [1]}}]', "the key 'a' stands twice"),
+        ('{"a": ' * 5_000 + "1" + "}" * 5_000, "nested too deeply"),
+        (b'{"a": "\xe9"}', r"nasty\.json:1: not UTF-8 text \(byte 7\); save it as UTF-8"),
+        (VLLM_TEXT.encode("utf-16-le"), r"nasty\.json:1: not UTF-8 text \(a NUL byte\); save it as UTF-8"),
+        (gzip.compress(VLLM_TEXT.encode()), r"nasty\.json: not UTF-8 text but compressed \(gzip\); unpack"),
+        (b"PK\x03\x04", "a zip archive or an Excel file; unpack it, or save the sheet as CSV"),
         ("[" * 200_000, "JSON that can't be read .nested too deeply"),
         ("[" * 100_000 + "]" * 100_000, "JSON that can't be read .nested too deeply"),
         ('{"a": ' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
@@ -215,3 +225,95 @@ def test_a_folder_named_like_a_file_is_no_file(tmp_path: Path) -> None:
             read_source(tmp_path / name, MTP)
         with pytest.raises(ImportFileError, match=f"{name}: can't be read"):
             read_points(tmp_path / name)
+
+
+@pytest.mark.parametrize("read", [kind.read for kind in KINDS.values()])
+def test_a_pipe_and_an_endless_device_are_refused_and_never_read(tmp_path: Path, read: Any) -> None:
+    """Opening a pipe that nobody writes to waits for ever; /dev/zero has no end."""
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path / "pipe.json", Path("/dev/zero")):
+        with pytest.raises(ImportFileError, match="a pipe or a device; save what it gives as a file"):
+            read(path, MTP)
+
+
+def test_a_file_larger_than_any_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtpbench_analysis.importers.documents.LARGEST_FILE_BYTES", 100)
+    with pytest.raises(ImportFileError, match=r"large\.json: larger than"):
+        read_source(write(tmp_path / "large.json", VLLM_TEXT), MTP)
+
+
+def test_a_key_given_twice_alike_is_no_fault_and_one_in_a_line_spoils_that_line(tmp_path: Path) -> None:
+    line = json.dumps(json.loads(VLLM_TEXT))
+    twice = line[:-1] + ', "completed": 24}'
+    contradicting = line[:-1] + ', "completed": 25}'
+    points = read_source(write(tmp_path / "x.jsonl", f"{twice}\r\n{contradicting}\r\n"), MTP)
+    assert len(points.points) == 1
+    assert points.unused[0].what == "x.jsonl:2"
+    assert "the key 'completed' stands twice" in points.unused[0].reason
+
+
+HEADER = "arm,interactivity_tps,tput_tps_per_gpu,concurrency\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "hint"),
+    [
+        ("1,024", "write thousands without separators"),
+        ("1 024", "write thousands without separators"),
+        ("1_024", "write thousands without separators"),
+        ("1\u202f024", "write thousands without separators"),
+        ("1'024'000", "write thousands without separators"),
+        ("1.024,5", "write thousands without separators"),
+        ("10,5", r"write decimals with a point \(10.5\)"),
+        ("\uff11\uff12", "is not a number$"),
+        ("0x10", "is not a number$"),
+        ("1e999", "is not a finite number"),
+        ("0", "0 is nothing; leave the cell empty if unknown"),
+        ("1e16", "is not a whole number"),
+    ],
+)
+def test_a_number_that_may_be_read_in_two_ways_is_refused_with_its_cell(
+    tmp_path: Path, cell: str, hint: str
+) -> None:
+    """Spreadsheets write 1,024 for 1024 in one country and for 1.024 in another; Python reads 1_024."""
+    text = HEADER + f'off,1,2,"{cell}"\n'
+    with pytest.raises(ImportFileError, match=rf"cells\.csv:2: column concurrency: .*{hint}"):
+        read_source(write(tmp_path / "cells.csv", text))
+
+
+@pytest.mark.parametrize("rate", ["1e-300", "1e300", "5e-324", "1.7e308"])
+@pytest.mark.parametrize("column", ["interactivity_tps", "tput_tps_per_gpu"])
+def test_a_rate_that_nothing_serves_enters_no_curve(tmp_path: Path, column: str, rate: str) -> None:
+    """Such figures overflow in draws and splines, where only warnings would tell."""
+    values = {"interactivity_tps": "10", "tput_tps_per_gpu": "20"} | {column: rate}
+    text = HEADER + f"off,{values['interactivity_tps']},{values['tput_tps_per_gpu']},4\n"
+    points = read_source(write(tmp_path / "far.csv", text))
+    assert points.points == ()
+    assert points.unused[0].reason.endswith("nothing serves that")
+
+
+def test_the_csv_of_aiperf_may_have_thousands_separators(tmp_path: Path) -> None:
+    text = (IMPORTERS / "aiperf" / "c4" / "profile_export_aiperf.csv").read_text("utf-8")
+    (plain,) = read_source(write(tmp_path / "x.csv", text), MTP).points
+    text = text.replace("(tokens/sec),2521.21", '(tokens/sec),"2,521.21"').replace(",2560.00", ',"2,560.00"')
+    assert '"2,560.00"' in text
+    (grouped,) = read_source(write(tmp_path / "x.csv", text), MTP).points
+    assert grouped == plain
+
+
+def test_carriage_returns_and_what_is_no_text_are_met(tmp_path: Path) -> None:
+    assert len(read_source(write(tmp_path / "a.csv", HEADER.strip() + "\r\noff,1,2,3\r\n")).points) == 1
+    with pytest.raises(ImportFileError, match=r"b\.csv:2: not UTF-8 text \(a NUL byte\)"):
+        read_source(write(tmp_path / "b.csv", HEADER + "of\0f,1,2,3\n"))
+    with pytest.raises(ImportFileError, match="separated by semicolons"):
+        read_source(write(tmp_path / "c.csv", HEADER.replace(",", ";")))
+    with pytest.raises(ImportFileError, match="column concurrency appears twice"):
+        read_source(write(tmp_path / "d.csv", HEADER.strip() + ",concurrency\noff,1,2,3,3\n"))
+
+
+def test_a_text_with_terminal_commands_is_made_harmless(tmp_path: Path) -> None:
+    model = "a\x1b[31m\x00b"
+    (point,) = read_source(
+        write(tmp_path / "x.json", json.dumps(json.loads(VLLM_TEXT) | {"model_id": model})), MTP
+    ).points
+    assert point.model == "a?[31m?b"

@@ -34,6 +34,8 @@ _ROUNDING = 0.005
 _WINDOW_S = 0.1
 """How much longer than the duration AIPerf's own window may be."""
 
+_THOUSANDS = re.compile(r",(?=(\d{3},)*\d{3}\.\d{2}$)")
+
 _TAGS = {
     "Benchmark Duration": "benchmark_duration",
     "Error Request Count": "error_request_count",
@@ -291,7 +293,8 @@ def _read_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, cell in zip(header, cells, strict=False):
         try:
-            values[name] = float(cell) if cell else None
+            # Its two decimals tell thousands separators from a decimal comma.
+            values[name] = float(_THOUSANDS.sub("", cell)) if cell else None
         except ValueError:
             values[name] = cell
     return values

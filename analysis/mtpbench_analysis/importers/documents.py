@@ -28,30 +28,73 @@ class FileRows:
     unused: tuple[Unused, ...] = ()
 
 
+LARGEST_FILE_BYTES = 2**30
+"""No summary of a benchmark is larger; what is (an endless device, a log, a model) would fill the memory."""
+
+_OTHER_FORMATS = {
+    b"\x1f\x8b": "compressed (gzip); unpack it first",
+    b"BZh": "compressed (bzip2); unpack it first",
+    b"\xfd7zXZ\x00": "compressed (xz); unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it first",
+    b"PK\x03\x04": "a zip archive or an Excel file; unpack it, or save the sheet as CSV (UTF-8)",
+    b"PAR1": "a Parquet file; CSV or JSON is needed",
+    b"SQLite format 3\x00": "an SQLite database; CSV or JSON is needed",
+    b"\xff\xfe": "UTF-16; save it as UTF-8",
+    b"\xfe\xff": "UTF-16; save it as UTF-8",
+}
+"""How files begin that are no text in UTF-8, and what they are."""
+
+
 def read_text(path: Path) -> str:
     """Returns the text of a file, a byte order mark taken off.
 
     Raises:
-        ImportFileError: it can't be read, or is not UTF-8.
+        ImportFileError: it can't be read, is no regular file, is too large, or is not text in UTF-8.
     """
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ImportFileError(f"{path}: can't be read ({why})") from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ImportFileError(f"{path}: not UTF-8 text but UTF-16; save it as UTF-8")
+    content = _read_bytes(path)
+    for mark, what in _OTHER_FORMATS.items():
+        if content.startswith(mark):
+            raise ImportFileError(f"{path}: not UTF-8 text but {what}")
+    if b"\0" in content:
+        line = _line_of(content, content.index(0))
+        raise ImportFileError(f"{path}:{line}: not UTF-8 text (a NUL byte); save it as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+        raise ImportFileError(
+            f"{path}:{_line_of(content, error.start)}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A pipe that nobody writes to is never read to its end, nor is a device.
+            raise ImportFileError(f"{path}: a pipe or a device; save what it gives as a file, and name that")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ImportFileError(f"{path}: can't be read ({why})") from error
+    except MemoryError as error:
+        raise ImportFileError(f"{path}: too large for the memory of this machine") from error
+    if len(content) > LARGEST_FILE_BYTES:
+        raise ImportFileError(
+            f"{path}: larger than {LARGEST_FILE_BYTES >> 30} GiB; leave the lists of single requests out"
+        )
+    return content
+
+
+def _line_of(content: bytes, position: int) -> int:
+    return content.count(b"\n", 0, position) + 1
 
 
 def read_json(path: Path) -> FileRows:
     """Returns the rows of a JSON or JSONL file: the objects of a list, the lines, or the one value.
 
     A list's items and a file's lines are rows; a row that comes again, the same in everything, is kept once.
-    A line that is not JSON is listed, as long as another one is.
+    A line that is not JSON is listed, as long as another one is. A key that an object has twice, with two
+    values, is refused: readers differ in which one counts.
 
     Raises:
         ImportFileError: it can't be read, is empty, or holds no JSON.
@@ -61,17 +104,27 @@ def read_json(path: Path) -> FileRows:
         raise ImportFileError(f"{path}: is empty; JSON is needed")
     try:
         value = _parse(text)
-    except json.JSONDecodeError as error:
+    except (RecursionError, ValueError) as error:
         lines = _read_lines(path, text)
         if lines is None:
-            raise ImportFileError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+            raise ImportFileError(_refuse_json(path, error)) from error
         return _without_repeated(lines)
-    except (RecursionError, ValueError) as error:
-        raise ImportFileError(f"{path}: JSON that can't be read ({_why(error)})") from error
     if isinstance(value, list):
         rows = tuple(FileRow(what=f"{path.name}[{number}]", value=item) for number, item in enumerate(value))
         return _without_repeated(FileRows(rows=rows))
     return FileRows(rows=(FileRow(what=path.name, value=value),))
+
+
+def _refuse_json(path: Path, error: Exception) -> str:
+    """Returns what is wrong with a file that is neither JSON nor lines of it."""
+    if not isinstance(error, json.JSONDecodeError):
+        return f"{path}: JSON that can't be read ({_why(error)})"
+    extra = "; more follows the first value: one value, a list of them, or one a line is needed"
+    return f"{path}:{error.lineno}: not JSON ({_why(error)}{extra if error.msg == _EXTRA else ''})"
+
+
+_EXTRA = "Extra data"
+"""What Python's reader of JSON calls more text behind a whole value."""
 
 
 def describe(value: object) -> str:
@@ -98,10 +151,21 @@ def fingerprint(value: object) -> str | None:
 
 
 def _parse(text: str) -> Any:
-    return json.loads(text)
+    return json.loads(text, object_pairs_hook=_to_object)
+
+
+def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        for key, value in pairs:
+            if fingerprint(value) != fingerprint(values[key]):
+                raise ValueError(f"the key {key[:40]!r} stands twice in one object, with two values")
+    return values
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 

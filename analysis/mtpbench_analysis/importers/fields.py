@@ -15,6 +15,10 @@ _MOST_SHOWN = 40
 LARGEST_COUNT = 10**15
 """No count of tokens, requests or GPUs is larger; an ID that slipped into a field may be."""
 
+RATES = ("interactivity_tps", "tput_tps_per_gpu")
+SLOWEST_TPS, FASTEST_TPS = 1e-6, 1e9
+"""Rates beyond these are a damaged figure or another unit, and would overflow what is computed with them."""
+
 
 class UnusableError(Exception):
     """The reason why a row can't become a point."""
@@ -93,8 +97,8 @@ class Fields:
         if not isinstance(value, str) or not value.strip():
             self.note(name, f"{show(value)} is not a text")
             return None
-        # A lone surrogate (JSON can hold one) can't be written to any file.
-        return " ".join(value.encode("utf-8", "replace").decode("utf-8").split())
+        # JSON can hold what no file can (a lone surrogate) and what no table should (NUL, terminal commands).
+        return "".join(c if c.isprintable() else "?" for c in " ".join(value.split()))
 
     def flag(self, name: str) -> bool | None:
         """Returns true or false, or their names as text; None where missing.
@@ -121,19 +125,19 @@ class Fields:
 
 
 def check_finite(point: CurvePoint) -> CurvePoint:
-    """Returns the point, if its rates are numbers above 0: figures near the ends of the number range make
-    others.
+    """Returns the point, if its figures are numbers that can be served: those near the ends of the number
+    range make others.
 
     Raises:
         UnusableError: one is not.
     """
-    for name in ("interactivity_tps", "tput_tps_per_gpu"):
+    for name in RATES:
         value = getattr(point, name)
-        if not (math.isfinite(value) and value > 0):
-            raise UnusableError(f"its figures make {name} {show(value)}")
+        if not SLOWEST_TPS <= value <= FASTEST_TPS:
+            raise UnusableError(f"its figures make {name} {show(value)}, which nothing serves")
     for name, kind in field_types().items():
         value = getattr(point, name)
-        if kind is float and value is not None and not math.isfinite(value):
+        if kind is float and value is not None and not abs(value) <= LARGEST_COUNT:
             raise UnusableError(f"its figures make {name} {show(value)}")
     return point
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from mtpbench_analysis.frame import (
     to_frame,
 )
 from mtpbench_analysis.importers.documents import read_text
-from mtpbench_analysis.importers.fields import LARGEST_COUNT
+from mtpbench_analysis.importers.fields import FASTEST_TPS, LARGEST_COUNT, RATES, SLOWEST_TPS
 
-REQUIRED = ("arm", "interactivity_tps", "tput_tps_per_gpu")
+REQUIRED = ("arm", *RATES)
 
-_RATES = REQUIRED[1:]
 _SIGNED = ("rel_se_correlation",)
+_SHARES = ("tput_rel_se", "interactivity_rel_se")
+_NEVER_ZERO = ("concurrency", "rate_rps", "gpus", "isl", "osl", "se_df")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 Cells = tuple[int, list[str]]
@@ -77,14 +79,15 @@ def write_points(points: Iterable[CurvePoint], comments: Iterable[str] = ()) -> 
     """
     frame = to_frame(points)
     filled = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
-    # A comment is one line, whatever a file is named like.
+    # A comment is one line, whatever a file is named like; NUL is no text.
     head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
-    return head + str(frame[filled].to_csv(index=False, lineterminator="\n"))
+    table = str(frame[filled].to_csv(index=False, lineterminator="\n"))
+    return (head + table).replace("\0", "\ufffd")
 
 
 def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unused:
     values = {name: _read_cell(path, line, name, text) for name, text in row.items() if name in columns()}
-    for name in _RATES:
+    for name in RATES:
         if reason := _why_unusable(name, values[name]):
             what = f"{path.name}:{line}"
             return Unused(what=what, reason=reason, kind="unusable", arm=values["arm"])
@@ -154,7 +157,7 @@ def _read_cell(path: Path, line: int, name: str, text: str) -> Any:
             raise ImportFileError(f"{where}: {text!r} is neither true nor false")
         return text.lower() in _TRUE
     number = _read_number(where, text)
-    return number if name in _RATES else _check_number(where, name, text, number)
+    return number if name in RATES else _check_number(where, name, text, number)
 
 
 def _read_list(where: str, name: str, text: str) -> tuple[Any, ...]:
@@ -170,11 +173,25 @@ def _read_list(where: str, name: str, text: str) -> tuple[Any, ...]:
     return split_list(name, join_list(shares))
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_GROUPED = re.compile(r"[+-]?\d{1,3}([,._ \u00a0\u202f'\u2019]\d{3})+([.,]\d+)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+
 def _read_number(where: str, text: str) -> float:
-    try:
+    """Returns a number as Python and JSON write it; `1,024` may be 1024 or 1.024, so nobody guesses."""
+    if _NUMBER.fullmatch(text):
         return float(text)
-    except ValueError:
-        raise ImportFileError(f"{where}: {text!r} is not a number") from None
+    hint = ""
+    if _GROUPED.fullmatch(text):
+        hint = "; write thousands without separators (1024), and decimals with a point"
+    elif _DECIMAL_COMMA.fullmatch(text):
+        hint = "; write decimals with a point (10.5)"
+    shown = text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
+    raise ImportFileError(f"{where}: {shown!r} is not a number{hint}")
+
+
+_MOST_SHOWN = 40
 
 
 def _check_number(where: str, name: str, text: str, number: float) -> float | int:
@@ -186,11 +203,17 @@ def _check_number(where: str, name: str, text: str, number: float) -> float | in
         return number
     if number < 0:
         raise ImportFileError(f"{where}: {text} is negative")
-    if field_types()[name] is not int:
-        return number
-    if not number.is_integer() or number > LARGEST_COUNT:
-        raise ImportFileError(f"{where}: {text!r} is not a whole number")
-    return int(number)
+    if number == 0 and name in _NEVER_ZERO:
+        raise ImportFileError(f"{where}: {text} is nothing; leave the cell empty if unknown")
+    if name in _SHARES and number > 1:
+        raise ImportFileError(f"{where}: {text} is no share of a value, from 0 to 1")
+    if field_types()[name] is int:
+        if not number.is_integer() or number > LARGEST_COUNT:
+            raise ImportFileError(f"{where}: {text!r} is not a whole number")
+        return int(number)
+    if number > LARGEST_COUNT:
+        raise ImportFileError(f"{where}: {text} is larger than anything that is measured here")
+    return number
 
 
 def _why_unusable(name: str, value: float | None) -> str | None:
@@ -200,4 +223,8 @@ def _why_unusable(name: str, value: float | None) -> str | None:
         return f"{name} is 0: nothing was served, or it is not known"
     if not math.isfinite(value):
         return f"{name} is {value}: no finite number"
-    return f"{name} is {value:g}: negative" if value < 0 else None
+    if value < 0:
+        return f"{name} is {value:g}: negative"
+    if not SLOWEST_TPS <= value <= FASTEST_TPS:
+        return f"{name} is {value:g}: nothing serves that"
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from mtpbench.records import (
 from mtpbench.store import StoredPoint, read_sweep
 from mtpbench_analysis.curves.noise import block_errors
 from mtpbench_analysis.frame import ArmAnswers, CurvePoint, PointSet, Unused
+from mtpbench_analysis.importers.fields import FASTEST_TPS, SLOWEST_TPS
 
 
 def read_results(directory: Path) -> PointSet:
@@ -161,9 +161,9 @@ def _ttft_from_schedule(load: Load, result: PointResult) -> float | None:
 
 
 def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | None:
-    """Returns why rates are none: no curve holds one that is not a positive finite number."""
+    """Returns why rates are none: no curve holds one that nothing serves, 0 and NaN among them."""
     for name, value in (("interactivity_tps", interactivity_tps), ("tput_tps_per_gpu", tput_tps_per_gpu)):
-        if not (math.isfinite(value) and value > 0):
+        if not SLOWEST_TPS <= value <= FASTEST_TPS:
             return f"{name} is {value:g}; a positive number is needed"
     return None
 
