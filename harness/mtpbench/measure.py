@@ -118,7 +118,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         answers=facts.answers,
         evaluation=facts.evaluation,
     )
-    return dataclasses.replace(result, reasons=check(point, rows, result, facts))
+    return dataclasses.replace(result, reasons=check(point, rows, result, facts, gaps.furthest_back_us))
 
 
 def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, facts: RunFacts) -> Energy:

@@ -22,6 +22,8 @@ MAX_SEND_LAG_S = 0.05
 """Wall seconds that a request of an open loop may start late."""
 FREE_SLOTS = 0.1
 """The part of one slot that may always be idle: at concurrency 1 the 2% are shorter than one reconnect."""
+STEP_US = 1000
+"""Wall microseconds: stamps further back than this were taken by a clock that was set."""
 CLIENT_LIMIT = "client_limit"
 """The error of a request that met a limit of the client's machine (descriptors, ports)."""
 CUT_OFF = "cut_off"
@@ -38,6 +40,7 @@ CODES: Mapping[str, str] = {
     "wrong_prompt_length": "the server counted other prompt lengths than were asked for",
     "wrong_output_length": "requests ended well with another number of tokens than was asked for",
     "window_too_short": "the steady-state window is missing, or shorter than the sweep allows",
+    "clock_stepped": "the clock that stamps was set while the point ran, and stamps are wrong by it",
     "client_saturated": "the load client, not the server, may have been the bottleneck",
     "mtp_not_accepting": "MTP is on, but (almost) no draft token was accepted",
     "off_is_drafting": "speculation is off in the sweep, but the engine drafts tokens",
@@ -46,7 +49,9 @@ CODES: Mapping[str, str] = {
 }
 
 
-def check(point: Point, table: RequestTable, result: PointResult, facts: RunFacts) -> tuple[Reason, ...]:
+def check(
+    point: Point, table: RequestTable, result: PointResult, facts: RunFacts, furthest_back_us: int = 0
+) -> tuple[Reason, ...]:
     """Checks a point by every rule.
 
     Args:
@@ -54,6 +59,7 @@ def check(point: Point, table: RequestTable, result: PointResult, facts: RunFact
         table: its raw requests.
         result: its result, whose own reasons are ignored.
         facts: facts of the run that the requests do not show.
+        furthest_back_us: the most that a chunk's stamp lies before the one before it.
 
     Returns:
         The reasons why the point is invalid, in the order of `CODES`; empty for a valid point.
@@ -65,6 +71,7 @@ def check(point: Point, table: RequestTable, result: PointResult, facts: RunFact
         *_check_requests(point, table, result),
         *_check_lengths(point, table),
         *_check_window(point, result),
+        *_check_clock(point, result, furthest_back_us),
         *_check_client(point, table, result),
         *_check_acceptance(point, result),
         *_check_power(point, result),
@@ -170,6 +177,17 @@ def _check_window(point: Point, result: PointResult) -> Iterable[Reason]:
             f"the steady-state window lasted {result.steady.duration_s:.3g} s; at least {least:g} s are asked"
         )
         yield Reason(code="window_too_short", detail=detail)
+
+
+def _check_clock(point: Point, result: PointResult, furthest_back_us: int) -> Iterable[Reason]:
+    client, causes = result.client, []
+    if client.misstamped_reads:
+        causes.append(f"{client.misstamped_reads} reads may have stamps that are too early")
+    if furthest_back_us > STEP_US * time_scale(point):
+        causes.append(f"a chunk is stamped {furthest_back_us * 1e-6:.3g} s before the one before it")
+    if causes:
+        step = f"the wall clock stepped by {client.clock_step_s:.3g} s" if client.clock_step_s else None
+        yield Reason(code="clock_stepped", detail="; ".join(filter(None, (step, *causes))))
 
 
 def _check_client(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:

@@ -84,6 +84,10 @@ CASES = {
         {"point": make_point(arm=MTP, measurement=Measurement(min_window_s=3.5))},
         {"point": make_point(arm=MTP, concurrency=3)},
     ],
+    "clock_stepped": [
+        with_client(misstamped_reads=1, clock_step_s=0.02),
+        {"records": some(LONG, 1, chunk_times_s=tuple(reversed(LONG[-1].chunk_times_s)))},
+    ],
     "client_saturated": [
         with_client(reader_lag_p99_s=0.126),
         with_client(achieved_concurrency=1.89),

@@ -118,6 +118,7 @@ def _describe_processes(
         unsent=_total(summaries, "unsent") if len(summaries) == workers else None,
         clock_drift_s=furthest_s("clock_drift_us"),
         clock_step_s=furthest_s("clock_step_us"),
+        misstamped_reads=_total(summaries, "misstamped") if kernel else None,
         descriptor_limit=min((int(summary["descriptors"]) for summary in summaries), default=None),
         local_ports=local_ports(),
         peak_rss_bytes=_total(summaries, "peak_rss_bytes") if len(summaries) == workers else None,
@@ -136,7 +137,8 @@ def _remarks(summaries: Sequence[dict[str, Any]], client: ClientHealth) -> list[
         remarks.append(f"{refused} connections in a row were refused: the rest was not sent")
     if client.clock_step_s:
         remarks.append(
-            f"the wall clock stepped by {client.clock_step_s:.3g} s: kernel stamps near that are off"
+            f"the wall clock stepped by {client.clock_step_s:.3g} s: the client stamped "
+            f"{_total(summaries, 'user_stamped')} reads near that itself"
         )
     return remarks
 

@@ -1,8 +1,8 @@
 """The clocks of the epoll transport: kernel stamps of received bytes, and a timer that wakes the loop.
 
 Kernel stamps are right also for a reader that is late. The kernel stamps with the wall clock, which may be
-slewed; its offset to the monotonic clock is measured again and again, and steps of the wall clock are
-reported.
+slewed or set; its offset to the monotonic clock is looked at before and after every round of reads. Stamps
+between two looks that differ are not taken.
 
 Sources: socket(7), SO_TIMESTAMPNS; Linux, net/ipv4/tcp.c: a read gives the stamp of the last segment it took.
 timerfd_create(2): Python has it from 3.13 on; before that the C library is called directly.
@@ -24,6 +24,9 @@ _SO_TIMESTAMPNS = 35
 _SAMPLES = 3
 STEP_US = 1000
 """A change of the wall clock's offset by more than this between two measurements is a step."""
+SLACK_US = 100
+"""How far a stamp may be off: a change of the offset by less than this is noise, or a slew."""
+_SLACK_NS = SLACK_US * 1000
 
 
 def stamp_receives(connection: socket.socket) -> bool:
@@ -54,13 +57,22 @@ class WallClock:
         """How far the offset has moved since the run began."""
         return (self.zero_ns - self._first_ns) // 1000
 
+    def look(self) -> int:
+        """Looks whether the offset is what it was; returns by how many microseconds it moved.
+
+        That is 0 for what is no more than `SLACK_US`. A look takes two readings; where they don't agree with
+        the offset, it is measured anew.
+        """
+        moved_ns = time.time_ns() - time.perf_counter_ns() + self._origin_ns - self.zero_ns
+        return 0 if -_SLACK_NS < moved_ns < _SLACK_NS else self.follow()
+
     def follow(self) -> int:
-        """Measures the offset again; returns the wall clock's nanoseconds at the run's second 0."""
+        """Measures the offset anew; returns what `look` does."""
         before, self.zero_ns = self.zero_ns, self._read()
-        moved_us = abs(self.zero_ns - before) // 1000
-        if moved_us > STEP_US:
-            self.largest_step_us = max(self.largest_step_us, moved_us)
-        return self.zero_ns
+        moved_us = round((self.zero_ns - before) / 1000)
+        if abs(moved_us) > STEP_US:
+            self.largest_step_us = max(self.largest_step_us, abs(moved_us))
+        return moved_us if abs(moved_us) > SLACK_US else 0
 
     def _read(self) -> int:
         """Reads the offset from the tightest of a few pairs: an interruption only widens a pair."""

@@ -44,6 +44,8 @@ USUAL_FINISH = "length"
 FLUSH_BYTES = 1 << 20
 _PACK = struct.Struct(f"<{len(ROW.names or ())}q").pack
 WORKER_DIED = "worker_died"
+_ROW_BITS = 63 - TOKEN_BITS
+"""Times that fit beside a packed chunk's tokens sort by request and then by time as one number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,8 +213,10 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
     packed = packed[gather]
     tokens = packed & UNCOUNTED
     unknown = np.zeros(len(rows), np.bool_)
-    unknown[np.repeat(np.arange(len(rows)), counts)[tokens == UNCOUNTED]] = True
-    tokens[np.repeat(unknown, counts)] = UNKNOWN
+    chunk_rows = np.repeat(np.arange(len(rows)), counts)
+    unknown[chunk_rows[tokens == UNCOUNTED]] = True
+    tokens[unknown[chunk_rows]] = UNKNOWN
+    times_us = _in_order(packed >> TOKEN_BITS, chunk_rows)
 
     def in_engine_us(wall_us: Ints) -> Ints:
         return np.ascontiguousarray(wall_us if time_scale == 1 else np.rint(wall_us * time_scale), np.int64)
@@ -237,6 +241,19 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
         error=texts[:, 1],
         error_detail=texts[:, 2],
         chunk_offsets=offsets,
-        chunk_times_us=in_engine_us(packed >> TOKEN_BITS),
+        chunk_times_us=in_engine_us(times_us),
         chunk_tokens=tokens,
     )
+
+
+def _in_order(times_us: Ints, rows: Ints) -> Ints:
+    """Returns the times of chunks, none before that of the chunk before it in its row.
+
+    Kernel stamps that lie closer together than the error of the clock's offset may be out of order.
+    """
+    back = (times_us[1:] < times_us[:-1]) & (rows[1:] == rows[:-1])
+    if not back.any():
+        return times_us
+    keys = times_us + (rows << _ROW_BITS)
+    np.maximum.accumulate(keys, out=keys)
+    return np.asarray(keys - (rows << _ROW_BITS), np.int64)

@@ -202,6 +202,9 @@ class ProcessMonitor:
         self.stamps = "user"
         """Where the stamps of reads come from: the `kernel`, or this process (`user`)."""
         self.reads = self.coalesced = self.clock_drift_us = self.clock_step_us = 0
+        self.user_stamped = self.misstamped = 0
+        """Reads that this process stamped because the wall clock had moved, and reads whose kernel stamps had
+        been taken before it turned out that the clock had been set back."""
         self.sample_mask = 0 if slots < FEW_SLOTS else 7
         """A read is sampled if its number has none of these bits: 0 is every read, 7 every eighth."""
         self._lags: array[int] = array("q")

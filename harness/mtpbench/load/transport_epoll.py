@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from mtpbench.load.clocks import CONTROL_BYTES, Timer, WallClock, unpack_timespec
+from mtpbench.load.clocks import CONTROL_BYTES, SLACK_US, STEP_US, Timer, WallClock, unpack_timespec
 from mtpbench.load.connection_pool import (
     HUNG_UP,
     READABLE,
@@ -51,7 +51,10 @@ class EpollTransport:
         self._reread: dict[int, int] = {}
         self._timer = Timer()
         self._due_ns: int | None = None
-        self._last_tick_us = 0
+        self._wall: WallClock
+        self._moved = False
+        """Whether the wall clock has moved since the last look at it."""
+        self._polled_us = self._last_tick_us = 0
         self._starting = False
         self._taken = 0
         """Events of the current read that `_take_plain` has taken."""
@@ -65,19 +68,13 @@ class EpollTransport:
     def run(self) -> None:
         """See `Transport.run`."""
         scheduler = self._scheduler
-        wall = WallClock(scheduler.origin_ns)
+        wall = self._wall = WallClock(scheduler.origin_ns)
         for descriptor in (self._stop_descriptor, self._timer.descriptor):
             if descriptor is not None:
                 self.connections.attach(descriptor)
         self._start_due()
         while not scheduler.over:
-            patience_s, poll_began_us = self._patience_s(), scheduler.now_us()
-            ready = self.connections.poll(0.0 if self._reread else patience_s)
-            if self._reread:
-                ready = list({**self._reread, **dict(ready)}.items())
-                self._reread = {}
-            self._monitor.begin_round(poll_began_us, scheduler.now_us())
-            self._read_ready(ready, wall.zero_ns)
+            self._read_round()
             if self._handicap_s:
                 time.sleep(self._handicap_s)
             if scheduler.next_due_ns() is not None:
@@ -85,19 +82,54 @@ class EpollTransport:
             now_us = scheduler.now_us()
             if now_us - self._last_tick_us >= TICK_US:
                 self._last_tick_us = now_us
-                wall.follow()
+                self._moved |= wall.follow() != 0
                 self._tick(now_us)
         self._monitor.clock_drift_us, self._monitor.clock_step_us = wall.drift_us, wall.largest_step_us
 
-    def _read_ready(self, ready: list[tuple[int, int]], zero_ns: int) -> None:
+    def _read_round(self) -> None:
+        """Waits until connections are ready, and reads once from each.
+
+        Their bytes have come since the poll before. Where the wall clock has moved since then, nobody knows
+        whether before or after a stamp: this process stamps these reads itself.
+        """
+        scheduler, monitor, wall = self._scheduler, self._monitor, self._wall
+        patience_s, poll_began_us = self._patience_s(), scheduler.now_us()
+        ready = self.connections.poll(0.0 if self._reread else patience_s)
+        if self._reread:
+            ready = list({**self._reread, **dict(ready)}.items())
+            self._reread = {}
+        since_us, self._polled_us = self._polled_us, scheduler.now_us()
+        monitor.begin_round(poll_began_us, self._polled_us)
+        moved, self._moved = wall.look() != 0 or self._moved, False
+        reads = monitor.reads
+        self._read_ready(ready, since_us - SLACK_US, 0 if moved else CONTROL_BYTES)
+        if moved or self._moved:
+            monitor.user_stamped += monitor.reads - reads
+        elif moved_us := wall.look():
+            self._note_step(moved_us, since_us, monitor.reads - reads)
+
+    def _note_step(self, moved_us: int, since_us: int, reads: int) -> None:
+        """Notes that the wall clock moved while a round read: the next round is stamped by this process.
+
+        What lay between `since_us` and its read was taken for the stamp of so many `reads`. Where the clock
+        was set forward, it is no later than this process's own stamp would be; where it was set back by less
+        than that time, it may be too early.
+        """
+        self._moved = True
+        if STEP_US < -moved_us < self._scheduler.now_us() - since_us + SLACK_US:
+            self._monitor.misstamped += reads
+
+    def _read_ready(self, ready: list[tuple[int, int]], since_us: int, control_bytes: int) -> None:
         """Reads once from every connection that is ready.
 
         Args:
             ready: descriptors and their events.
-            zero_ns: the wall clock's reading at the run's second 0.
+            since_us: their bytes have come after this, or were left by a read whose buffer was too small.
+            control_bytes: `CONTROL_BYTES`, or 0 where this process stamps.
         """
         connection_of, clock = self.connections.by_descriptor.get, time.perf_counter_ns
-        starts, unpack, size = STARTS, unpack_timespec, READ_BYTES
+        starts, unpack, size, zero_ns = STARTS, unpack_timespec, READ_BYTES, self._wall.zero_ns
+        until_us = self._polled_us
         monitor, origin_ns, between = self._monitor, self._scheduler.origin_ns, BETWEEN_SENDS
         sample_mask, reads = monitor.sample_mask, monitor.reads
         for descriptor, events in ready:
@@ -110,7 +142,7 @@ class EpollTransport:
                 if connection is None or connection_of(descriptor) is not connection or not events & READABLE:
                     continue
             try:
-                data, control, _, _ = connection.recvmsg(size, CONTROL_BYTES)
+                data, control, _, _ = connection.recvmsg(size, control_bytes)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -119,6 +151,11 @@ class EpollTransport:
             if control:
                 seconds, nanoseconds = unpack(control[0][2])
                 at_us = (seconds * 1_000_000_000 + nanoseconds - zero_ns) // 1000
+                if not since_us <= at_us <= until_us:
+                    # Most often it came since the poll: the clock need not be read again for those before it.
+                    until_us = (clock() - origin_ns) // 1000
+                    if not since_us <= at_us <= until_us:
+                        at_us, control_bytes = self._judge_stamp(at_us, since_us, reads - monitor.reads)
             else:
                 at_us = (clock() - origin_ns) // 1000
             if events & HUNG_UP or len(data) == size:
@@ -146,6 +183,21 @@ class EpollTransport:
                     continue
             self._receive(connection, at_us, data)
         monitor.reads = reads
+
+    def _judge_stamp(self, at_us: int, since_us: int, reads: int) -> tuple[int, int]:
+        """Returns the moment of a read whose stamp is not between the poll before and now.
+
+        It is the stamp where the wall clock stands where it stood: the bytes were left by an earlier read.
+
+        Returns:
+            The moment, and the bytes for the stamps of the following reads.
+        """
+        now_us = self._scheduler.now_us()
+        if moved_us := self._wall.follow():
+            self._note_step(moved_us, since_us, reads)
+            self._monitor.user_stamped -= reads  # all reads of the round are added at its end
+            return now_us, 0
+        return min(at_us, now_us), CONTROL_BYTES
 
     def _take_plain(self, connection: ClientConnection, at_us: int, data: bytes) -> bytes:
         """Takes the chunks that are whole events; returns the bytes from the first other chunk on."""

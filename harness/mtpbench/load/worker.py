@@ -141,6 +141,8 @@ class LoadWorker:
             "stamps": monitor.stamps,
             "clock_drift_us": monitor.clock_drift_us,
             "clock_step_us": monitor.clock_step_us,
+            "user_stamped": monitor.user_stamped,
+            "misstamped": monitor.misstamped,
             "descriptors": self._descriptors,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }

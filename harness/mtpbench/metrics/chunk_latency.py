@@ -45,10 +45,13 @@ class ChunkGaps:
         self._by_tokens: defaultdict[int, Histogram] = defaultdict(Histogram)
         self._longest_us = np.full(len(index), _NO_GAP)
         self._stalls = self._stalled_us = self._total_us = 0
+        self.furthest_back_us = 0
+        """The most that a chunk's stamp lies before the one before it, or before its request was sent."""
         self._over_time = np.zeros(PARTS, np.int64)
 
     def add(self, batch: ChunkBatch) -> None:
         """Adds the gaps of some more requests."""
+        self.furthest_back_us = max(self.furthest_back_us, -int(batch.gaps_us.min(initial=0)))
         filled = batch.counts > 0
         firsts = batch.offsets[:-1][filled]
         counted = np.repeat(self._counted[batch.rows], batch.counts)

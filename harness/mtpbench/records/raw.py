@@ -258,6 +258,7 @@ class ClientHealth:
         unsent: requests that were not sent.
         clock_drift_s: how far the wall clock that stamps moved against the monotonic one.
         clock_step_s: its largest jump.
+        misstamped_reads: reads whose stamps may be too early because that clock was set back.
         descriptor_limit: open files that each process may have.
         local_ports: connections that this machine can have to one address.
         peak_rss_bytes: peak memory of all processes.
@@ -281,6 +282,7 @@ class ClientHealth:
     unsent: int | None = None
     clock_drift_s: float | None = None
     clock_step_s: float | None = None
+    misstamped_reads: int | None = None
     descriptor_limit: int | None = None
     local_ports: int | None = None
     peak_rss_bytes: int | None = None

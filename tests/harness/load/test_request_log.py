@@ -89,6 +89,17 @@ def test_requests_come_back_ordered_by_index_with_their_chunks(tmp_path):
         assert record.output_tokens == index * (index + 1)
 
 
+def test_stamps_that_lie_a_hair_apart_are_put_in_order(tmp_path):
+    log = RequestLog(tmp_path, 0)
+    for index, times_us in enumerate(([5, 3, 4, 9], [1, 2], [8, 2])):
+        stream = Stream()
+        stream.chunks.extend(us << TOKEN_BITS | count for count, us in enumerate(times_us, 1))
+        end = RequestEnd(scheduled_us=0, sent_us=0, end_us=10, asked_prompt_tokens=1, asked_output_tokens=4)
+        log.add(Turn(index=index, warmup=False, slot=0), end, stream, stream.answer(False, ("x", "y")))
+    log.close()
+    assert table_of(tmp_path, 3).chunk_times_us.tolist() == [5, 5, 5, 9, 1, 2, 8, 8]
+
+
 def test_times_are_engine_seconds(tmp_path):
     log = RequestLog(tmp_path, 0)
     add(log, 0, base_us=1_000_000)
