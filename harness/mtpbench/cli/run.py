@@ -29,7 +29,7 @@ from mtpbench.cli.options import (
     site_of,
 )
 from mtpbench.deployment import Site
-from mtpbench.errors import InputError, RunError, SchemaError, StoreError
+from mtpbench.errors import InputError, MtpbenchError, RunError, SchemaError, StoreError
 from mtpbench.load.client import LoadProgress
 from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
 from mtpbench.records import Deployment, Point, PointResult
@@ -102,18 +102,28 @@ def _set_by_signals() -> Iterator[threading.Event]:
 def recompute(
     directory: Annotated[Path, typer.Argument(help="a folder results/<sweep>")],
 ) -> None:
-    """Rebuild every result of a sweep from its raw records."""
+    """Rebuild every result of a sweep from its raw records; lists those that can't be, and exits with 4."""
     stored = read_sweep(directory)
     changed = 0
+    faults: list[MtpbenchError] = []
     for point in stored.points:
-        before, after = running.recompute(point.directory)
+        try:
+            before, after = running.recompute(point.directory)
+        except MtpbenchError as fault:
+            faults.append(fault)
+            continue
         # A result of an older schema is written again, though no figure moved.
         changed += figures_moved(before, after)
-    typer.echo(f"{len(stored.points)} results recomputed from raw records, {changed} changed")
+    done = len(stored.points) - len(faults)
+    typer.echo(f"{done} results recomputed from raw records, {changed} changed")
     if changed:
         typer.echo(
             f"tables and report are of the old results: `mtpbench compare {directory}` reads the new ones"
         )
+    for text in (*stored.damaged.values(), *map(str, faults)):
+        typer.echo(f"not recomputed: {text}", err=True)
+    if stored.damaged or faults:
+        raise typer.Exit(StoreError.exit_code if stored.damaged else max(f.exit_code for f in faults))
 
 
 def _run_live(plan: running.RunPlan, store: SweepStore, observer: ProgressObserver, site: Site) -> bool:

@@ -20,6 +20,7 @@ from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.journal import Journal
 from mtpbench.snapshot import SeenPoint, Snapshot
 from mtpbench.snapshot.reader import SnapshotReader
+from mtpbench.store import is_there
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench_analysis.document import Table
@@ -41,7 +42,7 @@ def status(
     console = Console()
     for plan in (loaded, simulate(loaded)):
         directory = results / plan.info.name
-        if (directory / SWEEP_FILE).is_file():
+        if is_there(directory / SWEEP_FILE):
             _show(console, plan, directory, watch)
             return
     console.print(f"{loaded.info.name}: nothing in {results} yet; {len(loaded.points)} points are missing")

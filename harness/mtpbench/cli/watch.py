@@ -24,6 +24,7 @@ from mtpbench.cli.watch_lines import count_line, present_lines, table_lines
 from mtpbench.errors import InputError, SchemaError, StoreError
 from mtpbench.snapshot import Problem, SeenPoint, Snapshot
 from mtpbench.snapshot.reader import SnapshotReader, signature
+from mtpbench.store import is_there
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench_analysis.chart.comparison_chart import Series
@@ -132,7 +133,7 @@ class View:
     def nothing_to_come(self) -> str | None:
         """Returns why a single look shows nothing; None where it shows something, or for a sweep file."""
         folder = self.folders[0]
-        if self.planned is not None or (folder / SWEEP_FILE).exists():
+        if self.planned is not None or is_there(folder / SWEEP_FILE):
             return None
         if not folder.is_dir():
             return f"{folder}: there is no such folder, and no sweep file of that name"

@@ -20,7 +20,6 @@ _STYLES = {
     "unusable": "red",
     "damaged": "red",
     "other schema": "red",
-    "incomplete": "yellow",
     "missing": "dim",
 }
 _NARROW = 60
@@ -189,9 +188,7 @@ def count_line(snapshot: Snapshot) -> str:
     parts += [f"{running} running"] if running else []
     parts += [f"{len(missing) - running} missing"]
     parts += [
-        f"{n} {state}"
-        for state in ("unusable", "damaged", "other schema", "incomplete")
-        if (n := _count(snapshot, state))
+        f"{n} {state}" for state in ("unusable", "damaged", "other schema") if (n := _count(snapshot, state))
     ]
     return f"{', '.join(parts)} of {len(snapshot.points)} points"
 

@@ -16,9 +16,8 @@ from mtpbench.slurm.journal import Submission
 from mtpbench.slurm.states import STALE_S, AttemptFiles, JobOutcome, JobStatus, judge_job
 from mtpbench.store import StoredPoint
 
-State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "incomplete", "missing"]
-"""`unusable`: stored as valid, with rates that no curve can hold. `incomplete`: its folder holds no result;
-the store never leaves that, but a copy may."""
+State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "missing"]
+"""`unusable`: stored as valid, with rates that no curve can hold. `damaged`: what the store calls that."""
 
 _ID = re.compile(r"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>[^_]+))?_r(?P<r>\d+)_[0-9a-f]{8}")
 
@@ -301,7 +300,7 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
 
     None too on a virtual clock: its points are simulated side by side, so their durations do not add up.
     """
-    waiting = snapshot.having("missing", "damaged", "incomplete")
+    waiting = snapshot.having("missing", "damaged")
     if not waiting or any(
         point.stored and point.stored.result.clock == "virtual" for point in snapshot.points
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,17 +25,18 @@ from mtpbench.slurm.journal import Journal, Submission
 from mtpbench.slurm.states import AttemptFiles, JobStatus
 from mtpbench.slurm.submission import look_again
 from mtpbench.snapshot import Holder, PlannedPoint, Problem, SeenPoint, ServerStart, Snapshot, State
-from mtpbench.store import read_point
+from mtpbench.store import is_there, read_place
+from mtpbench.store.files import read_bytes
 from mtpbench.store.reading import SWEEP_FILE, read_record
 
 ALL_EVERY = 15
 """All points' files are looked at once in so many looks, even where no point came or went in the folder."""
 SLURM_EVERY_S = 20.0
 """Slurm's controller serves all its users: it is asked once for all jobs, three times a minute."""
-INCOMPLETE = Problem(reason="result.json is missing")
 _TRIES = 3
 """A point may be replaced while it is read."""
 _LOCKS = Path("/proc/locks")
+_PID = re.compile(r"[0-9]{1,9}")
 
 T = TypeVar("T")
 
@@ -211,7 +213,9 @@ class SnapshotReader:
         for _ in range(_TRIES):
             before = signature(path)
             try:
-                stored = self._memory.read(path, lambda: read_point(place))
+                stored = self._memory.read(path, lambda: read_place(place))
+                if stored is None and is_there(place):
+                    stored = read_place(place)
             except (SchemaError, StoreError) as error:
                 state = "other schema" if isinstance(error, SchemaError) else "damaged"
                 problem = _problem(error)
@@ -223,8 +227,9 @@ class SnapshotReader:
                 return SeenPoint(
                     planned=planned, state=state, stored=stored, landed_s=before.changed_ns / 1e9
                 )
-            state, problem = ("incomplete", INCOMPLETE) if place.is_dir() else ("missing", None)
-            break
+            state, problem = "missing", None
+            if stored is None:
+                break
         return SeenPoint(planned=planned, state=state, problem=problem, landed_s=_changed_s(path))
 
     # --------------------------------------------------------------------------------------- runs and jobs
@@ -316,10 +321,10 @@ def holder_of(lock: Path) -> Holder:
     if lock_status is None:
         return Holder(held=False)
     try:
-        text, table = lock.read_text("utf-8"), _LOCKS.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        text, table = read_bytes(lock).decode("ascii", "replace").strip(), _LOCKS.read_text("utf-8")
+    except (OSError, StoreError, UnicodeDecodeError):
         return Holder(held=None)
-    pid = int(text) if text.strip().isdigit() else None
+    pid = int(text) if _PID.fullmatch(text) else None
     rows = [line.split() for line in table.splitlines()]
     held = any(
         str(pid) in row and any(column.endswith(f":{lock_status.inode}") for column in row) for row in rows

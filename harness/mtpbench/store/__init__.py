@@ -15,25 +15,30 @@
         progress.json           what a run on this folder is doing now; removed at its end
         comparison.*, points.csv, report.html   the tables, rewritten by every run
         .attempts/              being written; leftovers of dead writers are removed
-        .superseded/            attempts that a newer one replaced
+        .superseded/            attempts that a newer one replaced, damaged ones among them
 
 An attempt is written under .attempts/, synced to disk, and renamed into place. A kill between the two
 renames of a replacement leaves the old attempt in .superseded/, marked; the next writer puts it back.
+
+A point is damaged where one of its three records can't be read, does not belong there, or holds numbers that
+nothing can have (`records` says which); `read_place` is the only judge. It is listed with the reason and left
+out of everything, and the next run measures it anew. What was in its place is never deleted: it moves to
+.superseded/, or, where we may not enter it, beside its place as `.<point id>~0000`.
 """
 
 from mtpbench.store.columns import read_power
+from mtpbench.store.files import exclusive, is_there, replace_file
 from mtpbench.store.migration import figures_moved
 from mtpbench.store.reading import (
     RawPoint,
     StoredPoint,
     StoredSweep,
-    is_complete,
-    is_valid,
+    read_place,
     read_point,
     read_raw,
     read_sweep,
 )
-from mtpbench.store.writing import SweepStore, exclusive, json_text, replace_file, rewrite_result
+from mtpbench.store.writing import SweepStore, json_text, rewrite_result
 
 __all__ = [
     "RawPoint",
@@ -42,9 +47,9 @@ __all__ = [
     "SweepStore",
     "exclusive",
     "figures_moved",
-    "is_complete",
-    "is_valid",
+    "is_there",
     "json_text",
+    "read_place",
     "read_point",
     "read_power",
     "read_raw",

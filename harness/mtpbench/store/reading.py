@@ -25,10 +25,12 @@ from mtpbench.records import (
     from_json,
 )
 from mtpbench.store.columns import read_counters, read_packed, read_power
+from mtpbench.store.files import guarded, is_there, read_bytes
 from mtpbench.store.migration import FIRST_WITH_FIELDS, upgraded
 
 SWEEP_FILE = "sweep.json"
 MEASURE_AGAIN = "Use the version that wrote it, or measure again into another --results folder"
+_SHOWN = 200
 T = TypeVar("T")
 
 
@@ -53,19 +55,23 @@ class RawPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredPoint:
-    """A stored point is a point with its result, its provenance and its directory."""
+    """A stored point is a point with its result, its provenance and its directory.
+
+    `own_id` is the id that its record has; None where an older version wrote that.
+    """
 
     point: Point
     result: PointResult
     provenance: Provenance
     directory: Path
+    own_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredSweep:
     """A stored sweep holds the stored points of a sweep, in the order of the plan.
 
-    `missing` are planned ids without a result; `damaged` holds why the files of other ids can't be read.
+    `missing` are planned ids with nothing in their place; `damaged` holds why what is there can't be read.
     """
 
     info: SweepInfo
@@ -84,7 +90,7 @@ def read_sweep(directory: Path) -> StoredSweep:
         SchemaError: something in it was written under another schema version.
         StoreError: sweep.json is damaged.
     """
-    if not (directory / SWEEP_FILE).is_file():
+    if not is_there(directory / SWEEP_FILE):
         raise InputError(
             f"{directory}: no results here ({SWEEP_FILE} is missing); a folder results/<sweep> is needed"
         )
@@ -93,33 +99,55 @@ def read_sweep(directory: Path) -> StoredSweep:
     missing: list[str] = []
     damaged: dict[str, str] = {}
     for point_id in info.planned:
-        if not is_complete(directory / point_id):
-            missing.append(point_id)
-            continue
         try:
-            points.append(read_point(directory / point_id))
+            stored = read_place(directory / point_id)
         except StoreError as error:
             damaged[point_id] = str(error)
+            continue
+        if stored is None:
+            missing.append(point_id)
+        else:
+            points.append(stored)
     return StoredSweep(info=info, points=tuple(points), missing=tuple(missing), damaged=damaged)
 
 
-def is_complete(directory: Path) -> bool:
-    """Returns whether `directory` holds a finished attempt (finished attempts appear whole, by rename)."""
-    return (directory / "result.json").is_file()
+def read_place(place: Path) -> StoredPoint | None:
+    """Reads the point in its place, results/<sweep>/<point id>; None where nothing is there.
+
+    Raises:
+        SchemaError: another version wrote it.
+        StoreError: the point is damaged: a file can't be read, or is another point's.
+    """
+    return read_attempt(place, place.name) if is_there(place) else None
 
 
-def is_valid(directory: Path) -> bool:
-    """Returns whether a finished attempt broke no validity rule."""
-    return read_record(PointResult, directory / "result.json").valid
+def read_attempt(directory: Path, point_id: str) -> StoredPoint:
+    """Reads an attempt at a point, wherever it lies.
+
+    Raises:
+        SchemaError, StoreError: as `read_place` says.
+    """
+    stored = read_point(directory)
+    for name, found in (("result.json", stored.result.point_id), ("point.json", stored.own_id)):
+        if found is not None and found != point_id:
+            path, reason = directory / name, f"holds another point, {found[:_SHOWN]}"
+            raise StoreError(f"{path}: {reason}", path=path, reason=reason)
+    return stored
 
 
 def read_point(directory: Path) -> StoredPoint:
-    """Reads one stored point without its raw records."""
+    """Reads one stored point without its raw records, wherever it lies."""
+    path = directory / "point.json"
+    data = read_json(path)
+    version = check_schema(data, path)
+    point = decode(Point, data.get("point"), path, version)
     return StoredPoint(
-        point=read_record(Point, directory / "point.json", wrapped=True),
+        point=point,
         result=read_record(PointResult, directory / "result.json"),
         provenance=read_record(Provenance, directory / "provenance.json"),
         directory=directory,
+        # What an older version hashed may have been less.
+        own_id=point.id if version == SCHEMA_VERSION else None,
     )
 
 
@@ -142,17 +170,16 @@ def read_json(path: Path) -> Any:
     Raises:
         StoreError: it can't be read, or is damaged.
     """
-    try:
-        return orjson.loads(path.read_bytes())
-    except OSError as error:
-        reason = error.strerror or "can't be read"
-        raise StoreError(f"{path}: can't be read ({error})", path=path, reason=reason) from error
-    except orjson.JSONDecodeError as error:
-        raise StoreError(
-            f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged",
-            path=path,
-            reason="not JSON",
-        ) from error
+    content = read_bytes(path)
+    with guarded(path):
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise StoreError(
+                f"{path}:{error.lineno}: not JSON ({error.msg}); the file was damaged",
+                path=path,
+                reason="not JSON",
+            ) from error
 
 
 def check_schema(
@@ -168,9 +195,13 @@ def check_schema(
 
     Raises:
         SchemaError: says which version wrote it, and what can be done.
+        StoreError: no version stands in it.
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, int) or version not in versions:
+    if type(version) is not int:
+        reason = "no record of ours: it says no schema version"
+        raise StoreError(f"{path}: {reason}", path=path, reason=reason)
+    if version not in versions:
         readable = " and ".join(filter(None, (", ".join(map(str, versions[:-1])), str(versions[-1]))))
         written = f"written under schema version {version!r}"
         raise SchemaError(
@@ -187,26 +218,25 @@ def decode(kind: type[T], data: Any, path: Path, version: int = SCHEMA_VERSION) 
     Raises:
         StoreError: the file lacks something; says what.
     """
-    try:
-        return from_json(kind, upgraded(kind, data) if version < FIRST_WITH_FIELDS else data)
-    except ValueError as error:
-        raise StoreError(f"{path}: {error}", path=path, reason=str(error)) from error
+    with guarded(path):
+        try:
+            return from_json(kind, upgraded(kind, data) if version < FIRST_WITH_FIELDS else data)
+        except ValueError as error:
+            raise StoreError(f"{path}: {error}", path=path, reason=str(error)) from error
 
 
 def read_record(
     kind: type[T],
     path: Path,
     *,
-    wrapped: bool = False,
     versions: Sequence[int] = READABLE_VERSIONS,
     remedy: str = MEASURE_AGAIN,
 ) -> T:
-    """Reads the record in a file, or under its key `point` where `wrapped`.
+    """Reads the record in a file.
 
     Args:
         kind: of the record; the version is checked where it has a field for it.
         path: the file.
-        wrapped: whether the file holds the version beside the record.
         versions: the versions that can be read.
         remedy: advice for other versions.
 
@@ -215,6 +245,6 @@ def read_record(
     """
     data = read_json(path)
     version = SCHEMA_VERSION
-    if wrapped or "schema_version" in getattr(kind, "__dataclass_fields__", ()):
+    if "schema_version" in getattr(kind, "__dataclass_fields__", ()):
         version = check_schema(data, path, versions, remedy)
-    return decode(kind, data.get("point") if wrapped else data, path, version)
+    return decode(kind, data, path, version)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
+import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mtpbench.errors import SchemaError, StoreError
 from mtpbench.records import (
@@ -27,7 +26,16 @@ from mtpbench.store.columns import (
     write_power,
     write_requests,
 )
-from mtpbench.store.reading import SWEEP_FILE, RawPoint, check_schema, is_complete, is_valid, read_json
+from mtpbench.store.files import (
+    create_file,
+    is_alive,
+    is_there,
+    make_folder,
+    own_mark,
+    replace_file,
+    sync_path,
+)
+from mtpbench.store.reading import SWEEP_FILE, RawPoint, check_schema, read_attempt, read_json, read_place
 
 _REPLACING = ".replacing"
 """The suffix of an attempt that is just being replaced."""
@@ -35,6 +43,10 @@ _RENAMES = 100
 """Tries to rename an attempt while other writers rename the same point."""
 _OVERTAKEN = frozenset((errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST))
 """Errors of a rename when another writer was first; others, such as ESTALE, are real errors."""
+
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+PlaceState = Literal["missing", "valid", "invalid", "damaged"]
 
 
 class SweepStore:
@@ -57,7 +69,7 @@ class SweepStore:
         """
         try:
             for name in (".attempts", ".superseded"):
-                (self.directory / name).mkdir(parents=True, exist_ok=True)
+                make_folder(self.directory / name)
             self._remove_dead_attempts()
             self._restore_superseded()
             self._refuse_foreign()
@@ -74,9 +86,9 @@ class SweepStore:
         """
         try:
             for name in (".attempts", ".superseded"):
-                (self.directory / name).mkdir(parents=True, exist_ok=True)
+                make_folder(self.directory / name)
             self._refuse_foreign()
-            if not (self.directory / SWEEP_FILE).exists():
+            if not is_there(self.directory / SWEEP_FILE):
                 replace_file(self.directory / SWEEP_FILE, json_text(self.info))
         except OSError as error:
             raise StoreError(f"{self.directory}: can't be written ({error.strerror})") from error
@@ -84,26 +96,26 @@ class SweepStore:
     def _refuse_foreign(self) -> None:
         """Raises an error where another version wrote sweep.json; a damaged one is overwritten."""
         path = self.directory / SWEEP_FILE
-        if not path.exists():
+        if not is_there(path):
             return
         try:
             check_schema(read_json(path), path)
         except StoreError:
             return
 
-    def state(self, point_id: str) -> str:
-        """Returns `missing`, `valid`, `invalid` or `damaged`.
+    def state(self, point_id: str) -> PlaceState:
+        """Returns `missing`, `valid`, `invalid`, or `damaged` where `read_sweep` calls the point that.
 
         Raises:
-            SchemaError: a result is there that another version wrote.
+            SchemaError: a point is there that another version wrote.
         """
-        directory = self.directory / point_id
-        if not is_complete(directory):
-            return "missing"
         try:
-            return "valid" if is_valid(directory) else "invalid"
+            stored = read_place(self.directory / point_id)
         except StoreError:
             return "damaged"
+        if stored is None:
+            return "missing"
+        return "valid" if stored.result.valid else "invalid"
 
     def write(
         self,
@@ -133,10 +145,11 @@ class SweepStore:
         Raises:
             StoreError: the disk refused; nothing half-written is left in the point's place.
         """
-        attempt = self.directory / ".attempts" / f"{point.id}@{socket.gethostname()}@{os.getpid()}"
+        attempt = self.directory / ".attempts" / f"{point.id}@{own_mark('@')}"
         try:
-            shutil.rmtree(attempt, ignore_errors=True)
-            (attempt / "logs").mkdir(parents=True)
+            make_folder(attempt.parent)
+            attempt.mkdir()
+            (attempt / "logs").mkdir()
             version = {"schema_version": SCHEMA_VERSION}
             _write_json(attempt / "point.json", {**version, "point": point})
             _write_json(attempt / "provenance.json", provenance)
@@ -145,25 +158,26 @@ class SweepStore:
             write_counters(raw.counters, attempt / "counters.parquet")
             write_power(raw.power, attempt / "power.parquet")
             for name, text in logs.items():
-                (attempt / "logs" / f"{name}.log").write_bytes(text)
+                create_file(attempt / "logs" / f"{name}.log", text)
             _write_json(attempt / "result.json", result)
             _sync_all(attempt)
             if superseded:
                 return self._set_aside(attempt, point.id)
-            return self._take_over(attempt, self.directory / point.id)
+            return self._take_over(attempt, self.directory / point.id, valid=result.valid)
         except OSError as error:
             raise StoreError(f"{attempt}: can't be written ({error.strerror})") from error
+        except ValueError as error:
+            raise StoreError(f"{attempt}: can't be written ({error})") from error
 
-    def _take_over(self, attempt: Path, place: Path) -> Path:
+    def _take_over(self, attempt: Path, place: Path, *, valid: bool) -> Path:
         """Renames an attempt into its place; tries again where another writer renames the same point."""
-        valid = is_valid(attempt)
         for _ in range(_RENAMES):
             if not valid and self.state(place.name) == "valid":
                 # A valid point is worth more than a newer invalid one, which is kept beside it.
                 self._set_aside(attempt, place.name)
                 return place
             leaving = self._move_out(place)
-            if leaving is not None and not valid and _holds_valid(leaving):
+            if leaving is not None and not valid and _holds_valid(leaving, place.name):
                 # It arrived after the check.
                 if not _renamed(leaving, place):
                     self._set_aside(leaving, place.name)
@@ -172,20 +186,37 @@ class SweepStore:
             if leaving is not None:
                 self._set_aside(leaving, place.name)
             if arrived:
-                _sync(self.directory)
+                sync_path(self.directory)
                 return place
         raise StoreError(f"{place}: other writers keep taking this place; is the same point run twice?")
 
     def _move_out(self, place: Path) -> Path | None:
         """Moves an attempt out of a point's place, marked as being replaced; None where there is none."""
         for _ in range(_RENAMES):
-            if not place.exists():
+            if not is_there(place):
                 return None
             older = self._superseded(place.name)
             leaving = older.with_name(f"{older.name}{_REPLACING}")
-            if _renamed(place, leaving):
-                return leaving
+            try:
+                if _renamed(place, leaving):
+                    return leaving
+            except PermissionError:
+                self._hide(place, older.name)
         raise StoreError(f"{place}: other writers keep taking this place; is the same point run twice?")
+
+    def _hide(self, place: Path, name: str) -> None:
+        """Moves what can't leave its parent aside within it: a folder that we may not write to.
+
+        Raises:
+            StoreError: that is refused too; says what can be done.
+        """
+        try:
+            _renamed(place, self.directory / f".{name}")
+        except OSError as error:
+            raise StoreError(
+                f"{place}: can't be moved out of the way of a new measurement ({error.strerror}); "
+                "move it, or ask its owner to"
+            ) from error
 
     def _set_aside(self, attempt: Path, name: str) -> Path:
         """Moves an attempt to .superseded/, under a name of its own."""
@@ -195,21 +226,29 @@ class SweepStore:
                 return aside
         for _ in range(_RENAMES):
             aside = self._superseded(name)
-            if _renamed(attempt, aside) or not attempt.exists():
+            if _renamed(attempt, aside) or not is_there(attempt):
                 return aside
         raise StoreError(f"{attempt}: no free name for it in {self.directory / '.superseded'}")
 
     def _superseded(self, name: str) -> Path:
         """Returns a free name in .superseded/ for an attempt of a point."""
         folder = self.directory / ".superseded"
-        numbers = [path.name.removesuffix(_REPLACING).rpartition("~")[2] for path in folder.glob(f"{name}~*")]
-        return folder / f"{name}~{1 + max((int(n) for n in numbers if n.isdigit()), default=-1):04d}"
+        pattern = re.compile(rf"\.?{re.escape(name)}~(\d{{1,9}})({re.escape(_REPLACING)})?")
+        used = [
+            int(match[1])
+            for place in (folder, self.directory)
+            for entry in os.listdir(place)
+            if (match := pattern.fullmatch(entry))
+        ]
+        return folder / f"{name}~{1 + max(used, default=-1):04d}"
 
     def _remove_dead_attempts(self) -> None:
         for attempt in (self.directory / ".attempts").glob("*@*@*"):
             _, host, pid = attempt.name.rsplit("@", 2)
-            if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(attempt)
+            number = pid.partition(".")[0]
+            if host == socket.gethostname() and _NUMBER.fullmatch(number) and not is_alive(int(number)):
+                # What belongs to another user, or is a link, stays.
+                shutil.rmtree(attempt, ignore_errors=True)
 
     def _restore_superseded(self) -> None:
         """Restores only what a kill interrupted: no older attempt comes back for a point that was deleted."""
@@ -230,64 +269,9 @@ def json_text(record: Any) -> str:
     return json.dumps(to_json(record), indent=1, ensure_ascii=False) + "\n"
 
 
-def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents: bool = False) -> None:
-    """Writes a file beside its place, then renames it over its place; no reader ever sees half of a file.
-
-    Args:
-        path: its place.
-        content: what it holds.
-        sync: whether to wait until the disk has it; what is made anew at any time need not.
-        parents: whether to make the folders that it lies in.
-
-    Raises:
-        StoreError: it can't be written; what was in its place is still there.
-    """
-    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+def _holds_valid(directory: Path, point_id: str) -> bool:
     try:
-        if parents:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        if sync:
-            _sync(beside)
-        beside.rename(path)
-        if sync:
-            _sync(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise StoreError(f"{path}: can't be written ({error.strerror})") from error
-
-
-@contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Holds the sweep's lock: two runs on one machine would disturb each other's figures.
-
-    Raises:
-        StoreError: another run holds it; the message names its process id.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        held = (directory / ".lock").open("a+")
-    except OSError as error:
-        raise StoreError(f"{directory}: can't be written ({error.strerror})") from error
-    with held as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise StoreError(
-                f"{directory}: another run is writing here (process {lock.read().strip() or 'unknown'}); "
-                "wait for it or stop it"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def _holds_valid(directory: Path) -> bool:
-    try:
-        return is_complete(directory) and is_valid(directory)
+        return read_attempt(directory, point_id).result.valid
     except (StoreError, SchemaError):
         return False
 
@@ -304,17 +288,9 @@ def _renamed(source: Path, target: Path) -> bool:
 
 
 def _write_json(path: Path, record: Any) -> None:
-    path.write_text(json_text(record), "utf-8")
+    create_file(path, json_text(record).encode())
 
 
 def _sync_all(directory: Path) -> None:
     for path in (*directory.rglob("*"), directory):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_path(path)

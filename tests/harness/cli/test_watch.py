@@ -186,7 +186,11 @@ def test_a_sweep_file_that_is_wrong_is_refused(watch: Call, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not JSON"), (json.dumps({"schema_version": 99}), "schema version 99"), ("[]", "None")],
+    [
+        ("{", "not JSON"),
+        (json.dumps({"schema_version": 99}), "schema version 99"),
+        ("[]", "no record of ours"),
+    ],
 )
 def test_a_sweep_that_can_not_be_read_is_said(watch: Call, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "sweep.json").write_text(text)

@@ -53,13 +53,13 @@ def states(snapshot: Snapshot | None) -> dict[str, str]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each point was read."""
     counted: Counter[str] = Counter()
-    real = files.read_point
+    real = files.read_place
 
     def counting(place: Path) -> object:
         counted[place.name] += 1
         return real(place)
 
-    monkeypatch.setattr(files, "read_point", counting)
+    monkeypatch.setattr(files, "read_place", counting)
     return counted
 
 
@@ -134,7 +134,7 @@ def test_what_is_broken_is_shown_as_what_it_is_and_mends(tmp_path: Path) -> None
     (places[16] / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
     (places[64] / "result.json").unlink()
     watched = SnapshotReader(directory)
-    broken = {"off c1": "damaged", "off c16": "other schema", "off c64": "incomplete"}
+    broken = {"off c1": "damaged", "off c16": "other schema", "off c64": "damaged"}
     for _ in range(4):
         snapshot = watched.read()
         assert {name: states(snapshot)[name] for name in broken} == broken
