@@ -1,8 +1,8 @@
-"""Every error the project raises on purpose.
+"""The errors that may end a command, each with its exit code.
 
     MtpbenchError               exit 1   base of the tree; never raised itself
     ├── InputError              exit 2   the user's files or arguments are wrong
-    │   ├── SweepError          exit 2   a sweep file: file, line, key
+    │   ├── SweepError          exit 2   a sweep file, or one that it names: file, line, key
     │   ├── UnsupportedError    exit 2   an engine can't do what the sweep asks
     │   ├── ImportFileError     exit 2   a CSV or JSON brought from elsewhere
     │   ├── SchemaError         exit 2   results written by a schema this version can't read
@@ -12,7 +12,8 @@
     │   └── PortInUse           exit 3   an address asked for by name is taken
     └── StoreError              exit 4   results/ could not be written or read
 
-Any other exception that reaches the command line is an internal fault (exit 70).
+`HelperFailed` of `remote` is a RunError too. Exceptions that one module raises for its callers to catch stand
+in that module (`Unread`, `BadResponse`, …); one that reaches the command line is an internal fault (exit 70).
 Exit 3 is also the answer of a run that finished with invalid points.
 """
 
@@ -34,7 +35,7 @@ class InputError(MtpbenchError):
 
 
 class SweepError(InputError):
-    """A sweep file can't be used.
+    """A sweep file, or another file that a user wrote, can't be used.
 
     Args:
         message: what is wrong and what would be right.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mtpbench.records import Deployment, Hardware, Point, Process, WorkerGroup
 from mtpbench.simengine.profile import Profile, load_profile, profile_of
 from mtpbench.sweep import Sweep
 
+_PLACEHOLDER = re.compile(r"@\{[\w.:/-]*\}")
 START_S = 900.0
 """Assumed seconds from `start` to `ready` of a real deployment of this size (weights, graphs, warm-up)."""
 SIMULATED_START_S = 3.0
@@ -211,9 +213,10 @@ def _prefills_per_s(group: WorkerGroup, profile: Profile, isl: float) -> float:
 def command_line(process: Process) -> str:
     """Returns the shell command of a process: environment, then argv, with its placeholders as they are."""
     parts = [f"{name}={shlex.quote(value)}" for name, value in process.env.items()]
-    # Placeholders are not shell syntax; quoting them would only make the line harder to read.
-    parts += [
-        argument if argument.startswith("@{") or "@{" in argument else shlex.quote(argument)
-        for argument in process.argv
-    ]
-    return " ".join(parts)
+    return " ".join([*parts, *map(_shell_word, process.argv)])
+
+
+def _shell_word(argument: str) -> str:
+    """Quotes an argument; placeholders are no shell syntax, and alone they need no quotes."""
+    rest = _PLACEHOLDER.sub("_", argument)
+    return argument if shlex.quote(rest) == rest else shlex.quote(argument)

@@ -15,9 +15,10 @@ Rules for what the tables do not hold (none of them is a prediction):
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from mtpbench.errors import InputError
+from mtpbench.input_files import check_line, parse_json, read_json
 from mtpbench.metrics.request_table import Floats
 from mtpbench.records import WorkerGroup
 from mtpbench.yaml_files import parse_yaml
@@ -45,8 +47,11 @@ _KEYS = (
     "factors",
     "notes",
 )
-_DECODE_NAME = re.compile(r"(dep|tp)(\d+)_k(\d+)")
-_LAYOUT_NAME = re.compile(r"(dep|tp)(\d+)")
+_DECODE_NAME = re.compile(r"(dep|tp)([1-9][0-9]{0,5})_k([0-9]{1,2})")
+_LAYOUT_NAME = re.compile(r"(dep|tp)([1-9][0-9]{0,5})")
+MOST_BYTES = 1 << 22
+_MOST = 1_000_000_000
+"""More than any figure of a profile: their products stay finite."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +117,11 @@ class Profile:
             self._raw_step_ms(family, group.gpus_per_worker, drafts, sequences) * scale + overhead
         ) / 1e3
         times[0] = 0.0
+        if (times[1:] <= 0).any():
+            raise InputError(
+                f"profile {self.name!r}: its tables for {family}{group.gpus_per_worker} give steps no time "
+                f"with {drafts} drafts and {int(np.argmax(times[1:] <= 0)) + 1} sequences"
+            )
         return times
 
     def _raw_step_ms(self, family: str, width: int, drafts: int, sequences: Floats) -> Floats:
@@ -220,19 +230,12 @@ def load_profile(name_or_path: str) -> Profile:
 def read_data(name_or_path: str) -> dict[str, Any]:
     """Reads the profile's JSON as it stands in its file."""
     if "/" in name_or_path or name_or_path.endswith(".json"):
-        try:
-            text = Path(name_or_path).read_text("utf-8")
-        except OSError as error:
-            raise InputError(f"profile {name_or_path}: can't be read: {error.strerror}") from error
+        data = read_json(Path(name_or_path), MOST_BYTES)
     elif name_or_path in names():
         folder = resources.files("mtpbench.simengine").joinpath("profiles")
-        text = folder.joinpath(f"{name_or_path}.json").read_text("utf-8")
+        data = parse_json(folder.joinpath(f"{name_or_path}.json").read_bytes(), Path(name_or_path))
     else:
         raise InputError(f"unknown profile {name_or_path!r}; shipped: {', '.join(names())}, or a .json file")
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"profile {name_or_path}: not JSON: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"profile {name_or_path}: a JSON object was expected")
     return data
@@ -248,31 +251,68 @@ def parse_profile(data: Mapping[str, Any], where: str) -> Profile:
         raise InputError(f"profile {where}: unknown {', '.join(unknown)}; valid: {', '.join(_KEYS)}")
     if missing := [key for key in _KEYS if key not in data and key not in ("factors", "notes")]:
         raise InputError(f"profile {where}: missing {', '.join(missing)}")
-    factors = data.get("factors", {})
     try:
-        prompt_tokens = data["prefill_prompt_tokens"]
+        prompt_tokens = _above_0(data["prefill_prompt_tokens"], "prefill_prompt_tokens")
+        transfer, power = _mapping(data, "transfer_ms"), _mapping(data, "power_w")
         return Profile(
-            name=data["name"],
-            about=data["about"],
-            decode_step_ms={_decode_key(key): _knots(rows) for key, rows in data["decode_step_ms"].items()},
-            prefill_ms={
-                _layout_key(key.removeprefix("ctx_")): _knots(rows, prompt_tokens)
-                for key, rows in data["prefill_ms"].items()
+            name=_text(data, "name"),
+            about=_text(data, "about"),
+            decode_step_ms={
+                _decode_key(key): _knots(rows, key) for key, rows in _mapping(data, "decode_step_ms").items()
             },
-            kv_tokens_per_rank={_layout_key(k): int(v) for k, v in data["kv_tokens_per_rank"].items()},
-            transfer_base_ms=float(data["transfer_ms"]["base"]),
-            transfer_per_token_ms=float(data["transfer_ms"]["per_token"]),
-            idle_w=float(data["power_w"]["idle"]),
-            prefill_w=float(data["power_w"]["prefill"]),
-            decode_w=float(data["power_w"]["decode"]),
-            factors=Factors(
-                decode_scale=dict(factors.get("decode_scale", {})),
-                decode_overhead_ms=dict(factors.get("decode_overhead_ms", {})),
-                prefill_scale=float(factors.get("prefill_scale", 1.0)),
-            ),
+            prefill_ms={
+                _layout_key(key.removeprefix("ctx_")): _prefill_knots(rows, key, prompt_tokens)
+                for key, rows in _mapping(data, "prefill_ms").items()
+            },
+            kv_tokens_per_rank={
+                _layout_key(key): math.ceil(_above_0(tokens, key))
+                for key, tokens in _mapping(data, "kv_tokens_per_rank").items()
+            },
+            transfer_base_ms=_number(transfer.get("base"), "transfer_ms.base"),
+            transfer_per_token_ms=_number(transfer.get("per_token"), "transfer_ms.per_token"),
+            idle_w=_number(power.get("idle"), "power_w.idle"),
+            prefill_w=_number(power.get("prefill"), "power_w.prefill"),
+            decode_w=_number(power.get("decode"), "power_w.decode"),
+            factors=_factors(_mapping(data, "factors")),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"profile {where}: {type(error).__name__}: {error}") from error
+    except ValueError as error:
+        raise InputError(f"profile {where}: {error}") from error
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"{key}: a mapping is needed, not {reprlib.repr(value)}")
+    return value
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    if not isinstance(data[key], str):
+        raise ValueError(f"{key}: a text is needed, not {reprlib.repr(data[key])}")
+    return check_line(data[key])
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
+        raise ValueError(f"{where}: a number from 0 to {_MOST:,} is needed, not {reprlib.repr(value)}")
+    return float(value)
+
+
+def _above_0(value: Any, where: str) -> float:
+    if not (number := _number(value, where)):
+        raise ValueError(f"{where}: a number above 0 is needed, not 0")
+    return number
+
+
+def _factors(factors: Mapping[str, Any]) -> Factors:
+    scale, overhead = _mapping(factors, "decode_scale"), _mapping(factors, "decode_overhead_ms")
+    return Factors(
+        decode_scale={name: _above_0(value, f"decode_scale.{name}") for name, value in scale.items()},
+        decode_overhead_ms={
+            name: _number(value, f"decode_overhead_ms.{name}") for name, value in overhead.items()
+        },
+        prefill_scale=_above_0(factors.get("prefill_scale", 1.0), "prefill_scale"),
+    )
 
 
 def _decode_key(text: str) -> tuple[str, int, int]:
@@ -287,8 +327,20 @@ def _layout_key(text: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def _knots(rows: Sequence[Sequence[float]], unit: float = 1.0) -> Knots:
-    knots = tuple((float(x) * unit, float(y)) for x, y in rows)
+def _knots(rows: Any, where: str, unit: float = 1.0) -> Knots:
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 for row in rows):
+        raise ValueError(f"{where}: a table is a list of [number, milliseconds], not {reprlib.repr(rows)}")
+    knots = tuple((_number(x, where) * unit, _above_0(y, where)) for x, y in rows)
     if not knots or any(b[0] <= a[0] for a, b in pairwise(knots)):
-        raise ValueError(f"a table needs rows of rising first column, not {rows}")
+        raise ValueError(f"{where}: a table needs rows of rising first column, not {reprlib.repr(rows)}")
+    return knots
+
+
+def _prefill_knots(rows: Any, where: str, unit: float) -> Knots:
+    knots = _knots(rows, where, unit)
+    if Line(knots=knots).at(1) <= 0 or any(b[1] < a[1] for a, b in pairwise(knots)):
+        raise ValueError(
+            f"{where}: prefill takes longer the longer the prompt, and more than 0 ms for one token, "
+            f"not {reprlib.repr(rows)}"
+        )
     return knots

@@ -1,24 +1,78 @@
-"""The schema of arms in sweep files: what a side adds to the base, and how its drafts are accepted."""
+"""The schema of arms in sweep files: what a side adds to the base, and how its drafts are accepted.
+
+What the schema of the whole file shares with it stands here too: names, engine options, environments.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mtpbench import golden
-from mtpbench.yaml_files import Strict
+from mtpbench.input_files import check_line
+from mtpbench.yaml_files import OneLine, Strict
 
-FlagLayers = dict[str, dict[str, Any]]
-EnvironmentLayers = dict[str, dict[str, str]]
+_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_OPTION = re.compile(r"[A-Za-z0-9_][^\s=]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_name(name: str) -> str:
+    """Returns a name that may become a folder's: lower-case letters, digits, `.`, `+` and `-`.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r}: use lower-case letters, digits, '.', '+' and '-'")
+    return name
+
+
+def _check_option(name: str) -> str:
+    if not _OPTION.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of an option; write it without dashes, blanks and `=`")
+    return name
+
+
+def _check_value(value: Any) -> Any:
+    """Checks the texts in an option's value, which reach a command line."""
+    if isinstance(value, str):
+        check_line(value)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            check_line(name)
+            _check_value(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(item)
+    return value
+
+
+def check_variable(name: str) -> str:
+    """Returns the name of an environment variable.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of an environment variable")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(check_variable)]
+Options = dict[Annotated[str, AfterValidator(_check_option)], Annotated[Any, AfterValidator(_check_value)]]
+FlagLayers = dict[str, Options]
+EnvironmentLayers = dict[str, dict[Variable, OneLine]]
 _GOLDEN = golden.default_table()
 
 
 class GoldenSpec(Strict):
     """Acceptance is pinned to a published mean length (`golden: thinking_on`), or to a length or rates."""
 
-    golden: str | None = Field(None, description="mode in the golden table, such as thinking_on")
-    model: str = Field(_GOLDEN.model, description="model in the golden table")
+    golden: OneLine | None = Field(None, description="mode in the golden table, such as thinking_on")
+    model: OneLine = Field(_GOLDEN.model, description="model in the golden table")
     length: float | None = Field(None, ge=1, description="mean acceptance length, bonus token included")
     rates: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
         None, description="unconditional acceptance rate by position, non-increasing, one per draft"

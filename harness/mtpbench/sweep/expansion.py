@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,8 @@ from typing import Any, cast
 from mtpbench import golden, hardware
 from mtpbench.engines import EMBEDDED, ENGINES, engine_of
 from mtpbench.errors import InputError, SweepError
+from mtpbench.input_files import read_json
+from mtpbench.load.pacer import RequestCounts
 from mtpbench.records import (
     AcceptancePolicy,
     Arm,
@@ -37,9 +40,13 @@ from mtpbench.records import (
 from mtpbench.simengine.profile import default_profile
 from mtpbench.sweep.arm_confounds import find_confounds
 from mtpbench.sweep.arm_schema import ArmSpec
-from mtpbench.sweep.schema import SweepFile, TopologySpec
+from mtpbench.sweep.schema import MOST_SECONDS, SweepFile, TopologySpec
 from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 
+MOST_POINTS = 10_000
+MOST_REQUESTS = 10_000_000
+"""Of one point."""
+MOST_CONFIG_BYTES = 1 << 24
 MTP_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "n_predict")
 """How configurations name the number of MTP layers (DeepSeek, GLM, MiMo; Qwen3-Next; others)."""
 
@@ -151,6 +158,7 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
                 "can't draft; leave `draft_tokens` out, or use a checkpoint with MTP layers",
                 ("arms", name, "draft_tokens"),
             )
+    _check_size(spec, fail)
     points = []
     for name, arm_spec in spec.arms.items():
         for i, topology_spec in enumerate(spec.topologies):
@@ -165,6 +173,28 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
         raise fail("no point is left: no arm has a ladder in any topology", ("topologies",))
     info = _info(spec, rack, tuple(points))
     return Sweep(path=document.path, info=info, points=tuple(points))
+
+
+def _check_size(spec: SweepFile, fail: Callable[[str, KeyPath], SweepError]) -> None:
+    """Refuses more points than a sweep can have, and points of more requests or hours than one can take."""
+    points, rules = 0, Measurement(**spec.measurement.model_dump())
+    for i, topology in enumerate(spec.topologies):
+        where = ("topologies", i, "concurrency")
+        ladders, rates = topology.concurrency, topology.rate_rps or [math.inf]
+        rungs = sum(len(ladders.get(name, ladders.get("*", []))) for name in spec.arms)
+        points += rungs * len(rates) * spec.repeats
+        if points > MOST_POINTS:
+            raise fail(f"more than {MOST_POINTS:,} points: ladders × arms × rates × repeats", where)
+        requests = RequestCounts.of(max(map(max, ladders.values()), default=1), rules).total
+        if requests > MOST_REQUESTS:
+            raise fail(
+                f"{requests:,} requests for one point, and at most {MOST_REQUESTS:,} are possible: fewer "
+                "slots, or smaller `measurement.requests_per_slot`, `warmup_per_slot` or `min_requests`",
+                where,
+            )
+        if requests / min(rates) > MOST_SECONDS:
+            message = f"{requests:,} requests at {min(rates):g} a second take years"
+            raise fail(message, ("topologies", i, "rate_rps"))
 
 
 def _ladder_points(
@@ -281,7 +311,8 @@ def _workload(spec: SweepFile, path: Path) -> Workload:
     dataset, tokenizer = fields.pop("dataset"), fields.pop("tokenizer")
 
     def beside(name: str | None) -> str | None:
-        return str((path.parent / name).resolve()) if name else None
+        # Not Path.resolve, which ends at links that lead to each other.
+        return os.path.realpath(path.parent / name) if name else None
 
     return Workload(**fields, dataset_path=beside(dataset), tokenizer=beside(tokenizer))
 
@@ -303,10 +334,9 @@ def mtp_layers(model_path: str) -> int | None:
 
     Returns 0 where the file is readable and names none. A hub id or a path of another machine is unknown.
     """
-    config = Path(model_path) / "config.json"
     try:
-        data = json.loads(config.read_text("utf-8"))
-    except (OSError, ValueError):
+        data = read_json(Path(model_path) / "config.json", MOST_CONFIG_BYTES)
+    except SweepError:
         return None
     if not isinstance(data, dict):
         return None

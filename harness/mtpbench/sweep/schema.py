@@ -14,26 +14,43 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtpbench.engines import EMBEDDED, ENGINES
 from mtpbench.records import MAX_SPEED, Load, Measurement, WorkerGroup, WorkerRole
-from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers
-from mtpbench.yaml_files import Strict
+from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, Variable, check_name
+from mtpbench.yaml_files import OneLine, Strict
 
 LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
-_SHORT = re.compile(r"^(?P<workers>\d+)x(?P<kind>TP|TEP|DEP)(?P<width>\d+)$")
-_NAME = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
+_SHORT = re.compile(r"(?P<workers>[0-9]{1,9})x(?P<kind>TP|TEP|DEP)(?P<width>[0-9]{1,9})")
+
+MOST_TOKENS = 10_000_000
+"""Tokens of a prompt or an answer: ten times the longest context of a model."""
+MOST_GPUS = 16_384
+MOST_SECONDS = 1e8
+_LONGEST_ARM, _LONGEST_SWEEP = 80, 120
+"""Of names: with all that is put around them a file's name stays below 255 bytes."""
+
+
+Width = Annotated[int, Field(ge=1, le=MOST_GPUS)]
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
+Pause = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
 
 
 class WorkersSpec(Strict):
     """Equal workers of one role; `6xDEP8` is short for {workers: 6, tp: 1, dp: 8, ep: 8}."""
 
-    workers: int = Field(ge=1, description="how many workers")
-    tp: int = Field(1, ge=1, description="tensor parallel width")
-    dp: int = Field(1, ge=1, description="attention data-parallel ranks of one worker")
-    ep: int = Field(1, ge=1, description="expert parallel width")
+    workers: Width = Field(description="how many workers")
+    tp: Width = Field(1, description="tensor parallel width")
+    dp: Width = Field(1, description="attention data-parallel ranks of one worker")
+    ep: Width = Field(1, description="expert parallel width")
 
     @model_validator(mode="after")
     def _experts_fit(self) -> WorkersSpec:
         if (self.tp * self.dp) % self.ep:
             raise ValueError(f"ep {self.ep} must divide tp × dp = {self.tp * self.dp} GPUs of a worker")
+        if self.workers * self.tp * self.dp > MOST_GPUS:
+            raise ValueError(
+                f"{self.workers * self.tp * self.dp:,} GPUs; at most {MOST_GPUS:,} can be laid out"
+            )
         return self
 
     def group(self, role: WorkerRole) -> WorkerGroup:
@@ -44,7 +61,7 @@ class WorkersSpec(Strict):
 def _expand_short(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    match = _SHORT.match(value.strip())
+    match = _SHORT.fullmatch(value.strip())
     if not match or not int(match["width"]) or not int(match["workers"]):
         raise ValueError(
             f"{value!r} is no layout; write it like 6xDEP8, 4xTP8, 1xTEP8, or as workers/tp/dp/ep"
@@ -55,7 +72,7 @@ def _expand_short(value: Any) -> Any:
 
 
 Workers = Annotated[WorkersSpec, BeforeValidator(_expand_short, json_schema_input_type=WorkersSpec | str)]
-Rung = Annotated[int, Field(ge=1, strict=True)]
+Rung = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Ladder = Annotated[list[Rung], Field(min_length=1)]
 Ladders = Annotated[
     dict[str, Ladder],
@@ -63,7 +80,9 @@ Ladders = Annotated[
         lambda v: {"*": v} if isinstance(v, list) else v, json_schema_input_type=Ladder | dict[str, Ladder]
     ),
 ]
-Positive = Annotated[float, Field(gt=0)]
+
+
+Rate = Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
 class TopologySpec(Strict):
@@ -75,7 +94,7 @@ class TopologySpec(Strict):
     concurrency: Ladders = Field(
         description="ladder of concurrencies, or one by arm name; an arm without one is not run here"
     )
-    rate_rps: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+    rate_rps: Annotated[list[Rate], Field(min_length=1)] | None = Field(
         None,
         description="open loop only: ladder of request rates, each with every concurrency as its ceiling",
     )
@@ -98,32 +117,32 @@ class TopologySpec(Strict):
 class FaultSpec(Strict):
     """A fault is played by the embedded engine, by time, request or probability."""
 
-    kind: str
-    at_s: float | None = Field(None, ge=0)
-    at_request: int | None = Field(None, ge=0)
+    kind: OneLine
+    at_s: float | None = Field(None, ge=0, le=MOST_SECONDS)
+    at_request: int | None = Field(None, ge=0, lt=2**63)
     probability: float | None = Field(None, ge=0, le=1)
     role: Literal["router", "prefill", "decode", "aggregated"] | None = None
-    value: float | None = None
+    value: float | None = Field(None, ge=-MOST_SECONDS, le=MOST_SECONDS)
 
 
 class EngineSpec(Strict):
     """The engine of the base; flags in layers: all, then tp | tep | dep (the worker's layout), then role."""
 
     name: str = Field(json_schema_extra=lambda schema: schema.update(enum=list(ENGINES)))
-    router: str | None = Field(None, description="what stands in front of disaggregated workers")
-    version: str | None = None
-    image: str | None = None
-    command: Annotated[list[str], Field(min_length=1)] | None = Field(
+    router: OneLine | None = Field(None, description="what stands in front of disaggregated workers")
+    version: OneLine | None = None
+    image: OneLine | None = None
+    command: Annotated[list[OneLine], Field(min_length=1)] | None = Field(
         None,
         description="start of a worker's command line, in place of the engine's usual one; may hold "
         "@{env:NAME}; not for the simulated engine",
     )
     flags: FlagLayers = Field(default_factory=dict, description="engine options without dashes, by layer")
     env: EnvironmentLayers = Field(default_factory=dict, description="environment, by layer")
-    profile: str | None = Field(None, description="simulated only: step costs (a shipped name or a file)")
+    profile: OneLine | None = Field(None, description="simulated only: step costs (a shipped name or a file)")
     clock: Literal["real", "scaled"] = Field("real", description="simulated only")
     speed: float = Field(
-        1.0, gt=0, le=MAX_SPEED, description="simulated only: engine seconds per second when scaled"
+        1.0, ge=1e-3, le=MAX_SPEED, description="simulated only: engine seconds per second when scaled"
     )
     faults: list[FaultSpec] = Field(default_factory=list, description="simulated only")
 
@@ -157,30 +176,35 @@ class EngineSpec(Strict):
 class ModelSpec(Strict):
     """The model that the servers serve."""
 
-    path: str = Field(description="hub id or folder")
-    served_name: str | None = Field(None, description="the name requests use; the path by default")
-    precision: str = Field(description="label such as fp4; curves of different precision are not compared")
+    path: OneLine = Field(description="hub id or folder")
+    served_name: OneLine | None = Field(None, description="the name requests use; the path by default")
+    precision: OneLine = Field(
+        description="label such as fp4; curves of different precision are not compared"
+    )
 
 
 class WorkloadSpec(Strict):
     """The workload says what requests ask of the server."""
 
-    isl: int = Field(ge=1, description="input sequence length, tokens")
-    osl: int = Field(ge=2, description="output sequence length, tokens; one token has no time per token")
+    isl: Tokens = Field(description="input sequence length, tokens")
+    osl: Tokens = Field(ge=2, description="output sequence length, tokens; one token has no time per token")
     range_ratio: float = Field(1.0, gt=0, le=1, description="lengths are uniform in [range_ratio × L, L]")
     prompts: Literal["random", "dataset"] = "random"
-    dataset: str | None = Field(None, description="JSONL file, relative to the sweep file")
+    dataset: OneLine | None = Field(None, description="JSONL file, relative to the sweep file")
     prefix_share: float = Field(
         0.0, ge=0, le=1, description="share of every random prompt that all have in common; 1 for equal ones"
     )
     chat_template: bool = Field(False, description="send chat completions")
-    tokenizer: str | None = Field(
+    tokenizer: OneLine | None = Field(
         None, description="folder of the model's tokenizer, relative to the sweep file: exact chat lengths"
     )
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, le=1000)
     ignore_eos: bool = True
     vocabulary: int | None = Field(
-        None, ge=8, description="the model's vocabulary, where it is smaller than the 32,000 assumed"
+        None,
+        ge=8,
+        le=2_000_000,
+        description="the model's vocabulary, where it is smaller than the 32,000 assumed",
     )
 
     @model_validator(mode="after")
@@ -203,8 +227,10 @@ class LoadSpec(Strict):
     pacing: Literal["closed", "poisson", "gamma", "constant", "trace"] = Field(
         _LOAD.pacing, description="closed loop, or open loop by a process or by the dataset's timestamps"
     )
-    burstiness: float = Field(_LOAD.burstiness, gt=0, description="shape of gamma intervals; 1 is Poisson")
-    ramp_s: float = Field(_LOAD.ramp_s, ge=0, description="load rises from nothing over so long; 0: a burst")
+    burstiness: float = Field(
+        _LOAD.burstiness, ge=1e-3, le=1e6, description="shape of gamma intervals; 1 is Poisson"
+    )
+    ramp_s: Pause = Field(_LOAD.ramp_s, description="load rises from nothing over so long; 0: a burst")
     transport: Literal["auto", "fast", "aiohttp"] = Field(
         _LOAD.transport, description="fast: kernel receive stamps; aiohttp: TLS, proxies, odd servers"
     )
@@ -214,8 +240,8 @@ class LoadSpec(Strict):
     chunks: Literal["kept", "summarised"] = Field(
         _LOAD.chunks, description="keep every chunk time, or only summaries (smaller, not recomputable)"
     )
-    stall_s: float = Field(_LOAD.stall_s, gt=0, description="a longer gap between two chunks is a stall")
-    api_key_env: str | None = Field(
+    stall_s: Seconds = Field(_LOAD.stall_s, description="a longer gap between two chunks is a stall")
+    api_key_env: Variable | None = Field(
         None, description="environment variable with the server's key; its value is never stored"
     )
 
@@ -234,36 +260,36 @@ _RULES = Measurement()
 class MeasurementSpec(Strict):
     """The measurement holds the rules of measuring a point; times in engine seconds."""
 
-    warmup_per_slot: float = Field(_RULES.warmup_per_slot, ge=0)
-    requests_per_slot: float = Field(_RULES.requests_per_slot, gt=0)
-    min_requests: int = Field(_RULES.min_requests, ge=1)
-    min_window_s: float = Field(_RULES.min_window_s, ge=0)
+    warmup_per_slot: float = Field(_RULES.warmup_per_slot, ge=0, le=1e9)
+    requests_per_slot: Annotated[float, Field(gt=0, le=1e9)] = _RULES.requests_per_slot
+    min_requests: int = Field(_RULES.min_requests, ge=1, le=10**9)
+    min_window_s: Pause = _RULES.min_window_s
     max_error_rate: float = Field(_RULES.max_error_rate, ge=0, le=1)
-    request_timeout_s: float = Field(_RULES.request_timeout_s, gt=0)
-    point_timeout_s: float = Field(_RULES.point_timeout_s, gt=0)
-    ready_timeout_s: float = Field(_RULES.ready_timeout_s, gt=0)
-    sample_interval_s: float = Field(_RULES.sample_interval_s, gt=0)
+    request_timeout_s: Seconds = _RULES.request_timeout_s
+    point_timeout_s: Seconds = _RULES.point_timeout_s
+    ready_timeout_s: Seconds = _RULES.ready_timeout_s
+    sample_interval_s: float = Field(_RULES.sample_interval_s, ge=1e-3, le=MOST_SECONDS)
     continuous_usage: bool = Field(_RULES.continuous_usage, description="token counts in every event")
     greedy_prompts: int = Field(
         _RULES.greedy_prompts, ge=0, le=8, description="fixed prompts answered greedily before each ladder"
     )
-    greedy_tokens: int = Field(_RULES.greedy_tokens, ge=1, description="output tokens of each such answer")
+    greedy_tokens: Tokens = Field(_RULES.greedy_tokens, description="output tokens of each such answer")
     evaluate: str | None = Field(
         None, description="command that scores the live endpoint; gets MTPBENCH_BASE_URL and MTPBENCH_MODEL"
     )
-    evaluate_timeout_s: float = Field(_RULES.evaluate_timeout_s, gt=0, description="wall seconds")
+    evaluate_timeout_s: Seconds = Field(_RULES.evaluate_timeout_s, description="wall seconds")
     power: Literal["optional", "required"] = Field(
         _RULES.power, description="required: don't measure where the GPUs' power can't be read"
     )
-    idle_s: float = Field(
-        _RULES.idle_s, ge=0, description="wall seconds of idle power, before the servers start and loaded"
+    idle_s: Pause = Field(
+        _RULES.idle_s, description="wall seconds of idle power, before the servers start and loaded"
     )
 
 
 class ReferenceRowSpec(Strict):
     """A row holds published throughput at one interactivity, by arm."""
 
-    interactivity_tps: float = Field(gt=0)
+    interactivity_tps: Positive
     tput_tps_per_gpu: dict[str, Positive]
 
 
@@ -277,20 +303,20 @@ class ReferenceSpec(Strict):
 class SweepFile(Strict):
     """A sweep is one question: a base, its arms, its topologies with their ladders."""
 
-    sweep: str = Field(description="name of the sweep and of its results folder")
+    sweep: str = Field(max_length=_LONGEST_SWEEP, description="name of the sweep and of its results folder")
     question: str = Field(description="the question that the sweep answers, one sentence")
     model: ModelSpec
-    hardware: str = Field(description="a name of the hardware constants, such as gb200-nvl72")
+    hardware: OneLine = Field(description="a name of the hardware constants, such as gb200-nvl72")
     engine: EngineSpec
     workload: WorkloadSpec
     load: LoadSpec = LoadSpec()
     measurement: MeasurementSpec = MeasurementSpec()
     arms: dict[str, Annotated[ArmSpec, BeforeValidator(lambda v: {} if v is None else v)]] = Field(
-        min_length=1
+        min_length=1, max_length=200
     )
     baseline: str | None = Field(None, description="the arm others are compared with; the one without drafts")
-    topologies: list[TopologySpec] = Field(min_length=1)
-    repeats: int = Field(1, ge=1)
+    topologies: list[TopologySpec] = Field(min_length=1, max_length=500)
+    repeats: int = Field(1, ge=1, le=10_000)
     seed: int = Field(0, ge=0, lt=2**63)
     targets: list[Positive] = Field(
         default_factory=list, description="target interactivities of the tables, tok/s/user"
@@ -300,16 +326,14 @@ class SweepFile(Strict):
     @field_validator("sweep")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if not _NAME.match(name):
-            raise ValueError(f"{name!r}: use lower-case letters, digits, '.', '+' and '-'")
-        return name
+        return check_name(name)
 
     @field_validator("arms")
     @classmethod
     def _plain_arms(cls, arms: dict[str, ArmSpec]) -> dict[str, ArmSpec]:
         for name in arms:
-            if not _NAME.match(name):
-                raise ValueError(f"arm {name!r}: use lower-case letters, digits, '.', '+' and '-'")
+            if len(check_name(name)) > _LONGEST_ARM:
+                raise ValueError(f"the name of an arm has at most {_LONGEST_ARM} characters, not {len(name)}")
         if "off" in arms and arms["off"].draft_tokens is not None:
             raise ValueError("the arm `off` drafts tokens; give the arm with speculation another name")
         return arms

@@ -78,7 +78,7 @@ def test_an_unknown_profile_lists_the_shipped_ones():
         ({"decode": 1}, "unknown decode; valid: name"),
         ({"decode_step_ms": {"dep16-k3": [[1, 2]]}}, "'dep16-k3' is not named like"),
         ({"decode_step_ms": {"dep16_k3": [[2, 1], [1, 2]]}}, "rising first column"),
-        ({"power_w": {"idle": 1}}, "'prefill'"),
+        ({"power_w": {"idle": 1}}, "power_w.prefill: a number from 0"),
     ],
 )
 def test_a_wrong_profile_says_what_is_wrong(change, message):
