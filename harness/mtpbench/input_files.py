@@ -140,9 +140,8 @@ def check_line(text: str) -> str:
     """
     for character in text:
         if ord(character) < 32 or 127 <= ord(character) < 160 or character in "\u2028\u2029":
-            raise ValueError(
-                f"holds the control character U+{ord(character):04X}; one line of plain text is needed"
-            )
+            held = f"U+{ord(character):04X}"
+            raise ValueError(f"holds the character {held}; one line without control characters is needed")
     return text
 
 

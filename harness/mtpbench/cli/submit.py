@@ -24,7 +24,7 @@ from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
 from mtpbench.run import plan_run
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.cluster_profile import ClusterProfile, load_cluster
+from mtpbench.slurm.cluster_profile import ClusterProfile, clock, load_cluster
 from mtpbench.slurm.job import FAILED_EXIT, JobRun, job_file
 from mtpbench.slurm.journal import Finished, Journal
 from mtpbench.slurm.submission import (
@@ -80,6 +80,8 @@ def submit(
     plan = plan_run(chosen, store, again=again)
     needs = tuple(need_of(ladder, request.profile) for ladder in plan.ladders)
     journal = Journal(store.directory)
+    limit = clock(request.profile.time_limit_s)
+    console.print(f"# time limit of each job: {limit} (days-hours:minutes:seconds)", highlight=False)
     if dry_run:
         _print_scripts(console, _all_batches(loaded, needs, request, journal))
         return

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from mtpbench.errors import InputError
-from mtpbench.yaml_files import Strict, read_yaml
+from mtpbench.yaml_files import OneLine, Strict, read_yaml
 
 FOLDER = Path("slurm/clusters")
-_CLOCK = re.compile(r"^(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)$")
+_LIMIT = re.compile(r"(?:([0-9]{1,4})-)?([0-9]{1,6})(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?")
+_FORMS = "MINUTES, M:SS, H:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, as Slurm reads them"
+LONGEST_S = 366 * 86_400
 
 
-def seconds_of(value: object) -> object:
-    """Converts `4:00:00` and `1-00:00:00` to seconds; a number is seconds already."""
-    match = _CLOCK.match(value) if isinstance(value, str) else None
+def seconds_of(value: object) -> int:
+    """Returns the seconds of a time limit that is given in one of Slurm's forms: `240` is minutes.
+
+    Raises:
+        ValueError: it has none of these forms.
+
+    Source: sbatch(1), --time.
+    """
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    match = _LIMIT.fullmatch(text)
     if match is None:
-        return value
-    days, hours, minutes, seconds = (
-        int(match[name] or 0) for name in ("days", "hours", "minutes", "seconds")
-    )
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        raise ValueError(f"{reprlib.repr(value)} is no time limit; give {_FORMS}")
+    days, *rest = (None if part is None else int(part) for part in match.groups())
+    first, second, third = rest
+    if any(part is not None and part > 59 for part in (second, third)):
+        raise ValueError(f"{text}: after the first number minutes and seconds are below 60; give {_FORMS}")
+    if days is not None:
+        return ((days * 24 + (first or 0)) * 60 + (second or 0)) * 60 + (third or 0)
+    if third is not None:
+        return ((first or 0) * 60 + (second or 0)) * 60 + third
+    return (first or 0) * 60 + (second or 0)
+
+
+def clock(seconds: int) -> str:
+    """Returns seconds in Slurm's form of a limit: `D-HH:MM:SS`."""
+    days, rest = divmod(seconds, 86_400)
+    return f"{days}-{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
 
 
 class ContainerSpec(Strict):
@@ -32,9 +53,11 @@ class ContainerSpec(Strict):
     The harness itself runs without a container.
     """
 
-    image: str | None = Field(None, description="a .sqsh or an enroot name; left out: the sweep's")
-    mounts: list[str] = Field(default_factory=list, description="SOURCE:TARGET pairs for --container-mounts")
-    flags: list[str] = Field(default_factory=list, description="further --container-… flags of pyxis")
+    image: OneLine | None = Field(None, description="a .sqsh or an enroot name; left out: the sweep's")
+    mounts: list[OneLine] = Field(
+        default_factory=list, description="SOURCE:TARGET pairs for --container-mounts"
+    )
+    flags: list[OneLine] = Field(default_factory=list, description="further --container-… flags of pyxis")
 
     @field_validator("mounts")
     @classmethod
@@ -59,34 +82,40 @@ class ClusterProfile(Strict):
     No shell ever reads any of it unquoted.
     """
 
-    partition: str | None = Field(None, description="left out: the cluster's default")
-    account: str | None = None
-    qos: str | None = None
-    reservation: str | None = None
-    constraint: str | None = None
-    time_limit_s: Annotated[int, BeforeValidator(seconds_of)] = Field(
-        alias="time_limit", ge=60, description="HH:MM:SS, D-HH:MM:SS or seconds, of each job"
+    partition: OneLine | None = Field(None, description="left out: the cluster's default")
+    account: OneLine | None = None
+    qos: OneLine | None = None
+    reservation: OneLine | None = None
+    constraint: OneLine | None = None
+    # A job file keeps it in the form that the cluster's file has it in: a number would be minutes.
+    time_limit_s: Annotated[int, BeforeValidator(seconds_of), PlainSerializer(clock, str, "json")] = Field(
+        alias="time_limit", ge=60, le=LONGEST_S, description=f"of each job: {_FORMS}"
     )
-    gpus_per_node: int | None = Field(None, ge=1, description="left out: the hardware's")
-    gres: str | None = Field("gpu", description="what GPUs are to Slurm, such as gpu:gb200; null: none")
+    gpus_per_node: int | None = Field(None, ge=1, le=1024, description="left out: the hardware's")
+    gres: OneLine | None = Field("gpu", description="what GPUs are to Slurm, such as gpu:gb200; null: none")
     segment_nodes: int | None = Field(
-        None, ge=1, description="nodes of one NVLink domain; a job then asks for one segment (Slurm 24.05 on)"
+        None,
+        ge=1,
+        le=100_000,
+        description="nodes of one NVLink domain; a job then asks for one segment (Slurm 24.05 on)",
     )
-    max_running: int | None = Field(None, ge=1, description="most jobs of one array at a time")
+    max_running: int | None = Field(None, ge=1, le=100_000, description="most jobs of one array at a time")
     requeue: bool = Field(True, description="let Slurm start a job again after a node failed")
-    warn_s: int = Field(120, ge=10, description="seconds before the limit at which a point is closed")
+    warn_s: int = Field(
+        120, ge=10, le=65_535, description="seconds before the limit at which a point is closed"
+    )
     container: ContainerSpec | None = None
-    python: str | None = Field(None, description="Python with mtpbench on the nodes; left out: this one")
-    environment: dict[str, str] = Field(default_factory=dict, description="set in every job: model paths")
-    pre_commands: list[list[str]] = Field(
+    python: OneLine | None = Field(None, description="Python with mtpbench on the nodes; left out: this one")
+    environment: dict[str, OneLine] = Field(default_factory=dict, description="set in every job: model paths")
+    pre_commands: list[list[OneLine]] = Field(
         default_factory=list, description="run in the job first, as lists of words: [module, load, cuda]"
     )
-    directives: list[str] = Field(
+    directives: list[OneLine] = Field(
         default_factory=list, description="more sbatch options: --exclusive, --mem=0"
     )
-    client_nodes: int = Field(0, ge=0, description="more nodes of a job, which only drive load")
-    mpi: str = Field("pmix", description="Slurm's MPI plugin for engines of several MPI tasks")
-    network_interface: str | None = Field(None, description="whose addresses are used; left out: Slurm's")
+    client_nodes: int = Field(0, ge=0, le=1000, description="more nodes of a job, which only drive load")
+    mpi: OneLine = Field("pmix", description="Slurm's MPI plugin for engines of several MPI tasks")
+    network_interface: OneLine | None = Field(None, description="whose addresses are used; left out: Slurm's")
 
     @field_validator("environment")
     @classmethod
@@ -109,17 +138,10 @@ class ClusterProfile(Strict):
         for option in directives:
             if not re.fullmatch(r"--[a-z][a-z-]*(=.*)?", option):
                 raise ValueError(f"{option!r}: a long sbatch option such as --mem=0 is needed")
-            if (name := option.split("=")[0]) in RESERVED:
+            # The beginning of an option's name is that option to sbatch.
+            if any(reserved.startswith(name := option.split("=")[0]) for reserved in RESERVED):
                 raise ValueError(f"{name} is set by mtpbench itself")
         return directives
-
-    @field_validator("partition", "account", "qos", "reservation", "constraint", "gres", "directives")
-    @classmethod
-    def _one_line(cls, value: object) -> object:
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and any(ord(character) < 32 for character in text):
-                raise ValueError(f"{text!r}: a directive is one line without control characters")
-        return value
 
 
 RESERVED = frozenset(

@@ -12,7 +12,7 @@ from mtpbench.errors import InputError, RunError
 from mtpbench.plan import Ladder
 from mtpbench.records import Deployment, SweepInfo, digest
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.cluster_profile import ClusterProfile
+from mtpbench.slurm.cluster_profile import ClusterProfile, clock
 from mtpbench.slurm.journal import JobFile, Journal, Submission
 from mtpbench.slurm.states import JobStatus
 
@@ -318,12 +318,6 @@ def batch_text(profile: ClusterProfile, job: BatchJob) -> str:
         ]
         lines.append("esac")
     return "\n".join(lines) + "\n"
-
-
-def clock(seconds: int) -> str:
-    """Returns seconds in Slurm's form of a limit: `D-HH:MM:SS`."""
-    days, rest = divmod(seconds, 86_400)
-    return f"{days}-{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
 
 
 def _options(profile: ClusterProfile, job: BatchJob) -> list[str]:

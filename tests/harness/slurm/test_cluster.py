@@ -28,9 +28,21 @@ def test_the_example_is_a_profile() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("4:00:00", 14_400), ("1-02:03:04", 93_784), ("90", 90), ("600", 600)],
+    [
+        ("240", 14_400),
+        ("'240'", 14_400),
+        ("90:30", 5_430),
+        ("1:30", 90),
+        ("1:30:00", 5_400),
+        ("4:00:00", 14_400),
+        ("30:00:00", 108_000),
+        ("2-12", 216_000),
+        ("2-12:30", 217_800),
+        ("1-00:00:00", 86_400),
+        ("1-02:03:04", 93_784),
+    ],
 )
-def test_limits_are_clocks_or_seconds(tmp_path: Path, text: str, seconds: int) -> None:
+def test_limits_are_what_slurm_means_by_them(tmp_path: Path, text: str, seconds: int) -> None:
     assert load_cluster(write(tmp_path, f"time_limit: {text}\n")).time_limit_s == seconds
 
 
@@ -40,8 +52,18 @@ def test_limits_are_clocks_or_seconds(tmp_path: Path, text: str, seconds: int) -
         ("time_limit: 60\npartitoin: x\n", r":2: partitoin: unknown key; did you mean 'partition'\?"),
         ("time_limit: 60\ncontainer: {mount: []}\n", r":2: container.mount: unknown key"),
         ("partition: x\n", r"time_limit: is missing"),
-        ("time_limit: 5\n", r":1: time_limit: "),
-        ("time_limit: soon\n", r":1: time_limit: "),
+        ("time_limit: 0:05\n", r":1: time_limit: "),
+        ("time_limit: soon\n", r":1: time_limit: .*MINUTES, M:SS"),
+        ("time_limit: 0\n", r":1: time_limit: .*greater than or equal to 60"),
+        ("time_limit: 1.5\n", r":1: time_limit: 1.5 is no time limit"),
+        ("time_limit: UNLIMITED\n", r":1: time_limit: 'UNLIMITED' is no time limit"),
+        ("time_limit: 1:75:00\n", r":1: time_limit: .*below 60"),
+        ('time_limit: "60\\n"\n', r":1: time_limit: .* is no time limit"),
+        ("time_limit: 2026-11-29\n", r":1: time_limit: .* is no time limit"),
+        ("time_limit: 060\n", r":1: time_limit: .*leading zeros"),
+        ("time_limit: 60\ndirectives: [--job-n=mine]\n", "--job-n is set by mtpbench itself"),
+        ('time_limit: 60\nenvironment: {A: "x\\ny"}\n', "environment.A: holds the character U\\+000A"),
+        ("- time_limit: 60\n", r":1: a mapping of keys is needed: `time_limit:`"),
         ('time_limit: 60\naccount: "a\\n#SBATCH --uid=0"\n', "one line without control characters"),
         ('time_limit: 60\ndirectives: ["--mem=0\\nrm"]\n', "control characters|long sbatch option"),
         ("time_limit: 60\ndirectives: [--job-name=mine]\n", "--job-name is set by mtpbench itself"),

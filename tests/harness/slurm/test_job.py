@@ -26,7 +26,7 @@ from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal
 from mtpbench.store import SweepStore, read_sweep
 from mtpbench.sweep import Sweep, load_sweep
 
-PROFILE: dict[str, Any] = {"time_limit": 600, "warn_s": 20}
+PROFILE: dict[str, Any] = {"time_limit": 10, "warn_s": 20}
 COMMAND = "from mtpbench.cli import app; from mtpbench.cli.submit import job; app.command('j')(job); app()"
 
 
