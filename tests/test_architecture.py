@@ -22,7 +22,7 @@ PURE = (
     "measure.py",
     "validity.py",
     "load/pacer.py",
-    "load/response.py",
+    "load/http1.py",
     "load/stream.py",
     "workload/content.py",
     "power/log.py",

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtpbench.load.clocks import CONTROL_BYTES, stamp_receives, unpack_timespec
+from mtpbench.load.http1 import END, READ_BYTES, STARTS, Response, take_chunks
 from mtpbench.load.mock import chunk, event
-from mtpbench.load.response import END, READ_BYTES, STARTS, Response, take_chunks
 from mtpbench.load.stream import Stream
 
 LOADS = ((64, 1), (512, 1), (2048, 1), (2048, 4))

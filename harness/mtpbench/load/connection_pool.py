@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from mtpbench.errors import RunError
 from mtpbench.load.clocks import stamp_receives
-from mtpbench.load.response import HEAD, SIZE, BadResponse, Response, ResponseCheck
-from mtpbench.load.transport import Failure, Flight
+from mtpbench.load.http1 import HEAD, SIZE, BadResponse, Response
+from mtpbench.load.transport import Failure, Flight, ResponseCheck
 from mtpbench.workload import Piece
 
 CHOICE_TIMEOUT_S = 2.0

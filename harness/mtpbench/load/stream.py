@@ -1,13 +1,17 @@
 """Pure: the parser of one streamed answer, from its bytes to chunks and counts.
 
 The rules, each from a real engine's stream (tests/fixtures/captures):
-    - An event with text (or reasoning, or a tool call) is a chunk; a first event with only a role is none.
-    - Where every such event carries `usage` (continuous usage), an event is a chunk if the count rose,
-      with text or without, and the counts are kept.
-    - An event without text, role or finish reason after the first chunk is a chunk: its tokens were not
-      a whole character yet.
-    - The last `usage` of the stream counts, in an event of its own or with the last choice.
-    - An `error` event fails the request although the status was 200.
+    - An event with text is a chunk, whatever key of its delta holds it (reasoning, a tool call, an unknown
+      one); a role alone is none.
+    - Where every such event carries `usage` (continuous usage), or lists its tokens, an event is a chunk if
+      the count rose, with text or without, and the counts are kept.
+    - An event without text and role is a chunk after the first one: its tokens were not a whole character
+      yet, or special ones. Before the first one it is held, and the number of all tokens decides (`_settle`).
+    - After the finish reason only text makes a chunk.
+    - The last `usage` of the stream counts, in an event of its own or with the last choice. One of zeros is
+      none.
+    - An `error` event fails the request although the status was 200, and so does a finish reason that is no
+      end in order.
     - A stream that ends without `[DONE]`, but with a finish reason and usage, is complete (`missed_done`).
 """
 
@@ -21,74 +25,8 @@ from typing import Any
 
 from orjson import loads
 
-_BOM = b"\xef\xbb\xbf"
-
-
-class SseParser:
-    """The parser takes a response's bytes in pieces and returns the data of each event once it is complete.
-
-    Lines end in LF, CRLF or CR; several `data:` lines of one event are joined by LF; comments and other
-    fields are skipped.
-
-    Source: WHATWG HTML, Server-sent events, "Interpreting an event stream".
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        """Pieces of the line that has not ended; they are joined once, so huge events take linear time."""
-        self._data: list[bytes] = []
-        self._after_cr = False
-        self._at_start = True
-
-    @property
-    def clean(self) -> bool:
-        """Whether the last byte ended an event, so that the next byte begins one."""
-        return not (self._parts or self._data or self._after_cr or self._at_start)
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        """Returns the data of every event that `piece` completes, in order."""
-        if self._after_cr and piece.startswith(b"\n"):
-            piece = piece[1:]
-            self._after_cr = False
-        if not piece:
-            return []
-        self._after_cr = piece.endswith(b"\r")
-        if b"\r" in piece:
-            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if b"\n" not in piece:
-            self._parts.append(piece)
-            return []
-        self._parts.append(piece)
-        lines = b"".join(self._parts).split(b"\n")
-        rest = lines.pop()
-        self._parts = [rest] if rest else []
-        return self._take(lines)
-
-    def finish(self) -> list[bytes]:
-        """Returns the data of an event that the stream's end completes although its blank line is missing.
-
-        The standard drops such an event; some servers end their streams with one that counts.
-        """
-        rest = b"".join(self._parts)
-        self._parts = []
-        return self._take([rest, b""] if rest else [b""])
-
-    def _take(self, lines: list[bytes]) -> list[bytes]:
-        events: list[bytes] = []
-        if self._at_start:
-            self._at_start = False
-            lines[0] = lines[0].removeprefix(_BOM)
-        for line in lines:
-            if not line:
-                if self._data:
-                    events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
-                    self._data = []
-            elif line.startswith(b"data:"):
-                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
-            elif line == b"data":
-                self._data.append(b"")
-        return events
-
+from mtpbench.load.http1 import MOST_EVENT_BYTES, SseParser, holds_output, listed_tokens
+from mtpbench.records.codec import storable
 
 DETAIL_LENGTH = 300
 """Characters of an error's detail that are kept."""
@@ -101,6 +39,16 @@ _NEVER = object()
 """A value that equals no count that a server can give."""
 _AUTOMATIC = 47
 """zlib's window size for gzip and zlib streams alike."""
+_INFLATED_BYTES = 1 << 20
+"""The most that is decompressed at once: a few bytes can stand for a thousand times as many."""
+MOST_CHUNKS = 1 << 20
+"""The most chunks of one answer: no model gives an answer of as many tokens."""
+ENDS = frozenset(("length", "stop", "tool_calls", "function_call"))
+"""The finish reasons of an answer that ended in order."""
+_NAMED_ENDS = frozenset(("abort", "error", "content_filter", "cancelled"))
+"""Other finish reasons that have a code of their own, `finish_` before them; the rest is `finish_other`."""
+_SILENT, _ROLE, _STANDING = range(3)
+"""Kinds of held events: no text before the first text, a role alone, and text while the count stands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,13 +76,17 @@ class Stream:
         "_cached_tokens",
         "_checked_prompt",
         "_counts_along",
+        "_counts_listed",
         "_ended_us",
         "_error",
         "_finish_reason",
+        "_has_role",
         "_has_text",
+        "_held",
         "_inflate",
         "_output_tokens",
         "_prompt_tokens",
+        "_quick",
         "_reasoning_tokens",
         "chunks",
         "done",
@@ -152,7 +104,14 @@ class Stream:
         self._inflate: Any = None
         self._ended_us: int | None = None
         self._has_text = False
+        self._has_role = False
+        """Whether the first event with text had a role: then every event has one, and it says nothing."""
+        self._quick = False
+        """Whether the quick way may take events: an event with text has been taken, and lists no tokens."""
+        self._held: array[int] | None = None
+        """Events of which only the whole answer tells whether they were chunks: stamps with a kind."""
         self._counts_along = True
+        self._counts_listed: int | None = None
         self._prompt_tokens: int | None = None
         self._checked_prompt: object = _NEVER
         self._output_tokens: int | None = None
@@ -186,16 +145,27 @@ class Stream:
     def feed(self, at_us: int, piece: bytes) -> bool:
         """Takes a piece of the body with its stamp; returns True once the stream has ended."""
         if self._inflate is not None:
-            try:
-                piece = self._inflate.decompress(piece)
-            except zlib.error as error:
-                return self._fail(
-                    at_us, "bad_response", f"the body is not compressed as its header says: {error}"
-                )
+            return self._inflated(at_us, piece)
         for event in self.parser.feed(piece):
             self.events += 1
             if self.take(at_us, event):
                 return True
+        if self.parser.oversized:
+            self._fail(at_us, "oversized", f"an event is longer than {MOST_EVENT_BYTES} bytes")
+        elif len(self.chunks) > MOST_CHUNKS:
+            self._fail(at_us, "oversized", f"the answer has more than {MOST_CHUNKS} chunks")
+        return self.done
+
+    def _inflated(self, at_us: int, piece: bytes) -> bool:
+        """Takes a compressed piece, a bounded part after the other."""
+        inflate, self._inflate = self._inflate, None
+        try:
+            while piece and not self.done:
+                self.feed(at_us, inflate.decompress(piece, _INFLATED_BYTES))
+                piece = inflate.unconsumed_tail
+        except zlib.error as error:
+            self._fail(at_us, "bad_response", f"the body is not compressed as its header says: {error}")
+        self._inflate = inflate
         return self.done
 
     def take(self, at_us: int, event: bytes) -> bool:
@@ -212,20 +182,18 @@ class Stream:
             (choice,) = body["choices"]
             delta = choice.get("delta")
             text = choice["text"] if delta is None else delta["content"]
-            if text and choice["finish_reason"] is None and "error" not in body:
+            if text and self._quick and choice["finish_reason"] is None and "error" not in body:
                 usage = body.get("usage")
                 if not usage:
-                    self._counts_along = False
-                    self._has_text = True
-                    self.chunks.append(at_us << TOKEN_BITS | UNCOUNTED)
-                    return False
-                if (
+                    if not self._counts_along:
+                        self.chunks.append(at_us << TOKEN_BITS | UNCOUNTED)
+                        return False
+                elif (
                     self._counts_along
                     and usage["prompt_tokens"] == self._checked_prompt
                     and (self._output_tokens or 0) < (tokens := usage["completion_tokens"]) < UNCOUNTED
                 ):
                     self.chunks.append(at_us << TOKEN_BITS | tokens)
-                    self._has_text = True
                     self._output_tokens = tokens
                     return False
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -242,27 +210,60 @@ class Stream:
         if ended and not self.done:
             for event in self.parser.finish():
                 self.take(self.last_us or 0, event)
+        self._settle()
         code, detail = self._error or (None if self.done else failure) or self._judge() or (None, None)
         return Answer(
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
             cached_prompt_tokens=self._cached_tokens,
             reasoning_tokens=self._reasoning_tokens,
-            finish_reason=self._finish_reason,
+            finish_reason=self._finish_reason and storable(self._finish_reason[:DETAIL_LENGTH]),
             error=code,
-            error_detail=detail[:RAW_DETAIL_LENGTH] if detail else None,
+            error_detail=storable(detail[:RAW_DETAIL_LENGTH]) if detail else None,
             missed_done=code is None and not self.done,
         )
 
     def _judge(self) -> tuple[str, str] | None:
         """Returns why a stream that ended in order is no complete answer; None if it is complete."""
-        if not self.done and (self._finish_reason is None or self._output_tokens is None):
+        finish = self._finish_reason
+        if finish is not None and finish not in ENDS:
+            code = f"finish_{finish}" if finish in _NAMED_ENDS else "finish_other"
+            return code, f"the server ended the answer with finish reason {finish!r}"
+        if not self.done and (finish is None or self._output_tokens is None):
             return "no_done", f"the stream ended without [DONE] after {len(self.chunks)} chunks"
         if self._output_tokens is None or self._prompt_tokens is None:
             return "no_usage", f"no event of {len(self.chunks)} chunks carried usage"
+        if self.chunks and not self._output_tokens:
+            return "no_usage", f"usage says 0 output tokens, but {len(self.chunks)} chunks held some"
         if self._output_tokens and not self.chunks:
             return "empty_stream", f"usage says {self._output_tokens} output tokens, but no event held any"
+        if finish is None:
+            return "no_finish", f"[DONE] came after {len(self.chunks)} chunks, but no finish reason"
         return None
+
+    def _settle(self) -> None:
+        """Decides which of the held events were chunks, now that the number of all tokens is known.
+
+        A running count that misses tokens, or stands while text comes, is none. Events without text are
+        tokens as far as there are tokens for them: the latest first, since what comes before is an opening.
+        """
+        if self._output_tokens is None or self._error is not None:
+            return
+        held, self._held = sorted(self._held or ()), None
+        standing = [at | UNCOUNTED for at in held if at & UNCOUNTED == _STANDING]
+        if self.chunks and (self._is_trusted(len(standing)) if self._counts_along else not held):
+            return
+        chunks = [at | UNCOUNTED for at in self.chunks] + standing
+        kinds = (_SILENT, _ROLE) if self._has_role or not chunks else (_SILENT,)
+        silent = [at | UNCOUNTED for at in held if at & UNCOUNTED in kinds]
+        spare = max(self._output_tokens - len(chunks), 0)
+        self.chunks = array("q", sorted(chunks + silent[-spare:] if spare else chunks))
+
+    def _is_trusted(self, standing: int) -> bool:
+        """Returns whether the running count reached the last one, and rose with most of the text."""
+        counted = self.chunks[-1] & UNCOUNTED
+        missed = (self._output_tokens or 0) - counted
+        return standing <= len(self.chunks) and 0 <= missed <= 1 + counted // 50
 
     def _take_other_json(self, at_us: int, event: bytes) -> bool:
         """Takes an event that orjson refuses: `[DONE]`, or JSON that only the standard library takes."""
@@ -273,7 +274,7 @@ class Stream:
             return True
         try:
             body = json.loads(event)  # lone surrogates, huge numbers
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._fail(at_us, "bad_event", f"not JSON: {_excerpt(event)}")
         return self._take_any(at_us, body, event)
 
@@ -282,21 +283,24 @@ class Stream:
             return True
         self._ended_us = at_us
         try:
-            if body.get("error"):
-                return self._fail(at_us, "stream_error", _error_text(body["error"]))
+            if body.get("error") or body.get("object") == "error":
+                return self._fail(at_us, "stream_error", _error_text(body.get("error") or body))
             usage = body.get("usage")
+            if usage and usage.get("prompt_tokens") == 0 and usage.get("completion_tokens") == 0:
+                usage = None
             risen = self._take_usage(usage) if usage else False
             counted = bool(usage) and usage.get("completion_tokens") is not None
             for choice in body.get("choices") or ():
-                self._take_choice(at_us, choice, counted, risen)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+                self._take_choice(at_us, choice, self._output_tokens if counted else None, risen)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             return self._fail(at_us, "bad_event", f"unexpected shape ({error}): {_excerpt(event)}")
         return False
 
     def _take_usage(self, usage: dict[str, Any]) -> bool:
         """Keeps the counts; returns whether output tokens rose. A missing output count is unknown, not 0."""
         before = self._output_tokens or 0
-        self._prompt_tokens = self._checked_prompt = _count(usage["prompt_tokens"])
+        self._checked_prompt = _count(usage["prompt_tokens"])
+        self._prompt_tokens = self._checked_prompt or self._prompt_tokens
         if (cached := _detail(usage, "prompt_tokens_details", "cached_tokens")) is not None:
             self._cached_tokens = cached
         if (thoughts := _detail(usage, "completion_tokens_details", "reasoning_tokens")) is not None:
@@ -306,26 +310,46 @@ class Stream:
         self._output_tokens = _count(output)
         return self._output_tokens > before
 
-    def _take_choice(self, at_us: int, choice: dict[str, Any], counted: bool, risen: bool) -> None:
+    def _take_choice(self, at_us: int, choice: dict[str, Any], tokens: int | None, risen: bool) -> None:
+        """Takes a choice; `tokens` is the running count that its event carries, `risen` whether it rose."""
         delta = choice.get("delta") or {}
-        text = bool(choice.get("text") or delta.get("content") or _other_output(delta))
-        finish = choice.get("finish_reason")
+        text = bool(choice.get("text") or delta.get("content")) or holds_output(delta)
+        has_ended, finish = self._finish_reason is not None, choice.get("finish_reason")
         if finish is not None and not isinstance(finish, str):
             raise TypeError(f"a finish reason is a text, not {finish!r}")
         self._finish_reason = finish or self._finish_reason
-        if counted and self._counts_along:
+        if tokens is None and (listed := listed_tokens(choice)) is not None:
+            tokens, risen = (self._counts_listed or 0) + listed, listed > 0
+            self._counts_listed = tokens
+        if text and not self._has_text:
+            self._has_role, self._quick = bool(delta.get("role")), self._counts_listed is None
+        if tokens is not None and self._counts_along:
             # The server gives a running count; usage that only the last choice carries is none.
-            chunk = risen
-        elif text:
-            chunk = True
+            chunk = risen and (text or not has_ended)
+            if text and not risen:
+                self._hold(at_us, _STANDING)
         else:
-            chunk = self._has_text and not finish and not delta.get("role")
-        if not chunk:
-            return
-        self._has_text = True
-        self._counts_along = self._counts_along and counted
-        tokens = self._output_tokens if counted else None
-        self.chunks.append(at_us << TOKEN_BITS | (UNCOUNTED if tokens is None else tokens))
+            chunk = text or self._is_silent_chunk(at_us, bool(delta.get("role")), has_ended or bool(finish))
+        self._has_text = self._has_text or text or chunk
+        if chunk:
+            self._counts_along = self._counts_along and tokens is not None
+            self.chunks.append(at_us << TOKEN_BITS | (UNCOUNTED if tokens is None else tokens))
+
+    def _is_silent_chunk(self, at_us: int, role: bool, has_ended: bool) -> bool:
+        """Returns whether an event without text and count is a chunk; holds it if that can't be told yet."""
+        if has_ended:
+            return False
+        if not self._has_text:
+            self._hold(at_us, _ROLE if role else _SILENT)
+            return False
+        return self._has_role or not role
+
+    def _hold(self, at_us: int, kind: int) -> None:
+        if self._held is None:
+            self._held = array("q")
+        if len(self._held) > MOST_CHUNKS:
+            self._fail(at_us, "oversized", f"the answer has more than {MOST_CHUNKS} events without a token")
+        self._held.append(at_us << TOKEN_BITS | kind)
 
     def _fail(self, at_us: int, code: str, detail: str) -> bool:
         if not self.done:
@@ -353,10 +377,6 @@ def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < UNCOUNTED:
         return None
     return value
-
-
-def _other_output(delta: dict[str, Any]) -> bool:
-    return bool(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("tool_calls"))
 
 
 def _excerpt(event: bytes) -> str:

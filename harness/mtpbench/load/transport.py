@@ -254,6 +254,70 @@ def _table(values: array[int], columns: int) -> Ints:
     return np.frombuffer(values.tobytes(), np.int64).reshape(-1, columns)
 
 
+EVENT_STREAM = "text/event-stream"
+DETAIL_BYTES = 2000
+
+
+class ResponseCheck:
+    """The check of a response's head decides whether its body is the event stream that was requested.
+
+    Of any other response it keeps the beginning of the body, which usually names the cause.
+
+    Args:
+        status: the HTTP status.
+        headers: the head's fields by lower-case name.
+        stream: the stream of the answer; it is told the encoding of the body.
+    """
+
+    __slots__ = ("_beginning", "_code", "_reason")
+
+    def __init__(self, status: int, headers: dict[str, str], stream: Stream) -> None:
+        self._code: str | None = None
+        self._reason = ""
+        self._beginning = b""
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if status != 200:
+            self._code = f"http_{status}"
+            self._reason = _explain_status(status, headers)
+        elif kind != EVENT_STREAM:
+            self._code = "wrong_content_type"
+            self._reason = f"{kind or 'no content type'} instead of {EVENT_STREAM}"
+        elif not stream.decode(encoding):
+            self._code = "bad_response"
+            self._reason = f"the body is encoded as {encoding!r}, although only identity was accepted"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the body is the event stream that was requested."""
+        return self._code is None
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether as much of a refused response's body has come as is kept."""
+        return len(self._beginning) >= DETAIL_BYTES
+
+    def keep(self, piece: bytes) -> None:
+        """Keeps a piece of a refused response's body, up to `DETAIL_BYTES` of the whole."""
+        self._beginning += piece[: DETAIL_BYTES - len(self._beginning)]
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """Code and detail of the failure; None for an accepted response."""
+        if self._code is None:
+            return None
+        beginning = self._beginning.decode("utf-8", "replace").strip()
+        return self._code, ": ".join(part for part in (self._reason, beginning) if part)
+
+
+def _explain_status(status: int, headers: dict[str, str]) -> str:
+    if 300 <= status < 400:
+        return f"redirected to {headers.get('location', 'nowhere')}; give the final address, none is followed"
+    if status in (401, 403):
+        return "the server wants a key: name the environment variable that holds it in load.api_key_env"
+    return ""
+
+
 DRAIN_S = 1.0
 """How long a response may take to end after its last event: if it ends in time, its connection is kept."""
 

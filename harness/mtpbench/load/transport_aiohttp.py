@@ -17,8 +17,16 @@ import aiohttp
 import uvloop
 
 from mtpbench.load.connection_pool import LIMITS, resolve
-from mtpbench.load.response import MAX_HEAD_BYTES, ResponseCheck
-from mtpbench.load.transport import CUT_OFF, DRAIN_S, Failure, Flight, TransportOptions, authorization
+from mtpbench.load.http1 import MAX_HEAD_BYTES
+from mtpbench.load.transport import (
+    CUT_OFF,
+    DRAIN_S,
+    Failure,
+    Flight,
+    ResponseCheck,
+    TransportOptions,
+    authorization,
+)
 
 READ_BUFFER_BYTES = 1 << 20
 TICK_S = 0.01

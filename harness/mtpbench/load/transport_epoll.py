@@ -20,7 +20,7 @@ from mtpbench.load.connection_pool import (
     render_head,
     resolve,
 )
-from mtpbench.load.response import END, READ_BYTES, STARTS, BadResponse, take_chunks
+from mtpbench.load.http1 import END, READ_BYTES, STARTS, BadResponse, take_chunks
 from mtpbench.load.transport import CUT_OFF, DRAIN_S, Failure, Flight, TransportOptions, authorization
 
 TICK_US = 50_000

@@ -108,6 +108,18 @@ def digest(value: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_UNSTORABLE = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0xD800, 0xE000))
+}
+"""Control characters but tab and line feed, and lone surrogates, each with its escape."""
+
+
+def storable(text: str) -> str:
+    """Returns a text from outside with what no file or terminal takes (NUL, ESC, lone surrogates) escaped."""
+    return text.translate(_UNSTORABLE)
+
+
 class _Misfit(Exception):
     """A misfit is a value of the wrong type; `where` grows from the inside out through its containers."""
 

@@ -123,6 +123,7 @@ GARBAGE = {
     "HTTP/2's SETTINGS": b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64",
     "a TLS alert": b"\x15\x03\x01\x00\x02\x02\x46",
     "a content-length of letters": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+    "a content-length of 5,000 digits": b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
 }
 
 

@@ -72,6 +72,43 @@ STREAM_FORMS = {
         ['{"choices": [{"text": "\\ud83d", "finish_reason": "length"}]}', last_usage()],
         (None, "length", 5, 3, 1, None),
     ),
+    "tokens without text before the first text": (
+        [text(""), text(""), text("a", "length"), last_usage()],
+        (None, "length", 5, 3, 3, None),
+    ),
+    "a role in every delta": (
+        [chat(role="assistant", content=c) for c in ("", "a", "")] + [chat("length"), last_usage()],
+        (None, "length", 5, 3, 3, None),
+    ),
+    "output under an unknown key": (
+        [chat(role="assistant"), chat(x_new="hm"), chat("stop", content="b"), last_usage(2)],
+        (None, "stop", 5, 2, 2, None),
+    ),
+    "an empty event after the finish reason": (
+        [text("a"), text("b"), text("c", "length"), text(""), last_usage()],
+        (None, "length", 5, 3, 3, None),
+    ),
+    "usage beside an empty choice after the finish reason": (
+        [chat(content="a"), chat("stop", content="b"), chat(usage=usage(2))],
+        (None, "stop", 5, 2, 2, None),
+    ),
+    "usage of zeros until the end": (
+        [text("a", usage=usage(0, 0)), text("b", "length", usage=usage(0, 0)), last_usage(2)],
+        (None, "length", 5, 2, 2, None),
+    ),
+    "an answer that the engine aborted": (
+        [text("a", usage=usage(1)), text("", "abort", usage=usage(1))],
+        ("finish_abort", "abort", 5, 1, 1, (1,)),
+    ),
+    "no finish reason": ([text("a"), last_usage(1)], ("no_finish", None, 5, 1, 1, None)),
+    "an event nested 3,000 deep": (
+        [text("a"), '{"a":' * 3000 + "1" + "}" * 3000],
+        ("bad_event", None, None, None, 1, None),
+    ),
+    "words that no file takes": (
+        [text("a"), {"error": {"message": "a\0b\ud800"}}],
+        ("stream_error", None, None, None, 1, None),
+    ),
     "no usage": ([text("a", "length")], ("no_usage", "length", None, None, 1, None)),
 }
 
@@ -82,6 +119,14 @@ def test_every_form_of_streams(form):
     pieces = [*map(event, events), DONE]
     assert serve_both(reply(chunked(*pieces)))[0] == [expected]
     assert serve_both(reply(CHUNKED, *map(chunk, pieces), LAST_CHUNK, pause_s=0.001))[0] == [expected]
+
+
+def test_an_event_of_type_error():
+    """It may be cut between its type and its data."""
+    parts = [event(text("a")), b"event: error\n", b'data: {"message": "worker lost"}\n\n', DONE]
+    expected = ("stream_error", None, None, None, 1, None)
+    assert serve_both(reply(chunked(*parts)))[0] == [expected]
+    assert serve_both(reply(CHUNKED, *map(chunk, parts), LAST_CHUNK, pause_s=0.001))[0] == [expected]
 
 
 @pytest.mark.parametrize("frame", [chunked, measured], ids=["chunked", "content-length"])

@@ -115,7 +115,7 @@ def test_failures_keep_code_and_detail_and_what_is_unknown(tmp_path):
     add(log, 2, chunks=2)
     log.close()
     failed, uncounted, good = table_of(tmp_path, 3).records()
-    assert (failed.error, failed.error_detail) == ("disconnected", "the server … said \ud800 \n no")
+    assert (failed.error, failed.error_detail) == ("disconnected", "the server … said \\ud800 \n no")
     assert (failed.prompt_tokens, failed.output_tokens, failed.finish_reason) == (None, None, None)
     assert (failed.chunk_times_s, failed.chunk_tokens) == ((), ())
     assert (uncounted.error, uncounted.chunk_tokens, uncounted.output_tokens) == (None, None, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 from pathlib import Path
@@ -11,7 +12,8 @@ from answers import CAPTURES, chat, event, last_usage, text, usage
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, SseParser, Stream
+from mtpbench.load.http1 import SseParser
+from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Stream
 
 
 def times(stream):
@@ -131,6 +133,19 @@ def test_a_missing_done_is_noted_where_finish_reason_and_usage_came():
         ("no_done", [text("a", "length")]),
         ("no_done", [text("a"), last_usage()]),
         ("no_done", []),
+        ("no_finish", [text("a"), last_usage(1), "[DONE]"]),
+        ("finish_abort", [text("a"), text("", "abort"), last_usage(1), "[DONE]"]),
+        ("finish_abort", [text("a", "abort", usage=usage(1)), "[DONE]"]),
+        ("finish_error", [chat(content="a"), chat("error"), last_usage(1), "[DONE]"]),
+        ("finish_content_filter", [chat("content_filter", content="a"), last_usage(1)]),
+        ("finish_cancelled", [text("", "cancelled"), "[DONE]"]),
+        ("finish_other", [text("a", "repetition"), last_usage(1), "[DONE]"]),
+        ("no_usage", [text("a", "length"), last_usage(0, 0), "[DONE]"]),
+        ("no_usage", [text("a", "length"), last_usage(0), "[DONE]"]),
+        ("no_usage", [text("a", "length"), last_usage(1, 0), "[DONE]"]),
+        ("stream_error", [text("a"), {"object": "error", "message": "worker lost", "code": 500}, "[DONE]"]),
+        ("bad_event", [text("a"), '{"a":' * 3000 + "1" + "}" * 3000]),
+        ("bad_event", [text("a"), {"choices": json.loads("[" * 900 + "]" * 900)}]),
         ("no_usage", [text("a", "length"), "[DONE]"]),
         ("no_usage", ["[DONE]"]),
         ("empty_stream", [text("", "length"), last_usage(), "[DONE]"]),
@@ -302,6 +317,225 @@ def test_whatever_comes_an_answer_holds_what_its_types_say(said):
 def test_a_finish_reason_that_is_no_text_is_a_bad_event(finish):
     _, answer = read(text("a", finish), last_usage(), "[DONE]")
     assert answer.error == "bad_event"
+
+
+@pytest.mark.parametrize("finish", ["length", "stop", "tool_calls", "function_call"])
+def test_an_answer_ends_in_order_by_four_finish_reasons(finish):
+    assert read(text("a"), text("", finish), last_usage(1), "[DONE]")[1].error is None
+
+
+ODD = "a\0b\x1b[31m\ud800\x9b"
+STORED = "a\\x00b\\x1b[31m\\ud800\\x9b"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [{"error": {"message": ODD}}, text("a", ODD), "{" + ODD.replace("\ud800", "?")],
+    ids=["error", "finish", "bad"],
+)
+def test_words_of_a_server_can_be_stored_and_shown(last):
+    """NUL, ESC and lone surrogates are valid in JSON, and neither Parquet nor a terminal takes them."""
+    answer = read(text("a"), last, last_usage(), "[DONE]")[1]
+    words = f"{answer.finish_reason} {answer.error_detail}"
+    assert words.encode()
+    assert not set(words) & set("\0\x1b\ud800\x9b")
+    if isinstance(last, dict):
+        assert STORED in words or STORED in (answer.finish_reason or "")
+
+
+def test_an_event_of_type_error_fails_the_request_whatever_its_data():
+    """sgl-project/sglang and Dynamo's frontend name the type; the data need not hold a key `error`."""
+    for data, words in (
+        (b'{"object": "error", "message": "worker lost", "code": 500}', "worker lost"),
+        (b'{"error": {"message": "worker lost"}}', "worker lost"),
+        (b"worker lost", "worker lost"),
+        (b"[" * 3000, "[[[["),
+    ):
+        stream = Stream()
+        assert stream.feed(1, event(text("a")) + b"event: error\ndata: " + data + b"\n\n" + event("[DONE]"))
+        answer = stream.answer(True)
+        assert (answer.error, answer.error_detail[: len(words)]) == ("stream_error", words)
+
+
+def test_the_type_of_an_event_is_its_own():
+    parts = [
+        b"event: error\n\n",
+        b"event: message\n",
+        event(text("a", "stop")),
+        event(last_usage(1)),
+        event("[DONE]"),
+    ]
+    for cut in (1, 7, 1000):
+        stream, body = Stream(), b"".join(parts)
+        for i in range(0, len(body), cut):
+            stream.feed(1, body[i : i + cut])
+        assert stream.answer(True).error is None
+    stream = Stream()
+    stream.feed(0, event(text("a")) + b"event: error\n")
+    assert not stream.at_event
+
+
+@pytest.mark.parametrize(
+    "key", ["reasoning", "reasoning_content", "thinking", "tool_calls", "function_call", "x_new"]
+)
+@pytest.mark.parametrize("value", ["hm", [{"text": "hm"}], {"arguments": "{"}])
+def test_output_under_any_key_of_a_delta_is_output(key, value):
+    """sgl-project/genai-bench#164: the thoughts of a model were not seen."""
+    events = [
+        chat(role="assistant", content=""),
+        chat(**{key: value}, content=None),
+        chat("stop", content="b"),
+    ]
+    assert times(read(*events, last_usage(2), "[DONE]")[0]) == [1, 2]
+
+
+def test_what_an_unknown_key_of_a_delta_holds_may_be_nothing():
+    nothing = {"content": "", "reasoning": None, "tool_calls": [], "x": {"y": None}, "refusal": "", "n": 7}
+    events = [chat(role="assistant", **nothing), chat(content="a"), chat("stop", content="b")]
+    assert times(read(*events, last_usage(2), "[DONE]")[0]) == [1, 2]
+
+
+def roles(*texts):
+    """Events of a chat with a role in each."""
+    return [chat(role="assistant", content=text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("events", "output", "chunks"),
+    [
+        ([text(""), text(""), text("a"), text("b", "length")], 4, [0, 1, 2, 3]),
+        ([text(""), text("a"), text("b", "length")], 2, [1, 2]),
+        ([text(""), text(""), text("a"), text("b", "length")], 3, [1, 2, 3]),
+        ([text(""), text("abcd"), text("efgh", "length")], 9, [0, 1, 2]),
+        ([text(""), text(""), text("", "length")], 3, [0, 1]),
+        ([chat(content=""), chat(), chat(content="a"), chat("stop")], 3, [0, 1, 2]),
+        ([chat(role="assistant", content=""), chat(content="a"), chat("stop", content="b")], 3, [1, 2]),
+        ([chat(role="assistant", content=""), chat(content=""), chat("stop", content="b")], 2, [1, 2]),
+        ([*roles("", "", "a", "", "b"), chat("stop")], 5, [0, 1, 2, 3, 4]),
+        ([*roles("", "a", "b"), chat("stop")], 2, [1, 2]),
+        (
+            [chat(role="assistant"), chat(content="a"), chat(role="assistant"), chat("stop", content="b")],
+            3,
+            [1, 3],
+        ),
+    ],
+)
+def test_events_without_text_before_the_first_one_are_chunks_as_far_as_there_are_tokens(
+    events, output, chunks
+):
+    """mlcommons/endpoints#380, vllm-project/vllm#5895: special tokens have no text."""
+    stream, answer = read(*events, last_usage(output), "[DONE]")
+    assert (answer.error, times(stream)) == (None, chunks)
+    assert stream.answer(True) == answer
+    assert times(stream) == chunks
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        text(""),
+        chat(content=""),
+        chat(),
+        chat(usage=usage(2)),
+        text("", usage=usage(3)),
+        chat(role="assistant"),
+        chat("stop"),
+    ],
+)
+@pytest.mark.parametrize("along", [False, True])
+def test_after_the_finish_reason_only_text_is_a_chunk(late, along):
+    """mozilla-ai/any-llm#1392, BerriAI/litellm#36767, vllm-project/vllm#55508."""
+    said = [usage(n) if along else None for n in (1, 2)]
+    events = [text("a", usage=said[0]), text("b", "length", usage=said[1])]
+    stream, answer = read(*events, late, last_usage(2), "[DONE]")
+    assert (answer.error, times(stream)) == (None, [0, 1])
+    assert times(read(*events, text("c"), last_usage(3), "[DONE]")[0])[-1] == 2
+
+
+@pytest.mark.parametrize("said", [0, 1])
+def test_a_running_count_that_stands_while_text_comes_is_none(said):
+    zeros = {**usage(0, 0), "total_tokens": 0}
+    along = zeros if said == 0 else usage(1)
+    events = [text(c, usage=along) for c in "abc"] + [text("d", "length", usage=along)]
+    stream, answer = read(*events, last_usage(4), "[DONE]")
+    assert (answer.error, answer.output_tokens) == (None, 4)
+    assert (times(stream), counts(stream)) == ([0, 1, 2, 3], [None] * 4)
+
+
+def test_a_running_count_that_misses_tokens_is_none():
+    events = [text(str(n), usage=usage(n)) for n in range(1, 33)]
+    stream, _ = read(*events, text("", "length"), last_usage(64), "[DONE]")
+    assert counts(stream) == [None] * 32
+    stream, _ = read(*events, text("", "length"), last_usage(33), "[DONE]")
+    assert counts(stream) == list(range(1, 33))
+
+
+@pytest.mark.parametrize("form", ["token_ids", "content", "tokens"])
+def test_tokens_that_an_event_lists_are_counted(form):
+    def listing(n):
+        return {"token_ids": [7] * n} if form == "token_ids" else {"logprobs": {form: [{}] * n}}
+
+    events = [
+        {"choices": [{"text": t, "finish_reason": f, **listing(n)}]}
+        for t, n, f in (("", 2, None), ("a", 3, None), ("b", 1, "stop"))
+    ]
+    stream, answer = read(*events, last_usage(6), "[DONE]")
+    assert (answer.error, times(stream), counts(stream)) == (None, [0, 1, 2], [2, 5, 6])
+
+
+def test_tokens_of_a_prefix_cache_and_of_thoughts_are_kept():
+    said = {
+        **usage(4, 9),
+        "prompt_tokens_details": {"cached_tokens": 8},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    answer = read(text("a", "stop"), {"choices": [], "usage": said}, "[DONE]")[1]
+    assert (answer.cached_prompt_tokens, answer.reasoning_tokens) == (8, 3)
+    for odd in (
+        None,
+        7,
+        [],
+        {},
+        {"cached_tokens": None},
+        {"cached_tokens": -1},
+        {"cached_tokens": "8"},
+        {"cached_tokens": True},
+    ):
+        answer = read(
+            text("a", "stop"), {"choices": [], "usage": {**said, "prompt_tokens_details": odd}}, "[DONE]"
+        )[1]
+        assert (answer.error, answer.cached_prompt_tokens) == (None, None)
+
+
+def test_what_a_server_sends_is_bounded(monkeypatch):
+    line, lines = [b"data: ", *[b"x" * 65_536] * 70], [b"data: x\n" * 2000] * 400
+    for pieces in (line, lines):
+        stream = Stream()
+        assert any(stream.feed(0, piece) for piece in pieces)
+        assert stream.answer(False, ("disconnected", "x")).error == "oversized"
+    monkeypatch.setattr("mtpbench.load.stream.MOST_CHUNKS", 10)
+    for many in (text("a"), text("")):
+        stream = Stream()
+        assert any(stream.feed(0, event(many)) for _ in range(20))
+        assert stream.answer(True).error == "oversized"
+    for harmless in (b": ping\n\n", event({"choices": []})):
+        stream = Stream()
+        assert not any(stream.feed(0, harmless) for _ in range(100))
+
+
+def test_a_compressed_answer_is_read_in_bounded_parts():
+    stream = Stream()
+    assert stream.decode("gzip")
+    bomb = gzip.compress(b"data: " + b"x" * (64 << 20))
+    assert stream.feed(0, bomb)
+    assert stream.answer(True).error == "oversized"
+    whole = Stream()
+    assert whole.decode("gzip")
+    body = b"".join(
+        [event(text("a"))] * 2000 + [event(text("", "stop")), event(last_usage(2000)), event("[DONE]")]
+    )
+    assert whole.feed(5, gzip.compress(body))
+    assert (whole.answer(True).error, len(whole.chunks)) == (None, 2000)
 
 
 CAPTURED_STREAMS = sorted((Path(__file__).parents[2] / "fixtures" / "captures").glob("*.sse"))

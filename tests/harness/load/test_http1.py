@@ -9,8 +9,7 @@ from answers import CHUNKED, LAST_CHUNK, chunk, chunked, cut, head, measured, to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.load.response import (
-    DETAIL_BYTES,
+from mtpbench.load.http1 import (
     DONE,
     HEAD,
     MAX_HEAD_BYTES,
@@ -18,9 +17,9 @@ from mtpbench.load.response import (
     UNTIL_CLOSE,
     BadResponse,
     Response,
-    ResponseCheck,
 )
 from mtpbench.load.stream import Stream
+from mtpbench.load.transport import DETAIL_BYTES, ResponseCheck
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -155,6 +154,8 @@ BAD = {
     b"HTTP/1.1\r\n\r\n": "no status line",
     OK + b"Content-Length: many\r\n\r\n": "no number",
     OK + b"Content-Length: -1\r\n\r\n": "no number",
+    OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n": "no number",
+    OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 5000 + b"\r\n": "no chunk size",
     OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n": "transfer coding",
     OK + b"X: " + b"y" * MAX_HEAD_BYTES: "longer than",
     CHUNKED + b"xyz\r\n": "chunk size",

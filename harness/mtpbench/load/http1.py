@@ -1,16 +1,20 @@
-"""Pure: the parser of one HTTP/1.1 response, whose bytes may be cut anywhere, and the check of its head.
+"""Pure: the parsers of HTTP/1.1 responses and of server-sent events, whose bytes may be cut anywhere.
 
-Source: RFC 9112 (messages, chunked transfer coding), RFC 9110 (interim responses).
+Source: RFC 9112 (messages, chunked transfer coding), RFC 9110 (interim responses); WHATWG HTML, Server-sent
+events, "Interpreting an event stream".
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
-from mtpbench.load.stream import Stream
+from orjson import dumps, loads
 
 MAX_HEAD_BYTES = 65_536
+MAX_SIZE_DIGITS = 15
+"""Digits of a length, decimal or hexadecimal: no body is longer than that many say."""
 _HTTP2_SETTINGS = b"\x00\x00"
 _NO_BODY = (204, 304)
 _HEX = b"0123456789abcdefABCDEF"
@@ -181,8 +185,8 @@ class Response:
             )
         elif length is None:
             self.state, self.keeps_alive = UNTIL_CLOSE, False
-        elif not length.isdigit():
-            raise BadResponse(f"content-length {length[:40]!r} is no number")
+        elif not length.isdigit() or len(length) > MAX_SIZE_DIGITS:
+            raise BadResponse(f"content-length {length[:40]!r} is no number of bytes")
         else:
             self._unread = int(length)
             self.state = LENGTH if self._unread else DONE
@@ -190,7 +194,9 @@ class Response:
 
 def _chunk_size(line: bytes) -> int:
     digits = line.partition(b";")[0].strip()
-    if not digits or digits.strip(_HEX):  # int() would take signs, prefixes and underscores
+    if (
+        not digits or digits.strip(_HEX) or len(digits) > MAX_SIZE_DIGITS
+    ):  # int() would take signs, prefixes and underscores
         raise BadResponse(f"no chunk size: {line[:60]!r}")
     return int(digits, 16)
 
@@ -257,65 +263,129 @@ def take_chunks(take: Callable[[int, bytes], bool], at_us: int, data: bytes) -> 
     return at, events, False
 
 
-EVENT_STREAM = "text/event-stream"
-DETAIL_BYTES = 2000
+_BOM = b"\xef\xbb\xbf"
+MOST_EVENT_BYTES = 4 << 20
+"""The longest event that is taken: one token with its log-probabilities takes some kilobytes."""
 
 
-class ResponseCheck:
-    """The check of a response's head decides whether its body is the event stream that was requested.
+class SseParser:
+    """The parser takes a response's bytes in pieces and returns the data of each event once it is complete.
 
-    Of any other response it keeps the beginning of the body, which usually names the cause.
-
-    Args:
-        status: the HTTP status.
-        headers: the head's fields by lower-case name.
-        stream: the stream of the answer; it is told the encoding of the body.
+    Lines end in LF, CRLF or CR; several `data:` lines of one event are joined by LF; comments and fields
+    other than `event` are skipped. The data of an event of type `error` comes out as JSON with a key `error`.
+    An event longer than `MOST_EVENT_BYTES` is dropped, and `oversized` says so.
     """
 
-    __slots__ = ("_beginning", "_code", "_reason")
-
-    def __init__(self, status: int, headers: dict[str, str], stream: Stream) -> None:
-        self._code: str | None = None
-        self._reason = ""
-        self._beginning = b""
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        encoding = headers.get("content-encoding", "").strip().lower()
-        if status != 200:
-            self._code = f"http_{status}"
-            self._reason = _explain_status(status, headers)
-        elif kind != EVENT_STREAM:
-            self._code = "wrong_content_type"
-            self._reason = f"{kind or 'no content type'} instead of {EVENT_STREAM}"
-        elif not stream.decode(encoding):
-            self._code = "bad_response"
-            self._reason = f"the body is encoded as {encoding!r}, although only identity was accepted"
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        """Pieces of the line that has not ended; they are joined once, so huge events take linear time."""
+        self._data: list[bytes] = []
+        self._waiting_bytes = 0
+        """How much of an event has come that has not ended, about."""
+        self.oversized = False
+        self._is_error = False
+        self._after_cr = False
+        self._at_start = True
 
     @property
-    def accepted(self) -> bool:
-        """Whether the body is the event stream that was requested."""
-        return self._code is None
+    def clean(self) -> bool:
+        """Whether the last byte ended an event, so that the next byte begins one."""
+        return not (self._parts or self._data or self._is_error or self._after_cr or self._at_start)
 
-    @property
-    def has_enough(self) -> bool:
-        """Whether as much of a refused response's body has come as is kept."""
-        return len(self._beginning) >= DETAIL_BYTES
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Returns the data of every event that `piece` completes, in order."""
+        if self._after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]
+            self._after_cr = False
+        if not piece:
+            return []
+        self._after_cr = piece.endswith(b"\r")
+        if b"\r" in piece:
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._parts.append(piece)
+        events: list[bytes] = []
+        if b"\n" in piece:
+            lines = b"".join(self._parts).split(b"\n")
+            rest = lines.pop()
+            self._parts = [rest] if rest else []
+            events = self._take(lines)
+        if self._parts or self._data:
+            self._weigh(0 if events else self._waiting_bytes + len(piece))
+        else:
+            self._waiting_bytes = 0
+        return events
 
-    def keep(self, piece: bytes) -> None:
-        """Keeps a piece of a refused response's body, up to `DETAIL_BYTES` of the whole."""
-        self._beginning += piece[: DETAIL_BYTES - len(self._beginning)]
+    def _weigh(self, waiting_bytes: int) -> None:
+        """Notes how much of an event waits for its end; drops it where that is too much."""
+        self._waiting_bytes = waiting_bytes
+        if waiting_bytes > MOST_EVENT_BYTES:
+            self.oversized = True
+            self._parts, self._data = [], []
 
-    @property
-    def failure(self) -> tuple[str, str] | None:
-        """Code and detail of the failure; None for an accepted response."""
-        if self._code is None:
-            return None
-        beginning = self._beginning.decode("utf-8", "replace").strip()
-        return self._code, ": ".join(part for part in (self._reason, beginning) if part)
+    def finish(self) -> list[bytes]:
+        """Returns the data of an event that the stream's end completes although its blank line is missing.
+
+        The standard drops such an event; some servers end their streams with one that counts.
+        """
+        rest = b"".join(self._parts)
+        self._parts = []
+        return self._take([rest, b""] if rest else [b""])
+
+    def _take(self, lines: list[bytes]) -> list[bytes]:
+        events: list[bytes] = []
+        if self._at_start:
+            self._at_start = False
+            lines[0] = lines[0].removeprefix(_BOM)
+        for line in lines:
+            if not line:
+                if self._data:
+                    data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                    events.append(_as_error(data) if self._is_error else data)
+                    self._data = []
+                self._is_error = False
+            elif line.startswith(b"data:"):
+                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+            elif line == b"data":
+                self._data.append(b"")
+            elif line.startswith(b"event:"):
+                self._is_error = line[6:].strip() == b"error"
+        return events
 
 
-def _explain_status(status: int, headers: dict[str, str]) -> str:
-    if 300 <= status < 400:
-        return f"redirected to {headers.get('location', 'nowhere')}; give the final address, none is followed"
-    if status in (401, 403):
-        return "the server wants a key: name the environment variable that holds it in load.api_key_env"
-    return ""
+def _as_error(data: bytes) -> bytes:
+    """Returns the data of an `event: error` as JSON whose key `error` says what it was."""
+    try:
+        body = loads(data)
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and body.get("error"):
+        return data
+    message = body.get("message") if isinstance(body, dict) else None
+    words = message if isinstance(message, str) and message else data.decode("utf-8", "replace")
+    return dumps({"error": {"message": words or "an error event without words"}})
+
+
+_LABELS = frozenset(("role", "id", "name", "type", "index", "object", "model", "created"))
+"""Keys of a delta that say what it is; what any other key holds is output."""
+
+
+def holds_output(delta: dict[str, Any]) -> bool:
+    """Returns whether a delta holds a text that is not empty, under any key but a label's."""
+    return any(_holds_text(value) for key, value in delta.items() if key not in _LABELS)
+
+
+def _holds_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_text, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_text, value))
+    return isinstance(value, str) and value != ""
+
+
+def listed_tokens(choice: dict[str, Any]) -> int | None:
+    """Returns how many tokens a choice lists, by ids or log-probabilities; None where it lists none."""
+    logprobs = choice.get("logprobs")
+    lists = [logprobs.get(name) for name in ("content", "tokens")] if isinstance(logprobs, dict) else []
+    return next(
+        (len(tokens) for tokens in (choice.get("token_ids"), *lists) if isinstance(tokens, list)), None
+    )
