@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,26 +25,30 @@ from mtpbench.cli.run import RunView, run_until_signalled
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
+from mtpbench.records import Point
 from mtpbench.run import plan_run
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster_profile import ClusterProfile, clock, load_cluster
 from mtpbench.slurm.job import FAILED_EXIT, JobRun, job_file
-from mtpbench.slurm.journal import Finished, Journal
+from mtpbench.slurm.journal import ANSWER_LIMIT_S, Finished, Journal
 from mtpbench.slurm.submission import (
     Batch,
+    Look,
     Need,
     Request,
-    analysis_batch,
-    live_jobs,
-    live_keys,
     look_again,
+    make_batch,
     make_batches,
     need_of,
     submit_batch,
 )
-from mtpbench.store import SweepStore
+from mtpbench.store import SweepStore, exclusive
+from mtpbench.store.files import Turn
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench_analysis.cli import compare_folder, write_report
+
+_JOB_ID = re.compile(r"[0-9]+(_[0-9]+)?")
+_NO_JOB = "no job is pending or running"
 
 ClusterOption = Annotated[
     str, typer.Option("--cluster", help="a name in slurm/clusters, or the path of a profile")
@@ -77,23 +84,30 @@ def submit(
         analysis=analysis,
     )
     store = SweepStore(results, loaded.info)
-    plan = plan_run(chosen, store, again=again)
-    needs = tuple(need_of(ladder, request.profile) for ladder in plan.ladders)
     journal = Journal(store.directory)
+    # Made once before anything is written: what can't be submitted is refused here.
+    batches = _all_batches(loaded, _needs(chosen, store, request), request, journal)
     limit = clock(request.profile.time_limit_s)
     console.print(f"# time limit of each job: {limit} (days-hours:minutes:seconds)", highlight=False)
     if dry_run:
-        _print_scripts(console, _all_batches(loaded, needs, request, journal))
+        _print_scripts(console, batches)
         return
     slurm = _usable_slurm(request.profile)
-    store.open()
-    waiting = _without_job(console, needs, live_keys(*look_again(journal, slurm)))
-    if not waiting:
-        console.print(_nothing_to_do(needs, len(chosen)), highlight=False)
-        return
-    _warn_of_limit(console, waiting, request.profile)
-    batches = make_batches(loaded.info, waiting, request, journal)
-    _submit_all(console, loaded, batches, request, journal, slurm)
+    with journal.turn(partial(console.print, highlight=False)) as turn, exclusive(store.directory):
+        store.open()
+        needs = _needs(chosen, store, request)
+        waiting = _without_job(console, needs, look_again(journal, slurm))
+        if not waiting:
+            console.print(_nothing_to_do(needs, len(chosen)), highlight=False)
+            return
+        _warn_of_limit(console, waiting, request.profile)
+        _submit_all(console, loaded, waiting, request, turn, journal, slurm)
+
+
+def _needs(points: Sequence[Point], store: SweepStore, request: Request) -> tuple[Need, ...]:
+    """Returns what the jobs of the missing and invalid points need."""
+    plan = plan_run(points, store, again=request.again)
+    return tuple(need_of(ladder, request.profile) for ladder in plan.ladders)
 
 
 def cancel(
@@ -105,14 +119,20 @@ def cancel(
     journal, slurm = Journal(results / loaded.info.name), Slurm()
     if why_not := slurm.available():
         raise InputError(why_not)
-    submissions, statuses = look_again(journal, slurm)
-    live = live_jobs(submissions, statuses)
-    if not live:
-        typer.echo(f"{loaded.info.name}: no job is pending or running")
-        return
-    if error := slurm.cancel(sorted(live)):
-        raise RunError(f"scancel failed: {error}")
-    typer.echo(f"cancelled: {', '.join(sorted(live))}")
+    if not journal.directory.is_dir():
+        raise InputError(f"{journal.directory}: no results here, so no job of this sweep is known")
+    with journal.turn(typer.echo):
+        look = look_again(journal, slurm)
+        live = look.live_jobs()
+        if live and (error := slurm.cancel(sorted(live))):
+            raise RunError(f"scancel failed: {error}")
+    typer.echo(f"cancelled: {', '.join(sorted(live))}" if live else f"{loaded.info.name}: {_NO_JOB}")
+    if unanswered := look.unanswered(datetime.now(UTC)):
+        numbers = ", ".join(str(submission.number) for submission in unanswered)
+        typer.echo(
+            f"submission {numbers}: sbatch was called and has not answered, so its job may still come; "
+            f"cancel again in {ANSWER_LIMIT_S:.0f} s"
+        )
 
 
 def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<sweep>")]) -> None:
@@ -173,19 +193,37 @@ def _usable_slurm(profile: ClusterProfile) -> Slurm:
     return slurm
 
 
-def _without_job(console: Console, needs: Sequence[Need], live: Mapping[str, str]) -> tuple[Need, ...]:
-    """Returns the needs of deployments without a live job, and prints the job of each other."""
+def _without_job(console: Console, needs: Sequence[Need], look: Look) -> tuple[Need, ...]:
+    """Returns the needs of deployments without a live job, and prints why each other needs none.
+
+    Raises:
+        RunError: a job of this results folder runs that no file says anything of.
+    """
+    if unexplained := look.unexplained:
+        jobs = ", ".join(f"{status.job_id} ({status.name})" for status in unexplained)
+        raise RunError(
+            f"jobs of this results folder are in no file of its journal, so what they measure is unknown: "
+            f"{jobs}. Wait for their end, or end them with `mtpbench cancel`; then submit again"
+        )
+    having = {key: f"job {job} has it already" for key, job in look.live_keys().items()}
+    for submission in look.unanswered(datetime.now(UTC)):
+        text = (
+            f"submission {submission.number} of {submission.time_utc} has no answer of sbatch yet, so its "
+            f"job may still come; it counts as submitted until {ANSWER_LIMIT_S:.0f} s have passed"
+        )
+        having |= dict.fromkeys(submission.keys, text)
     for need in needs:
-        if need.key in live:
-            console.print(f"{need.key}: job {live[need.key]} has it already", highlight=False)
-    return tuple(need for need in needs if need.key not in live)
+        if need.key in having:
+            console.print(f"{need.key}: {having[need.key]}", highlight=False)
+    return tuple(need for need in needs if need.key not in having)
 
 
 def _submit_all(
     console: Console,
     sweep: Sweep,
-    batches: Sequence[Batch],
+    needs: Sequence[Need],
     request: Request,
+    turn: Turn,
     journal: Journal,
     slurm: Slurm,
 ) -> None:
@@ -194,7 +232,8 @@ def _submit_all(
         table.add_column(heading)
     job_ids: list[str] = []
     failed: list[str] = []
-    for batch in batches:
+    for batch in make_batches(sweep.info, needs, request, journal):
+        turn.check()
         submission = submit_batch(sweep.info, batch, request, journal, slurm, now_utc())
         if submission.job_id is None:
             failed.append(f"{', '.join(submission.keys)}: {submission.error}")
@@ -205,7 +244,8 @@ def _submit_all(
     if job_ids:
         console.print(table)
     if job_ids and request.analysis:
-        last = analysis_batch(sweep.info, request, journal, journal.next_number(), tuple(job_ids))
+        turn.check()
+        last = make_batch(sweep.info, (), request, journal, journal.next_number(), tuple(job_ids))
         submission = submit_batch(sweep.info, last, request, journal, slurm, now_utc())
         analysis_job = (
             f"job {submission.job_id}" if submission.job_id else f"not submitted ({submission.error})"
@@ -218,7 +258,7 @@ def _submit_all(
 
 def _job_ids(ids: Sequence[str]) -> Sequence[str]:
     for job_id in ids:
-        if not job_id.replace("_", "").isdigit():
+        if not _JOB_ID.fullmatch(job_id):
             raise InputError(f"--after {job_id}: the number of a job such as 1234 or 1234_5 is needed")
     return ids
 
@@ -232,7 +272,7 @@ def _all_batches(
         return batches
     waits = tuple(f"JOB{batch.number}" for batch in batches)
     number = batches[-1].number + 1
-    return (*batches, analysis_batch(sweep.info, request, journal, number, waits))
+    return (*batches, make_batch(sweep.info, (), request, journal, number, waits))
 
 
 def _print_scripts(console: Console, batches: Sequence[Batch]) -> None:

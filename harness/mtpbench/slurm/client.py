@@ -63,11 +63,13 @@ class QueryResult:
         statuses: by job id, `12` or `12_3`; a job of the query without a status is absent.
         error: why the query failed; with `ok`, why the history could not be read for jobs that the controller
             forgot.
+        others: the user's other jobs, as far as the controller was asked for all.
     """
 
     answer: Literal["ok", "failed"]
     statuses: Mapping[str, JobStatus] = field(default_factory=dict)
     error: str | None = None
+    others: tuple[JobStatus, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,10 +175,10 @@ class Slurm:
                 has: name each task to get also those that the controller forgot.
         """
         ids = set(job_ids)
-        if not ids:
-            return QueryResult(answer="ok")
         try:
-            statuses = chosen_of(self._queue("--me"), names, ids)
+            queue = self._queue("--me")
+            statuses = chosen_of(queue, names, ids)
+            others = tuple(status for status in queue if status.job_id not in statuses)
             for job_id in sorted({base_of(job_id) for job_id in absent_of(ids, statuses)}):
                 statuses |= chosen_of(self._show(job_id), names, ids - statuses.keys())
             self._name_failed_nodes(statuses)
@@ -185,9 +187,10 @@ class Slurm:
             return QueryResult(answer="failed", error=str(why))
         absent = absent_of(ids, statuses)
         if not absent:
-            return QueryResult(answer="ok", statuses=statuses)
+            return QueryResult(answer="ok", statuses=statuses, others=others)
         past, error = self._history("-j", ",".join(sorted({base_of(job_id) for job_id in absent})))
-        return QueryResult(answer="ok", statuses={**chosen_of(past, names, absent), **statuses}, error=error)
+        statuses = {**chosen_of(past, names, absent), **statuses}
+        return QueryResult(answer="ok", statuses=statuses, error=error, others=others)
 
     def find_by_name(self, name: str) -> QueryResult:
         """Returns the jobs of this name in any state, for use after an sbatch whose answer was lost.

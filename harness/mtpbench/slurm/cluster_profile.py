@@ -1,9 +1,16 @@
-"""The profile of a cluster, which its owner writes: `slurm/clusters/NAME.yaml`, checked key by key."""
+"""The profile of a cluster, which its owner writes (`slurm/clusters/NAME.yaml`), and its batch scripts.
+
+Nothing of a YAML, a path or a name reaches the shell unquoted, nor a directive in which sbatch would read
+anything else than it.
+"""
 
 from __future__ import annotations
 
 import re
 import reprlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -140,7 +147,7 @@ class ClusterProfile(Strict):
                 raise ValueError(f"{option!r}: a long sbatch option such as --mem=0 is needed")
             # The beginning of an option's name is that option to sbatch.
             if any(reserved.startswith(name := option.split("=")[0]) for reserved in RESERVED):
-                raise ValueError(f"{name} is set by mtpbench itself")
+                raise ValueError(f"{name} is set by mtpbench itself, or would change what sbatch does")
         return directives
 
 
@@ -167,6 +174,11 @@ RESERVED = frozenset(
         "--wait",
         "--test-only",
         "--export",
+        "--export-file",
+        "--clusters",
+        "--help",
+        "--usage",
+        "--version",
     )
 )
 """Options that mtpbench sets itself: by them a job is found, resumed and believed."""
@@ -185,3 +197,125 @@ def load_cluster(name: str) -> ClusterProfile:
         choice = f"known in {FOLDER}: {', '.join(names)}" if names else f"{FOLDER} holds none"
         raise InputError(f"unknown cluster {name!r} ({path} is not there); {choice}, or give a path")
     return read_yaml(path).checked(ClusterProfile)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchJob:
+    """A batch job is one `sbatch`: a job, or an array of jobs that need the same nodes.
+
+    Args:
+        name: unique among all jobs of the user, so that a job whose id was lost can be found by it.
+        nodes: the nodes of each job.
+        gpus_per_node: GPUs that a job needs on each node; 0 for none.
+        log: where standard output goes; `%A` and `%a` are Slurm's.
+        python: the Python that runs the harness.
+        commands: arguments of `python -m mtpbench`, one list for each job of the array.
+        after: job ids that must have ended first, in whatever way.
+        time_limit_s: None for the profile's.
+    """
+
+    name: str
+    nodes: int
+    gpus_per_node: int
+    log: str
+    python: str
+    commands: tuple[tuple[str, ...], ...]
+    after: tuple[str, ...] = ()
+    time_limit_s: int | None = None
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
+_BLANKED = re.compile("packjob|hetjob", re.IGNORECASE)
+"""Words that sbatch takes out of a directive before it reads it, wherever they stand."""
+_OPTIONAL = ("partition", "account", "qos", "reservation", "constraint")
+
+
+def batch_text(profile: ClusterProfile, job: BatchJob) -> str:
+    """Returns the batch script; everything from YAML or a path that a shell reads is quoted.
+
+    Raises:
+        InputError: a name or a path can't be written in a directive or in a script.
+    """
+    lines = ["#!/bin/bash"]
+    lines += [f"#SBATCH {_checked(option)}" for option in _options(profile, job)]
+    lines += ["set -euo pipefail"]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
+    lines += [_shell_line(command) for command in profile.pre_commands]
+    if len(job.commands) == 1:
+        lines.append(f"exec {_shell_line((job.python, '-m', 'mtpbench', *job.commands[0]))}")
+    else:
+        lines.append('case "$SLURM_ARRAY_TASK_ID" in')
+        lines += [
+            f"{index}) exec {_shell_line((job.python, '-m', 'mtpbench', *command))} ;;"
+            for index, command in enumerate(job.commands)
+        ]
+        lines.append("esac")
+    text = "\n".join(lines) + "\n"
+    if unwritable := _UNWRITABLE.search(text):
+        raise InputError(
+            f"{text[: unwritable.end()].splitlines()[-1]!r}: a batch script holds text in UTF-8 without NUL; "
+            "choose another --results folder"
+        )
+    return text
+
+
+def _options(profile: ClusterProfile, job: BatchJob) -> list[str]:
+    options = [f"--job-name={job.name}"]
+    if len(job.commands) > 1:
+        throttle = f"%{profile.max_running}" if profile.max_running else ""
+        options.append(f"--array=0-{len(job.commands) - 1}{throttle}")
+    values = {name: getattr(profile, name) for name in _OPTIONAL}
+    options += [f"--{name}={_quoted(value)}" for name, value in values.items() if value is not None]
+    options += [f"--nodes={job.nodes}", "--ntasks-per-node=1"]
+    if profile.gres is not None and job.gpus_per_node:
+        options.append(f"--gres={_quoted(profile.gres)}:{job.gpus_per_node}")
+    if profile.segment_nodes is not None and job.nodes > 1:
+        # One segment: all nodes of the job in one NVLink domain.
+        options.append(f"--segment={job.nodes}")
+    options += [
+        f"--time={clock(job.time_limit_s or profile.time_limit_s)}",
+        f"--output={_quoted(job.log)}",
+        "--open-mode=append",
+        "--requeue" if profile.requeue else "--no-requeue",
+        f"--signal=B:TERM@{profile.warn_s}",
+    ]
+    if job.after:
+        options += [f"--dependency=afterany:{':'.join(job.after)}", "--kill-on-invalid-dep=yes"]
+    return [*options, *(_directive(option) for option in profile.directives)]
+
+
+def _directive(option: str) -> str:
+    name, equals, value = option.partition("=")
+    return f"{name}={_quoted(value)}" if equals else name
+
+
+def _checked(option: str) -> str:
+    """Returns a directive as it is.
+
+    Raises:
+        InputError: sbatch would read something else.
+    """
+    if _CONTROL.search(option):
+        raise InputError(
+            f"{option!r} can't stand in a batch script: a directive is one line without control characters; "
+            "choose another name, or another --results folder"
+        )
+    if word := _BLANKED.search(option):
+        raise InputError(
+            f"{option!r} can't stand in a batch script: sbatch reads {word[0]!r} as a separator of jobs; "
+            "choose another name, or another --results folder"
+        )
+    return option
+
+
+def _quoted(value: str) -> str:
+    """Returns a value as sbatch reads it in a directive: in double quotes if it has special characters."""
+    if value.isascii() and all(character.isalnum() or character in "._-+:,/@%=&|*[]" for character in value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _shell_line(argv: Sequence[str]) -> str:
+    return " ".join(shlex.quote(argument) for argument in argv)

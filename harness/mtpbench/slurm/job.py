@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from mtpbench.errors import InputError, MtpbenchError, StoreError
 from mtpbench.progress import (
@@ -34,7 +33,7 @@ from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster_profile import ClusterProfile
 from mtpbench.slurm.executor import SlurmSite
 from mtpbench.slurm.job_steps import StepOptions
-from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal
+from mtpbench.slurm.journal import Attempt, Finished, JobFile, Journal, Outcome
 from mtpbench.store import RawPoint, SweepStore, read_point
 
 STOP_SHARE = 0.7
@@ -42,8 +41,6 @@ STOP_SHARE = 0.7
 FAILED_EXIT = 3
 OWNER_EVERY_S = 5.0
 """Seconds between two reads of the owner's file while load runs."""
-
-Outcome = Literal["done", "stopped", "failed", "superseded"]
 
 
 class Fence:
@@ -63,8 +60,12 @@ class Fence:
             with contextlib.suppress(StoreError):
                 owner = self._journal.owner(self._attempt.key)
                 if owner is not None and owner.name != self._attempt.name:
-                    self.lost = f"attempt {owner.name} on {owner.host} has taken over"
+                    self.lose_to(owner)
         return self.lost is None
+
+    def lose_to(self, owner: Attempt) -> None:
+        """Notes that another attempt owns the deployment now."""
+        self.lost = f"attempt {owner.name} on {owner.host} has taken over"
 
     def is_alive_to_slurm(self) -> bool:
         """Returns whether Slurm still runs this attempt; True where Slurm does not answer.
@@ -128,6 +129,7 @@ class JobRun:
 
     Raises:
         InputError: this is no Slurm allocation.
+        SchemaError: another version of mtpbench wrote the job's file.
         StoreError: the job's file can't be read.
     """
 
@@ -228,7 +230,7 @@ class JobRun:
             owner = self.journal.owner(self.attempt.key)
         if owner is None or owner.job_id != self.attempt.job_id or owner.restart <= self.attempt.restart:
             return False
-        self.fence.lost = f"attempt {owner.name} on {owner.host} has taken over"
+        self.fence.lose_to(owner)
         return True
 
     def _measured_by_this_job(self, store: SweepStore) -> set[str]:

@@ -6,6 +6,7 @@
     logs/                        standard output of the jobs
     attempts/<job>.<restart>/    one run of a job: started.json, progress.json, finished.json, servers/
     current/<key>.json           the attempt that owns a deployment now; another one's points take no place
+    turns/<number>.json          who submits or cancels; the next one waits for <number>.done
 
 Every file is written whole, by rename. A JobFile is read by the mtpbench that wrote it, or refused with its
 points. An attempt's progress.json carries the schema version too; the other records carry none.
@@ -13,17 +14,25 @@ points. An attempt's progress.json carries the schema version too; the other rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from mtpbench.errors import InputError
 from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
 from mtpbench.records import SCHEMA_VERSION, Point, SweepInfo
 from mtpbench.store import json_text, replace_file
+from mtpbench.store.files import Turn, claim_file, latest_number
 from mtpbench.store.reading import read_record
 
 FOLDER = ".slurm"
+ANSWER_LIMIT_S = 100.0
+"""Seconds after which an intent without an answer is dead: its sbatch has given up by then."""
+Outcome = Literal["done", "stopped", "failed", "superseded"]
+_SUBMISSION = re.compile(r"(\d{5,9})\.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +42,7 @@ class JobFile:
     Args:
         key: the deployment's key.
         points: its ladder; points that are valid already are skipped when the job starts.
-        profile: the cluster's profile, as plain values.
+        profile: the cluster's profile, as plain values, without the variables and commands of its scripts.
         results: the results folder, absolute.
         again: measure valid points again too.
     """
@@ -67,6 +76,15 @@ class Submission:
     time_utc: str
     job_id: str | None = None
     error: str | None = None
+
+    def is_unanswered(self, now: datetime) -> bool:
+        """Returns whether its sbatch may still reach Slurm: no answer is written, and the intent is young."""
+        if self.job_id is not None or self.error is not None:
+            return False
+        try:
+            return (now - datetime.fromisoformat(self.time_utc)).total_seconds() < ANSWER_LIMIT_S
+        except (TypeError, ValueError):
+            return False
 
     def task_id(self, key: str) -> str | None:
         """Returns the id of the job that runs one deployment: `12`, or `12_3` in an array."""
@@ -102,7 +120,7 @@ class Finished:
     job.
     """
 
-    outcome: Literal["done", "stopped", "failed", "superseded"]
+    outcome: Outcome
     ended_utc: str
     points_valid: int
     points_invalid: int
@@ -118,9 +136,17 @@ class Journal:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.root = directory / FOLDER
+        self.directory, self.root = directory, directory / FOLDER
 
     # ------------------------------------------------------------------------------------- written by submit
+
+    def turn(self, on_wait: Callable[[str], None]) -> Turn:
+        """Returns the next turn to submit or cancel, which begins when the block is entered.
+
+        Args:
+            on_wait: is told in a sentence, once, whom it waits for.
+        """
+        return Turn(self.root / "turns", "submits or cancels jobs of this sweep", on_wait)
 
     def job_path(self, key: str) -> Path:
         """Returns the absolute path of a deployment's job file."""
@@ -141,23 +167,36 @@ class Journal:
 
     def next_number(self) -> int:
         """Returns the number of the next submission."""
-        return 1 + max((submission.number for submission in self.submissions()), default=0)
+        return 1 + latest_number(self.root / "journal", _SUBMISSION)
+
+    def claim(self, submission: Submission) -> bool:
+        """Writes the intent of a submission down, before sbatch is called.
+
+        Returns:
+            False where its number is taken: nothing is written then.
+        """
+        return claim_file(self._submission_path(submission), json_text(submission))
 
     def write_submission(self, submission: Submission) -> Path:
-        """Writes a submission, once before sbatch is called and once after."""
-        return self._write(f"journal/{submission.number:05d}.json", submission)
+        """Writes what became of a submission over its intent."""
+        path = self._submission_path(submission)
+        replace_file(path, json_text(submission), parents=True)
+        return path
+
+    def _submission_path(self, submission: Submission) -> Path:
+        return self.root / "journal" / f"{submission.number:05d}.json"
 
     def write_batch(self, number: int, text: str) -> Path:
-        """Writes the script of a submission."""
+        """Writes the script of a submission, for its owner's eyes: it sets the profile's variables."""
         # Slurm makes no folders for what a job prints.
         (self.root / "logs").mkdir(parents=True, exist_ok=True)
         path = self.root / "batch" / f"{number:05d}.sh"
-        replace_file(path, text, parents=True)
+        replace_file(path, text, parents=True, private=True)
         return path
 
     def submission_paths(self) -> list[Path]:
         """Returns the files of all submissions, oldest first."""
-        return sorted((self.root / "journal").glob("*.json"))
+        return sorted(path for path in (self.root / "journal").glob("*") if _SUBMISSION.fullmatch(path.name))
 
     def read_submission(self, path: Path) -> Submission:
         """Returns the submission in a file.
@@ -172,8 +211,17 @@ class Journal:
         return tuple(self.read_submission(path) for path in self.submission_paths())
 
     def log_pattern(self, number: int, *, array: bool) -> str:
-        """Returns the path, in Slurm's pattern, of a submission's standard output."""
+        """Returns the path, in Slurm's pattern, of a submission's standard output.
+
+        Raises:
+            InputError: Slurm knows no pattern for the path.
+        """
         folder = (self.root / "logs").resolve()
+        if "\\" in str(folder):
+            raise InputError(
+                f"{folder}: Slurm fills in no job ids in a path with a backslash; choose another "
+                "--results folder"
+            )
         return f"{str(folder).replace('%', '%%')}/{number:05d}.{'%A_%a' if array else '%j'}.log"
 
     def log_tail(self, job_id: str, lines: int) -> tuple[str, ...]:

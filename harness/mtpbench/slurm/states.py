@@ -279,6 +279,8 @@ def judge_job(
     if submission is None:
         return JobOutcome(job_id=None, state="not submitted", text="not submitted")
     job = submission.task_id(key)
+    if job is None and submission.is_unanswered(now):
+        return JobOutcome(job_id=None, state="unknown", text="sbatch was called and has not answered yet")
     if job is None:
         why = submission.error or "no answer was recorded"
         return JobOutcome(job_id=None, state="lost", text=f"submission failed: {why}")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import Ladder
 from mtpbench.records import Deployment, SweepInfo, digest
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.cluster_profile import ClusterProfile, clock
+from mtpbench.slurm.cluster_profile import BatchJob, ClusterProfile, batch_text
 from mtpbench.slurm.journal import JobFile, Journal, Submission
 from mtpbench.slurm.states import JobStatus
 
+TABLES_LIMIT_S = 1800
+_JOB_NAME = re.compile(r"mtpbench\.(?P<sweep>.+)\.(?P<number>[1-9][0-9]{0,8})\.[0-9a-f]{8}")
 LIVE = frozenset(("pending", "running", "completing", "requeued", "suspended"))
 """States in which a job may still measure something."""
 
@@ -46,6 +49,7 @@ class Batch:
     needs: tuple[Need, ...]
     name: str
     number: int
+    after: tuple[str, ...]
     text: str
 
 
@@ -117,30 +121,43 @@ def make_batches(
     for need in needs:
         size: object = need.key if request.separate else (need.nodes, need.gpus_per_node)
         groups.setdefault(size, []).append(need)
-    first = journal.next_number()
     return tuple(
-        _batch(sweep, tuple(group), request, journal, first + i) for i, group in enumerate(groups.values())
+        make_batch(sweep, tuple(group), request, journal, number)
+        for number, group in enumerate(groups.values(), journal.next_number())
     )
 
 
-def _batch(
-    sweep: SweepInfo, needs: tuple[Need, ...], request: Request, journal: Journal, number: int
+def make_batch(
+    sweep: SweepInfo,
+    needs: tuple[Need, ...],
+    request: Request,
+    journal: Journal,
+    number: int,
+    after: tuple[str, ...] = (),
 ) -> Batch:
+    """Returns a call of sbatch.
+
+    Args:
+        sweep: the sweep.
+        needs: the ladders that it runs; without any it makes tables and report.
+        request: how the sweep is to be submitted.
+        journal: of the sweep.
+        number: of the submission.
+        after: job ids that must have ended first, in whatever way, besides the request's.
+    """
     name = job_name(sweep.name, number, str(request.results.resolve()))
-    commands = tuple(("job", str(journal.job_path(need.key))) for need in needs)
-    text = batch_text(
-        request.profile,
-        BatchJob(
-            name=name,
-            nodes=needs[0].nodes,
-            gpus_per_node=needs[0].gpus_per_node,
-            log=journal.log_pattern(number, array=len(needs) > 1),
-            python=request.python,
-            commands=commands,
-            after=request.after,
-        ),
+    tables = ("tables", str(journal.directory.resolve()))
+    job = BatchJob(
+        name=name,
+        nodes=needs[0].nodes if needs else 1,
+        gpus_per_node=needs[0].gpus_per_node if needs else 0,
+        log=journal.log_pattern(number, array=len(needs) > 1),
+        python=request.python,
+        commands=tuple(("job", str(journal.job_path(need.key))) for need in needs) or (tables,),
+        after=after or request.after,
+        time_limit_s=None if needs else min(request.profile.time_limit_s, TABLES_LIMIT_S),
     )
-    return Batch(needs=needs, name=name, number=number, text=text)
+    return Batch(needs=needs, name=name, number=number, after=after, text=batch_text(request.profile, job))
 
 
 def job_name(sweep: str, number: int, results: str) -> str:
@@ -148,22 +165,11 @@ def job_name(sweep: str, number: int, results: str) -> str:
     return f"mtpbench.{sweep}.{number}.{digest([sweep, number, results])[:8]}"
 
 
-def analysis_batch(
-    sweep: SweepInfo, request: Request, journal: Journal, number: int, after: tuple[str, ...]
-) -> Batch:
-    """Returns the job that makes tables and report after all others have ended, in whatever way."""
-    name = job_name(sweep.name, number, str(request.results.resolve()))
-    job = BatchJob(
-        name=name,
-        nodes=1,
-        gpus_per_node=0,
-        log=journal.log_pattern(number, array=False),
-        python=request.python,
-        commands=(("tables", str((request.results / sweep.name).resolve())),),
-        after=after,
-        time_limit_s=min(request.profile.time_limit_s, 1800),
-    )
-    return Batch(needs=(), name=name, number=number, text=batch_text(request.profile, job))
+def is_name_of(journal: Journal, name: str) -> bool:
+    """Returns whether a job's name is one that a submission of this results folder gives."""
+    match = _JOB_NAME.fullmatch(name)
+    results = str(journal.directory.parent.resolve())
+    return match is not None and name == job_name(match["sweep"], int(match["number"]), results)
 
 
 def submit_batch(
@@ -184,21 +190,33 @@ def submit_batch(
                 sweep=sweep,
                 points=need.ladder.points,
                 cluster=request.cluster,
-                profile=request.profile.model_dump(mode="json", by_alias=True),
+                # What only the script needs stays there: it may hold secrets.
+                profile=request.profile.model_dump(
+                    mode="json", by_alias=True, exclude={"environment", "pre_commands"}
+                ),
                 results=str(request.results.resolve()),
                 again=request.again,
             )
         )
-    submission = Submission(
-        number=batch.number, name=batch.name, keys=tuple(n.key for n in batch.needs), time_utc=now_utc
-    )
-    journal.write_submission(submission)
-    answer = slurm.submit(journal.write_batch(batch.number, batch.text))
+    while not journal.claim(submission := _intent(batch, now_utc)):
+        number = journal.next_number()
+        batch = make_batch(sweep, batch.needs, request, journal, number, batch.after)
+    try:
+        answer = slurm.submit(journal.write_batch(batch.number, batch.text))
+    except BaseException:
+        # Its sbatch was killed; the next look finds out whether it had reached Slurm.
+        journal.write_submission(replace(submission, error="interrupted"))
+        raise
     submission = replace(submission, job_id=answer.job_id, error=answer.error)
     if submission.job_id is None:
         submission = find_lost(submission, slurm)
     journal.write_submission(submission)
     return submission
+
+
+def _intent(batch: Batch, now_utc: str) -> Submission:
+    keys = tuple(need.key for need in batch.needs)
+    return Submission(number=batch.number, name=batch.name, keys=keys, time_utc=now_utc)
 
 
 def find_lost(submission: Submission, slurm: Slurm) -> Submission:
@@ -214,24 +232,55 @@ def find_lost(submission: Submission, slurm: Slurm) -> Submission:
             f"({result.error}): whether job {submission.name} exists is unknown. It is journalled; run the "
             "same command again when Slurm answers, and it is looked for first"
         )
-    ids = {status.job_id.partition("_")[0] for status in result.statuses.values()}
+    ids = {status.base_id for status in result.statuses.values()}
     return replace(submission, job_id=max(ids, key=int)) if ids else submission
 
 
-def live_keys(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> Mapping[str, str]:
-    """Returns, by deployment key, the job that still has it: nothing may be submitted twice."""
-    jobs: dict[str, str] = {}
-    for submission in submissions:
-        for key in submission.keys:
-            task = submission.task_id(key)
-            if task is not None and task in statuses and statuses[task].state in LIVE:
-                jobs[key] = task
-    return jobs
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A look at a sweep's jobs holds its submissions, and what Slurm says of their jobs.
 
+    Args:
+        submissions: all, oldest first.
+        statuses: by job id.
+        strangers: live jobs of this results folder's names that no submission knows the id of: the journal
+            was removed, or one submission became two jobs.
+    """
 
-def live_jobs(submissions: Sequence[Submission], statuses: Mapping[str, JobStatus]) -> set[str]:
-    """Returns every job of the sweep that Slurm still has, the analysis job included."""
-    return {task for task in _tasks(submissions) if task in statuses and statuses[task].state in LIVE}
+    submissions: tuple[Submission, ...]
+    statuses: Mapping[str, JobStatus]
+    strangers: tuple[JobStatus, ...] = ()
+
+    @property
+    def unexplained(self) -> tuple[JobStatus, ...]:
+        """Strangers of which no submission says what they measure."""
+        names = {submission.name for submission in self.submissions}
+        return tuple(status for status in self.strangers if status.name not in names)
+
+    def live_keys(self) -> Mapping[str, str]:
+        """Returns, by deployment key, the job that still has it: nothing may be submitted twice."""
+        live = {status.job_id for status in self.strangers} | {
+            job_id for job_id, status in self.statuses.items() if status.state in LIVE
+        }
+        return {
+            key: task
+            for submission in self.submissions
+            for job_id in (submission.job_id, *self._doubles(submission))
+            for key in submission.keys
+            if (task := replace(submission, job_id=job_id).task_id(key)) in live and task is not None
+        }
+
+    def live_jobs(self) -> set[str]:
+        """Returns every job of the sweep that Slurm still has, the analysis job included."""
+        known = {t for t in _tasks(self.submissions) if t in self.statuses and self.statuses[t].state in LIVE}
+        return known | {status.job_id for status in self.strangers}
+
+    def unanswered(self, now: datetime) -> tuple[Submission, ...]:
+        """Returns the submissions whose sbatch may still reach Slurm: it counts as live until it gave up."""
+        return tuple(submission for submission in self.submissions if submission.is_unanswered(now))
+
+    def _doubles(self, submission: Submission) -> set[str]:
+        return {status.base_id for status in self.strangers if status.name == submission.name}
 
 
 def _tasks(submissions: Sequence[Submission]) -> set[str]:
@@ -243,9 +292,7 @@ def _tasks(submissions: Sequence[Submission]) -> set[str]:
     }
 
 
-def look_again(
-    journal: Journal, slurm: Slurm, known: Sequence[Submission] | None = None
-) -> tuple[tuple[Submission, ...], Mapping[str, JobStatus]]:
+def look_again(journal: Journal, slurm: Slurm, known: Sequence[Submission] | None = None) -> Look:
     """Returns all submissions of a sweep and the states of their jobs now, in one query.
 
     A submission whose answer was lost is looked for by its name first, and written down where it is found.
@@ -264,99 +311,13 @@ def look_again(
         if updated != submission:
             journal.write_submission(updated)
         submissions.append(updated)
-    ids = _tasks(submissions)
-    if not ids:
-        return tuple(submissions), {}
-    result = slurm.query([submission.name for submission in submissions], ids)
+    result = slurm.query([submission.name for submission in submissions], _tasks(submissions))
     if result.answer == "failed":
         raise RunError(f"Slurm does not answer ({result.error}), so nobody knows which jobs run; try again")
-    return tuple(submissions), result.statuses
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchJob:
-    """A batch job is one `sbatch`: a job, or an array of jobs that need the same nodes.
-
-    Args:
-        name: unique among all jobs of the user, so that a job whose id was lost can be found by it.
-        nodes: the nodes of each job.
-        gpus_per_node: GPUs that a job needs on each node; 0 for none.
-        log: where standard output goes; `%A` and `%a` are Slurm's.
-        python: the Python that runs the harness.
-        commands: arguments of `python -m mtpbench`, one list for each job of the array.
-        after: job ids that must have ended first, in whatever way.
-        time_limit_s: None for the profile's.
-    """
-
-    name: str
-    nodes: int
-    gpus_per_node: int
-    log: str
-    python: str
-    commands: tuple[tuple[str, ...], ...]
-    after: tuple[str, ...] = ()
-    time_limit_s: int | None = None
-
-
-_OPTIONAL = ("partition", "account", "qos", "reservation", "constraint")
-
-
-def batch_text(profile: ClusterProfile, job: BatchJob) -> str:
-    """Returns the batch script; everything from YAML or a path that a shell reads is quoted."""
-    lines = ["#!/bin/bash"]
-    lines += [f"#SBATCH {option}" for option in _options(profile, job)]
-    lines += ["set -euo pipefail"]
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
-    lines += [_shell_line(command) for command in profile.pre_commands]
-    if len(job.commands) == 1:
-        lines.append(f"exec {_shell_line((job.python, '-m', 'mtpbench', *job.commands[0]))}")
-    else:
-        lines.append('case "$SLURM_ARRAY_TASK_ID" in')
-        lines += [
-            f"{index}) exec {_shell_line((job.python, '-m', 'mtpbench', *command))} ;;"
-            for index, command in enumerate(job.commands)
-        ]
-        lines.append("esac")
-    return "\n".join(lines) + "\n"
-
-
-def _options(profile: ClusterProfile, job: BatchJob) -> list[str]:
-    options = [f"--job-name={job.name}"]
-    if len(job.commands) > 1:
-        throttle = f"%{profile.max_running}" if profile.max_running else ""
-        options.append(f"--array=0-{len(job.commands) - 1}{throttle}")
-    values = {name: getattr(profile, name) for name in _OPTIONAL}
-    options += [f"--{name}={_quoted(value)}" for name, value in values.items() if value is not None]
-    options += [f"--nodes={job.nodes}", "--ntasks-per-node=1"]
-    if profile.gres is not None and job.gpus_per_node:
-        options.append(f"--gres={_quoted(profile.gres)}:{job.gpus_per_node}")
-    if profile.segment_nodes is not None and job.nodes > 1:
-        # One segment: all nodes of the job in one NVLink domain.
-        options.append(f"--segment={job.nodes}")
-    options += [
-        f"--time={clock(job.time_limit_s or profile.time_limit_s)}",
-        f"--output={_quoted(job.log)}",
-        "--open-mode=append",
-        "--requeue" if profile.requeue else "--no-requeue",
-        f"--signal=B:TERM@{profile.warn_s}",
-    ]
-    if job.after:
-        options += [f"--dependency=afterany:{':'.join(job.after)}", "--kill-on-invalid-dep=yes"]
-    return [*options, *(_directive(option) for option in profile.directives)]
-
-
-def _directive(option: str) -> str:
-    name, equals, value = option.partition("=")
-    return f"{name}={_quoted(value)}" if equals else name
-
-
-def _quoted(value: str) -> str:
-    """Returns a value as sbatch reads it in a directive: in double quotes if it has special characters."""
-    if all(character.isalnum() or character in "._-+:,/@%=&|*[]" for character in value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _shell_line(argv: Sequence[str]) -> str:
-    return " ".join(shlex.quote(argument) for argument in argv)
+    ids = {submission.job_id for submission in submissions}
+    strangers = tuple(
+        status
+        for status in result.others
+        if status.state in LIVE and status.base_id not in ids and is_name_of(journal, status.name)
+    )
+    return Look(submissions=tuple(submissions), statuses=result.statuses, strangers=strangers)

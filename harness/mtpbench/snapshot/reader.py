@@ -61,6 +61,7 @@ class SlurmSource:
         self._journal, self._slurm = journal, slurm
         self._asked_at = -SLURM_EVERY_S
         self.statuses: Mapping[str, JobStatus] | None = None
+        self.strangers: tuple[JobStatus, ...] = ()
         self.trouble: str | None = None
 
     def ask(self, submissions: Sequence[Submission]) -> bool:
@@ -71,7 +72,8 @@ class SlurmSource:
         self.statuses, self.trouble = None, self._slurm.available()
         if self.trouble is None:
             try:
-                _, self.statuses = look_again(self._journal, self._slurm, submissions)
+                look = look_again(self._journal, self._slurm, submissions)
+                self.statuses, self.strangers = look.statuses, look.strangers
             except RunError as error:
                 self.trouble = str(error)
         return True
@@ -142,9 +144,12 @@ class SnapshotReader:
             return None
         begun_s = _changed_s(path)
         submissions, trouble = self._submissions()
-        if submissions and self._slurm is not None and self._slurm.ask(submissions):
+        submitted = bool(submissions) or self.journal.root.is_dir()
+        if submitted and self._slurm is not None and self._slurm.ask(submissions):
             # Asking may find the number of a job that was lost, and write it to the journal.
             submissions, trouble = self._submissions()
+        strangers = self._slurm.strangers if self._slurm is not None else ()
+        trouble += (f"job {job.job_id} ({job.name}) is in no record of this folder" for job in strangers)
         unread_submissions = bool(trouble)
         unread_jobs: set[str] = set()
         jobs, run = self._jobs(trouble, unread_jobs), self._run(trouble)

@@ -7,16 +7,21 @@ are never a link that someone planted, and those of dead writers are removed by 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import secrets
 import socket
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Self
 
-from mtpbench.errors import MtpbenchError, StoreError
+from mtpbench.errors import MtpbenchError, RunError, StoreError
 
 MOST_BYTES = 1 << 28
 """No file that is read whole is larger; what is larger was not written by us."""
@@ -96,14 +101,19 @@ def _check_mode(path: Path, mode: int) -> None:
         raise StoreError(f"{path}: can't be read ({reason})", path=path, reason=reason)
 
 
-def create_file(path: Path, content: bytes) -> None:
+def create_file(path: Path, content: bytes, *, private: bool = False) -> None:
     """Writes a file that is not there yet: neither a file nor a link in its place is ever written to.
 
+    Args:
+        path: its place.
+        content: what it holds.
+        private: whether only its owner may read it, from its first byte on.
+
     Raises:
-        OSError: it can't be written, or something is in its place.
+        OSError: it can't be written, or something is in its place (`FileExistsError`).
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o666), "wb") as file:
+    with open(os.open(path, flags, 0o600 if private else 0o666), "wb") as file:
         file.write(content)
 
 
@@ -145,7 +155,9 @@ def remove_leftovers(folder: Path) -> None:
                     os.unlink(entry.path)
 
 
-def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents: bool = False) -> None:
+def replace_file(
+    path: Path, content: str | bytes, *, sync: bool = True, parents: bool = False, private: bool = False
+) -> None:
     """Writes a file beside its place, then renames it over its place; no reader ever sees half of a file.
 
     Args:
@@ -154,6 +166,7 @@ def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents
         sync: whether to wait until the disk has it; what is made anew at any time need not. The leftovers of
             dead writers in its folder are then removed too.
         parents: whether to make the folders that it lies in.
+        private: whether only its owner may read it.
 
     Raises:
         StoreError: it can't be written; what was in its place is still there.
@@ -164,7 +177,7 @@ def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents
             path.parent.mkdir(parents=True, exist_ok=True)
         if sync:
             remove_leftovers(path.parent)
-        create_file(beside, content.encode() if isinstance(content, str) else content)
+        create_file(beside, content.encode() if isinstance(content, str) else content, private=private)
         if sync:
             sync_path(beside)
         beside.rename(path)
@@ -174,6 +187,42 @@ def replace_file(path: Path, content: str | bytes, *, sync: bool = True, parents
         with suppress(OSError):
             beside.unlink()
         raise StoreError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def claim_file(path: Path, content: str) -> bool:
+    """Writes a file whole, unless something is in its place; of several writers, on any hosts, one succeeds.
+
+    Returns:
+        Whether this writer did.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    beside = path.with_name(f".{path.name}.{own_mark()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        create_file(beside, content.encode())
+        sync_path(beside)
+        _link(beside, path)
+        sync_path(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StoreError(f"{path}: can't be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+    return True
+
+
+def _link(beside: Path, path: Path) -> None:
+    """Gives a whole file its name, or writes it there where a file system knows no second names."""
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        create_file(path, read_bytes(beside))
 
 
 def sync_path(path: Path) -> None:
@@ -220,3 +269,128 @@ def exclusive(directory: Path) -> Iterator[None]:
         except OSError as error:
             raise StoreError(f"{path}: can't be written ({error.strerror})") from error
         yield
+
+
+SILENT_S = 120.0
+"""Seconds without a sign of life after which a turn of another machine counts as ended."""
+BEAT_S = 15.0
+LOOK_S = 0.3
+TURN_PATIENCE_S = 900.0
+_TURN = re.compile(r"(\d{5,9})\.(json|done)")
+
+
+class Turn:
+    """A turn is a lock that one process has, on whatever host: the kernel's reach no other one's.
+
+    Turn n + 1 is a file that only one writer can make. It may be taken once turn n has ended: its process
+    wrote so, is dead, or was silent for `SILENT_S`. A process that loses its turn while it is frozen finds
+    the next one, and goes no further.
+
+    Args:
+        folder: of the turns' files.
+        doing: what is done in a turn, as the end of a sentence about the process that has it.
+        on_wait: is told in a sentence, once, whom it waits for.
+        patience_s: how long it waits.
+    """
+
+    def __init__(
+        self, folder: Path, doing: str, on_wait: Callable[[str], None], patience_s: float = TURN_PATIENCE_S
+    ) -> None:
+        self._folder, self._doing, self._on_wait, self._patience_s = folder, doing, on_wait, patience_s
+        self._over = threading.Event()
+        self.number = 0
+
+    def __enter__(self) -> Self:
+        deadline, said = time.monotonic() + self._patience_s, ""
+        while not self._take():
+            if not said:
+                said = f"{self._who(latest_number(self._folder, _TURN))} {self._doing}"
+                self._on_wait(f"{said}; waiting for its end")
+            if time.monotonic() > deadline:
+                raise RunError(f"{said}: no end in {self._patience_s:.0f} s; wait for it or stop it")
+            time.sleep(LOOK_S)
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        with suppress(StoreError):
+            claim_file(self._path("done"), "")
+        for path in self._folder.glob("*"):
+            if (match := _TURN.fullmatch(path.name)) and int(match[1]) < self.number:
+                path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Checks that this process still has the turn.
+
+        Raises:
+            RunError: another one has taken over.
+        """
+        if latest_number(self._folder, _TURN) != self.number:
+            raise RunError(f"this process was silent for too long: another one {self._doing} now")
+
+    def _take(self) -> bool:
+        latest = latest_number(self._folder, _TURN)
+        if latest and not self._has_ended(latest):
+            return False
+        self.number = latest + 1
+        time_utc = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = {"host": socket.gethostname(), "time_utc": time_utc, **_process(os.getpid())}
+        return claim_file(self._path("json"), json.dumps(holder))
+
+    def _path(self, kind: str, number: int | None = None) -> Path:
+        return self._folder / f"{number or self.number:05d}.{kind}"
+
+    def _has_ended(self, number: int) -> bool:
+        """Returns whether a turn is over; the file's age tells it where its process is out of sight."""
+        if is_there(self._path("done", number)):
+            return True
+        holder = self._holder(number)
+        seen = _process(holder.get("pid", 0))
+        if seen["machine"] != holder.get("machine"):
+            return self._is_silent(number)
+        return bool(seen["began"] != holder.get("began"))
+
+    def _holder(self, number: int) -> dict[str, Any]:
+        """Returns what a turn's process wrote of itself; nothing where that can't be read."""
+        with suppress(StoreError, ValueError, RecursionError):
+            holder = json.loads(read_bytes(self._path("json", number)))
+            return holder if isinstance(holder, dict) else {}
+        return {}
+
+    def _is_silent(self, number: int) -> bool:
+        """Returns whether a turn's file is old, by the clock of the file system that has it."""
+        probe = self._folder / f".now.{own_mark()}"
+        with suppress(OSError):
+            create_file(probe, b"")
+            now_s = probe.stat().st_mtime
+            probe.unlink()
+            return now_s - self._path("json", number).stat().st_mtime > SILENT_S
+        return False
+
+    def _who(self, number: int) -> str:
+        holder = {"pid": "unknown", "host": "another host", "time_utc": "some time", **self._holder(number)}
+        return f"process {holder['pid']} on {holder['host']} (since {holder['time_utc']})"
+
+    def _beat(self) -> None:
+        """Moves the time of the turn's file on, as a sign of life, until the turn is over."""
+        while not self._over.wait(BEAT_S):
+            with suppress(OSError):
+                os.utime(self._path("json"))
+
+
+def latest_number(folder: Path, pattern: re.Pattern[str]) -> int:
+    """Returns the highest number that a file's name in a folder has; 0 where there is none."""
+    matches = (pattern.fullmatch(path.name) for path in folder.glob("*"))
+    return max((int(match[1]) for match in matches if match is not None), default=0)
+
+
+def _process(pid: object) -> dict[str, Any]:
+    """Returns what tells a process from another of its number; `began` is None where it is over."""
+    machine, began = socket.gethostname(), None
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        began = None if fields[0] in "ZX" else fields[19]
+    return {"machine": machine, "pid": pid, "began": began}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -147,6 +148,9 @@ def squeue(folder: Path, words: list[str]) -> int:
     if "--steps" not in words:
         job = _job(folder)
         print(f"{JOB}|{job['state']}|None|{job['restarts']}|0|n[0-3]|N/A|1:00|a name|.")
+        for number, name, tasks in submitted(folder):
+            for task in [f"_{i}" for i in range(tasks)] if tasks > 1 else [""]:
+                print(f"{number}{task}|PENDING|Priority|0|0||N/A|1:00|{name}|.")
         return 0
     for number, step in _steps(folder).items():
         if any(map(_runs, step["groups"])):
@@ -157,6 +161,10 @@ def squeue(folder: Path, words: list[str]) -> int:
 def scancel(folder: Path, words: list[str]) -> int:
     if _is_out(folder):
         return 1
+    if not any(word.startswith("--signal=") for word in words):
+        for word in words:
+            (folder / "submitted" / word.partition("_")[0]).unlink(missing_ok=True)
+        return 0
     (number,) = [word.partition("=")[2] for word in words if word.startswith("--signal=")]
     steps = _steps(folder)
     for word in words:
@@ -165,6 +173,35 @@ def scancel(folder: Path, words: list[str]) -> int:
                 os.killpg(group, signal.Signals[f"SIG{number}"])
     print("scancel: error: Kill job error on job step id 1: Invalid job id specified", file=sys.stderr)
     return 1
+
+
+def sbatch(folder: Path, words: list[str]) -> int:
+    """Take a job in after `FOLDER/delay_s`; FOLDER/sbatch.sh, where it is there, is run instead."""
+    if (folder / "sbatch.sh").exists():
+        return subprocess.run(["sh", str(folder / "sbatch.sh"), *words], check=False).returncode
+    if (folder / "delay_s").exists():
+        time.sleep(float((folder / "delay_s").read_text()))
+    options = [line[8:].strip() for line in Path(words[-1]).read_text().splitlines() if line[:7] == "#SBATCH"]
+    (name,) = [option.partition("=")[2] for option in options if option.startswith("--job-name=")]
+    arrays = [match for option in options if (match := re.match(r"--array=0-(\d+)", option))]
+    print(take_in(folder, name, *(int(match[1]) + 1 for match in arrays)))
+    return 0
+
+
+def take_in(folder: Path, name: str, tasks: int = 1) -> int:
+    """A job of this name waits from now on; its number."""
+    (folder / "submitted").mkdir(exist_ok=True)
+    for number in range(100, 1000):
+        with contextlib.suppress(FileExistsError), (folder / "submitted" / str(number)).open("x") as job:
+            job.write(json.dumps([name, tasks]))
+            return number
+    raise AssertionError("too many jobs")
+
+
+def submitted(folder: Path) -> list[tuple[int, str, int]]:
+    """The jobs that wait: number, name, tasks."""
+    jobs = sorted((folder / "submitted").glob("*"), key=lambda path: int(path.name))
+    return [(int(path.name), *json.loads(path.read_text())) for path in jobs]
 
 
 def scontrol(folder: Path, words: list[str]) -> int:
@@ -191,7 +228,7 @@ def _is_out(folder: Path) -> bool:
 def main(program: str, folder: str, *words: str) -> int:
     with (Path(folder) / "calls").open("a") as log:
         log.write(json.dumps([program, *words]) + "\n")
-    programs = {"srun": srun, "squeue": squeue, "scancel": scancel, "scontrol": scontrol}
+    programs = {"srun": srun, "squeue": squeue, "scancel": scancel, "scontrol": scontrol, "sbatch": sbatch}
     return programs[program](Path(folder), list(words))
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtpbench.slurm.cluster_profile import ClusterProfile, load_cluster
-from mtpbench.slurm.submission import BatchJob, batch_text, clock
+from mtpbench.slurm.cluster_profile import BatchJob, ClusterProfile, batch_text, clock, load_cluster
 
 ROOT = Path(__file__).parents[3]
 HOSTILE = (
