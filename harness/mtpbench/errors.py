@@ -53,7 +53,7 @@ class SweepError(InputError):
         if key:
             where += f": {key}"
         super().__init__(f"{where}: {message}")
-        self.path, self.line, self.key = path, line, key
+        self.problem, self.path, self.line, self.key = message, path, line, key
 
 
 class UnsupportedError(InputError):

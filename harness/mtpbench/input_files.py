@@ -9,11 +9,13 @@ Source: YAML 1.2.2, §10.3 (core schema).
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import reprlib
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -108,6 +110,33 @@ def parse_json(data: bytes, path: Path) -> Any:
     except orjson.JSONDecodeError as error:
         message = f"not JSON: {error.msg} at column {error.colno}"
         raise SweepError(message, path=path, line=error.lineno) from error
+
+
+def parse_json_object(data: bytes, keys: Sequence[str]) -> dict[str, Any]:
+    """Parses one JSON object, which gives none of `keys` twice: readers differ in which one they take.
+
+    Raises:
+        ValueError: it is no JSON object, or gives a key twice.
+    """
+    try:
+        row = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object was expected, not {reprlib.repr(row)}")
+    # The slow parser sees only what may give a key twice.
+    if any(data.count(b'"%s"' % key.encode()) > 1 for key in keys):
+        try:
+            json.loads(data, object_pairs_hook=_once)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+    return row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"the key {reprlib.repr(twice[0])} is given twice")
+    return dict(pairs)
 
 
 def read_lines(path: Path, most_line_bytes: int = MOST_LINE_BYTES) -> Iterator[tuple[int, bytes]]:

@@ -18,6 +18,7 @@ from mtpbench.engines.parts import (
     of_role,
     place,
     spec_counters,
+    whole,
 )
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
@@ -88,8 +89,8 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     flags = of_role(point, "aggregated")
     return {
         "aggregated": EngineLimits(
-            max_running=int(flags.get("parallel", AUTOMATIC_SLOTS)),
-            prefill_chunk_tokens=int(flags.get("batch-size", 2048)),
+            max_running=whole(flags, "parallel", AUTOMATIC_SLOTS),
+            prefill_chunk_tokens=whole(flags, "batch-size", 2048),
         )
     }
 

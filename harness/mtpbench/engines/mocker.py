@@ -22,6 +22,7 @@ from mtpbench.engines.parts import (
     merged,
     of_role,
     place,
+    whole,
 )
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
@@ -97,8 +98,8 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     for group in point.topology.groups:
         flags = of_role(point, group.role)
         by_role[group.role] = EngineLimits(
-            max_running=int(flags.get("max-num-seqs", 256)) * group.dp,
-            prefill_chunk_tokens=int(flags.get("max-num-batched-tokens", 8192)) * group.dp,
+            max_running=whole(flags, "max-num-seqs", 256) * group.dp,
+            prefill_chunk_tokens=whole(flags, "max-num-batched-tokens", 8192) * group.dp,
         )
     return by_role
 

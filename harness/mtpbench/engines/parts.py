@@ -18,6 +18,7 @@ import dataclasses
 import json
 import math
 import re
+import reprlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,19 @@ def of_role(point: Point, role: WorkerRole) -> Flags:
 def env_of_role(point: Point, role: WorkerRole) -> Mapping[str, str]:
     """Returns the environment of one role: the base's, then what the arm forces."""
     return {**point.engine.env.get(role, {}), **point.arm.forces_env.get(role, {})}
+
+
+def whole(flags: Flags, name: str, usual: int) -> int:
+    """Returns an option that is a whole number; `usual` where it is left out.
+
+    Raises:
+        UnsupportedError: it is no whole number.
+    """
+    value = flags.get(name, usual)
+    digits = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value)
+    if isinstance(value, bool) or not (isinstance(value, int) or digits):
+        raise UnsupportedError(f"the option {name} is a whole number, not {reprlib.repr(value)}")
+    return int(value)
 
 
 def as_argv(flags: Flags) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from mtpbench.engines.parts import (
     of_role,
     place,
     spec_gauges,
+    whole,
 )
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
@@ -91,9 +92,9 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     for group in point.topology.groups:
         flags = of_role(point, group.role)
         by_role[group.role] = EngineLimits(
-            max_running=int(flags.get("max-running-requests", 2048)),
-            prefill_chunk_tokens=int(flags.get("chunked-prefill-size", 8192)),
-            stream_interval=int(flags.get("stream-interval", 1)),
+            max_running=whole(flags, "max-running-requests", 2048),
+            prefill_chunk_tokens=whole(flags, "chunked-prefill-size", 8192),
+            stream_interval=whole(flags, "stream-interval", 1),
         )
     return by_role
 

@@ -149,7 +149,7 @@ def _limits_of(point: Point, group: WorkerGroup) -> EngineLimits:
             f"valid: {', '.join(_FLAGS)}"
         )
     for name, value in flags.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 10**9:
             raise UnsupportedError(
                 f"the embedded engine's {name} ({group.role}) is a whole number above 0, not {value!r}"
             )

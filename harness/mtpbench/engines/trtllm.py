@@ -7,6 +7,7 @@ Source: TensorRT-LLM 1.2–1.3's and Dynamo's options and the public GB200 recip
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from mtpbench.engines.parts import (
     of_role,
     place,
     spec_counters,
+    whole,
 )
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
@@ -96,11 +98,11 @@ def max_num_tokens(point: Point, role: WorkerRole) -> int:
 
     A decode worker of its own takes no prompts: its step holds its sequences and their drafts.
     """
-    configured = of_role(point, role).get("max_num_tokens")
+    flags = of_role(point, role)
     batch = _batch(point, role)
     step = (point.draft_tokens + 1) * batch if point.draft_tokens else 0
-    if configured is not None:
-        return max(int(configured), step)
+    if "max_num_tokens" in flags:
+        return max(whole(flags, "max_num_tokens", 0), step)
     if role == "decode":
         return max(step, batch)
     drafts = step if role == "aggregated" else 0
@@ -113,7 +115,7 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
         group.role: EngineLimits(
             max_running=_batch(point, group.role) * group.dp,
             prefill_chunk_tokens=max_num_tokens(point, group.role) * group.dp,
-            stream_interval=int(_yaml(point, group.role).get("stream_interval", 1)),
+            stream_interval=whole(_yaml(point, group.role), "stream_interval", 1),
         )
         for group in point.topology.groups
     }
@@ -232,7 +234,9 @@ def _pinned(point: Point) -> Mapping[str, str]:
 
 def _yaml(point: Point, role: WorkerRole) -> Mapping[str, Any]:
     """Returns the options of the YAML file: the flag named `yaml`."""
-    options: Mapping[str, Any] = of_role(point, role).get("yaml", {})
+    options: Any = of_role(point, role).get("yaml", {})
+    if not isinstance(options, Mapping):
+        raise UnsupportedError(f"the option yaml is a mapping of options, not {reprlib.repr(options)}")
     return options
 
 
@@ -247,7 +251,7 @@ def _options(point: Point, role: WorkerRole) -> list[str]:
 
 
 def _batch(point: Point, role: WorkerRole) -> int:
-    return int(of_role(point, role).get("max_batch_size", _DEFAULT_BATCH))
+    return whole(of_role(point, role), "max_batch_size", _DEFAULT_BATCH)
 
 
 def _config(point: Point, group: WorkerGroup, through_dynamo: bool) -> str:

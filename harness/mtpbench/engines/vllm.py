@@ -23,6 +23,7 @@ from mtpbench.engines.parts import (
     of_role,
     place,
     spec_counters,
+    whole,
 )
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
@@ -87,9 +88,9 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     for group in point.topology.groups:
         flags = of_role(point, group.role)
         by_role[group.role] = EngineLimits(
-            max_running=int(flags.get("max-num-seqs", 256)) * group.dp,
-            prefill_chunk_tokens=int(flags.get("max-num-batched-tokens", 8192)) * group.dp,
-            stream_interval=int(flags.get("stream-interval", 1)),
+            max_running=whole(flags, "max-num-seqs", 256) * group.dp,
+            prefill_chunk_tokens=whole(flags, "max-num-batched-tokens", 8192) * group.dp,
+            stream_interval=whole(flags, "stream-interval", 1),
         )
     return by_role
 

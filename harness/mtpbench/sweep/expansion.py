@@ -166,6 +166,7 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
             for point in ladder[:1]:
                 try:
                     engine_of(point).check(point, rack)
+                    engine_of(point).deploy(point, rack)
                 except InputError as error:
                     raise fail(str(error), ("topologies", i)) from None
             points += ladder

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,22 @@ import numpy as np
 import orjson
 
 from mtpbench.errors import SweepError
+from mtpbench.input_files import parse_json_object, read_lines
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
 from mtpbench.workload.content import BLOCK_SYMBOLS
 
+_KEYS = (
+    *("prompt", "prompt_token_ids", "messages", "input_length", "output_length", "output_tokens"),
+    *("hash_ids", "timestamp", "session_id", "delay", "role", "content"),
+)
+"""Keys that are read."""
 _KINDS = ("prompt", "prompt_token_ids", "messages", "input_length")
 _UNSIGNED = 2**64
+MOST_TOKENS = 10_000_000
+"""Of a prompt or an answer, as in a sweep file."""
+_LONGEST_MS, _LATEST_MS = 1e11, 1e15
+"""Of a trace and of a pause, three years; of a timestamp, which may count from 1970."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +65,7 @@ def parse_line(raw: bytes, *, chat: bool, vocabulary: int | None) -> DatasetLine
     Raises:
         ValueError: the line is no request; the message says what would be right.
     """
-    row = _parse_object(raw)
+    row = parse_json_object(raw, _KEYS)
     kinds = [kind for kind in _KINDS if row.get(kind) is not None]
     if len(kinds) != 1:
         raise ValueError(
@@ -81,16 +90,6 @@ def parse_line(raw: bytes, *, chat: bool, vocabulary: int | None) -> DatasetLine
         session=session,
         delay_ms=delay or 0.0,
     )
-
-
-def _parse_object(raw: bytes) -> Mapping[str, Any]:
-    try:
-        row = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"a JSON object was expected, not {reprlib.repr(row)}")
-    return row
 
 
 Parsed = tuple[bytes | None, int | None, Sequence[int]]
@@ -172,8 +171,10 @@ def _output_tokens(row: Mapping[str, Any]) -> int | None:
 
 def _whole(row: Mapping[str, Any], key: str) -> int:
     value = row[key]
-    if type(value) is not int or not 1 <= value < 2**31:
-        raise ValueError(f'"{key}" is a whole number of at least 1, not {reprlib.repr(value)}')
+    if type(value) is not int or not 1 <= value <= MOST_TOKENS:
+        raise ValueError(
+            f'"{key}" is a whole number of at least 1, not {reprlib.repr(value)}, at most {MOST_TOKENS:,}'
+        )
     return value
 
 
@@ -181,13 +182,19 @@ def _milliseconds(row: Mapping[str, Any], key: str) -> float | None:
     value = row.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f'"{key}" is a number of milliseconds, at least 0, not {reprlib.repr(value)}')
+    most = _LATEST_MS if key == "timestamp" else _LONGEST_MS
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+        raise ValueError(
+            f'"{key}" is a number of milliseconds, at least 0, not {reprlib.repr(value)}, at most {most:g}'
+        )
     return float(value)
 
 
 def _member(name: str, value: Any) -> bytes:
-    return b'"%s":%s' % (name.encode(), orjson.dumps(value))
+    try:
+        return b'"%s":%s' % (name.encode(), orjson.dumps(value))
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f'"{name}" can\'t be sent: {error}') from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -245,7 +252,7 @@ def read_dataset(workload: Workload, count: int) -> Dataset:
     """
     path = _path(workload)
     reader = _Reader(path, count)
-    for number, raw in _lines(path):
+    for number, raw in read_lines(path):
         try:
             line = parse_line(raw, chat=workload.chat_template, vocabulary=workload.vocabulary)
             reader.add(number, line)
@@ -261,23 +268,13 @@ def count_lines(workload: Workload) -> int:
         SweepError: the file can't be read, or it is empty.
     """
     path = _path(workload)
-    return sum(1 for _ in _lines(path)) or _refuse_empty(path)
+    return sum(1 for _ in read_lines(path)) or _refuse_empty(path)
 
 
 def _path(workload: Workload) -> Path:
     if not workload.dataset_path:
         raise SweepError("prompts: dataset needs the path of a JSONL file", key="workload.dataset")
     return Path(workload.dataset_path)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if text := raw.removeprefix(b"\xef\xbb\xbf").strip():
-                    yield number, text
-    except OSError as error:
-        raise SweepError(f"the dataset can't be read: {error.strerror}", path=path) from error
 
 
 def _refuse_empty(path: Path) -> int:
@@ -374,4 +371,6 @@ class _Reader:
                 f"the timestamps go backwards, from {self._times_ms[-1]:g} to {time_ms:g} ms: "
                 "sort the lines by time"
             )
+        if self._times_ms and time_ms - self._times_ms[0] > _LONGEST_MS:
+            raise ValueError(f"the trace takes {time_ms - self._times_ms[0]:g} ms so far: years")
         self._times_ms.append(time_ms)

@@ -18,8 +18,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from mtpbench.errors import SweepError
+from mtpbench.input_files import parse_json, read_input, read_input_text
 from mtpbench.workload.content import WORDS
 
+MOST_TEMPLATE_BYTES, MOST_TOKENIZER_BYTES = 1 << 24, 1 << 28
 _KEY = "workload.tokenizer"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -41,7 +43,7 @@ class ChatTemplate:
         self._special = _special_tokens(folder, config)
         try:
             self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a program: it may also nest too deeply, or divide by 0
             raise SweepError(f"its chat template is wrong: {error}", path=folder, key=_KEY) from error
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
@@ -54,7 +56,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._special
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:  # a template is a program, and raises whatever programs raise
             message = f"its chat template refuses the messages: {error}"
             raise SweepError(message, path=self._folder, key=_KEY) from error
 
@@ -66,7 +68,7 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name
         templates = {
-            entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)
+            str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)
         }
         template = templates.get("default")
     if isinstance(template, str) and template:
@@ -94,18 +96,18 @@ def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        message = f"can't be read ({reason}); the folder of the model's tokenizer was expected"
-        raise SweepError(message, path=path, key=_KEY) from error
+        return read_input_text(path, MOST_TEMPLATE_BYTES)
+    except SweepError as error:
+        message = f"{error.problem}; the folder of the model's tokenizer was expected"
+        raise SweepError(message, path=path, line=error.line, key=_KEY) from error
 
 
 def _read_object(path: Path) -> Mapping[str, Any]:
+    text = _read(path)
     try:
-        content = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise SweepError(f"not JSON: {error.msg}", path=path, line=error.lineno, key=_KEY) from error
+        content = parse_json(text.encode(), path)
+    except SweepError as error:
+        raise SweepError(error.problem, path=path, line=error.line, key=_KEY) from error
     if not isinstance(content, dict):
         raise SweepError("a JSON object was expected", path=path, key=_KEY)
     return content
@@ -261,7 +263,9 @@ def _load(path: Path) -> Tokenizer:
         message = "there is no such file; a model's folder with tokenizer.json in it was expected"
         raise SweepError(message, path=path, key=_KEY)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(read_input(path, MOST_TOKENIZER_BYTES))
+    except SweepError:
+        raise
     except Exception as error:  # the library raises nothing more precise
         raise SweepError(f"this is no tokenizer: {error}", path=path, key=_KEY) from error
     tokenizer.no_truncation()

@@ -131,7 +131,7 @@ def test_token_ids_go_through_no_chat_template(tmp_path):
 
 @pytest.mark.parametrize("use", [make, count_lines])
 def test_a_dataset_that_is_missing_or_empty_is_refused(tmp_path, use):
-    with pytest.raises(SweepError, match="can't be read"):
+    with pytest.raises(SweepError, match="there is no such file"):
         use(Workload(isl=1, osl=1, prompts="dataset", dataset_path=str(tmp_path / "none.jsonl")))
     with pytest.raises(SweepError, match="empty"):
         use(dataset(tmp_path, ""))
