@@ -284,7 +284,8 @@ def test_invalid_empty_and_unmeasured_points_are_all_accounted_for(tmp_path: Pat
 def test_results_of_an_unknown_schema_are_refused(tmp_path: Path) -> None:
     directory = write_sweep(tmp_path)
     path = next(directory.glob("off*/result.json"))
-    path.write_text(path.read_text("utf-8").replace('"schema_version": 5', '"schema_version": 99'), "utf-8")
+    stored = json.loads(path.read_text("utf-8")) | {"schema_version": 99}
+    path.write_text(json.dumps(stored), "utf-8")
     with pytest.raises(SchemaError, match="99"):
         read_source(directory)
 

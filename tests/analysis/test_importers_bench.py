@@ -217,7 +217,10 @@ def test_a_burst_has_all_its_prompts_in_flight(tmp_path: Path) -> None:
 def test_lengths_that_were_said_are_held_against_the_tokens() -> None:
     (point,) = read_source(VLLM, Declared(arm="mtp", gpus=8, isl=64, osl=1024)).points
     assert (point.isl, point.osl) == (64, 1024)
-    assert point.reasons == ("osl 1024 is said, but the requests had 64.0 tokens on average",)
+    assert point.reasons == (
+        "osl 1024 is said, but the requests had 64.0 tokens on average; if they were drawn from R × L to L, "
+        "--range-ratio R says so",
+    )
 
 
 def test_a_length_is_told_by_the_requests_where_they_are_listed(tmp_path: Path) -> None:

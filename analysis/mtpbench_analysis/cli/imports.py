@@ -53,6 +53,12 @@ class ImportOptions:
     concurrency: Annotated[int | None, typer.Option(help="For files that do not say it (AIPerf's CSV).")] = (
         None
     )
+    range_ratio: Annotated[
+        float | None, typer.Option(help="Lengths were drawn from this share of ISL and OSL up; 1 for exact.")
+    ] = None
+    stream_interval: Annotated[
+        int | None, typer.Option(help="Tokens that the server collects before it sends a chunk.")
+    ] = None
 
 
 def _add_command(name: str, read: Reader, does: str) -> None:

@@ -21,10 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
-from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
+from mtpbench_analysis.frame import Declared, PointSet
+from mtpbench_analysis.importers.bench_run import read_runs
 from mtpbench_analysis.importers.documents import FileRow, FileRows, describe, read_json, read_text
-from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_count, as_number, show
+from mtpbench_analysis.importers.fields import (
+    RATE_TOLERANCE,
+    DrawnLengths,
+    Fields,
+    Run,
+    StatedRate,
+    Times,
+    Timing,
+    UnusableError,
+    as_count,
+    as_number,
+    show,
+)
+from mtpbench_analysis.importers.vllm_bench import NO_POINT, refuse_ramps
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0}
 
@@ -40,11 +53,13 @@ _TAGS = {
     "Benchmark Duration": "benchmark_duration",
     "Error Request Count": "error_request_count",
     "Input Sequence Length": "input_sequence_length",
+    "Inter Chunk Latency": "inter_chunk_latency",
     "Inter Token Latency": "inter_token_latency",
     "Output Sequence Length": "output_sequence_length",
     "Output Token Throughput": "output_token_throughput",
     "Request Count": "request_count",
     "Request Latency": "request_latency",
+    "Request Throughput": "request_throughput",
     "Time to First Token": "time_to_first_token",
     "Token-Weighted Acceptance Length": "spec_decode_token_weighted_acceptance_length",
     "Total Input Sequence Length": "total_isl",
@@ -105,8 +120,6 @@ def to_run(row: FileRow, *, rounded: bool = False) -> Run:
         raise UnusableError(f"request_count avg is {requests:g}: a whole number of requests is needed")
     tokens_in = _need_tokens(fields, "total_isl", "input_sequence_length", completed)
     tokens_out = _need_tokens(fields, "total_osl", "output_sequence_length", completed)
-    ttft, e2el = _time(fields, "time_to_first_token", "p50"), _time(fields, "request_latency", "p50")
-    p99 = _time(fields, "time_to_first_token", "p99")
     per_request = {"output_token_throughput": tokens_out, "total_token_throughput": tokens_in + tokens_out}
     load = read_load(fields)
     return Run(
@@ -116,13 +129,12 @@ def to_run(row: FileRow, *, rounded: bool = False) -> Run:
         output_tokens=tokens_out,
         completed=completed,
         failed=_count_failed(fields),
-        tpot=tpot,
-        typical_tpot=_time(fields, "inter_token_latency", "avg") or tpot,
-        ttft=ttft,
-        typical_ttft=_time(fields, "time_to_first_token", "avg") or ttft,
-        typical_e2el=_time(fields, "request_latency", "avg") or e2el,
-        ttft_p99_s=p99.seconds if p99 else None,
-        e2el_p50_s=e2el.seconds if e2el else None,
+        interactivity=tpot,
+        tpot=_read_spread(fields, "inter_token_latency"),
+        ttft=_read_spread(fields, "time_to_first_token"),
+        e2el=_read_spread(fields, "request_latency"),
+        gaps=_read_spread(fields, "inter_chunk_latency"),
+        requests_rps=_number(fields, "request_throughput", "avg"),
         rates=tuple(
             StatedRate(name=name, stated_tps=stated, expected_tps=tokens / duration.seconds)
             for name, tokens in per_request.items()
@@ -139,14 +151,20 @@ def to_run(row: FileRow, *, rounded: bool = False) -> Run:
 
 
 def _count_failed(fields: Fields) -> int | None:
-    """Returns the requests that failed; AIPerf leaves the metric out where none did."""
+    """Returns the requests that failed or were cancelled; AIPerf leaves the metric out where none did."""
+    errors = [as_number(error.get("count")) for error in _objects(fields.values.get("error_summary"))]
+    summed = int(sum(count for count in errors if count and count > 0))
     if "error_request_count" not in fields.values:
-        return 0
+        return summed
     failed = _number(fields, "error_request_count", "avg")
     if failed is None or failed < 0:
         fields.note("failed requests", "error_request_count is no number of 0 or more")
-        return None
-    return 0 if failed == 0 else as_count(failed)
+        return summed or None
+    return max(summed, int(failed))
+
+
+_REPLAYS = ("fixed_schedule", "fixed-schedule", "user_centric", "user_centric_rate", "trace")
+"""Phases whose requests are sent by a data set's timestamps, or by each user's own turns."""
 
 
 def read_load(fields: Fields) -> dict[str, Any]:
@@ -157,6 +175,9 @@ def read_load(fields: Fields) -> dict[str, Any]:
     phases = [phase for phase in _objects(config.get("phases")) if phase.get("kind") != "warmup"]
     old = _object(config.get("loadgen"))
     phase = Fields(phases[-1] if phases else old, fields.what)
+    refuse_ramps(phase.values)
+    if phase.values.get("type") in _REPLAYS or phase.values.get("fixed_schedule"):
+        raise UnusableError(f"the load is {show(phase.values.get('type', 'fixed_schedule'))}: {NO_POINT}")
     rate = phase.known("rate") or phase.known("request_rate")
     names = [item.get("name") for item in _objects(_object(config.get("models")).get("items"))]
     model_names = _object(config.get("endpoint")).get("model_names")
@@ -169,20 +190,32 @@ def read_load(fields: Fields) -> dict[str, Any]:
         "model": names[0] if names and isinstance(names[0], str) else None,
         "isl": lengths[0] or _find_length(fields, "input_sequence_length"),
         "osl": lengths[1] or _find_length(fields, "output_sequence_length"),
+        "drawn": _read_drawing(config),
     }
     fields.notes += phase.notes
     return load
 
 
 def _read_lengths(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    isl, osl = (as_number(side.get("mean")) for side in _length_settings(config))
+    return as_count(isl), as_count(osl)
+
+
+def _length_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what the configuration says of input and of output lengths."""
     prompts = [_object(item.get("prompts")) for item in _objects(config.get("datasets"))]
     old = _object(_object(config.get("input")).get("prompt"))
-    sides = (
-        [_object(item.get("isl")) for item in prompts] or [_object(old.get("input_tokens"))],
-        [_object(item.get("osl")) for item in prompts] or [_object(old.get("output_tokens"))],
-    )
-    means = [as_number(side[0].get("mean")) for side in sides]
-    return as_count(means[0]), as_count(means[1])
+    if not prompts:
+        return _object(old.get("input_tokens")), _object(old.get("output_tokens"))
+    return _object(prompts[0].get("isl")), _object(prompts[0].get("osl"))
+
+
+def _read_drawing(config: Mapping[str, Any]) -> DrawnLengths | None:
+    """Returns how lengths were drawn around their means, the wider of both; None where means are missing."""
+    sides = [(as_number(side.get("mean")), side.get("stddev")) for side in _length_settings(config)]
+    if not all(mean and mean > 0 for mean, _ in sides):
+        return None
+    return DrawnLengths(mean=1, deviation=max((as_number(dev) or 0) / (mean or 1) for mean, dev in sides))
 
 
 def _find_length(fields: Fields, name: str) -> int | None:
@@ -230,6 +263,23 @@ def _need(fields: Fields, name: str, stat: str) -> float:
 def _need_time(fields: Fields, name: str, stat: str) -> Timing:
     value = _need(fields, name, stat)
     return Timing(name=f"{name} {stat}", seconds=value * _unit(fields, name))
+
+
+_STATISTIC = re.compile(r"min|max|p(\d{1,2}(?:\.\d+)?)")
+_ENDS = {"min": 0.0, "max": 100.0}
+
+
+def _read_spread(fields: Fields, name: str) -> Times:
+    """Returns mean and percentiles of a time, in the unit that it names."""
+    metric = _metric(fields, name)
+    if metric is None:
+        return Times()
+    percentiles = {
+        _ENDS[stat] if stat in _ENDS else float(found[1]): timing
+        for stat in metric.values
+        if (found := _STATISTIC.fullmatch(stat)) and (timing := _time(fields, name, stat))
+    }
+    return Times(mean=_time(fields, name, "avg"), percentiles=percentiles)
 
 
 def _time(fields: Fields, name: str, stat: str) -> Timing | None:

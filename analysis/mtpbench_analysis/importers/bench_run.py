@@ -1,26 +1,34 @@
-"""One run of a load generator (vLLM's, SGLang's, AIPerf) as a point: what they share, and what is checked.
+"""One run of a load generator (vLLM's, SGLang's, AIPerf), and what in it contradicts itself.
 
 tok/s/GPU         (input + output tokens) / duration / all GPUs, from the totals of the file; its own
                   rates have to agree within 1%
-tok/s/user        1 / median TPOT over requests, never of the inter-token latencies
+tok/s/user        1 / median TPOT over requests, never of the inter-token latencies; but those say how many
+                  tokens a chunk holds, and where nothing speculates that is one
 units             TTFT + TPOT × (output tokens − 1) has to be near the latency that the file states, or
                   near the one that its concurrency implies (Little's law)
+load              a rate and a concurrency that were asked for have to be reached
+lengths           those that were asked for have to be served
 failed requests   more than 1% make the point invalid
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.frame import CurvePoint, Declared, PointSet, Unused
 from mtpbench_analysis.importers.documents import FileRow, FileRows
-from mtpbench_analysis.importers.fields import Declared, UnusableError, check_finite
-
-RATE_TOLERANCE = 0.01
-"""How far a file's own rates can contradict its totals and its duration."""
+from mtpbench_analysis.importers.fields import (
+    DrawnLengths,
+    Run,
+    StatedRate,
+    UnusableError,
+    check_finite,
+    drawn_from,
+)
 
 MOST_FAILED = 0.01
 """The share of failed requests above which a point is invalid."""
@@ -29,82 +37,31 @@ _UNITS_FACTOR = 3.0
 """How far a latency built from medians or means can lie from the stated one; a wrong unit is 1000."""
 
 _IDLE_FACTOR = 20.0
-"""How much lower than its concurrency a burst of requests can keep the server busy (ramps, few requests)."""
+"""How much longer than its requests keep their slots busy a run can last before a unit must be wrong."""
 
-_SHORTEST, _LONGEST, _TEMPLATE_TOKENS = 0.45, 1.1, 64
-"""Mean length / nominal length: uniform from 0 to L means 0.5 L; a chat template adds tokens."""
+_SHORTEST, _LONGEST, _TEMPLATE_TOKENS = 0.85, 1.1, 64
+"""Mean length / nominal length where nobody says how lengths were drawn: uniform from 0.8 L to L means 0.9 L;
+a chat template adds tokens."""
 
+_LENGTH_TOLERANCE = {"isl": 0.1, "osl": 0.02}
+"""How far the mean length can lie from the one that was asked for, beyond the chance of the draw; prompts
+made of words are a few tokens shorter or longer than what they were made from."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
-    """A timing is a time with the name of its field in the file."""
+_SIGMAS = 4.0
+"""How many standard errors of the mean are chance."""
 
-    name: str
-    seconds: float
+_LATE = 1.1
+"""How much longer than its load needs a run can take."""
 
-    def __post_init__(self) -> None:
-        # The smallest numbers become 0 in another unit.
-        if not self.seconds > 0:
-            raise UnusableError(f"{self.name} is {self.seconds:g} s: it must be above 0")
+_QUEUED_SHARE = 0.1
+"""Of the latency, how much longer users can have waited for a slot of the client before it counts."""
 
+_CHUNK_TOLERANCE = 1.25
+"""How far mean gap between chunks / mean TPOT can lie from the tokens of a chunk: the first is a mean over
+chunks, the second over requests."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StatedRate:
-    """A stated rate is the file's own, tokens/s, beside the one that its totals and its duration make."""
-
-    name: str
-    stated_tps: float
-    expected_tps: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """A run is one result of a load generator, in seconds and tokens.
-
-    Args:
-        what: file and row.
-        tpot, ttft: medians over requests, for the point.
-        typical_tpot, typical_ttft, typical_e2el: those the units are checked with: means where known.
-        rates: the file's own, to be checked.
-        tolerance: for those; more than 1% where the file rounds.
-        failed: requests that failed; None where the file does not say.
-        concurrency: the most requests in flight; None in an open loop.
-        rate_rps: of an open loop.
-        drafted: whether the file counts drafts; None where it would not say.
-        isl, osl: as the file names them.
-        problems: what else makes the point invalid.
-        notes: what the file does not say, or says wrongly.
-    """
-
-    what: str
-    duration_s: float
-    input_tokens: float
-    output_tokens: float
-    completed: int
-    failed: int | None
-    tpot: Timing
-    typical_tpot: Timing
-    ttft: Timing | None = None
-    typical_ttft: Timing | None = None
-    typical_e2el: Timing | None = None
-    ttft_p99_s: float | None = None
-    e2el_p50_s: float | None = None
-    rates: Sequence[StatedRate] = ()
-    tolerance: float = RATE_TOLERANCE
-    concurrency: int | None = None
-    rate_rps: float | None = None
-    drafted: bool | None = None
-    draft_tokens: int | None = None
-    acceptance_length: float | None = None
-    acceptance_per_position: tuple[float, ...] | None = None
-    model: str | None = None
-    version: str | None = None
-    isl: int | None = None
-    osl: int | None = None
-    workload: str | None = None
-    date: str | None = None
-    problems: Sequence[str] = ()
-    notes: Sequence[Unused] = ()
+_FIRST_TOKENS = 8
+"""The most that a first chunk holds, with speculation."""
 
 
 def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
@@ -117,11 +74,11 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
     arm, gpus = require(run.what, declared)
     _check_units(run)
     isl, osl = declared.isl or run.isl, declared.osl or run.osl
-    reasons = tuple(_find_problems(run, arm, isl, osl))
+    reasons = tuple(find_problems(run, declared))
     output, total = run.output_tokens / run.duration_s, run.input_tokens + run.output_tokens
     point = CurvePoint(
         arm=arm,
-        interactivity_tps=1 / run.tpot.seconds,
+        interactivity_tps=1 / run.interactivity.seconds,
         tput_tps_per_gpu=total / run.duration_s / gpus,
         output_tps_per_gpu=output / gpus,
         input_tps_per_gpu=run.input_tokens / run.duration_s / gpus,
@@ -146,9 +103,9 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
         acceptance_length=run.acceptance_length,
         acceptance_per_position=run.acceptance_per_position,
         acceptance_mode=declared.acceptance_mode or ("off" if arm == "off" and not run.drafted else None),
-        ttft_p50_s=run.ttft.seconds if run.ttft else None,
-        ttft_p99_s=run.ttft_p99_s,
-        e2el_p50_s=run.e2el_p50_s,
+        ttft_p50_s=run.ttft.at_s(50),
+        ttft_p99_s=run.ttft.at_s(99),
+        e2el_p50_s=run.e2el.at_s(50),
         source=run.what,
         valid=not reasons,
         reasons=reasons,
@@ -216,19 +173,23 @@ def _lengths_unknown(run: Run, declared: Declared) -> list[Unused]:
     ]
 
 
-def _find_problems(run: Run, arm: str, isl: int | None, osl: int | None) -> list[str]:
-    problems = [reason for rate in run.rates if (reason := _check_rate(rate, run.tolerance))]
-    sent = run.completed + (run.failed or 0)
-    if run.failed is not None and run.failed > MOST_FAILED * sent:
-        problems.append(f"{run.failed} of {sent} requests failed, more than {MOST_FAILED:.0%}")
-    if arm == "off" and run.drafted:
-        problems.append("arm off, but the file counts draft tokens")
-    means = (("isl", isl, run.input_tokens), ("osl", osl, run.output_tokens))
-    for name, nominal, tokens in means:
-        mean = tokens / run.completed
-        if nominal and not _SHORTEST * nominal <= mean <= _LONGEST * nominal + _TEMPLATE_TOKENS:
-            problems.append(f"{name} {nominal} is said, but the requests had {mean:.1f} tokens on average")
-    return [*problems, *run.problems]
+def find_problems(run: Run, declared: Declared) -> list[str]:
+    """Returns what makes a run an invalid point: what it contradicts itself in, and how much of it failed."""
+    found: Sequence[str | None] = (
+        *(_check_rate(rate, run.tolerance) for rate in run.rates),
+        _check_requests(run),
+        _check_failed(run),
+        "arm off, but the file counts draft tokens" if declared.arm == "off" and run.drafted else None,
+        *_check_lengths(run, declared),
+        _check_offered(run),
+        _check_queue(run),
+        _check_in_flight(run, run.concurrency or declared.concurrency),
+        _check_chunks(run, declared),
+        *_check_order(run),
+        _check_latency(run),
+        *run.problems,
+    )
+    return [problem for problem in found if problem]
 
 
 def _check_rate(rate: StatedRate, tolerance: float) -> str | None:
@@ -240,6 +201,154 @@ def _check_rate(rate: StatedRate, tolerance: float) -> str | None:
     )
 
 
+def _check_requests(run: Run) -> str | None:
+    made_rps = run.completed / run.duration_s
+    if run.requests_rps is None or abs(run.requests_rps - made_rps) <= run.tolerance * made_rps:
+        return None
+    return (
+        f"request_throughput {run.requests_rps:.6g} contradicts the file's requests and duration, which make "
+        f"{made_rps:.6g} requests/s"
+    )
+
+
+def _check_failed(run: Run) -> str | None:
+    if run.failed is None or run.failed <= MOST_FAILED * run.sent:
+        return None
+    return f"{run.failed} of {run.sent} requests failed, more than {MOST_FAILED:.0%}"
+
+
+def _check_lengths(run: Run, declared: Declared) -> Iterator[str | None]:
+    """Holds the lengths that were asked for against those that were served."""
+    drawn = run.drawn if declared.range_ratio is None else drawn_from(declared.range_ratio)
+    sides = (
+        ("isl", declared.isl, run.isl, run.input_tokens),
+        ("osl", declared.osl, run.osl, run.output_tokens),
+    )
+    for name, said, in_file, tokens in sides:
+        # Without a word on how they were drawn, the file's lengths are those that its requests show.
+        if run.drawn and said and in_file and said != in_file:
+            yield f"--{name} {said} contradicts the file, which says {in_file}"
+        nominal, mean = said or in_file, tokens / run.completed
+        if nominal is None:
+            continue
+        low, high = _bounds(drawn, nominal, run.completed, _LENGTH_TOLERANCE[name])
+        template = (_LONGEST - 1) * nominal + _TEMPLATE_TOKENS if name == "isl" or drawn is None else 0
+        if not low <= mean <= high + template:
+            unknown = "" if drawn else "; if they were drawn from R × L to L, --range-ratio R says so"
+            yield f"{name} {nominal} is said, but the requests had {mean:.1f} tokens on average{unknown}"
+
+
+def _bounds(drawn: DrawnLengths | None, nominal: int, requests: int, tolerance: float) -> tuple[float, float]:
+    """Returns between what the mean length of the requests lies by chance, in tokens."""
+    if drawn is None:
+        return _SHORTEST * nominal, nominal
+    chance = tolerance + _SIGMAS * drawn.deviation / math.sqrt(requests)
+    return (drawn.mean - chance) * nominal - 1, (drawn.mean + chance) * nominal + 1
+
+
+def _check_offered(run: Run) -> str | None:
+    """Holds the rate of an open loop against the requests that were sent in the time that they took."""
+    if run.rate_rps is None:
+        return None
+    due_s = run.sent / run.rate_rps
+    chance = 3 / math.sqrt(run.sent * run.burstiness)
+    longest_s = run.e2el.longest_s or 2 * run.built_s
+    late = run.duration_s > _LATE * (due_s * (1 + chance) + longest_s)
+    early = run.duration_s * _LATE < due_s * (1 - chance)
+    if not late and not early:
+        return None
+    return (
+        f"{run.rate_rps:g} requests/s were asked for, but {run.sent} in {run.duration_s:.4g} s make "
+        f"{run.sent / run.duration_s:.3g}"
+    )
+
+
+def _check_queue(run: Run) -> str | None:
+    latency_s = run.e2el.typical.seconds if run.e2el.typical else run.built_s
+    if run.rate_rps is None or run.queued_s is None or run.queued_s <= _QUEUED_SHARE * latency_s:
+        return None
+    return (
+        f"requests waited {run.queued_s:.4g} s on average for a slot of the client (client_queue_time), "
+        "which neither TTFT nor latency holds"
+    )
+
+
+def _check_in_flight(run: Run, asked: int | None) -> str | None:
+    """Holds the concurrency of a closed loop against the requests that were in flight (Little's law).
+
+    However a list of requests is spread over so many slots, it ends after (all their latencies / slots) + the
+    longest latency, if no slot idles while one waits.
+    """
+    stated = run.e2el.typical
+    latency_s = stated.seconds if stated else run.built_s
+    flying = latency_s * run.completed / run.duration_s
+    if run.in_flight is not None and abs(run.in_flight - flying) > 0.05 * flying and stated:
+        return f"concurrency {run.in_flight:.4g} contradicts latencies and duration, which make {flying:.4g}"
+    if asked is None or run.rate_rps is not None:
+        return None
+    longest_s = run.e2el.longest_s or 2 * latency_s
+    idle = run.duration_s > _LATE * (run.sent * latency_s / asked + longest_s)
+    # What TTFT and TPOT make of a mean request is too much where short answers are slow ones.
+    crowded = flying > asked * ((_LATE if stated else 1.5) + run.tolerance)
+    if not idle and not crowded:
+        return None
+    return f"a concurrency of {asked} was asked for, but {flying:.3g} requests were in flight on average"
+
+
+def _check_chunks(run: Run, declared: Declared) -> str | None:
+    """Holds the tokens of a chunk, mean gap / mean TPOT, against what speculation and interval explain.
+
+    Tokens that make no chunk at the end of an answer shorten its TPOT: its user is said to be too fast.
+    """
+    gap, tpot = run.gaps.mean, run.tpot.mean
+    if gap is None or tpot is None:
+        return None
+    off = not run.drafted and ("off" in (declared.arm, declared.acceptance_mode) or run.drafted is False)
+    longest = 1.0 if off else run.acceptance_length or (1 + run.draft_tokens if run.draft_tokens else None)
+    if longest is None:
+        return None
+    tokens = gap.seconds / tpot.seconds
+    if tokens <= _CHUNK_TOLERANCE * max(longest, 1) * (declared.stream_interval or 1):
+        return None
+    why = "nothing speculates" if off else f"speculation makes {longest:.3g} tokens a step"
+    return (
+        f"{gap.name} is {tokens:.3g} times {tpot.name}, but {why}: tokens without chunks, which make users "
+        "look faster than they are, or a stream interval, which --stream-interval names"
+    )
+
+
+def _check_order(run: Run) -> Iterator[str]:
+    """Yields percentiles that fall, and TTFTs that are longer than the latencies they are part of."""
+    for times in (run.ttft, run.tpot, run.gaps, run.e2el):
+        order = [times.percentiles[percent] for percent in sorted(times.percentiles)]
+        for lower, upper in pairwise(order):
+            if lower.seconds > upper.seconds * (1 + 1e-6):
+                yield f"{lower.name} ({lower.seconds:.4g} s) is above {upper.name} ({upper.seconds:.4g} s)"
+                break
+    pairs = [(run.ttft.mean, run.e2el.mean)]
+    pairs += [(run.ttft.percentiles[p], run.e2el.percentiles.get(p)) for p in sorted(run.ttft.percentiles)]
+    for part, whole in pairs:
+        # A file of two decimals rounds by 5 µs.
+        if part and whole and part.seconds > whole.seconds + 1e-5:
+            yield f"{part.name} ({part.seconds:.4g} s) is longer than {whole.name} ({whole.seconds:.4g} s)"
+            break
+
+
+def _check_latency(run: Run) -> str | None:
+    """Holds TTFT + TPOT × (tokens − 1) against the latency: equal where all answers have one length."""
+    ttft, tpot, e2el = run.ttft.mean, run.tpot.mean, run.e2el.mean
+    if not (run.drawn and run.drawn.exact and ttft and tpot and e2el):
+        return None
+    # A first chunk of several tokens, which tools count as one.
+    first = _FIRST_TOKENS * run.completed / run.output_tokens
+    if abs(run.built_s - e2el.seconds) <= (0.1 + first) * e2el.seconds:
+        return None
+    return (
+        f"{ttft.name} and {tpot.name} make a latency of {run.built_s:.4g} s, but {e2el.name} is "
+        f"{e2el.seconds:.4g} s"
+    )
+
+
 def _check_units(run: Run) -> None:
     """Refuses a run whose times do not go together: one of them has another unit than its name says.
 
@@ -247,15 +356,14 @@ def _check_units(run: Run) -> None:
         UnusableError: they do not.
     """
     tokens = max(run.output_tokens / run.completed - 1, 0)
-    built_s = run.typical_tpot.seconds * tokens + (run.typical_ttft.seconds if run.typical_ttft else 0)
+    built_s, ttft, stated = run.built_s, run.ttft.typical, run.e2el.typical
     built = f"{run.typical_tpot.name} ({run.typical_tpot.seconds:.4g} s) × {tokens:.4g} tokens"
-    if run.typical_ttft:
-        built += f" after {run.typical_ttft.name} ({run.typical_ttft.seconds:.4g} s)"
-    stated = run.typical_e2el
+    if ttft:
+        built += f" after {ttft.name} ({ttft.seconds:.4g} s)"
     if stated is not None:
         too_long = built_s > _UNITS_FACTOR * stated.seconds
         # Without a TTFT the latency may well be that much longer: its prefill is unknown.
-        too_short = run.typical_ttft is not None and built_s * _UNITS_FACTOR < stated.seconds
+        too_short = ttft is not None and built_s * _UNITS_FACTOR < stated.seconds
         if too_long or too_short:
             raise UnusableError(
                 f"mixed units: {built} makes a latency of {built_s:.4g} s, but {stated.name} is "
@@ -270,7 +378,9 @@ def _check_concurrency(run: Run, built: str, latency_s: float) -> None:
     flying = latency_s * run.completed / run.duration_s
     too_busy = flying > _UNITS_FACTOR * run.concurrency
     # An open loop with a cap may well leave most of its slots empty.
-    too_idle = run.rate_rps is None and flying * _IDLE_FACTOR < min(run.concurrency, run.completed)
+    longest_s = run.e2el.longest_s or 2 * latency_s
+    busy_s = run.completed * latency_s / run.concurrency + longest_s
+    too_idle = run.rate_rps is None and run.duration_s > _IDLE_FACTOR * busy_s
     if too_busy or too_idle:
         raise UnusableError(
             f"mixed units: {built} over the duration ({run.duration_s:.4g} s) keeps {flying:.4g} requests in "

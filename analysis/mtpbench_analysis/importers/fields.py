@@ -1,13 +1,12 @@
-"""The facts of a point: the fields of another tool's object, and what the command line declares."""
+"""The facts of a point: the fields of another tool's object, and the run that a load generator made."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from mtpbench.errors import InputError
 from mtpbench_analysis.frame import CurvePoint, Unused, field_types
 
 _MOST_SHOWN = 40
@@ -170,80 +169,155 @@ def show(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
 
 
-SERVING = ("aggregated", "disaggregated")
-ACCEPTANCE_MODES = ("off", "measured", "golden")
+RATE_TOLERANCE = 0.01
+"""How far a file's own rates can contradict its totals and its duration."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Declared:
-    """The declared facts are those of the command line; None is not declared.
+class Timing:
+    """A timing is a time with the name of its field in the file."""
 
-    Args:
-        gpus: all GPUs of the deployment; the sum of `prefill_gpus` and `decode_gpus` where they are given.
-        serving: `aggregated` or `disaggregated`; the latter follows from two numbers of GPUs.
-        acceptance_mode: `off`, `measured` or `golden`.
-        isl, osl: the lengths that the requests were made to have, in tokens.
-        concurrency: for files that do not say it (AIPerf's CSV).
-
-    Raises:
-        InputError: a number is not above 0, two contradict each other, or a word is unknown.
-    """
-
-    arm: str | None = None
-    gpus: int | None = None
-    prefill_gpus: int | None = None
-    decode_gpus: int | None = None
-    topology: str | None = None
-    hardware: str | None = None
-    precision: str | None = None
-    model: str | None = None
-    engine: str | None = None
-    version: str | None = None
-    serving: str | None = None
-    image: str | None = None
-    acceptance_mode: str | None = None
-    isl: int | None = None
-    osl: int | None = None
-    concurrency: int | None = None
+    name: str
+    seconds: float
 
     def __post_init__(self) -> None:
-        for name in ("gpus", "prefill_gpus", "decode_gpus", "isl", "osl", "concurrency"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: a whole number of 1 or more is needed")
-        if self.arm is not None and not self.arm.strip():
-            raise InputError("--arm is empty; an arm such as off or mtp is needed")
-        _check_word("--serving", self.serving, SERVING)
-        _check_word("--acceptance-mode", self.acceptance_mode, ACCEPTANCE_MODES)
-        self._check_gpus()
+        # The smallest numbers become 0 in another unit.
+        if not self.seconds > 0:
+            raise UnusableError(f"{self.name} is {self.seconds:g} s: it must be above 0")
 
-    def _check_gpus(self) -> None:
-        if (self.prefill_gpus is None) != (self.decode_gpus is None):
-            raise InputError("--prefill-gpus and --decode-gpus belong together; give both, or --gpus alone")
-        if self.prefill_gpus is None or self.decode_gpus is None:
-            return
-        total = self.prefill_gpus + self.decode_gpus
-        if self.gpus is not None and self.gpus != total:
-            raise InputError(
-                f"--gpus {self.gpus} contradicts --prefill-gpus {self.prefill_gpus} and --decode-gpus "
-                f"{self.decode_gpus}, which make {total}; idle GPUs belong to the role that holds them"
-            )
-        if self.serving == "aggregated":
-            raise InputError("--serving aggregated contradicts --prefill-gpus and --decode-gpus")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times:
+    """The times of a run are what its file says of one of them (TTFT, say) over all requests.
+
+    Args:
+        mean: None where the file does not say.
+        percentiles: by percent; 0 is the least, 100 the most.
+    """
+
+    mean: Timing | None = None
+    percentiles: Mapping[float, Timing] = field(default_factory=dict)
 
     @property
-    def total_gpus(self) -> int | None:
-        """Returns all GPUs of the deployment; None where they were not declared."""
-        if self.prefill_gpus is not None and self.decode_gpus is not None:
-            return self.prefill_gpus + self.decode_gpus
-        return self.gpus
+    def typical(self) -> Timing | None:
+        """Returns the mean, else the median: what the units are checked with."""
+        return self.mean or self.percentiles.get(50)
 
     @property
-    def serving_mode(self) -> str | None:
-        """Returns `aggregated` or `disaggregated`; None where it was not declared."""
-        return "disaggregated" if self.prefill_gpus is not None else self.serving
+    def longest_s(self) -> float | None:
+        """Returns a bound of the longest in seconds, from what is known of the tail."""
+        if 100 in self.percentiles:
+            return self.percentiles[100].seconds
+        known = {percent: timing for percent, timing in self.percentiles.items() if percent > 50}
+        if known:
+            return 1.5 * known[max(known)].seconds
+        return 2 * self.typical.seconds if self.typical else None
+
+    def at_s(self, percent: float) -> float | None:
+        """Returns a percentile in seconds; None where the file does not say."""
+        timing = self.percentiles.get(percent)
+        return timing.seconds if timing else None
 
 
-def _check_word(option: str, value: str | None, allowed: tuple[str, ...]) -> None:
-    if value is not None and value not in allowed:
-        raise InputError(f"{option} {value}: one of {', '.join(allowed)} is needed")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatedRate:
+    """A stated rate is the file's own, tokens/s, beside the one that its totals and its duration make."""
+
+    name: str
+    stated_tps: float
+    expected_tps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnLengths:
+    """Drawn lengths are those of requests, as shares of the nominal one, as the file says they were drawn.
+
+    Args:
+        mean: 1 for exact lengths.
+        deviation: the standard deviation of one; 0 for exact lengths.
+    """
+
+    mean: float
+    deviation: float
+
+    @property
+    def exact(self) -> bool:
+        """Returns whether every request was to have the nominal length."""
+        return self.mean == 1 and self.deviation == 0
+
+
+def drawn_from(ratio: float) -> DrawnLengths:
+    """Returns lengths drawn uniformly from `ratio` × L to L."""
+    return DrawnLengths(mean=(1 + ratio) / 2, deviation=(1 - ratio) / math.sqrt(12))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A run is one result of a load generator, in seconds and tokens.
+
+    Args:
+        what: file and row.
+        interactivity: the median TPOT over requests, for the point.
+        tpot, ttft, e2el: over requests. gaps: over chunks, which hold one token or several.
+        rates: the file's own, to be checked.
+        requests_rps: the file's own rate of requests; None where it does not say.
+        tolerance: for those; more than 1% where the file rounds.
+        failed: requests that failed; None where the file does not say.
+        concurrency: the most requests in flight; None in an open loop.
+        in_flight: the mean that the file states.
+        rate_rps: of an open loop. burstiness: of its gamma arrivals; 1 is Poisson's.
+        queued_s: how long requests waited for a slot of the client, on average.
+        drafted: whether the file counts drafts; None where it would not say.
+        isl, osl: as the file names them. drawn: how lengths were drawn, where it says so.
+        problems: what else makes the point invalid.
+        notes: what the file does not say, or says wrongly.
+    """
+
+    what: str
+    duration_s: float
+    input_tokens: float
+    output_tokens: float
+    completed: int
+    failed: int | None
+    interactivity: Timing
+    tpot: Times
+    ttft: Times = Times()
+    e2el: Times = Times()
+    gaps: Times = Times()
+    rates: Sequence[StatedRate] = ()
+    requests_rps: float | None = None
+    tolerance: float = RATE_TOLERANCE
+    concurrency: int | None = None
+    in_flight: float | None = None
+    rate_rps: float | None = None
+    burstiness: float = 1.0
+    queued_s: float | None = None
+    drafted: bool | None = None
+    draft_tokens: int | None = None
+    acceptance_length: float | None = None
+    acceptance_per_position: tuple[float, ...] | None = None
+    model: str | None = None
+    version: str | None = None
+    isl: int | None = None
+    osl: int | None = None
+    drawn: DrawnLengths | None = None
+    workload: str | None = None
+    date: str | None = None
+    problems: Sequence[str] = ()
+    notes: Sequence[Unused] = ()
+
+    @property
+    def sent(self) -> int:
+        """Returns how many requests were sent, as far as the file says."""
+        return self.completed + (self.failed or 0)
+
+    @property
+    def typical_tpot(self) -> Timing:
+        """Returns the mean TPOT, else the median."""
+        return self.tpot.typical or self.interactivity
+
+    @property
+    def built_s(self) -> float:
+        """Returns the latency that TTFT and TPOT make of a request of mean length."""
+        tokens = max(self.output_tokens / self.completed - 1, 0)
+        return self.typical_tpot.seconds * tokens + (self.ttft.typical.seconds if self.ttft.typical else 0)

@@ -30,9 +30,14 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
-from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.frame import CurvePoint, Declared, PointSet, Unused
 from mtpbench_analysis.importers.documents import describe, join_reasons, read_json
-from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, check_finite, show
+from mtpbench_analysis.importers.fields import (
+    Fields,
+    UnusableError,
+    check_finite,
+    show,
+)
 
 _RUNNER = re.compile(r"(gb|b|h|a|mi)\d+[a-z]*(?=[-_]|$)", re.IGNORECASE)
 """The GPU at the head of a runner's name: `gb200` of `gb200-nv_1`."""

@@ -13,11 +13,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.importers.bench_run import Run, StatedRate, read_runs
+from mtpbench_analysis.frame import Declared, PointSet
+from mtpbench_analysis.importers.bench_run import read_runs
 from mtpbench_analysis.importers.documents import FileRow, describe, read_json
-from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_number
-from mtpbench_analysis.importers.vllm_bench import find_length, read_rate, read_times
+from mtpbench_analysis.importers.fields import (
+    DrawnLengths,
+    Fields,
+    Run,
+    StatedRate,
+    UnusableError,
+    as_number,
+    drawn_from,
+)
+from mtpbench_analysis.importers.vllm_bench import (
+    check_requests,
+    count_errors,
+    find_length,
+    read_rate,
+    read_times,
+)
 
 
 def is_result(value: object) -> bool:
@@ -62,6 +76,8 @@ def to_run(row: FileRow) -> Run:
         output_tokens=tokens_out,
         completed=completed,
         failed=failed,
+        requests_rps=fields.known("request_throughput"),
+        in_flight=fields.known("concurrency"),
         **read_times(fields, "e2e_latency_ms"),
         rates=_read_rates(fields, tokens_in / duration, tokens_out / duration),
         concurrency=_read_concurrency(fields, rate, completed + (failed or 0)),
@@ -73,7 +89,9 @@ def to_run(row: FileRow) -> Run:
         version=info.text("version"),
         isl=_read_length(fields, "input", tokens_in, completed),
         osl=_read_length(fields, "output", tokens_out, completed),
+        drawn=_read_drawing(fields),
         workload=_describe_workload(fields),
+        problems=check_requests(fields, completed, tokens_out),
         notes=[*fields.notes, *info.notes],
     )
 
@@ -88,11 +106,10 @@ def _read_input(fields: Fields) -> float:
 
 
 def _count_failed(fields: Fields) -> int | None:
-    errors = fields.values.get("errors")
-    if isinstance(errors, list):
-        return sum(1 for error in errors if error)
-    fields.note("failed requests", "not in the file (`--output-details` writes them)")
-    return None
+    failed = count_errors(fields)
+    if failed is None:
+        fields.note("failed requests", "not in the file (`--output-details` writes them)")
+    return failed
 
 
 def _read_rates(fields: Fields, input_tps: float, output_tps: float) -> tuple[StatedRate, ...]:
@@ -155,12 +172,22 @@ def _read_length(fields: Fields, side: str, tokens: float, completed: int) -> in
     return find_length(fields, f"{side}_lens", tokens, completed)
 
 
-def _describe_workload(fields: Fields) -> str | None:
-    dataset = fields.text("dataset_name")
-    if dataset is None:
+def _range_ratio(fields: Fields) -> float | None:
+    """Returns the share of the nominal length from which lengths of random prompts are drawn."""
+    if not (fields.text("dataset_name") or "").startswith("random"):
         return None
-    ratio = fields.known("random_range_ratio", zero=True) if dataset.startswith("random") else None
-    if ratio is None:
-        return f"{dataset} prompts"
+    ratio = fields.known("random_range_ratio", zero=True)
+    return ratio if ratio is not None and ratio <= 1 else None
+
+
+def _read_drawing(fields: Fields) -> DrawnLengths | None:
+    ratio = _range_ratio(fields)
+    return None if ratio is None else drawn_from(ratio)
+
+
+def _describe_workload(fields: Fields) -> str | None:
+    dataset, ratio = fields.text("dataset_name"), _range_ratio(fields)
+    if dataset is None or ratio is None:
+        return dataset and f"{dataset} prompts"
     lengths = "exact lengths" if ratio == 1 else f"lengths from {ratio:g} L to L"
     return f"{dataset} prompts, {lengths}"

@@ -8,13 +8,27 @@ InferenceX's own copy of the tool writes the same fields.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.importers.bench_run import RATE_TOLERANCE, Run, StatedRate, Timing, read_runs
+from mtpbench_analysis.frame import Declared, PointSet
+from mtpbench_analysis.importers.bench_run import MOST_FAILED, read_runs
 from mtpbench_analysis.importers.documents import FileRow, describe, read_json
-from mtpbench_analysis.importers.fields import Declared, Fields, UnusableError, as_count, as_number, show
+from mtpbench_analysis.importers.fields import (
+    RATE_TOLERANCE,
+    Fields,
+    Run,
+    StatedRate,
+    Times,
+    Timing,
+    UnusableError,
+    as_count,
+    as_number,
+    show,
+)
 
 _MS = 1e-3
 
@@ -57,6 +71,7 @@ def to_run(row: FileRow) -> Run:
         output_tokens=tokens_out,
         completed=completed,
         failed=_count_failed(fields, completed),
+        requests_rps=fields.known("request_throughput"),
         **read_times(fields, "e2el_ms"),
         rates=(
             StatedRate(
@@ -72,18 +87,20 @@ def to_run(row: FileRow) -> Run:
         ),
         concurrency=_read_concurrency(fields, rate, completed),
         rate_rps=rate,
+        burstiness=fields.known("burstiness") or 1.0,
+        queued_s=_read_queue(fields),
         **_read_acceptance(fields),
         model=fields.text("model_id"),
         isl=find_length(fields, "input_lens", tokens_in, completed),
         osl=find_length(fields, "output_lens", tokens_out, completed),
         date=_read_date(fields.text("date")),
-        problems=_check_acceptance(fields),
+        problems=(*_check_acceptance(fields), *check_requests(fields, completed, tokens_out)),
         notes=fields.notes,
     )
 
 
 def read_times(fields: Fields, e2el: str) -> dict[str, Any]:
-    """Returns the times of a run: medians, and the means that the units are checked with.
+    """Returns the times of a run.
 
     Args:
         fields: the result, its times in milliseconds.
@@ -92,32 +109,54 @@ def read_times(fields: Fields, e2el: str) -> dict[str, Any]:
     Raises:
         UnusableError: there is no median TPOT.
     """
-    tpot = Timing(name="median_tpot_ms", seconds=fields.positive("median_tpot_ms") * _MS)
-    ttft, e2e_latency = _read_timing(fields, "median_ttft_ms"), _read_timing(fields, f"median_{e2el}")
-    p99 = _read_timing(fields, "p99_ttft_ms")
-    return {
-        "tpot": tpot,
-        "typical_tpot": _read_timing(fields, "mean_tpot_ms") or tpot,
-        "ttft": ttft,
-        "typical_ttft": _read_timing(fields, "mean_ttft_ms") or ttft,
-        "typical_e2el": _read_timing(fields, f"mean_{e2el}") or e2e_latency,
-        "ttft_p99_s": p99.seconds if p99 else None,
-        "e2el_p50_s": e2e_latency.seconds if e2e_latency else None,
-    }
+    median = Timing(name="median_tpot_ms", seconds=fields.positive("median_tpot_ms") * _MS)
+    names = {"tpot": "tpot_ms", "ttft": "ttft_ms", "gaps": "itl_ms", "e2el": e2el}
+    times = {name: _read_spread(fields, metric) for name, metric in names.items()}
+    return {"interactivity": median, **times}
+
+
+_STATISTIC = re.compile(r"(mean|median|min|max|p(\d+(?:\.\d+)?))_(.+)")
+
+
+def _read_spread(fields: Fields, metric: str) -> Times:
+    """Returns mean and percentiles of a time."""
+    by_percent: dict[float, Timing] = {}
+    for name in fields.values:
+        found = _STATISTIC.fullmatch(name)
+        if found is None or found[3] != metric or found[1] == "mean":
+            continue
+        percent = _NAMED[found[1]] if found[1] in _NAMED else float(found[2])
+        if percent <= 100 and (timing := _read_timing(fields, name)) is not None:
+            by_percent[percent] = timing
+    return Times(mean=_read_timing(fields, f"mean_{metric}"), percentiles=by_percent)
+
+
+_NAMED = {"min": 0.0, "median": 50.0, "max": 100.0}
 
 
 def _read_timing(fields: Fields, name: str) -> Timing | None:
     """Returns a time in milliseconds as seconds, with its name; None where missing or not above 0."""
-    value = fields.known(name)
-    return None if value is None else Timing(name=name, seconds=value * _MS)
+    # Chunks that came at once have gaps of 0.
+    value = fields.known(name, zero=name.endswith("_itl_ms"))
+    return Timing(name=name, seconds=value * _MS) if value else None
+
+
+def _read_queue(fields: Fields) -> float | None:
+    queued_ms = fields.known("mean_client_queue_time_ms", zero=True)
+    return None if queued_ms is None else queued_ms * _MS
 
 
 def read_rate(fields: Fields) -> float | None:
     """Returns `request_rate`, requests per second of an open loop; None for `inf`, all at once.
 
     Raises:
-        UnusableError: it is no rate (SGLang's `trace`): the load of such a run is nothing that a curve has.
+        UnusableError: it is no rate (SGLang's `trace`), or changed as the run went on (vLLM's ramps, which
+            write `inf` beside it): the load of such a run is nothing that a curve has.
     """
+    refuse_ramps(fields.values)
+    dataset = fields.text("dataset_name") or ""
+    if dataset in _TIMED_DATASETS:
+        raise UnusableError(f"the requests of {dataset} are sent by its own timestamps: {NO_POINT}")
     value = fields.values.get("request_rate")
     if value is None or value == float("inf") or (isinstance(value, str) and value.lower() == "inf"):
         return None
@@ -125,6 +164,27 @@ def read_rate(fields: Fields) -> float | None:
     if number is None or number <= 0:
         raise UnusableError(f"request_rate is {show(value)}: a number above 0 or inf is needed")
     return number
+
+
+NO_POINT = "a load that changes as the run goes on is no point of a curve"
+
+_TIMED_DATASETS = ("timed_trace",)
+
+
+def refuse_ramps(values: Mapping[str, Any]) -> None:
+    """Refuses a load that rises or falls as the run goes on.
+
+    Args:
+        values: where a tool writes its load; a name with `ramp` in it that is set, or changes of rate.
+
+    Raises:
+        UnusableError: there is one.
+    """
+    for name, value in values.items():
+        is_ramp = "ramp" in name.lower() or name == "rps_change_events"
+        if is_ramp and value not in (None, False, 0, "", [], {}):
+            shown = show(value) if not isinstance(value, dict | list) else "set"
+            raise UnusableError(f"{name} is {shown}: {NO_POINT}")
 
 
 def find_length(fields: Fields, name: str, tokens: float, completed: int) -> int | None:
@@ -143,14 +203,70 @@ def find_length(fields: Fields, name: str, tokens: float, completed: int) -> int
 
 
 def _count_failed(fields: Fields, completed: int) -> int | None:
-    failed = fields.whole("failed", zero=True)
-    if failed is not None:
-        return failed
+    """Returns the requests that did not complete: as counted, as listed, or of the prompts not completed."""
     prompts = fields.whole("num_prompts")
-    if prompts is not None and prompts >= completed:
-        return prompts - completed
-    fields.note("failed requests", "not in the file")
-    return None
+    counts = (
+        fields.whole("failed", zero=True),
+        count_errors(fields),
+        prompts - completed if prompts is not None and prompts >= completed else None,
+    )
+    known = [count for count in counts if count is not None]
+    if not known:
+        fields.note("failed requests", "not in the file")
+        return None
+    return max(known)
+
+
+def count_errors(fields: Fields) -> int | None:
+    """Returns how many requests of the list have an error; None where the file has no list."""
+    errors = fields.values.get("errors")
+    return sum(1 for error in errors if error) if isinstance(errors, list) else None
+
+
+_LISTS = ("input_lens", "output_lens", "ttfts", "itls", "errors", "generated_texts")
+"""One entry a request each, failed ones too."""
+
+_USUAL_ENDS = ("length", "stop", "eos", "tool_calls", "function_call")
+
+
+def check_requests(fields: Fields, completed: int, output_tokens: float) -> list[str]:
+    """Returns what the file's lists of requests and counts of their ends contradict."""
+    return [*_check_lists(fields, completed, output_tokens), *_check_ends(fields, completed)]
+
+
+def _check_lists(fields: Fields, completed: int, output_tokens: float) -> Iterator[str]:
+    prompts = as_number(fields.values.get("num_prompts"))
+    if prompts is not None and prompts < completed:
+        yield f"{completed} requests are completed, of num_prompts {prompts:g}"
+    lists = {name: fields.values.get(name) for name in _LISTS}
+    sizes = {name: len(items) for name, items in lists.items() if isinstance(items, list) and items}
+    if len(set(sizes.values())) > 1:
+        yield f"the lists of requests differ in length: {', '.join(f'{n} {s}' for n, s in sizes.items())}"
+    lengths = lists["output_lens"]
+    if isinstance(lengths, list) and lengths:
+        served = [length for item in lengths if (length := as_number(item)) is not None and length > 0]
+        if len(served) < (1 - MOST_FAILED) * completed:
+            yield f"{completed} requests are completed, but only {len(served)} of output_lens have a token"
+        if abs(sum(served) - output_tokens) > RATE_TOLERANCE * output_tokens:
+            yield f"total_output_tokens {output_tokens:g} contradicts output_lens, which make {sum(served):g}"
+
+
+def _check_ends(fields: Fields, completed: int) -> Iterator[str]:
+    """Yields the ends that are failures, such as `abort`, where the file counts or lists them."""
+    for name in ("finish_reason_counts", "finish_reasons", "finish_reason"):
+        ends = fields.values.get(name)
+        if isinstance(ends, list):
+            ends = Counter(str(end) for end in ends if end is not None)
+        if not isinstance(ends, Mapping):
+            continue
+        odd = {
+            end: count
+            for end, number in ends.items()
+            if (count := as_number(number)) and end not in _USUAL_ENDS
+        }
+        if sum(odd.values()) > MOST_FAILED * completed:
+            listed = ", ".join(f"{count:g} by {show(end)}" for end, count in odd.items())
+            yield f"{sum(odd.values()):g} of {completed} requests did not end by length or stop: {listed}"
 
 
 def _read_concurrency(fields: Fields, rate: float | None, completed: int) -> int | None:
