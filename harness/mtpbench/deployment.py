@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from mtpbench.engines import explain
-from mtpbench.engines.parts import Placement
+from mtpbench.engines.parts import BY_BUS, GPU_ORDER, Placement
 from mtpbench.errors import RunError, StartError
 from mtpbench.power.log import Unread, unread
 from mtpbench.power.meter import SIMULATED, Meter, MeteredNode
@@ -99,7 +99,17 @@ async def meter_at(site: Site, deployment: Deployment, point: Point, directory: 
         return Meter((), directory, Gathered(reason=why.reason))
     except RunError as why:
         return Meter((), directory, Gathered(reason=unread("no_answer", str(why))))
+    order = _other_order(deployment)
+    if order is not None and any(name.isdigit() for node in nodes for name in node.gpus.names):
+        detail = f"{GPU_ORDER} is {order}; take it out of engine.env, or name GPUs by UUID"
+        return Meter((), directory, Gathered(reason=unread("gpu_order", detail)))
     return Meter(nodes, directory)
+
+
+def _other_order(deployment: Deployment) -> str | None:
+    """Returns the order in which a process numbers its GPUs, where it is not that of the bus; else None."""
+    orders = (process.env.get(GPU_ORDER, BY_BUS) for process in deployment.processes if process.gpus)
+    return next((order for order in orders if order != BY_BUS), None)
 
 
 class LiveDeployment:

@@ -24,10 +24,11 @@ from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.output_check import OutputCheck, check_output
 from mtpbench.plan import Ladder, expected_events_per_s
+from mtpbench.power.log import unread
 from mtpbench.power.meter import Meter
 from mtpbench.progress import Observer, in_background, now_utc
 from mtpbench.provenance import Started, collect
-from mtpbench.records import ClientHealth, CounterSource, IdlePower, Point, Reason, RunFacts
+from mtpbench.records import ClientHealth, CounterSource, IdlePower, Point, RunFacts
 from mtpbench.scraper import Scraper
 from mtpbench.store import RawPoint, SweepStore
 
@@ -270,7 +271,7 @@ def store_failure(point: Point, reason: str, context: RunContext) -> None:
         counters=(),
         power=(),
         client=ClientHealth(),
-        facts=RunFacts(start_failed=reason, power_reason=Reason(code="nothing_ran", detail="nothing ran")),
+        facts=RunFacts(start_failed=reason, power_reason=unread("nothing_ran", "nothing ran")),
     )
     origin = Started(executor=context.site.name, where=context.site.notes())
     _store_point(point, raw, origin, now_utc(), {"failure": reason.encode()}, context)

@@ -135,6 +135,7 @@ def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, fa
         steady.output_tokens,
         facts.power_source,
         max_gap_s=_max_gap_s(point),
+        caps_w={gpu.name: gpu.power_cap_max_w for gpu in facts.gpus if gpu.power_cap_max_w},
     )
     if energy.energy_j is not None and energy.grace_energy_j is None and facts.grace_reason is not None:
         energy = dataclasses.replace(energy, grace_reason=facts.grace_reason)

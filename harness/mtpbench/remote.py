@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import RunError
+from mtpbench.records import decode_json
 
 ANSWER_S = 20.0
 END_S, SIGNALLED_END_S = 10.0, 5.0
@@ -170,6 +170,18 @@ class HelperProcess:
             lambda message: message.get("n") == number, ANSWER_S, f"did not answer {question!r}"
         )
 
+    async def ask_number(self, question: str, field: str) -> int:
+        """Returns a whole number out of the helper's answer to one question.
+
+        Raises:
+            HelperFailed: the helper died, does not answer in time, or answers without it; it is killed then.
+        """
+        number = (await self.ask(question)).get(field)
+        if type(number) is not int or not 0 <= number < 1 << 63:
+            await self._end(0.0)
+            raise HelperFailed(f"{self.name} answered {question!r} with {number!r} as {field}", None)
+        return number
+
     async def clock_offset(self) -> ClockOffset:
         """Returns the offset of the clock of the helper's host.
 
@@ -178,7 +190,7 @@ class HelperProcess:
         """
 
         async def ask_clock() -> int:
-            return int((await self.ask("clock"))["clock"])
+            return await self.ask_number("clock", "clock")
 
         return await compare_clocks(ask_clock)
 
@@ -193,12 +205,15 @@ class HelperProcess:
     async def read(self) -> dict[str, Any] | None:
         """Returns the helper's next message; None after it has closed its output."""
         assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
+        while True:
+            # A line that is longer than any message (64 KiB) is none either.
             with contextlib.suppress(ValueError):
-                message = json.loads(line)
+                line = await self.process.stdout.readline()
+                if not line:
+                    return None
+                message = decode_json(line.decode("utf-8", "replace"))
                 if isinstance(message, dict):
                     return message
-        return None
 
     async def stop(self) -> None:
         """Closes the helper's input and waits for its end; one that does not end in time is killed."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PAGE_BYTES = 16 << 20
 """The most bytes of a page or an answer, decompressed; a page of 72 ranks has about half a megabyte."""
 DETAIL_CHARACTERS = 200
+_NO_VALUE = re.compile(r"[ \t]\[?(?:N/A|Not Supported|null|none)\]?[ \t]*$", re.IGNORECASE)
 METRICS_CHARACTERS, LINE_CHARACTERS = 1 << 20, 2048
 """The most text of the metrics asked for, and of a line: parsing takes the square of a line's length."""
 MOST_POSITIONS = 1024
@@ -196,7 +197,7 @@ def picked_text(value: Json, *path: str | int) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A metric is one line of Prometheus's text; its value may be anything that is a float, NaN too."""
+    """A metric is one line of Prometheus's text; its value is any float, and NaN where it says `N/A`."""
 
     name: str
     labels: Mapping[str, str]
@@ -256,7 +257,8 @@ def metrics(text: str, names: Sequence[str]) -> list[Metric]:
             f"{METRICS_CHARACTERS} and {LINE_CHARACTERS} are the most"
         )
     try:
-        families = text_string_to_metric_families("\n".join(lines) + "\n")
+        known_or_nan = (_NO_VALUE.sub(" NaN", line) for line in lines)
+        families = text_string_to_metric_families("\n".join(known_or_nan) + "\n")
         return [_metric(sample) for family in families for sample in family.samples]
     # The parser raises what its own slips happen to raise on a line that is none.
     except Exception as error:

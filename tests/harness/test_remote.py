@@ -56,6 +56,22 @@ async def test_what_a_prologue_prints_is_skipped_and_the_first_message_read(star
         await helper.ask("tick")
 
 
+async def test_a_line_longer_than_any_message_is_skipped_like_a_prologue(start: Start) -> None:
+    deep = "print('[' * 5000 + ']' * 5000)"
+    helper = await start(f"print('x' * 200_000)\n{deep}\nprint('9' * 5000)\n{ECHO}")
+    assert (await helper.ready(20.0))["port"] == 7
+    await helper.stop()
+
+
+@pytest.mark.parametrize("value", ["'soon'", "None", "1.5", "True", "-1", "2**63", "[1]"])
+async def test_an_answer_without_its_number_ends_the_helper(start: Start, value: str) -> None:
+    helper = await start(ECHO.replace('"word": word', f'"clock": {value}'))
+    await helper.ready(20.0)
+    with pytest.raises(HelperFailed, match=r"the helper on n7 answered 'clock' with .* as clock"):
+        await helper.clock_offset()
+    assert not helper.running
+
+
 async def test_an_answer_that_comes_late_is_taken_for_no_other(start: Start) -> None:
     helper = await start(ECHO)
     await helper.ready(20.0)

@@ -360,12 +360,20 @@ def fill(text: str, placement: Placement) -> str:
     return _PLACEHOLDER.sub(value, text)
 
 
+GPU_ORDER, BY_BUS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
+"""By bus is how NVML numbers GPUs; by CUDA's own default, the fastest first, a number may be another GPU."""
+
+
 def resolve(process: Process, placement: Placement) -> Process:
-    """Returns the process with the placeholders of its argv, environment and files filled in."""
+    """Returns the process with the placeholders of its argv, environment and files filled in.
+
+    A process that holds GPUs numbers them as NVML does, unless the sweep says otherwise.
+    """
+    order = {GPU_ORDER: BY_BUS} if process.gpus else {}
     return dataclasses.replace(
         process,
         argv=tuple(fill(argument, placement) for argument in process.argv),
-        env={name: fill(value, placement) for name, value in process.env.items()},
+        env={name: fill(value, placement) for name, value in {**order, **process.env}.items()},
         files=tuple(
             File(path=fill(file.path, placement), text=fill(file.text, placement)) for file in process.files
         ),

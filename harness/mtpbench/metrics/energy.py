@@ -11,9 +11,24 @@ import numpy as np
 
 from mtpbench.metrics.meter_series import MeterSeries, integrate
 from mtpbench.metrics.window import Window
-from mtpbench.records import GRACE, UNUSED, Energy, IdlePower, IdleState, PowerSample, PowerSource, Reason
+from mtpbench.records import (
+    GRACE,
+    MOST_COUNTED,
+    UNUSED,
+    Energy,
+    IdlePower,
+    IdleState,
+    PowerSample,
+    PowerSource,
+    Reason,
+    known,
+)
 
 MAX_GAP_S = 3.0
+LEAST_W, MOST_W = 2.0, 10_000.0
+"""No GPU that is on draws less, and none is built to draw more; a figure in another unit lies outside."""
+MOST_OF_CAP = 10.0
+"""Nor does one draw ten times its power cap."""
 MAX_MISMATCH = 0.05
 MIN_CROSS_CHECK_SAMPLES = 5
 """With fewer samples inside the window the integral of power can't check the counter."""
@@ -33,6 +48,7 @@ REASONS: Mapping[str, str] = {
     "power_frozen": "there is no counter, and power did not move by a milliwatt",
     "power_mismatch": "a GPU's counter and the integral of its power are more than 5% apart",
     "power_zero": "a meter read 0 J over the whole window",
+    "power_implausible": "a GPU would have drawn less than 2 W, or more than 10 kW or 10 times its cap",
 }
 """Reason codes of a NULL energy (see docs/validity.md). Those of Grace rails begin with `grace_`."""
 
@@ -73,6 +89,7 @@ def measure_energy(
     output_tokens: float,
     source: PowerSource | None,
     max_gap_s: float = MAX_GAP_S,
+    caps_w: Mapping[str, float] | None = None,
 ) -> Energy:
     """Computes the energy of every GPU of the deployment over the window, idle ones too.
 
@@ -88,11 +105,12 @@ def measure_energy(
         output_tokens: output tokens of the window.
         source: where the samples come from, for the record.
         max_gap_s: a longer gap between two readings (engine seconds) makes the energy unknown.
+        caps_w: power caps in watts, by `process/GPU`, of the GPUs whose cap is known.
 
     Returns:
         NULL with reason `no_power_samples`, `missing_gpu`, `unexpected_gpu`, `gpu_lost`,
         `power_not_covered`, `power_gap`, `counter_reset`, `counter_frozen`, `power_frozen`,
-        `power_mismatch` or `power_zero` if there is no figure.
+        `power_mismatch`, `power_zero` or `power_implausible` if there is no figure.
     """
     series: dict[tuple[str, int], list[PowerSample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_s):
@@ -104,7 +122,7 @@ def measure_energy(
     if len(series) != expected_gpus:
         fewer = len(series) < expected_gpus
         return unknown_energy("missing_gpu" if fewer else "unexpected_gpu", expected_gpus, source)
-    gpus = _read_gpus(series, window, max_gap_s)
+    gpus = _read_gpus(series, window, max_gap_s, caps_w or {})
     if isinstance(gpus, str):
         return unknown_energy(gpus, expected_gpus, source)
     total = _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source)
@@ -176,23 +194,30 @@ def split_by_node(energy_j_by_gpu: Mapping[str, float], nodes: Mapping[str, int]
 
 
 def _read_gpus(
-    series: Mapping[tuple[str, int], list[PowerSample]], window: Window, max_gap_s: float
+    series: Mapping[tuple[str, int], list[PowerSample]],
+    window: Window,
+    max_gap_s: float,
+    caps_w: Mapping[str, float],
 ) -> list[_Gpu] | str:
     """Returns what every GPU used, or the reason code of the first GPU whose energy is unknown."""
     gpus: list[_Gpu] = []
     for (process, number), readings in series.items():
-        gpu = _read_gpu(f"{process}/{number}", readings, window, max_gap_s)
+        name = f"{process}/{number}"
+        most_w = min(MOST_W, MOST_OF_CAP * caps_w.get(name, MOST_W))
+        gpu = _read_gpu(name, readings, window, max_gap_s, most_w)
         if isinstance(gpu, str):
             return gpu
         gpus.append(gpu)
     return gpus
 
 
-def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s: float) -> _Gpu | str:
-    counter = MeterSeries.of((r.time_s, r.energy_j) for r in readings)
-    power = MeterSeries.of((r.time_s, r.power_w) for r in readings)
+def _read_gpu(
+    name: str, readings: list[PowerSample], window: Window, max_gap_s: float, most_w: float = MOST_W
+) -> _Gpu | str:
+    counter = MeterSeries.of((r.time_s, known(r.energy_j, 0.0, MOST_COUNTED)) for r in readings)
+    power = MeterSeries.of((r.time_s, known(r.power_w, LEAST_W, most_w)) for r in readings)
     if not len(counter) and not len(power):
-        return "no_power_samples"
+        return _refused(readings, window) or "no_power_samples"
     if _was_lost(readings, window, max_gap_s):
         return "gpu_lost"
     counted: float | None = None
@@ -206,15 +231,25 @@ def _read_gpu(name: str, readings: list[PowerSample], window: Window, max_gap_s:
     if len(power):
         fault = power.coverage_fault(window, max_gap_s)
         if counted is None and (fault := fault or _power_fault(power, window, max_gap_s)):
-            return fault
+            return _refused(readings, window) or fault
         if not fault:
             integral = integrate(power, window)
             inside = power.count(window)
-    used_j = integral if counted is None else counted
-    if used_j is not None and used_j <= 0:
+    if counted is not None and counted <= 0:
         # Every GPU that is on draws power: a meter that shows none was not read.
         return "power_zero"
+    if counted is not None and known(counted / window.duration_s, LEAST_W, most_w) is None:
+        return "power_implausible"
     return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside, edges_j=edges_j)
+
+
+def _refused(readings: list[PowerSample], window: Window) -> str | None:
+    """Returns the reason code of powers in the window that none can be; None where they left no hole."""
+    inside = [r.power_w for r in readings if window.start_s <= r.time_s <= window.end_s]
+    said = [power_w for power_w in inside if power_w is not None]
+    if not said or any(LEAST_W <= power_w <= MOST_W for power_w in said):
+        return None
+    return "power_implausible" if any(said) else "power_zero"
 
 
 def _was_lost(readings: list[PowerSample], window: Window, max_gap_s: float) -> bool:
@@ -247,8 +282,6 @@ def _counter_fault(counter: MeterSeries, window: Window, max_gap_s: float) -> st
 def _power_fault(power: MeterSeries, window: Window, max_gap_s: float) -> str | None:
     """Returns a reason code if power never changes, because the meter repeats an old value; else None."""
     inside = power.touching(window)
-    if not inside.values.any():
-        return None  # `power_zero` is the better reason
     return "power_frozen" if len(inside) > 2 and inside.longest_still_s() > max_gap_s else None
 
 
@@ -256,15 +289,13 @@ def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float
     """Sums the energy of all Grace rails; a reason code if one is unknown, None if there are no rails."""
     total = 0.0
     for readings in rails:
-        power = MeterSeries.of((r.time_s, r.power_w) for r in readings)
+        power = MeterSeries.of((r.time_s, known(r.power_w, LEAST_W, MOST_W)) for r in readings)
+        refused = _refused(readings, window)
         if not len(power):
-            return "grace_no_power"
+            return f"grace_{refused or 'no_power'}"
         if fault := power.coverage_fault(window, max_gap_s) or _power_fault(power, window, max_gap_s):
-            return f"grace_{fault}"
-        used_j = integrate(power, window)
-        if used_j <= 0:
-            return "grace_power_zero"
-        total += used_j
+            return f"grace_{refused or fault}"
+        total += integrate(power, window)
     return total if rails else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -21,8 +22,10 @@ class MeterSeries:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[float, float | None]]) -> Self:
-        """Builds the series of those pairs of time and value whose value is known, in the order of time."""
-        readings = [(time_s, value) for time_s, value in pairs if value is not None]
+        """Builds the series of those pairs of time and value that are known, in the order of time."""
+        readings = [
+            (time_s, value) for time_s, value in pairs if value is not None and math.isfinite(time_s + value)
+        ]
         times, values = np.array(readings, np.float64).reshape(-1, 2).T
         return cls(times, values)
 

@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from mtpbench.power import watts
 from mtpbench.power.log import (
     MeterReading,
     MeterState,
@@ -94,9 +95,7 @@ class GraceSource:
     def read(self) -> list[MeterReading]:
         """Returns the power of every socket."""
         return [
-            MeterReading(
-                meter=socket, power_w=None if (uw := _microwatts(path)) is None else uw / 1e6, energy_j=None
-            )
+            MeterReading(meter=socket, power_w=watts(_microwatts(path), 1e6), energy_j=None)
             for socket, path in self._files.items()
         ]
 
@@ -117,7 +116,7 @@ def _text(path: Path) -> str:
 
 def _microwatts(path: Path) -> int | None:
     text = _text(path)
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -158,7 +157,9 @@ class NodeSampler:
         """
         candidates: list[tuple[str, Source]] = [("gpu", NvmlSource(gpus, spares=spares))]
         if dcgm is not None:
-            from mtpbench.power.dcgm import DcgmSource  # urllib takes as long to import as all the rest
+            from mtpbench.power.dcgm import (
+                DcgmSource,  # reading pages takes as long to import as all the rest
+            )
 
             candidates.append(("gpu", DcgmSource(dcgm, gpus)))
         candidates.append(("grace", GraceSource(hwmon)))

@@ -7,23 +7,28 @@ else by a value that moved. A frozen exporter gives no readings, and the energy 
 
 from __future__ import annotations
 
-import math
-import re
-import urllib.request
+import asyncio
 from collections.abc import Callable, Sequence
 
-from mtpbench.power.log import MeterReading, MeterState, SourceProbe, unread
-from mtpbench.records import PowerSource
+from mtpbench.power import joules, watts
+from mtpbench.power.log import (
+    MOST_METERS,
+    MOST_SECONDS,
+    MeterReading,
+    MeterState,
+    SourceProbe,
+    unread,
+)
+from mtpbench.records import PowerSource, known
+from mtpbench.served import Metric, Reader, Unserved, metrics
 
 POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
 """The exporter's name of the metric, and DCGM's newer name of the field (155); in watts."""
 ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 """Energy in mJ since the driver was loaded (field 156)."""
 TIMEOUT_S = 1.0
-SAMPLE = re.compile(r"^(\w+)\{(.*)\}\s+(\S+)(?:\s+(-?\d+))?\s*$")
 ONE_GPU_PER_MODULE = ("GH200",)
 """Names of modules that are one board of Grace and GPU together."""
-LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 Fetch = Callable[[], str]
 
@@ -32,55 +37,57 @@ def readings(text: str) -> dict[str, MeterReading]:
     """Parses a metrics page: returns each GPU's reading by UUID; `meter` is the exporter's own GPU number.
 
     Raises:
-        ValueError: a MIG slice, two metrics of one GPU with different times, no number, or a torn line.
+        ValueError: a MIG slice, a GPU without UUID or number, two metrics of one GPU with different times, or
+            a torn line.
     """
-    power: dict[str, float] = {}
-    energy: dict[str, float] = {}
+    power: dict[str, float | None] = {}
+    energy: dict[str, float | None] = {}
     number: dict[str, int] = {}
-    times: dict[str, set[str | None]] = {}
-    for line in text.splitlines():
-        if not line.startswith((*POWER, ENERGY)):
-            continue
-        match = SAMPLE.match(line)
-        if not match:
-            raise ValueError(f"unreadable line {line!r}")
-        name, labels = match[1], dict(LABEL.findall(match[2]))
-        if name not in (*POWER, ENERGY):
-            continue
-        if labels.get("GPU_I_ID"):
-            raise ValueError(f"GPU {labels.get('gpu')} is divided by MIG; a slice has no meter of its own")
-        uuid = labels["UUID"]
-        if not math.isfinite(float(match[3])):
-            raise ValueError(f"{name} of GPU {labels.get('gpu')} is {match[3]}")
-        number[uuid] = int(labels["gpu"])
-        times.setdefault(uuid, set()).add(match[4])
-        if name == ENERGY:
-            energy[uuid] = float(match[3]) / 1e3
+    times: dict[str, set[float | None]] = {}
+    for metric in _metrics(text):
+        if metric.labels.get("GPU_I_ID"):
+            raise ValueError(
+                f"GPU {metric.labels.get('gpu')} is divided by MIG; a slice has no meter of its own"
+            )
+        uuid = metric.labels.get("UUID")
+        if not uuid:
+            raise ValueError(f"{metric.name} names no UUID of its GPU")
+        number[uuid] = metric.whole("gpu", MOST_METERS - 1)
+        times.setdefault(uuid, set()).add(_time(metric))
+        if metric.name == ENERGY:
+            energy[uuid] = joules(metric.value, 1e3)
         else:
-            power[uuid] = float(match[3])
+            power[uuid] = watts(metric.value)
     if any(len(stamps) > 1 for stamps in times.values()):
         raise ValueError("power and energy of one GPU carry different times")
     by_uuid = {}
     for uuid, gpu in sorted(number.items(), key=lambda item: item[1]):
         (stamp,) = times[uuid]
         by_uuid[uuid] = MeterReading(
-            meter=gpu,
-            power_w=power.get(uuid),
-            energy_j=energy.get(uuid),
-            unix_s=None if stamp is None else int(stamp) / 1e3,
+            meter=gpu, power_w=power.get(uuid), energy_j=energy.get(uuid), unix_s=stamp
         )
     return by_uuid
+
+
+def _metrics(text: str) -> list[Metric]:
+    return [metric for metric in metrics(text, (*POWER, ENERGY)) if metric.name in (*POWER, ENERGY)]
+
+
+def _time(metric: Metric) -> float | None:
+    if metric.unix_s is None:
+        return None
+    if (unix_s := known(metric.unix_s, 0.0, MOST_SECONDS)) is None:
+        raise ValueError(f"{metric.name} carries the time {metric.unix_s}")
+    return unix_s
 
 
 def _names(text: str) -> tuple[dict[str, str], str | None]:
     """Returns the model of each GPU by UUID, and the driver's version, from the labels of a metrics page."""
     models: dict[str, str] = {}
     driver = None
-    for line in text.splitlines():
-        if (match := SAMPLE.match(line)) and match[1] in (*POWER, ENERGY):
-            labels = dict(LABEL.findall(match[2]))
-            models[labels.get("UUID", "")] = labels.get("modelName", "")
-            driver = labels.get("DCGM_FI_DRIVER_VERSION", driver)
+    for metric in _metrics(text):
+        models[metric.labels.get("UUID", "")] = metric.labels.get("modelName", "")
+        driver = metric.labels.get("DCGM_FI_DRIVER_VERSION", driver)
     return models, driver
 
 
@@ -104,7 +111,7 @@ class DcgmSource:
         try:
             text = self._fetch()
             by_uuid = readings(text)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, Unserved, ValueError) as error:
             return SourceProbe(kind="dcgm", reason=unread("no_dcgm", f"{self._url}: {error}"))
         by_number = {str(reading.meter): uuid for uuid, reading in by_uuid.items()}
         gpus = self._gpus or tuple(by_number)
@@ -141,7 +148,7 @@ class DcgmSource:
         """Returns the GPUs whose reading is new; a GPU that the exporter lost is a failed read."""
         try:
             by_uuid = readings(self._fetch())
-        except (OSError, ValueError, KeyError):
+        except (OSError, Unserved, ValueError):
             return []
         new = []
         for meter, uuid in enumerate(self._uuids):
@@ -163,10 +170,7 @@ class DcgmSource:
         """Does nothing: no resource is held."""
 
     def _get(self) -> str:
-        # The exporter is on this node or beside it: no proxy of the environment is used.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(self._url, timeout=TIMEOUT_S) as answer:
-            return str(answer.read().decode("utf-8", "replace"))
+        return asyncio.run(_page(self._url))
 
     @staticmethod
     def _moved(before: MeterReading, now: MeterReading) -> bool:
@@ -174,3 +178,8 @@ class DcgmSource:
             return now.unix_s != before.unix_s
         # A counter of a GPU that is on always rises; one that stands still is an old value.
         return (now.energy_j, now.power_w) != (before.energy_j, before.power_w)
+
+
+async def _page(url: str) -> str:
+    async with Reader() as reader:
+        return await reader.get(url, TIMEOUT_S)

@@ -18,7 +18,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from mtpbench.records import GRACE, UNUSED, PowerSample, PowerSource, Reason, from_json, to_json
+from mtpbench.power import joules, watts
+from mtpbench.records import (
+    GRACE,
+    UNUSED,
+    Json,
+    PowerSample,
+    PowerSource,
+    Reason,
+    decode_json,
+    from_json,
+    known,
+    to_json,
+)
 
 FORMAT = 2
 
@@ -41,8 +53,16 @@ UnreadCode = Literal[
     "gpu_swapped",
     "mixed_sources",
     "sampler_failed",
+    "gpu_order",
+    "nothing_ran",
+    "other",
 ]
 """Why power can't be read; docs/validity.md explains each."""
+
+MOST_METERS = 1 << 16
+TEMPERATURES_C = (-100, 1000)
+MOST_SECONDS = 1e11
+"""Year 5138; a monotonic clock has less."""
 
 
 class Unread(Exception):
@@ -218,13 +238,13 @@ def parse(text: str) -> PowerLog:
     # What follows the last line break was being written when the sampler died.
     for number, line in enumerate(text.split("\n")[:-1], 1):
         try:
-            data = json.loads(line)
+            data = decode_json(line)
             if probes is None:
                 probes = _probes(data)
             elif "states" in data:
-                states.append((data["t"], tuple(MeterState(**state) for state in data["states"])))
+                states.append((_moment(data["t"]), tuple(map(_state, data["states"]))))
             elif "late" in data:
-                late, worst_s = late + len(data["late"]), max(worst_s, float(data["took_s"]))
+                late, worst_s = late + len(data["late"]), max(worst_s, _moment(data["took_s"]))
             elif "end" in data:
                 ended = str(data["end"])
             else:
@@ -305,14 +325,51 @@ def _probes(data: Mapping[str, Any]) -> tuple[SourceProbe, ...]:
 def _tick(data: Mapping[str, Any]) -> Tick:
     kind = "grace" if "grace" in data else "gpu"
     return Tick(
-        monotonic_s=data["t"],
-        wall_s=data["w"],
+        monotonic_s=_moment(data["t"]),
+        wall_s=_moment(data["w"]),
         kind=kind,
-        readings=tuple(
-            MeterReading(meter=meter, power_w=watts, energy_j=joules, unix_s=unix_s, at_s=at_s)
-            for meter, watts, joules, unix_s, at_s in data[kind]
-        ),
+        readings=tuple(map(_reading, data[kind])),
     )
+
+
+def _reading(row: Json) -> MeterReading:
+    meter, power_w, energy_j, unix_s, at_s = row
+    return MeterReading(
+        meter=_meter(meter),
+        power_w=watts(power_w),
+        energy_j=joules(energy_j),
+        unix_s=None if unix_s is None else _moment(unix_s),
+        at_s=None if at_s is None else _moment(at_s),
+    )
+
+
+def _state(data: Json) -> MeterState:
+    state = MeterState(**data)
+    if not isinstance(state.uuid, str | None):
+        raise ValueError(f"no UUID is {state.uuid!r}")
+    heat, bits = known(state.temperature_c, *TEMPERATURES_C), state.clock_reasons
+    return dataclasses.replace(
+        state,
+        meter=_meter(state.meter),
+        temperature_c=None if heat is None else int(heat),
+        limit_w=watts(state.limit_w),
+        clock_reasons=bits if type(bits) is int and 0 <= bits < 1 << 64 else None,
+        other_scope_w=watts(state.other_scope_w),
+    )
+
+
+def _meter(value: Json) -> int:
+    if type(value) is not int or not 0 <= value < MOST_METERS:
+        raise ValueError(f"no meter has the number {value!r}")
+    return value
+
+
+def _moment(value: Json) -> float:
+    """Returns a time in seconds; a line without one is damaged."""
+    moment_s = known(value, 0.0, MOST_SECONDS)
+    if moment_s is None:
+        raise ValueError(f"no time is {value!r}")
+    return moment_s
 
 
 def _line(data: Mapping[str, Any]) -> str:

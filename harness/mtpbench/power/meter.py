@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from mtpbench.errors import RunError
 from mtpbench.metrics.energy import measure_idle
@@ -54,7 +54,7 @@ class HostSampler:
         self._helper: HelperProcess | None = None
         self._starts = 0
         self._from = 0
-        self._clock = ClockOffset()
+        self._clock: ClockOffset | None = None
 
     @property
     def path(self) -> Path:
@@ -63,9 +63,9 @@ class HostSampler:
         return self._directory / f"power-node{self.gpus.node}{again}.jsonl"
 
     @property
-    def clock_error_s(self) -> float:
-        """Returns by how much the offset of its clock may be wrong."""
-        return self._clock.error_ns / 1e9
+    def clock_error_s(self) -> float | None:
+        """Returns by how much the offset of its clock may be wrong; None where it was not compared."""
+        return None if self._clock is None else self._clock.error_ns / 1e9
 
     async def begin(self) -> None:
         """Marks the start of the readings to keep, with the last one before; starts the sampler if needed.
@@ -74,11 +74,11 @@ class HostSampler:
             OSError: the sampler can't be started.
             RunError: the sampler was not ready in time, or does not answer.
         """
-        self.trouble = None
+        self.trouble = self._clock = None
         if self._helper is None or not self._helper.running:
             await self._start()
         self._clock = await self._compare_clocks()
-        self._from = int((await self._ask("tick"))["from"])
+        self._from = await self._tick("from")
 
     async def look(self) -> NodeLog:
         """Returns its readings since `begin`, with one more; of a dead sampler, those that it had written.
@@ -87,9 +87,11 @@ class HostSampler:
             OSError: the sampler's file can't be read.
             RunError: the sampler wrote nothing that can be read.
         """
+        if self._clock is None:
+            raise RunError("its clock was not compared")
         size = 0
         try:
-            size = int((await self._ask("tick"))["size"])
+            size = await self._tick("size")
         except RunError as why:
             self.trouble = str(why)
         try:
@@ -99,9 +101,15 @@ class HostSampler:
         return NodeLog(log=log, offset_s=self._clock.offset_ns / 1e9)
 
     async def compare_again(self) -> None:
-        """Compares the clocks again: the offset becomes the mean, half of the drift is added to its error."""
+        """Compares the clocks again: the offset becomes the mean, half of the drift is added to its error.
+
+        A clock that was not compared at the start stays so: what it did since is unknown.
+        """
+        first = self._clock
+        if first is None:
+            return
         try:
-            first, last = self._clock, await self._compare_clocks()
+            last = await self._compare_clocks()
         except RunError as why:
             # The readings are there; the drift of the clocks is unknown, and the notes say so.
             self.trouble = f"its clock was asked before the point only: {why}"
@@ -138,10 +146,10 @@ class HostSampler:
         # On one host every process has the same monotonic clock.
         return ClockOffset(offset_ns=time.monotonic_ns() - time.perf_counter_ns())
 
-    async def _ask(self, question: str) -> dict[str, Any]:
+    async def _tick(self, field: str) -> int:
         if self._helper is None:
             raise RunError("it does not run")
-        return await self._helper.ask(question)
+        return await self._helper.ask_number("tick", field)
 
     def _read(self, size: int) -> PowerLog:
         """Returns its log from `begin` on, with the first line, as soon as `size` bytes of it can be seen."""
@@ -184,7 +192,7 @@ class Meter:
     ) -> None:
         self._samplers = [HostSampler(node.gpus, node.host, directory) for node in nodes]
         self._gpus = [node.gpus for node in nodes]
-        self._gathered = instead or Gathered(reason=Reason(code="no_power_source"))
+        self._gathered = instead or Gathered(reason=unread("no_power_source", "nothing was read yet"))
         self._logs: dict[int, NodeLog] = {}
         self._faults: dict[int, str] = {}
         self.notes: tuple[str, ...] = ()
@@ -316,7 +324,8 @@ class Meter:
                 notes.append(f"power: {node_log.log.damaged} lines of the log are damaged{where}")
         troubled = [sampler for sampler in self._samplers if sampler.trouble]
         notes += [f"power sampler of node {sampler.gpus.node}: {sampler.trouble}" for sampler in troubled]
-        if errors_s := [sampler.clock_error_s for sampler in self._samplers if sampler.host.launch]:
+        others = (sampler.clock_error_s for sampler in self._samplers if sampler.host.launch)
+        if errors_s := [error_s for error_s in others if error_s is not None]:
             worst_ms = max(errors_s) * 1e3
             notes.append(f"power: the clocks of {len(errors_s)} nodes are known to within {worst_ms:.1f} ms")
         return (*dict.fromkeys(notes), *hindrances(self._gathered.conditions))

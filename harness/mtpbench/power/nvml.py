@@ -13,8 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mtpbench.power.log import MeterReading, MeterState, SourceProbe, Unread
-from mtpbench.records import PowerSource, Scope
+from mtpbench.power import joules, watts
+from mtpbench.power.log import (
+    MOST_METERS,
+    TEMPERATURES_C,
+    MeterReading,
+    MeterState,
+    SourceProbe,
+    Unread,
+)
+from mtpbench.records import PowerSource, Scope, known
 
 FIELD_ENERGY = 83
 FIELD_POWER_INSTANT = 186
@@ -89,13 +97,12 @@ class NvmlSource:
         other: Scope = "module" if self._scope == "gpu" else "gpu"
         meter_states = []
         for meter, handle in enumerate(self._handles):
-            limit = self._ask(library.nvmlDeviceGetEnforcedPowerLimit, handle)
             meter_states.append(
                 MeterState(
                     meter=meter,
                     uuid=self._uuid(meter),
                     temperature_c=self._temperature(handle),
-                    limit_w=None if limit is None else limit / 1e3,
+                    limit_w=watts(self._ask(library.nvmlDeviceGetEnforcedPowerLimit, handle), 1e3),
                     clock_reasons=self._first(
                         "CurrentClocksEventReasons", "CurrentClocksThrottleReasons", handle
                     ),
@@ -111,7 +118,9 @@ class NvmlSource:
 
     def _describe(self) -> SourceProbe:
         library = self._library
-        gpus = self._gpus or tuple(str(i) for i in range(self._ask(library.nvmlDeviceGetCount) or 0))
+        gpus = self._gpus or tuple(
+            str(i) for i in range(int(known(self._ask(library.nvmlDeviceGetCount), 0, MOST_METERS) or 0))
+        )
         if not gpus:
             raise Unread("no_gpu", "NVML sees no GPU")
         self._gpus = gpus
@@ -120,7 +129,9 @@ class NvmlSource:
         first = self._handles[0]
         fields = library.nvmlDeviceGetFieldValues
         energy = self._ask(fields, first, [FIELD_ENERGY])
-        self._counter = energy is not None and not energy[0].nvmlReturn
+        self._counter = bool(
+            energy and not energy[0].nvmlReturn and joules(energy[0].value.ullVal, 1e3) is not None
+        )
         instant = self._instant_w(first, self._scope) is not None
         # The scope of NVML's plain power is unknown on a module, so it can't be compared with the counter.
         self._average = not instant and self._scope == "gpu" and self._average_w(first) is not None
@@ -200,32 +211,31 @@ class NvmlSource:
         return "gpu"
 
     def _read(self, meter: int, handle: Any) -> MeterReading:
-        joules = watts = None
+        energy_j = power_w = None
         values = self._ask(self._library.nvmlDeviceGetFieldValues, handle, self._fields) or ()
         for value in values:
             # Each entry carries its own return code; the value of a failed one is garbage.
             if value.nvmlReturn:
                 continue
             if value.fieldId == FIELD_ENERGY:
-                joules = value.value.ullVal / 1e3
+                energy_j = joules(value.value.ullVal, 1e3)
             else:
-                watts = value.value.uiVal / 1e3
+                power_w = watts(value.value.uiVal, 1e3)
         if self._average:
-            watts = self._average_w(handle)
-        return MeterReading(meter=meter, power_w=watts, energy_j=joules)
+            power_w = self._average_w(handle)
+        return MeterReading(meter=meter, power_w=power_w, energy_j=energy_j)
 
     def _average_w(self, handle: Any) -> float | None:
-        milliwatts = self._ask(self._library.nvmlDeviceGetPowerUsage, handle)
-        return None if milliwatts is None else milliwatts / 1e3
+        return watts(self._ask(self._library.nvmlDeviceGetPowerUsage, handle), 1e3)
 
     def _instant_w(self, handle: Any, scope: Scope) -> float | None:
         values = self._ask(
             self._library.nvmlDeviceGetFieldValues, handle, [(FIELD_POWER_INSTANT, SCOPE_NUMBERS[scope])]
         )
-        return None if values is None or values[0].nvmlReturn else float(values[0].value.uiVal) / 1e3
+        return None if not values or values[0].nvmlReturn else watts(values[0].value.uiVal, 1e3)
 
     def _temperature(self, handle: Any) -> int | None:
-        value = self._first("TemperatureV", "Temperature", handle, CELSIUS_OF_GPU)
+        value = known(self._first("TemperatureV", "Temperature", handle, CELSIUS_OF_GPU), *TEMPERATURES_C)
         return None if value is None else int(value)
 
     def _first(self, newer: str, older: str, *arguments: Any) -> Any:
@@ -246,7 +256,7 @@ class NvmlSource:
         """Returns the answer of an NVML function; None where NVML refuses."""
         try:
             return function(*arguments)
-        except self._library.NVMLError:
+        except (self._library.NVMLError, UnicodeError):
             return None
 
 

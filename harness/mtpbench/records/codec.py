@@ -36,12 +36,14 @@ _PLAIN = frozenset((str, int, bool, type(None)))
 def to_json(value: Json) -> Json:
     """Returns a record, or a tuple or mapping of records, as plain JSON values; NaN and infinity are refused.
 
+    Texts are `well_formed`, whoever wrote them.
+
     Raises:
         ValueError: a float is not finite (unknown is None, never NaN).
     """
     kind: Any = type(value)
     if kind in _PLAIN:
-        return value
+        return value if kind is not str or value.isascii() else well_formed(value)
     if (names := _field_names(kind)) is not None:
         return {name: to_json(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from measured import SIMULATED_POWER, power_samples
 from mtpbench.engines.simulated import simulated_power
 from mtpbench.metrics.energy import REASONS, measure_energy, measure_idle, split_by_node
 from mtpbench.metrics.window import Window
 from mtpbench.power.log import UnreadCode
-from mtpbench.records import PowerSample, Reason
+from mtpbench.records import PowerSample, Reason, to_json
 
 WINDOW = Window(start_s=1.1, end_s=4.1)
 
@@ -332,3 +334,62 @@ def test_an_honest_counter_is_believed_whatever_its_steps_and_the_windows_length
         got = measure_energy(readings, window, 1, 9.0, 5.0, SIMULATED_POWER)
         assert got.reason is None, (phase, got)
         assert got.energy_j == pytest.approx(100 * length_s, abs=100 * max(update_s, 0.1) * 1.01)
+
+
+@pytest.mark.parametrize(
+    ("code", "power_w", "energy_j"),
+    [
+        ("power_implausible", None, lambda s: s.energy_j / 1e3),  # joules that are said to be millijoules
+        ("power_implausible", None, lambda s: s.energy_j * 1e3),
+        ("power_implausible", lambda s: s.power_w * 1e3, lambda s: None),
+        ("power_implausible", lambda s: s.power_w / 1e3, lambda s: None),
+        ("power_zero", lambda s: 0.0, lambda s: None),
+        ("power_implausible", lambda s: math.nan, lambda s: None),
+        ("no_power_samples", lambda s: None, lambda s: math.inf),
+    ],
+)
+def test_a_figure_in_another_unit_is_none(code, power_w, energy_j):
+    """A GPU draws neither half a watt nor half a megawatt."""
+    changes = {"energy_j": energy_j, **({} if power_w is None else {"power_w": power_w})}
+    got = energy(change(power_samples(), **changes))
+    assert (got.energy_j, got.reason.code) == (None, code)
+
+
+def test_ten_times_the_power_cap_is_more_than_a_gpu_draws():
+    counted = change(power_samples(), power_w=lambda s: None)
+    assert energy(counted, caps_w={"worker/0": 60.0}).energy_j is not None
+    name = f"{counted[0].process}/{counted[0].gpu}"
+    assert energy(counted, caps_w={name: 49.0}).reason.code == "power_implausible"
+    assert energy(counted, caps_w={name: 60.0}).energy_j is not None
+
+
+@pytest.mark.parametrize("odd", [0.0, 1e-3, 5e5, math.nan, math.inf, -1.0])
+def test_one_odd_power_among_many_is_left_out(odd):
+    """A sentinel between two readings changes no integral; the rule of gaps holds."""
+    integrated = change(power_samples(), energy_j=lambda s: None, power_w=lambda s: 500 + s.time_s)
+    expected = energy(integrated)
+    spoiled = [dataclasses.replace(s, power_w=odd) if i in (5, 20) else s for i, s in enumerate(integrated)]
+    assert energy(spoiled).energy_j == pytest.approx(expected.energy_j, rel=1e-3)
+
+
+ODD_NUMBERS = st.none() | st.floats() | st.sampled_from([0.0, 500.0, 501.0, 1e308, -1e308, 2.0**63])
+SAMPLES = st.lists(
+    st.builds(
+        PowerSample,
+        time_s=st.floats() | st.floats(0, 5),
+        process=st.sampled_from(["d", "grace@0", "unused@0"]),
+        gpu=st.integers(0, 1),
+        power_w=ODD_NUMBERS,
+        energy_j=ODD_NUMBERS,
+    ),
+    max_size=12,
+)
+
+
+@given(SAMPLES)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_any_samples_give_an_energy_that_can_be_stored_or_a_reason(samples):
+    got = energy(samples, gpus=1, window=Window(start_s=1.0, end_s=2.0))
+    to_json(got)
+    assert (got.energy_j is None) == (got.reason is not None)
+    to_json(measure_idle(samples, "loaded", 2.0, 1))

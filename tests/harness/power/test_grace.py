@@ -38,6 +38,17 @@ def test_one_rail_for_each_socket_is_read(tmp_path: Path) -> None:
     assert [r.power_w for r in source.read()] == [None, 160.5]
 
 
+@pytest.mark.parametrize(
+    "said", ["", "N/A", "-1", "nan", "²", "9" * 5000, "18446744073709551615", "1e6", "0x10"]
+)
+def test_what_a_rail_says_in_place_of_a_number_is_no_reading(tmp_path: Path, said: str) -> None:
+    lay(tmp_path, ("Grace Power Socket 0", "150000000"))
+    source = GraceSource(tmp_path)
+    assert source.probe().reason is None
+    (tmp_path / "hwmon0" / "device" / "power1_average").write_text(f"{said}\n")
+    assert [reading.power_w for reading in source.read()] == [None]
+
+
 @pytest.mark.parametrize("label", ["Grace Input Power Socket 0", "Grace Power Input Socket 0"])
 def test_some_firmware_says_input_power(tmp_path: Path, label: str) -> None:
     lay(tmp_path, (label, "150000000"))

@@ -19,6 +19,7 @@ import pytest
 from measured import make_point
 from mtpbench import remote
 from mtpbench.deployment import meter_at
+from mtpbench.errors import RunError
 from mtpbench.executors.local import LocalSite
 from mtpbench.metrics.energy import measure_energy
 from mtpbench.metrics.window import Window
@@ -199,6 +200,20 @@ async def test_a_sampler_that_can_not_start_is_a_reason(
     missing = Host(name="n7", launch=("/nowhere/srun",))
     async with Meter([MeteredNode(gpus=gpus, host=missing)], tmp_path) as meter:
         assert str(meter.reason).startswith("sampler_failed: [Errno 2]")
+
+
+async def test_a_clock_that_was_not_compared_is_not_known_to_within_anything(tmp_path: Path) -> None:
+    """A far sampler whose helper can't be started: no offset stands for its clock, least of all 0 ± 0."""
+    gpus = gpus_of_node(0, {0: "decode-0"}, None)
+    far = Host(name="far", launch=("/nonexistent",))
+    async with Meter([MeteredNode(gpus=gpus, host=far)], tmp_path) as meter:
+        assert str(meter.reason).startswith("sampler_failed: ")
+        assert not [note for note in meter.notes if "clock" in note]
+    sampler = meters.HostSampler(gpus, far, tmp_path)
+    await sampler.compare_again()
+    assert sampler.clock_error_s is None
+    with pytest.raises(RunError, match="its clock was not compared"):
+        await sampler.look()
 
 
 def far_is_possible() -> bool:
@@ -440,13 +455,13 @@ async def test_a_file_that_does_not_show_what_was_written_is_a_reason(
     async with await local_meter(tmp_path) as meter:
         await meter.begin()
         sampler = meter._samplers[0]
-        ask = sampler._ask
+        tick = sampler._tick
 
-        async def ahead(word: str) -> dict[str, object]:
-            said = await ask(word)
-            return {**said, "size": 10_000_000} if "size" in said else said
+        async def ahead(field: str) -> int:
+            number = await tick(field)
+            return 10_000_000 if field == "size" else number
 
-        on_standin.setattr(sampler, "_ask", ahead)
+        on_standin.setattr(sampler, "_tick", ahead)
         await meter.end()
         assert str(meter.reason).startswith("sampler_failed: power-node0.jsonl shows ")
         assert str(meter.reason).endswith(" of the 10000000 bytes that were written")

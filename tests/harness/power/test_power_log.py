@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mtpbench.metrics.energy import measure_energy
+from mtpbench.metrics.window import Window
+from mtpbench.power import joules, watts
 from mtpbench.power.log import (
     MeterReading,
     MeterState,
@@ -20,7 +27,8 @@ from mtpbench.power.log import (
     tick_line,
     unread,
 )
-from mtpbench.records import PowerSource
+from mtpbench.power.nodes import conditions
+from mtpbench.records import PowerSource, to_json
 
 PROBE = SourceProbe(
     kind="nvml", source=PowerSource(meter="nvml", power="instant", scope="gpu"), meters=((0, "GPU-a"),)
@@ -89,3 +97,80 @@ def test_a_reading_with_its_own_time_is_placed_there():
 def test_a_state_that_does_not_know_its_gpu_is_no_swap():
     states = states_line(2.0, 2.0, [MeterState(meter=0, uuid=None)])
     assert identity_fault(parse(HEAD + states)) is None
+
+
+BLANKS = {
+    "DCGM_INT32": (0x7FFFFFF0, 0x7FFFFFF1, 0x7FFFFFF2, 0x7FFFFFF3),
+    "DCGM_INT64": (0x7FFFFFFFFFFFFFF0, 0x7FFFFFFFFFFFFFF3, 9223372036854775792.0),
+    "DCGM_FP64": (140737488355328.0, 140737488355329.0, 140737488355331.0),
+    "NVML": (0xFFFFFFFF, 2**64 - 1, 2**63 - 1, -1),
+    "none of the kind": (
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        -0.5,
+        1e300,
+        10**400,
+        "500",
+        "N/A",
+        None,
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("blank", [blank for blanks in BLANKS.values() for blank in blanks], ids=str)
+def test_what_stands_for_no_value_is_none_whatever_its_unit(blank):
+    assert [watts(blank), watts(blank, 1e3), joules(blank), joules(blank, 1e3)] == [None] * 4
+
+
+def test_units_are_told_apart():
+    assert (watts(500.25), watts(500_250, 1e3), watts(150_000_000, 1e6)) == (500.25, 500.25, 150.0)
+    assert (joules(0), joules(7_500, 1e3)) == (0.0, 7.5)
+
+
+STATES = st.fixed_dictionaries(
+    {"meter": st.just(0)},
+    optional={
+        name: st.none() | st.booleans() | st.floats() | st.integers(-(2**70), 2**70) | st.text(max_size=3)
+        for name in ("uuid", "temperature_c", "limit_w", "clock_reasons", "other_scope_w")
+    },
+)
+ODD = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-(2**70), 2**70) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+ROWS = st.lists(st.tuples(st.integers(0, 1), *[ODD] * 4).map(list) | ODD, max_size=3)
+LINES = st.one_of(
+    st.fixed_dictionaries({"t": ODD, "w": ODD, "gpu": ROWS | ODD}),
+    st.fixed_dictionaries({"t": st.just(5.0), "w": st.just(1000.0), "gpu": ROWS, "grace": ROWS}),
+    st.fixed_dictionaries(
+        {"t": st.floats(0, 9), "w": ODD, "states": st.lists(ODD | STATES, max_size=2) | ODD}
+    ),
+    st.fixed_dictionaries({"t": ODD, "w": ODD, "late": ODD, "took_s": ODD}),
+    st.fixed_dictionaries({"end": ODD}),
+    ODD,
+).map(json.dumps) | st.text(max_size=20)
+
+
+@given(st.lists(LINES, max_size=6), st.booleans())
+@settings(derandomize=True, deadline=None, max_examples=200)
+def test_any_lines_give_samples_that_can_be_stored_or_a_reason(lines, with_head):
+    text = (HEAD if with_head else "") + "".join(f"{line}\n" for line in lines)
+    try:
+        log = parse(text)
+    except ValueError:
+        return
+    taken = samples(log, 4.0, {0: "decode-0"})
+    assert all(math.isfinite(s.time_s) and 0 <= s.gpu < 1 << 16 for s in taken)
+    to_json([*taken, *conditions(log, {0: "decode-0"}, 0), *filter(None, [identity_fault(log)])])
+    json.dumps(to_json(measure_energy(taken, Window(start_s=0.5, end_s=2.0), 1, 9.0, 5.0, None))).encode()
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"t": NaN, "w": 1, "gpu": []}']
+)
+def test_a_line_that_no_parser_can_read_costs_itself_only(line):
+    log = parse(HEAD + line + "\n" + tick_line(5.0, 1000.0, "gpu", [reading(0)]))
+    assert (len(log.ticks), log.damaged) == (1, 1)
