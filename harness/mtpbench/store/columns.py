@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from mtpbench.errors import StoreError
 from mtpbench.metrics.packed_chunks import BATCH_CHUNKS, ChunkBatch, PackedTable, Requests, batches, smallest
 from mtpbench.metrics.request_table import UNKNOWN, Ints, RequestTable, whole_us
-from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json
+from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json, well_formed
+from mtpbench.store.files import check_file, guarded
 
 _TIMES = {"scheduled_us": "scheduled_s", "sent_us": "sent_s", "end_us": "end_s"}
 """The columns of times, and what they are called up to schema 4, which held them as float seconds."""
@@ -35,6 +36,31 @@ _REQUESTS = pa.schema(
         (_BROUGHT, pa.large_list(pa.int64())),
     ]
 )
+_COUNTERS = pa.schema(
+    [
+        ("time_s", pa.float64()),
+        ("process", pa.string()),
+        *((name, pa.float64()) for name in ("drafts", "draft_tokens", "accepted_tokens")),
+        ("per_position", pa.list_(pa.float64())),
+        ("gauges", pa.list_(_GAUGE)),
+        ("reason", pa.string()),
+        ("restarted", pa.bool_()),
+    ]
+)
+_POWER = pa.schema(
+    [
+        ("time_s", pa.float64()),
+        ("process", pa.string()),
+        ("gpu", pa.int64()),
+        *((name, pa.float64()) for name in ("power_w", "energy_j")),
+    ]
+)
+_MOST_US = 1 << 44
+"""Times are below 200 days: `packed_chunks` sorts by request and time as one number."""
+_MOST = 1 << 53
+"""No count is larger, and no sum of gaps or tokens; a float holds them all exactly."""
+_MOST_PHYSICAL = 1e15
+"""No second, watt or joule is more than this."""
 _GROUP_CHUNKS = 1 << 22
 """Chunks of a row group, about, so that neither writer nor reader holds all chunks decoded at once."""
 _BUFFER_BYTES = 1 << 20
@@ -50,6 +76,7 @@ def write_requests(table: Requests, path: Path) -> None:
         compression="zstd",
         use_dictionary=[f"{_BROUGHT}.list.element", *_TEXTS],
         column_encoding={f"{_GAPS}.list.element": "BYTE_STREAM_SPLIT"},
+        write_page_checksum=True,
     ) as writer:
         for batch in batches(table, _GROUP_CHUNKS):
             writer.write_table(pa.table(_columns(table, batch), _REQUESTS))
@@ -62,7 +89,7 @@ def _columns(table: Requests, batch: ChunkBatch) -> dict[str, Any]:
     for name in _KNOWN_OR_NULL:
         columns[name] = _nullable(getattr(table, name)[batch.rows])
     for name in _TEXTS:
-        columns[name] = pa.array(getattr(table, name)[batch.rows].tolist(), pa.string())
+        columns[name] = _text_array(getattr(table, name)[batch.rows].tolist())
     offsets = pa.array(batch.offsets, pa.int64())
     columns[_GAPS] = pa.LargeListArray.from_arrays(offsets, pa.array(batch.gaps_us, pa.int64()))
     columns[_BROUGHT] = pa.LargeListArray.from_arrays(offsets, _nullable(batch.brought.astype(np.int64)))
@@ -86,7 +113,7 @@ def read_packed(path: Path) -> PackedTable:
     Raises:
         StoreError: the file is damaged or lacks a column.
     """
-    return _guarded(path, (*_ROW_COLUMNS, _GAPS, _BROUGHT), _packed)
+    return _guarded(path, _REQUESTS, _packed, younger=_SINCE_6)
 
 
 def _packed(file: pq.ParquetFile) -> PackedTable:
@@ -95,18 +122,35 @@ def _packed(file: pq.ParquetFile) -> PackedTable:
         columns=[name if name in column_names else _TIMES[name] for name in _ROW_COLUMNS]
         + [name for name in _SINCE_6 if name in column_names]
     )
-    columns: dict[str, Any] = {
-        name: data[name].to_numpy() if name in column_names else whole_us(data[_TIMES[name]].to_numpy())
-        for name in (*_INTS, "warmup")
-    }
-    columns |= {
-        name: _ints(data[name]) if name in data.column_names else np.full(len(data), UNKNOWN, np.int64)
-        for name in _KNOWN_OR_NULL
-    }
+    # The bytes of a text may be none.
+    data.validate(full=True)
+    columns: dict[str, Any] = {name: _row_ints(data, name) for name in _INTS}
+    columns["warmup"] = _filled(data, "warmup").to_numpy()
+    for name in _KNOWN_OR_NULL:
+        known = name in data.column_names
+        columns[name] = _ints(data[name]) if known else np.full(len(data), UNKNOWN, np.int64)
+        _check_range(name, columns[name], UNKNOWN, _MOST)
     columns |= {name: _objects(data[name].to_pylist()) for name in _TEXTS}
+    if (columns["end_us"] < columns["sent_us"]).any():
+        raise ValueError("a request ends before it was sent")
     chunks = tuple(_read_chunks(file, columns["sent_us"]))
     counts = np.concatenate([np.empty(0, np.int64), *(batch.counts for batch in chunks)])
+    if len(counts) != len(data):
+        raise ValueError(f"{len(counts)} lists of chunks for {len(data)} requests")
     return PackedTable(**columns, chunk_offsets=np.concatenate(([0], np.cumsum(counts))), chunks=chunks)
+
+
+def _row_ints(data: Any, name: str) -> Ints:
+    """Returns a column of whole numbers, none of them unknown."""
+    if name in data.column_names:
+        values = _filled(data, name).to_numpy()
+    else:
+        times_s = _filled(data, _TIMES[name]).to_numpy()
+        _check_range(_TIMES[name], times_s, -_MOST_US * 1e-6, _MOST_US * 1e-6)
+        values = whole_us(times_s)
+    least, most = (-_MOST_US, _MOST_US) if name in _TIMES else (UNKNOWN, _MOST)
+    _check_range(name, values, least, most)
+    return np.asarray(values, np.int64)
 
 
 def _read_chunks(file: pq.ParquetFile, sent_us: Ints) -> Iterator[ChunkBatch]:
@@ -117,14 +161,26 @@ def _read_chunks(file: pq.ParquetFile, sent_us: Ints) -> Iterator[ChunkBatch]:
         batch_size=max(1, int(BATCH_CHUNKS * whole / max(chunks, 1))), columns=[_GAPS, _BROUGHT]
     ):
         rows = slice(first, first := first + len(piece))
-        offsets = piece[_GAPS].offsets.to_numpy().astype(np.int64)
+        offsets, gaps = _lists(piece, _GAPS, -_MOST)
+        of_tokens, brought = _lists(piece, _BROUGHT, UNKNOWN)
+        if not np.array_equal(offsets, of_tokens):
+            raise ValueError(f"{_GAPS} and {_BROUGHT} hold lists of different lengths")
         yield ChunkBatch(
             rows=rows,
-            offsets=offsets - offsets[0],
+            offsets=offsets,
             sent_us=sent_us[rows],
-            gaps_us=smallest(_ints(piece[_GAPS].flatten())),
-            brought=smallest(_ints(piece[_BROUGHT].flatten())),
+            gaps_us=smallest(gaps),
+            brought=smallest(brought),
         )
+
+
+def _lists(piece: Any, name: str, least: int) -> tuple[Ints, Ints]:
+    """Returns the offsets of a column of lists, from 0, and the values of all; their sums stay in bounds."""
+    column = _filled(piece, name)
+    offsets, values = column.offsets.to_numpy().astype(np.int64), _ints(column.flatten())
+    most = _MOST // max(1, len(values))
+    _check_range(name, values, max(least, -most), most)
+    return offsets - offsets[0], values
 
 
 def _values(file: pq.ParquetFile, group: int) -> int:
@@ -139,23 +195,29 @@ def write_counters(samples: Sequence[CounterSample], path: Path) -> None:
     counters = [sample.counters for sample in samples]
     gauges = [[to_json(gauge) for gauge in sample.gauges] for sample in samples]
     columns = {
-        "time_s": pa.array([s.time_s for s in samples], pa.float64()),
-        "process": pa.array([s.process for s in samples], pa.string()),
-        "drafts": pa.array([c and c.drafts for c in counters], pa.float64()),
-        "draft_tokens": pa.array([c and c.draft_tokens for c in counters], pa.float64()),
-        "accepted_tokens": pa.array([c and c.accepted_tokens for c in counters], pa.float64()),
-        "per_position": pa.array([c and list(c.per_position) for c in counters], pa.list_(pa.float64())),
-        "gauges": pa.array(gauges, pa.list_(_GAUGE)),
-        "reason": pa.array([s.reason for s in samples], pa.string()),
-        "restarted": pa.array([s.restarted for s in samples], pa.bool_()),
+        "time_s": [s.time_s for s in samples],
+        "process": _text_array([s.process for s in samples]),
+        "drafts": [c and c.drafts for c in counters],
+        "draft_tokens": [c and c.draft_tokens for c in counters],
+        "accepted_tokens": [c and c.accepted_tokens for c in counters],
+        "per_position": [c and list(c.per_position) for c in counters],
+        "gauges": gauges,
+        "reason": _text_array([s.reason for s in samples]),
+        "restarted": [s.restarted for s in samples],
     }
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    _write(columns, _COUNTERS, path)
 
 
 def read_counters(path: Path) -> tuple[CounterSample, ...]:
-    """Reads the counter samples that `write_counters` wrote."""
-    counts = ("drafts", "draft_tokens", "accepted_tokens", "per_position")
-    names = ("time_s", "process", *counts, "gauges", "reason")
+    """Reads the counter samples that `write_counters` wrote.
+
+    Raises:
+        StoreError: the file is damaged, or lacks a column.
+    """
+    return _guarded(path, _COUNTERS, _counter_samples, younger=("restarted",))
+
+
+def _counter_samples(file: pq.ParquetFile) -> tuple[CounterSample, ...]:
     return tuple(
         CounterSample(
             time_s=row["time_s"],
@@ -172,51 +234,103 @@ def read_counters(path: Path) -> tuple[CounterSample, ...]:
             reason=row["reason"],
             restarted=bool(row.get("restarted")),
         )
-        for row in _read(path, names, ("restarted",)).to_pylist()
+        for row in _sample_rows(file, _COUNTERS)
     )
 
 
 def write_power(samples: Sequence[PowerSample], path: Path) -> None:
     """Writes power samples."""
     columns = {
-        "time_s": pa.array([s.time_s for s in samples], pa.float64()),
-        "process": pa.array([s.process for s in samples], pa.string()),
-        "gpu": pa.array([s.gpu for s in samples], pa.int64()),
-        "power_w": pa.array([s.power_w for s in samples], pa.float64()),
-        "energy_j": pa.array([s.energy_j for s in samples], pa.float64()),
+        "time_s": [s.time_s for s in samples],
+        "process": _text_array([s.process for s in samples]),
+        "gpu": [s.gpu for s in samples],
+        "power_w": [s.power_w for s in samples],
+        "energy_j": [s.energy_j for s in samples],
     }
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    _write(columns, _POWER, path)
 
 
 def read_power(path: Path) -> tuple[PowerSample, ...]:
-    """Reads the power samples that `write_power` wrote."""
-    rows = _read(path, ("time_s", "process", "gpu", "power_w", "energy_j")).to_pylist()
-    return tuple(PowerSample(**row) for row in rows)
-
-
-def _read(path: Path, names: Sequence[str], younger: Sequence[str] = ()) -> Any:
-    """Reads columns of a file, and of the younger ones, which older versions did not write, those it has."""
-
-    def read(file: pq.ParquetFile) -> Any:
-        return file.read(columns=[*names, *(name for name in younger if name in file.schema_arrow.names)])
-
-    return _guarded(path, names, read)
-
-
-def _guarded(path: Path, names: Sequence[str], read: Callable[[pq.ParquetFile], T]) -> T:
-    """Opens a file, checks its columns, and returns what `read` makes of it.
+    """Reads the power samples that `write_power` wrote.
 
     Raises:
-        StoreError: the file is damaged or lacks one of the named columns.
+        StoreError: the file is damaged, or lacks a column.
     """
-    try:
-        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
-            column_names = file.schema_arrow.names
-            if missing := [name for name in names if not {name, _TIMES.get(name)} & set(column_names)]:
-                raise StoreError(f"{path}: lacks the columns {', '.join(missing)}")
-            return read(file)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path}: can't be read ({error})") from error
+    return _guarded(path, _POWER, _power_samples)
+
+
+def _power_samples(file: pq.ParquetFile) -> tuple[PowerSample, ...]:
+    samples = tuple(PowerSample(**row) for row in _sample_rows(file, _POWER))
+    for name in ("power_w", "energy_j"):
+        known = [value for sample in samples if (value := getattr(sample, name)) is not None]
+        _check_range(name, np.array(known, np.float64), -_MOST_PHYSICAL, _MOST_PHYSICAL)
+    return samples
+
+
+def _write(columns: Mapping[str, Any], schema: pa.Schema, path: Path) -> None:
+    # A flipped byte of a page is then found when it is read.
+    pq.write_table(pa.table(columns, schema), path, compression="zstd", write_page_checksum=True)
+
+
+def _sample_rows(file: pq.ParquetFile, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Returns the rows of a file of samples; each has a time, a process and, where there are any, a GPU."""
+    data = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
+    data.validate(full=True)
+    for name in ("time_s", "process", "gpu"):
+        if name in data.column_names:
+            _filled(data, name)
+    _check_range("time_s", data["time_s"].to_numpy(), -_MOST_PHYSICAL, _MOST_PHYSICAL)
+    rows: list[dict[str, Any]] = data.to_pylist()
+    return rows
+
+
+def _guarded(
+    path: Path, schema: pa.Schema, read: Callable[[pq.ParquetFile], T], younger: Sequence[str] = ()
+) -> T:
+    """Opens a file, checks its columns, and returns what `read` makes of it.
+
+    Args:
+        path: the file.
+        schema: the columns that it was written with.
+        read: reads the columns.
+        younger: those columns that older versions did not write.
+
+    Raises:
+        StoreError: the file is damaged, or lacks a column; or one is of another type.
+    """
+    check_file(path)
+    with (
+        guarded(path),
+        pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file,
+    ):
+        found = file.schema_arrow
+        absent = [name for name in schema.names if not {name, _TIMES.get(name)} & {*found.names, *younger}]
+        if absent:
+            raise StoreError(f"{path}: lacks the columns {', '.join(absent)}")
+        for field in schema:
+            old = _TIMES.get(field.name, field.name)
+            name, kind = (field.name, field.type) if field.name in found.names else (old, pa.float64())
+            if name in found.names and found.field(name).type != kind:
+                raise StoreError(f"{path}: column {name} holds {found.field(name).type}, not {kind}")
+        return read(file)
+
+
+def _filled(data: Any, name: str) -> Any:
+    """Returns a column, none of whose values is unknown."""
+    if data[name].null_count:
+        raise ValueError(f"{name} is null in {data[name].null_count} rows")
+    return data[name]
+
+
+def _check_range(name: str, values: Any, least: float, most: float) -> None:
+    # NaN is within no bounds.
+    if len(values) and not (values.min() >= least and values.max() <= most):
+        raise ValueError(f"{name} goes from {values.min():g} to {values.max():g}: nothing has that")
+
+
+def _text_array(texts: Sequence[str | None]) -> Any:
+    """Returns texts as Parquet can hold them: it wants UTF-8, which has no half of a surrogate pair."""
+    return pa.array([None if text is None else well_formed(text) for text in texts], pa.string())
 
 
 def _nullable(values: Ints) -> Any:
