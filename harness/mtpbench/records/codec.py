@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 SCHEMA_VERSION = 6
 """Written into every stored record; the history stands in the package's docstring."""
@@ -27,9 +27,29 @@ Clock = Literal["real", "scaled", "virtual"]
 Flags = Mapping[str, Json]
 """Engine options without dashes: True is a bare flag, False or None leaves it out, a mapping is JSON."""
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Within:
+    """The bounds of a field's number, or of its list's length: a file that holds another one is damaged."""
+
+    least: float
+    most: float
+
+
+MOST = 1e18
+"""The largest number of a record: what is built from a few of them is still a float."""
+Count = Annotated[int, Within(0, 2**53)]
+Positive = Annotated[int, Within(1, 10**9)]
+AboveZero = Annotated[float, Within(1e-9, MOST)]
+NotNegative = Annotated[float, Within(0, MOST)]
+
 T = TypeVar("T")
 Decoder = Callable[[Json], Any]
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+_DEEPEST = 50
+"""Levels of plain values, such as engine options, inside a record."""
+_SHOWN = 120
+_NUMBERS = (int, float)
 _PLAIN = frozenset((str, int, bool, type(None)))
 
 
@@ -65,7 +85,8 @@ def from_json(kind: type[T], data: Json) -> T:
     """Returns the record of type `kind` that `to_json` wrote.
 
     Raises:
-        ValueError: a key is unknown or missing, or a value has the wrong type; the message names it.
+        ValueError: a key is unknown or missing, or a value has the wrong type or is out of its bounds, or
+            values contradict each other (a record's `fault` says that); the message names it.
     """
     try:
         return typing.cast(T, _decoder(typing.cast(Any, kind))(data))
@@ -138,10 +159,12 @@ class _Misfit(Exception):
 def _decoder(kind: Any) -> Decoder:
     """Returns the decoder of a type; it is built once for each type, as records come by thousands."""
     if kind is Any:
-        return lambda data: data
+        return _plain
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _record_decoder(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _bounded_decoder(arguments[0], arguments[1])
     if origin is Literal:
         return _literal_decoder(arguments)
     if origin in (typing.Union, types.UnionType):
@@ -162,14 +185,16 @@ def _record_decoder(kind: type) -> Decoder:
         for name, f in fields.items()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
-    decoders = {name: _decoder(hint) for name, hint in typing.get_type_hints(kind).items() if name in fields}
+    decoders = {name: _decoder(hint) for name, hint in _hints(kind).items() if name in fields}
+    fault_of = getattr(kind, "fault", None)
 
     def decode(data: Json) -> Any:
         if not isinstance(data, dict):
-            raise _Misfit(f"a mapping was expected, not {data!r}")
+            raise _Misfit(f"a mapping was expected, not {_shown(data)}")
         if not data.keys() <= decoders.keys():
             unknown = sorted(data.keys() - decoders.keys())
-            raise _Misfit(f"unknown {', '.join(unknown)}; valid: {', '.join(fields)}")
+            names = ", ".join(name if name.isprintable() else repr(name) for name in unknown)
+            raise _Misfit(f"unknown {names[:_SHOWN]}; valid: {', '.join(fields)}")
         if not required <= data.keys():
             raise _Misfit(f"missing {', '.join(name for name in fields if name in required - data.keys())}")
         values, name = {}, ""
@@ -178,15 +203,52 @@ def _record_decoder(kind: type) -> Decoder:
                 values[name] = decoders[name](value)
         except _Misfit as misfit:
             raise misfit.inside(f".{name}") from None
-        return kind(**values)
+        record = kind(**values)
+        if fault_of is not None and (fault := fault_of(record)):
+            raise _Misfit(fault)
+        return record
 
     return decode
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _bounded_decoder(kind: Any, bounds: Within) -> Decoder:
+    decode_value = _decoder(kind)
+    what = "number" if kind in _NUMBERS else "length of a list"
+
+    def decode(data: Json) -> Any:
+        value = decode_value(data)
+        if not bounds.least <= (value if kind in _NUMBERS else len(value)) <= bounds.most:
+            raise _Misfit(
+                f"a {what} from {bounds.least:g} to {bounds.most:g} was expected, not {_shown(data)}"
+            )
+        return value
+
+    return decode
+
+
+def _plain(data: Json, levels: int = _DEEPEST) -> Json:
+    """Returns plain values as they are."""
+    if isinstance(data, (dict, list)):
+        if not levels:
+            raise _Misfit(f"at most {_DEEPEST} levels of lists and mappings were expected")
+        for item in data.values() if isinstance(data, dict) else data:
+            _plain(item, levels - 1)
+    return data
+
+
+def _shown(data: Json) -> str:
+    text = repr(data)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _literal_decoder(allowed: tuple[Any, ...]) -> Decoder:
     def decode(data: Json) -> Any:
         if data not in allowed:
-            raise _Misfit(f"{data!r} is none of {', '.join(map(repr, allowed))}")
+            raise _Misfit(f"{_shown(data)} is none of {', '.join(map(repr, allowed))}")
         return data
 
     return decode
@@ -197,8 +259,8 @@ def _tuple_decoder(item: Any) -> Decoder:
 
     def decode(data: Json) -> Any:
         if not isinstance(data, list):
-            raise _Misfit(f"a list was expected, not {data!r}")
-        if {*map(type, data)} <= {item}:
+            raise _Misfit(f"a list was expected, not {_shown(data)}")
+        if item is str and {*map(type, data)} <= {str}:
             return tuple(data)
         values: list[Any] = []
         try:
@@ -217,7 +279,7 @@ def _pair_decoder(kinds: tuple[Any, ...]) -> Decoder:
 
     def decode(data: Json) -> Any:
         if not isinstance(data, list) or len(data) != len(decoders):
-            raise _Misfit(f"a list of {len(decoders)} was expected, not {data!r}")
+            raise _Misfit(f"a list of {len(decoders)} was expected, not {_shown(data)}")
         values: list[Any] = []
         try:
             for decode_item, value in zip(decoders, data, strict=True):
@@ -234,8 +296,8 @@ def _mapping_decoder(item: Any) -> Decoder:
 
     def decode(data: Json) -> Any:
         if not isinstance(data, dict):
-            raise _Misfit(f"a mapping was expected, not {data!r}")
-        if {*map(type, data.values())} <= {item}:
+            raise _Misfit(f"a mapping was expected, not {_shown(data)}")
+        if item is str and {*map(type, data.values())} <= {str}:
             return dict(data)
         values, key = {}, ""
         try:
@@ -249,13 +311,26 @@ def _mapping_decoder(item: Any) -> Decoder:
 
 
 def _scalar_decoder(kind: type) -> Decoder:
+    if kind not in _NUMBERS:
+        return _instance_decoder(kind)
+    most = MOST if kind is float else 2**63
+
     def decode(data: Json) -> Any:
-        if type(data) is kind:
-            return data
-        if kind is float and isinstance(data, int) and not isinstance(data, bool):
-            return float(data)
-        if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
-            raise _Misfit(f"{kind.__name__} was expected, not {data!r}")
+        if type(data) is not kind:
+            if kind is not float or type(data) is not int:
+                raise _Misfit(f"{kind.__name__} was expected, not {_shown(data)}")
+            data = float(data) if -most <= data <= most else math.inf
+        if not -most <= data <= most:
+            raise _Misfit(f"a number below {most:g} was expected, not {_shown(data)}")
+        return data
+
+    return decode
+
+
+def _instance_decoder(kind: type) -> Decoder:
+    def decode(data: Json) -> Any:
+        if not isinstance(data, kind):
+            raise _Misfit(f"{kind.__name__} was expected, not {_shown(data)}")
         return data
 
     return decode

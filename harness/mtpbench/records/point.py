@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Annotated, Literal
 
-from mtpbench.records.codec import Clock, Flags, Json, Role, WorkerRole, digest, to_json
+from mtpbench.records.codec import (
+    AboveZero,
+    Clock,
+    Count,
+    Flags,
+    Json,
+    Positive,
+    Role,
+    Within,
+    WorkerRole,
+    digest,
+    to_json,
+)
 from mtpbench.records.speculation import Arm, pinned_text
+
+Width = Annotated[int, Within(1, 10**6)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,10 +34,10 @@ class WorkerGroup:
     """
 
     role: WorkerRole
-    workers: int
-    tp: int
-    dp: int = 1
-    ep: int = 1
+    workers: Width
+    tp: Width
+    dp: Width = 1
+    ep: Width = 1
 
     @property
     def gpus_per_worker(self) -> int:
@@ -55,7 +70,7 @@ class WorkerGroup:
 class Topology:
     """A topology has the worker groups of a deployment: one aggregated, or a prefill and a decode group."""
 
-    groups: tuple[WorkerGroup, ...]
+    groups: Annotated[tuple[WorkerGroup, ...], Within(1, 2)]
 
     @property
     def gpus(self) -> int:
@@ -174,8 +189,8 @@ class Workload:
     the random token ids of a model with a small vocabulary; None for the number that `workload` assumes.
     """
 
-    isl: int
-    osl: int
+    isl: Positive
+    osl: Positive
     range_ratio: float = 1.0
     prompts: Literal["random", "dataset"] = "random"
     dataset_path: str | None = None
@@ -207,7 +222,7 @@ class Load:
     """
 
     pacing: Literal["closed", "poisson", "gamma", "constant", "trace"] = "closed"
-    rate_rps: float | None = None
+    rate_rps: AboveZero | None = None
     burstiness: float = 1.0
     ramp_s: float = 0.0
     transport: Literal["auto", "fast", "aiohttp"] = "auto"
@@ -268,9 +283,12 @@ _BESIDE_THE_POINT = ("power", "idle_s")
 """Rules of measuring on which a point's figures don't depend."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point is one arm × topology × concurrency × repeat, fully resolved: all that a run needs."""
+    """A point is one arm × topology × concurrency × repeat, fully resolved: all that a run needs.
+
+    Its id and key are hashes of all of it: each is computed once, and kept.
+    """
 
     sweep: str
     model: Model
@@ -278,15 +296,15 @@ class Point:
     engine: Engine
     arm: Arm
     topology: Topology
-    concurrency: int
-    repeat: int
+    concurrency: Positive
+    repeat: Count
     seed: int
     workload: Workload
     load: Load = field(default_factory=Load)
     measurement: Measurement
     simulation: Simulation | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Returns a readable name with the first 8 hex digits of the SHA-256 of the canonical JSON.
 
@@ -299,7 +317,7 @@ class Point:
             body["measurement"].pop(name)
         return f"{where}_{digest(body)[:8]}"
 
-    @property
+    @cached_property
     def deployment_key(self) -> str:
         """Returns a key that is equal for all points that one server start can serve.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mtpbench.records.codec import SCHEMA_VERSION, Clock
+from mtpbench.records.codec import SCHEMA_VERSION, AboveZero, Clock, Count, NotNegative, Positive
 from mtpbench.records.raw import (
     Answers,
     ClientHealth,
@@ -23,14 +23,14 @@ from mtpbench.records.raw import (
 class Distribution:
     """A distribution summarises a sample in the unit of its field; percentiles interpolate linearly."""
 
-    count: int
+    count: Count
     mean: float
     min: float
     p10: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
+    p50: NotNegative
+    p90: NotNegative
+    p99: NotNegative
+    max: NotNegative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,10 @@ class Rates:
         """Returns the length of the stretch."""
         return self.end_s - self.start_s
 
+    def fault(self) -> str | None:
+        """Returns what no rates can be; None where these can."""
+        return None if self.end_s > self.start_s else "end_s is not after start_s"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blocks:
@@ -72,9 +76,14 @@ class Blocks:
         interactivity_tps: by block, 1 / median TPOT of the counted requests that ended in it.
     """
 
-    duration_s: float
-    tput_tps_per_gpu: tuple[float, ...]
-    interactivity_tps: tuple[float, ...]
+    duration_s: AboveZero
+    tput_tps_per_gpu: tuple[NotNegative, ...]
+    interactivity_tps: tuple[NotNegative, ...]
+
+    def fault(self) -> str | None:
+        """Returns what no blocks can be; None where these can."""
+        same = len(self.tput_tps_per_gpu) == len(self.interactivity_tps)
+        return None if same else "tput_tps_per_gpu and interactivity_tps are of different lengths"
 
 
 AcceptanceGap = Literal[
@@ -108,7 +117,7 @@ class Acceptance:
     `gauge` says that the engine has no counters, and how its gauges were averaged.
     """
 
-    length: float | None
+    length: NotNegative | None
     rate: float | None
     per_position: tuple[float, ...] | None
     drafts: float | None
@@ -151,8 +160,8 @@ class Energy:
         unused_energy_j: their energy over the window; NULL where there are none, or one was not read well.
     """
 
-    energy_j: float | None
-    mean_power_w_per_gpu: float | None
+    energy_j: NotNegative | None
+    mean_power_w_per_gpu: NotNegative | None
     joules_per_token: float | None
     joules_per_output_token: float | None
     gpus: int
@@ -221,9 +230,9 @@ class PointResult:
     point_id: str
     simulated: bool
     clock: Clock
-    requests: int
-    failed_requests: int
-    errors: Mapping[str, int]
+    requests: Count
+    failed_requests: Count
+    errors: Mapping[str, Count]
     ttft_s: Distribution | None
     tpot_s: Distribution | None
     e2el_s: Distribution | None
@@ -298,10 +307,10 @@ class Hardware:
 
     name: str
     gpu: str
-    gpus_per_node: int
-    nodes_per_domain: int
-    power_kw_per_gpu: float | None
-    usd_per_gpu_h: Mapping[str, float]
+    gpus_per_node: Positive
+    nodes_per_domain: Positive
+    power_kw_per_gpu: AboveZero | None
+    usd_per_gpu_h: Mapping[str, AboveZero]
     constants_date: str
     source: str
 
@@ -310,8 +319,8 @@ class Hardware:
 class ReferenceRow:
     """A reference row holds the published throughput of both sides at one interactivity."""
 
-    interactivity_tps: float
-    tput_tps_per_gpu: Mapping[str, float]
+    interactivity_tps: AboveZero
+    tput_tps_per_gpu: Mapping[str, AboveZero]
     """By arm name."""
 
 
@@ -333,10 +342,19 @@ class SweepInfo:
     arms: tuple[str, ...]
     baseline: str
     hardware: Hardware
-    targets_tps: tuple[float, ...] = ()
+    targets_tps: tuple[AboveZero, ...] = ()
     """Target interactivities of the tables; empty for the default targets."""
     reference: Reference | None = None
     confounds: tuple[str, ...] = ()
     """What differs between the arms beyond speculation, one sentence each."""
     planned: tuple[str, ...] = ()
     """Ids of all points of the sweep, measured or not."""
+
+    def fault(self) -> str | None:
+        """Returns what no sweep can plan; None where this one can."""
+        if len({*self.planned}) < len(self.planned):
+            return "planned holds an id twice"
+        odd = next(
+            (name for name in self.planned if name[:1] in ("", ".") or "/" in name or "\0" in name), None
+        )
+        return None if odd is None else f"planned holds {odd[:80]!r}, which is no id of a point"
