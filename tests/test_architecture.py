@@ -140,8 +140,8 @@ def test_printing_happens_in_the_command_lines_only() -> None:
     assert offenders == []
 
 
-STARTERS = ("executors/", "output_check.py", "provenance.py", "remote.py", "slurm/client.py")
-"""Where processes are started: servers, helpers, the user's evaluation, Slurm's programs."""
+STARTERS = ("output_check.py", "provenance.py", "reaper.py", "remote.py", "slurm/client.py")
+"""Where processes are started: the user's evaluation, servers and simulations, helpers, Slurm's programs."""
 STARTS = {"Popen", "create_subprocess_exec", "create_subprocess_shell", "fork"}
 
 
@@ -177,7 +177,7 @@ def test_executors_know_nothing_of_slurm_nor_of_runs() -> None:
 
 def test_programs_that_run_on_their_own_need_the_standard_library_only() -> None:
     """`reaper.py` must outlive the harness, `rollcall.py` runs where mtpbench may not be."""
-    for path in ("executors/reaper.py", "slurm/rollcall.py"):
+    for path in ("reaper.py", "slurm/rollcall.py"):
         tree = ast.parse((HARNESS / path).read_text("utf-8"))
         assert {name.split(".")[0] for name in imports(tree)} <= sys.stdlib_module_names
 
@@ -252,7 +252,7 @@ def test_files_are_written_in_few_places_and_results_by_the_store(
 
 FLOORS = {
     HARNESS: """
-        errors records redaction input_files yaml_files hardware
+        errors records redaction input_files yaml_files hardware reaper
         metrics golden served
         power remote
         store workload

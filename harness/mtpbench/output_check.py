@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mtpbench.deployment import LiveDeployment
-from mtpbench.executors.reaper import is_alive
+from mtpbench.reaper import command as under_reaper
+from mtpbench.reaper import is_alive
 from mtpbench.records import Answers, Evaluation, Point
 from mtpbench.served import Reader, Unserved, parsed, picked_text
 
@@ -93,17 +94,19 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
         environment: added to the harness's own; names the endpoint.
         timeout_s: wall seconds after which the group is killed.
     """
-    process = await asyncio.create_subprocess_shell(
-        command,
+    process = await asyncio.create_subprocess_exec(
+        *under_reaper(("sh", "-c", command)),
         env={**os.environ, **environment},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
     )
     try:
         async with asyncio.timeout(timeout_s):
-            output, _ = await process.communicate()
+            assert process.stdout is not None
+            output = await process.stdout.read()
+            await process.wait()
     except TimeoutError:
         return Evaluation(command=command, score=None, reason=f"no end after {timeout_s:g} s")
     finally:

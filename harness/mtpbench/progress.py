@@ -254,11 +254,18 @@ async def heartbeat(observer: ProgressObserver) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def in_background(task: asyncio.Task[None]) -> AsyncIterator[None]:
-    """Cancels a task when the block ends, however it ends."""
+    """Cancels a task when the block ends, however it ends.
+
+    Raises:
+        Exception: what ended the task, where the block itself ended well.
+    """
     try:
         yield
     finally:
         task.cancel()
+        await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()
 
 
 def now_utc() -> str:

@@ -186,7 +186,7 @@ class HelperProcess:
         """Returns the offset of the clock of the helper's host.
 
         Raises:
-            HelperFailed: the helper does not answer.
+            HelperFailed: the helper does not answer, or not with its clock.
         """
 
         async def ask_clock() -> int:
@@ -214,6 +214,11 @@ class HelperProcess:
                 message = decode_json(line.decode("utf-8", "replace"))
                 if isinstance(message, dict):
                     return message
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the helper and all that it started here."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
 
     async def stop(self) -> None:
         """Closes the helper's input and waits for its end; one that does not end in time is killed."""
@@ -256,8 +261,7 @@ class HelperProcess:
                     await self._ended()
                 return
             if number is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.process.pid, number)
+                self.signal(number)
             patience_s = SIGNALLED_END_S
 
     async def _ended(self) -> None:

@@ -17,7 +17,7 @@ from mtpbench.deployment import LiveDeployment
 from mtpbench.errors import PortInUse, StartError
 from mtpbench.executors.local import LocalExecutor
 from mtpbench.executors.ports import choose_port, listens_in_group
-from mtpbench.executors.reaper import is_alive
+from mtpbench.reaper import is_alive
 from mtpbench.records import Deployment, File, Probe, Process
 
 SERVER = textwrap.dedent(

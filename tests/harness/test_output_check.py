@@ -13,7 +13,6 @@ from aiohttp.test_utils import TestServer
 
 from measured import make_point
 from mtpbench.deployment import LiveDeployment
-from mtpbench.executors.reaper import is_alive
 from mtpbench.output_check import (
     PROMPTS,
     answer_greedily,
@@ -21,6 +20,7 @@ from mtpbench.output_check import (
     read_score,
     run_evaluation,
 )
+from mtpbench.reaper import is_alive
 from mtpbench.records import Answers, Measurement
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mtpbench import remote as module
 from mtpbench.errors import RunError
-from mtpbench.executors.reaper import is_alive
+from mtpbench.reaper import is_alive
 from mtpbench.remote import HelperFailed, HelperProcess, Host
 
 Start = Callable[..., "asyncio.Future[HelperProcess]"]

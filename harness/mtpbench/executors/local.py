@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtpbench import reaper
 from mtpbench.engines import install_hint
 from mtpbench.engines.parts import Placement, resolve
 from mtpbench.errors import StartError
-from mtpbench.executors import reaper
 from mtpbench.executors.ports import HOST, choose_ports, listens_in_group
 from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
@@ -63,6 +63,7 @@ class LocalHandle:
         """Collects the process's status, so that it does not stay a zombie."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout=STOP_GRACE_S)
+        let_go(self._popen)
 
 
 class LocalSite:
@@ -129,7 +130,6 @@ class LocalExecutor:
     def __init__(self, directory: Path, front_port: int | None = None) -> None:
         self.directory, self._front_port = directory, front_port
         self._handles: list[LocalHandle] = []
-        self._reaper = Reaper()
 
     def place(self, deployment: Deployment) -> Placement:
         """Returns hosts and free ports for every process of a deployment.
@@ -154,25 +154,19 @@ class LocalExecutor:
         """
         ready = resolve(process, placement)
         lay_down(ready, self.directory)
-        log = self.directory / f"{process.name}.log"
+        log, environment = self.directory / f"{process.name}.log", _environment(ready)
+        if shutil.which(ready.argv[0], path=environment.get("PATH")) is None:
+            raise StartError(
+                f"{ready.argv[0]!r} can't be run (no such program); {install_hint(ready.argv)}",
+                process=process.name,
+            )
         with log.open("ab") as output:
             try:
-                popen = subprocess.Popen(
-                    ready.argv,
-                    env=_environment(ready),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+                popen = reaper.start(ready.argv, environment, output)
             except OSError as error:
-                raise StartError(
-                    f"{ready.argv[0]!r} can't be run ({error.strerror}); {install_hint(ready.argv)}",
-                    process=process.name,
-                ) from error
+                raise StartError(f"no process can be started ({error})", process=process.name) from error
         handle = LocalHandle(process, popen, log)
         self._handles.append(handle)
-        self._reaper.add(handle.group)
         return handle
 
     def stop(self) -> None:
@@ -186,49 +180,14 @@ class LocalExecutor:
         for handle in self._handles:
             handle.signal(signal.SIGKILL)
             handle.reap()
-            self._reaper.forget(handle.group)
         self._handles.clear()
         reaper.reap({group for group in groups if reaper.is_alive(group)}, grace_s=0.5)
-        self._reaper.close()
 
 
-class Reaper:
-    """The reaper is a process that ends what still runs when this process is killed.
-
-    It is started with the first process group.
-    """
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def add(self, group: int) -> None:
-        """Adds a process group that must not outlive this process."""
-        self._tell(f"+{group}")
-
-    def forget(self, group: int) -> None:
-        """Removes a process group that has ended."""
-        self._tell(f"-{group}")
-
-    def close(self) -> None:
-        """Lets the reaper end; it then ends the groups that were not removed."""
-        if self._process and self._process.stdin:
-            self._process.stdin.close()
-            self._process.wait()
-            self._process = None
-
-    def _tell(self, line: str) -> None:
-        """Writes a line to the reaper, which is started with the first."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                (sys.executable, "-I", reaper.__file__),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        assert self._process.stdin
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
+def let_go(popen: subprocess.Popen[bytes]) -> None:
+    """Closes what a process that has ended was held by."""
+    if popen.stdin is not None:
+        popen.stdin.close()
 
 
 def lay_down(process: Process, directory: Path) -> None:

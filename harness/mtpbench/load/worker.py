@@ -27,6 +27,7 @@ from mtpbench.load.capacity import SPARE_DESCRIPTORS, raise_descriptor_limit
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.request_log import RequestLog
 from mtpbench.load.transport import ProcessMonitor, Scheduler, Transport, TransportOptions
+from mtpbench.reaper import die_with_parent
 from mtpbench.records import from_json
 
 STOPPED = "stopped"
@@ -193,6 +194,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit status: 0, or that of the error whose message was written to standard error.
     """
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which sends `stop`
     directory, number, workers = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     try:
@@ -206,6 +208,9 @@ def main(arguments: Sequence[str]) -> int:
     except (MtpbenchError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code if isinstance(error, InputError) else 1
+    except MemoryError:
+        sys.stderr.write("this machine lets the process have no more memory\n")
+        return 1
     return 0
 
 

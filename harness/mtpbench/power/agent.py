@@ -40,6 +40,7 @@ from mtpbench.power.log import (
     unread,
 )
 from mtpbench.power.nvml import NvmlSource
+from mtpbench.reaper import die_with_parent
 from mtpbench.records import PowerSource
 
 INTERVAL_S = 0.1
@@ -121,6 +122,7 @@ def _microwatts(path: Path) -> int | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Samples until the process is told to end."""
+    die_with_parent()
     arguments = _parse(argv)
     gpus = tuple(filter(None, arguments.gpus.split(",")))
     with arguments.out.open("ab", buffering=0) as file:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from mtpbench import reaper
 from mtpbench.errors import RunError
 from mtpbench.slurm.listings import (
     SACCT_FORMAT,
@@ -257,14 +258,8 @@ class Slurm:
         Raises:
             OSError: the program can't be run.
         """
-        return subprocess.Popen(
-            (self._find(argv[0]) or argv[0], *argv[1:]),
-            env={**self.environment, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        program = self._find(argv[0]) or argv[0]
+        return reaper.start((program, *argv[1:]), {**self.environment, **variables}, output)
 
     # --- queries ---
 

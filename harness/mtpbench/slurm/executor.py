@@ -16,10 +16,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtpbench import reaper
 from mtpbench.engines.parts import Placement, resolve
 from mtpbench.errors import RunError, StartError
-from mtpbench.executors import reaper
-from mtpbench.executors.local import Reaper, last_lines, lay_down
+from mtpbench.executors.local import last_lines, lay_down, let_go
 from mtpbench.executors.ports import choose_ports, port_block
 from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
@@ -175,7 +175,7 @@ class SlurmHandle:
             if number == signal.SIGKILL:
                 os.killpg(self.group, number)
             else:
-                os.kill(self.popen.pid, number)
+                os.kill(reaper.program_of(self.popen.pid) or self.popen.pid, number)
 
 
 class SlurmRank(SlurmHandle):
@@ -206,7 +206,6 @@ class SlurmExecutor:
         self._nodes: tuple[Node, ...] = ()
         self._programs: Mapping[str, tuple[Process, ...]] = {}
         self._handles: list[SlurmHandle] = []
-        self._reaper = Reaper()
 
     def place(self, deployment: Deployment) -> Placement:
         """Returns addresses and ports for every process of a deployment.
@@ -255,7 +254,6 @@ class SlurmExecutor:
                 raise StartError(f"srun can't be run ({error.strerror})", process=process.name) from error
         handle = SlurmHandle(process, step, popen, log)
         self._handles.append(handle)
-        self._reaper.add(handle.group)
         return handle
 
     def stop(self) -> None:
@@ -275,11 +273,10 @@ class SlurmExecutor:
             _await(running, grace_s)
         self._end_left_overs(steps, names)
         groups = {handle.group for handle in running}
-        for group in groups:
-            self._reaper.forget(group)
         reaper.reap({group for group in groups if reaper.is_alive(group)}, grace_s=0.5)
+        for handle in running:
+            let_go(handle.popen)
         self._handles.clear()
-        self._reaper.close()
 
     def _ask_to_end(
         self, steps: Steps, names: set[str], running: Sequence[SlurmHandle]

@@ -57,7 +57,7 @@ class Fence:
     def holds(self) -> bool:
         """Returns whether the owner's file names this attempt; a file that can't be read proves nothing."""
         if self.lost is None:
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(StoreError, OSError):
                 owner = self._journal.owner(self._attempt.key)
                 if owner is not None and owner.name != self._attempt.name:
                     self.lose_to(owner)
