@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mtpbench import reaper
 from mtpbench.deployment import LiveDeployment
-from mtpbench.reaper import command as under_reaper
 from mtpbench.reaper import is_alive
 from mtpbench.records import Answers, Evaluation, Point
 from mtpbench.served import Reader, Unserved, parsed, picked_text
@@ -95,7 +95,7 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
         timeout_s: wall seconds after which the group is killed.
     """
     process = await asyncio.create_subprocess_exec(
-        *under_reaper(("sh", "-c", command)),
+        *reaper.COMMAND,
         env={**os.environ, **environment},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -104,6 +104,8 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
     )
     try:
         async with asyncio.timeout(timeout_s):
+            assert process.stdin is not None
+            process.stdin.write(reaper.order(("sh", "-c", command)))
             assert process.stdout is not None
             output = await process.stdout.read()
             await process.wait()

@@ -1,9 +1,8 @@
 """The end of processes: whatever a run starts ends with it, also where the run is killed.
 
 A Python process of the harness calls `die_with_parent`. `start` starts any other program (a server, a step,
-the user's evaluation) under a reaper, which is this file as a process of its own:
-
-    python -I reaper.py PROGRAM ARGUMENT…
+the user's evaluation) under a reaper, which is this file as a process of its own. The first line of its
+standard input is the program's command, as JSON.
 
 The reaper leads the process group that the program runs in, and ends as the program ends. When its standard
 input closes (the run ended, or was killed), it ends the group: SIGTERM, and 3 seconds later SIGKILL. The
@@ -15,6 +14,7 @@ Source: prctl(2), PR_SET_PDEATHSIG: the signal comes when the thread ends that s
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -36,9 +36,13 @@ _FOR_THE_PROGRAM = tuple(
 """Signals to the group that are the program's to handle."""
 
 
-def command(argv: Sequence[str]) -> tuple[str, ...]:
-    """Returns the command that runs a program under a reaper."""
-    return (sys.executable, "-I", __file__, *argv)
+COMMAND = (sys.executable, "-I", __file__)
+"""The command that starts a reaper."""
+
+
+def order(argv: Sequence[str]) -> bytes:
+    """Returns the line that tells a reaper which program to run."""
+    return json.dumps(list(argv)).encode() + b"\n"
 
 
 def start(
@@ -58,14 +62,19 @@ def start(
     """
     import subprocess
 
-    return subprocess.Popen(
-        command(argv),
+    popen = subprocess.Popen(
+        COMMAND,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    assert popen.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has been killed, which its status shows
+        popen.stdin.write(order(argv))
+        popen.stdin.flush()
+    return popen
 
 
 def start_python(code: str, descriptor: int) -> subprocess.Popen[bytes]:
@@ -80,7 +89,7 @@ def start_python(code: str, descriptor: int) -> subprocess.Popen[bytes]:
     """
     import subprocess
 
-    first = "from mtpbench.reaper import die_with_parent; die_with_parent(); "
+    first = f"from mtpbench.reaper import die_with_parent; die_with_parent({os.getpid()}); "
     return subprocess.Popen(
         (sys.executable, "-P", "-c", first + code),
         stdin=subprocess.DEVNULL,
@@ -89,12 +98,18 @@ def start_python(code: str, descriptor: int) -> subprocess.Popen[bytes]:
     )
 
 
-def die_with_parent() -> None:
-    """Lets the kernel kill this process when the one that started it ends; on Linux only."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Lets the kernel kill this process when the one that started it ends; on Linux only.
+
+    Args:
+        parent: that process, where its number is known: it may have ended by now.
+    """
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if parent not in (None, os.getppid()):
+        os._exit(NOT_RUN)
 
 
 def reap(groups: set[int], grace_s: float = GRACE_S) -> None:
@@ -142,19 +157,22 @@ def _processes() -> Iterable[tuple[int, int, int]]:
             yield int(pid), int(parent), int(group)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Runs a program, and ends as it ends; ends its group when standard input closes."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_THE_PROGRAM}
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    this = os.getpid()
+    this, argv = os.getpid(), _read_order()
     program = os.fork()
     if program == 0:
         for number, handler in before.items():
             signal.signal(number, handler)
         _become(argv, this)
+    null = os.open(os.devnull, os.O_WRONLY)  # who reads the output to its end waits for the program alone
+    os.dup2(null, 1)
+    os.dup2(null, 2)
     status = _await_end(program, woken)
     if status is None:
         _end_group()
@@ -164,13 +182,21 @@ def main(argv: Sequence[str]) -> None:
         _end_as(status)
 
 
+def _read_order() -> list[str]:
+    """Reads the first line of standard input, and not a byte more."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        if not (byte := os.read(0, 1)):
+            os._exit(NOT_RUN)
+        line += byte
+    return list(json.loads(line))
+
+
 def _become(argv: Sequence[str], reaper: int) -> None:
     """Turns this process into the program."""
     for name in ("SIGPIPE", "SIGXFSZ", "SIGCHLD"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-    die_with_parent()
-    if os.getppid() != reaper:
-        os._exit(NOT_RUN)
+    die_with_parent(reaper)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         os.execvp(argv[0], list(argv))
@@ -194,9 +220,6 @@ def _await_end(program: int, woken: int) -> int | None:
 
 def _await_run() -> None:
     """Waits for the end of the run, and ends the group then."""
-    null = os.open(os.devnull, os.O_WRONLY)  # nobody who reads to their end waits for this process
-    os.dup2(null, 1)
-    os.dup2(null, 2)
     while os.read(0, 1 << 12):
         pass
     _end_group()
@@ -226,4 +249,4 @@ def _end_as(status: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

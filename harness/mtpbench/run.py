@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import multiprocessing
-import os
 import signal
-import sys
+import subprocess
 import threading
+import traceback
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import NoReturn
 
+from mtpbench import reaper
 from mtpbench.deployment import Site
 from mtpbench.deployment_run import DeploymentRun, RunContext
 from mtpbench.engines import engine_of
-from mtpbench.errors import InputError, UnsupportedError
+from mtpbench.errors import (
+    INTERNAL_FAULT_EXIT_CODE,
+    InputError,
+    MtpbenchError,
+    RunError,
+    StoreError,
+    UnsupportedError,
+)
+from mtpbench.load.capacity import usable_cores
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.measure import measure
 from mtpbench.plan import Ladder, ladders_of
@@ -35,6 +45,8 @@ from mtpbench.workload import draw_lengths
 LOOK_FOR_STOP_S = 0.1
 """How often a simulation looks whether it is to stop. A signal sets a flag for it: an exception that a signal
 raises is lost where a library catches whatever comes."""
+DYING_S = 5.0
+"""How long a worker that has closed its end may take to end by itself, so that its exit code is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,43 +135,186 @@ async def run_live(
 def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer, stop: threading.Event) -> bool:
     """Simulates every point of a plan on this machine's cores, the longest first, until `stop` is set.
 
+    A point whose process dies is simulated once more, after all others.
+
     Returns:
         Whether `stop` ended it; its workers have ended then, and finished points are stored.
 
     Raises:
+        InputError: a point can't be simulated.
+        RunError: a worker can't start, or a point's died twice; the other points are stored.
         StoreError: results can't be written.
     """
     points = sorted(plan.points, key=lambda point: point.concurrency, reverse=True)
     if not points:
         return False
     observer.ladder_started(None, points)
-    by_id = {point.id: point for point in points}
-    workers = min(len(points), os.cpu_count() or 1)
-    pool = multiprocessing.get_context("spawn").Pool(workers, _die_with_parent)
-    results = pool.imap_unordered(partial(run_virtual_point, store=store), points)
+    simulation = Simulation(points, store, observer)
     try:
-        while not stop.is_set():
-            with contextlib.suppress(multiprocessing.TimeoutError):
-                result = results.next(LOOK_FOR_STOP_S)
-                observer.point_finished(by_id[result.point_id], result)
-    except StopIteration:
-        return False
+        return simulation.run(stop)
     finally:
-        pool.terminate()
-        pool.join()
-    return True
+        simulation.end()
 
 
-def _die_with_parent() -> None:
-    """Makes a worker leave interrupts to its parent, and end when its parent has ended, even by SIGKILL."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)  # it ended before the signal of its death was set
+class Simulation:
+    """A simulation plays points on several workers, one point at a time on each.
+
+    Args:
+        points: the points, in the order that they are begun.
+        store: takes the results.
+        observer: is told what happens.
+    """
+
+    def __init__(self, points: Sequence[Point], store: SweepStore, observer: Observer) -> None:
+        self._left, self._store, self._observer = deque(points), store, observer
+        self._workers: dict[Connection, SimulationWorker] = {}
+        self._interrupted: set[str] = set()
+        self._lost: list[str] = []
+
+    def run(self, stop: threading.Event) -> bool:
+        """Simulates until all points are done, or `stop` is set; returns whether it was."""
+        for _ in range(min(len(self._left), usable_cores())):
+            self._start_worker()
+        while self._workers:
+            if stop.is_set():
+                return True
+            for connection in wait(list(self._workers), LOOK_FOR_STOP_S):
+                assert isinstance(connection, Connection)
+                self._listen(self._workers[connection])
+        if self._lost:
+            raise RunError(
+                f"{', '.join(self._lost)}: the process that simulated it died twice; where the kernel killed "
+                "it for want of memory, simulate it on a larger machine. All other points are stored"
+            )
+        return False
+
+    def end(self) -> None:
+        """Ends all workers."""
+        for worker in self._workers.values():
+            worker.end()
+        self._workers.clear()
+
+    def _start_worker(self) -> None:
+        """Starts one more worker; without one that runs already, this machine is too small."""
+        try:
+            worker = SimulationWorker()
+        except OSError as error:
+            if self._workers:
+                return
+            raise RunError(f"no process can be started for the simulation ({error})") from error
+        self._workers[worker.connection] = worker
+
+    def _listen(self, worker: SimulationWorker) -> None:
+        """Takes a worker's message, and gives it its next point."""
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        if isinstance(message, SimulationFault):
+            message.raise_again()
+        if isinstance(message, PointResult):
+            assert worker.point is not None
+            self._observer.point_finished(worker.point, message)
+        worker.begun = True
+        if self._left:
+            worker.simulate(self._left.popleft(), self._store)
+        else:
+            self._drop(worker)
+
+    def _bury(self, worker: SimulationWorker) -> None:
+        """Puts the point of a worker that died back, behind all others, and starts another worker."""
+        end, point = worker.end(DYING_S), worker.point
+        self._drop(worker)
+        if not worker.begun:
+            raise RunError(f"a process of the simulation did not start ({end})")
+        if point is None:
+            return
+        again = point.id not in self._interrupted
+        words = "it is simulated again" if again else "it is left out"
+        self._observer.trouble(f"{point.id}: the process that simulated it died ({end}); {words}")
+        if again:
+            self._interrupted.add(point.id)
+            self._left.append(point)
+        else:
+            self._lost.append(point.id)
+        if self._left:
+            self._start_worker()
+
+    def _drop(self, worker: SimulationWorker) -> None:
+        del self._workers[worker.connection]
+        worker.end()
+
+
+class SimulationWorker:
+    """A simulation worker is a process that simulates one point after another.
+
+    `point` is the one at work; `begun` says whether the process has come as far as to ask for one.
+
+    Raises:
+        OSError: this machine lets no more processes start.
+    """
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        with theirs:
+            descriptor = theirs.fileno()
+            code = f"from mtpbench.run import spawn_main; spawn_main({descriptor})"
+            self._process = reaper.start_python(code, descriptor)
+        self.point: Point | None = None
+        self.begun = False
+
+    def simulate(self, point: Point, store: SweepStore) -> None:
+        """Gives the process a point; one that has died shows when its answer is read."""
+        self.point = point
+        with contextlib.suppress(OSError):
+            self.connection.send((point, store))
+
+    def end(self, patience_s: float = 0.0) -> str:
+        """Ends the process, where it has not ended in so many seconds; returns how it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience_s)
+        self._process.kill()
+        code = self._process.wait()
+        self.connection.close()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulationFault:
+    """A simulation fault is an error of a worker: its kind, by exit code, and its message."""
+
+    exit_code: int
+    message: str
+
+    def raise_again(self) -> NoReturn:
+        """Raises the error where the run sees it."""
+        kinds: tuple[type[MtpbenchError], ...] = (InputError, RunError, StoreError)
+        kind = next((kind for kind in kinds if kind.exit_code == self.exit_code), None)
+        raise RuntimeError(self.message) if kind is None else kind(self.message)
+
+
+def spawn_main(descriptor: int) -> None:
+    """Simulates the points that come over a connection until it closes: the program of a worker."""
+    with Connection(descriptor) as connection, contextlib.suppress(EOFError, BrokenPipeError):
+        message: PointResult | SimulationFault | None = None
+        while not isinstance(message, SimulationFault):
+            connection.send(message)
+            point, store = connection.recv()
+            message = _simulated(point, store)
+        connection.send(message)
+
+
+def _simulated(point: Point, store: SweepStore) -> PointResult | SimulationFault:
+    try:
+        return run_virtual_point(point, store)
+    except MtpbenchError as error:
+        return SimulationFault(exit_code=error.exit_code, message=str(error))
+    except MemoryError:
+        message = f"{point.id}: simulating it needs more memory than this machine gives one process"
+        return SimulationFault(exit_code=RunError.exit_code, message=message)
+    except Exception:  # noqa: BLE001 - any other exception is a bug of mtpbench, which the run shows
+        return SimulationFault(exit_code=INTERNAL_FAULT_EXIT_CODE, message=traceback.format_exc())
 
 
 def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
