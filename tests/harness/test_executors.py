@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,7 +36,8 @@ SERVER = textwrap.dedent(
         import time; time.sleep(600)
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200); self.end_headers(); self.wfile.write(b'{"data": [{"id": "m"}]}')
+            models = sys.argv[-1] if "models" in sys.argv else '{"data": [{"id": "m"}]}'
+            self.send_response(200); self.end_headers(); self.wfile.write(models.encode())
         def log_message(self, *a): pass
     http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
     """
@@ -101,6 +103,25 @@ async def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
     executor = LocalExecutor(tmp_path)
     with pytest.raises(StartError, match=r"was not ready after 1 s"):
         async with LiveDeployment(deployment("hang"), executor, 0.6):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("models", "why"),
+    [
+        ("[1,2]", "there is no 'data' of data"),
+        ("null", "there is no 'data' of data"),
+        ('{"data":null}', "does not name m"),
+        ('{"data":[null,1,{"id":["m"]},{"id":"other"}]}', "does not name m"),
+        ("<html>", "bad_json: "),
+        ("[" * 100_000, "bad_json: JSON that is nested too deeply"),
+    ],
+    ids=["list", "null", "data", "entries", "page", "deep"],
+)
+async def test_a_list_of_models_in_another_shape_is_said(tmp_path: Path, models: str, why: str) -> None:
+    made = deployment("models", models)
+    with pytest.raises(StartError, match=rf"was not ready after \d+ s \(/v1/models.*{re.escape(why)}"):
+        async with LiveDeployment(made, LocalExecutor(tmp_path), 1.0):
             pass
 
 

@@ -60,7 +60,7 @@ UnreadCode = Literal[
 """Why power can't be read; docs/validity.md explains each."""
 
 MOST_METERS = 1 << 16
-TEMPERATURES_C = (-100, 1000)
+TEMPERATURES_C = (0, 1000)
 MOST_SECONDS = 1e11
 """Year 5138; a monotonic clock has less."""
 

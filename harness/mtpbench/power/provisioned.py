@@ -14,7 +14,6 @@ overhead.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -25,6 +24,8 @@ from mtpbench.errors import InputError, SweepError
 from mtpbench.records import Json
 from mtpbench.yaml_files import LinedYaml, Strict
 
+MOST_W, MOST_PARTS, MOST_OVERHEAD = 1e9, 1_000_000, 10.0
+"""A gigawatt is more than a site has, a million more than any system's parts; beyond lies a slip of units."""
 OVERHEAD_BY_COOLING: Mapping[str, float] = {"liquid": 0.30, "air": 0.50}
 
 
@@ -104,9 +105,10 @@ def total_w(power: ProvisionedPower) -> float:
             return power.power_w
         case RackPower():
             _check("rack_power_w", power.rack_power_w, power.source)
-            if not 0 < power.nodes <= power.rack_nodes:
+            if not 0 < power.nodes <= power.rack_nodes <= MOST_PARTS:
                 raise InputError(
-                    f"submitted_nodes {power.nodes}: from 1 to the rack's {power.rack_nodes} are possible"
+                    f"submitted_nodes {power.nodes}: from 1 to the rack's {power.rack_nodes} are possible, "
+                    f"and racks of {MOST_PARTS} nodes at most"
                 )
             return power.rack_power_w * power.nodes / power.rack_nodes
         case GroupedPower():
@@ -165,6 +167,8 @@ def _groups(power: GroupedPower) -> dict[str, ComponentPower]:
         none_needed = name == "scale_up_network" and group.count == 0
         if group.count < 0 or (group.count == 0 and not none_needed):
             raise InputError(f"{name}: a count of {group.count}; at least 1 is needed")
+        if group.count > MOST_PARTS:
+            raise InputError(f"{name}: a count of {group.count}; {MOST_PARTS} is the most")
         if not none_needed:
             _check(f"{name}.{_UNITS[name][1]}", group.tdp_w, group.source)
     return groups
@@ -172,8 +176,10 @@ def _groups(power: GroupedPower) -> dict[str, ComponentPower]:
 
 def _overhead(power: GroupedPower) -> float:
     if power.overhead_fraction is not None:
-        if not 0 <= power.overhead_fraction < math.inf:
-            raise InputError(f"overhead_fraction {power.overhead_fraction}: 0 or more is needed")
+        if not 0 <= power.overhead_fraction <= MOST_OVERHEAD:
+            raise InputError(
+                f"overhead_fraction {power.overhead_fraction}: 0 to {MOST_OVERHEAD:g} is needed (0.3 is 30%)"
+            )
         return power.overhead_fraction
     if power.cooling not in OVERHEAD_BY_COOLING:
         raise InputError(
@@ -184,8 +190,8 @@ def _overhead(power: GroupedPower) -> float:
 
 
 def _check(name: str, watts: float, source: Publication) -> None:
-    if not 0 < watts < math.inf:
-        raise InputError(f"{name} {watts}: watts above 0 are needed")
+    if not 0 < watts <= MOST_W:
+        raise InputError(f"{name} {watts}: watts above 0 are needed, and no more than {MOST_W:g}")
     if not source.link or not source.date:
         raise InputError(f"{name}: a public source and its date are needed")
 

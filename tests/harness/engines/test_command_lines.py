@@ -249,3 +249,15 @@ def test_sglang_workers_stand_behind_their_own_router(write_sweep) -> None:
     assert decode.env["SGLANG_SIMULATE_ACC_LEN"] == "2.5"
     assert "SGLANG_SIMULATE_ACC_LEN" not in prefill.env
     assert options(prefill)["--disaggregation-bootstrap-port"] == "@{port:prefill-0/bootstrap}"
+
+
+def test_gpus_are_numbered_as_their_meters_number_them_unless_the_sweep_says_otherwise() -> None:
+    """CUDA numbers the fastest first by default, NVML by bus; who holds no GPU numbers none."""
+    placement = Placement(hosts={}, ports={}, directory="/d", python="python")
+    holds = Process(name="decode-0", role="decode", argv=("x",), gpus=(0,), env={"A": "1"})
+    assert resolve(holds, placement).env == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "A": "1"}
+    assert resolve(Process(name="router", role="router", argv=("x",)), placement).env == {}
+    otherwise = Process(
+        name="decode-0", role="decode", argv=("x",), gpus=(0,), env={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    )
+    assert resolve(otherwise, placement).env == {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}

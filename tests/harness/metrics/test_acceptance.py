@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,7 +17,7 @@ from mtpbench.errors import InputError
 from mtpbench.golden import golden_length, golden_rates, golden_table
 from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.window import Window
-from mtpbench.records import CounterSample, CounterSource, GoldenTable, SpecCounters, SpecGauge
+from mtpbench.records import CounterSample, CounterSource, GoldenTable, SpecCounters, SpecGauge, to_json
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 POINT = make_point(arm=MTP)
@@ -253,3 +253,45 @@ def test_steps_follow_from_drafted_tokens_where_the_engine_does_not_count_them()
     )
     assert found.drafts == pytest.approx(100)
     assert found.length == pytest.approx(2.5)
+
+
+ODD = st.none() | st.floats() | st.sampled_from([0.0, 1.0, 5.0, 100.0, 1e9, 1e308, -1.0, 2.0**63])
+COUNTERS = st.builds(
+    SpecCounters,
+    drafts=ODD,
+    draft_tokens=ODD.map(lambda value: 3.0 if value is None else value),
+    accepted_tokens=ODD.map(lambda value: 2.0 if value is None else value),
+    per_position=st.lists(st.floats() | st.floats(0, 9), max_size=3).map(tuple),
+)
+GAUGES = st.builds(
+    SpecGauge, rank=st.sampled_from("ab"), length=st.floats() | st.floats(0, 5), verify_calls=ODD
+)
+ANY_SAMPLES = st.lists(
+    st.builds(
+        CounterSample,
+        time_s=st.floats() | st.floats(0, 6),
+        process=st.sampled_from("de"),
+        counters=st.none() | COUNTERS,
+        gauges=st.lists(GAUGES, max_size=2).map(tuple),
+        restarted=st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(ANY_SAMPLES, st.sampled_from([(), ("d",), ("d", "e")]))
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_any_samples_give_an_acceptance_that_can_be_stored_or_a_reason(samples, expected):
+    for point in (POINT, make_point(arm=OFF)):
+        got = measure_acceptance(point, samples, WINDOW, expected)
+        to_json(got)
+        assert (got.length is None) == (got.reason is not None)
+
+
+def test_a_rank_that_began_anew_is_a_reset_though_the_sum_rises():
+    first, *others = counter_samples()
+    inside = next(s for s in others if s.time_s > WINDOW.start_s + 1)
+    samples = [first, *(replace(s, restarted=s is inside) for s in others)]
+    assert measure_acceptance(POINT, samples, WINDOW).reason == "counter_reset"
+    before = [replace(s, restarted=s.time_s < WINDOW.start_s) for s in counter_samples()]
+    assert measure_acceptance(POINT, before, WINDOW).length == pytest.approx(2.5)

@@ -17,7 +17,7 @@ from mtpbench.power.log import head_line, parse, samples, tick_line
 UUIDS = ("GPU-aaaa", "GPU-bbbb")
 
 
-def line(name: str, gpu: int, value: float, stamp_ms: int | None = None, more: str = "") -> str:
+def line(name: str, gpu: int, value: float | str, stamp_ms: int | None = None, more: str = "") -> str:
     stamp = "" if stamp_ms is None else f" {stamp_ms}"
     labels = f'gpu="{gpu}",UUID="{UUIDS[gpu]}",device="nvidia{gpu}",modelName="NVIDIA H200"{more}'
     return f"{name}{{{labels}}} {value}{stamp}\n"
@@ -54,6 +54,45 @@ def test_mig_slices_and_damaged_lines_are_refused() -> None:
             line("DCGM_FI_DEV_POWER_USAGE", 0, 1.0, 1000)
             + line("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 0, 1.0, 2000)
         )
+
+
+@pytest.mark.parametrize(
+    "blank",
+    [
+        *(
+            "2147483632",
+            "2147483633",
+            "2147483634",
+            "2147483635",
+            "9223372036854775792",
+            "9223372036854775795",
+        ),
+        *("140737488355328", "140737488355331.000000", "1.40737488355328e+14", "9.223372036854775807e+18"),
+        *("NaN", "+Inf", "-1", "N/A", "[N/A]", "[Not Supported]", "18446744073709551615", "1e999"),
+    ],
+)
+@pytest.mark.parametrize("name", ["DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"])
+def test_a_blank_of_one_gpu_is_none_and_the_other_is_read(name: str, blank: str) -> None:
+    """DCGM's blanks by type (dcgm_structs.h): not found, not supported, not permissioned, or just blank."""
+    odd, other = readings(line(name, 0, blank) + line(name, 1, 3000.0)).values()
+    assert (odd.power_w, odd.energy_j) == (None, None)
+    assert {other.power_w, other.energy_j} == {None, 3.0 if name.endswith("CONSUMPTION") else 3000.0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'DCGM_FI_DEV_POWER_USAGE{gpu="0"} 500\n',
+        'DCGM_FI_DEV_POWER_USAGE{gpu="",UUID="a"} 500\n',
+        'DCGM_FI_DEV_POWER_USAGE{gpu="99999999999999999999",UUID="a"} 500\n',
+        'DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="a"} 500 -5\n',
+        'DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="a"} 500 1e300\n',
+        'DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="a"} 500 NaN\n',
+        "DCGM_FI_DEV_POWER_USAGE 500\n",
+    ],
+)
+def test_a_page_that_says_of_no_gpu_or_no_time_is_refused(text: str) -> None:
+    assert str(DcgmSource("u", (), lambda: text).probe().reason).startswith("no_dcgm: u: ")
 
 
 class Exporter:

@@ -475,3 +475,28 @@ async def test_idle_power_of_two_nodes_is_a_mean_over_all_their_gpus(
     async with Meter(nodes, tmp_path) as meter:
         (idle,) = await meter.rest("before_start", 0.5)
     assert idle.power_w_per_gpu == pytest.approx((500 + 500 + 600) / 3, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("shown", "order", "code"),
+    [
+        ("0", "FASTEST_FIRST", "gpu_order: CUDA_DEVICE_ORDER is FASTEST_FIRST"),
+        ("0", "PCI_BUS_ID", "sampler_failed"),
+        ("GPU-1234", "FASTEST_FIRST", "sampler_failed"),
+    ],
+)
+async def test_numbers_in_another_order_name_other_gpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: str, order: str, code: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    monkeypatch.setattr(meters.HostSampler, "begin", refuse)
+    made = deployment(("decode-0", 0, (0,)))
+    process = dataclasses.replace(made.processes[0], env={"CUDA_DEVICE_ORDER": order})
+    made = dataclasses.replace(made, processes=(process,))
+    meter = await meter_at(LocalSite(), made, make_point(), tmp_path)
+    async with meter:
+        assert str(meter.reason).startswith(code)
+
+
+async def refuse(sampler: meters.HostSampler) -> None:
+    raise OSError("no sampler here")

@@ -86,6 +86,11 @@ def test_compute_takes_the_place_of_cpu_and_accelerator():
         (dataclasses.replace(GROUPED, cpu=group(2, float("nan"))), "cpu.tdp_per_cpu nan"),
         (dataclasses.replace(GROUPED, cooling="passive"), "cooling 'passive': liquid or air"),
         (dataclasses.replace(GROUPED, overhead_fraction=-0.1), "overhead_fraction -0.1"),
+        (dataclasses.replace(GROUPED, overhead_fraction=30.0), "overhead_fraction 30.0: 0 to 10 is needed"),
+        (dataclasses.replace(GROUPED, overhead_fraction=float("nan")), "overhead_fraction nan"),
+        (DeclaredPower(power_w=1e308, source=SOURCE), r"provisioned_power_w 1e\+308: .*no more than 1e\+09"),
+        (dataclasses.replace(GROUPED, cpu=group(10**400, 350.0)), "cpu: a count of 10+; 1000000 is the most"),
+        (dataclasses.replace(RACK, rack_nodes=10**400), "racks of 1000000 nodes at most"),
     ],
 )
 def test_what_gives_no_honest_total_is_refused(power, words):
