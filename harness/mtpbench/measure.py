@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +30,18 @@ from mtpbench.metrics.window import (
     whole_window,
 )
 from mtpbench.records import (
+    Acceptance,
     Energy,
     Point,
     PointResult,
     PowerSample,
     Rates,
     RunFacts,
+    TpotBasis,
 )
 from mtpbench.store import RawPoint
-from mtpbench.validity import check, time_scale
+from mtpbench.validity import check, most_tokens_per_event, time_scale
 
-TpotBasis = Literal["known_first_chunk", "assumed_one_token"]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -72,7 +72,8 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     steady, whole = point_window(rows, point.concurrency, open_loop=point.load.open), whole_window(rows)
     # In an open loop every measured request was due inside the window, whenever it ended.
     counted = _counted(rows, None if point.load.open else steady)
-    figures = latencies(rows, counted)
+    chunk_counts = raw.requests.chunk_counts
+    figures = latencies(rows, counted, chunk_counts, most_tokens_per_event(point))
     blocks = cut_blocks(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
     gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady)
     windows = [window for window in (steady, whole, *blocks) if window]
@@ -81,6 +82,9 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     def rates_over(window: Window) -> Rates:
         return _rates(rows, window, counts, point.topology.gpus)
 
+    acceptance = measure_acceptance(
+        point, raw.counters, steady, facts.counter_processes, facts.counter_source
+    )
     errors = Counter(error for error in rows.error[~rows.warmup] if error is not None)
     tpot, steady_rates = summarise(figures.tpot_s), rates_over(steady) if steady else None
     block_rates = tuple(rates_over(block).tput_tps_per_gpu for block in blocks)
@@ -99,7 +103,8 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         ttft_from_schedule_s=summarise(figures.ttft_s + figures.send_lag_s),
         e2el_from_schedule_s=summarise(figures.e2el_s + figures.send_lag_s),
         stalls=gaps.stalls(),
-        tokens_per_chunk=_share(rows.output_tokens, raw.requests.chunk_counts, counted),
+        tokens_per_chunk=_share(rows.output_tokens, chunk_counts, counted),
+        tokens_per_burst=_tokens_per_burst(point, rows, counted & (chunk_counts > 1), gaps, acceptance),
         first_chunk_tokens=figures.first_chunk_tokens,
         cached_prompt_share=_share(rows.cached_prompt_tokens, rows.prompt_tokens, counted),
         interactivity_tps=1.0 / tpot.p50 if tpot and tpot.p50 > 0 else None,
@@ -108,9 +113,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         steady=steady_rates,
         whole=rates_over(whole) if whole else None,
         blocks=describe_blocks(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
-        acceptance=measure_acceptance(
-            point, raw.counters, steady, facts.counter_processes, facts.counter_source
-        ),
+        acceptance=acceptance,
         energy=_energy(point, raw.power, steady_rates, facts),
         idle=facts.idle,
         gpus=facts.gpus,
@@ -191,26 +194,38 @@ def _rates(rows: RequestRows, window: Window, counts: TokenCounts, gpus: int) ->
     )
 
 
-def latencies(table: RequestTable, counted: Mask) -> Latencies:
+def latencies(
+    table: RequestTable, counted: Mask, chunk_counts: Ints | None = None, most_per_chunk: float = 1.0
+) -> Latencies:
     """Computes TTFT, E2EL and TPOT of the counted requests, all of which must have chunks.
 
-    TPOT is (last − first chunk) / (output tokens − tokens of the first chunk); without the server's count of
-    the first chunk it is taken as 1 token. A request without tokens after the first chunk has no TPOT.
+    TPOT is (last − first chunk) / (output tokens − tokens of the first chunk). Without the server's count of
+    the first chunk it is taken to hold what the later ones, each full, can't have held, but at least 1 token.
+    A request without tokens after the first chunk has no TPOT.
 
     Args:
         table: the requests.
         counted: (n,) which of them count.
+        chunk_counts: (n,) chunks of each, where the table holds only the first and the last.
+        most_per_chunk: tokens of a full chunk; where it is 1, several tokens are of events that were merged.
     """
     first, last = table.first_chunk_s[counted], table.last_chunk_s[counted]
     sent, outputs = table.sent_s[counted], table.output_tokens[counted]
     in_first = table.chunk_tokens[table.chunk_offsets[:-1][counted]]
     first_is_counted = bool(len(in_first)) and not (in_first == UNKNOWN).any()
-    later = outputs - in_first if first_is_counted else outputs - 1
+    if not first_is_counted:
+        in_first = np.ones(len(outputs), np.int64)
+        if most_per_chunk > 1:
+            chunks = table.chunk_counts if chunk_counts is None else chunk_counts
+            in_later = np.floor((chunks[counted] - 1) * most_per_chunk).astype(np.int64)
+            in_first = np.clip(outputs - in_later, 1, int(most_per_chunk))
+    later = outputs - in_first
     several = later >= 1
     tpot = (last - first)[several] / later[several]
     basis: TpotBasis | None = None
     if len(tpot):
-        basis = "known_first_chunk" if first_is_counted else "assumed_one_token"
+        unknown: TpotBasis = "least_first_chunk" if (in_first > 1).any() else "assumed_one_token"
+        basis = "known_first_chunk" if first_is_counted else unknown
     return Latencies(
         ttft_s=first - sent,
         e2el_s=last - sent,
@@ -220,6 +235,18 @@ def latencies(table: RequestTable, counted: Mask) -> Latencies:
         tpot_basis=basis,
         first_chunk_tokens=float(np.median(in_first)) if first_is_counted else None,
     )
+
+
+def _tokens_per_burst(
+    point: Point, rows: RequestRows, counted: Mask, gaps: ChunkGaps, acceptance: Acceptance
+) -> float | None:
+    """Returns the tokens per burst of the requests with several chunks; None where nobody can tell steps."""
+    per_step = 1.0 if point.arm.speculation is None else acceptance.length
+    known = counted & (rows.output_tokens != UNKNOWN)
+    if per_step is None or not known.any():
+        return None
+    bursts = int(known.sum()) + gaps.between_bursts(max(per_step, 1.0))
+    return float(rows.output_tokens[known].sum() / bursts)
 
 
 def _share(parts: Ints, wholes: Ints, counted: Mask) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench.engines import explain
+from mtpbench.engines import engine_of, explain
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestTable
 from mtpbench.records import Point, PointResult, Reason, RunFacts
 
@@ -24,6 +24,15 @@ FREE_SLOTS = 0.1
 """The part of one slot that may always be idle: at concurrency 1 the 2% are shorter than one reconnect."""
 STEP_US = 1000
 """Wall microseconds: stamps further back than this were taken by a clock that was set."""
+MAX_TOKENS_OFF = 0.05
+"""The share by which tokens per event may be off what the stream interval and the acceptance allow."""
+STEP_SPREAD = 1.2
+"""Three standard deviations of a step's tokens, as a share of their mean."""
+MAX_BURSTS_OFF = 0.15
+"""More of it for bursts, of which two may come so close that they are taken for one."""
+MANY_IN_FIRST, MAX_TTFT_OFF = 2, 0.1
+"""A first event holds many tokens if it holds more than this many times what is usual; TTFT may then be late
+by this share of it."""
 CLIENT_LIMIT = "client_limit"
 """The error of a request that met a limit of the client's machine (descriptors, ports)."""
 CUT_OFF = "cut_off"
@@ -39,6 +48,8 @@ CODES: Mapping[str, str] = {
     "error_rate": "too many measured requests failed",
     "wrong_prompt_length": "the server counted other prompt lengths than were asked for",
     "wrong_output_length": "requests ended well with another number of tokens than was asked for",
+    "tokens_per_chunk": "the tokens of the answers do not fit the events that brought them",
+    "tokens_before_first": "the first event held many tokens, so TTFT is later than the first token",
     "window_too_short": "the steady-state window is missing, or shorter than the sweep allows",
     "clock_stepped": "the clock that stamps was set while the point ran, and stamps are wrong by it",
     "client_saturated": "the load client, not the server, may have been the bottleneck",
@@ -70,6 +81,7 @@ def check(
         *_check_run(table, facts),
         *_check_requests(point, table, result),
         *_check_lengths(point, table),
+        *_check_chunks(point, result),
         *_check_window(point, result),
         *_check_clock(point, result, furthest_back_us),
         *_check_client(point, table, result),
@@ -165,6 +177,62 @@ def _lengths_detail(
         f"{int(wrong.sum())} of {len(requested)} requests had another {kind} length; "
         f"first: {requested[example]} tokens asked, {counted[example]} counted by the server"
     )
+
+
+def most_tokens_per_event(point: Point, per_step: float | None = None) -> float:
+    """Returns the most tokens that an event of the server holds, by its stream interval.
+
+    Args:
+        point: the point.
+        per_step: output tokens of a verification step; the most that it can bring if left out.
+    """
+    speculation, engine = point.arm.speculation, engine_of(point)
+    if per_step is None:
+        per_step = 1.0 + (speculation.draft_tokens if speculation else 0)
+    limits = engine.limits(point)
+    of_role = limits.get("decode" if point.topology.disaggregated else "aggregated")
+    interval = max(of_role.stream_interval if of_role else 1, 1)
+    return interval * per_step if engine.ABOUT.interval_of_steps else interval + per_step - 1
+
+
+def _check_chunks(point: Point, result: PointResult) -> Iterable[Reason]:
+    """Checks the tokens of the chunks against stream interval and acceptance length."""
+    per_chunk, gaps = result.tokens_per_chunk, result.icl_s
+    if per_chunk is None or gaps is None:
+        return
+    if result.tpot_basis == "known_first_chunk":
+        yield from _check_first_chunk(point, result, per_chunk)
+        return
+    speculates = point.arm.speculation is not None
+    most = most_tokens_per_event(point, result.acceptance.length if speculates else None)
+    # The steps of the counted requests are a sample of those that the counters cover.
+    slack = MAX_TOKENS_OFF + (STEP_SPREAD / gaps.count**0.5 if speculates else 0.0)
+    causes = []
+    if per_chunk > most * (1 + slack):
+        causes.append(f"{per_chunk:.3g} tokens came with each event, and {most:.3g} are the most that fit")
+    if per_chunk < 1 - MAX_TOKENS_OFF:
+        causes.append(f"the server counts {per_chunk:.3g} tokens for each event")
+    per_burst = result.tokens_per_burst
+    if speculates and per_burst is not None and per_burst > most * (1 + slack + MAX_BURSTS_OFF):
+        causes.append(f"{per_burst:.3g} tokens came at once, and a step brings {most:.3g}")
+    if causes:
+        unknown = "which tokens came when is unknown, and with it the time per token"
+        yield Reason(code="tokens_per_chunk", detail=f"{'; '.join(causes)}: {unknown}")
+
+
+def _check_first_chunk(point: Point, result: PointResult, per_chunk: float) -> Iterable[Reason]:
+    """Checks whether tokens came so long before the first event that TTFT is not theirs."""
+    first, tpot, ttft = result.first_chunk_tokens, result.tpot_s, result.ttft_s
+    if first is None or tpot is None or ttft is None:
+        return
+    usual = max(most_tokens_per_event(point), per_chunk)
+    late_s = (first - usual) * tpot.p50
+    if first > MANY_IN_FIRST * usual and late_s > MAX_TTFT_OFF * ttft.p50:
+        detail = (
+            f"the first event held {first:.0f} tokens (median), where {usual:.3g} are usual: the first token "
+            f"came up to {late_s:.3g} s before it, and the median TTFT is {ttft.p50:.3g} s"
+        )
+        yield Reason(code="tokens_before_first", detail=detail)
 
 
 def _check_window(point: Point, result: PointResult) -> Iterable[Reason]:

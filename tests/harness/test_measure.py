@@ -147,6 +147,17 @@ def test_tpot_assumes_one_token_in_the_first_chunk_where_any_request_does_not_sa
     assert figures.tpot_basis == "assumed_one_token"
 
 
+@pytest.mark.parametrize(("outputs", "chunks", "first"), [(64, 4, 16), (64, 5, 1), (60, 4, 12), (200, 4, 16)])
+def test_the_first_chunk_holds_what_full_later_ones_cannot_have_held(outputs, chunks, first):
+    """With a stream interval of 16 and no counts: 4 events for 64 tokens are 16 each."""
+    times = [16 / 50 * i for i in range(1, chunks + 1)]
+    record = make_request(0, 0, 0.0, times, chunk_tokens=None, output_tokens=outputs)
+    figures = latencies(table([record]), np.array([True]), None, 16.0)
+    assert figures.tpot_s.tolist() == [pytest.approx((times[-1] - times[0]) / (outputs - first))]
+    assert figures.tpot_basis == ("least_first_chunk" if first > 1 else "assumed_one_token")
+    assert figures.first_chunk_tokens is None
+
+
 def test_tpot_is_undefined_for_one_output_token():
     figures = latencies(table([make_request(0, 0, 0.0, [1.0])]), np.array([True]))
     assert len(figures.tpot_s) == 0

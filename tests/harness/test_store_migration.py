@@ -95,7 +95,9 @@ NEW_IN_4 = {
     "result.json": {"": ("idle", "gpus"), "energy": ("energy_j_by_node", "unused_gpus", "unused_energy_j")},
     "raw.json": {"facts": ("idle", "gpus", "nodes")},
 }
-UNKNOWN_BEFORE_6: dict[str, Any] = {"tokens_per_chunk": None, "first_chunk_tokens": None}
+UNKNOWN_BEFORE_6: dict[str, Any] = dict.fromkeys(
+    ("tokens_per_chunk", "first_chunk_tokens", "tokens_per_burst")
+)
 NEW_IN_3 = {"result.json": {"": ("blocks",)}}
 New = dict[str, dict[str, tuple[str, ...]]]
 

@@ -27,6 +27,9 @@ CLIENT = ClientHealth(reader_lag_p99_s=0.001, send_lag_p99_s=0.0, cpu_share=0.2,
 FACTS = RunFacts(power_source=SIMULATED_POWER, counter_processes=("worker",))
 
 
+LONG = steady_load(rounds=100)
+
+
 def judge(*, point=None, records=None, counters=None, client=CLIENT, facts=FACTS, power=None):
     """The reasons of a run that is fine but for what is given."""
     result = measure(
@@ -51,8 +54,26 @@ def with_client(**changes):
     return {"client": dataclasses.replace(CLIENT, **changes)}
 
 
+def uncounted(**changes):
+    """Requests whose server does not say which of their 4 chunks brought which tokens."""
+    return [dataclasses.replace(r, chunk_tokens=None, **changes) for r in LONG]
+
+
+def split_steps(hidden):
+    """Steps of 3 tokens, each token in an event of its own; the first `hidden` tokens made none."""
+    return [
+        dataclasses.replace(
+            r,
+            chunk_times_s=tuple(r.sent_s + 0.2 * step + 1e-5 * i for step in (1, 2, 3, 4) for i in range(3)),
+            chunk_tokens=None,
+            output_tokens=12 + hidden,
+            asked_output_tokens=12 + hidden,
+        )
+        for r in LONG
+    ]
+
+
 OPEN = make_point(arm=MTP, load=Load(pacing="poisson", rate_rps=2.0))
-LONG = steady_load(rounds=100)
 CASES = {
     "start_failed": [{"facts": RunFacts(start_failed="router: exited with code 1"), "records": []}],
     "server_died": [{"facts": dataclasses.replace(FACTS, server_died="decode-0: killed by signal 9")}],
@@ -84,6 +105,15 @@ CASES = {
         {"point": make_point(arm=MTP, measurement=Measurement(min_window_s=3.5))},
         {"point": make_point(arm=MTP, concurrency=3)},
     ],
+    "tokens_per_chunk": [
+        {"point": make_point(), "counters": [], "records": uncounted(output_tokens=8)},
+        {"point": make_point(), "counters": [], "records": uncounted(output_tokens=3)},
+        {"records": uncounted(output_tokens=12), "counters": counter_samples(seconds=200)},
+        {"records": split_steps(hidden=12), "counters": counter_samples(seconds=200)},
+    ],
+    "tokens_before_first": [
+        {"records": [dataclasses.replace(r, chunk_tokens=(9, 10, 11, 12), output_tokens=12) for r in LONG]}
+    ],
     "clock_stepped": [
         with_client(misstamped_reads=1, clock_step_s=0.02),
         {"records": some(LONG, 1, chunk_times_s=tuple(reversed(LONG[-1].chunk_times_s)))},
@@ -111,6 +141,23 @@ CASES = {
 
 def test_a_good_point_breaks_no_rule():
     assert judge() == {}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"point": make_point(), "counters": [], "records": uncounted()},
+        {"records": uncounted(output_tokens=10)},
+        {"records": uncounted()},
+        {"records": split_steps(hidden=0)},
+        {"records": [dataclasses.replace(r, chunk_tokens=(1, 5, 9, 13), output_tokens=13) for r in LONG]},
+    ],
+)
+def test_tokens_that_fit_their_events_break_no_rule(case):
+    """MTP brings 2.5 tokens with a step: in one event, or in one event each."""
+    assert not {"tokens_per_chunk", "tokens_before_first"} & set(
+        judge(**{"counters": counter_samples(seconds=200), **case})
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class About:
         speculation: further parts of option names that mean speculation, in lower case.
         deaths: patterns, by code of `ADVICE`, of lines that it prints before it dies.
         simulates: whether the figures come from a model of an engine.
+        interval_of_steps: whether its stream interval counts decode steps, not tokens.
     """
 
     title: str | None
@@ -66,6 +67,7 @@ class About:
     speculation: tuple[str, ...] = ()
     deaths: Mapping[str, str] = field(default_factory=dict)
     simulates: bool = False
+    interval_of_steps: bool = False
 
 
 def merged(*layers: Flags) -> Flags:

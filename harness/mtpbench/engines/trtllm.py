@@ -52,6 +52,7 @@ ABOUT = About(
     programs=("trtllm-serve", "trtllm-llmapi-launch"),
     environment=("TLLM", "TRTLLM"),
     deaths={"engine_core_dead": r"Executor worker died"},
+    interval_of_steps=True,
 )
 RESET_PATH: str | None = None
 ROUTERS = ("dynamo", "trtllm")

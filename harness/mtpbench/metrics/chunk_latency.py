@@ -20,6 +20,8 @@ COUNTED_BELOW = 1 << 21
 """Numbers below this are counted in place if many come at once; others are sorted."""
 _MANY = 1 << 12
 _UNMERGED = 1 << 20
+BURST_OF_GAP = 0.25
+"""Chunks closer than this share of a typical step's gap belong to one burst."""
 _NO_GAP = np.iinfo(np.int64).min
 
 
@@ -95,6 +97,22 @@ class ChunkGaps:
             return None
         gap_s = np.concatenate([seconds(gaps) / tokens for tokens, gaps, _ in distinct])
         return summarise_weighted(gap_s, np.concatenate([counts * tokens for tokens, _, counts in distinct]))
+
+    def between_bursts(self, tokens_per_step: float) -> int:
+        """Counts the gaps that separate bursts; the chunks of one step may come one by one, but at once.
+
+        Args:
+            tokens_per_step: output tokens of a step, of which at least one makes a long gap.
+        """
+        histograms = [histogram.distinct() for histogram in self._by_tokens.values()]
+        if not histograms:
+            return 0
+        gaps, counts = (np.concatenate([pair[i] for pair in histograms]) for i in range(2))
+        order = np.argsort(gaps, kind="stable")
+        upto = np.cumsum(counts[order])
+        # Steps make one gap in `tokens_per_step`, so this is the median of theirs.
+        typical = gaps[order][np.searchsorted(upto, (1 - 0.5 / tokens_per_step) * upto[-1])]
+        return int(counts[gaps > typical * BURST_OF_GAP].sum())
 
     def stalls(self) -> Stalls | None:
         """Summarises the gaps above the threshold; None if there is no gap at all."""

@@ -83,6 +83,7 @@ from mtpbench.records.result import (
     ReferenceRow,
     Stalls,
     SweepInfo,
+    TpotBasis,
 )
 from mtpbench.records.speculation import AcceptancePolicy, Arm, GoldenTable, Speculation
 
@@ -145,6 +146,7 @@ __all__ = [
     "Stalls",
     "SweepInfo",
     "Topology",
+    "TpotBasis",
     "WorkerGroup",
     "WorkerRole",
     "Workload",

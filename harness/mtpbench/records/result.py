@@ -216,6 +216,11 @@ class Stalls:
     worst: tuple[tuple[int, float], ...]
 
 
+TpotBasis = Literal["known_first_chunk", "least_first_chunk", "assumed_one_token"]
+"""How the tokens of the first chunk are known: by the server's count; as those that all later chunks, full by
+the stream interval, can't have held; or not at all."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointResult:
     """A point result holds everything derived from a point's raw records; `mtpbench recompute` rebuilds it.
@@ -247,11 +252,13 @@ class PointResult:
     """Output tokens / chunks of the requests counted above."""
     first_chunk_tokens: float | None = None
     """The median of the tokens that a request's first chunk held; NULL where their number is unknown."""
+    tokens_per_burst: float | None = None
+    """Output tokens / bursts: chunks that came at once, as those of one step may, are one burst."""
     cached_prompt_share: float | None = None
     """Prompt tokens that a prefix cache held / all prompt tokens; NULL where the server does not say."""
     interactivity_tps: float | None
     interactivity_p99_tps: float | None
-    tpot_basis: Literal["known_first_chunk", "assumed_one_token"] | None
+    tpot_basis: TpotBasis | None
     steady: Rates | None
     whole: Rates | None
     blocks: Blocks | None = None

@@ -90,7 +90,10 @@ _POWER_SOURCES: Mapping[str, Json] = {
 }
 
 
-_NEW_FIGURES = {3: ("blocks",), 6: ("tokens_per_chunk", "first_chunk_tokens", "cached_prompt_share")}
+_NEW_FIGURES = {
+    3: ("blocks",),
+    6: ("tokens_per_chunk", "first_chunk_tokens", "tokens_per_burst", "cached_prompt_share"),
+}
 """Figures of a result that a version brought."""
 
 
