@@ -38,7 +38,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Show what this machine has: engines, GPUs, Slurm, power sources, and what its load client can take."""
-    console = Console()
+    console = Console(markup=False)
     loaded = load_sweep(sweep) if sweep is not None else None
     if not client and loaded is None:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)

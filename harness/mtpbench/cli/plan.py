@@ -26,11 +26,11 @@ def plan(
     commands: Annotated[bool, typer.Option(help="show every process's command line")] = True,
 ) -> None:
     """Show a sweep's points, nodes, GPU-hours, dollars, command lines and confounds; starts nothing."""
-    console = Console(soft_wrap=False)
+    console = Console(soft_wrap=False, markup=False)
     loaded = load_sweep(sweep)
     estimates = planning.plan_sweep(loaded)
     ladders = [estimate.ladder for estimate in estimates]
-    console.print(f"[bold]{loaded.info.name}[/]: {loaded.info.question}", highlight=False)
+    console.print(Text.assemble((loaded.info.name, "bold"), f": {loaded.info.question}"))
     console.print(_ladder_table(estimates, loaded))
     _print_totals(console, estimates, loaded.info)
     _print_client(console, ladders)
@@ -125,7 +125,7 @@ def _print_confounds(console: Console, info: SweepInfo) -> None:
     if not info.confounds:
         console.print("Beyond speculation the arms differ in nothing.", highlight=False)
         return
-    console.print("[bold]Beyond speculation the arms differ:[/]")
+    console.print(Text("Beyond speculation the arms differ:", style="bold"))
     bullets = Table.grid(padding=(0, 1))
     for sentence in info.confounds:
         bullets.add_row("  -", Text(sentence))

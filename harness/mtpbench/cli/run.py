@@ -66,7 +66,7 @@ def run(
     loaded = simulate(load_sweep(sweep)) if on_virtual_clock else load_sweep(sweep)
     chosen = select(loaded.points, only or ())
     store = SweepStore(results, loaded.info)
-    console = Console()
+    console = Console(markup=False)
     with exclusive(store.directory):
         store.open()
         plan = running.plan_run(chosen, store, again=again)
@@ -194,7 +194,7 @@ def _leave_at_once() -> None:
 def _announce(console: Console, sweep: Sweep, valid: int, to_measure: int) -> None:
     simulated = "  SIMULATED" if sweep.points[0].simulated else ""
     console.print(
-        f"[bold]{sweep.info.name}[/]: {sweep.info.question}[bold yellow]{simulated}[/]", highlight=False
+        Text.assemble((sweep.info.name, "bold"), f": {sweep.info.question}", (simulated, "bold yellow"))
     )
     already = f", {valid} valid already" if valid else ""
     console.print(f"{to_measure} points to measure{already}", highlight=False)

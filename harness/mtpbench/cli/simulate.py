@@ -101,7 +101,7 @@ def _print(calibration: Calibration) -> None:
             f"{row.interactivity:+.1f}",
             "-" if row.held_out_interactivity is None else f"{row.held_out_interactivity:+.1f}",
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     factors = calibration.profile.factors
     for family, scale in factors.decode_scale.items():

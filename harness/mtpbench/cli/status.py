@@ -39,7 +39,7 @@ def status(
 ) -> None:
     """Show which points of a sweep are measured, running, invalid (and why) or missing, and their jobs."""
     loaded = load_sweep(sweep)
-    console = Console()
+    console = Console(markup=False)
     for plan in (loaded, simulate(loaded)):
         directory = results / plan.info.name
         if is_there(directory / SWEEP_FILE):

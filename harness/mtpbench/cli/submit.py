@@ -71,7 +71,7 @@ def submit(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Submit a sweep's missing and invalid points to Slurm: one job for each deployment."""
-    console = Console()
+    console = Console(markup=False)
     loaded = load_sweep(sweep)
     chosen = select(loaded.points, only or ())
     request = Request(
@@ -146,7 +146,7 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
     early: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: early.append(received))
-    console = Console(width=200)
+    console = Console(width=200, markup=False)
     run = JobRun(job_file(file), os.environ)
     to_measure = len(run.prepare().points)
     console.print(

@@ -55,7 +55,7 @@ def watch(
 ) -> None:
     """Show a sweep live as its points land: counts, table, curve. Reads files only, ends by itself."""
     view = View(sweep, results)
-    console = Console()
+    console = Console(markup=False)
     if once or not console.is_terminal or console.is_dumb_terminal:
         frame = view.look(console.height - 1 if console.is_terminal else None)
         if (obstacle := view.nothing_to_come()) is not None:

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mtpbench.errors import InputError, SweepError
 from mtpbench.records import Json
-from mtpbench.yaml_files import LinedYaml, Strict
+from mtpbench.yaml_files import LinedYaml, OneLine, Strict
 
 MOST_W, MOST_PARTS, MOST_OVERHEAD = 1e9, 1_000_000, 10.0
 """A gigawatt is more than a site has, a million more than any system's parts; beyond lies a slip of units."""
@@ -202,8 +202,11 @@ def _sourced(source: Publication) -> dict[str, Json]:
 
 # ---------------------------------------------------------------------------------- as it is written down
 
-Watts = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Date = Annotated[str, BeforeValidator(str), Field(pattern=r"^\d{4}-\d{2}(-\d{2})?$")]
+_MOST = 1_000_000_000
+"""More than any count or power in watts: their products stay finite."""
+Watts = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+Date = Annotated[str, BeforeValidator(str), Field(pattern=r"^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$")]
 
 KINDS = (
     "one of three kinds is needed: provisioned_power_w; rack_power_w with rack_nodes and submitted_nodes; or "
@@ -214,7 +217,7 @@ KINDS = (
 class _Sourced(Strict):
     """A sourced figure has a publication."""
 
-    link: str = Field(min_length=1)
+    link: OneLine = Field(min_length=1)
     source_date: Date
 
     @property
@@ -224,7 +227,7 @@ class _Sourced(Strict):
 
 
 class _Cpu(_Sourced):
-    num_cpu: int
+    num_cpu: Count
     tdp_per_cpu: Watts
 
     def group(self) -> ComponentPower:
@@ -232,7 +235,7 @@ class _Cpu(_Sourced):
 
 
 class _Accelerator(_Sourced):
-    num_accelerator: int
+    num_accelerator: Count
     tdp_per_accelerator: Watts
 
     def group(self) -> ComponentPower:
@@ -240,7 +243,7 @@ class _Accelerator(_Sourced):
 
 
 class _Compute(_Sourced):
-    num_compute: int
+    num_compute: Count
     tdp_per_compute: Watts
 
     def group(self) -> ComponentPower:
@@ -248,8 +251,8 @@ class _Compute(_Sourced):
 
 
 class _Switches(_Sourced):
-    num_switches: int = Field(ge=0)
-    tdp_per_switch: float = Field(ge=0, allow_inf_nan=False)
+    num_switches: Count
+    tdp_per_switch: float = Field(ge=0, le=_MOST, allow_inf_nan=False)
 
     def group(self) -> ComponentPower:
         return ComponentPower(count=self.num_switches, tdp_w=self.tdp_per_switch, source=self.source)
@@ -258,18 +261,18 @@ class _Switches(_Sourced):
 class SystemFile(Strict):
     """A system file describes one system, by exactly one of the three kinds."""
 
-    link: str | None = None
+    link: OneLine | None = None
     source_date: Date | None = None
     provisioned_power_w: Watts | None = None
     rack_power_w: Watts | None = None
-    rack_nodes: int | None = Field(None, ge=1)
-    submitted_nodes: int | None = Field(None, ge=1)
+    rack_nodes: int | None = Field(None, ge=1, le=_MOST)
+    submitted_nodes: int | None = Field(None, ge=1, le=_MOST)
     cpu: _Cpu | None = None
     accelerator: _Accelerator | None = None
     compute: _Compute | None = None
     scale_up_network: _Switches | None = None
-    cooling: str | None = None
-    overhead_fraction: float | None = None
+    cooling: OneLine | None = None
+    overhead_fraction: float | None = Field(None, le=1000)
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:
@@ -315,5 +318,5 @@ def system_power(document: LinedYaml) -> ProvisionedPower:
     try:
         total_w(power)
     except InputError as error:
-        raise SweepError(str(error), path=document.path) from None
+        raise SweepError(str(error), path=document.path, line=document.line(())) from None
     return power
