@@ -16,6 +16,7 @@ from mtpbench_analysis.curves.confounds import (
     Confound,
     acceptance_warnings,
     find_confounds,
+    find_length_mismatch,
     find_pooling,
     speculates,
 )
@@ -267,3 +268,5 @@ def _check(baseline: Curve, others: Sequence[Curve], settings: Settings) -> None
             raise NotComparable(
                 f"{baseline.label} and {other.label} can't be compared: they differ in {', '.join(differing)}"
             )
+        if mismatch := find_length_mismatch(baseline, other):
+            raise NotComparable(f"{baseline.label} and {other.label} can't be compared: {mismatch}")

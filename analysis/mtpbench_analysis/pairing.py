@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import product
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.compare import Comparison, Settings, compare
+from mtpbench_analysis.curves.confounds import find_length_mismatch
 from mtpbench_analysis.curves.curve import (
     CURVE_FIELDS,
     SPLITTABLE,
@@ -108,6 +110,8 @@ def pair(
             engines = ", ".join(sorted({str(base.shared("engine")) for base in baselines}))
             have = f"baselines of {engines}" if baselines else f"no {display_name(baseline_arm)} curve"
             alone.append(_alone(curve, f"there is {have} on this hardware, model, precision and workload"))
+        elif mismatch := find_length_mismatch(baselines[index], curve):
+            alone.append(_alone(curve, mismatch))
         else:
             pairs[index][1].append(curve)
     alone += [_alone(base, "nothing to set against it") for base, others in pairs if not others]
@@ -201,6 +205,10 @@ def _refuse(curves: Sequence[Curve], baseline_arm: str) -> None:
     others = [curve for curve in curves if curve.arm != baseline_arm]
     if len(baselines) == len(others) == 1:
         compare(baselines[0], others)
+    for base, other in product(baselines, others):
+        mismatch = find_length_mismatch(base, other) if base.workload_key == other.workload_key else None
+        if mismatch:
+            raise NotComparable(mismatch)
     described = "; ".join(describe(curve) for curve in curves[:6])
     more = f"; and {len(curves) - 6} more" if len(curves) > 6 else ""
     raise NotComparable(

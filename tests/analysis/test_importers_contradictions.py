@@ -6,6 +6,7 @@ import heapq
 import json
 import math
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curve_points import FIXTURES
+from mtpbench.errors import NotComparable
+from mtpbench_analysis.comparisons import Question, compare_points
 from mtpbench_analysis.frame import CurvePoint, PointSet
-from mtpbench_analysis.importers import Declared, read_source
+from mtpbench_analysis.importers import Declared, read_source, read_sources
+from mtpbench_analysis.importers.points_csv import write_points
+from stored_sweep import write_sweep
 
 AIPERF = FIXTURES / "importers" / "aiperf" / "c4" / "profile_export_aiperf.json"
 MTP, OFF = Declared(arm="mtp", gpus=8), Declared(arm="off", gpus=8)
@@ -344,3 +349,68 @@ def test_requests_that_aiperf_cancelled_count_as_failed(folder: Path) -> None:
     data["error_summary"] = [{"error_details": {"type": "RequestCancellationError"}, "count": 5}]
     (reason,) = point(folder, data).reasons
     assert reason == "5 of 45 requests failed, more than 1%"
+
+
+# ---------------------------------------------------------------------------- copies, and arms of two lengths
+
+POINTS = """arm,interactivity_tps,tput_tps_per_gpu,output_tps_per_gpu,input_tps_per_gpu,concurrency,isl,osl
+off,60,400,{off_out},{off_in},8,8192,1024
+off,30,900,{off_out2},{off_in2},64,8192,1024
+mtp,90,600,60,540,8,8192,1024
+mtp,38,1200,120,1080,64,8192,1024
+"""
+
+
+def points_file(folder: Path, name: str, off_share: float) -> Path:
+    rates = {"off_out": 400 * off_share, "off_out2": 900 * off_share}
+    rates |= {"off_in": 400 * (1 - off_share), "off_in2": 900 * (1 - off_share)}
+    text = POINTS.format(**rates)
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_copies_are_no_repeats(tmp_path: Path) -> None:
+    """A copied file has the same figures to the last digit: an interval of width zero, out of one run."""
+    paths = [points_file(tmp_path, name, 0.1) for name in ("a.csv", "a (1).csv")]
+    points = read_sources(paths)
+    assert len(points.points) == 4
+    assert [(item.kind, item.what) for item in points.unused] == [
+        ("repeated", f"a (1).csv:{line}") for line in (2, 3, 4, 5)
+    ]
+    outcome = compare_points(points, Question())
+    assert {len(item.runs) for curve in outcome.comparisons[0].curves for item in curve.measured} == {1}
+
+
+def test_a_results_folder_its_copy_and_its_own_csv_are_one_sweep(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path)
+    alone = read_sources([folder])
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    table = tmp_path / "points.csv"
+    table.write_text(write_points(alone.points), "utf-8")
+    points = read_sources([folder, copy, table])
+    assert points.points == alone.points
+    assert sum(item.kind == "repeated" for item in points.unused) == 2 * len(alone.points)
+
+
+def test_a_repeat_is_no_copy(tmp_path: Path) -> None:
+    first = points_file(tmp_path, "a.csv", 0.1)
+    again = tmp_path / "b.csv"
+    again.write_text(first.read_text("utf-8").replace("off,60,", "off,60.01,"), "utf-8")
+    assert len(read_sources([first, again]).points) == 5
+
+
+def test_arms_whose_answers_differ_in_length_are_not_compared(tmp_path: Path) -> None:
+    """Where `--osl` was given by hand, only the two rates of each point tell."""
+    with pytest.raises(NotComparable, match="output tokens for each input token: their requests were not of"):
+        compare_points(read_sources([points_file(tmp_path, "a.csv", 0.05)]), Question())
+    assert compare_points(read_sources([points_file(tmp_path, "b.csv", 0.11)]), Question()).comparisons
+
+
+def test_an_arm_of_other_lengths_is_left_out_beside_one_of_the_same(tmp_path: Path) -> None:
+    path = points_file(tmp_path, "a.csv", 0.1)
+    path.write_text(path.read_text("utf-8") + "dspark,70,500,25,475,8,8192,1024\n", "utf-8")
+    outcome = compare_points(read_sources([path]), Question())
+    assert [curve.arm for curve in outcome.comparisons[0].others] == ["mtp"]
+    assert any("requests were not of the same lengths" in item.reason for item in outcome.left_out)

@@ -21,8 +21,7 @@ from mtpbench_analysis.cli.options import (
 )
 from mtpbench_analysis.comparisons import choose
 from mtpbench_analysis.document import Document
-from mtpbench_analysis.frame import merge
-from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.importers import read_sources
 from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
 
@@ -54,7 +53,7 @@ def best_command(
     requirement = None
     if interactivity is not None:
         requirement = Requirement(min_interactivity_tps=interactivity, max_ttft_s=ttft)
-    points = choose(merge([read_source(path) for path in sources]), options.filter)
+    points = choose(read_sources(sources), options.filter)
     documents = answer(
         points, options.question, BuyerQuestion(max_usd_per_mtok=cost, requirement=requirement)
     )

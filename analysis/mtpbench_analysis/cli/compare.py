@@ -24,8 +24,7 @@ from mtpbench_analysis.cli.options import (
 from mtpbench_analysis.comparison_document import summarize, write_document
 from mtpbench_analysis.comparisons import compare_points, explain_page
 from mtpbench_analysis.document import Document
-from mtpbench_analysis.frame import merge
-from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.importers import read_sources
 from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.public_page import METHODS, Explanation, check_method, to_records, write_page_document
 from mtpbench_analysis.render.csv_json_parquet import (
@@ -70,7 +69,7 @@ def compare_command(
 ) -> None:
     """Compare arms at equal interactivity: throughput, cost, tokens per megawatt, and what they rest on."""
     question = replace(options.comparison_question, strict=strict)
-    points = merge([read_source(path) for path in sources])
+    points = read_sources(sources)
     if method != HONEST:
         explanations = explain_page(points, question, options.filter, check_method(method))
         deliver(_page_texts(explanations), output_format, output)

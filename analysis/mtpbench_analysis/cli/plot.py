@@ -19,8 +19,7 @@ from mtpbench_analysis.chart.picture import (
 from mtpbench_analysis.chart.style import DEFAULT_DPI, Y_KEYS, PictureOptions, YKey, format_of
 from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, deliver, with_options
 from mtpbench_analysis.comparisons import choose, compare_points, constants_for
-from mtpbench_analysis.frame import merge
-from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.importers import read_sources
 from mtpbench_analysis.traces import SweepPower, read_sweep_power
 
 _OF_POWER = (
@@ -82,7 +81,7 @@ def plot_command(
         sweep = _read_power(sources)
         picture = draw_power_picture(sweep, constants_for(sweep.info, question), request)
     else:
-        points = merge([read_source(path) for path in sources])
+        points = read_sources(sources)
         comparisons = compare_points(points, question, options.filter).comparisons
         picture = draw_comparisons(comparisons, choose(points, options.filter), request, panels)
     if picture.notice:

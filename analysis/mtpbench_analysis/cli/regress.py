@@ -10,7 +10,7 @@ import typer
 
 from mtpbench.errors import InputError, RunError
 from mtpbench_analysis.cli.options import OutputOption, Writers, deliver
-from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.importers import drop_copies, read_source
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
 from mtpbench_analysis.regression.report import to_json, write_regression
 from mtpbench_analysis.render.markup import to_markdown
@@ -51,7 +51,7 @@ def regress_command(
     criteria = Criteria(
         threshold=threshold / 100, confidence=confidence, power=power, start_noise=start_noise / 100
     )
-    before, after = ([read_source(path) for path in side] for side in sides)
+    before, after = (drop_copies([read_source(path) for path in side]) for side in sides)
     regression = find_regression(before, after, criteria)
     writers: Writers = {
         "terminal": lambda: to_terminal([write_regression(regression)]),

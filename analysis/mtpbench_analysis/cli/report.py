@@ -10,8 +10,8 @@ import typer
 from mtpbench.errors import InputError
 from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, with_options, write_text
 from mtpbench_analysis.comparisons import Filter, choose, compare_if_possible
-from mtpbench_analysis.frame import PointSet, merge
-from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.frame import PointSet
+from mtpbench_analysis.importers import read_sources
 from mtpbench_analysis.report.overview import LonePoints, describe_provenance
 from mtpbench_analysis.report.page import render_page
 from mtpbench_analysis.traces import narrow_traces, read_traces
@@ -28,7 +28,7 @@ def report_command(
 ) -> None:
     """Write one page that works offline: table with targets to edit, chart, recipes, caveats, sources."""
     point_filter = options.filter
-    points = merge([read_source(path) for path in sources])
+    points = read_sources(sources)
     outcome = compare_if_possible(points, options.comparison_question, point_filter)
     traces = read_traces(sources)
     if outcome.why_none and not traces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from mtpbench_analysis.curves.curve import Curve, list_values
 from mtpbench_analysis.frame import ArmAnswers
@@ -71,6 +72,35 @@ def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
     confounds += _not_recorded(unknown, "so possibly different")
     confounds += _not_recorded(assumed, "taken to be equal")
     return tuple(confounds)
+
+
+MOST_LENGTHS_APART = 1.25
+"""By what factor the output tokens for each input token may differ between two sides of one workload."""
+
+
+def find_length_mismatch(baseline: Curve, other: Curve) -> str | None:
+    """Returns how far the answers of two curves differ in length; None where they don't, or it is unknown.
+
+    Prompts count in tok/s/GPU: a side whose answers end early serves more prompts, and so more tokens.
+    """
+    shares = {
+        curve.label: share for curve in (baseline, other) if (share := _output_share(curve)) is not None
+    }
+    if len(shares) < 2 or max(shares.values()) <= MOST_LENGTHS_APART * min(shares.values()):
+        return None
+    told = " and ".join(f"{label} made {share:.3g}" for label, share in shares.items())
+    return f"{told} output tokens for each input token: their requests were not of the same lengths"
+
+
+def _output_share(curve: Curve) -> float | None:
+    """Returns the median over points of output tokens / input tokens; None where no point knows both."""
+    shares = [
+        run.output_tps_per_gpu / run.input_tps_per_gpu
+        for item in curve.measured
+        for run in item.runs
+        if run.output_tps_per_gpu and run.input_tps_per_gpu
+    ]
+    return median(shares) if shares else None
 
 
 def _differing(name: str, text: str) -> Confound:

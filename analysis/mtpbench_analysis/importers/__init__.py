@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mtpbench_analysis.importers.documents import describe, read_json, read_text
 from mtpbench_analysis.importers.points_csv import read_points
 from mtpbench_analysis.importers.results import read_results
 
-__all__ = ["KINDS", "Declared", "Kind", "read_source", "read_sources"]
+__all__ = ["KINDS", "Declared", "Kind", "drop_copies", "read_source", "read_sources"]
 
 Reader = Callable[[Path, Declared], PointSet]
 
@@ -71,16 +71,45 @@ def read_source(path: Path, declared: Declared | None = None) -> PointSet:
     return _find_kind(path).read(path, declared)
 
 
-def read_sources(paths: list[Path], declared: Declared, read: Reader = read_source) -> PointSet:
-    """Returns the points of several files; one that another has too, the same in everything, is kept once.
+def read_sources(
+    paths: Sequence[Path], declared: Declared | None = None, read: Reader | None = None
+) -> PointSet:
+    """Returns the points of several sources; a run that another has too is kept once, and listed.
 
     A CSV of AIPerf's beside its JSON is the same run with fewer digits, and is listed.
 
     Raises:
         InputError: as `read` says.
     """
+    read = read or read_source
+    declared = declared or Declared()
     sets = [_beside_json(path, paths) or read(path, declared) for path in dict.fromkeys(paths)]
-    return _without_repeated(merge(sets))
+    return merge(drop_copies(sets))
+
+
+def drop_copies(sets: Sequence[PointSet]) -> list[PointSet]:
+    """Returns sources without the runs that an earlier one has: two runs never agree to the last digit.
+
+    A copied file or folder, and a folder's own `points.csv`, would else pass for repeats without any noise.
+    """
+    first: dict[CurvePoint, str] = {}
+    return [_without_copies(points, first) for points in sets]
+
+
+def _without_copies(points: PointSet, first: dict[CurvePoint, str]) -> PointSet:
+    different: list[CurvePoint] = []
+    unused = list(points.unused)
+    for point in points.points:
+        # What a copy may have lost or gained; runs with addresses of their own are two.
+        mark = replace(point, source=None, date=None, version=None, image=None, settings=None, workload=None)
+        source = point.source or f"{point.arm}, {point.recipe}"
+        if mark in first:
+            reason = f"the same as {first[mark]}; kept once"
+            unused.append(Unused(what=source, reason=reason, kind="repeated", arm=point.arm))
+            continue
+        first[mark] = source
+        different.append(point)
+    return replace(points, points=tuple(different), unused=tuple(unused))
 
 
 def _find_kind(path: Path) -> Kind:
@@ -95,26 +124,10 @@ def _find_kind(path: Path) -> Kind:
     raise ImportFileError(f"{path}: JSON of no known kind; looked for {looked_for}; found {description}")
 
 
-def _beside_json(path: Path, paths: list[Path]) -> PointSet | None:
+def _beside_json(path: Path, paths: Sequence[Path]) -> PointSet | None:
     twin = path.with_suffix(".json")
     if path.suffix.lower() != ".csv" or twin not in paths or not aiperf.is_table(read_text(path)):
         return None
     reason = f"the same run as {twin.name} beside it, with fewer digits"
     unused = Unused(what=str(path), reason=reason, kind="repeated")
     return PointSet(sources=(str(path),), points=(), unused=(unused,))
-
-
-def _without_repeated(points: PointSet) -> PointSet:
-    first: dict[CurvePoint, str] = {}
-    different: list[CurvePoint] = []
-    unused = list(points.unused)
-    for point in points.points:
-        source = point.source or ""
-        mark = replace(point, source=None)
-        if mark in first:
-            reason = f"the same as {first[mark]}; kept once"
-            unused.append(Unused(what=source, reason=reason, kind="repeated", arm=point.arm))
-            continue
-        first[mark] = source
-        different.append(point)
-    return replace(points, points=tuple(different), unused=tuple(unused))
