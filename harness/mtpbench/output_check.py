@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import math
 import os
 import signal
 import time
@@ -19,11 +17,13 @@ from dataclasses import dataclass
 from mtpbench import reaper
 from mtpbench.deployment import LiveDeployment
 from mtpbench.reaper import is_alive
-from mtpbench.records import Answers, Evaluation, Point
+from mtpbench.records import MOST_COUNTED, Answers, Evaluation, Point, decode_json, known
 from mtpbench.served import Reader, Unserved, parsed, picked_text
 
 ANSWER_TIMEOUT_S = 600.0
 END_S = 10.0
+LAST_BYTES, LAST_CHARACTERS = 1 << 16, 500
+"""How much of an evaluation's output is kept, and of its last line in a reason."""
 PROMPTS = (
     "List the first ten prime numbers, separated by commas:",
     "The capital of France is Paris. The capital of Japan is",
@@ -106,20 +106,28 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
         async with asyncio.timeout(timeout_s):
             assert process.stdin is not None
             process.stdin.write(reaper.order(("sh", "-c", command)))
-            assert process.stdout is not None
-            output = await process.stdout.read()
+            output = await _tail(process)
             await process.wait()
     except TimeoutError:
         return Evaluation(command=command, score=None, reason=f"no end after {timeout_s:g} s")
     finally:
         await _end_group(process)
     lines = output.decode("utf-8", "replace").strip().splitlines()
-    last = lines[-1].strip() if lines else ""
+    last = lines[-1].strip()[-LAST_CHARACTERS:] if lines else ""
     if process.returncode:
         return Evaluation(command=command, score=None, reason=f"exit code {process.returncode}: {last}")
     score = read_score(last)
     reason = None if score is not None else f"the last line holds no score: {last!r}"
     return Evaluation(command=command, score=score, reason=reason)
+
+
+async def _tail(process: asyncio.subprocess.Process) -> bytes:
+    """Reads all that a process prints, and returns the end of it: there may be more than memory holds."""
+    assert process.stdout is not None
+    output = b""
+    while more := await process.stdout.read(LAST_BYTES):
+        output = (output + more)[-LAST_BYTES:]
+    return output
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:
@@ -139,11 +147,9 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
 def read_score(line: str) -> float | None:
     """Parses the number in a line, or under `score` in its JSON object; None where there is none."""
     try:
-        value = json.loads(line)
+        value = decode_json(line)
     except ValueError:
         return None
     if isinstance(value, dict):
         value = value.get("score")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+    return known(value, -MOST_COUNTED, MOST_COUNTED)

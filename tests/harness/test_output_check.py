@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,34 @@ async def test_an_answer_of_another_shape_gives_a_reason_and_no_answers(answer: 
     assert str(answers.reason).startswith("prompt 0 was not answered: bad_json: ")
 
 
+async def test_a_server_that_never_answers_holds_up_no_interruption() -> None:
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", hang)
+    server = TestServer(app)
+    await server.start_server()
+    asking = asyncio.create_task(answer_greedily(live_at(server), make_point()))
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    brief = Measurement(request_timeout_s=0.1)
+    answers = await answer_greedily(live_at(server), make_point(measurement=brief))
+    assert answers.reason == "prompt 0 was not answered: timeout: no end within 0.1 s"
+    await server.close()
+
+
+async def test_what_an_evaluation_prints_without_end_fills_no_memory() -> None:
+    evaluation = await run_evaluation("head -c 3000000 /dev/zero; echo; echo 0.5", {}, 30)
+    assert (evaluation.score, evaluation.reason) == (0.5, None)
+    long = await run_evaluation("head -c 3000000 /dev/zero | tr '\\0' x", {}, 30)
+    assert long.reason is not None
+    assert len(long.reason) < 600
+
+
 async def test_half_of_a_surrogate_pair_in_an_answer_can_be_stored() -> None:
     assert (await answers_of('{"choices": [{"text": "a\\ud800"}]}')).texts == ("a\ufffd",)
 
@@ -143,6 +172,10 @@ async def test_an_evaluation_that_hangs_is_ended_with_its_children(tmp_path: Pat
         ('{"score": null}', None),
         ("true", None),
         ("NaN", None),
+        ("1e999", None),
+        ("9" * 400, None),
+        ("[" * 100_000, None),
+        ('{"score": -Infinity}', None),
         ("", None),
     ],
 )
