@@ -140,6 +140,77 @@ def test_printing_happens_in_the_command_lines_only() -> None:
     assert offenders == []
 
 
+TEXT_MODES = re.compile(r"[rwax+t]+")
+
+
+def reads_in_the_locale(node: ast.AST) -> bool:
+    """Whether a call opens a file or a program's output as text, in the encoding that a locale has."""
+    if not isinstance(node, ast.Call):
+        return False
+    keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+    if "encoding" in keywords:
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    modes = [*node.args, *([keywords["mode"]] if "mode" in keywords else [])]
+    texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
+    if name in ("open", "fdopen"):
+        by_name = isinstance(node.func, ast.Name) or name == "fdopen"
+        return bool(by_name and not texts) or any(TEXT_MODES.fullmatch(text) for text in texts)
+    if name in ("read_text", "write_text"):
+        return len(node.args) < (1 if name == "read_text" else 2)
+    return any(
+        ast.unparse(keywords[word]) == "True" for word in ("text", "universal_newlines") if word in keywords
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "forbidden"),
+    [
+        ("open(path)", True),
+        ("path.open('a+')", True),
+        ("path.open('ab')", False),
+        ("path.read_text()", True),
+        ("path.read_text('utf-8')", False),
+        ("path.write_text(text)", True),
+        ("subprocess.run(words, text=True)", True),
+        ("subprocess.run(words, encoding='utf-8')", False),
+        ("store.open()", False),
+    ],
+)
+def test_the_rule_knows_what_reads_in_the_locale(code: str, forbidden: bool) -> None:
+    assert any(reads_in_the_locale(node) for node in ast.walk(ast.parse(code))) is forbidden
+
+
+def test_text_is_read_and_written_in_a_named_encoding() -> None:
+    """Files are UTF-8 whatever the locale; so is what other programs say."""
+    offenders = [
+        f"{path}:{node.lineno}"
+        for root in (HARNESS, ANALYSIS)
+        for path, tree in modules(root)
+        for node in ast.walk(tree)
+        # `write_text` of the commands takes a path, and is UTF-8.
+        if reads_in_the_locale(node) and ast.unparse(node.func) not in ("read_text", "write_text")  # type: ignore[attr-defined]
+    ]
+    assert offenders == []
+
+
+def test_commands_print_through_one_console() -> None:
+    """It alone, and `echo` beside it, show markup and control characters in names as text."""
+    calls = [
+        (path, node)
+        for root in (HARNESS, ANALYSIS)
+        for path, tree in modules(root)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
+    offenders = [path for path, call in calls if ast.unparse(call.func) in ("Console", "rich.print", "print")]
+    # What goes out as it is, for programs, is no line.
+    offenders += [
+        path for path, call in calls if ast.unparse(call.func) == "typer.echo" and not call.keywords
+    ]
+    assert offenders == []
+
+
 STARTERS = ("output_check.py", "provenance.py", "reaper.py", "remote.py", "slurm/client.py")
 """Where processes are started: the user's evaluation, servers and simulations, helpers, Slurm's programs."""
 STARTS = {"Popen", "create_subprocess_exec", "create_subprocess_shell", "fork"}

@@ -1,9 +1,11 @@
-"""Pure: a document: a title and blocks of text, lists and tables, before any format."""
+"""Pure: a document: a title and blocks of text, lists and tables, before any format; and visible text."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Texts = tuple[str, ...]
@@ -142,3 +144,52 @@ def filled(*blocks: Block | None) -> tuple[Block, ...]:
 def mark_simulated(title: str, simulated: bool) -> str:
     """Returns a table's title, which says so where anything was simulated."""
     return f"{title} (SIMULATED)" if simulated else title
+
+
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if code != 0x0A} | {0x7F: 0x2421}
+"""By control character, its picture in Unicode (`␛` for ESC), as wide as one letter."""
+HIDDEN = "\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb"
+"""What a reader does not see, or what steers a terminal or the direction of text, as a class of a pattern:
+control characters but the line feed, marks of direction, lone surrogates (bytes that were no UTF-8)."""
+_HIDDEN = re.compile(f"[{HIDDEN}]")
+
+
+def visible(text: str) -> str:
+    """Returns text in which nothing steers a terminal or hides: control characters become their pictures.
+
+    Names, logs, error texts and options come from servers, files and users. A line feed stays. What has no
+    picture becomes `�`.
+    """
+    return _HIDDEN.sub(lambda found: chr(_PICTURES.get(ord(found[0]), 0xFFFD)), text)
+
+
+def visible_table(table: Table) -> Table:
+    """Returns a table in which all text is visible; cells keep their kind."""
+    rows = tuple(
+        tuple(type(cell)(visible(cell)) if _HIDDEN.search(cell) else cell for cell in row)
+        for row in table.rows
+    )
+    return replace(
+        table,
+        title=visible(table.title),
+        headers=tuple(map(visible, table.headers)),
+        rows=rows,
+        caption=visible(table.caption),
+    )
+
+
+def visible_values(value: Any) -> Any:
+    """Returns plain JSON in which all text is visible."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible(key): visible_values(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [visible_values(inner) for inner in value]
+    return value
+
+
+def json_text(data: Any) -> str:
+    """Returns plain JSON as text for people and programs: what hides in it is written as JSON's escape."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

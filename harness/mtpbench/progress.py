@@ -117,8 +117,7 @@ class PointCounts:
             self.measured_valid += 1
         elif CUT_OFF not in {reason.code for reason in result.reasons}:
             self.invalid += 1
-            first = result.reasons[0]
-            self.reason = f"{first.code}: {first.detail.splitlines()[0] if first.detail else ''}"
+            self.reason = result.reasons[0].headline
 
     @property
     def done(self) -> int:

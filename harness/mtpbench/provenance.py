@@ -93,7 +93,13 @@ def git_state() -> tuple[str | None, bool | None]:
     def git(*arguments: str) -> str | None:
         try:
             completed = subprocess.run(
-                ("git", *arguments), cwd=here, capture_output=True, text=True, timeout=10, check=False
+                ("git", *arguments),
+                cwd=here,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=10,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

@@ -149,7 +149,7 @@ def _processes() -> Iterable[tuple[int, int, int]]:
         return
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{pid}/stat") as stat:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
                 state, parent, group = stat.read().rpartition(")")[2].split()[:3]
         except OSError:
             continue

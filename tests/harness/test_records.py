@@ -8,6 +8,7 @@ import pytest
 from mtpbench.records import (
     Distribution,
     Point,
+    Reason,
     Stalls,
     Topology,
     WorkerGroup,
@@ -110,3 +111,17 @@ def test_a_pair_of_another_shape_is_named(worst: object) -> None:
     }
     with pytest.raises(ValueError, match=r"Stalls\.worst\[0\]"):
         from_json(Stalls, data)
+
+
+@pytest.mark.parametrize(
+    ("code", "detail", "headline"),
+    [
+        ("timeout", "no end", "timeout: no end"),
+        ("timeout", "first\nsecond", "timeout: first"),
+        ("timeout", "", "timeout"),
+        ("timeout", "\nlog", "timeout: "),
+        ("other", "", ""),
+    ],
+)
+def test_a_headline_is_the_first_line_of_a_reason(code: str, detail: str, headline: str) -> None:
+    assert Reason(code=code, detail=detail).headline == headline

@@ -20,6 +20,7 @@ from mtpbench_analysis.chart.comparison_chart import Dot, Series, dot_of
 from mtpbench_analysis.chart.style import mark_of
 from mtpbench_analysis.curves.curve import Curve, display_name
 from mtpbench_analysis.curves.curve_reader import Spline
+from mtpbench_analysis.document import visible
 from mtpbench_analysis.frame import CurvePoint
 
 INVALID = "x"
@@ -273,7 +274,7 @@ def _foot(along: Axis, margin: int, width: int, ascii_only: bool) -> list[Text]:
 def _legend(series: Sequence[Series], dropped: int, columns: int, ascii_only: bool) -> list[Text]:
     """Returns the legend's lines: the meaning of each mark."""
     entries: list[tuple[str, str, str]] = [
-        (*mark_and_style(i, ascii_only), f"{curve.label} ({len(curve.dots)})")
+        (*mark_and_style(i, ascii_only), f"{visible(curve.label)} ({len(curve.dots)})")
         for i, curve in enumerate(series)
     ]
     if invalid := sum(len(curve.invalid) for curve in series):

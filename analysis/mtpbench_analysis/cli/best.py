@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -20,7 +19,7 @@ from mtpbench_analysis.cli.options import (
     with_options,
 )
 from mtpbench_analysis.comparisons import choose
-from mtpbench_analysis.document import Document
+from mtpbench_analysis.document import Document, json_text
 from mtpbench_analysis.importers import read_sources
 from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
@@ -67,4 +66,4 @@ def best_command(
 
 def _to_json(documents: Sequence[Document]) -> str:
     body = [{"title": document.heading, **document.data} for document in documents]
-    return json.dumps({"schema_version": 1, "answers": body}, indent=2, ensure_ascii=False) + "\n"
+    return json_text({"schema_version": 1, "answers": body})

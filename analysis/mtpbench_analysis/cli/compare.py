@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from mtpbench_analysis.cli.options import (
 )
 from mtpbench_analysis.comparison_document import summarize, write_document
 from mtpbench_analysis.comparisons import compare_points, explain_page
-from mtpbench_analysis.document import Document
+from mtpbench_analysis.document import Document, json_text
 from mtpbench_analysis.importers import read_sources
 from mtpbench_analysis.pairing import ComparisonOutcome
 from mtpbench_analysis.public_page import METHODS, Explanation, check_method, to_records, write_page_document
@@ -121,9 +120,7 @@ def _page_texts(explanations: Sequence[Explanation]) -> Writers:
         "md": lambda: to_markdown(documents),
         "latex": lambda: to_latex(documents),
         "csv": lambda: lines_to_csv([flat(line) for line in lines]),
-        "json": lambda: (
-            json.dumps({"schema_version": 1, "cells": lines}, indent=2, ensure_ascii=False) + "\n"
-        ),
+        "json": lambda: json_text({"schema_version": 1, "cells": lines}),
         "parquet": lambda: lines_to_parquet([flat(line) for line in lines]),
     }
 

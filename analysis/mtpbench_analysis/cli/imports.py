@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cli.options import HardwareOption, OutputOption, with_options, write_text
+from mtpbench_analysis.cli.options import HardwareOption, OutputOption, make_console, with_options, write_text
 from mtpbench_analysis.comparisons import Filter, narrow
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import PointSet
@@ -91,7 +90,7 @@ def _deliver(
         lost = [item for item in points.unused if item.kind != "note"]
         why = join_reasons(lost) if lost else f"no row left by {point_filter}"
         raise InputError(f"{names}: no point can be made: {why}" if lost else f"{names}: {why}")
-    Console(highlight=False, soft_wrap=True).print(_summarize(points, list_curves), markup=False)
+    make_console(soft_wrap=True).print(_summarize(points, list_curves))
     if output is not None:
         comments = [f"imported by mtpbench from {names}: {counted(len(points.points), 'point')}"]
         write_text(output, write_points(points.points, comments))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.comparisons import Filter, Question
@@ -20,6 +21,7 @@ from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.curves.cost import DEFAULT_TIER
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, SPLITTABLE, Grouping
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
+from mtpbench_analysis.document import visible
 
 SourcesArgument = Annotated[
     list[Path],
@@ -176,6 +178,27 @@ def parse_targets(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(targets))
 
 
+class _Visible(Console):
+    """A console that shows text as it stands: no markup, no emoji codes, no control characters."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yields the segments of a renderable; those that steer the terminal are Rich's own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def make_console(**settings: Any) -> Console:
+    """Returns the console of a command, by Rich's settings; strings are no markup."""
+    return _Visible(**{"markup": False, "emoji": False, "highlight": False, **settings})
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Prints plain text that is neither folded nor styled, for copying and for grep; tabs stay."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write("\t".join(map(visible, text.split("\t"))) + "\n")
+    stream.flush()
+
+
 Writers = Mapping[str, Callable[[], RenderableType | str | bytes]]
 """By format, the function that makes it; only the chosen format is made."""
 
@@ -192,9 +215,9 @@ def deliver(writers: Writers, output_format: str, output: Path | None) -> None:
             raise InputError(f"--format {output_format} is not text: name a file with --output")
         _hand_over(content, output)
     elif isinstance(content, str):
-        _hand_over(content.encode("utf-8"), output)
+        _hand_over(content.encode("utf-8", "backslashreplace"), output)
     elif output is None:
-        Console(highlight=False).print(content)
+        make_console().print(content)
     else:
         _hand_over(_plain(content).encode("utf-8"), output)
 
@@ -205,7 +228,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it can't be written.
     """
-    _hand_over(text.encode("utf-8"), path)
+    _hand_over(text.encode("utf-8", "backslashreplace"), path)
 
 
 def _hand_over(data: bytes, output: Path | None) -> None:
@@ -216,11 +239,11 @@ def _hand_over(data: bytes, output: Path | None) -> None:
         output.write_bytes(data)
     except OSError as error:
         raise InputError(f"{output}: can't be written ({error.strerror})") from error
-    typer.echo(f"written: {output}", err=True)
+    echo(f"written: {output}", err=True)
 
 
 def _plain(renderable: RenderableType) -> str:
-    console = Console(width=100, highlight=False, no_color=True)
+    console = make_console(width=100, no_color=True)
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()

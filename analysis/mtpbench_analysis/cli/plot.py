@@ -17,7 +17,7 @@ from mtpbench_analysis.chart.picture import (
     draw_power_picture,
 )
 from mtpbench_analysis.chart.style import DEFAULT_DPI, Y_KEYS, PictureOptions, YKey, format_of
-from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, deliver, with_options
+from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, deliver, echo, with_options
 from mtpbench_analysis.comparisons import choose, compare_points, constants_for
 from mtpbench_analysis.importers import read_sources
 from mtpbench_analysis.traces import SweepPower, read_sweep_power
@@ -85,7 +85,7 @@ def plot_command(
         comparisons = compare_points(points, question, options.filter).comparisons
         picture = draw_comparisons(comparisons, choose(points, options.filter), request, panels)
     if picture.notice:
-        typer.echo(picture.notice, err=True)
+        echo(picture.notice, err=True)
     deliver({picture_format: lambda: picture.data}, picture_format, output)
 
 

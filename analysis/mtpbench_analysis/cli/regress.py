@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from mtpbench.errors import InputError, RunError
-from mtpbench_analysis.cli.options import OutputOption, Writers, deliver
+from mtpbench_analysis.cli.options import OutputOption, Writers, deliver, echo
 from mtpbench_analysis.importers import drop_copies, read_source
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
 from mtpbench_analysis.regression.report import to_json, write_regression
@@ -75,4 +75,4 @@ def _judge(regression: Regression) -> None:
     if reasons := regression.gate:
         lines = "".join(f"\n  - {reason}" for reason in reasons)
         raise RunError(f"the gate stays closed:{lines}")
-    typer.echo("the gate is open", err=True)
+    echo("the gate is open", err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, with_options, write_text
+from mtpbench_analysis.cli.options import ComparisonOptions, SourcesArgument, echo, with_options, write_text
 from mtpbench_analysis.comparisons import Filter, choose, compare_if_possible
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import read_sources
@@ -48,7 +48,7 @@ def report_command(
     )
     write_text(output, page)
     if outcome.why_none:
-        typer.echo(f"no comparison: {outcome.why_none}", err=True)
+        echo(f"no comparison: {outcome.why_none}", err=True)
 
 
 def _title(points: PointSet) -> str:

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
+from mtpbench_analysis.document import visible
 from mtpbench_analysis.frame import (
     CurvePoint,
     PointSet,
     Unused,
     columns,
     field_types,
+    from_cell,
     join_list,
     split_list,
+    to_cell,
     to_frame,
 )
 from mtpbench_analysis.importers.documents import read_text
@@ -79,10 +82,10 @@ def write_points(points: Iterable[CurvePoint], comments: Iterable[str] = ()) -> 
     """
     frame = to_frame(points)
     filled = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
-    # A comment is one line, whatever a file is named like; NUL is no text.
-    head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
-    table = str(frame[filled].to_csv(index=False, lineterminator="\n"))
-    return (head + table).replace("\0", "\ufffd")
+    # A comment is one line, whatever a file is named like.
+    head = "".join(f"# {visible(' '.join(line.split()))}\n" for line in comments)
+    cells = frame[filled].map(lambda value: to_cell(value) if isinstance(value, str) else value)
+    return head + str(cells.to_csv(index=False, lineterminator="\n"))
 
 
 def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unused:
@@ -149,9 +152,9 @@ def _read_cell(path: Path, line: int, name: str, text: str) -> Any:
             raise ImportFileError(f"{where} is empty; an arm such as off or mtp is needed")
         return () if name == "reasons" else None
     if kind is tuple:
-        return _read_list(where, name, text)
+        return _read_list(where, name, from_cell(text))
     if kind is str:
-        return text
+        return from_cell(text)
     if kind is bool:
         if text.lower() not in _TRUE + _FALSE:
             raise ImportFileError(f"{where}: {text!r} is neither true nor false")

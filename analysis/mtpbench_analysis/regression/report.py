@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from mtpbench.records import to_json as record_to_json
-from mtpbench_analysis.document import BadNews, Document, GoodNews, List, Table, Text, Texts, filled
+from mtpbench_analysis.document import (
+    BadNews,
+    Document,
+    GoodNews,
+    List,
+    Table,
+    Text,
+    Texts,
+    filled,
+    json_text,
+)
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.numbers import MISSING, counted, fixed, percent
 from mtpbench_analysis.regression.estimates import Basis
@@ -168,7 +177,7 @@ def to_json(regression: Regression) -> str:
         "gate": {"open": not regression.gate, "reasons": list(regression.gate)},
         "left_out": list(list_left_out(regression.left_out)),
     }
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(data)
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

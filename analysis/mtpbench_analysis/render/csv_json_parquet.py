@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,8 @@ from mtpbench_analysis.curves.cells import Cell, Interval, Span
 from mtpbench_analysis.curves.crossings import Crossing, Lead
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
 from mtpbench_analysis.curves.ratios import energy_ratio_of, find_twins
-from mtpbench_analysis.frame import Unused
+from mtpbench_analysis.document import json_text, visible_values
+from mtpbench_analysis.frame import Unused, to_cell
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
     explain_no_crossing_interval,
@@ -47,7 +47,7 @@ def to_json(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) 
         "comparisons": [_comparison(comparison) for comparison in comparisons],
         "not_used": [record_to_json(item) for item in left_out],
     }
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(data)
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
@@ -65,7 +65,9 @@ def lines_to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    for line in lines:
+        cells = {name: to_cell(value) if isinstance(value, str) else value for name, value in line.items()}
+        writer.writerow(cells)
     return buffer.getvalue()
 
 
@@ -74,7 +76,9 @@ def lines_to_parquet(lines: Sequence[Mapping[str, Any]]) -> bytes:
     null type.
     """
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(lines)), buffer, compression="zstd")
+    # Parquet holds UTF-8; half of a surrogate pair is none.
+    rows = [{name: visible_values(value) for name, value in line.items()} for line in lines]
+    pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mtpbench_analysis.document import Block, Document, List, Table, Text, Texts
+from mtpbench_analysis.document import Block, Document, List, Table, Text, Texts, visible
 
 _MARKS = re.compile(r"[\\|<*`[$]|(?<![^\W_])_|_(?![^\W_])")
 """What GitHub reads as a mark. `$` begins mathematics where two stand in one paragraph. `_` begins emphasis
@@ -37,7 +37,7 @@ def table_to_markdown(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Escapes the user's arms, file names and engine names, which must not break the table or the page."""
-    return _MARKS.sub(lambda mark: "\\" + mark[0], text)
+    return _MARKS.sub(lambda mark: "\\" + mark[0], visible(text))
 
 
 def _document(document: Document) -> str:
@@ -106,7 +106,7 @@ def to_latex(documents: Sequence[Document], left_out: Texts = ()) -> str:
         else:
             first = document.tables[0]
             parts.append(_environment(_reserved(document, first, document.reservations), first))
-    parts += [f"% Not used: {' '.join(text.split())}" for text in left_out]
+    parts += [f"% Not used: {visible(' '.join(text.split()))}" for text in left_out]
     return "\n".join(parts) + "\n"
 
 
@@ -148,7 +148,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 def escape_latex(text: str) -> str:
     """Returns text that LaTeX prints as it is; a line break becomes a space."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in visible(" ".join(text.split())))
 
 
 def _sentence(text: str) -> str:

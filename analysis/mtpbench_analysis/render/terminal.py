@@ -22,7 +22,18 @@ from rich.text import Text as RichText
 
 from mtpbench_analysis.chart.terminal_curve import TableWithCurve, TerminalCurve, series_of
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.document import BadNews, Caution, Document, GoodNews, List, Table, Text, Texts
+from mtpbench_analysis.document import (
+    BadNews,
+    Caution,
+    Document,
+    GoodNews,
+    List,
+    Table,
+    Text,
+    Texts,
+    visible,
+    visible_table,
+)
 
 _LISTED = 12
 
@@ -66,13 +77,13 @@ def curves_of(
 
 
 def _document(document: Document, full: bool, curve: TerminalCurve | None) -> list[RenderableType]:
-    parts: list[RenderableType] = [RichText(document.heading, style="bold"), RichText("")]
+    parts: list[RenderableType] = [RichText(visible(document.heading), style="bold"), RichText("")]
     if document.banner:
         parts += [RichText(document.banner, style="bold yellow"), RichText("")]
     after_text = False
     for block in document.blocks:
         if isinstance(block, Text):
-            parts += [RichText(line) for line in block.lines]
+            parts += [RichText(visible(line)) for line in block.lines]
         elif isinstance(block, List):
             parts += [*([RichText("")] if after_text else []), *_list(block)]
         elif full or not block.detail:
@@ -87,7 +98,7 @@ def _table(table: Table, curve: TerminalCurve | None) -> list[RenderableType]:
         hidden, rows = len(table.rows) - len(table.short), tuple(table.rows[i] for i in table.short)
         table = replace(table, rows=rows, caption=f"and {hidden} more (--format md or json)")
     fitted = FittedTable(table)
-    caption = RichText(table.caption, style="dim") if table.caption else None
+    caption = RichText(visible(table.caption), style="dim") if table.caption else None
     if curve is not None:
         return [RichText(""), TableWithCurve(fitted, caption, curve), RichText("")]
     under = () if caption is None else (caption,)
@@ -99,7 +110,7 @@ def _list(block: List) -> list[RenderableType]:
     limit = _LISTED if block.shortened else len(block.items)
     for item in block.items[:limit]:
         bullet = RichTable.grid(padding=(0, 1))
-        bullet.add_row(RichText("•"), RichText(item))
+        bullet.add_row(RichText("•"), RichText(visible(item)))
         parts.append(Padding(bullet, (0, 0, 0, 2)))
     if len(block.items) > limit:
         more = f"    and {len(block.items) - limit} more (all of them with --format json)"
@@ -165,6 +176,9 @@ class FittedTable:
     table: Table
     styles: Mapping[tuple[int, int], str] = field(default_factory=dict)
     elsewhere: str = "--format md"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", visible_table(self.table))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields the title, the table, and the names of columns that had no room."""

@@ -18,7 +18,7 @@ from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.curve_reader import CurveReader
-from mtpbench_analysis.document import Document
+from mtpbench_analysis.document import Document, visible_values
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.metric import Metric, View
 from mtpbench_analysis.metric_table import costs, metrics_in
@@ -93,7 +93,7 @@ def describe_page(
 
 def to_script_text(data: Any) -> str:
     """Returns JSON that is safe between script tags: no text in it can close the tag or open a comment."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(visible_values(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,7 +22,7 @@ from mtpbench_analysis.chart.comparison_chart import describe_chart
 from mtpbench_analysis.chart.style import style_sheet
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
-from mtpbench_analysis.document import SIMULATED_BANNER
+from mtpbench_analysis.document import SIMULATED_BANNER, visible
 from mtpbench_analysis.report.data import describe_page, to_script_text
 from mtpbench_analysis.report.overview import (
     HEADERS,
@@ -95,9 +96,15 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     environment.filters["shorten"] = shorten_paths
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """Returns what a template shows: text made visible; what is markup already, and no text, as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _is_simulated(

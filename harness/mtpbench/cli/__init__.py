@@ -6,17 +6,20 @@ Exit codes: 0 done · 1 other · 2 bad input · 3 failed or invalid points · 4 
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 import mtpbench
 from mtpbench.cli import doctor, plan, run, simulate, status, submit, watch
-from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError
+from mtpbench.cli.options import INTERRUPTED, safe_output
+from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError, StoreError
 from mtpbench_analysis import cli as analysis
+from mtpbench_analysis.cli.options import echo, make_console
 
 app = typer.Typer(
     name="mtpbench",
@@ -43,7 +46,7 @@ analysis.register(app)
 
 def _show_version(is_set: bool) -> None:
     if is_set:
-        typer.echo(f"mtpbench {mtpbench.__version__}")
+        echo(f"mtpbench {mtpbench.__version__}")
         raise typer.Exit
 
 
@@ -58,19 +61,33 @@ def _options(
 
 def main() -> None:
     """Runs the command line; an error of the project becomes one message and the exit code of its class."""
-    errors = Console(stderr=True)
+    with safe_output() as output:
+        code = _run()
+        sys.stdout.flush()
+        # Whoever closes a pipe has read enough; a full disk has lost what was printed.
+        if output is not None and output.error is not None and output.error.errno != errno.EPIPE:
+            echo(f"error: standard output: {output.error.strerror}", err=True)
+            code = code or StoreError.exit_code
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Runs the command line, and returns its exit code."""
+    errors = make_console(stderr=True)
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except MtpbenchError as error:
-        errors.print("[bold red]error:[/] ", end="")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        errors.print(Text("error: ", style="bold red"), end="")
+        errors.print(str(error), soft_wrap=True)
+        return error.exit_code
     except KeyboardInterrupt:
         errors.print("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+        return INTERRUPTED
     except Exception:  # noqa: BLE001 - the outermost frame: any other exception is a bug of mtpbench
-        traceback.print_exc()
-        errors.print("[bold red]internal fault[/]: this is a bug in mtpbench; please report the lines above")
-        sys.exit(INTERNAL_FAULT_EXIT_CODE)
+        echo(traceback.format_exc(), err=True)
+        what = ("internal fault", "bold red")
+        errors.print(Text.assemble(what, ": this is a bug in mtpbench; please report the lines above"))
+        return INTERNAL_FAULT_EXIT_CODE
+    return 0

@@ -29,6 +29,7 @@ from mtpbench.power.log import Unread
 from mtpbench.power.nvml import list_gpus
 from mtpbench.sweep import load_sweep
 from mtpbench.yaml_files import read_yaml
+from mtpbench_analysis.cli.options import echo, make_console
 
 
 def doctor(
@@ -38,7 +39,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Show what this machine has: engines, GPUs, Slurm, power sources, and what its load client can take."""
-    console = Console(markup=False)
+    console = make_console()
     loaded = load_sweep(sweep) if sweep is not None else None
     if not client and loaded is None:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)
@@ -145,7 +146,7 @@ def system_power(
     except OSError as error:
         raise InputError(f"{output}: can't be written ({error.strerror})") from error
     total_kw = provisioned.total_w(power) / 1000
-    typer.echo(f"{output}: {total_kw:,.3f} kW provisioned")
+    echo(f"{output}: {total_kw:,.3f} kW provisioned")
     if gpus is not None:
         each = total_kw / gpus
-        typer.echo(f"{each:.3f} kW per GPU of {gpus}: `mtpbench compare … --kw-per-gpu {each:.4g}`")
+        echo(f"{each:.3f} kW per GPU of {gpus}: `mtpbench compare … --kw-per-gpu {each:.4g}`")

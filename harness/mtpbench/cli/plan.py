@@ -19,6 +19,7 @@ from mtpbench.plan import START_S, Ladder, LadderEstimate
 from mtpbench.records import SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench.sweep.schema import schema_text
+from mtpbench_analysis.cli.options import echo, make_console
 
 
 def plan(
@@ -26,7 +27,7 @@ def plan(
     commands: Annotated[bool, typer.Option(help="show every process's command line")] = True,
 ) -> None:
     """Show a sweep's points, nodes, GPU-hours, dollars, command lines and confounds; starts nothing."""
-    console = Console(soft_wrap=False, markup=False)
+    console = make_console()
     loaded = load_sweep(sweep)
     estimates = planning.plan_sweep(loaded)
     ladders = [estimate.ladder for estimate in estimates]
@@ -144,12 +145,12 @@ def _print_missing(console: Console, ladders: Sequence[Ladder]) -> None:
 def _print_commands(ladders: Sequence[Ladder]) -> None:
     """Prints the command lines as plain text without wrapping, for copying and for grep."""
     for ladder in ladders:
-        typer.echo(f"\n# {ladder.key}")
+        echo(f"\n# {ladder.key}")
         for process in ladder.deployment.processes:
             gpus = f", GPUs {process.gpus[0]}-{process.gpus[-1]}" if process.gpus else ""
             image = f", image {process.container.image}" if process.container else ""
             tasks = f", {process.mpi_tasks} MPI tasks" if process.mpi_tasks > 1 else ""
-            typer.echo(f"## {process.name} ({process.role}, node {process.node}{gpus}{tasks}{image})")
-            typer.echo(planning.command_line(process))
+            echo(f"## {process.name} ({process.role}, node {process.node}{gpus}{tasks}{image})")
+            echo(planning.command_line(process))
             for file in process.files:
-                typer.echo(f"## file {file.path}\n{file.text.rstrip()}")
+                echo(f"## file {file.path}\n{file.text.rstrip()}")

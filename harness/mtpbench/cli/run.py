@@ -36,6 +36,7 @@ from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.store import SweepStore, exclusive, figures_moved, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 from mtpbench_analysis.cli import compare_folder, render_results, write_report
+from mtpbench_analysis.cli.options import echo, make_console
 
 STOP_PATIENCE_S = 60.0
 PLAIN_EVERY_S = 10.0
@@ -66,7 +67,7 @@ def run(
     loaded = simulate(load_sweep(sweep)) if on_virtual_clock else load_sweep(sweep)
     chosen = select(loaded.points, only or ())
     store = SweepStore(results, loaded.info)
-    console = Console(markup=False)
+    console = make_console()
     with exclusive(store.directory):
         store.open()
         plan = running.plan_run(chosen, store, again=again)
@@ -115,13 +116,11 @@ def recompute(
         # A result of an older schema is written again, though no figure moved.
         changed += figures_moved(before, after)
     done = len(stored.points) - len(faults)
-    typer.echo(f"{done} results recomputed from raw records, {changed} changed")
+    echo(f"{done} results recomputed from raw records, {changed} changed")
     if changed:
-        typer.echo(
-            f"tables and report are of the old results: `mtpbench compare {directory}` reads the new ones"
-        )
+        echo(f"tables and report are of the old results: `mtpbench compare {directory}` reads the new ones")
     for text in (*stored.damaged.values(), *map(str, faults)):
-        typer.echo(f"not recomputed: {text}", err=True)
+        echo(f"not recomputed: {text}", err=True)
     if stored.damaged or faults:
         raise typer.Exit(StoreError.exit_code if stored.damaged else max(f.exit_code for f in faults))
 
@@ -193,9 +192,8 @@ def _leave_at_once() -> None:
 
 def _announce(console: Console, sweep: Sweep, valid: int, to_measure: int) -> None:
     simulated = "  SIMULATED" if sweep.points[0].simulated else ""
-    console.print(
-        Text.assemble((sweep.info.name, "bold"), f": {sweep.info.question}", (simulated, "bold yellow"))
-    )
+    title = Text.assemble((sweep.info.name, "bold"), f": {sweep.info.question}", (simulated, "bold yellow"))
+    console.print(title)
     already = f", {valid} valid already" if valid else ""
     console.print(f"{to_measure} points to measure{already}", highlight=False)
 
@@ -243,15 +241,15 @@ class RunView:
     """
 
     def __init__(self, console: Console, total: int) -> None:
-        self.console, self.total, self.finished, self.invalid = console, total, 0, 0
+        self.console, self.total, self.finished = console, total, 0
         self._live = console.is_terminal
         self._begun = time.monotonic()
         self._last_plain = 0.0
         self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             _TimeLeft(self),
             console=console,
             transient=True,
@@ -301,11 +299,10 @@ class RunView:
     def point_finished(self, point: Point, result: PointResult) -> None:
         """Prints a line for the point, and its reasons if it is invalid."""
         self.finished += 1
-        self.invalid += not result.valid
         self._describe("")
         self._print(f"[{self.finished}/{self.total}] {_name(point)}: {summary(result)}")
         for reason in result.reasons:
-            self._print(f"    invalid, {reason.code}: {reason.detail.splitlines()[0]}", style="red")
+            self._print(f"    invalid, {reason.headline}", style="red")
 
     def trouble(self, message: str) -> None:
         """Prints what went wrong without ending the run."""

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from mtpbench.errors import InputError
@@ -28,6 +27,7 @@ from mtpbench.simengine.profile_fit import (
 )
 from mtpbench.simengine.virtual import Cluster, play_schedule
 from mtpbench.workload import draw_lengths
+from mtpbench_analysis.cli.options import make_console
 
 app = typer.Typer(no_args_is_help=True)
 _SEED = 1
@@ -101,7 +101,7 @@ def _print(calibration: Calibration) -> None:
             f"{row.interactivity:+.1f}",
             "-" if row.held_out_interactivity is None else f"{row.held_out_interactivity:+.1f}",
         )
-    console = Console(markup=False)
+    console = make_console()
     console.print(table)
     factors = calibration.profile.factors
     for family, scale in factors.decode_scale.items():

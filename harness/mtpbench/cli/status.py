@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from mtpbench.cli.options import RESULTS, ResultsOption, SweepArgument
+from mtpbench.cli.options import RESULTS, ResultsOption, SweepArgument, output_ended
 from mtpbench.cli.run import summary
 from mtpbench.errors import InputError, SchemaError
 from mtpbench.records import Point
@@ -23,6 +23,7 @@ from mtpbench.snapshot.reader import SnapshotReader
 from mtpbench.store import is_there
 from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import Sweep, load_sweep, simulate
+from mtpbench_analysis.cli.options import make_console
 from mtpbench_analysis.document import Table
 from mtpbench_analysis.render.terminal import FittedTable
 
@@ -39,7 +40,7 @@ def status(
 ) -> None:
     """Show which points of a sweep are measured, running, invalid (and why) or missing, and their jobs."""
     loaded = load_sweep(sweep)
-    console = Console(markup=False)
+    console = make_console()
     for plan in (loaded, simulate(loaded)):
         directory = results / plan.info.name
         if is_there(directory / SWEEP_FILE):
@@ -57,7 +58,7 @@ def _show(console: Console, sweep: Sweep, directory: Path, watch: bool) -> None:
     with Live(
         render(sweep, snapshot, reader.journal), console=console, auto_refresh=False, transient=False
     ) as live:
-        while _is_busy(snapshot):
+        while _is_busy(snapshot) and not output_ended():
             time.sleep(FILES_EVERY_S)
             snapshot = _read(reader)
             live.update(render(sweep, snapshot, reader.journal), refresh=True)
@@ -121,7 +122,7 @@ def _state(snapshot: Snapshot, planned: Point, point: SeenPoint | None) -> tuple
         return outcome.state if outcome.state in _BUSY else "missing", ""
     if point.stored.result.valid:
         return "valid", summary(point.stored.result)
-    return "invalid", "; ".join(f"{reason.code}: {reason.detail}" for reason in point.stored.result.reasons)
+    return "invalid", "; ".join(map(str, point.stored.result.reasons))
 
 
 def _jobs(snapshot: Snapshot) -> FittedTable:

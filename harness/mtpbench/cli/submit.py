@@ -46,6 +46,7 @@ from mtpbench.store import SweepStore, exclusive
 from mtpbench.store.files import Turn
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench_analysis.cli import compare_folder, write_report
+from mtpbench_analysis.cli.options import echo, make_console
 
 _JOB_ID = re.compile(r"[0-9]+(_[0-9]+)?")
 _NO_JOB = "no job is pending or running"
@@ -71,7 +72,7 @@ def submit(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Submit a sweep's missing and invalid points to Slurm: one job for each deployment."""
-    console = Console(markup=False)
+    console = make_console()
     loaded = load_sweep(sweep)
     chosen = select(loaded.points, only or ())
     request = Request(
@@ -121,15 +122,15 @@ def cancel(
         raise InputError(why_not)
     if not journal.directory.is_dir():
         raise InputError(f"{journal.directory}: no results here, so no job of this sweep is known")
-    with journal.turn(typer.echo):
+    with journal.turn(echo):
         look = look_again(journal, slurm)
         live = look.live_jobs()
         if live and (error := slurm.cancel(sorted(live))):
             raise RunError(f"scancel failed: {error}")
-    typer.echo(f"cancelled: {', '.join(sorted(live))}" if live else f"{loaded.info.name}: {_NO_JOB}")
+    echo(f"cancelled: {', '.join(sorted(live))}" if live else f"{loaded.info.name}: {_NO_JOB}")
     if unanswered := look.unanswered(datetime.now(UTC)):
         numbers = ", ".join(str(submission.number) for submission in unanswered)
-        typer.echo(
+        echo(
             f"submission {numbers}: sbatch was called and has not answered, so its job may still come; "
             f"cancel again in {ANSWER_LIMIT_S:.0f} s"
         )
@@ -138,7 +139,7 @@ def cancel(
 def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<sweep>")]) -> None:
     """Make the tables and the report of a results folder; what the last job of a submission runs."""
     report = write_report(compare_folder(directory))
-    typer.echo(f"{directory / 'comparison.md'}\n{report}")
+    echo(f"{directory / 'comparison.md'}\n{report}")
 
 
 def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.slurm/jobs")]) -> None:
@@ -146,7 +147,7 @@ def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.sl
     early: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: early.append(received))
-    console = Console(width=200, markup=False)
+    console = make_console(width=200)
     run = JobRun(job_file(file), os.environ)
     to_measure = len(run.prepare().points)
     console.print(

@@ -29,6 +29,7 @@ from mtpbench.store.reading import SWEEP_FILE
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench_analysis.chart.comparison_chart import Series
 from mtpbench_analysis.chart.terminal_curve import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw, series_of
+from mtpbench_analysis.cli.options import make_console
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
@@ -55,7 +56,7 @@ def watch(
 ) -> None:
     """Show a sweep live as its points land: counts, table, curve. Reads files only, ends by itself."""
     view = View(sweep, results)
-    console = Console(markup=False)
+    console = make_console()
     if once or not console.is_terminal or console.is_dumb_terminal:
         frame = view.look(console.height - 1 if console.is_terminal else None)
         if (obstacle := view.nothing_to_come()) is not None:

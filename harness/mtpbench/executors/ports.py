@@ -155,7 +155,7 @@ def _listening_inodes(port: int) -> set[str]:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         if not Path(table).exists():
             continue
-        for line in Path(table).read_text().splitlines()[1:]:
+        for line in Path(table).read_text("ascii").splitlines()[1:]:
             fields = line.split()
             if fields[3] == _LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == port:
                 inodes.add(fields[9])

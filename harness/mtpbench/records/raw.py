@@ -31,6 +31,11 @@ class Reason:
             return self.detail
         return f"{self.code}: {self.detail}" if self.detail else self.code
 
+    @property
+    def headline(self) -> str:
+        """Returns the text's first line: details may hold the last lines of a log."""
+        return str(self).partition("\n")[0]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PowerSource:
