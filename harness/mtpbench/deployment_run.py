@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from mtpbench.deployment import LiveDeployment, Site, meter_at
 from mtpbench.engines import engine_of
 from mtpbench.engines.simulated import simulated_power
 from mtpbench.errors import StartError
+from mtpbench.executors.local import hide_in_files
 from mtpbench.load.client import DriveResult, drive
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.measure import measure
@@ -27,8 +29,9 @@ from mtpbench.plan import Ladder, expected_events_per_s
 from mtpbench.power.log import unread
 from mtpbench.power.meter import Meter
 from mtpbench.progress import Observer, in_background, now_utc
-from mtpbench.provenance import Started, collect
+from mtpbench.provenance import Started, bare_secrets, collect, without_secrets
 from mtpbench.records import ClientHealth, CounterSource, IdlePower, Point, RunFacts
+from mtpbench.redaction import Secrets
 from mtpbench.scraper import Scraper
 from mtpbench.store import RawPoint, SweepStore
 
@@ -81,18 +84,21 @@ class DeploymentRun:
         self.deployment, self.context = ladder.deployment, context
         self.waiting = list(ladder.points)
         self.starts = 0
+        self._secrets = Secrets.of(ladder.first, os.environ)
 
     async def run(self) -> None:
         """Serves the ladder; a dead deployment is started again once, then the rest is stored as invalid."""
         observer, stop = self.context.observer, self.context.stop
         reason = "the server died"
         observer.ladder_started(self.deployment, self.waiting)
+        if bare := bare_secrets(self.deployment):
+            observer.trouble(bare)
         while self.waiting and self.starts <= RESTARTS and not stop.is_set():
             self.starts += 1
             try:
-                reason = await self._serve()
+                reason = self._secrets.hide(await self._serve())
             except StartError as error:
-                reason = str(error)
+                reason = self._secrets.hide(str(error))
                 if self.waiting:
                     observer.trouble(reason)
         if not stop.is_set():
@@ -116,6 +122,8 @@ class DeploymentRun:
         """Starts and meters the deployment, both until the stack ends, and checks its output."""
         site, first = self.context.site, self.waiting[0]
         directory = self.context.servers / f"{self.deployment.key}@{_stamp()}"
+        # What servers print is theirs until they have ended; then it loses what is secret, as all texts do.
+        stack.callback(hide_in_files, directory, self._secrets.hide_bytes)
         executor, rules = site.executor(directory), first.measurement
         meter = await stack.enter_async_context(await meter_at(site, self.deployment, first, directory))
         if rules.power == "required" and meter.reason is not None:
@@ -124,7 +132,7 @@ class DeploymentRun:
         live = await stack.enter_async_context(
             LiveDeployment(self.deployment, executor, rules.ready_timeout_s)
         )
-        output = await check_output(live, first)
+        output = await check_output(live, first, self._secrets)
         loaded = await meter.rest("loaded", rules.idle_s)
         return Start(live=live, output=output, meter=meter, idle=(*cold, *loaded))
 
@@ -181,7 +189,7 @@ class PointRun:
         )
         self._store(raw)
         if death:
-            self.context.observer.trouble(death)
+            self.context.observer.trouble(Secrets.of(self.point, os.environ).hide(death))
         return True
 
     async def _drive(self) -> tuple[DriveResult, Scraper]:
@@ -285,6 +293,10 @@ def _store_point(
     logs: Mapping[str, bytes],
     context: RunContext,
 ) -> None:
+    secrets = Secrets.of(point, os.environ)
+    # Before anything is derived or cut: the result quotes the records.
+    raw = without_secrets(raw, secrets)
+    logs = {name: secrets.hide_bytes(text) for name, text in logs.items()}
     result = measure(point, raw)
     provenance = collect(point, origin, started_utc, now_utc(), raw.facts.notes)
     if point.load.chunks == "summarised":

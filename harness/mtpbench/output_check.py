@@ -18,6 +18,7 @@ from mtpbench import reaper
 from mtpbench.deployment import LiveDeployment
 from mtpbench.reaper import is_alive
 from mtpbench.records import MOST_COUNTED, Answers, Evaluation, Point, decode_json, known
+from mtpbench.redaction import Secrets
 from mtpbench.served import Reader, Unserved, parsed, picked_text
 
 ANSWER_TIMEOUT_S = 600.0
@@ -44,13 +45,13 @@ class OutputCheck:
     evaluation: Evaluation | None
 
 
-async def check_output(live: LiveDeployment, point: Point) -> OutputCheck:
+async def check_output(live: LiveDeployment, point: Point, secrets: Secrets) -> OutputCheck:
     """Collects a deployment's greedy answers, and the score of the user's evaluation if there is one."""
     rules = point.measurement
     evaluation = None
     if rules.evaluate:
         environment = {"MTPBENCH_BASE_URL": live.base_url, "MTPBENCH_MODEL": live.deployment.model_name}
-        evaluation = await run_evaluation(rules.evaluate, environment, rules.evaluate_timeout_s)
+        evaluation = await run_evaluation(rules.evaluate, environment, rules.evaluate_timeout_s, secrets)
     return OutputCheck(answers=await answer_greedily(live, point), evaluation=evaluation)
 
 
@@ -86,13 +87,16 @@ async def _answer(reader: Reader, live: LiveDeployment, point: Point, prompt: st
     return picked_text(answer, "choices", 0, *(("message", "content") if chat else ("text",)))
 
 
-async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s: float) -> Evaluation:
+async def run_evaluation(
+    command: str, environment: Mapping[str, str], timeout_s: float, secrets: Secrets
+) -> Evaluation:
     """Runs a shell command whose last line is its score: a number, or JSON with a number under `score`.
 
     Args:
         command: run by `sh -c`, in a process group of its own.
         environment: added to the harness's own; names the endpoint.
         timeout_s: wall seconds after which the group is killed.
+        secrets: what the reason must not hold.
     """
     process = await asyncio.create_subprocess_exec(
         *reaper.COMMAND,
@@ -113,11 +117,12 @@ async def run_evaluation(command: str, environment: Mapping[str, str], timeout_s
     finally:
         await _end_group(process)
     lines = output.decode("utf-8", "replace").strip().splitlines()
-    last = lines[-1].strip()[-LAST_CHARACTERS:] if lines else ""
+    last = lines[-1].strip() if lines else ""
+    shown = secrets.hide(last)[-LAST_CHARACTERS:]
     if process.returncode:
-        return Evaluation(command=command, score=None, reason=f"exit code {process.returncode}: {last}")
-    score = read_score(last)
-    reason = None if score is not None else f"the last line holds no score: {last!r}"
+        return Evaluation(command=command, score=None, reason=f"exit code {process.returncode}: {shown}")
+    score = read_score(last[-LAST_CHARACTERS:])
+    reason = None if score is not None else f"the last line holds no score: {shown!r}"
     return Evaluation(command=command, score=score, reason=reason)
 
 

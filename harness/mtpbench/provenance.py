@@ -7,21 +7,43 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 import mtpbench
 from mtpbench.engines import abouts
 from mtpbench.engines.parts import Placement, resolve
-from mtpbench.records import Deployment, Point, Provenance
+from mtpbench.records import Deployment, Point, Process, Provenance, to_json
+from mtpbench.redaction import REDACTED, Secrets, looks_secret, unfilled, variables_in
+from mtpbench.store import RawPoint
 
-REDACTED = "<redacted>"
-_SECRET = re.compile(r"token|key|secret|passw|credential|auth", re.IGNORECASE)
+Texts = npt.NDArray[np.object_]
 _PREFIXES = ("CUDA", "NCCL", "UCX", "HF", "OMP", "SLURM", "NVIDIA")
-"""Prefixes of variables that steer more than one engine; each engine's own stand in its module."""
+"""Prefixes of variables that steer more than one engine; each engine's own stand in its module. Their names
+are kept; their values only where they stand below or in the engine's module, or are numbers and switches."""
+_KEPT_NAMES = """
+    CUDA_CACHE_PATH CUDA_DEVICE_ORDER CUDA_HOME CUDA_MODULE_LOADING CUDA_PATH CUDA_VERSION
+    CUDA_VISIBLE_DEVICES HF_DATASETS_CACHE HF_ENDPOINT HF_HOME HF_HUB_CACHE NCCL_ALGO NCCL_CONF_FILE
+    NCCL_DEBUG NCCL_DEBUG_SUBSYS NCCL_IB_HCA NCCL_NET NCCL_NET_GDR_LEVEL NCCL_NET_PLUGIN NCCL_P2P_LEVEL
+    NCCL_PROTO NCCL_SOCKET_FAMILY NCCL_SOCKET_IFNAME NCCL_TOPO_FILE NCCL_TUNER_PLUGIN NCCL_VERSION
+    NVIDIA_DRIVER_CAPABILITIES NVIDIA_VISIBLE_DEVICES OMP_NUM_THREADS OMP_PLACES OMP_PROC_BIND
+    OMP_SCHEDULE SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_CLUSTER_NAME SLURM_CPUS_ON_NODE
+    SLURM_CPU_BIND SLURM_GPUS_ON_NODE SLURM_GPUS_PER_NODE SLURM_JOBID SLURM_JOB_ACCOUNT
+    SLURM_JOB_CPUS_PER_NODE SLURM_JOB_GPUS SLURM_JOB_ID SLURM_JOB_NAME SLURM_JOB_NODELIST
+    SLURM_JOB_NUM_NODES SLURM_JOB_PARTITION SLURM_JOB_QOS SLURM_JOB_RESERVATION SLURM_MEM_PER_NODE
+    SLURM_NNODES SLURM_NODELIST SLURM_NTASKS SLURM_RESTART_COUNT SLURM_SUBMIT_DIR SLURM_SUBMIT_HOST
+    SLURM_TASKS_PER_NODE SLURM_TOPOLOGY_ADDR UCX_MEMTYPE_CACHE UCX_NET_DEVICES UCX_RNDV_SCHEME
+    UCX_RNDV_THRESH UCX_TLS
+"""
+_KEPT = frozenset(_KEPT_NAMES.split())
+_SWITCH = re.compile(r"[-+]?\d{1,9}(\.\d{1,6})?|true|false|yes|no|on|off|", re.IGNORECASE)
 _OWN_PACKAGES = ("aiohttp", "numpy", "pyarrow", "pydantic")
 
 
@@ -46,15 +68,9 @@ def collect(
 ) -> Provenance:
     """Returns the provenance of one point, with its start and end in ISO 8601."""
     revision, dirty = git_state()
-    processes = [
-        resolve(process, started.placement)
-        for process in (started.deployment.processes if started.deployment else ())
-        if started.placement
-    ]
-    own = {f"{p.name}:{name}": value for p in processes for name, value in p.env.items()}
-    of_engines = (prefix for about in abouts() for prefix in about.environment)
-    prefixes = tuple(f"{prefix}_" for prefix in (*_PREFIXES, *of_engines))
-    outside = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+    secrets = Secrets.of(point, os.environ)
+    processes = _unfilled_processes(started)
+    own = {f"{p.name}:{name}": _own(name, value, secrets) for p in processes for name, value in p.env.items()}
     return Provenance(
         started_utc=started_utc,
         finished_utc=finished_utc,
@@ -69,20 +85,97 @@ def collect(
         image=point.engine.image,
         driver=started.driver,
         gpus=started.gpus,
-        command_lines={p.name: p.argv for p in processes},
-        environment=redact({**outside, **own}),
-        notes=(*started.where, *notes),
+        command_lines={p.name: tuple(map(secrets.hide, p.argv)) for p in processes},
+        environment={**kept(os.environ, secrets), **own},
+        notes=tuple(map(secrets.hide, (*started.where, *notes))),
     )
 
 
-def redact(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Returns the environment with every value whose name looks secret replaced."""
-    return {name: REDACTED if looks_secret(name) else value for name, value in environment.items()}
+def kept(environment: Mapping[str, str], secrets: Secrets) -> Mapping[str, str]:
+    """Returns the variables that steer an engine; a value that nobody has put on a list is not kept."""
+    engines = abouts()
+    prefixes = tuple(
+        f"{name}_" for name in (*_PREFIXES, *(p for about in engines for p in about.environment))
+    )
+    known = _KEPT.union(*(about.kept for about in engines))
+    return {
+        name: secrets.hide(value) if _may_be_kept(name, value, known) else REDACTED
+        for name, value in environment.items()
+        if name.startswith(prefixes)
+    }
 
 
-def looks_secret(name: str) -> bool:
-    """Returns whether a variable's name looks as if its value were a secret."""
-    return _SECRET.search(name) is not None
+def _may_be_kept(name: str, value: str, known: frozenset[str]) -> bool:
+    return name in known or (not looks_secret(name) and _SWITCH.fullmatch(value) is not None)
+
+
+def _unfilled_processes(started: Started) -> Sequence[Process]:
+    """Returns the processes as they were started, but with `@{env:NAME}` as the sweep has it."""
+    if started.deployment is None or started.placement is None:
+        return ()
+    variables = unfilled(variables_in(to_json(started.deployment.processes)))
+    placement = replace(started.placement, environment=variables)
+    return [resolve(process, placement) for process in started.deployment.processes]
+
+
+def _own(name: str, value: str, secrets: Secrets) -> str:
+    """Returns the value of a variable that the sweep sets: a secret stands there as `@{env:NAME}` alone."""
+    hidden = secrets.hide(value)
+    return hidden if not looks_secret(name) or variables_in(value) else REDACTED
+
+
+def bare_secrets(deployment: Deployment) -> str | None:
+    """Returns a sentence on a command line that holds a secret, which every user can list; None without."""
+    for process in deployment.processes:
+        for before, argument in pairwise(("", *process.argv)):
+            names = [name for name in variables_in(argument) if looks_secret(name)]
+            names += variables_in(argument) if before.startswith("-") and looks_secret(before) else ()
+            if names:
+                return (
+                    f"the value of {names[0]} stands in the command line of {process.name}, which every user "
+                    "of the node can list; give it in engine.env where the server reads it from there"
+                )
+    return None
+
+
+def without_secrets(raw: RawPoint, secrets: Secrets) -> RawPoint:
+    """Returns the raw records of a point whose texts hold no secret; servers and commands repeat them."""
+    facts, hide = raw.facts, secrets.hide
+
+    def maybe(text: str | None) -> str | None:
+        return None if text is None else hide(text)
+
+    answers = replace(
+        facts.answers, texts=tuple(map(hide, facts.answers.texts)), reason=maybe(facts.answers.reason)
+    )
+    evaluation = facts.evaluation and replace(facts.evaluation, reason=maybe(facts.evaluation.reason))
+    power_reason = facts.power_reason and replace(facts.power_reason, detail=hide(facts.power_reason.detail))
+    requests = raw.requests
+    return replace(
+        raw,
+        requests=replace(
+            requests,
+            finish_reason=_hidden(requests.finish_reason, secrets),
+            error_detail=_hidden(requests.error_detail, secrets),
+        ),
+        counters=tuple(replace(sample, reason=maybe(sample.reason)) for sample in raw.counters),
+        facts=replace(
+            facts,
+            start_failed=maybe(facts.start_failed),
+            server_died=maybe(facts.server_died),
+            client_failed=maybe(facts.client_failed),
+            power_reason=power_reason,
+            answers=answers,
+            evaluation=evaluation,
+            notes=tuple(map(hide, facts.notes)),
+        ),
+    )
+
+
+def _hidden(column: Texts, secrets: Secrets) -> Texts:
+    """Returns a column of texts without secrets; equal texts are looked at once."""
+    hidden = {text: secrets.hide(text) for text in {*column} if text is not None}
+    return np.array([None if text is None else hidden[text] for text in column], np.object_)
 
 
 @cache

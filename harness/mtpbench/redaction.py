@@ -43,8 +43,13 @@ def looks_secret(name: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """Returns a text whose URLs hold no `user:password@`."""
-    return _CREDENTIALS.sub(f"{HIDDEN}@", text) if "://" in text else text
+    """Returns a text whose URLs hold no `user:password@`; a password `@{env:NAME}` is none."""
+    return _CREDENTIALS.sub(_redacted_credentials, text) if "://" in text else text
+
+
+def _redacted_credentials(match: re.Match[str]) -> str:
+    is_unfilled = _PLACEHOLDER.sub("", match[0].removesuffix("@").partition(":")[2]) == ""
+    return match[0] if is_unfilled and _PLACEHOLDER.search(match[0]) else f"{HIDDEN}@"
 
 
 def variables_in(value: Json) -> frozenset[str]:

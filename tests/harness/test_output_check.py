@@ -23,6 +23,7 @@ from mtpbench.output_check import (
 )
 from mtpbench.reaper import is_alive
 from mtpbench.records import Answers, Measurement
+from mtpbench.redaction import Secrets
 
 
 def live_at(server: TestServer) -> LiveDeployment:
@@ -109,9 +110,9 @@ async def test_a_server_that_never_answers_holds_up_no_interruption() -> None:
 
 
 async def test_what_an_evaluation_prints_without_end_fills_no_memory() -> None:
-    evaluation = await run_evaluation("head -c 3000000 /dev/zero; echo; echo 0.5", {}, 30)
+    evaluation = await run_evaluation("head -c 3000000 /dev/zero; echo; echo 0.5", {}, 30, Secrets())
     assert (evaluation.score, evaluation.reason) == (0.5, None)
-    long = await run_evaluation("head -c 3000000 /dev/zero | tr '\\0' x", {}, 30)
+    long = await run_evaluation("head -c 3000000 /dev/zero | tr '\\0' x", {}, 30, Secrets())
     assert long.reason is not None
     assert len(long.reason) < 600
 
@@ -138,7 +139,9 @@ async def answers_of(text: str) -> Answers:
 async def test_the_evaluation_gets_the_endpoint_and_its_score_is_kept() -> None:
     server, _ = await serve()
     command = 'echo "at $MTPBENCH_BASE_URL"; echo "{\\"score\\": 0.5, \\"model\\": \\"$MTPBENCH_MODEL\\"}"'
-    output = await check_output(live_at(server), make_point(measurement=Measurement(evaluate=command)))
+    output = await check_output(
+        live_at(server), make_point(measurement=Measurement(evaluate=command)), Secrets()
+    )
     await server.close()
     assert output.evaluation is not None
     assert (output.evaluation.score, output.evaluation.reason) == (0.5, None)
@@ -153,13 +156,13 @@ async def test_the_evaluation_gets_the_endpoint_and_its_score_is_kept() -> None:
     ],
 )
 async def test_an_evaluation_without_a_score_says_why(command: str, reason: str) -> None:
-    evaluation = await run_evaluation(command, {}, 30)
+    evaluation = await run_evaluation(command, {}, 30, Secrets())
     assert (evaluation.score, evaluation.reason) == (None, reason)
 
 
 async def test_an_evaluation_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     pid_file = tmp_path / "group"
-    evaluation = await run_evaluation(f"echo $$ > {pid_file}; sleep 600 & sleep 600", {}, 1.0)
+    evaluation = await run_evaluation(f"echo $$ > {pid_file}; sleep 600 & sleep 600", {}, 1.0, Secrets())
     assert (evaluation.score, evaluation.reason) == (None, "no end after 1 s")
     assert not is_alive(int(pid_file.read_text()))
 

@@ -34,6 +34,10 @@ ABOUT = About(
     extra="dynamo",
     programs=("dynamo.mocker",),
     environment=("DYN",),
+    kept=(
+        *("DYN_DISCOVERY_BACKEND", "DYN_EVENT_PLANE", "DYN_FILE_KV", "DYN_LOG", "DYN_NAMESPACE"),
+        *("DYN_REQUEST_PLANE", "DYN_STORE_KV"),
+    ),
     speculation=("nextn",),
     simulates=True,
 )

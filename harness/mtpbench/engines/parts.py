@@ -51,7 +51,9 @@ class About:
         modules: Python modules that an installation has, its own first.
         extra: the extra of mtpbench that installs it; None where there is none.
         programs: programs or modules that start its command lines, its own first.
-        environment: prefixes of the variables that steer it, which go into provenance (`VLLM` for `VLLM_…`).
+        environment: prefixes of the variables that steer it, whose names go into provenance (`VLLM` for
+            `VLLM_…`).
+        kept: those of them whose values go there too, whatever they are.
         speculation: further parts of option names that mean speculation, in lower case.
         deaths: patterns, by code of `ADVICE`, of lines that it prints before it dies.
         simulates: whether the figures come from a model of an engine.
@@ -64,6 +66,7 @@ class About:
     extra: str | None = None
     programs: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     speculation: tuple[str, ...] = ()
     deaths: Mapping[str, str] = field(default_factory=dict)
     simulates: bool = False

@@ -44,6 +44,12 @@ ABOUT = About(
     extra="sglang",
     programs=("sglang",),
     environment=("SGLANG",),
+    kept=(
+        "SGLANG_HOST_IP",
+        "SGLANG_LOGGING_CONFIG_PATH",
+        "SGLANG_MOE_CONFIG_DIR",
+        "SGLANG_TORCH_PROFILER_DIR",
+    ),
     speculation=("sglang_simulate_acc",),
     deaths={"out_of_memory": r"Not enough memory", "engine_core_dead": r"Scheduler hit an exception"},
 )

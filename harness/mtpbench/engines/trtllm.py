@@ -51,6 +51,7 @@ ABOUT = About(
     extra="trtllm",
     programs=("trtllm-serve", "trtllm-llmapi-launch"),
     environment=("TLLM", "TRTLLM"),
+    kept=("TLLM_LOG_LEVEL", "TRTLLM_ENABLE_PDL", "TRTLLM_UCX_INTERFACE"),
     deaths={"engine_core_dead": r"Executor worker died"},
     interval_of_steps=True,
 )

@@ -45,6 +45,11 @@ ABOUT = About(
     extra="vllm",
     programs=("vllm",),
     environment=("VLLM",),
+    kept=(
+        *("VLLM_ALL2ALL_BACKEND", "VLLM_ATTENTION_BACKEND", "VLLM_CACHE_ROOT", "VLLM_FLASHINFER_MOE_BACKEND"),
+        *("VLLM_HOST_IP", "VLLM_KV_CACHE_LAYOUT", "VLLM_LOGGING_LEVEL", "VLLM_NIXL_SIDE_CHANNEL_HOST"),
+        *("VLLM_TARGET_DEVICE", "VLLM_WORKER_MULTIPROC_METHOD"),
+    ),
     deaths={
         "model_without_mtp": r"Unsupported speculative method: 'mtp'",
         "bad_speculation": r"synthetic_acceptance_\w+ must be|validation error for SpeculativeConfig",

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote import Host
 
 STOP_GRACE_S = 10.0
+HIDE_AT_ONCE_BYTES = 1 << 22
 
 
 class LocalHandle:
@@ -194,8 +196,38 @@ def lay_down(process: Process, directory: Path) -> None:
     """Writes a resolved process's files, and makes the directory of its log."""
     directory.mkdir(parents=True, exist_ok=True)
     for file in process.files:
-        Path(file.path).parent.mkdir(parents=True, exist_ok=True)
-        Path(file.path).write_text(file.text, "utf-8")
+        path = Path(file.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # it may hold the values of the environment
+        path.write_text(file.text, "utf-8")
+
+
+def hide_in_files(directory: Path, hide: Callable[[bytes], bytes]) -> None:
+    """Takes secrets out of the files of servers that have ended; the times of the files stay.
+
+    A file that can't be read or replaced stays as it is: nothing waits for it, and it is no result.
+    """
+    for path in sorted(directory.rglob("*")):
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                _hide_in_file(path, hide)
+
+
+def _hide_in_file(path: Path, hide: Callable[[bytes], bytes]) -> None:
+    before, clean = path.stat(), path.with_name(f".{path.name}.clean")
+    is_moved = False
+    with path.open("rb") as old, clean.open("wb") as new:
+        while lines := old.readlines(HIDE_AT_ONCE_BYTES):
+            text = b"".join(lines)
+            hidden = hide(text)
+            is_moved |= hidden != text
+            new.write(hidden)
+    if not is_moved:
+        clean.unlink()
+        return
+    os.chmod(clean, before.st_mode & 0o7777)
+    os.utime(clean, ns=(before.st_atime_ns, before.st_mtime_ns))
+    clean.replace(path)
 
 
 def last_lines(log: Path, lines: int) -> str:

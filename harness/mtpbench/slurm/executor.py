@@ -28,7 +28,15 @@ from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote import Host
 from mtpbench.slurm.allocation import Allocation, Node, call_roll, refuse_loopback
 from mtpbench.slurm.client import Slurm
-from mtpbench.slurm.job_steps import JobStep, StepOptions, Steps, helper_launch, in_container, srun_command
+from mtpbench.slurm.job_steps import (
+    JobStep,
+    StepOptions,
+    Steps,
+    helper_launch,
+    in_container,
+    private_variables,
+    srun_command,
+)
 
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 8.0
@@ -319,6 +327,7 @@ class SlurmExecutor:
             gpus=(gpus if process.gpus else 0) if gpus else None,
             visible=",".join(chosen) if chosen and len(chosen) < len(visible) else None,
             mounts=(str(self.directory),) if in_container(ready, self._site.options) else (),
+            private=private_variables(process),
         )
 
 

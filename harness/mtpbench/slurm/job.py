@@ -27,6 +27,7 @@ from mtpbench.progress import (
     now_utc,
 )
 from mtpbench.records import Point, PointResult, Provenance
+from mtpbench.redaction import Secrets
 from mtpbench.run import RunPlan, plan_run, refuse_impossible, run_live
 from mtpbench.slurm.allocation import allocation_here
 from mtpbench.slurm.client import Slurm
@@ -256,6 +257,8 @@ class JobRun:
     ) -> Finished:
         """Writes down how the attempt ended, and returns it."""
         outcome, why = self._outcome(counts, stop, failed=failed)
+        if detail is not None and self.job.points:
+            detail = Secrets.of(self.job.points[0], os.environ).hide(detail)
         finished = Finished(
             outcome=outcome,
             ended_utc=now_utc(),

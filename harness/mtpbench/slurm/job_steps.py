@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from mtpbench.errors import InputError, RunError
-from mtpbench.provenance import looks_secret
 from mtpbench.records import Process
+from mtpbench.redaction import looks_secret, variables_in
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster_profile import ClusterProfile
 
@@ -72,6 +72,7 @@ class JobStep:
         gpus: GPUs of each node that the step may use: 0 for none, None to leave it to Slurm.
         visible: the value of CUDA_VISIBLE_DEVICES where the step must not use all of them.
         process: what runs, with its placeholders filled in.
+        private: names of its variables that no command line may hold.
     """
 
     name: str
@@ -81,6 +82,7 @@ class JobStep:
     gpus: int | None = None
     visible: str | None = None
     mounts: tuple[str, ...] = field(default=())
+    private: frozenset[str] = frozenset()
 
 
 def srun_command(step: JobStep, options: StepOptions) -> list[str]:
@@ -163,7 +165,19 @@ def _container_options(step: JobStep, options: StepOptions) -> list[str]:
     own = step.process.container
     image = options.image or (own.image if own else "")
     mounts = [*options.mounts, *(own.mounts if own else ()), *map(_mount, step.mounts)]
-    return [f"--container-image={image}", f"--container-mounts={','.join(mounts)}", *options.container_flags]
+    # A variable that the image sets too is overridden by name alone: secrets stay out of command lines.
+    private = [f"--container-env={','.join(sorted(step.private))}"] if step.private else []
+    return [
+        f"--container-image={image}",
+        f"--container-mounts={','.join(mounts)}",
+        *private,
+        *options.container_flags,
+    ]
+
+
+def private_variables(process: Process) -> frozenset[str]:
+    """Returns the names of variables that may hold secrets, of a process whose placeholders still stand."""
+    return frozenset(name for name, value in process.env.items() if looks_secret(name) or variables_in(value))
 
 
 def _mount(directory: str) -> str:
@@ -179,8 +193,8 @@ def _program(step: JobStep, options: StepOptions) -> list[str]:
     """Returns the program, behind `env` where Slurm or an image would set a variable otherwise."""
     variables: dict[str, str] = {}
     if in_container(step.process, options):
-        # Variables of the image would override srun's environment. Secrets stay out of command lines.
-        variables |= {name: v for name, v in step.process.env.items() if not looks_secret(name)}
+        # Variables of the image would override srun's environment.
+        variables |= {name: v for name, v in step.process.env.items() if name not in step.private}
     if step.visible is not None and "CUDA_VISIBLE_DEVICES" not in step.process.env:
         variables["CUDA_VISIBLE_DEVICES"] = step.visible
     prefix = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from mtpbench.records import (
     SweepInfo,
     from_json,
 )
+from mtpbench.redaction import REDACTED, looks_secret, variables_in, without_credentials
 from mtpbench.store.columns import read_counters, read_packed, read_power
 from mtpbench.store.files import guarded, is_there, read_bytes
 from mtpbench.store.migration import FIRST_WITH_FIELDS, upgraded
@@ -144,10 +145,24 @@ def read_point(directory: Path) -> StoredPoint:
     return StoredPoint(
         point=point,
         result=read_record(PointResult, directory / "result.json"),
-        provenance=read_record(Provenance, directory / "provenance.json"),
+        provenance=_shareable(read_record(Provenance, directory / "provenance.json")),
         directory=directory,
         # What an older version hashed may have been less.
         own_id=point.id if version == SCHEMA_VERSION else None,
+    )
+
+
+def _shareable(provenance: Provenance) -> Provenance:
+    """Returns a provenance without what older versions kept: tokens, and passwords in URLs."""
+    return replace(
+        provenance,
+        command_lines={
+            name: tuple(map(without_credentials, argv)) for name, argv in provenance.command_lines.items()
+        },
+        environment={
+            name: REDACTED if looks_secret(name) and not variables_in(value) else without_credentials(value)
+            for name, value in provenance.environment.items()
+        },
     )
 
 

@@ -27,7 +27,7 @@ from mtpbench.run import plan_run, run_live
 from mtpbench.slurm import executor as executor_module
 from mtpbench.slurm.allocation import Node, allocation_here, refuse_loopback
 from mtpbench.slurm.executor import SlurmExecutor, SlurmSite, mpi_programs
-from mtpbench.slurm.job_steps import JobStep, StepOptions, srun_command
+from mtpbench.slurm.job_steps import JobStep, StepOptions, private_variables, srun_command
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import load_sweep
 
@@ -337,11 +337,21 @@ def test_engines_run_in_their_image_and_the_harness_bare() -> None:
         name="a",
         role="decode",
         argv=("vllm", "serve"),
-        env={"NCCL_X": "1 2", "HF_TOKEN": "hidden"},
+        env={"NCCL_X": "1 2", "HF_TOKEN": "hidden", "MY_SETTING": "hidden too"},
         container=Container(image="repo#image:1"),
     )
-    step = JobStep(name="a", nodes=("n0",), process=engine, gpus=4, visible="0,1", mounts=("/results/x y",))
+    as_in_the_sweep = dataclasses.replace(engine, env={**engine.env, "MY_SETTING": "@{env:MINE}"})
+    step = JobStep(
+        name="a",
+        nodes=("n0",),
+        process=engine,
+        gpus=4,
+        visible="0,1",
+        mounts=("/results/x y",),
+        private=private_variables(as_in_the_sweep),
+    )
     words = srun_command(step, options)
+    assert "--container-env=HF_TOKEN,MY_SETTING" in words
     assert "--container-image=repo#image:1" in words
     assert "--container-mounts=/m:/m,/results/x y:/results/x y" in words
     assert "--container-writable" in words
