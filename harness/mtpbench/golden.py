@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mtpbench.errors import InputError
+from mtpbench.input_files import compose_yaml, plain_data
 from mtpbench.metrics.request_table import Floats
 from mtpbench.records import GoldenTable
-from mtpbench.yaml_files import parse_yaml
 
 SOURCE = "data/golden_acceptance.yaml"
 
@@ -21,7 +21,7 @@ SOURCE = "data/golden_acceptance.yaml"
 @cache
 def _data() -> Mapping[str, Any]:
     text = resources.files("mtpbench").joinpath(SOURCE).read_text("utf-8")
-    loaded: Mapping[str, Any] = parse_yaml(text, Path(SOURCE)).data
+    loaded: Mapping[str, Any] = plain_data(compose_yaml(text, Path(SOURCE)))
     return loaded
 
 

@@ -337,6 +337,15 @@ def scalar_value(node: yaml.ScalarNode, as_written: bool = False) -> Any:
     return _READERS[tag](text)
 
 
+def plain_data(node: yaml.Node | None) -> Any:
+    """Returns the nodes of a file that comes with mtpbench as plain data."""
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: plain_data(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [*map(plain_data, node.value)]
+    return scalar_value(node) if isinstance(node, yaml.ScalarNode) else None
+
+
 def is_merge(key: yaml.Node) -> bool:
     """Returns whether a key is `<<`, without quotes."""
     return key.tag == _MERGE

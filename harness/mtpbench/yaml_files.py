@@ -92,14 +92,7 @@ def read_yaml(path: Path, as_written: Callable[[KeyPath], bool] = lambda where: 
         SweepError: the file can't be read, is not YAML within bounds, repeats a key, or holds a value that
             the core schema has not; names line and key.
     """
-    return parse_yaml(read_input_text(path, MOST_YAML_BYTES), path, as_written)
-
-
-def parse_yaml(
-    text: str, path: Path, as_written: Callable[[KeyPath], bool] = lambda where: False
-) -> LinedYaml:
-    """Parses the text of a document; arguments and errors are those of `read_yaml`."""
-    node = compose_yaml(text, path)
+    node = compose_yaml(read_input_text(path, MOST_YAML_BYTES), path)
     reader = _Reader(path, as_written)
     data = reader.value(node, ()) if node is not None else None
     return LinedYaml(data, reader.lines, path)

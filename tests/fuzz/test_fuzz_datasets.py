@@ -17,7 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from mtpbench.errors import InputError
 from mtpbench.load.pacer import RequestCounts
 from mtpbench.records import Load, Measurement, WorkerGroup, Workload
+from mtpbench.simengine.faults import parse_faults
 from mtpbench.simengine.profile import parse_profile, read_data
+from mtpbench.simengine.profile_fit import read_points
 from mtpbench.workload import WORDS, Prompts, draw_lengths
 from mtpbench.workload.tokenizer import ChatTokenizer
 from odd_yaml import mutated
@@ -185,3 +187,26 @@ def test_counts_of_what_a_sweep_file_may_say(slots: int, per_slot: float, warmup
     rules = Measurement(requests_per_slot=per_slot, warmup_per_slot=warmup, min_requests=least)
     assert RequestCounts.of(slots, rules).total >= slots
     assert not Load().open
+
+
+POINTS = b"""# measured
+concurrency,prefill_layout,decode_layout,tput_per_gpu,interactivity,acceptance_rates
+64,1xDEP8,2xDEP8,100.5,30,0.79/0.48/0.22
+128,1xDEP8,1xTP8,200,20,
+"""
+
+
+@settings(max_examples=200)
+@given(data=mutated(POINTS))
+def test_bytes_of_measured_points_changed(folder: Path, data: bytes) -> None:
+    path = folder / "points.csv"
+    path.write_bytes(data)
+    check(str(path), lambda: read_points(path))
+
+
+@settings(max_examples=100)
+@given(
+    st.one_of(st.sampled_from(ODD), st.text(max_size=20), st.sampled_from(ODD).map('[{{"kind": {}}}]'.format))
+)
+def test_any_faults(text: str) -> None:
+    check("fault", lambda: parse_faults(text))

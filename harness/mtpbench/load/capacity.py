@@ -5,12 +5,13 @@ Every client process imports this module, so it needs neither asyncio nor the cl
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtpbench.errors import SweepError
+from mtpbench.input_files import read_json
 from mtpbench.records import from_json
 
 SPARE_DESCRIPTORS = 256
@@ -143,10 +144,13 @@ def store_ceiling(ceiling: Ceiling) -> Path:
 def stored_ceiling() -> Ceiling | None:
     """Reads the ceiling of this machine; None if none was measured, or its cores have changed."""
     try:
-        ceiling = from_json(Ceiling, json.loads(_path().read_text("utf-8")))
-    except (OSError, ValueError):
+        ceiling = from_json(Ceiling, read_json(_path(), MOST_BYTES))
+    except (SweepError, ValueError):
         return None
-    return ceiling if ceiling.cores == usable_cores() else None
+    return ceiling if ceiling.cores == usable_cores() and ceiling.events_per_s > 0 else None
+
+
+MOST_BYTES = 1 << 16
 
 
 def _path() -> Path:

@@ -164,7 +164,7 @@ def authorization(spec: ClientSpec) -> str | None:
     """Returns the value of the Authorization header, from the environment; it is never written anywhere.
 
     Raises:
-        InputError: the variable that the sweep names is not set.
+        InputError: the variable that the sweep names is not set, or holds what no header can.
     """
     name = spec.load.api_key_env
     if name is None:
@@ -173,6 +173,11 @@ def authorization(spec: ClientSpec) -> str | None:
     if not key:
         raise InputError(
             f"load.api_key_env: the environment variable {name} is not set; it holds the server's key"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"load.api_key_env: the environment variable {name} holds a line's end, or another character "
+            "that no HTTP header can; a key is one line of ASCII"
         )
     return f"Bearer {key}"
 

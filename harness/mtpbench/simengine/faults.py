@@ -22,10 +22,10 @@ Request kinds (struck: the first request at or after `at_s`; request number `at_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
+import orjson
 
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.records import Fault, from_json
@@ -83,7 +83,7 @@ def parse_faults(text: str) -> tuple[Fault, ...]:
         InputError: it is not such a list, or a fault is impossible.
     """
     try:
-        data = json.loads(text)
+        data = orjson.loads(text)
         if not isinstance(data, list):
             raise ValueError("a list was expected")
         faults = tuple(from_json(Fault, item) for item in data)

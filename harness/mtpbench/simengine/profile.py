@@ -29,10 +29,9 @@ from typing import Any
 import numpy as np
 
 from mtpbench.errors import InputError
-from mtpbench.input_files import check_line, parse_json, read_json
+from mtpbench.input_files import check_line, compose_yaml, parse_json, plain_data, read_json
 from mtpbench.metrics.request_table import Floats
 from mtpbench.records import WorkerGroup
-from mtpbench.yaml_files import parse_yaml
 
 Knots = tuple[tuple[float, float], ...]
 _KEYS = (
@@ -50,6 +49,7 @@ _KEYS = (
 _DECODE_NAME = re.compile(r"(dep|tp)([1-9][0-9]{0,5})_k([0-9]{1,2})")
 _LAYOUT_NAME = re.compile(r"(dep|tp)([1-9][0-9]{0,5})")
 MOST_BYTES = 1 << 22
+_LONGEST = 300
 _MOST = 1_000_000_000
 """More than any figure of a profile: their products stay finite."""
 
@@ -213,7 +213,7 @@ def profile_of(hardware: str) -> str | None:
 @cache
 def _usual() -> Mapping[str, Any]:
     text = resources.files("mtpbench.simengine").joinpath("profiles/usual.yaml").read_text("utf-8")
-    loaded: Mapping[str, Any] = parse_yaml(text, Path("profiles/usual.yaml")).data
+    loaded: Mapping[str, Any] = plain_data(compose_yaml(text, Path("usual.yaml")))
     return loaded
 
 
@@ -248,7 +248,8 @@ def parse_profile(data: Mapping[str, Any], where: str) -> Profile:
         InputError: a key is unknown or missing, or a value has the wrong form.
     """
     if unknown := sorted(set(data) - set(_KEYS)):
-        raise InputError(f"profile {where}: unknown {', '.join(unknown)}; valid: {', '.join(_KEYS)}")
+        names = ", ".join(unknown)[:_LONGEST]
+        raise InputError(f"profile {where}: unknown {names}; valid: {', '.join(_KEYS)}")
     if missing := [key for key in _KEYS if key not in data and key not in ("factors", "notes")]:
         raise InputError(f"profile {where}: missing {', '.join(missing)}")
     try:
@@ -276,7 +277,7 @@ def parse_profile(data: Mapping[str, Any], where: str) -> Profile:
             factors=_factors(_mapping(data, "factors")),
         )
     except ValueError as error:
-        raise InputError(f"profile {where}: {error}") from error
+        raise InputError(f"profile {where}: {str(error)[:_LONGEST]}") from error
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

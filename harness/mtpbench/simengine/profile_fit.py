@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import math
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from mtpbench.errors import ImportFileError
+from mtpbench.input_files import read_input_text
 from mtpbench.metrics.request_table import Floats, RequestTable
 from mtpbench.records import EngineLimits, Topology, WorkerGroup, WorkerRole
 from mtpbench.simengine.profile import Factors, Profile, family_of
 
 COLUMNS = ("concurrency", "prefill_layout", "decode_layout", "tput_per_gpu", "interactivity")
-_LAYOUT = re.compile(r"(\d+)x(DEP|TP)(\d+)")
+_LAYOUT = re.compile(r"([1-9][0-9]{0,4})x(DEP|TP)([1-9][0-9]{0,4})")
+_NUMBER = re.compile(r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_MOST, MOST_BYTES = 1_000_000_000, 1 << 24
 _FIXED_POINT_ROUNDS = 40
 _ROUNDS = 40
 
@@ -125,24 +129,25 @@ def read_points(path: Path) -> tuple[MeasuredPoint, ...]:
     Lines that start with # are comments. Layouts read `2xDEP8`; other columns are ignored.
 
     Raises:
-        ImportFileError: the file, a column or a value is missing or wrong; names the line.
+        InputError: the file, a column or a value is missing or wrong; names the line.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise ImportFileError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ImportFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    lines = read_input_text(path, MOST_BYTES).splitlines()
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if len(numbered) < 2:
         raise ImportFileError(f"{path}: no points; a header with {', '.join(COLUMNS)} and rows are needed")
-    reader = csv.DictReader(line for _, line in numbered)
-    if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+    reader = csv.DictReader((line for _, line in numbered), strict=True)
+    try:
+        fields, rows = reader.fieldnames or (), [(numbered[reader.line_num - 1][0], row) for row in reader]
+    except csv.Error as error:  # a quote that does not end, a field without end
+        raise ImportFileError(
+            f"{path}:{numbered[min(reader.line_num, len(numbered) - 1)][0]}: not CSV: {error}"
+        ) from error
+    if missing := [name for name in COLUMNS if name not in fields]:
         raise ImportFileError(
             f"{path}:{numbered[0][0]}: no column {', '.join(missing)}; needed: {', '.join(COLUMNS)}"
         )
     points = []
-    for (number, _), row in zip(numbered[1:], reader, strict=True):
+    for number, row in rows:
         try:
             points.append(_point(row))
         except (ValueError, TypeError) as error:
@@ -152,9 +157,10 @@ def read_points(path: Path) -> tuple[MeasuredPoint, ...]:
 
 def _point(row: Mapping[str, str | None]) -> MeasuredPoint:
     def number(name: str) -> float:
-        value = float(row[name] or "")
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be above 0, not {row[name]}")
+        text = row[name] or ""
+        value = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
+        if not 0 < value < _MOST:
+            raise ValueError(f"{name} must be a number above 0 and below {_MOST:,}, not {reprlib.repr(text)}")
         return value
 
     return MeasuredPoint(
@@ -162,8 +168,14 @@ def _point(row: Mapping[str, str | None]) -> MeasuredPoint:
         topology=Topology(groups=(_group("prefill", row), _group("decode", row))),
         tput_tps_per_gpu=number("tput_per_gpu"),
         interactivity_tps=number("interactivity"),
-        rates=tuple(float(rate) for rate in (row.get("acceptance_rates") or "").split("/") if rate),
+        rates=tuple(map(_rate, filter(None, (row.get("acceptance_rates") or "").split("/")))),
     )
+
+
+def _rate(text: str) -> float:
+    if not _NUMBER.fullmatch(text.strip()) or not 0 <= (rate := float(text)) <= 1:
+        raise ValueError(f"acceptance_rates are numbers from 0 to 1, as 0.79/0.48, not {reprlib.repr(text)}")
+    return rate
 
 
 def _group(role: WorkerRole, row: Mapping[str, str | None]) -> WorkerGroup:

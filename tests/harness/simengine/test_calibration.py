@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mtpbench.cli import simulate
-from mtpbench.errors import ImportFileError
+from mtpbench.errors import ImportFileError, InputError
 from mtpbench.simengine.profile import Factors, load_profile
 from mtpbench.simengine.profile_fit import FitSetting, fit, read_points, steady_state
 
@@ -34,8 +34,11 @@ def test_points_are_read_past_comments_and_blank_lines(points_csv):
             HEADER.replace("interactivity", "speed") + "1,1xDEP8,1xDEP8,1,1\n",
             r"csv:1: no column interactivity;",
         ),
-        (HEADER + "1,1xDEP8,1xDEP8,fast,1\n", r"csv:2: could not convert string to float: 'fast'"),
-        (HEADER + "1,1xDEP8,1xDEP8,0,1\n", r"csv:2: tput_per_gpu must be above 0"),
+        (HEADER + "1,1xDEP8,1xDEP8,fast,1\n", r"csv:2: tput_per_gpu must be a number above 0 .*'fast'"),
+        (HEADER + "1,1xDEP8,1xDEP8,0,1\n", r"csv:2: tput_per_gpu must be a number above 0"),
+        (HEADER + '1,1xDEP8,1xDEP8,"9,1\n', r"csv:2: not CSV: unexpected end of data"),
+        (HEADER + "1,1xDEP8,1xDEP8,nan,1\n", r"csv:2: tput_per_gpu must be a number"),
+        (HEADER + "1e300,1xDEP8,1xDEP8,1,1\n", r"csv:2: concurrency must be a number above 0 and below"),
         ("# x\n" + HEADER + "1,DEP8,1xDEP8,1,1\n", r"csv:3: prefill_layout 'DEP8' is not like 2xDEP8"),
         (HEADER, "no points"),
     ],
@@ -48,7 +51,7 @@ def test_a_wrong_file_says_where_and_what(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ImportFileError, match=r"none\.csv: can't be read"):
+    with pytest.raises(InputError, match=r"none\.csv: there is no such file"):
         read_points(tmp_path / "none.csv")
 
 
