@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from mtpbench.errors import RunError
 from mtpbench.load.clocks import stamp_receives
 from mtpbench.load.http1 import HEAD, SIZE, BadResponse, Response
-from mtpbench.load.transport import Failure, Flight, ResponseCheck
+from mtpbench.load.transport import DRAIN_S, Failure, Flight, ResponseCheck, grace_us
 from mtpbench.workload import Piece
 
 CHOICE_TIMEOUT_S = 2.0
@@ -203,6 +203,15 @@ class ClientConnection:
         """Returns why the response is not an event stream, as far as it has come; None if it is."""
         return self.check.failure if self.check is not None else None
 
+    def failure_after(self, failure: Failure) -> Failure | None:
+        """Returns the failure of the request whose connection failed so; None if its stream is complete.
+
+        What the response itself shows goes before what happened to the connection.
+        """
+        if self.flight is not None and self.flight.stream.done:
+            return None
+        return self.failure() or failure
+
     @property
     def reusable(self) -> bool:
         """Whether another request may be sent on this connection after the response that has ended."""
@@ -217,6 +226,41 @@ def connect_failure(error: OSError) -> Failure:
     """Returns the failure of a request whose connection could not be opened."""
     code = "client_limit" if error.errno in LIMITS else "connect_failed"
     return code, error.strerror or str(error)
+
+
+DRAIN_US = int(DRAIN_S * 1e6)
+NEVER_US = 1 << 62
+
+
+class Draining:
+    """Connections are draining when the last event of their response has come, but not yet its end.
+
+    `next_us` is when the next of them has been waited for long enough, or earlier.
+    """
+
+    def __init__(self) -> None:
+        self._until_us: dict[ClientConnection, int] = {}
+        self.next_us = NEVER_US
+
+    def add(self, connection: ClientConnection, at_us: int) -> None:
+        """Adds a connection whose last event, or refusal, came at `at_us`."""
+        flight = connection.flight
+        if flight is not None and connection not in self._until_us:
+            until_us = at_us + (grace_us(flight, at_us) if flight.stream.done else DRAIN_US)
+            self._until_us[connection] = until_us
+            self.next_us = min(self.next_us, until_us)
+
+    def remove(self, connection: ClientConnection) -> None:
+        """Forgets a connection."""
+        self._until_us.pop(connection, None)
+
+    def late(self, now_us: int) -> list[ClientConnection]:
+        """Returns the connections that were waited for long enough, and forgets them."""
+        late = [connection for connection, until_us in self._until_us.items() if now_us >= until_us]
+        for connection in late:
+            del self._until_us[connection]
+        self.next_us = min(self._until_us.values(), default=NEVER_US)
+        return late
 
 
 OPENING = 64
@@ -246,6 +290,8 @@ class ConnectionPool:
         self._poller: Any = select.epoll() if sys.platform == "linux" else select.poll()
         self.by_descriptor: dict[int, ClientConnection] = {}
         self.idle: list[ClientConnection] = []
+        self.lingering: dict[ClientConnection, int] = {}
+        """Those whose request has ended, but not yet the response, with when they are given up."""
 
     def open(self, connections: int) -> None:
         """Opens connections beforehand; one that fails is tried again when a request needs it."""
@@ -296,8 +342,29 @@ class ConnectionPool:
         connection.waited = True
         self.idle.append(connection)
 
+    def take_rest(self, connection: ClientConnection, data: bytes) -> bool:
+        """Takes what follows the last event of an answer; returns False if the connection is of no use."""
+        if not data or connection not in self.lingering:
+            return False
+        try:
+            connection.response.feed(data)
+        except BadResponse:
+            return False
+        if connection.response.ended:
+            del self.lingering[connection]
+            if not connection.reusable:
+                return False
+            self.keep(connection)
+        return True
+
+    def drop_late(self, now_us: int) -> None:
+        """Drops the connections whose response did not end in time."""
+        for connection in [one for one, until_us in self.lingering.items() if now_us > until_us]:
+            self.drop(connection)
+
     def drop(self, connection: ClientConnection) -> None:
         """Closes a connection and forgets it."""
+        self.lingering.pop(connection, None)
         if self.by_descriptor.pop(connection.descriptor, None) is not None:
             self._poller.unregister(connection.descriptor)
         if connection in self.idle:

@@ -325,6 +325,16 @@ def _explain_status(status: int, headers: dict[str, str]) -> str:
 
 DRAIN_S = 1.0
 """How long a response may take to end after its last event: if it ends in time, its connection is kept."""
+SHORTEST_GRACE_US, GRACE_SHARE = 2000, 0.01
+
+
+def grace_us(flight: Flight, at_us: int) -> int:
+    """Returns for how long a request whose stream ended at `at_us` waits for its response to end.
+
+    Mostly that comes at once, and the next request gets the connection. A server that closes slowly must not
+    keep the slot idle: the wait is at most a hundredth of the request, and the next one then gets another.
+    """
+    return min(max(SHORTEST_GRACE_US, int((at_us - flight.sent_us) * GRACE_SHARE)), int(DRAIN_S * 1e6))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

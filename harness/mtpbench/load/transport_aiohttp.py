@@ -26,6 +26,7 @@ from mtpbench.load.transport import (
     ResponseCheck,
     TransportOptions,
     authorization,
+    grace_us,
 )
 
 READ_BUFFER_BYTES = 1 << 20
@@ -35,11 +36,11 @@ TICK_S = 0.01
 class _Exchange:
     """One attempt to send a request and read its response, with what is needed to end it."""
 
-    __slots__ = ("answered", "check", "flight", "reused", "transport")
+    __slots__ = ("answered", "check", "ended", "flight", "reused", "transport")
 
     def __init__(self, flight: Flight) -> None:
         self.flight = flight
-        self.reused = self.answered = False
+        self.reused = self.answered = self.ended = False
         self.check: ResponseCheck | None = None
         self.transport: asyncio.Transport | None = None
 
@@ -190,8 +191,15 @@ class AiohttpTransport:
             failure = self._give_up(exchange, ("timeout", scheduler.timeout_detail))
         except asyncio.CancelledError:
             failure = self._give_up(exchange, (CUT_OFF, scheduler.cut_off or "stopped"))
-        scheduler.end(flight, None if flight.stream.done else failure)
-        self._freed.set()
+        self._end(exchange, failure)
+
+    def _end(self, exchange: _Exchange, failure: Failure | None) -> None:
+        """Ends the request once; the rest of its response may still come."""
+        if not exchange.ended:
+            exchange.ended = True
+            flight = exchange.flight
+            self._scheduler.end(flight, None if flight.stream.done else failure)
+            self._freed.set()
 
     @staticmethod
     def _give_up(exchange: _Exchange, failure: Failure) -> Failure | None:
@@ -244,7 +252,9 @@ class AiohttpTransport:
             done = stream.feed(at_us, piece)
             monitor.note_events(stream.events - before, at_us)
             if done:
-                await _drain(content)
+                await _drain(content, grace_us(exchange.flight, at_us) * 1e-6)
+                self._end(exchange, check.failure)
+                await _drain(content, DRAIN_S)
                 break
         return check.failure
 
@@ -283,12 +293,12 @@ async def _read_refusal(content: aiohttp.StreamReader, check: ResponseCheck) -> 
         return
 
 
-async def _drain(content: aiohttp.StreamReader) -> None:
-    """Reads up to the end, so that the connection can serve the next request; waits for `DRAIN_S` at most."""
+async def _drain(content: aiohttp.StreamReader, seconds: float) -> None:
+    """Reads up to the end, so that the connection can serve the next request; waits for some `seconds`."""
     if content.at_eof():
         return
     try:
-        async with asyncio.timeout(DRAIN_S):
+        async with asyncio.timeout(seconds):
             while await content.readany():
                 pass
     except (TimeoutError, aiohttp.ClientError, OSError):

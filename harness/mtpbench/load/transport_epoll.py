@@ -11,20 +11,21 @@ import time
 
 from mtpbench.load.clocks import CONTROL_BYTES, SLACK_US, STEP_US, Timer, WallClock, unpack_timespec
 from mtpbench.load.connection_pool import (
+    DRAIN_US,
     HUNG_UP,
     READABLE,
     ClientConnection,
     ConnectionPool,
+    Draining,
     choose_address,
     connect_failure,
     render_head,
     resolve,
 )
 from mtpbench.load.http1 import END, READ_BYTES, STARTS, BadResponse, take_chunks
-from mtpbench.load.transport import CUT_OFF, DRAIN_S, Failure, Flight, TransportOptions, authorization
+from mtpbench.load.transport import CUT_OFF, Failure, Flight, TransportOptions, authorization
 
 TICK_US = 50_000
-DRAIN_US = int(DRAIN_S * 1e6)
 SPIN_NS = 60_000
 """The loop waits for a moment nearer than this without sleeping."""
 BETWEEN_SENDS = 7
@@ -47,7 +48,7 @@ class EpollTransport:
         self._head = render_head(spec.base_url, options.path, authorization(spec), spec.keeps_connections)
         self._keeps = spec.keeps_connections
         self._handicap_s = spec.handicap_s
-        self._draining: dict[ClientConnection, int] = {}
+        self._draining = Draining()
         self._reread: dict[int, int] = {}
         self._timer = Timer()
         self._due_ns: int | None = None
@@ -80,6 +81,8 @@ class EpollTransport:
             if scheduler.next_due_ns() is not None:
                 self._start_due()
             now_us = scheduler.now_us()
+            if now_us >= self._draining.next_us:
+                self._end_drained(now_us)
             if now_us - self._last_tick_us >= TICK_US:
                 self._last_tick_us = now_us
                 self._moved |= wall.follow() != 0
@@ -176,7 +179,7 @@ class EpollTransport:
                 ):
                     if connection.take(at_us, data[len(start) : -4]):
                         connection.plain = False
-                        self._draining[connection] = at_us + DRAIN_US
+                        self._draining.add(connection, at_us)
                     continue
                 data = self._take_plain(connection, at_us, data)
                 if not data:
@@ -210,14 +213,15 @@ class EpollTransport:
         if events > 1:
             self._monitor.note_events(events, at_us)
         if stream_ended:
-            self._draining.setdefault(connection, at_us + DRAIN_US)
+            self._draining.add(connection, at_us)
         return b""
 
     def _receive(self, connection: ClientConnection, at_us: int, data: bytes) -> None:
         """Takes any read, also those that the inner loop does not know."""
         flight = connection.flight
         if flight is None:
-            self._drop(connection)  # the server closed an idle connection, or sent bytes without a request
+            if not self.connections.take_rest(connection, data):
+                self._drop(connection)  # the server closed it while idle, or sent bytes without a request
             return
         if not data:
             self._closed(connection, flight)
@@ -226,13 +230,13 @@ class EpollTransport:
         try:
             request_ended = connection.receive(at_us, data)
         except BadResponse as error:
-            self._finish(connection, _failure_of(connection, ("bad_response", str(error))), broken=True)
+            self._finish(connection, connection.failure_after(("bad_response", str(error))), broken=True)
             return
         self._monitor.note_events(flight.stream.events - before, at_us)
         if request_ended:
             self._finish(connection, connection.failure(), broken=False)
         elif flight.stream.done or connection.failure() is not None:
-            self._draining.setdefault(connection, at_us + DRAIN_US)
+            self._draining.add(connection, at_us)
 
     def _start_due(self) -> None:
         """Starts all requests that are due, also those whose slot a request that failed at once has freed."""
@@ -300,7 +304,7 @@ class EpollTransport:
         else:
             when = "in mid-answer" if connection.response.started else "without an answer"
             failure = ("disconnected", f"the server closed the connection {when}")
-            self._finish(connection, _failure_of(connection, failure), broken=True)
+            self._finish(connection, connection.failure_after(failure), broken=True)
 
     def _broken(self, connection: ClientConnection, error: OSError) -> None:
         flight = connection.flight
@@ -312,7 +316,7 @@ class EpollTransport:
             self._retry(connection, flight)
         else:
             failure = ("disconnected", error.strerror or str(error))
-            self._finish(connection, _failure_of(connection, failure), broken=True)
+            self._finish(connection, connection.failure_after(failure), broken=True)
 
     def _retry(self, connection: ClientConnection, flight: Flight) -> None:
         """Sends a request again whose kept connection was closed before it took the request.
@@ -328,25 +332,33 @@ class EpollTransport:
         assert flight is not None
         connection.flight = None
         connection.plain = False
-        self._draining.pop(connection, None)
-        if broken or not self._keeps or not connection.reusable:
-            self._drop(connection)
-        else:
-            self.connections.keep(connection)
+        self._draining.remove(connection)
+        if connection not in self.connections.lingering:
+            if broken or not self._keeps or not connection.reusable:
+                self._drop(connection)
+            else:
+                self.connections.keep(connection)
         self._scheduler.end(flight, failure)
         self._start_due()
 
+    def _end_drained(self, now_us: int) -> None:
+        """Ends the requests whose responses did not end in time; the rest of a whole answer may yet come."""
+        for connection in self._draining.late(now_us):
+            flight = connection.flight
+            if flight is not None and flight.stream.done:
+                self.connections.lingering[connection] = now_us + DRAIN_US
+            self._finish(connection, connection.failure(), broken=True)
+
     def _patience_s(self) -> float:
         """Returns how long the next poll may sleep."""
+        longest_s = min(TICK_US, max(self._draining.next_us - self._scheduler.now_us(), 0)) * 1e-6
         due_ns = self._scheduler.next_due_ns()
         if due_ns is None:
-            return TICK_US * 1e-6
+            return longest_s
         remaining_ns = due_ns - time.perf_counter_ns()
         if remaining_ns < SPIN_NS:
             return 0.0
-        if self._timer.descriptor is not None:
-            return TICK_US * 1e-6
-        return min(remaining_ns * 1e-9, TICK_US * 1e-6)
+        return longest_s if self._timer.descriptor is not None else min(remaining_ns * 1e-9, longest_s)
 
     def _tick(self, now_us: int) -> None:
         scheduler = self._scheduler
@@ -358,10 +370,8 @@ class EpollTransport:
                 flight = connection.flight
                 if flight is not None and (cut or id(flight) in expired):
                     failure = (CUT_OFF, cut) if cut else ("timeout", scheduler.timeout_detail)
-                    self._finish(connection, _failure_of(connection, failure), broken=True)
-        for connection, until in list(self._draining.items()):
-            if now_us > until:
-                self._finish(connection, connection.failure(), broken=True)
+                    self._finish(connection, connection.failure_after(failure), broken=True)
+        self.connections.drop_late(now_us)
         self._monitor.tick(now_us, scheduler)
 
     def _drop(self, connection: ClientConnection) -> None:
@@ -372,14 +382,3 @@ class EpollTransport:
         """See `Transport.close`."""
         self.connections.close()
         self._timer.close()
-
-
-def _failure_of(connection: ClientConnection, failure: Failure) -> Failure | None:
-    """Returns the failure of a request whose connection failed; None if its stream is complete.
-
-    What the response itself shows goes before what happened to the connection.
-    """
-    flight = connection.flight
-    if flight is not None and flight.stream.done:
-        return None
-    return connection.failure() or failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import threading
+import time
 
 import pytest
 from answers import (
@@ -18,7 +19,7 @@ from answers import (
     reply,
     tokens,
 )
-from loads import TRANSPORTS, job_for, run_share, serve
+from loads import TRANSPORTS, job_for, run_share, serve, serve_both
 from scripted import Server
 
 from mtpbench.errors import InputError
@@ -252,3 +253,32 @@ def test_a_cut_off_share_ends_at_once_and_keeps_what_it_has(transport):
     assert outcome.requests[-1].error_detail == "stopped"
     assert outcome.scheduler.cut_off == "stopped"
     assert outcome.fields[-1][4] <= 1
+
+
+def test_a_response_that_ends_long_after_done_keeps_no_slot_busy():
+    """The next request gets another connection: the client would be blamed for a slot without a request."""
+    waited = []
+
+    def script(peer):
+        while request := peer.read():
+            number = len(peer.server.requests)
+            peer.send(CHUNKED, *map(chunk, tokens(request.json["max_tokens"])))
+            until = time.monotonic() + 0.8
+            while number < 4 and len(peer.server.requests) == number and time.monotonic() < until:
+                time.sleep(0.002)
+            waited.append(time.monotonic() >= until)
+            peer.send(LAST_CHUNK)
+
+    for transport in TRANSPORTS:
+        outcome, _ = serve(script, transport=transport, concurrency=1, warmup=0, measured=4)
+        assert outcome.fields == [GOOD] * 4
+    assert not any(waited)
+
+
+def test_a_response_that_never_ends_after_done_is_whole():
+    def script(peer):
+        while request := peer.read():
+            peer.send(CHUNKED, *map(chunk, tokens(request.json["max_tokens"])))
+            peer.await_close()
+
+    assert serve_both(script, measured=3)[0] == [GOOD] * 3
