@@ -526,3 +526,26 @@ def test_no_script_takes_a_sentence_apart() -> None:
         if JS_TAKES_APART.search(line)
     }
     assert found == set()
+
+
+def lets_a_line_s_end_through(tree: ast.Module) -> set[str]:
+    """Patterns that end in `$` and are matched from the start: `$` also matches before a last line's end."""
+    ending = {
+        node.targets[0].id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and re.search(r"re\.compile\(.*(?<!\\)\$['\"]\)$", ast.unparse(node.value))
+    }
+    matched = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    return {name for name in ending if f"{name}.match" in matched}
+
+
+def test_the_rule_sees_a_pattern_that_lets_a_line_s_end_through() -> None:
+    assert lets_a_line_s_end_through(ast.parse("A = re.compile('^a$')\nA.match(text)")) == {"A"}
+    assert not lets_a_line_s_end_through(ast.parse("A = re.compile('a')\nA.fullmatch(text)"))
+
+
+def test_names_are_matched_in_full() -> None:
+    found = {path: lets_a_line_s_end_through(tree) for r in (HARNESS, ANALYSIS) for path, tree in modules(r)}
+    assert {path: names for path, names in found.items() if names} == {}
