@@ -2,19 +2,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mtpbench.records import (
+    MOST_COUNTED,
     Distribution,
     Point,
     Reason,
     Stalls,
     Topology,
     WorkerGroup,
+    decode_json,
     digest,
     from_json,
+    known,
     to_json,
+    well_formed,
 )
 from mtpbench.sweep import load_sweep
 
@@ -125,3 +132,31 @@ def test_a_pair_of_another_shape_is_named(worst: object) -> None:
 )
 def test_a_headline_is_the_first_line_of_a_reason(code: str, detail: str, headline: str) -> None:
     assert Reason(code=code, detail=detail).headline == headline
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [
+        (0, 0.0),
+        (5.5, 5.5),
+        (2**53, 2.0**53),
+        *((odd, None) for odd in (math.nan, math.inf, -math.inf, -1e-9, 2**53 + 2, 10**400)),
+        *((odd, None) for odd in (True, "5", None, [5])),
+    ],
+)
+def test_a_number_from_outside_is_one_within_its_bounds_or_none(value: object, taken: float | None) -> None:
+    assert known(value, 0.0, MOST_COUNTED) == taken
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a":' * 100_000, "9" * 5000, "nul"])
+def test_text_that_is_no_json_is_a_value_error_however_deep_it_is(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_json(text)
+
+
+@given(st.text(st.characters(exclude_categories=())))
+@settings(derandomize=True, deadline=None)
+def test_whatever_text_a_record_holds_can_be_stored(text: str) -> None:
+    stored = to_json(Reason(code="other", detail=text))["detail"]
+    assert stored.encode().decode() == stored == well_formed(text)
+    assert len(stored) == len(text)

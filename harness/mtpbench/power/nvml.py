@@ -43,7 +43,7 @@ def list_gpus(library: Any = None) -> list[str]:
     try:
         handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
         return [str(library.nvmlDeviceGetName(handle)) for handle in handles]
-    except library.NVMLError as error:
+    except (library.NVMLError, UnicodeError) as error:
         raise Unread("no_nvml", str(error)) from error
     finally:
         library.nvmlShutdown()
@@ -150,7 +150,7 @@ class NvmlSource:
             ),
             meters=tuple((meter, self._uuid(meter) or "unknown") for meter in range(len(self._handles))),
             models=tuple(str(self._ask(library.nvmlDeviceGetName, handle)) for handle in self._handles),
-            driver=self._ask(library.nvmlSystemGetDriverVersion),
+            driver=None if (driver := self._ask(library.nvmlSystemGetDriverVersion)) is None else str(driver),
         )
 
     def _add_spares(self) -> None:
