@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curve_points import FIXTURES
-from mtpbench.errors import NotComparable
+from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.comparisons import Question, compare_points
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers import Declared, read_source, read_sources
@@ -414,3 +414,34 @@ def test_an_arm_of_other_lengths_is_left_out_beside_one_of_the_same(tmp_path: Pa
     outcome = compare_points(read_sources([path]), Question())
     assert [curve.arm for curve in outcome.comparisons[0].others] == ["mtp"]
     assert any("requests were not of the same lengths" in item.reason for item in outcome.left_out)
+
+
+# --------------------------------------------------------------------------------------------------- GPUs
+
+
+@pytest.mark.parametrize(
+    ("info", "gpus", "topology", "valid"),
+    [
+        ({"tp_size": 8}, 8, "1xTP8", True),
+        ({"tp_size": 4, "pp_size": 2}, 8, "1xTP4PP2", True),
+        ({"tp_size": 8, "pp_size": 2}, 8, None, False),
+        ({"tp_size": 8, "ep_size": 8, "dp_size": 8, "enable_dp_attention": True}, 8, "1xDEP8", True),
+        ({"tp_size": 4, "dp_size": 2, "enable_dp_attention": False}, 8, "1xTP4DP2", True),
+        ({"tp_size": 4}, 8, None, True),
+        ({"tp_size": "x"}, 8, None, True),
+    ],
+)
+def test_the_gpus_of_a_server_are_held_against_those_that_were_said(
+    folder: Path, info: dict[str, Any], gpus: int, topology: str | None, valid: bool
+) -> None:
+    found = point(folder, sglang(server_info=info), Declared(arm="mtp", gpus=gpus))
+    assert (found.topology, found.valid) == (topology, valid)
+
+
+def test_sa_bench_writes_its_gpus_into_the_file_s_name(tmp_path: Path) -> None:
+    path = tmp_path / "results_concurrency_8_gpus_12_ctx_4_gen_8.json"
+    path.write_text(json.dumps(vllm()), "utf-8")
+    (found,) = read_source(path, Declared(arm="mtp")).points
+    assert (found.gpus, found.prefill_gpus, found.decode_gpus) == (12, 4, 8)
+    with pytest.raises(InputError, match="its name says 12 GPUs, but 8 are declared"):
+        read_source(path, MTP)

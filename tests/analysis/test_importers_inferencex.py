@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_the_first_rows_of_all_do_not_say_whether_they_are_disaggregated() -> No
 def test_the_second_generation_is_read_on_one_node_and_over_several() -> None:
     points = read_rows(AGGREGATES / "agg_second.json")
     one, split, pool = points.points
-    assert (one.arm, one.gpus, one.topology, one.serving) == ("mtp", 8, "1xTP8", "aggregated")
+    assert (one.arm, one.gpus, one.topology, one.serving) == ("mtp", 8, "1xTP4PP2", "aggregated")
     assert (one.hardware, one.model, one.power_w_per_gpu) == ("b200", "dsr1", 812.5)
     assert (split.arm, split.gpus, split.topology) == ("off", 40, "6xDEP4-1xDEP16")
     assert (split.prefill_gpus, split.decode_gpus, split.precision) == (24, 16, "fp4")
@@ -163,3 +164,52 @@ def test_what_a_row_says_is_not_overruled() -> None:
     said = Declared(arm="other", isl=1, hardware="x", model="y")
     point = read_rows(AGGREGATES / "agg_second.json", said).points[0]
     assert (point.arm, point.isl, point.hardware, point.model) == ("mtp", 8192, "b200", "dsr1")
+
+
+def multi_node(**values: Any) -> dict[str, Any]:
+    """A disaggregated row that says how its GPUs are made: 1 worker of 4 and 1 of 8."""
+    path = FIXTURES / "importers" / "inferencex" / "agg_second.json"
+    row: dict[str, Any] = json.loads(path.read_text("utf-8"))[1]
+    return row | values
+
+
+@pytest.mark.parametrize(
+    ("values", "gpus", "topology"),
+    [
+        ({}, 40, "6xDEP4-1xDEP16"),
+        ({"decode_tp": 8, "decode_pp": 2}, 40, "6xDEP4-1xDEP8PP2"),
+        ({"prefill_tp": 2, "prefill_pcp_size": 2}, 40, "6xDEP2PCP2-1xDEP16"),
+        ({"decode_dcp_size": 4, "decode_ep": 1, "decode_dp_attention": "false"}, 40, "6xDEP4-1xTP16DCP4"),
+        ({"prefill_pp": 1, "decode_pcp_size": 1, "decode_dcp_size": 1}, 40, "6xDEP4-1xDEP16"),
+        ({"prefill_num_workers": 5}, 40, "24P+16D"),
+    ],
+)
+def test_stages_and_context_ranks_are_named(
+    tmp_path: Path, values: dict[str, Any], gpus: int, topology: str
+) -> None:
+    (point,) = read_rows(rows_file(tmp_path, multi_node(**values))).points
+    assert (point.gpus, point.topology, point.reasons) == (gpus, topology, ())
+
+
+def test_gpus_that_leave_out_pipeline_stages_make_a_row_invalid(tmp_path: Path) -> None:
+    (point,) = read_rows(rows_file(tmp_path, multi_node(decode_pp=2))).points
+    assert point.reasons == ("num_decode_gpu is 16, but 1 workers of tp × pp × pcp_size GPUs have 32",)
+
+
+def test_an_aggregated_row_counts_its_pipeline_stages(tmp_path: Path) -> None:
+    row = multi_node(disagg=False, is_multinode=False, prefill_tp=4, prefill_pp=2, prefill_num_workers=1)
+    rates = {"tput_per_gpu": 3000.0, "output_tput_per_gpu": 333.0, "input_tput_per_gpu": 2667.0}
+    (point,) = read_rows(rows_file(tmp_path, row | rates)).points
+    assert (point.gpus, point.topology) == (8, "1xDEP4PP2")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"p99_ttft": 0.001}, "median_ttft .* s is above p99_ttft 0.001 s"),
+        ({"mean_ttft": 9000.0}, "mean_ttft 9000 s is above mean_e2el"),
+    ],
+)
+def test_a_row_whose_percentiles_fall_is_invalid(tmp_path: Path, values: dict[str, Any], reason: str) -> None:
+    (point,) = read_rows(rows_file(tmp_path, changed(**values))).points
+    assert re.match(reason, point.reasons[-1])

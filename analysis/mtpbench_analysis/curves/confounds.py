@@ -83,12 +83,11 @@ def find_length_mismatch(baseline: Curve, other: Curve) -> str | None:
 
     Prompts count in tok/s/GPU: a side whose answers end early serves more prompts, and so more tokens.
     """
-    shares = {
-        curve.label: share for curve in (baseline, other) if (share := _output_share(curve)) is not None
-    }
-    if len(shares) < 2 or max(shares.values()) <= MOST_LENGTHS_APART * min(shares.values()):
+    sides = [(curve.label, share) for curve in (baseline, other) if (share := _output_share(curve))]
+    shares = [share for _, share in sides]
+    if len(shares) < 2 or max(shares) <= MOST_LENGTHS_APART * min(shares):
         return None
-    told = " and ".join(f"{label} made {share:.3g}" for label, share in shares.items())
+    told = " and ".join(f"{label} made {share:.3g}" for label, share in sides)
     return f"{told} output tokens for each input token: their requests were not of the same lengths"
 
 

@@ -87,7 +87,7 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
         gpus=gpus,
         prefill_gpus=declared.prefill_gpus,
         decode_gpus=declared.decode_gpus,
-        topology=declared.topology,
+        topology=declared.topology or (f"1x{run.worker}" if run.worker and gpus == run.worker_gpus else None),
         engine=declared.engine,
         version=declared.version or run.version,
         image=declared.image,
@@ -180,6 +180,7 @@ def find_problems(run: Run, declared: Declared) -> list[str]:
         _check_requests(run),
         _check_failed(run),
         "arm off, but the file counts draft tokens" if declared.arm == "off" and run.drafted else None,
+        _check_worker(run, declared.total_gpus),
         *_check_lengths(run, declared),
         _check_offered(run),
         _check_queue(run),
@@ -215,6 +216,12 @@ def _check_failed(run: Run) -> str | None:
     if run.failed is None or run.failed <= MOST_FAILED * run.sent:
         return None
     return f"{run.failed} of {run.sent} requests failed, more than {MOST_FAILED:.0%}"
+
+
+def _check_worker(run: Run, gpus: int | None) -> str | None:
+    if gpus is None or run.worker_gpus is None or gpus >= run.worker_gpus:
+        return None
+    return f"{gpus} GPUs are said, but one worker ({run.worker}) has {run.worker_gpus}"
 
 
 def _check_lengths(run: Run, declared: Declared) -> Iterator[str | None]:

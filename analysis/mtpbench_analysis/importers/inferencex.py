@@ -19,11 +19,11 @@ GPU counts, the trap of these rows. Every rate is per GPU, so the counts are che
     first schema      that is not recorded follows from the same equation.
     `tp` in the row   (what process_result.py wrote, before the site's mapper): tp × pp × pcp_size, where the
                       first generation's tp is the total of a disaggregated deployment too.
+    pp, pcp_size      of a role count wherever tp does; dcp_size shares the GPUs of tp.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +31,9 @@ from typing import Any
 
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import CurvePoint, Declared, PointSet, Unused
+from mtpbench_analysis.importers import fields as names
 from mtpbench_analysis.importers.documents import describe, join_reasons, read_json
-from mtpbench_analysis.importers.fields import (
-    Fields,
-    UnusableError,
-    check_finite,
-    show,
-)
-
-_RUNNER = re.compile(r"(gb|b|h|a|mi)\d+[a-z]*(?=[-_]|$)", re.IGNORECASE)
-"""The GPU at the head of a runner's name: `gb200` of `gb200-nv_1`."""
-
-_ENGINES = {"dynamo-trtllm": "dynamo-trt", "sglang-disagg": "mori-sglang"}
-_PRECISIONS = {"nvfp4": "fp4", "mxfp4": "fp4"}
+from mtpbench_analysis.importers.fields import Fields, UnusableError, as_number, check_finite, show
 
 RATE_TOLERANCE = 0.01
 """How far a row's three rates can contradict its GPU counts (they agree to 1e-3 where they agree)."""
@@ -126,6 +116,7 @@ def to_curve_point(
     gpus, conc = count_gpus(row), fields.count("conc")
     osl = fields.whole("osl") or declared.osl
     reasons = find_contradictions(metrics, gpus, conc, osl)
+    reasons += tuple(reason for reason in (_check_counts(fields), _check_order(metrics)) if reason)
     per_input, per_output = metrics.known("input_tput_per_gpu"), metrics.known("output_tput_per_gpu")
     run_url = fields.text("run_url")
     point = CurvePoint(
@@ -139,12 +130,12 @@ def to_curve_point(
         prefill_gpus=gpus.prefill if gpus.disaggregated else None,
         decode_gpus=gpus.decode if gpus.disaggregated else None,
         topology=_name_topology(fields, gpus),
-        engine=_read_engine(fields) or declared.engine,
+        engine=names.engine_of(fields.text("framework")) or declared.engine,
         version=declared.version,
-        image=_read_image(fields) or declared.image,
+        image=names.image_of(fields.text("image")) or declared.image,
         serving=_SERVING[gpus.disaggregated] or declared.serving_mode,
         hardware=_read_hardware(fields) or declared.hardware,
-        precision=_read_precision(fields) or declared.precision,
+        precision=names.precision_of(fields.text("precision")) or declared.precision,
         model=fields.text("infmax_model_prefix") or fields.text("model") or declared.model,
         isl=fields.whole("isl") or declared.isl,
         osl=osl,
@@ -186,58 +177,39 @@ def _read_arm(fields: Fields, declared: Declared) -> str:
     return declared.arm
 
 
-def _read_engine(fields: Fields) -> str | None:
-    framework = fields.text("framework")
-    return None if framework is None else _ENGINES.get(framework.lower(), framework.lower())
-
-
-def _read_precision(fields: Fields) -> str | None:
-    precision = fields.text("precision")
-    return None if precision is None else _PRECISIONS.get(precision.lower(), precision.lower())
-
-
-def _read_image(fields: Fields) -> str | None:
-    """Returns the image; file names hold `#` for `/`."""
-    image = fields.text("image")
-    return None if image is None else image.replace("#", "/")
-
-
 def _read_hardware(fields: Fields) -> str | None:
     """Returns `hardware`, or the GPU in the runner's name; both of a mixed deployment."""
-    roles = [_find_gpu(fields.text(name)) for name in ("prefill_hw", "decode_hw")]
+    roles = [names.gpu_of(fields.text(name)) for name in ("prefill_hw", "decode_hw")]
     if all(roles) and roles[0] != roles[1]:
         return f"{roles[0]}+{roles[1]}"
-    return fields.text("hardware") or _find_gpu(fields.text("hw"))
-
-
-def _find_gpu(runner: str | None) -> str | None:
-    match = _RUNNER.match(runner) if runner else None
-    return match[0].lower() if match else runner
+    return fields.text("hardware") or names.gpu_of(fields.text("hw"))
 
 
 def _name_topology(fields: Fields, gpus: Gpus) -> str:
-    if gpus.disaggregated and (not gpus.recorded_split or "prefill_tp" not in fields.values):
+    workers = [fields.whole(f"{role}num_workers", zero=True) or 1 for role in ("prefill_", "decode_")]
+    whole = gpus.prefill % workers[0] == gpus.decode % workers[1] == 0
+    if gpus.disaggregated and not (whole and gpus.recorded_split and "prefill_tp" in fields.values):
         return f"{gpus.prefill}P+{gpus.decode}D"
     if not gpus.disaggregated:
         role = "prefill_" if "prefill_tp" in fields.values else ""
-        workers = fields.whole("prefill_num_workers", zero=True) if fields.flag("is_multinode") else 1
-        count = workers if workers and gpus.total % workers == 0 else 1
+        count = workers[0] if fields.flag("is_multinode") and gpus.total % workers[0] == 0 else 1
         return f"{count}x{_name_worker(fields, role, gpus.total // count)}"
-    sides = []
-    for role, gpu_count in (("prefill_", gpus.prefill), ("decode_", gpus.decode)):
-        workers = fields.whole(f"{role}num_workers", zero=True) or 1
-        sides.append(f"{workers}x{_name_worker(fields, role, gpu_count // workers)}")
-    return "-".join(sides)
+    prefill = _name_worker(fields, "prefill_", gpus.prefill // workers[0])
+    return f"{workers[0]}x{prefill}-{workers[1]}x{_name_worker(fields, 'decode_', gpus.decode // workers[1])}"
 
 
 def _name_worker(fields: Fields, role: str, gpus: int) -> str:
     """Returns the short name of one worker; the rows write an attention-DP width as tp, as ep or as
     neither.
     """
-    experts = (fields.whole(f"{role}ep", zero=True) or 1) > 1
-    if fields.flag(f"{role}dp_attention"):
-        return f"DEP{gpus}" if experts else f"DP{gpus}"
-    return f"TEP{gpus}" if experts else f"TP{gpus}"
+    return names.name_worker(
+        gpus,
+        experts=(fields.whole(f"{role}ep", zero=True) or 1) > 1,
+        attention_dp=fields.flag(f"{role}dp_attention") or False,
+        pp=fields.whole(f"{role}pp") or 1,
+        pcp=fields.whole(f"{role}pcp_size") or 1,
+        dcp=fields.whole(f"{role}dcp_size") or 1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,17 +244,36 @@ def count_gpus(row: Mapping[str, Any]) -> Gpus:
         raise UnusableError("disagg is missing")
     if not disaggregated:
         over_nodes = fields.values.get("num_decode_gpu") == 0
-        return _one_pool(fields.count("num_prefill_gpu" if over_nodes else "prefill_tp"), False)
+        return _one_pool(fields.count("num_prefill_gpu") if over_nodes else _width(fields, "prefill_"), False)
     prefill, decode = fields.count("num_prefill_gpu"), fields.count("num_decode_gpu")
     if fields.whole("prefill_num_workers", zero=True) or fields.whole("decode_num_workers", zero=True):
         return Gpus(prefill=prefill, decode=decode, total=prefill + decode, disaggregated=True)
     return _split_by_rates(metrics, prefill)
 
 
+def _width(fields: Fields, role: str) -> int:
+    """Returns the GPUs of one worker; decode context parallelism is free: it shares those of tp."""
+    return (
+        fields.count(f"{role}tp") * (fields.whole(f"{role}pp") or 1) * (fields.whole(f"{role}pcp_size") or 1)
+    )
+
+
+def _check_counts(fields: Fields) -> str | None:
+    """Checks the GPUs of each role, where the row says how they are made: pipeline stages count."""
+    for role, counted in (("prefill_", "num_prefill_gpu"), ("decode_", "num_decode_gpu")):
+        parallel = [fields.values.get(f"{role}{name}") for name in ("pp", "pcp_size")]
+        workers = fields.whole(f"{role}num_workers", zero=True)
+        if not workers or not any((as_number(size) or 1) > 1 for size in parallel):
+            continue
+        made = workers * _width(fields, role)
+        if fields.values.get(counted) != made:
+            stated = show(fields.values.get(counted))
+            return f"{counted} is {stated}, but {workers} workers of tp × pp × pcp_size GPUs have {made}"
+    return None
+
+
 def _count_flat(fields: Fields, metrics: Fields, disaggregated: bool | None) -> Gpus:
-    total = fields.count("tp")
-    for name in ("pp", "pcp_size"):
-        total *= fields.whole(name) or 1
+    total = _width(fields, "")
     if disaggregated and fields.values.get("num_decode_gpu"):
         prefill, decode = fields.count("num_prefill_gpu"), fields.count("num_decode_gpu")
         if prefill + decode != total:
@@ -368,6 +359,16 @@ def _check_tpot(metrics: Fields) -> str | None:
         f"median_intvty {speed:.4g} contradicts median_tpot {tpot:.4g} s, which makes {1 / tpot:.4g} "
         "tok/s/user"
     )
+
+
+def _check_order(metrics: Fields) -> str | None:
+    """Checks that p99 is not below the median, and that TTFT is part of the latency."""
+    names = [(f"median_{name}", f"p99_{name}") for name in ("ttft", "tpot", "itl", "e2el")]
+    for lower, upper in (*names, *((f"{stat}_ttft", f"{stat}_e2el") for stat in ("mean", "median", "p99"))):
+        least, most = as_number(metrics.values.get(lower)), as_number(metrics.values.get(upper))
+        if least and most and least > most * (1 + 1e-6):
+            return f"{lower} {least:.4g} s is above {upper} {most:.4g} s"
+    return None
 
 
 def _check_units(metrics: Fields, osl: int | None) -> str | None:

@@ -12,6 +12,7 @@ Times are in milliseconds, `duration` in seconds. What is peculiar:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mtpbench_analysis.frame import Declared, PointSet
 from mtpbench_analysis.importers.bench_run import read_runs
@@ -24,6 +25,7 @@ from mtpbench_analysis.importers.fields import (
     UnusableError,
     as_number,
     drawn_from,
+    name_worker,
 )
 from mtpbench_analysis.importers.vllm_bench import (
     check_requests,
@@ -90,6 +92,7 @@ def to_run(row: FileRow) -> Run:
         isl=_read_length(fields, "input", tokens_in, completed),
         osl=_read_length(fields, "output", tokens_out, completed),
         drawn=_read_drawing(fields),
+        **_read_worker(info),
         workload=_describe_workload(fields),
         problems=check_requests(fields, completed, tokens_out),
         notes=[*fields.notes, *info.notes],
@@ -164,6 +167,18 @@ def _count_drafts(info: Fields) -> int | None:
     if info.text("speculative_algorithm") is None or not chain:
         return None
     return info.whole("speculative_num_steps")
+
+
+def _read_worker(info: Fields) -> dict[str, Any]:
+    """Returns layout and GPUs of the server that answered; ranks of attention DP share the GPUs of TP."""
+    tp, pp, dp = info.whole("tp_size"), info.whole("pp_size") or 1, info.whole("dp_size") or 1
+    if tp is None:
+        return {}
+    attention_dp = info.values.get("enable_dp_attention")
+    replicas = dp if attention_dp is False else 1
+    experts = (info.whole("ep_size") or 1) > 1
+    layout = name_worker(tp * pp, experts=experts, attention_dp=attention_dp is True, pp=pp)
+    return {"worker": layout + (f"DP{dp}" if replicas > 1 else ""), "worker_gpus": tp * pp * replicas}
 
 
 def _read_length(fields: Fields, side: str, tokens: float, completed: int) -> int | None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtpbench.errors import InputError
 from mtpbench_analysis.frame import Declared, PointSet
 from mtpbench_analysis.importers.bench_run import MOST_FAILED, read_runs
 from mtpbench_analysis.importers.documents import FileRow, describe, read_json
@@ -48,7 +50,29 @@ def read_vllm(path: Path, declared: Declared) -> PointSet:
         ImportFileError: the file is not JSON.
         InputError: no arm or no GPUs were declared.
     """
-    return read_runs(path, read_json(path), to_run, declared)
+    return read_runs(path, read_json(path), to_run, _with_gpus_of(path, declared))
+
+
+_SA_BENCH = re.compile(r"results_concurrency_\d+_gpus_(\d{1,6})(?:_ctx_(\d{1,6})_gen_(\d{1,6}))?\.json")
+
+
+def _with_gpus_of(path: Path, declared: Declared) -> Declared:
+    """Returns what is declared, with the GPUs that sa-bench writes into a file's name.
+
+    Raises:
+        InputError: they contradict those that were declared.
+    """
+    found = _SA_BENCH.fullmatch(path.name)
+    if found is None:
+        return declared
+    gpus, *roles = (int(size) if size else None for size in found.groups())
+    if declared.total_gpus is not None:
+        if declared.total_gpus != gpus:
+            raise InputError(f"{path}: its name says {gpus} GPUs, but {declared.total_gpus} are declared")
+        return declared
+    if None in roles or sum(size or 0 for size in roles) != gpus:
+        return replace(declared, gpus=gpus)
+    return replace(declared, prefill_gpus=roles[0], decode_gpus=roles[1])
 
 
 def to_run(row: FileRow) -> Run:
