@@ -12,11 +12,13 @@ import contextlib
 import dataclasses
 import json
 import re
+import reprlib
 import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from mtpbench.errors import InputError, RunError
@@ -113,7 +115,10 @@ def expand_nodes(text: str) -> tuple[str, ...]:
     Raises:
         InputError: the brackets don't match, or hold no ranges.
     """
-    return tuple(name for part in _split(text) for name in _expand(part))
+    names = tuple(islice((name for part in _split(text) for name in _expand(part)), MOST_NODES + 1))
+    if len(names) > MOST_NODES:
+        raise InputError(f"{reprlib.repr(text)}: more than {MOST_NODES:,} nodes")
+    return names
 
 
 def _split(text: str) -> Iterator[str]:
@@ -126,7 +131,7 @@ def _split(text: str) -> Iterator[str]:
         else:
             entries[-1] += character
     if depth or not all(entries):
-        raise InputError(f"{text!r} is no list of nodes as Slurm writes them, such as n[0-2],m1")
+        raise InputError(f"{reprlib.repr(text)} is no list of nodes as Slurm writes them, such as n[0-2],m1")
     yield from entries
 
 
@@ -138,14 +143,20 @@ def _expand(part: str) -> Iterator[str]:
         return
     ranges, _, after = rest.partition("]")
     for numbers in ranges.split(","):
-        first, _, last = numbers.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise InputError(f"{part!r}: {numbers!r} is no range of nodes such as 001-004")
-        for number in range(int(first), int(last or first) + 1):
+        match = _RANGE.fullmatch(numbers)
+        first, last = (match[1], match[2] or match[1]) if match is not None else ("1", "0")
+        if not 0 <= int(last) - int(first) < MOST_NODES or part.count("[") > MOST_RANGES:
+            raise InputError(
+                f"{reprlib.repr(part)}: {reprlib.repr(numbers)} is no range of nodes such as 001-004"
+            )
+        for number in range(int(first), int(last) + 1):
             for tail in _expand(after) if after else ("",):
                 yield f"{before}{number:0{len(first)}d}{tail}"
 
 
+MOST_NODES, MOST_RANGES = 65_536, 4
+"""Nodes of one range, and ranges in one name (`rack[1-4]node[01-18]`)."""
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _NODE = re.compile(r"^NodeName=(?P<name>\S+)(?P<rest>.*)$", re.MULTILINE)
 _ADDRESS = re.compile(r"\bNodeAddr=(\S+)")
 
@@ -164,8 +175,8 @@ def _addresses(nodes: Sequence[str], node_list: str, ask: Ask) -> Mapping[str, s
     return {node: addresses.get(node, node) for node in nodes}
 
 
-_JOB_GPUS = re.compile(r"\bgres/gpu=(\d+)")
-_NODE_GPUS = re.compile(r"\bTresPerNode=\S*?gpu(?::[^:\s,]+)?:(\d+)(?=[\s,]|$)")
+_JOB_GPUS = re.compile(r"\bgres/gpu=([0-9]{1,9})")
+_NODE_GPUS = re.compile(r"\bTresPerNode=\S*?gpu(?::[^:\s,]+)?:([0-9]{1,9})(?=[\s,]|$)")
 
 
 def _gpus_per_node(environment: Mapping[str, str], raw_id: str, nodes: int, ask: Ask) -> int | None:
@@ -184,7 +195,7 @@ def job_gpus_per_node(text: str, nodes: int) -> int | None:
 
 
 def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+    return int(text) if text and re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def _patiently(ask: Ask, argv: Sequence[str]) -> str:
@@ -240,7 +251,7 @@ def call_roll(
     # Without --mpi: as many tasks as nodes here are no MPI program.
     command = srun_command(step, dataclasses.replace(options, mpi="none"))
     output = slurm.ask(*command, timeout_s=ROLL_CALL_TIMEOUT_S)
-    answers = {answer.get("node"): answer for answer in _answers(output)}
+    answers = {str(answer.get("node")): answer for answer in _answers(output)}
     return tuple(_node(name, answers.get(name), allocation, options, directory) for name in allocation.nodes)
 
 
@@ -253,20 +264,21 @@ def _node(
 ) -> Node:
     if answer is None:
         raise RunError(f"node {name} did not answer the roll call")
-    if not answer["sees"]:
+    if not answer.get("sees"):
         raise InputError(
-            f"node {name} ({answer['host']}) does not see {directory}: results have to be on a filesystem "
-            "that all nodes share; choose another --results folder"
+            f"node {name} ({answer.get('host')}) does not see {directory}: results have to be on a "
+            "filesystem that all nodes share; choose another --results folder"
         )
-    if options.interface and not answer["address"]:
+    address = answer.get("address")
+    if options.interface and not address:
         raise InputError(
             f"node {name}: network interface {options.interface!r} has no IPv4 address "
-            f"({answer['no_address']}); set network_interface in the cluster's profile"
+            f"({answer.get('no_address')}); set network_interface in the cluster's profile"
         )
-    visible = str(answer["visible_gpus"] or "")
+    visible = str(answer.get("visible_gpus") or "")
     return Node(
         name=name,
-        address=str(answer["address"] or allocation.addresses[name]),
+        address=str(address or allocation.addresses[name]),
         visible_gpus=tuple(gpu for gpu in visible.split(",") if gpu),
     )
 
@@ -287,14 +299,14 @@ def refuse_loopback(nodes: Sequence[Node]) -> None:
 def _is_loopback(address: str) -> bool:
     try:
         return socket.gethostbyname(address).startswith("127.")
-    except OSError:
+    except (OSError, ValueError):  # no such host, or no host's name
         return False
 
 
 def _answers(text: str) -> list[Mapping[str, object]]:
     answers: list[Mapping[str, object]] = []
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(line)
             if isinstance(answer, dict):
                 answers.append(answer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typing import BinaryIO, Literal
 
 from mtpbench import reaper
 from mtpbench.errors import RunError
+from mtpbench.slurm import clean, step_environment
 from mtpbench.slurm.listings import (
     SACCT_FORMAT,
     SQUEUE_FORMAT,
@@ -40,11 +42,11 @@ SETTLE_S = 3.0
 PROGRAMS = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
 HISTORY = "now-30days"
 
-_INHERITED = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SALLOC_", "SRUN_")
-_KEPT = frozenset(("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"))
 _UNKNOWN_JOB = re.compile("Invalid job id specified", re.IGNORECASE)
 _NO_HISTORY = re.compile("accounting storage is disabled", re.IGNORECASE)
-_JOB_ID = re.compile(r"(\d+)(?:;.*)?")
+_JOB_ID = re.compile(r"([0-9]{1,18})(?:;.*)?")
+MOST_BYTES = 1 << 26
+"""No program of Slurm's prints more of what it is asked; one that does is not read to an end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +121,7 @@ class Slurm:
     ) -> None:
         self.environment = clean(os.environ if environment is None else environment)
         if job_id is not None:
-            self.environment = _step_environment(self.environment, job_id)
+            self.environment = step_environment(self.environment, job_id)
         self._programs = dict(programs or {})
         self._timeout_s, self._submit_timeout_s, self._settle_s = timeout_s, submit_timeout_s, settle_s
 
@@ -344,15 +346,20 @@ class Slurm:
 
 
 def _finish(process: subprocess.Popen[bytes], program: str, limit_s: float) -> _Completed:
+    message = ""
     try:
-        out, error = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        _kill(process)
+        out, error = _read(process, time.monotonic() + limit_s)
+        process.wait(limit_s)
+    except (TimeoutError, subprocess.TimeoutExpired):
         message = f"{program} did not answer within {limit_s:g} s"
-        return _Completed(program=program, code=None, message=message)
+    except OverflowError:
+        message = f"{program} printed more than {MOST_BYTES:,} bytes"
     except BaseException:
         _kill(process)
         raise
+    if message:
+        _kill(process)
+        return _Completed(program=program, code=None, message=message)
     return _Completed(
         program=program,
         code=process.returncode,
@@ -361,24 +368,33 @@ def _finish(process: subprocess.Popen[bytes], program: str, limit_s: float) -> _
     )
 
 
+def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
+    """Reads what a program prints, and its errors, to their ends.
+
+    Raises:
+        TimeoutError: that takes longer than until the deadline.
+        OverflowError: there is more than `MOST_BYTES` of it.
+    """
+    pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
+    texts = {pipe.fileno(): bytearray() for pipe in pipes}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in texts:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                texts[key.fd] += (piece := os.read(key.fd, 1 << 16))
+                if not piece:
+                    selector.unregister(key.fd)
+            if sum(map(len, texts.values())) > MOST_BYTES:
+                raise OverflowError
+    out, error = texts.values()
+    return bytes(out), bytes(error)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kills a program and what it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment without what an enclosing job or a user's profile set for Slurm's programs.
-
-    Slurm's programs take options from there: a job submitted inside another would inherit its
-    nodes and tasks.
-    """
-    return {
-        name: value for name, value in environment.items() if name in _KEPT or not name.startswith(_INHERITED)
-    }
-
-
-def _step_environment(cleaned: Mapping[str, str], job_id: str) -> dict[str, str]:
-    """Returns the environment for `srun`: it holds nothing that describes the batch job's own task."""
-    own = {name: value for name, value in cleaned.items() if not name.startswith(("PMI_", "PMIX_"))}
-    return {**own, "SLURM_JOB_ID": job_id, "PYTHONUNBUFFERED": "1"}

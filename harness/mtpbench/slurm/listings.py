@@ -60,9 +60,13 @@ class Unreadable(ValueError):
     """The output of a program is not what was asked for: it was cut off, or is another program's."""
 
 
-_ID = r"\d+(?:[_+][^|\n]*)?"
+MOST_TASKS = 100_000
+"""Tasks of one record; Slurm's own limit of an array is 1,001 unless a site has raised it."""
+_NUMBER = "[0-9]{1,18}"
+_ID = rf"{_NUMBER}(?:[_+][^|\n]*)?"
 _SQUEUE_HEAD = (
-    rf"(?P<id>{_ID})\|(?P<state>[A-Z_]+)\|(?P<reason>[^|\n]*)\|(?P<restarts>\d+)\|(?P<status>[\d:]+)\|"
+    rf"(?P<id>{_ID})\|(?P<state>[A-Z_]+)\|(?P<reason>[^|\n]*)\|(?P<restarts>{_NUMBER})\|"
+    rf"(?P<status>{_NUMBER}(?::{_NUMBER})?)\|"
     r"(?P<nodes>[^|\n]*)\|(?P<start>[^|\n]*)\|(?P<left>[^|\n]*)\|"
 )
 _SQUEUE = re.compile(rf"{_SQUEUE_HEAD}(?P<name>.*)\|\.", re.DOTALL)
@@ -78,7 +82,9 @@ def parse_squeue(text: str) -> tuple[JobStatus, ...]:
     return tuple(map(_read_squeue, _records(text, _SQUEUE_BEGINS, "squeue")))
 
 
-_WAITING = re.compile(rf"(?P<id>{_ID})\|(?P<priority>\d+)\|(?P<partition>[^|\n]*)\|(?P<reason>[^|\n]*)\|\.")
+_WAITING = re.compile(
+    rf"(?P<id>{_ID})\|(?P<priority>{_NUMBER})\|(?P<partition>[^|\n]*)\|(?P<reason>[^|\n]*)\|\."
+)
 
 
 def parse_places(text: str) -> dict[str, Place]:
@@ -118,7 +124,7 @@ def _read_squeue(record: str) -> JobStatus:
     )
 
 
-_SCONTROL_BEGINS = re.compile(r"^(?=JobId=\d)", re.MULTILINE)
+_SCONTROL_BEGINS = re.compile(r"^(?=JobId=[0-9])", re.MULTILINE)
 _SCONTROL_FIELD = re.compile(r"(?:^|\s)(?P<key>[A-Za-z][\w/:.]*)=(?P<value>\S*)")
 _SCONTROL_NAME = re.compile(r"JobName=(?P<name>.*?) (?=UserId=|JobState=)", re.DOTALL)
 
@@ -145,7 +151,9 @@ def _read_scontrol_record(record: str) -> Iterator[JobStatus]:
     fields: dict[str, str] = {}
     for match in _SCONTROL_FIELD.finditer(rest):
         fields.setdefault(match["key"], match["value"])
-    if named is None or "JobState" not in fields or "ExitCode" not in fields:
+    numbers = [fields["JobId"], fields.get("ArrayJobId", "" if "ArrayTaskId" in fields else "0")]
+    is_whole = {"JobState", "ExitCode"} <= fields.keys() and all(re.fullmatch(_NUMBER, n) for n in numbers)
+    if named is None or not is_whole:
         raise Unreadable(f"scontrol printed {_start(record)!r}, which is not a whole job")
     tasks = fields.get("ArrayTaskId")
     status = _status(
@@ -154,7 +162,7 @@ def _read_scontrol_record(record: str) -> Iterator[JobStatus]:
         raw=fields["JobState"],
         reason=fields.get("Reason"),
         nodes=fields.get("NodeList"),
-        restarts=int(fields["Restarts"]) if "Restarts" in fields else None,
+        restarts=_whole(fields["Restarts"]) if "Restarts" in fields else None,
         ending=_ending(fields["ExitCode"]),
         start=fields.get("StartTime"),
         failed_node=fields.get("FailedNode"),
@@ -167,16 +175,19 @@ def _read_scontrol_record(record: str) -> Iterator[JobStatus]:
 
 def _tasks(text: str) -> Iterator[int]:
     """Yields the tasks of an array: `0-6:2,9%4` is 0, 2, 4, 6 and 9."""
+    left = MOST_TASKS
     for part in text.partition("%")[0].split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
-        if match is None:
-            raise Unreadable(f"{text!r} are not tasks of an array (Slurm cuts long lists off)")
-        first, last, step = match.groups()
-        yield from range(int(first), int(last or first) + 1, int(step or 1))
+        match = re.fullmatch(rf"({_NUMBER})(?:-({_NUMBER})(?::({_NUMBER}))?)?", part)
+        first, last, step = match.groups() if match is not None else ("1", "0", "0")
+        tasks = range(int(first), int(last or first) + 1, int(step or 1) or 1)
+        left -= len(tasks)
+        if not tasks or left < 0 or step == "0":
+            raise Unreadable(f"{_start(text)!r} are not tasks of an array (Slurm cuts long lists off)")
+        yield from tasks
 
 
-_SACCT_BEGINS = re.compile(rf"^(?={_ID}\|[A-Z_]+[^|\n]*\|\d+:\d+\|)", re.MULTILINE)
-_BY = re.compile(r"CANCELLED by (\d+)")
+_SACCT_BEGINS = re.compile(rf"^(?={_ID}\|[A-Z_]+[^|\n]*\|{_NUMBER}:{_NUMBER}\|)", re.MULTILINE)
+_BY = re.compile(rf"CANCELLED by ({_NUMBER})")
 
 
 def parse_sacct(text: str) -> tuple[JobStatus, ...]:
@@ -206,7 +217,7 @@ def _read_sacct(record: str) -> JobStatus:
     status = _status(
         job_id=job_id,
         name=rest.rpartition("|")[0],
-        raw=state.split()[0].rstrip("+"),
+        raw=state.partition(" ")[0].rstrip("+"),
         reason=reason,
         nodes=nodes,
         restarts=0,
@@ -280,12 +291,21 @@ def _or_none(text: str | None) -> str | None:
 def _ending(text: str) -> _Ending:
     """Parses the end of a script: `7:0` is exit code 7, `0:11` signal 11."""
     code, _, number = text.partition(":")
-    if not code.isdigit() or not number.isdigit():
-        raise Unreadable(f"{text!r} is not an exit code of Slurm's")
-    return _Ending(code=int(code), signal=int(number))
+    return _Ending(code=_whole(code), signal=_whole(number))
 
 
-_CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+def _whole(text: str) -> int:
+    """Parses a whole number.
+
+    Raises:
+        Unreadable: it is none, or one that Slurm can't mean.
+    """
+    if re.fullmatch(_NUMBER, text) is None:
+        raise Unreadable(f"{_start(text)!r} stands where a number is due")
+    return int(text)
+
+
+_CLOCK = re.compile(r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9})")
 
 
 def _seconds(text: str | None) -> float | None:

@@ -233,7 +233,7 @@ def find_lost(submission: Submission, slurm: Slurm) -> Submission:
             "same command again when Slurm answers, and it is looked for first"
         )
     ids = {status.base_id for status in result.statuses.values()}
-    return replace(submission, job_id=max(ids, key=int)) if ids else submission
+    return replace(submission, job_id=max(ids, key=lambda one: (len(one), one))) if ids else submission
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mtpbench.errors import RunError
-from mtpbench.slurm.client import QueryResult, Slurm, clean
+from mtpbench.slurm import clean
+from mtpbench.slurm.client import QueryResult, Slurm
 from mtpbench.slurm.states import Place
 
 OUTAGES = (

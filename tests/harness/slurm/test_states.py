@@ -223,3 +223,38 @@ def test_places_in_the_queue_are_those_of_jobs_that_wait_their_turn() -> None:
         "12": Place(number=1, of=1, partition="debug"),
     }
     assert parse_places("") == {}
+
+
+def scontrol_job(**changes: str) -> str:
+    fields = {
+        "JobId": "12",
+        "ArrayJobId": "12",
+        "ArrayTaskId": "0-3",
+        "JobName": "a",
+        "UserId": "root(0)",
+        "JobState": "PENDING",
+        "Restarts": "0",
+        "ExitCode": "0:0",
+    }
+    return " ".join(f"{name}={value}" for name, value in {**fields, **changes}.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Restarts": "two"},
+        {"Restarts": "9" * 5000},
+        {"ExitCode": "²:0"},
+        {"ExitCode": "0"},
+        {"ArrayJobId": ""},
+        {"ArrayTaskId": "0-9:0"},
+        {"ArrayTaskId": "5-1"},
+        {"ArrayTaskId": "0-99999999999"},
+        {"ArrayTaskId": ",".join(["0-60000"] * 3)},
+        {"JobId": "1x"},
+    ],
+)
+def test_what_no_slurm_prints_of_a_job_is_unreadable(changes: dict[str, str]) -> None:
+    assert len(parse_scontrol_jobs(scontrol_job())) == 4
+    with pytest.raises(Unreadable):
+        parse_scontrol_jobs(scontrol_job(**changes))
