@@ -260,7 +260,7 @@ class SimulationWorker:
         with theirs:
             descriptor = theirs.fileno()
             code = f"from mtpbench.run import spawn_main; spawn_main({descriptor})"
-            self._process = reaper.start_python(code, descriptor)
+            self.process = reaper.start_python(code, descriptor)
         self.point: Point | None = None
         self.begun = False
 
@@ -273,9 +273,9 @@ class SimulationWorker:
     def end(self, patience_s: float = 0.0) -> str:
         """Ends the process, where it has not ended in so many seconds; returns how it ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience_s)
-        self._process.kill()
-        code = self._process.wait()
+            self.process.wait(patience_s)
+        self.process.kill()
+        code = self.process.wait()
         self.connection.close()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 

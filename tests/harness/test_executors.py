@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mtpbench import reaper
 from mtpbench.deployment import LiveDeployment
 from mtpbench.errors import PortInUse, StartError
 from mtpbench.executors.local import LocalExecutor
@@ -185,8 +186,9 @@ def test_a_taken_port_is_refused_by_number() -> None:
             choose_port(taken.getsockname()[1])
 
 
-def test_servers_die_with_a_run_that_is_killed(tmp_path: Path) -> None:
-    """SIGKILL gives the run no chance to clean up; the reaper does."""
+@pytest.mark.parametrize("also", [(), ("reaper",)], ids=["run", "run and reaper"])
+def test_servers_die_with_a_run_that_is_killed(tmp_path: Path, also: tuple[str, ...]) -> None:
+    """SIGKILL gives the run no chance to clean up; the reaper does, and the kernel where that dies too."""
     program = textwrap.dedent(
         """
         import asyncio, sys, time
@@ -196,20 +198,79 @@ def test_servers_die_with_a_run_that_is_killed(tmp_path: Path) -> None:
         from mtpbench.deployment import LiveDeployment
         from mtpbench.executors.local import LocalExecutor
         async def main():
-            made = test_executors.deployment("child")
+            made = test_executors.deployment(*sys.argv[3:])
             async with LiveDeployment(made, LocalExecutor(Path(sys.argv[1])), 30) as live:
                 print(live.handles[0].group, flush=True)
                 time.sleep(600)
         asyncio.run(main())
         """
     )
+    behaviour = () if also else ("child", "stubborn")
     run = subprocess.Popen(
-        (sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent)), stdout=subprocess.PIPE
+        (sys.executable, "-c", program, str(tmp_path), str(Path(__file__).parent), *behaviour),
+        stdout=subprocess.PIPE,
     )
     assert run.stdout
     group = int(run.stdout.readline())
     assert is_alive(group)
+    if also:
+        os.kill(run.pid, signal.SIGSTOP)  # it can do nothing about the end of its reaper
+        os.kill(group, signal.SIGKILL)
     run.kill()
     run.wait()
     run.stdout.close()
     assert eventually(lambda: not is_alive(group))
+
+
+async def test_a_server_goes_with_its_reaper_and_is_said(tmp_path: Path) -> None:
+    async with LiveDeployment(deployment("child"), LocalExecutor(tmp_path), 30) as live:
+        group = live.handles[0].group
+        server = reaper.program_of(group)
+        os.kill(group, signal.SIGKILL)
+        assert eventually(lambda: live.dead() is not None)
+        assert "aggregated-0 ended with killed by SIGKILL" in str(live.dead())
+        assert server is not None
+        assert eventually(lambda: not Path(f"/proc/{server}/exe").exists())
+    assert not is_alive(group)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("exit 7", 7, ""),
+        ("kill -SEGV $$", -signal.SIGSEGV, ""),
+        ("kill -KILL $$", -signal.SIGKILL, ""),
+        ("trap 'exit 3' TERM; kill -TERM 0; sleep 9", 3, ""),
+        ("cat; echo $1 $VALUE >&2", 0, "a b c"),
+    ],
+)
+def test_a_reaper_ends_as_its_program_does(command: str, code: int, words: str, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+b") as log:
+        popen = reaper.start(("sh", "-c", command, "sh", "a b"), {**os.environ, "VALUE": "c"}, log)
+        assert popen.wait(20) == code
+        assert popen.stdin
+        popen.stdin.close()
+        log.seek(0)
+        assert log.read().decode().strip() == words
+
+
+def test_a_program_that_can_not_be_run_says_so(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("no program")
+    program.chmod(0o755)
+    with (tmp_path / "log").open("w+b") as log:
+        popen = reaper.start((str(program),), os.environ, log)
+        assert popen.wait(20) == reaper.NOT_RUN
+        assert popen.stdin
+        popen.stdin.close()
+    assert "can't be run (Exec format error)" in (tmp_path / "log").read_text()
+
+
+def test_what_a_program_leaves_ends_with_the_run_and_not_before(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+b") as log:
+        popen = reaper.start(("sh", "-c", "sleep 600 & exit 0"), os.environ, log)
+    assert popen.wait(20) == 0
+    assert is_alive(popen.pid)
+    assert popen.stdin
+    popen.stdin.close()
+    assert eventually(lambda: not is_alive(popen.pid))

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from mtpbench.errors import RunError, StoreError
 from mtpbench.executors.local import LocalSite
 from mtpbench.records import Deployment, Point, PointResult
-from mtpbench.run import RunPlan, plan_run, run_live, run_virtual
+from mtpbench.run import RunPlan, SimulationWorker, plan_run, run_live, run_virtual
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 
@@ -203,6 +204,61 @@ def test_a_simulation_that_is_told_to_stop_keeps_what_it_has(write_sweep, tmp_pa
     assert len(plan_run(sweep.points, store).done) >= 1
 
 
+SIMULATED = ("requests_per_slot: 6", "requests_per_slot: 400"), ("[1, 2]", "[1, 2, 4]")
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_point_whose_worker_is_killed_is_simulated_once_more(
+    write_sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    """As the kernel kills what takes too much memory: the run neither hangs nor loses another point."""
+    sweep = simulate(load_sweep(write_sweep(*SIMULATED)))
+    store, plan = prepare(sweep, tmp_path)
+    victim, begun = max(plan.points, key=lambda point: point.concurrency).id, []
+    simulate_point = SimulationWorker.simulate
+
+    def strike(self: SimulationWorker, point: Point, store: SweepStore) -> None:
+        simulate_point(self, point, store)
+        if point.id == victim and len(begun) < deaths:
+            begun.append(point.id)
+            self.process.kill()
+
+    monkeypatch.setattr(SimulationWorker, "simulate", strike)
+    log = Log()
+    if deaths == 1:
+        assert run_virtual(plan, store, log, threading.Event()) is False
+    else:
+        with pytest.raises(RunError, match=rf"{victim}: the process that simulated it died twice"):
+            run_virtual(plan, store, log, threading.Event())
+    assert len(log.results) == len(plan.points) - (deaths - 1)
+    assert len(log.troubles) == deaths
+    assert f"{victim}: the process that simulated it died (killed by SIGKILL)" in log.troubles[0]
+
+
+def test_an_error_in_a_simulation_reaches_the_run_as_what_it_is(
+    write_sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = simulate(load_sweep(write_sweep()))
+    store, plan = prepare(sweep, tmp_path)
+    (tmp_path / "tiny.simulated" / ".attempts").rmdir()
+    (tmp_path / "tiny.simulated" / ".attempts").write_text("in the way")
+    with pytest.raises(StoreError, match="can't be written"):
+        run_virtual(plan, store, Log(), threading.Event())
+
+
+def test_a_machine_that_starts_no_process_is_named(
+    write_sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    sweep = simulate(load_sweep(write_sweep()))
+    store, plan = prepare(sweep, tmp_path)
+    monkeypatch.setattr("mtpbench.reaper.start_python", refuse)
+    with pytest.raises(RunError, match="no process can be started for the simulation"):
+        run_virtual(plan, store, Log(), threading.Event())
+
+
 CLI = (sys.executable, "-m", "mtpbench", "run")
 SLOW = ("requests_per_slot: 6", "requests_per_slot: 40"), ("concurrency: [1, 2]", "concurrency: [1, 2, 4]")
 
@@ -225,7 +281,7 @@ def wait_for_point(child: subprocess.Popen[str]) -> None:
     pytest.fail("the run ended without a point:\n" + "".join(messages))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_ended_keeps_its_finished_points_and_can_be_continued(
     write_sweep, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -267,7 +323,7 @@ def test_a_simulation_that_is_ended_leaves_no_worker(sweeps: Path, tmp_path: Pat
             text=True,
         )
         try:
-            while len(children_of(child.pid)) < 2:  # multiprocessing's tracker, and the first worker
+            while not children_of(child.pid):
                 time.sleep(0.05)
             time.sleep(0.7)
             workers = children_of(child.pid)

@@ -64,8 +64,12 @@ def main() -> None:
     with safe_output() as output:
         code = _run()
         sys.stdout.flush()
-        # Whoever closes a pipe has read enough; a full disk has lost what was printed.
-        if output is not None and output.error is not None and output.error.errno != errno.EPIPE:
+        # Whoever closes a pipe or a terminal has read enough; a full disk has lost what was printed.
+        if (
+            output is not None
+            and output.error is not None
+            and output.error.errno not in (errno.EPIPE, errno.EIO)
+        ):
             echo(f"error: standard output: {output.error.strerror}", err=True)
             code = code or StoreError.exit_code
     sys.exit(code)

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import select as selecting
+import signal
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -36,6 +37,12 @@ OnlyOption = Annotated[
     typer.Option("--only", help="only points whose id contains this, or matches it as a pattern; repeatable"),
 ]
 AgainOption = Annotated[bool, typer.Option(help="measure points that are valid already again")]
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Returns the signals that end a run in order; SIGHUP is none where `nohup` has it ignored."""
+    hung_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hung_up else []))
 
 
 def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> tuple[Point, ...]:

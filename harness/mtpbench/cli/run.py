@@ -25,6 +25,7 @@ from mtpbench.cli.options import (
     OnlyOption,
     ResultsOption,
     SweepArgument,
+    ending_signals,
     select,
     site_of,
 )
@@ -88,11 +89,9 @@ def run(
 
 @contextlib.contextmanager
 def _set_by_signals() -> Iterator[threading.Event]:
-    """Gives an event that SIGINT and SIGTERM set within the block."""
+    """Gives an event that the signals that end a run set within the block."""
     stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in ending_signals()}
     try:
         yield stop
     finally:
@@ -158,7 +157,7 @@ async def run_until_signalled(
     on_second: Callable[[], None] = lambda: None,
     signalled: bool = False,
 ) -> T:
-    """Runs work that ends in order when `stop` is set, and sets `stop` on SIGINT and SIGTERM.
+    """Runs work that ends in order when `stop` is set, and sets `stop` on the signals that end a run.
 
     Args:
         work: ends soon after `stop` is set.
@@ -178,7 +177,7 @@ async def run_until_signalled(
         announce()
         loop.call_later(patience_s, task.cancel)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         loop.add_signal_handler(number, interrupt)
     if signalled:
         interrupt()
@@ -186,7 +185,7 @@ async def run_until_signalled(
 
 
 def _leave_at_once() -> None:
-    """Ends this process; the reaper ends what the local executor started."""
+    """Ends this process; whatever it started ends with it."""
     os._exit(INTERRUPTED)
 
 

@@ -20,7 +20,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtpbench.cli.options import RESULTS, AgainOption, OnlyOption, ResultsOption, SweepArgument, select
+from mtpbench.cli.options import (
+    RESULTS,
+    AgainOption,
+    OnlyOption,
+    ResultsOption,
+    SweepArgument,
+    ending_signals,
+    select,
+)
 from mtpbench.cli.run import RunView, run_until_signalled
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
@@ -145,7 +153,7 @@ def tables(directory: Annotated[Path, typer.Argument(help="a folder results/<swe
 def job(file: Annotated[Path, typer.Argument(help="a file of results/<sweep>/.slurm/jobs")]) -> None:
     """Run one deployment's ladder inside a Slurm job."""
     early: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, lambda received, _: early.append(received))
     console = make_console(width=200)
     run = JobRun(job_file(file), os.environ)

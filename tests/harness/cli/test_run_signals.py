@@ -8,7 +8,9 @@ import signal
 
 import pytest
 
+from mtpbench.cli.options import ending_signals
 from mtpbench.cli.run import run_until_signalled
+from mtpbench.progress import in_background
 
 HOUR_S = 3600.0
 
@@ -43,7 +45,7 @@ async def drive(work: Work, *numbers: signal.Signals, patience_s: float, signall
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_the_work_to_end(number: signal.Signals) -> None:
     work = Work(hangs=False)
     assert asyncio.run(drive(work, number, patience_s=HOUR_S)) == "ended"
@@ -60,3 +62,38 @@ def test_a_signal_that_came_before_the_work_counts_as_the_first() -> None:
     work = Work(hangs=False)
     assert asyncio.run(drive(work, patience_s=HOUR_S, signalled=True)) == "ended"
     assert (work.announced, work.stop.is_set()) == (1, True)
+
+
+def test_a_hang_up_that_nohup_has_ignored_stays_ignored() -> None:
+    assert signal.SIGHUP in ending_signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in ending_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_fault_of_a_background_task_is_raised_at_the_end_of_the_block() -> None:
+    async def fail() -> None:
+        raise RuntimeError("the guard is gone")
+
+    async def main(*, fault: bool) -> None:
+        async with in_background(asyncio.create_task(fail() if fault else asyncio.sleep(HOUR_S))):
+            await asyncio.sleep(0)
+
+    asyncio.run(main(fault=False))
+    with pytest.raises(RuntimeError, match="the guard is gone"):
+        asyncio.run(main(fault=True))
+
+
+def test_the_fault_of_the_block_goes_before_that_of_its_background_task() -> None:
+    async def fail() -> None:
+        raise RuntimeError("the guard is gone")
+
+    async def main() -> None:
+        async with in_background(asyncio.create_task(fail())):
+            await asyncio.sleep(0)
+            raise OSError("the block's own")
+
+    with pytest.raises(OSError, match="the block's own"):
+        asyncio.run(main())
