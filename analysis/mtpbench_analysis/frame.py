@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtpbench.errors import InputError
-from mtpbench.records import SweepInfo
+from mtpbench.records import LoadForm, SweepInfo, load_label
 from mtpbench_analysis.document import HIDDEN
 from mtpbench_analysis.numbers import counted
 
@@ -37,7 +37,11 @@ class CurvePoint:
         tput_tps_per_gpu: (input + output tokens/s) / all GPUs of the deployment.
         output_tps_per_gpu, input_tps_per_gpu: output and input tokens/s over the same GPUs.
         concurrency: requests in flight; the most of them in an open loop.
-        rate_rps: requests per second of an open loop; None in a closed one.
+        rate_rps: requests per second that were asked of an open loop; None in a closed one.
+        sent_rps: those that were sent.
+        arrivals: how requests of an open loop arrive (`poisson`, `gamma 0.5`); None in a closed one, or where
+            it was not recorded.
+        ramp_s: seconds over which load rose from nothing, outside the measured window; None for none.
         gpus: all GPUs of the deployment, prefill and decode alike.
         prefill_gpus, decode_gpus: those of each role; None where one pool does both.
         engine: what serves, router included where there is one (`dynamo-trt`).
@@ -51,8 +55,10 @@ class CurvePoint:
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
         power_source: what was read, and what it covers.
         power_cap_w: the power limit that was enforced on every GPU; None where they differ or are unknown.
-        ttft_from_schedule_p50_s: median time to the first token from the moment at which a request was due:
-            in an open loop a wait for a free slot counts; None in a closed one, where nothing is due before.
+        ttft_p50_s, ttft_p99_s, e2el_p50_s: as users wait: in an open loop from the moment at which a request
+            was due, so that a wait for a free slot counts, where that was recorded.
+        ttft_from_schedule_p50_s: the same as `ttft_p50_s` in an open loop; None where only the moment of
+            sending is known, and in a closed loop without a ramp, where nothing is due before it is sent.
         interactivity_p99_tps: 1 / p99 of TPOT: 99% of the requests are at least as fast.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.
@@ -72,6 +78,9 @@ class CurvePoint:
     input_tps_per_gpu: float | None = field(default=None, metadata=MEAN)
     concurrency: int | None = None
     rate_rps: float | None = None
+    sent_rps: float | None = field(default=None, metadata=MEAN)
+    arrivals: str | None = None
+    ramp_s: float | None = None
     gpus: int | None = None
     prefill_gpus: int | None = None
     decode_gpus: int | None = None
@@ -112,19 +121,43 @@ class CurvePoint:
     reasons: tuple[str, ...] = ()
 
     @property
+    def is_open(self) -> bool:
+        """Returns whether requests started by the clock, as far as recorded."""
+        return self.rate_rps is not None or self.arrivals is not None
+
+    def load(self, form: LoadForm = "long") -> str:
+        """Returns what its load is called: `concurrency 64`, `8 req/s, cap 2`."""
+        return load_label(self.concurrency, self.rate_rps, self.arrivals, self.ramp_s, form)
+
+    @property
     def recipe(self) -> str:
         """Returns the recipe in a few characters: `concurrency 16384, 6xDEP8-1xDEP16, 64 GPUs`."""
+        return self.recipe_of("long")
+
+    @property
+    def load_short(self) -> str:
+        """Returns its load as a table says it: `conc. 64`."""
+        return self.load("short")
+
+    @property
+    def load_mark(self) -> str:
+        """Returns its load as it stands beside a dot: `c64`; empty where it is unknown."""
+        return self.load("mark") if self.is_open or self.concurrency is not None else ""
+
+    def recipe_of(self, form: LoadForm) -> str:
+        """Returns the recipe, its load as short as asked for."""
         parts = []
-        if self.rate_rps is not None:
-            parts.append(f"{self.rate_rps:g} requests/s")
-        if self.concurrency is not None:
-            parts.append(f"concurrency {self.concurrency}")
+        if self.is_open or self.concurrency is not None:
+            parts.append(self.load(form))
         if self.topology is not None:
             parts.append(self.topology)
         if self.gpus is not None:
             parts.append(counted(self.gpus, "GPU"))
         return ", ".join(parts) or "recipe not recorded"
 
+
+LOAD_FIELDS = ("concurrency", "rate_rps", "arrivals", "ramp_s")
+"""What makes a load: points that differ in one of them are two points, never runs of one."""
 
 UnusedKind = Literal["planned", "damaged", "repeated", "unusable", "invalid", "unpaired", "note"]
 

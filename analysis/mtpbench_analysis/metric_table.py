@@ -252,7 +252,8 @@ METRICS = (
         id="acceptance_per_position", label="accepted by position", show="hundredths_list", better="higher"
     ),
     Metric(id="concurrency", label="concurrency", show="whole", labels={"points": "conc."}),
-    Metric(id="rate_rps", label="requests/s", unit="1/s", show="speed"),
+    Metric(id="rate_rps", label="requests/s asked", unit="1/s", show="speed"),
+    Metric(id="sent_rps", label="requests/s sent", unit="1/s", show="speed"),
     Metric(id="gpus", label="GPUs", show="whole"),
     Metric(id="prefill_gpus", label="prefill GPUs", show="whole"),
     Metric(id="decode_gpus", label="decode GPUs", show="whole"),
@@ -279,13 +280,13 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
         *("usd_per_mtok", "tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s", "acceptance_length"),
     ),
     "knot_export": (
-        *("concurrency", "gpus", "topology", "acceptance_length", "power_w_per_gpu", "ttft_p50_s"),
-        "e2el_p50_s",
+        *("concurrency", "rate_rps", "sent_rps", "gpus", "topology", "acceptance_length"),
+        *("power_w_per_gpu", "ttft_p50_s", "e2el_p50_s"),
     ),
     "regress": ("tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s", "acceptance_length"),
     "page": (
         *("interactivity_tps", "tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "concurrency"),
-        *("rate_rps", "gpus", "prefill_gpus", "decode_gpus", "draft_tokens", "acceptance_length"),
+        *("rate_rps", "sent_rps", "gpus", "prefill_gpus", "decode_gpus", "draft_tokens", "acceptance_length"),
         *("acceptance_per_position", "power_w_per_gpu", "ttft_p50_s", "ttft_p99_s", "e2el_p50_s"),
         *("ttft_from_schedule_p50_s", "interactivity_p99_tps"),
     ),

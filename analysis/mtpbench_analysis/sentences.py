@@ -125,6 +125,7 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
         caveats.append(
             f"Acceptance of {_names(pinned)} was pinned to a published mean, not measured on these prompts."
         )
+    caveats += _open_loops(comparison)
     caveats += _waiting(comparison)
     caveats += [
         f"{display_name(item.arm)} gives other answers than {display_name(item.baseline)} to "
@@ -135,6 +136,17 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
     if comparison.simulated:
         caveats.append("All of it was simulated: it shows a model of the engine, not hardware.")
     return tuple(caveats)
+
+
+def _open_loops(comparison: Comparison) -> list[str]:
+    """Returns from when on the latencies of open loops count, where there are any."""
+    runs = [run for curve in comparison.curves for item in curve.measured for run in item.runs]
+    since_due = {run.ttft_from_schedule_p50_s is not None for run in runs if run.is_open}
+    texts = {
+        True: "Open loop: TTFT and E2EL count from when a request was due, waiting for a slot included.",
+        False: "Open loop: where only the time of sending is known, a wait before it is in no latency.",
+    }
+    return [text for is_known, text in texts.items() if is_known in since_due]
 
 
 def _waiting(comparison: Comparison) -> list[str]:

@@ -13,7 +13,7 @@ from mtpbench_analysis.curves.ratios import Bound, Ratio, energy_ratio_of
 from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
-from mtpbench_analysis.metric_table import metrics_in
+from mtpbench_analysis.metric_table import metric, metrics_in
 from mtpbench_analysis.numbers import MISSING, counted, rate, speed, spread, target, times
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
@@ -71,8 +71,11 @@ def is_shown(metric: Metric, comparison: Comparison) -> bool:
         return comparison.settings.economics is not None
     if metric.needs == "meter":
         return is_metered(comparison)
-    knots = (knot for curve in comparison.curves for knot in curve.front)
-    return metric.of == "cell" or any(metric.of_point(run) is not None for knot in knots for run in knot.runs)
+    runs = [run for curve in comparison.curves for knot in curve.front for run in knot.runs]
+    if metric.id == "ttft_from_schedule_p50_s":
+        # In an open loop it is the TTFT above it.
+        runs = [run for run in runs if run.ttft_from_schedule_p50_s != run.ttft_p50_s]
+    return metric.of == "cell" or any(metric.of_point(run) is not None for run in runs)
 
 
 def show_of(metric: Metric) -> Callable[[Cell], str]:
@@ -114,9 +117,11 @@ def points_table(comparison: Comparison) -> Table:
     entries = [entry for group in groups for entry in group]
     columns = [
         ("arm", [label for label, *_ in entries]),
+        *_load_columns([point for _, point, *_ in entries]),
         *(
             (metric.label_in("points"), [metric.text_of(point) for _, point, *_ in entries])
             for metric in metrics_in("points")
+            if metric.id != "concurrency"
         ),
         ("runs", [f"{runs}" for *_, runs, _ in entries]),
         ("valid", [where for *_, where in entries]),
@@ -136,6 +141,17 @@ def points_table(comparison: Comparison) -> Table:
         caption=" ".join(notes),
         sections=tuple(accumulate(map(len, groups[:-1]), initial=0)),
     )
+
+
+def _load_columns(points: Sequence[CurvePoint]) -> list[tuple[str, list[str]]]:
+    """Returns the concurrencies; where any load is more than that, the loads and the rates that were sent."""
+    concurrency, sent = metric("concurrency"), metric("sent_rps")
+    if all(is_plain(point) or not (point.is_open or point.ramp_s) for point in points):
+        return [(concurrency.label_in("points"), [concurrency.text_of(point) for point in points])]
+    columns = [("load", [point.load("short") for point in points])]
+    if any(point.is_open for point in points):
+        columns.append((sent.label_in("points"), [sent.text_of(point) for point in points]))
+    return columns
 
 
 def _point_groups(comparison: Comparison) -> list[list[_PointEntry]]:
@@ -301,13 +317,19 @@ def _recipes(cell: Cell) -> str:
         return MISSING
     knots = [knot.mean for knot in cell.knots]
     if len(knots) == 2 and _layout(knots[0]) == _layout(knots[1]):
-        both = f"conc. {_concurrency(knots[0])} and {_concurrency(knots[1])}"
-        return f"{both}\n{_layout(knots[0])}".rstrip("\n")
-    return "\nand ".join(", ".join(filter(None, (f"conc. {_concurrency(p)}", _layout(p)))) for p in knots)
+        return f"{_both_loads(*knots)}\n{_layout(knots[0])}".rstrip("\n")
+    return "\nand ".join(", ".join(filter(None, (p.load("short"), _layout(p)))) for p in knots)
 
 
-def _concurrency(point: CurvePoint) -> str:
-    return "unknown" if point.concurrency is None else str(point.concurrency)
+def _both_loads(lower: CurvePoint, upper: CurvePoint) -> str:
+    if is_plain(lower) and is_plain(upper):
+        return f"{lower.load('short')} and {upper.concurrency}"
+    return f"{lower.load('short')} and {upper.load('short')}"
+
+
+def is_plain(point: CurvePoint) -> bool:
+    """Returns whether a point's load is a concurrency and nothing else."""
+    return point.concurrency is not None and not point.is_open and not point.ramp_s
 
 
 def _layout(point: CurvePoint) -> str:

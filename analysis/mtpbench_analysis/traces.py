@@ -35,7 +35,7 @@ class PowerTrace:
     """The power of one point's deployment while it was loaded.
 
     Args:
-        point_id, arm, topology, concurrency: which point; concurrency is None in an open loop.
+        point_id, arm, topology, load: which point; its load as a mark (`c64`, `8/s cap 2`).
         started_utc: when its load began, ISO 8601.
         times_s: (n,) seconds since the load's origin; engine seconds where simulated.
         power_w: (n,) the power of all its GPUs together, at those times; empty where it is unknown.
@@ -50,7 +50,7 @@ class PowerTrace:
     point_id: str
     arm: str
     topology: str
-    concurrency: int | None
+    load: str
     started_utc: str
     times_s: Floats
     power_w: Floats
@@ -128,6 +128,8 @@ class PointTrace:
             tput_tps_per_gpu=0.0,
             concurrency=point.concurrency,
             rate_rps=point.load.rate_rps,
+            arrivals=point.load.arrivals,
+            ramp_s=point.load.ramp_s or None,
             topology=point.topology.name,
             gpus=point.topology.gpus,
         ).recipe
@@ -299,7 +301,7 @@ def power_trace(stored: StoredPoint) -> PowerTrace:
         point_id=result.point_id,
         arm=stored.point.arm.name,
         topology=stored.point.topology.name,
-        concurrency=stored.point.concurrency,
+        load=stored.point.load_label("mark"),
         started_utc=stored.provenance.started_utc,
         times_s=times_s,
         power_w=power_w,

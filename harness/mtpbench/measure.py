@@ -24,9 +24,11 @@ from mtpbench.metrics.window import (
     Window,
     cut_blocks,
     describe_blocks,
+    due_in_window,
     inside,
     mean_in_flight,
     point_window,
+    rates_due_and_sent,
     whole_window,
 )
 from mtpbench.records import (
@@ -69,9 +71,14 @@ class Latencies:
 def measure(point: Point, raw: RawPoint) -> PointResult:
     """Computes the result of a point from its raw records; without requests its figures are NULL."""
     facts, rows = raw.facts, raw.requests.summarised()
-    steady, whole = point_window(rows, point.concurrency, open_loop=point.load.open), whole_window(rows)
-    # In an open loop every measured request was due inside the window, whenever it ended.
-    counted = _counted(rows, None if point.load.open else steady)
+    load = point.load
+    steady = point_window(rows, point.concurrency, open_loop=load.open, ramp_s=load.ramp_s)
+    whole = whole_window(rows)
+    # In an open loop every measured request that was due after the ramp counts, whenever it ended.
+    counted = _counted(rows, None if load.open else steady)
+    if load.open and steady:
+        counted &= due_in_window(rows, load.ramp_s)
+    rates = rates_due_and_sent(rows, load.ramp_s) if load.open else None
     chunk_counts = raw.requests.chunk_counts
     figures = latencies(rows, counted, chunk_counts, most_tokens_per_event(point))
     blocks = cut_blocks(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
@@ -110,6 +117,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         interactivity_tps=1.0 / tpot.p50 if tpot and tpot.p50 > 0 else None,
         interactivity_p99_tps=1.0 / tpot.p99 if tpot and tpot.p99 > 0 else None,
         tpot_basis=figures.tpot_basis,
+        sent_rps=rates[1] if rates else None,
         steady=steady_rates,
         whole=rates_over(whole) if whole else None,
         blocks=describe_blocks(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),

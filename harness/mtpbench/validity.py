@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from mtpbench.engines import engine_of, explain
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestTable
+from mtpbench.metrics.window import due_in_window, rates_due_and_sent
 from mtpbench.records import Point, PointResult, Reason, RunFacts
 
 MIN_ACCEPTANCE_LENGTH = 1.05
@@ -17,6 +19,10 @@ MAX_LAG_OF_GAP = 0.5
 TIMER_RESOLUTION_S = 0.005
 """Wall seconds: a lag below this comes from the operating system's timer and scheduler."""
 MIN_CONCURRENCY_SHARE = 0.98
+MAX_RATE_SHORTFALL = 0.05
+"""The share by which an open loop's rate may fall short, however many and even its requests are."""
+MOST_CHANCE = 0.5
+"""The share below which chance explains nothing, however few its requests."""
 MAX_COALESCED_SHARE = 0.01
 MAX_SEND_LAG_S = 0.05
 """Wall seconds that a request of an open loop may start late."""
@@ -51,6 +57,7 @@ CODES: Mapping[str, str] = {
     "tokens_per_chunk": "the tokens of the answers do not fit the events that brought them",
     "tokens_before_first": "the first event held many tokens, so TTFT is later than the first token",
     "window_too_short": "the steady-state window is missing, or shorter than the sweep allows",
+    "rate_not_reached": "requests of the open loop went out more slowly than they were due",
     "clock_stepped": "the clock that stamps was set while the point ran, and stamps are wrong by it",
     "client_saturated": "the load client, not the server, may have been the bottleneck",
     "mtp_not_accepting": "MTP is on, but (almost) no draft token was accepted",
@@ -84,6 +91,7 @@ def check(
         *_check_chunks(point, result),
         *_check_window(point, result),
         *_check_clock(point, result, furthest_back_us),
+        *_check_rate(point, table, result),
         *_check_client(point, table, result),
         *_check_acceptance(point, result),
         *_check_power(point, result),
@@ -256,6 +264,38 @@ def _check_clock(point: Point, result: PointResult, furthest_back_us: int) -> It
     if causes:
         step = f"the wall clock stepped by {client.clock_step_s:.3g} s" if client.clock_step_s else None
         yield Reason(code="clock_stepped", detail="; ".join(filter(None, (step, *causes))))
+
+
+def _check_rate(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:
+    """Holds the rate at which an open loop sent requests against the one that was asked for.
+
+    The same requests are due and sent, so chance in their arrivals is in both; what it adds is a queue that a
+    burst left at the end, of about √n requests. A slower draw than was asked for is no fault of the load.
+    """
+    rates = rates_due_and_sent(table, point.load.ramp_s) if point.load.open else None
+    if rates is None:
+        return
+    due_rps, sent_rps = rates
+    asked_rps = min(due_rps, point.load.rate_rps or due_rps)
+    chosen = due_in_window(table, point.load.ramp_s)
+    if sent_rps >= asked_rps * (1 - _chance_of_rate(table.scheduled_s[chosen])):
+        return
+    late = table.sent_s[chosen] - table.scheduled_s[chosen] > MAX_SEND_LAG_S * time_scale(point)
+    waited = result.ttft_from_schedule_s
+    detail = (
+        f"{point.load.rate_rps or due_rps:.4g} requests/s were asked for, and {sent_rps:.4g} were sent: "
+        f"{int(late.sum())} of {len(late)} requests waited for one of {point.concurrency} slots"
+    )
+    if waited is not None:
+        detail += f"; the median TTFT from the schedule is {waited.p50:.3g} s"
+    yield Reason(code="rate_not_reached", detail=detail)
+
+
+def _chance_of_rate(due_s: Floats) -> float:
+    """Returns the share by which the sent rate may fall short by chance: σ of the intervals / mean / √n."""
+    intervals = np.diff(np.sort(due_s))
+    scatter = float(intervals.std() / intervals.mean()) / math.sqrt(len(due_s))
+    return min(max(MAX_RATE_SHORTFALL, scatter), MOST_CHANCE)
 
 
 def _check_client(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:

@@ -56,8 +56,8 @@ def test_a_folder_tells_what_it_lacks_and_which_points_are_invalid(tmp_path: Pat
     sweep = read_sweep_power(directory)
     assert (sweep.info.name, len(sweep.traces), list(sweep.damaged)) == ("small", 7, [damaged.name])
     assert [one.split("_")[2] for one in sweep.missing] == ["c512"]
-    broken = {(one.arm, one.concurrency): one.broken for one in sweep.traces if one.broken}
-    assert broken == {("mtp", 128): ("client_saturated",), ("mtp", 256): ("server_died",)}
+    broken = {(one.arm, one.load): one.broken for one in sweep.traces if one.broken}
+    assert broken == {("mtp", "c128"): ("client_saturated",), ("mtp", "c256"): ("server_died",)}
 
 
 def test_a_file_of_power_that_cant_be_read_gives_a_short_reason(tmp_path: Path) -> None:
@@ -65,11 +65,11 @@ def test_a_file_of_power_that_cant_be_read_gives_a_short_reason(tmp_path: Path) 
     cut = next(directory.glob("off*_c1_*")) / "power.parquet"
     cut.write_bytes(cut.read_bytes()[:100])
     (next(directory.glob("off*_c16_*")) / "power.parquet").unlink()
-    found = {one.concurrency: one.reason for one in read_sweep_power(directory).traces if one.arm == "off"}
+    found = {one.load: one.reason for one in read_sweep_power(directory).traces if one.arm == "off"}
     assert found == {
-        1: "power.parquet is damaged",
-        16: "power.parquet is missing",
-        64: "no_power_samples",
+        "c1": "power.parquet is damaged",
+        "c16": "power.parquet is missing",
+        "c64": "no_power_samples",
     }
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curve_points import make_points
 from mtpbench_analysis.compare import Comparison, Settings, compare
 from mtpbench_analysis.curves.curve import build_curves
+from mtpbench_analysis.curves.ratios import find_twins
+from mtpbench_analysis.frame import LOAD_FIELDS, CurvePoint
+from mtpbench_analysis.importers.points_csv import read_points, write_points
 from mtpbench_analysis.sentences import write_caveats
 from mtpbench_analysis.tables import matched_table
 
@@ -58,3 +66,39 @@ def test_the_table_holds_ttft_where_anybody_recorded_it() -> None:
     rows = {row[0]: row[2] for row in matched_table(compared(0.2, None)).rows if row[0]}
     assert rows["median TTFT at the knots, s"] == "–"
     assert "median TTFT at the knots, s" not in {row[0] for row in matched_table(compared(None, None)).rows}
+
+
+@given(
+    loads=st.lists(
+        st.tuples(
+            st.sampled_from([None, 2, 4]),
+            st.sampled_from([None, 1.0, 8.0]),
+            st.sampled_from([None, "poisson", "gamma 0.5"]),
+            st.sampled_from([None, 10.0]),
+        ).filter(lambda load: load[0] is not None),
+        min_size=2,
+        max_size=5,
+        unique=True,
+    )
+)
+def test_points_of_different_loads_are_never_runs_of_one(loads: list[tuple[Any, ...]]) -> None:
+    """Neither before they were written to a CSV nor after; and each has its twin of the same load only."""
+    points = [
+        CurvePoint(
+            arm=arm,
+            interactivity_tps=speed + i,
+            tput_tps_per_gpu=100.0 - i,
+            **dict(zip(LOAD_FIELDS, load, strict=True)),
+        )
+        for arm, speed in (("off", 10.0), ("mtp", 30.0))
+        for i, load in enumerate(loads)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "points.csv"
+        path.write_text(write_points(points), "utf-8")
+        again = read_points(path).points
+    for side in (points, again):
+        off, mtp = build_curves(side)
+        assert [len(item.runs) for item in (*off.measured, *mtp.measured)] == [1] * len(points)
+        assert len(find_twins(off, [mtp])) == len(loads)
+        assert all(pair.baseline.mean.load() == pair.other.mean.load() for pair in find_twins(off, [mtp]))

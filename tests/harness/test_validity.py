@@ -74,6 +74,8 @@ def split_steps(hidden):
 
 
 OPEN = make_point(arm=MTP, load=Load(pacing="poisson", rate_rps=2.0))
+LATE = [dataclasses.replace(r, scheduled_s=r.sent_s / 2, warmup=False) for r in LONG if r.sent_s > 0]
+"""An open loop whose requests were due twice as fast as its slots took them."""
 CASES = {
     "start_failed": [{"facts": RunFacts(start_failed="router: exited with code 1"), "records": []}],
     "server_died": [{"facts": dataclasses.replace(FACTS, server_died="decode-0: killed by signal 9")}],
@@ -117,6 +119,10 @@ CASES = {
     "clock_stepped": [
         with_client(misstamped_reads=1, clock_step_s=0.02),
         {"records": some(LONG, 1, chunk_times_s=tuple(reversed(LONG[-1].chunk_times_s)))},
+    ],
+    "rate_not_reached": [
+        {"point": make_point(arm=MTP, load=Load(pacing="constant", rate_rps=4.0)), "records": LATE},
+        {"point": make_point(arm=MTP, load=Load(pacing="trace")), "records": LATE},
     ],
     "client_saturated": [
         with_client(reader_lag_p99_s=0.126),

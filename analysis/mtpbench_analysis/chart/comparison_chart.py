@@ -239,10 +239,7 @@ def _dots(points: Sequence[CurvePoint], metric: Metric, base: CurveReader) -> tu
 
 def dot_of(point: CurvePoint, value: float, *, on_front: bool = False) -> Dot:
     """Returns the dot of a point at a value of the metric, with its load."""
-    load = "" if point.rate_rps is None else f"{point.rate_rps:g}/s"
-    if point.concurrency is not None:
-        load = f"c{point.concurrency}"
-    return Dot(x=point.interactivity_tps, y=value, on_front=on_front, load=load)
+    return Dot(x=point.interactivity_tps, y=value, on_front=on_front, load=point.load_mark)
 
 
 def _value(point: CurvePoint, metric: Metric, base: CurveReader) -> float | None:

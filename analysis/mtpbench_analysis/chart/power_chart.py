@@ -159,8 +159,7 @@ def _instant(text: str) -> float:
 def _stretch(
     trace: PowerTrace, span: tuple[float, float], start: float, unit_s: float, arm: int, several: bool
 ) -> Stretch:
-    load = "open loop" if trace.concurrency is None else f"c{trace.concurrency}"
-    name = [display_name(trace.arm), trace.topology if several else "", load]
+    name = [display_name(trace.arm), trace.topology if several else "", trace.load]
     has_trace = trace.gpus > 0 and len(trace.times_s) > 0
     times_s, power_w = (
         thin(trace.times_s, trace.power_w, _AT_MOST) if has_trace else (np.empty(0), np.empty(0))

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.frame import CurvePoint, averaged
+from mtpbench_analysis.frame import LOAD_FIELDS, CurvePoint, averaged
 
 WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "simulated")
 """Curves that differ in one of these answer different questions and are never compared."""
@@ -20,7 +20,7 @@ CURVE_FIELDS = ("engine", "version", "image", "serving", "workload", "acceptance
 SPLITTABLE = ("topology", "draft_tokens", "date")
 """Fields in which one curve's points may differ, unless a reader splits by them."""
 
-_RECIPE_FIELDS = ("topology", "concurrency", "rate_rps", "gpus", "draft_tokens", *CURVE_FIELDS)
+_RECIPE_FIELDS = ("topology", *LOAD_FIELDS, "gpus", "draft_tokens", *CURVE_FIELDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

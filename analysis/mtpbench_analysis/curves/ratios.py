@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from mtpbench_analysis.curves.cells import Cell, Interval, Span
 from mtpbench_analysis.curves.curve import Curve, Measured
+from mtpbench_analysis.frame import LOAD_FIELDS
 
 Bound = Literal["exact", "at_least", "at_most", "best_points"]
 
@@ -101,7 +102,7 @@ def energy_ratio_of(cell: Cell, base: Cell) -> Span | None:
     return Span(low=ours.low / theirs.high, high=ours.high / theirs.low)
 
 
-_RECIPE = ("topology", "concurrency", "rate_rps", "gpus")
+_RECIPE = ("topology", *LOAD_FIELDS, "gpus")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +145,9 @@ def find_twins(baseline: Curve, others: Sequence[Curve]) -> tuple[Twins, ...]:
             base = baselines.get(recipe)
             if item is not None and base is not None:
                 pairs.append((other.label, item, base))
-    pairs.sort(key=lambda pair: (pair[0], pair[1].mean.concurrency or 0, -pair[1].x))
+    pairs.sort(
+        key=lambda pair: (pair[0], pair[1].mean.concurrency or 0, pair[1].mean.rate_rps or 0, -pair[1].x)
+    )
     return tuple(
         Twins(label=label, recipe=item.mean.recipe, baseline=base, other=item) for label, item, base in pairs
     )

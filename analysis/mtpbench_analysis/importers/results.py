@@ -105,6 +105,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
     if result.steady is None and not reasons:
         reasons = ("no_steady_window: only the rates of the whole run exist",)
     speculation = point.arm.speculation
+    ttft_s, e2el_s = result.ttft_as_waited_s(point.load), result.e2el_as_waited_s(point.load)
     return CurvePoint(
         **_errors(result),
         arm=point.arm.name,
@@ -114,6 +115,9 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         input_tps_per_gpu=rates.input_tps / point.topology.gpus,
         concurrency=point.concurrency,
         rate_rps=point.load.rate_rps,
+        sent_rps=result.sent_rps,
+        arrivals=point.load.arrivals,
+        ramp_s=point.load.ramp_s or None,
         gpus=point.topology.gpus,
         prefill_gpus=_gpus(point.topology, "prefill"),
         decode_gpus=_gpus(point.topology, "decode"),
@@ -137,9 +141,9 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         power_w_per_gpu=result.energy.mean_power_w_per_gpu,
         power_source=_power_source(result.energy),
         power_cap_w=_power_cap_w(result.gpus),
-        ttft_p50_s=result.ttft_s.p50 if result.ttft_s else None,
-        ttft_p99_s=result.ttft_s.p99 if result.ttft_s else None,
-        e2el_p50_s=result.e2el_s.p50 if result.e2el_s else None,
+        ttft_p50_s=ttft_s.p50 if ttft_s else None,
+        ttft_p99_s=ttft_s.p99 if ttft_s else None,
+        e2el_p50_s=e2el_s.p50 if e2el_s else None,
         ttft_from_schedule_p50_s=_ttft_from_schedule(point.load, result),
         interactivity_p99_tps=result.interactivity_p99_tps,
         simulated=result.simulated,

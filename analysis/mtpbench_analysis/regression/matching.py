@@ -9,7 +9,7 @@ from typing import Any
 
 from mtpbench.errors import NotComparable
 from mtpbench_analysis.curves.curve import display_name, list_values, short
-from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.frame import LOAD_FIELDS, CurvePoint, PointSet, Unused
 from mtpbench_analysis.pairing import describe_invalid
 
 DEPLOYMENT_FIELDS = (
@@ -30,7 +30,7 @@ DEPLOYMENT_FIELDS = (
 )
 """What one server start serves: points that share these also share the luck of that start."""
 
-RECIPE_FIELDS = (*DEPLOYMENT_FIELDS, "concurrency", "rate_rps")
+RECIPE_FIELDS = (*DEPLOYMENT_FIELDS, *LOAD_FIELDS)
 """Points of both sides that share all of these measure the same thing."""
 
 TESTED_FIELDS = ("version", "image", "settings", "date")
@@ -72,10 +72,7 @@ def label_recipes(recipes: Sequence[PairedRecipe]) -> tuple[str, ...]:
     """Returns `MTP, conc. 16, 1xTP8, 8 GPUs` for each; with hardware, model, … where only they tell two
     apart.
     """
-    short_labels = [
-        f"{display_name(recipe.arm)}, {recipe.point.recipe}".replace("concurrency", "conc.")
-        for recipe in recipes
-    ]
+    short_labels = [f"{display_name(recipe.arm)}, {recipe.point.recipe_of('short')}" for recipe in recipes]
     if len(set(short_labels)) == len(recipes):
         return tuple(short_labels)
     telling = [

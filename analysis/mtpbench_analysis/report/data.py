@@ -32,6 +32,8 @@ NUMBERS = (*(metric.id for metric in metrics_in("page")), "valid")
 TEXTS = (
     "arm",
     "recipe",
+    "load_short",
+    "load_mark",
     "topology",
     "engine",
     "version",

@@ -56,12 +56,17 @@ def _ladder_table(estimates: tuple[LadderEstimate, ...], sweep: Sweep) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for estimate in estimates:
         ladder, first = estimate.ladder, estimate.ladder.first
-        rungs = list(dict.fromkeys(str(point.concurrency) for point in ladder.points))
+        is_open = first.load.open or first.load.ramp_s
+        rungs = list(
+            dict.fromkeys(
+                point.load_label("mark") if is_open else str(point.concurrency) for point in ladder.points
+            )
+        )
         repeats = 1 + max(point.repeat for point in ladder.points)
         table.add_row(
             first.arm.name + (f" k={first.draft_tokens}" if first.draft_tokens else ""),
             first.topology.name,
-            " ".join(rungs) + (f"  ×{repeats}" if repeats > 1 else ""),
+            (", " if is_open else " ").join(rungs) + (f"  ×{repeats}" if repeats > 1 else ""),
             str(ladder.deployment.gpus),
             str(ladder.deployment.nodes),
             _number(estimate.requests, ",.0f"),

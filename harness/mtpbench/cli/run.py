@@ -273,10 +273,8 @@ class RunView:
             processes = f"{len(deployment.processes)} process" + (
                 "es" if len(deployment.processes) > 1 else ""
             )
-            rungs = ", ".join(dict.fromkeys(str(point.concurrency) for point in points))
-            self._print(
-                f"{first.arm.name} on {first.topology.name}: starting {processes} for concurrency {rungs}"
-            )
+            rungs = ", ".join(dict.fromkeys(point.load_label("mark") for point in points))
+            self._print(f"{first.arm.name} on {first.topology.name}: starting {processes} for {rungs}")
         self._describe("waiting for the servers" if deployment else "simulating")
 
     def point_started(self, point: Point) -> None:
@@ -299,7 +297,7 @@ class RunView:
         """Prints a line for the point, and its reasons if it is invalid."""
         self.finished += 1
         self._describe("")
-        self._print(f"[{self.finished}/{self.total}] {_name(point)}: {summary(result)}")
+        self._print(f"[{self.finished}/{self.total}] {_name(point)}: {summary(point, result)}")
         for reason in result.reasons:
             self._print(f"    invalid, {reason.headline}", style="red")
 
@@ -335,17 +333,19 @@ class _TimeLeft(ProgressColumn):
 
 def _name(point: Point) -> str:
     repeat = f" repeat {point.repeat}" if point.repeat else ""
-    return f"{point.arm.name} {point.topology.name} c{point.concurrency}{repeat}"
+    return f"{point.arm.name} {point.topology.name} {point.load_label('mark')}{repeat}"
 
 
-def summary(result: PointResult) -> str:
+def summary(point: Point, result: PointResult) -> str:
     """Returns the figures of a point in one line."""
     rates = result.steady or result.whole
     if rates is None or result.interactivity_tps is None:
         return "no figures"
     figures = [f"{rates.tput_tps_per_gpu:,.1f} tok/s/GPU", f"{result.interactivity_tps:.1f} tok/s/user"]
-    if result.ttft_s:
-        figures.append(f"TTFT {result.ttft_s.p50:.2f} s")
+    if ttft_s := result.ttft_as_waited_s(point.load):
+        figures.append(f"TTFT {ttft_s.p50:.2f} s")
+    if result.sent_rps is not None:
+        figures.append(f"{result.sent_rps:.3g} requests/s sent")
     if result.acceptance.length is not None:
         figures.append(f"AL {result.acceptance.length:.2f}")
     return ", ".join(figures) + (" SIMULATED" if result.simulated else "")

@@ -121,7 +121,7 @@ def _state(snapshot: Snapshot, planned: Point, point: SeenPoint | None) -> tuple
             return "unknown" if snapshot.unread_submissions else "missing", ""
         return outcome.state if outcome.state in _BUSY else "missing", ""
     if point.stored.result.valid:
-        return "valid", summary(point.stored.result)
+        return "valid", summary(point.stored.point, point.stored.result)
     return "invalid", "; ".join(map(str, point.stored.result.reasons))
 
 

@@ -83,6 +83,7 @@ def collect(
         spec.concurrency,
         spec.time_scale,
         open_loop=spec.load.open,
+        ramp_s=spec.load.ramp_s,
     )
     return DriveResult(
         table=table,
@@ -283,6 +284,7 @@ def judge_client(
     scale: float,
     *,
     open_loop: bool,
+    ramp_s: float = 0.0,
 ) -> ClientHealth:
     """Computes the health of the client over the steady-state window.
 
@@ -293,8 +295,9 @@ def judge_client(
         concurrency: slots of the load.
         scale: engine seconds per wall second.
         open_loop: whether requests started by the clock.
+        ramp_s: engine seconds over which the load rose.
     """
-    window = point_window(table, concurrency, open_loop=open_loop)
+    window = point_window(table, concurrency, open_loop=open_loop, ramp_s=ramp_s)
     lags = np.concatenate([_lags_s(note, window, scale) for note in notes]) if notes else np.empty(0)
     reads, coalesced, cpu = (_sums(notes, column, window, scale) for column in (1, 2, 3))
     wall_s = (window.duration_s / scale) if window else None

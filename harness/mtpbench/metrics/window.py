@@ -61,22 +61,44 @@ def steady_window(table: RequestTable, concurrency: int) -> Window | None:
     return Window(start_s=start, end_s=end) if np.isfinite(start) and end > start else None
 
 
-def open_window(table: RequestRows) -> Window | None:
+def open_window(table: RequestRows, ramp_s: float = 0.0) -> Window | None:
     """Computes the time in which an open loop sent its measured requests; None if it sent fewer than two.
 
     It lasts from the moment the first of them was due to the moment the last one was. Requests are in flight
-    at both edges: those of the warm-up at its start, the measured ones at its end.
+    at both edges: those of the warm-up at its start, the measured ones at its end. While the rate still rises
+    over `ramp_s` there is no steady state: what was due before its end lies before the window.
     """
-    due = table.scheduled_s[~table.warmup]
+    due = table.scheduled_s[due_in_window(table, ramp_s)]
     if not len(due):
         return None
     start, end = float(due.min()), float(due.max())
     return Window(start_s=start, end_s=end) if end > start else None
 
 
-def point_window(table: RequestTable, concurrency: int, *, open_loop: bool) -> Window | None:
+def due_in_window(table: RequestRows, ramp_s: float) -> npt.NDArray[np.bool_]:
+    """Returns which measured requests of an open loop were due after its ramp."""
+    return ~table.warmup & (table.scheduled_s >= ramp_s)
+
+
+def point_window(
+    table: RequestTable, concurrency: int, *, open_loop: bool, ramp_s: float = 0.0
+) -> Window | None:
     """Computes the steady-state window of a point with an open or a closed loop."""
-    return open_window(table) if open_loop else steady_window(table, concurrency)
+    return open_window(table, ramp_s) if open_loop else steady_window(table, concurrency)
+
+
+def rates_due_and_sent(table: RequestRows, ramp_s: float) -> tuple[float, float] | None:
+    """Computes at what rates an open loop's measured requests were due, and were sent, per engine second.
+
+    Both are of the same requests, so what the process of arrivals drew is in both alike. None for fewer than
+    two requests, or those that were due, or sent, at one moment.
+    """
+    chosen = due_in_window(table, ramp_s)
+    intervals = int(chosen.sum()) - 1
+    if intervals < 1:
+        return None
+    due_s, sent_s = (float(np.ptp(times[chosen])) for times in (table.scheduled_s, table.sent_s))
+    return (intervals / due_s, intervals / sent_s) if due_s > 0 and sent_s > 0 else None
 
 
 def whole_window(table: RequestRows) -> Window | None:

@@ -39,6 +39,7 @@ from mtpbench.records.point import (
     EngineLimits,
     Fault,
     Load,
+    LoadForm,
     Measurement,
     Model,
     Point,
@@ -46,6 +47,7 @@ from mtpbench.records.point import (
     Topology,
     WorkerGroup,
     Workload,
+    load_label,
 )
 from mtpbench.records.process import Container, Deployment, File, Probe, Process
 from mtpbench.records.raw import (
@@ -122,6 +124,7 @@ __all__ = [
     "IdleState",
     "Json",
     "Load",
+    "LoadForm",
     "Measurement",
     "Model",
     "Point",
@@ -154,6 +157,7 @@ __all__ = [
     "digest",
     "from_json",
     "known",
+    "load_label",
     "to_json",
     "well_formed",
 ]

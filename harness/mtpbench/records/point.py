@@ -236,6 +236,48 @@ class Load:
         """Returns whether requests start by the clock, not by the end of others."""
         return self.pacing != "closed"
 
+    @property
+    def arrivals(self) -> str | None:
+        """Returns how requests of an open loop arrive: `poisson`, `gamma 0.5`, …; None in a closed one."""
+        if not self.open:
+            return None
+        return f"gamma {_exact(self.burstiness)}" if self.pacing == "gamma" else self.pacing
+
+
+LoadForm = Literal["long", "short", "mark"]
+_CLOSED: Mapping[LoadForm, str] = {"long": "concurrency ", "short": "conc. ", "mark": "c"}
+
+
+def load_label(
+    concurrency: int | None,
+    rate_rps: float | None = None,
+    arrivals: str | None = None,
+    ramp_s: float | None = None,
+    form: LoadForm = "long",
+) -> str:
+    """Returns what a point's load is called, wherever it is shown; loads that differ have other labels.
+
+    `concurrency 64` (`conc. 64`, `c64`), or, in an open loop, `8 req/s, cap 2` (`8/s cap 2` as a mark), with
+    the arrivals where they are not Poisson's, and with the ramp. What it takes is as in `Load`, or None.
+    """
+    if rate_rps is None and arrivals is None:
+        parts = [f"{_CLOSED[form]}{'unknown' if concurrency is None else concurrency}"]
+    else:
+        unit = "/s" if form == "mark" else " req/s"
+        rate = [] if rate_rps is None else [f"{_exact(rate_rps)}{unit}"]
+        parts = [
+            " ".join([*rate, *([arrivals] if arrivals and not (rate and arrivals == "poisson") else [])])
+        ]
+        parts += [] if concurrency is None else [f"cap {concurrency}"]
+    parts += [f"ramp {_exact(ramp_s)} s"] if ramp_s else []
+    return (" " if form == "mark" else ", ").join(parts)
+
+
+def _exact(number: float) -> str:
+    """Returns a number as short as it can be read back."""
+    text = f"{number:g}"
+    return text if float(text) == number else repr(number)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
@@ -327,6 +369,11 @@ class Point:
         for name in ("concurrency", "repeat", "seed", "load", "measurement"):
             body.pop(name)
         return f"{self.arm.name}_{self.topology.name}_{digest(body)[:8]}"
+
+    def load_label(self, form: LoadForm = "long") -> str:
+        """Returns what the point's load is called."""
+        load = self.load
+        return load_label(self.concurrency, load.rate_rps, load.arrivals, load.ramp_s, form)
 
     @property
     def simulated(self) -> bool:

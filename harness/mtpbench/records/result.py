@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mtpbench.records.codec import SCHEMA_VERSION, AboveZero, Clock, Count, NotNegative, Positive
+from mtpbench.records.point import Load
 from mtpbench.records.raw import (
     Answers,
     ClientHealth,
@@ -259,6 +260,8 @@ class PointResult:
     interactivity_tps: float | None
     interactivity_p99_tps: float | None
     tpot_basis: TpotBasis | None
+    sent_rps: float | None = None
+    """Requests sent per engine second in an open loop, of those that were due in its window; else NULL."""
     steady: Rates | None
     whole: Rates | None
     blocks: Blocks | None = None
@@ -271,6 +274,16 @@ class PointResult:
     answers: Answers = field(default_factory=Answers)
     evaluation: Evaluation | None = None
     reasons: tuple[Reason, ...] = ()
+
+    def ttft_as_waited_s(self, load: Load) -> Distribution | None:
+        """Returns TTFT as users wait for it: in an open loop from the moment a request was due, else from
+        its sending.
+        """
+        return self.ttft_from_schedule_s if load.open else self.ttft_s
+
+    def e2el_as_waited_s(self, load: Load) -> Distribution | None:
+        """Returns E2EL as users wait for it, counted as in `ttft_as_waited_s`."""
+        return self.e2el_from_schedule_s if load.open else self.e2el_s
 
     @property
     def valid(self) -> bool:

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Literal
 
 from mtpbench.progress import RunProgress
-from mtpbench.records import SweepInfo
+from mtpbench.records import SweepInfo, load_label
 from mtpbench.slurm.journal import Submission
 from mtpbench.slurm.states import STALE_S, AttemptFiles, JobOutcome, JobStatus, judge_job
 from mtpbench.store import StoredPoint
@@ -19,7 +19,10 @@ from mtpbench.store import StoredPoint
 State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "missing"]
 """`unusable`: stored as valid, with rates that no curve can hold. `damaged`: what the store calls that."""
 
-_ID = re.compile(r"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>[^_]+))?_r(?P<r>\d+)_[0-9a-f]{8}")
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_ID = re.compile(
+    rf"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>{_NUMBER}))?_r(?P<r>\d+)_[0-9a-f]{{8}}"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +58,12 @@ class PlannedPoint:
 
     @property
     def label(self) -> str:
-        """A short name such as `c16` or `c16 q4 repeat 1`."""
+        """A short name such as `c16` or `4/s cap 16 repeat 1`."""
         if self.concurrency is None:
             return self.id
-        rate = f" q{self.rate_rps}" if self.rate_rps else ""
-        return f"c{self.concurrency}{rate}" + (f" repeat {self.repeat}" if self.repeat else "")
+        rate_rps = None if self.rate_rps is None else float(self.rate_rps)
+        label = load_label(self.concurrency, rate_rps, form="mark")
+        return label + (f" repeat {self.repeat}" if self.repeat else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

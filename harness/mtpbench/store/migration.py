@@ -92,7 +92,7 @@ _POWER_SOURCES: Mapping[str, Json] = {
 
 _NEW_FIGURES = {
     3: ("blocks",),
-    6: ("tokens_per_chunk", "first_chunk_tokens", "tokens_per_burst", "cached_prompt_share"),
+    6: ("tokens_per_chunk", "first_chunk_tokens", "tokens_per_burst", "cached_prompt_share", "sent_rps"),
 }
 """Figures of a result that a version brought."""
 

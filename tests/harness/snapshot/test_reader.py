@@ -195,7 +195,7 @@ def test_a_lock_that_nobody_can_ask_about_is_unknown(tmp_path: Path, monkeypatch
 def test_the_ids_parts_are_read_from_its_end() -> None:
     planned = PlannedPoint.of("mtp_k3_6xDEP8-1xDEP16_c16384_q2.5_r1_0123abcd")
     assert (planned.arm, planned.topology, planned.concurrency) == ("mtp_k3", "6xDEP8-1xDEP16", 16384)
-    assert planned.label == "c16384 q2.5 repeat 1"
+    assert planned.label == "2.5/s cap 16384 repeat 1"
     assert PlannedPoint.of("else").arm == "else"
     for point in (store_point(OFF, 16), store_point(MTP, 4, repeat=2)):
         parts = PlannedPoint.of(point.id)

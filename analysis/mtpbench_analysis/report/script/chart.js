@@ -192,7 +192,7 @@ function drawLabels(svg, series, xs, ys, edge) {
   const taken = series.flatMap(({ dots }) => dots.map((dot) => [xs.at(dot.x) - 5, ys.at(dot.y) - 5, xs.at(dot.x) + 5, ys.at(dot.y) + 5]));
   for (const { dots } of series) {
     for (const { point, x, y } of dots) {
-      const text = point.concurrency !== null ? `c${point.concurrency}` : point.rate_rps !== null ? `${point.rate_rps}/s` : "";
+      const text = point.load_mark;
       if (!text || !point.onFront) continue;
       const [px, py, wide] = [xs.at(x), ys.at(y), text.length * 7.2];
       const places = [[px + 8, py - 7], [px + 8, py + 16], [px - 8 - wide, py + 16], [px - 8 - wide, py - 7]];
@@ -240,7 +240,7 @@ function cardFacts(point, curve, comparison) {
   add("engine", [["engine", textOf(point.engine, (v) => (point.version ? `${v} ${point.version}` : v))], ["image", textOf(point.image, String)]]);
   const roles = isKnown(point.prefill_gpus) ? ` (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : "";
   add("recipe", [["topology", textOf(point.topology, String)], ["GPUs", textOf(point.gpus, (v) => `${v} GPU${v === 1 ? "" : "s"}${roles}`)],
-    ["concurrency", textOf(point.concurrency, (v) => `concurrency ${v}`)], ["rate", isKnown(point.rate_rps) ? `${point.rate_rps} requests/s` : ""]]);
+    ["concurrency", textOf(point.load_mark, () => (isPlain(point) ? `concurrency ${point.concurrency}` : point.load_short))], ["rate", isKnown(point.sent_rps) ? `${speed(point.sent_rps)} requests/s sent` : ""]]);
   add("TTFT", [["TTFT", textOf(point.ttft_p50_s, (v) => `${seconds(v)} s median${isKnown(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`)]]);
   if (spec) {
     add("acceptance", [["acceptance", textOf(point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`)],
@@ -277,8 +277,9 @@ function pointFacts(point, curve, comparison, view) {
   add("serving", point.serving);
   add("topology", point.topology);
   add("GPUs", point.gpus, (v) => (isKnown(point.prefill_gpus) ? `${v} (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : String(v)));
-  if (isKnown(point.rate_rps)) facts.push(["rate", `${point.rate_rps} requests/s`]);
-  add("concurrency", point.concurrency);
+  if (isKnown(point.sent_rps)) facts.push(["rate", `${speed(point.sent_rps)} requests/s sent`]);
+  if (point.load_mark && !isPlain(point)) facts.push(["load", point.load_short]);
+  else add("concurrency", point.concurrency);
   add("draft tokens", point.draft_tokens);
   const spec = point.acceptance_mode !== "off";
   if (spec) {

@@ -24,24 +24,24 @@ function buildSweep(comparison) {
 }
 
 // ---------------------------------------------------------------------------------------------- acceptance
-const loadOf = (point) => (isKnown(point.rate_rps) ? point.rate_rps : point.concurrency);
-const loadText = (point) => (isKnown(point.rate_rps) ? `${point.rate_rps}/s` : `c${point.concurrency}`);
+/** Compares loads: by rate where there is one, then by concurrency. */
+const byLoad = (a, b) => (a.rate_rps || 0) - (b.rate_rps || 0) || (a.concurrency || 0) - (b.concurrency || 0);
 
 /** Returns plots over the loads in equal steps, so that 1, 4, 16, 64 lie apart; null if no acceptance was recorded. */
 function acceptanceOverSweep(comparison, width) {
   const arms = comparison.curves.map((curve) => ({
-    curve, points: curve.points.filter((point) => isKnown(point.acceptance_length) && loadOf(point) !== null).sort((a, b) => loadOf(a) - loadOf(b)),
+    curve, points: curve.points.filter((point) => isKnown(point.acceptance_length) && point.load_mark).sort(byLoad),
   })).filter(({ points }) => points.length);
   if (!arms.length) return null;
   if (!width) return [];
   const half = width >= 620 ? Math.floor((width - 20) / 2) : width, mark = comparison.mark;
-  const loads = [...new Map(arms.flatMap(({ points }) => points.map((point) => [loadOf(point), loadText(point)]))).entries()].sort((a, b) => a[0] - b[0]);
-  const lengths = arms.map(({ curve, points }) => ({ curve, label: "", points: points.map((point) => [loadOf(point), point.acceptance_length, point.topology]) }));
+  const loads = [...new Set(arms.flatMap(({ points }) => points).sort(byLoad).map((point) => point.load_mark))].map((mark) => [mark, mark]);
+  const lengths = arms.map(({ curve, points }) => ({ curve, label: "", points: points.map((point) => [point.load_mark, point.acceptance_length, point.topology]) }));
   const shares = arms.flatMap(({ curve, points }) => {
     const positions = Math.max(0, ...points.map((point) => (point.acceptance_per_position || []).length));
     return Array.from({ length: positions }, (_, i) => ({
       curve, label: String(i + 1),
-      points: points.filter((point) => (point.acceptance_per_position || []).length > i).map((point) => [loadOf(point), point.acceptance_per_position[i] * 100, point.topology]),
+      points: points.filter((point) => (point.acceptance_per_position || []).length > i).map((point) => [point.load_mark, point.acceptance_per_position[i] * 100, point.topology]),
     }));
   });
   const plots = [loadPlot({ width: half, mark, loads, series: lengths, low: 1, label: "tokens per step", name: "Acceptance length by concurrency" })];
@@ -108,7 +108,7 @@ function powerStrip(curve, traces, highest, width, mark, perGpu) {
   traces.forEach(({ run, trace }, i) => {
     const from = left + cell * i, { power_times_s: times, window } = trace, watts = perGpu(trace), middle = roundPixels(from + cell / 2);
     svg.append(draw("path", { class: "grid", d: `M${roundPixels(from)},${box.top}V${floor + 6}` }));
-    if (cell >= 34) svg.append(drawText(middle, floor + 17, loadText(run.point), { class: "axis", "text-anchor": "middle" }));
+    if (cell >= 34) svg.append(drawText(middle, floor + 17, run.point.load_mark, { class: "axis", "text-anchor": "middle" }));
     if (times.length < 2) {
       svg.append(drawText(middle, (box.top + floor) / 2, "unknown", { class: "axis", "text-anchor": "middle" }));
       return;

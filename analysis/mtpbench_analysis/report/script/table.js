@@ -61,15 +61,16 @@ function showRatio(ratio) {
 
 const layoutOf = (p) => [p.topology, p.gpus === null ? null : p.gpus === 1 ? "1 GPU" : `${p.gpus} GPUs`]
   .filter((part) => part).join(", ");
-const concurrencyOf = (p) => (p.concurrency === null ? "unknown" : String(p.concurrency));
+/** Whether a point's load is a concurrency and nothing else. */
+const isPlain = (p) => p.load_mark === `c${p.concurrency}`;
 
 function recipesOf(cell) {
   if (cell.state === "not_reached") return [MISSING];
   const { knots } = cell;
   if (knots.length === 2 && layoutOf(knots[0]) === layoutOf(knots[1])) {
-    return [`conc. ${concurrencyOf(knots[0])} and ${concurrencyOf(knots[1])}`, layoutOf(knots[0])];
+    return [`${knots[0].load_short} and ${knots.every(isPlain) ? knots[1].concurrency : knots[1].load_short}`, layoutOf(knots[0])];
   }
-  const texts = knots.map((p) => [`conc. ${concurrencyOf(p)}`, layoutOf(p)].filter((part) => part).join(", "));
+  const texts = knots.map((p) => [p.load_short, layoutOf(p)].filter((part) => part).join(", "));
   return [texts[0], texts.slice(1).map((text) => `and ${text}`).join(" ")];
 }
 
