@@ -310,10 +310,13 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
     ):
         return None
     ladders: dict[tuple[str, str], float] = {}
-    covered = 0
+    covered, durations = 0, _durations(snapshot.points)
     for point in waiting:
-        if (duration_s := _duration_like(point, snapshot.points)) is None:
+        if (like := durations.get((*point.planned.rung, point.planned.arm))) is None:
+            like = durations.get(point.planned.rung)
+        if like is None:
             continue
+        duration_s = fmean(like)
         covered += 1
         if point.planned.id in snapshot.running:
             # The points of a ladder run one after another: this one began about when the last was stored.
@@ -330,12 +333,14 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
     )
 
 
-def _duration_like(point: SeenPoint, points: Sequence[SeenPoint]) -> float | None:
-    """Returns the mean duration of points under the same load in this arm, else in any arm."""
-    peers = [other for other in points if other.planned.rung == point.planned.rung and other.stored]
-    same_arm = [other for other in peers if other.planned.arm == point.planned.arm]
-    durations = [duration_s for other in same_arm or peers if (duration_s := duration_of(other)) is not None]
-    return fmean(durations) if durations else None
+def _durations(points: Sequence[SeenPoint]) -> Mapping[tuple[object, ...], Sequence[float]]:
+    """Returns the durations of points by their load, and by their load and arm."""
+    durations: dict[tuple[object, ...], list[float]] = {}
+    for point in points:
+        if (duration_s := duration_of(point)) is not None:
+            for key in (point.planned.rung, (*point.planned.rung, point.planned.arm)):
+                durations.setdefault(key, []).append(duration_s)
+    return durations
 
 
 def duration_of(point: SeenPoint) -> float | None:

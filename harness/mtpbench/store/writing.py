@@ -20,6 +20,7 @@ from mtpbench.records import (
     Provenance,
     SweepInfo,
     to_json,
+    well_formed,
 )
 from mtpbench.store.columns import (
     write_counters,
@@ -265,8 +266,11 @@ def rewrite_result(directory: Path, result: PointResult) -> None:
 
 
 def json_text(record: Any) -> str:
-    """Returns the text of a JSON file: of a record, or of plain values with records in them."""
-    return json.dumps(to_json(record), indent=1, ensure_ascii=False) + "\n"
+    """Returns the text of a JSON file: of a record, or of plain values with records in them.
+
+    Whatever texts it holds, UTF-8 can hold it: half a surrogate pair, which a server may have sent, is �.
+    """
+    return well_formed(json.dumps(to_json(record), indent=1, ensure_ascii=False)) + "\n"
 
 
 def _holds_valid(directory: Path, point_id: str) -> bool:
