@@ -35,6 +35,7 @@ bench: $(DEV_READY) ## what must be fast, each beside the straightforward way (b
 	$(BIN)/python benchmarks/chunk_store.py
 	$(BIN)/python benchmarks/recompute.py
 	$(BIN)/python benchmarks/load_points.py
+	$(BIN)/python benchmarks/status_points.py
 	$(BIN)/python benchmarks/compare_points.py
 	$(BIN)/python benchmarks/power_sampler.py
 	$(BIN)/python benchmarks/embedded_server.py
