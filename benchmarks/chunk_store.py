@@ -52,6 +52,8 @@ def lifelike(events: int, noise_s: float) -> RequestTable:
         asked_output_tokens=tokens[:, -1],
         prompt_tokens=np.full(rows, 8192),
         output_tokens=tokens[:, -1],
+        cached_prompt_tokens=np.full(rows, UNKNOWN),
+        reasoning_tokens=np.full(rows, UNKNOWN),
         finish_reason=np.full(rows, "length", object),
         error=nothing,
         error_detail=nothing,

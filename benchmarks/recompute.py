@@ -29,7 +29,7 @@ from rich.table import Table
 
 from mtpbench.hardware import lookup
 from mtpbench.measure import measure
-from mtpbench.metrics.request_table import RequestTable, whole_us
+from mtpbench.metrics.request_table import UNKNOWN, RequestTable, whole_us
 from mtpbench.provenance import Started, collect
 from mtpbench.records import (
     Arm,
@@ -78,6 +78,8 @@ def closed_loop(millions: float) -> RequestTable:
         asked_output_tokens=outputs,
         prompt_tokens=np.full(rows, 8192),
         output_tokens=outputs,
+        cached_prompt_tokens=np.full(rows, UNKNOWN),
+        reasoning_tokens=np.full(rows, UNKNOWN),
         finish_reason=np.full(rows, "length", object),
         error=np.full(rows, None, object),
         error_detail=np.full(rows, None, object),
