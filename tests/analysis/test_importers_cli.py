@@ -118,3 +118,18 @@ def test_what_can_t_be_imported_says_why(arguments: tuple[Any, ...], message: st
 
 def test_a_bad_argument_is_the_user_s_and_not_ours() -> None:
     assert isinstance(run("vllm", VLLM, "--serving", "both").exception, InputError)
+
+
+def test_an_import_replaces_no_file_unless_told_to(tmp_path: Path) -> None:
+    """The second arm, written to the file of the first, would be all that is left."""
+    path = tmp_path / "points.csv"
+    run("vllm", APPENDED, "--arm", "mtp", "--gpus", 8, "-o", path)
+    before = path.read_bytes()
+    assert "is there already; name another" in refused(
+        "vllm", APPENDED, "--arm", "off", "--gpus", 8, "-o", path
+    )
+    assert path.read_bytes() == before
+    assert "is one of the files that are read" in refused("auto", path, "-o", path, "--overwrite")
+    again = run("vllm", APPENDED, "--arm", "off", "--gpus", 8, "-o", path, "--overwrite")
+    assert again.exit_code == 0
+    assert path.read_bytes() != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +71,12 @@ def _add_command(name: str, read: Reader, does: str) -> None:
         options: ImportOptions,
         list_curves: Annotated[bool, typer.Option("--list", help="List the curves.")] = False,
         output: OutputOption = None,
+        overwrite: Annotated[
+            bool, typer.Option("--overwrite", help="Replace the file if there is one.")
+        ] = False,
     ) -> None:
+        if output is not None:
+            _check_output(output, files, overwrite)
         declared = Declared(**asdict(options))
         point_filter = Filter(**{field.name: getattr(options, field.name) for field in fields(Filter)})
         points = narrow(read_sources(files, declared, read), point_filter)
@@ -80,6 +86,16 @@ def _add_command(name: str, read: Reader, does: str) -> None:
 for _name, _kind in KINDS.items():
     _add_command(_name, _kind.read, _kind.label)
 _add_command("auto", read_source, "files whose kind is told by what they hold")
+
+
+def _check_output(output: Path, files: Sequence[Path], overwrite: bool) -> None:
+    """Refuses an output that is an input, or there already: an arm imported before would be lost."""
+    if output.resolve() in [file.resolve() for file in files]:
+        raise InputError(f"--output {output}: is one of the files that are read; name another")
+    if output.exists() and not overwrite:
+        raise InputError(
+            f"--output {output}: is there already; name another (compare takes several), or give --overwrite"
+        )
 
 
 def _deliver(

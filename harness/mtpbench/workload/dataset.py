@@ -20,7 +20,7 @@ from mtpbench.workload.content import BLOCK_SYMBOLS
 
 _KEYS = (
     *("prompt", "prompt_token_ids", "messages", "input_length", "output_length", "output_tokens"),
-    *("hash_ids", "timestamp", "session_id", "delay", "role", "content"),
+    *("hash_ids", "timestamp", "timestamp_ms", "timestamp_s", "session_id", "delay", "role", "content"),
 )
 """Keys that are read."""
 _KINDS = ("prompt", "prompt_token_ids", "messages", "input_length")
@@ -41,6 +41,7 @@ class DatasetLine:
         output_tokens: the output length that the line requests, or None.
         hash_ids: a trace line's blocks; empty if it has none.
         timestamp_ms: when the request is sent, or None.
+        unit_named: whether the timestamp's key names its unit.
         session: the session that the line is a turn of, or None.
         delay_ms: pause after the end of the turn before.
     """
@@ -50,6 +51,7 @@ class DatasetLine:
     output_tokens: int | None
     hash_ids: Sequence[int]
     timestamp_ms: float | None
+    unit_named: bool
     session: str | int | None
     delay_ms: float
 
@@ -86,7 +88,8 @@ def parse_line(raw: bytes, *, chat: bool, vocabulary: int | None) -> DatasetLine
         prompt_tokens=prompt_tokens,
         output_tokens=_output_tokens(row),
         hash_ids=hash_ids,
-        timestamp_ms=_milliseconds(row, "timestamp"),
+        timestamp_ms=_read_timestamp(row),
+        unit_named=row.get("timestamp") is None,
         session=session,
         delay_ms=delay or 0.0,
     )
@@ -178,14 +181,27 @@ def _whole(row: Mapping[str, Any], key: str) -> int:
     return value
 
 
+_TIMESTAMPS = {"timestamp": 1.0, "timestamp_ms": 1.0, "timestamp_s": 1000.0}
+"""The keys of a line's time, and the milliseconds of their unit."""
+
+
+def _read_timestamp(row: Mapping[str, Any]) -> float | None:
+    keys = [key for key in _TIMESTAMPS if row.get(key) is not None]
+    if len(keys) > 1:
+        raise ValueError(f"{' and '.join(map(repr, keys))} are names of one time; give one of them")
+    time = _milliseconds(row, keys[0]) if keys else None
+    return None if time is None else time * _TIMESTAMPS[keys[0]]
+
+
 def _milliseconds(row: Mapping[str, Any], key: str) -> float | None:
     value = row.get(key)
     if value is None:
         return None
-    most = _LATEST_MS if key == "timestamp" else _LONGEST_MS
+    most = _LATEST_MS / _TIMESTAMPS[key] if key in _TIMESTAMPS else _LONGEST_MS
+    unit = "seconds" if key == "timestamp_s" else "milliseconds"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
         raise ValueError(
-            f'"{key}" is a number of milliseconds, at least 0, not {reprlib.repr(value)}, at most {most:g}'
+            f'"{key}" is a number of {unit}, at least 0, not {reprlib.repr(value)}, at most {most:g}'
         )
     return float(value)
 
@@ -207,6 +223,7 @@ class Dataset:
         payloads: the prompts as members of a request's JSON, of the first rows only; None for trace rows.
         prompt_tokens, output_tokens: (n,) `UNKNOWN` if the line does not give them.
         times_s: (n,) seconds from the first row, never falling; None if lines have no timestamps.
+        unit_named: whether the keys of all timestamps name their unit.
         previous: (n,) the row of the session's turn before; -1 for none.
         delay_s: (n,) pause after the end of that turn.
         block_offsets: (n + 1,) blocks of row i are [block_offsets[i], block_offsets[i + 1]) of `blocks`.
@@ -221,6 +238,7 @@ class Dataset:
     prompt_tokens: Ints
     output_tokens: Ints
     times_s: Floats | None
+    unit_named: bool
     previous: Ints
     delay_s: Floats
     block_offsets: Ints
@@ -293,6 +311,7 @@ class _Reader:
         self._offsets = array("q", [0])
         self._times_ms, self._delays_ms = array("d"), array("d")
         self._timed: bool | None = None
+        self._unit_named = True
         self._longest_trace = 0
         self._last_turns: dict[str | int, int] = {}
         self._block_numbers: dict[int, int] = {}
@@ -341,6 +360,7 @@ class _Reader:
             payloads=tuple(self._payloads),
             prompt_tokens=np.array(self._prompt_tokens, np.int64),
             output_tokens=np.array(self._output_tokens, np.int64),
+            unit_named=self._unit_named,
             times_s=(times_ms - times_ms[0]) / 1000 if self._timed else None,
             previous=np.array(self._previous, np.int64),
             delay_s=np.array(self._delays_ms) / 1000,
@@ -374,3 +394,4 @@ class _Reader:
         if self._times_ms and time_ms - self._times_ms[0] > _LONGEST_MS:
             raise ValueError(f"the trace takes {time_ms - self._times_ms[0]:g} ms so far: years")
         self._times_ms.append(time_ms)
+        self._unit_named &= line.unit_named

@@ -99,6 +99,33 @@ def time_rows(dataset: Dataset, count: int) -> PromptTiming:
     return PromptTiming(arrivals_s=arrivals_s, after=after, delay_s=dataset.delay_s[row], notes=tuple(notes))
 
 
+_MOST_RPS, _MOST_FRACTIONS_RPS = 200, 50
+"""Requests/s beyond which a trace is more likely one in seconds; whole milliseconds are usual."""
+_LONGEST_GAP_S = 3600
+"""Mean gap between requests beyond which it is more likely one in microseconds or nanoseconds."""
+
+
+def _check_unit(dataset: Dataset) -> None:
+    """Refuses timestamps that make a load which no trace has, unless their key names the unit.
+
+    Raises:
+        SweepError: they are more likely in another unit than milliseconds.
+    """
+    times_s = np.unique(dataset.times_s if dataset.times_s is not None else np.zeros(1))
+    if len(times_s) < 3:
+        return
+    gap_s = float(times_s[-1] - times_s[0]) / (len(times_s) - 1)
+    fractions = bool((np.abs(times_s * 1000 - np.round(times_s * 1000)) > 1e-6).any())
+    if 1 / (_MOST_FRACTIONS_RPS if fractions else _MOST_RPS) <= gap_s <= _LONGEST_GAP_S:
+        return
+    load = f"{1 / gap_s:.4g} requests/s" if gap_s < 1 else f"a request every {gap_s:.4g} s"
+    raise SweepError(
+        f'"timestamp" is in milliseconds, and would make {load} on average; if it is in seconds, name it '
+        '"timestamp_s", and if that is what is meant, "timestamp_ms"',
+        path=dataset.path,
+    )
+
+
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 _CLOSING = b"}"
@@ -184,11 +211,14 @@ class Prompts:
         """Returns `arrivals_s` of a dataset that must have timestamps.
 
         Raises:
-            SweepError: the dataset has none.
+            SweepError: the dataset has none, or they can hardly be in milliseconds.
         """
-        if self.arrivals_s is None:
-            path = None if self._dataset is None else self._dataset.path
+        dataset = self._dataset
+        if self.arrivals_s is None or dataset is None:
+            path = None if dataset is None else dataset.path
             raise SweepError('`pacing: trace` needs a "timestamp" (ms) in every line', path=path)
+        if not dataset.unit_named:
+            _check_unit(dataset)
         return self.arrivals_s
 
     def _random(self, index: int, blocks: Ints | None) -> list[Piece]:

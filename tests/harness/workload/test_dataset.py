@@ -256,3 +256,39 @@ def test_turns_follow_in_file_order_within_a_pass(tmp_path_factory, sessions, co
         assert prompts.after[index] == (-1 if session is None else last.get(session, -1))
         last[session] = index
     assert prompts.after.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("key", "times", "unit_s"),
+    [
+        ("timestamp", [0, 150, 400, 900], 0.001),
+        ("timestamp_ms", [0, 0.5, 1.2, 1.9], 0.001),
+        ("timestamp_s", [0, 0.5, 1.2, 1.9], 1.0),
+        ("timestamp", [0, 0, 0, 0], 0.001),
+    ],
+)
+def test_a_key_names_the_unit_of_timestamps(tmp_path, key, times, unit_s):
+    prompts = make(dataset(tmp_path, *({"input_length": 5, key: time} for time in times)), len(times))
+    assert prompts.trace_arrivals_s() == pytest.approx([time * unit_s for time in times])
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0, 0.5, 1.2, 1.9],
+        [0.0, 7.25, 15.5, 21.0],
+        [0, 1, 3, 4],
+        [1_764_460_800 + n for n in range(5)],
+        [n * 200_000_000 for n in range(5)],
+    ],
+)
+def test_timestamps_that_can_hardly_be_milliseconds_are_refused(tmp_path, times):
+    """A trace in seconds, played as milliseconds, is a burst; one in nanoseconds never ends."""
+    prompts = make(dataset(tmp_path, *({"input_length": 5, "timestamp": time} for time in times)), 5)
+    with pytest.raises(SweepError, match='if it is in seconds, name it "timestamp_s"'):
+        prompts.trace_arrivals_s()
+
+
+def test_a_line_has_one_time(tmp_path):
+    with pytest.raises(SweepError, match="'timestamp' and 'timestamp_s' are names of one time"):
+        make(dataset(tmp_path, {"input_length": 5, "timestamp": 1, "timestamp_s": 1}), 1)
