@@ -60,6 +60,9 @@ class CurvePoint:
         ttft_from_schedule_p50_s: the same as `ttft_p50_s` in an open loop; None where only the moment of
             sending is known, and in a closed loop without a ramp, where nothing is due before it is sent.
         interactivity_p99_tps: 1 / p99 of TPOT: 99% of the requests are at least as fast.
+        tpot_basis: how the tokens of a request's first event were known: `known_first_chunk`,
+            `least_first_chunk` or `assumed_one_token`; None where it was not recorded.
+        cached_prompt_share: prompt tokens that a prefix cache held / all of them.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.
         rel_se_correlation: of the errors of interactivity and throughput, −1 … 1; where it is None they are
@@ -109,6 +112,8 @@ class CurvePoint:
     e2el_p50_s: float | None = field(default=None, metadata=MEAN)
     ttft_from_schedule_p50_s: float | None = field(default=None, metadata=MEAN)
     interactivity_p99_tps: float | None = field(default=None, metadata=MEAN)
+    tpot_basis: str | None = None
+    cached_prompt_share: float | None = None
     tput_rel_se: float | None = None
     interactivity_rel_se: float | None = None
     rel_se_correlation: float | None = None

@@ -1,4 +1,4 @@
-"""Equal interactivity is not equal waiting: TTFT stands in the table, and a warning where it is far apart."""
+"""What stands beside the figures: waits that are far apart, first events of unknown size, cached prompts."""
 
 from __future__ import annotations
 
@@ -102,3 +102,38 @@ def test_points_of_different_loads_are_never_runs_of_one(loads: list[tuple[Any, 
         assert [len(item.runs) for item in (*off.measured, *mtp.measured)] == [1] * len(points)
         assert len(find_twins(off, [mtp])) == len(loads)
         assert all(pair.baseline.mean.load() == pair.other.mean.load() for pair in find_twins(off, [mtp]))
+
+
+@pytest.mark.parametrize(
+    ("off", "mtp", "told"),
+    [
+        ("known_first_chunk", None, None),
+        ("known_first_chunk", "assumed_one_token", "The servers of MTP do not say"),
+        ("least_first_chunk", "assumed_one_token", "(assumed_one_token, least_first_chunk)"),
+    ],
+)
+def test_where_the_first_event_holds_an_unknown_number_of_tokens_the_figure_is_a_bound(
+    off: str | None, mtp: str | None, told: str | None
+) -> None:
+    sides = [
+        build_curves([replace(p, tpot_basis=basis) for p in make_points(arm, (10.0, 100.0), (20.0, 50.0))])[0]
+        for arm, basis in (("off", off), ("mtp", mtp))
+    ]
+    found = [
+        text for text in write_caveats(compare(sides[0], sides[1:], Settings())) if "first event" in text
+    ]
+    assert (told is None and not found) or (told is not None and told in found[0])
+
+
+@pytest.mark.parametrize(("share", "told"), [(None, []), (0.04, []), (0.31, ["up to 31%"])])
+def test_prompts_that_a_prefix_cache_held_are_told(share: float | None, told: list[str]) -> None:
+    """Prompts that are cached in one arm only would make its prefill cheap, and its throughput high."""
+    sides = [
+        build_curves(
+            [replace(p, cached_prompt_share=part) for p in make_points(arm, (10.0, 100.0), (20.0, 50.0))]
+        )[0]
+        for arm, part in (("off", 0.0), ("mtp", share))
+    ]
+    found = [text for text in write_caveats(compare(sides[0], sides[1:], Settings())) if "cache" in text]
+    assert len(found) == len(told)
+    assert all(words in text for words, text in zip(told, found, strict=True))

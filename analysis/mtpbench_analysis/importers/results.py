@@ -146,6 +146,8 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         e2el_p50_s=e2el_s.p50 if e2el_s else None,
         ttft_from_schedule_p50_s=_ttft_from_schedule(point.load, result),
         interactivity_p99_tps=result.interactivity_p99_tps,
+        tpot_basis=result.tpot_basis,
+        cached_prompt_share=result.cached_prompt_share,
         simulated=result.simulated,
         repeat=point.repeat,
         source=result.point_id,
