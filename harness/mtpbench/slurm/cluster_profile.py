@@ -261,7 +261,7 @@ def batch_text(profile: ClusterProfile, job: BatchJob) -> str:
 
 
 def _options(profile: ClusterProfile, job: BatchJob) -> list[str]:
-    options = [f"--job-name={job.name}"]
+    options = [f"--job-name={_quoted(job.name)}"]
     if len(job.commands) > 1:
         throttle = f"%{profile.max_running}" if profile.max_running else ""
         options.append(f"--array=0-{len(job.commands) - 1}{throttle}")
