@@ -226,8 +226,6 @@ class BatchJob:
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
-_BLANKED = re.compile("packjob|hetjob", re.IGNORECASE)
-"""Words that sbatch takes out of a directive before it reads it, wherever they stand."""
 _OPTIONAL = ("partition", "account", "qos", "reservation", "constraint")
 
 
@@ -299,11 +297,6 @@ def _checked(option: str) -> str:
     if _CONTROL.search(option):
         raise InputError(
             f"{option!r} can't stand in a batch script: a directive is one line without control characters; "
-            "choose another name, or another --results folder"
-        )
-    if word := _BLANKED.search(option):
-        raise InputError(
-            f"{option!r} can't stand in a batch script: sbatch reads {word[0]!r} as a separator of jobs; "
             "choose another name, or another --results folder"
         )
     return option

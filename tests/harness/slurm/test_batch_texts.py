@@ -41,8 +41,6 @@ PIECES = st.sampled_from(
             "\t",
             "--",
             "=",
-            "hetjob",
-            "PackJob",
             "\0",
             "\x1b",
             "\x7f",
@@ -133,13 +131,7 @@ def test_any_text_in_any_place_is_refused_or_stands_as_it_is(tmp_path: Path, pla
     try:
         made, directives = script(places, tmp_path)
     except (InputError, ValidationError, ValueError, OSError):
-        assert (
-            place == "results"
-            or not text.isascii()
-            or not text.isalnum()
-            or "etjob" in text
-            or "ackjob" in text
-        )
+        assert not (text.isascii() and text.isalnum())
         return
     lines = made.split("\n")
     body = lines.index("set -euo pipefail")
@@ -147,8 +139,6 @@ def test_any_text_in_any_place_is_refused_or_stands_as_it_is(tmp_path: Path, pla
     assert all(line.startswith("#SBATCH --") for line in lines[1:body])
     found = {}
     for line in lines[1:body]:
-        assert "hetjob" not in line.lower()
-        assert "packjob" not in line.lower()
         (word,) = words_of_sbatch(line.removeprefix("#SBATCH "))
         name, _, value = word.removeprefix("--").partition("=")
         assert name not in found

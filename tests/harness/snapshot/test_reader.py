@@ -19,6 +19,7 @@ from mtpbench.records import ClientHealth, Reason, RunFacts, SweepInfo
 from mtpbench.slurm.client import QueryResult, Slurm
 from mtpbench.slurm.journal import Attempt, Finished, Journal, Submission
 from mtpbench.slurm.states import JobStatus
+from mtpbench.slurm.submission import job_name
 from mtpbench.snapshot import PlannedPoint, ServerStart, Snapshot, next_of_ladder, time_left
 from mtpbench.snapshot import reader as files
 from mtpbench.snapshot.reader import ALL_EVERY, SnapshotReader
@@ -407,3 +408,62 @@ def test_slurm_is_asked_now_and_then_by_a_reader_that_has_it(
     watching = SnapshotReader(directory).read()
     assert watching is not None
     assert watching.statuses is None
+
+
+TORN = ("", "{", '{"number": 1', "[]", "null")
+
+
+def asked_of(directory: Path) -> Snapshot:
+    snapshot = SnapshotReader(directory, cast(Slurm, AnsweringSlurm())).read()
+    assert snapshot is not None
+    return snapshot
+
+
+@pytest.mark.parametrize("text", TORN)
+def test_one_torn_submission_hides_no_other_job(tmp_path: Path, text: str) -> None:
+    """What the torn one runs is unknown, so a watcher goes on; the job of the other is shown as it is."""
+    directory = write_sweep(tmp_path)
+    journal, key = Journal(directory), store_point(MTP, 128).deployment_key
+    journal.write_submission(Submission(number=1, name="x", keys=(key,), time_utc="", job_id="9"))
+    journal.write_submission(Submission(number=2, name="y", keys=("another",), time_utc="", job_id="10"))
+    (journal.root / "journal/00002.json").write_text(text)
+    snapshot = asked_of(directory)
+    assert snapshot.outcomes[key].state == "running"
+    assert snapshot.unread_submissions
+    assert "00002.json" in snapshot.trouble[0]
+    (journal.root / "journal/00001.json").write_text(text)
+    assert asked_of(directory).unread_submissions, "a watcher goes on although no job is known"
+
+
+@pytest.mark.parametrize("text", TORN)
+@pytest.mark.parametrize("name", ["finished.json", "progress.json"])
+def test_a_job_whose_last_word_is_torn_did_start(tmp_path: Path, name: str, text: str) -> None:
+    """Slurm has forgotten it: how it ended is unknown, not that it was never started or was killed."""
+    directory = write_sweep(tmp_path)
+    journal, key = Journal(directory), store_point(MTP, 128).deployment_key
+    journal.write_submission(Submission(number=1, name="x", keys=(key,), time_utc="", job_id="7"))
+    attempt = Attempt(
+        key=key, job_id="7", restart=0, host="n0", pid=1, nodes=("n0",), started_utc="2026-11-24T10:00:00Z"
+    )
+    journal.take_over(attempt)
+    (journal.attempt_directory(attempt) / name).write_text(text)
+    outcome = asked_of(directory).outcomes[key]
+    assert (outcome.state, outcome.show_log) == ("lost", True)
+    assert outcome.text == "Slurm no longer knows job 7, and its files that say how it ended can't be read"
+
+
+def test_a_job_of_this_folder_that_no_file_knows_is_said(tmp_path: Path) -> None:
+    directory = write_sweep(tmp_path)
+    journal = Journal(directory)
+    (journal.root / "journal").mkdir(parents=True)
+
+    class Knowing(AnsweringSlurm):
+        def query(self, names: Sequence[str], ids: Collection[str]) -> QueryResult:
+            name = job_name(directory.name, 3, str(directory.parent.resolve()))
+            other = JobStatus(job_id="11", name=name, state="running", raw="RUNNING")
+            return QueryResult(answer="ok", others=(other, replace(other, job_id="12", name="mine")))
+
+    snapshot = SnapshotReader(directory, cast(Slurm, Knowing())).read()
+    assert snapshot is not None
+    assert [line.split(" (")[0] for line in snapshot.trouble] == ["job 11"]
+    assert snapshot.unread_submissions
