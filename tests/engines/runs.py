@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtpbench.executors.local import LocalSite
-from mtpbench.executors.ports import choose_port
 from mtpbench.load.client import LoadProgress
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import plan_run, run_live
@@ -98,11 +98,16 @@ class Run:
         return read_raw(first.directory).facts.answers.texts
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def measure(sweep: Sweep, points: Sequence[Point], root: Path, *, kill: bool = False) -> Run:
     """Run points of a sweep; arms of which a busy machine spoilt every point are run again."""
     store = SweepStore(root, sweep.info)
     store.open()
-    watcher = Watcher(port=choose_port(), kill_under=root if kill else None)
+    watcher = Watcher(port=free_port(), kill_under=root if kill else None)
     for _ in range(1 if kill else ATTEMPTS):
         measured = {point.arm.name for point in points if store.state(point.id) == "valid"}
         left = [point for point in points if point.arm.name not in measured]

@@ -18,7 +18,7 @@ from mtpbench import reaper
 from mtpbench.deployment import LiveDeployment
 from mtpbench.errors import PortInUse, StartError
 from mtpbench.executors.local import LocalExecutor
-from mtpbench.executors.ports import choose_port, listens_in_group
+from mtpbench.executors.ports import HOST, choose_ports, listens_in_group, refuse_taken
 from mtpbench.reaper import is_alive
 from mtpbench.records import Deployment, File, Probe, Process
 
@@ -157,7 +157,7 @@ async def test_a_killed_server_is_noticed(tmp_path: Path) -> None:
 
 async def test_a_stale_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:
     """Ours hangs before it binds; an older server answers on the port that was chosen for it."""
-    port = choose_port()
+    (port,) = choose_ports(deployment(), {"aggregated-0": HOST}).values()
     (tmp_path / "stale.py").write_text(SERVER)
     stale = subprocess.Popen(
         (sys.executable, str(tmp_path / "stale.py"), str(port)),
@@ -183,7 +183,7 @@ def test_a_taken_port_is_refused_by_number() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(PortInUse, match=rf"port {taken.getsockname()[1]} on 127.0.0.1 can't be had"):
-            choose_port(taken.getsockname()[1])
+            refuse_taken(taken.getsockname()[1])
 
 
 @pytest.mark.parametrize("also", [(), ("reaper",)], ids=["run", "run and reaper"])

@@ -17,7 +17,8 @@ from rich.text import Text
 import mtpbench
 from mtpbench.cli import doctor, plan, run, simulate, status, submit, watch
 from mtpbench.cli.options import INTERRUPTED, safe_output
-from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError, StoreError
+from mtpbench.errors import INTERNAL_FAULT_EXIT_CODE, MtpbenchError, RunError, StoreError
+from mtpbench.load.capacity import limit_met
 from mtpbench_analysis import cli as analysis
 from mtpbench_analysis.cli.options import echo, make_console
 
@@ -89,7 +90,11 @@ def _run() -> int:
     except KeyboardInterrupt:
         errors.print("interrupted")
         return INTERRUPTED
-    except Exception:  # noqa: BLE001 - the outermost frame: any other exception is a bug of mtpbench
+    except Exception as error:  # noqa: BLE001 - the outermost frame: any other exception is a bug of mtpbench
+        if (limit := limit_met(error)) is not None:
+            errors.print(Text("error: ", style="bold red"), end="")
+            errors.print(limit, soft_wrap=True)
+            return RunError.exit_code
         echo(traceback.format_exc(), err=True)
         what = ("internal fault", "bold red")
         errors.print(Text.assemble(what, ": this is a bug in mtpbench; please report the lines above"))

@@ -19,7 +19,7 @@ import typer
 from mtpbench.deployment import Site
 from mtpbench.errors import InputError
 from mtpbench.executors.local import LocalSite
-from mtpbench.executors.ports import choose_port
+from mtpbench.executors.ports import refuse_taken
 from mtpbench.records import Point
 from mtpbench.slurm.allocation import allocation_here
 from mtpbench.slurm.cluster_profile import load_cluster
@@ -80,7 +80,7 @@ def site_of(executor: str, cluster: str | None, port: int | None) -> Site:
         if cluster is not None:
             raise InputError("--cluster is for --executor slurm; the local executor needs none")
         if port is not None:
-            choose_port(port)
+            refuse_taken(port)
         return LocalSite(port)
     if executor == "slurm":
         profile = load_cluster(cluster) if cluster is not None else None

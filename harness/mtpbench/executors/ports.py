@@ -29,14 +29,12 @@ def port_block(raw_id: str) -> range:
     return range(first, first + PORT_BLOCK)
 
 
-def choose_port(number: int | None = None) -> int:
-    """Returns a free port of this machine, or the port `number` if it is free.
+def refuse_taken(number: int) -> None:
+    """Checks that a port of this machine is free.
 
     Raises:
-        PortInUse: the port is taken, or none is free.
+        PortInUse: it is taken.
     """
-    if number is None:
-        return _next_free(_search(FREE_PORTS), HOST, set())
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -46,7 +44,6 @@ def choose_port(number: int | None = None) -> int:
                 f"port {number} on {HOST} can't be had ({getattr(error, 'strerror', error)}); "
                 "stop what listens there, or choose another"
             ) from error
-    return number
 
 
 def choose_ports(
@@ -117,14 +114,14 @@ def is_taken(host: str, port: int, silent: set[str]) -> bool:
     except TimeoutError:
         silent.add(host)
     except ConnectionRefusedError:
-        return _is_bound_here(host, port)
+        return _is_here(host)
     except OSError:
         silent.add(host)
     return False
 
 
-def _is_bound_here(host: str, port: int) -> bool:
-    """Returns whether the address is this machine's, so that its port is bound but not listened on yet."""
+def _is_here(host: str) -> bool:
+    """Returns whether the address is this machine's; a port that refuses may be bound there all the same."""
     with socket.socket() as probe:
         try:
             probe.bind((host, 0))

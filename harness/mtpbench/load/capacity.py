@@ -5,16 +5,21 @@ Every client process imports this module, so it needs neither asyncio nor the cl
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtpbench.errors import SweepError
+from mtpbench.errors import RunError, SweepError
 from mtpbench.input_files import read_json
 from mtpbench.records import from_json
 
 SPARE_DESCRIPTORS = 256
+LEAST_DESCRIPTORS, LEAST_SPARE = 64, 24
+"""Files without which a run can't be, and those that a client process needs besides its connections."""
+_TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+_NO_THREAD = "can't start new thread"
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -31,6 +36,35 @@ def raise_descriptor_limit(needed: int) -> int:
     if raised > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
     return max(soft, raised)
+
+
+def refuse_few_descriptors(connections: int) -> None:
+    """Checks, before anything starts, that this machine lets a run open enough files; raises the soft limit.
+
+    Args:
+        connections: the most that one client process opens.
+
+    Raises:
+        RunError: the hard limit is lower; says what is needed.
+    """
+    needed = max(LEAST_DESCRIPTORS, connections + LEAST_SPARE)
+    if (allowed := raise_descriptor_limit(needed)) not in range(needed):
+        return
+    raise RunError(
+        f"this machine lets a process open {allowed} files; this run needs {needed} (`ulimit -n`, `nofile` "
+        "in limits.conf, LimitNOFILE= of a service)"
+    )
+
+
+def limit_met(error: BaseException) -> str | None:
+    """Returns which limit of this machine an error shows; None where it shows none."""
+    if isinstance(error, MemoryError):
+        return "this machine lets the process have no more memory (`ulimit -v`, a container's limit)"
+    if isinstance(error, OSError) and error.errno in _TOO_MANY:
+        return f"this machine lets no more be opened or started ({error.strerror}; `ulimit -n`, `ulimit -u`)"
+    if isinstance(error, RuntimeError) and error.args == (_NO_THREAD,):
+        return "this machine lets no more threads start (`ulimit -u`, pids.max of a container)"
+    return None
 
 
 def most_descriptors() -> int | None:
