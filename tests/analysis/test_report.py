@@ -169,14 +169,17 @@ def test_waiting_from_the_schedule_is_on_the_page_of_a_results_folder(tmp_path: 
     load = Load(pacing="poisson", rate_rps=4.0)
     data = page_data(write_report(compare_folder(write_traced(tmp_path, load=load))).read_text("utf-8"))
     for view, name in (
-        ("matched", "ttft_from_schedule_p50_s"),
+        ("matched", "ttft_p50_s"),
         ("more", "interactivity_p99_tps"),
         ("y", "ttft_from_schedule_p50_s"),
         ("y", "interactivity_p99_tps"),
     ):
         assert name in {data["metrics"][i]["id"] for i in data["comparisons"][0]["views"][view]}
     for curve in data["comparisons"][0]["curves"]:
-        assert all(decode(data, row)["ttft_from_schedule_p50_s"] > 0 for row in curve["points"])
+        for row in curve["points"]:
+            point = decode(data, row)
+            assert point["ttft_p50_s"] == point["ttft_from_schedule_p50_s"] > 0
+            assert point["load_short"].startswith("4 req/s, cap ")
     other = page_data(glm5_page())
     assert not {"ttft_from_schedule_p50_s"} & {
         other["metrics"][i]["id"] for i in other["comparisons"][0]["views"]["y"]
