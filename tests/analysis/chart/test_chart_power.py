@@ -38,7 +38,7 @@ def trace(arm: str = "off", started: str = "10:00:00", **changes: Any) -> PowerT
         point_id=f"{arm} {started}",
         arm=arm,
         topology="1xTP4",
-        concurrency=8,
+        load="c8",
         started_utc=f"2026-01-01T{started}+00:00",
         times_s=times_s,
         power_w=np.full(len(times_s), 2000.0),
@@ -190,7 +190,7 @@ def test_the_provisioned_constant_is_a_line_where_it_is_known() -> None:
 
 def test_labels_stand_upright_and_apart_where_they_have_no_room() -> None:
     many = [
-        trace("off" if i < 20 else "mtp", f"10:{i * 2 // 60 + i:02d}:{i % 60:02d}", concurrency=2**i)
+        trace("off" if i < 20 else "mtp", f"10:{i * 2 // 60 + i:02d}:{i % 60:02d}", load=f"c{2**i}")
         for i in range(40)
     ]
     figure = draw_power("t", described(*many), [], PictureOptions())
