@@ -1,8 +1,9 @@
 """The end of processes: whatever a run starts ends with it, also where the run is killed.
 
-A Python process of the harness calls `die_with_parent`. `start` starts any other program (a server, a step,
-the user's evaluation) under a reaper, which is this file as a process of its own. The first line of its
-standard input is the program's command, as JSON.
+A Python process of the harness calls `die_with_parent`, or ends when its standard input closes (a sampler:
+it has a last line to write). `start` starts any other program (a server, a step, the user's evaluation)
+under a reaper, which is this file as a process of its own. The first line of its standard input is the
+program's command, as JSON.
 
 The reaper leads the process group that the program runs in, and ends as the program ends. When its standard
 input closes (the run ended, or was killed), it ends the group: SIGTERM, and 3 seconds later SIGKILL. The

@@ -40,7 +40,6 @@ from mtpbench.power.log import (
     unread,
 )
 from mtpbench.power.nvml import NvmlSource
-from mtpbench.reaper import die_with_parent
 from mtpbench.records import PowerSource
 
 INTERVAL_S = 0.1
@@ -121,8 +120,7 @@ def _microwatts(path: Path) -> int | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Samples until the process is told to end."""
-    die_with_parent()
+    """Samples until the process is told to end or its input closes, and once more then."""
     arguments = _parse(argv)
     gpus = tuple(filter(None, arguments.gpus.split(",")))
     with arguments.out.open("ab", buffering=0) as file:

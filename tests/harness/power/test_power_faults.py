@@ -33,7 +33,7 @@ FAULTS = {
     "counter_reset": "at 1200 reset 0",
     "counter_frozen": "at 500 freeze 0",
     "power_frozen": "no_counter 1 at 500 freeze 1",
-    "power_mismatch": "scale 0.92",
+    "power_mismatch": "scale 0.8",  # far beyond what a busy machine adds to a counter's steps
     "gpu_swapped": "at 300 swap 1",
 }
 REFUSED = {
