@@ -39,7 +39,7 @@ from mtpbench.progress import Observer, PointCounts, now_utc
 from mtpbench.provenance import Started, collect
 from mtpbench.records import CounterSource, Point, PointResult, PowerSource, RunFacts
 from mtpbench.simengine.virtual import simulate_point
-from mtpbench.store import RawPoint, SweepStore, read_point, read_raw, rewrite_result
+from mtpbench.store import OpenAttempt, RawPoint, SweepStore
 from mtpbench.workload import draw_lengths
 
 LOOK_FOR_STOP_S = 0.1
@@ -348,15 +348,16 @@ def recompute(directory: Path) -> tuple[PointResult, PointResult]:
 
     Raises:
         InputError: the point's chunks were stored summarised.
+        RunError: a run has just replaced the point.
     """
-    stored = read_point(directory)
-    if stored.point.load.chunks == "summarised":
-        raise InputError(
-            f"{directory.name}: its chunks were stored summarised, so its result can't be computed again; "
-            "measure with `load: {chunks: kept}` for that"
-        )
-    raw = read_raw(directory)
-    result = measure(stored.point, raw)
-    if result != stored.result:
-        rewrite_result(directory, result)
+    with OpenAttempt(directory) as attempt:
+        stored, raw = attempt.read()
+        if stored.point.load.chunks == "summarised":
+            raise InputError(
+                f"{directory.name}: its chunks were stored summarised, so its result can't be computed "
+                "again; measure with `load: {chunks: kept}` for that"
+            )
+        result = measure(stored.point, raw)
+        if result != stored.result:
+            attempt.rewrite_result(result)
     return stored.result, result

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtpbench.errors import InputError, SchemaError, StoreError
+from mtpbench.errors import InputError, RunError, SchemaError, StoreError
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.provenance import Started, collect
 from mtpbench.records import (
@@ -24,6 +24,7 @@ from mtpbench.records import (
     CounterSample,
     Load,
     Point,
+    PointResult,
     PowerSample,
     RequestRecord,
     RunFacts,
@@ -149,6 +150,43 @@ def test_recomputing_from_raw_records_changes_nothing_and_repairs_a_result(
     before, after = recompute(directory)
     assert (before.failed_requests, after.failed_requests) == (0, 1)
     assert read_point(directory).result == after
+
+
+def test_a_result_is_recomputed_into_the_attempt_that_it_is_of(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run measures the point again while it is recomputed, which takes seconds for a large one."""
+    store = store_at(tmp_path, sweep.info)
+    directory = write(store, sweep.points[0])
+    text = (directory / "result.json").read_text()
+    (directory / "result.json").write_text(text.replace('"failed_requests": 1', '"failed_requests": 0'))
+
+    def measure_slowly(point: Point, raw: RawPoint) -> PointResult:
+        write(store, sweep.points[0], raw_point(9))
+        return measure(point, raw)
+
+    monkeypatch.setattr("mtpbench.run.measure", measure_slowly)
+    _, old = recompute(directory)
+    newer = read_point(directory).result
+    monkeypatch.undo()
+    assert recompute(directory) == (newer, newer) != (old, old)
+    (older,) = (store.directory / ".superseded").iterdir()
+    assert read_point(older).result == old
+
+
+def test_files_of_two_attempts_are_no_point(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at(tmp_path, sweep.info)
+    directory = write(store, sweep.points[0])
+
+    def read_late(place: Path) -> RawPoint:
+        write(store, sweep.points[0], raw_point(9))
+        return read_raw(place)
+
+    monkeypatch.setattr("mtpbench.store.writing.read_raw", read_late)
+    with pytest.raises(RunError, match="a run has just measured it again"):
+        recompute(directory)
 
 
 def test_a_newer_attempt_takes_the_place_and_the_older_one_is_kept(tmp_path: Path, sweep: Sweep) -> None:

@@ -38,9 +38,10 @@ from mtpbench.store.reading import (
     read_raw,
     read_sweep,
 )
-from mtpbench.store.writing import SweepStore, json_text, rewrite_result
+from mtpbench.store.writing import OpenAttempt, SweepStore, json_text
 
 __all__ = [
+    "OpenAttempt",
     "RawPoint",
     "StoredPoint",
     "StoredSweep",
@@ -55,5 +56,4 @@ __all__ = [
     "read_raw",
     "read_sweep",
     "replace_file",
-    "rewrite_result",
 ]

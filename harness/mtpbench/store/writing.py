@@ -9,10 +9,11 @@ import re
 import shutil
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from mtpbench.errors import SchemaError, StoreError
+from mtpbench.errors import RunError, SchemaError, StoreError
 from mtpbench.records import (
     SCHEMA_VERSION,
     Point,
@@ -29,14 +30,26 @@ from mtpbench.store.columns import (
 )
 from mtpbench.store.files import (
     create_file,
+    guarded,
     is_alive,
     is_there,
     make_folder,
     own_mark,
+    remove_leftovers,
     replace_file,
     sync_path,
 )
-from mtpbench.store.reading import SWEEP_FILE, RawPoint, check_schema, read_attempt, read_json, read_place
+from mtpbench.store.reading import (
+    SWEEP_FILE,
+    RawPoint,
+    StoredPoint,
+    check_schema,
+    read_attempt,
+    read_json,
+    read_place,
+    read_point,
+    read_raw,
+)
 
 _REPLACING = ".replacing"
 """The suffix of an attempt that is just being replaced."""
@@ -260,9 +273,61 @@ class SweepStore:
                 _renamed(leaving, older)
 
 
-def rewrite_result(directory: Path, result: PointResult) -> None:
-    """Replaces result.json of a stored point by a recomputed result, atomically."""
-    replace_file(directory / "result.json", json_text(result))
+class OpenAttempt:
+    """An open attempt is a stored point that stays the same one, though a run replaces it meanwhile.
+
+    Its folder is held open: a result goes into that one, wherever a new measurement has moved it.
+
+    Args:
+        directory: the folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._handle = -1
+
+    def __enter__(self) -> Self:
+        with guarded(self.directory):
+            self._handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def read(self) -> tuple[StoredPoint, RawPoint]:
+        """Reads the point and its raw records.
+
+        Raises:
+            RunError: a run replaced it meanwhile, so that its files may be of two attempts.
+            SchemaError, StoreError: as `read_place` says.
+        """
+        try:
+            return read_point(self.directory), read_raw(self.directory)
+        finally:
+            with guarded(self.directory):
+                if not os.path.samestat(os.stat(self.directory), os.fstat(self._handle)):
+                    raise RunError(f"{self.directory}: a run has just measured it again")
+
+    def rewrite_result(self, result: PointResult) -> None:
+        """Replaces result.json by a recomputed result, atomically.
+
+        Raises:
+            StoreError: it can't be written; what was there still is.
+        """
+        name, beside, folder = "result.json", f".result.json.{own_mark()}", self._handle
+        remove_leftovers(self.directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(beside, flags, 0o666, dir_fd=folder), "wb") as file:
+                file.write(json_text(result).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(beside, dir_fd=folder)
+            raise StoreError(f"{self.directory / name}: can't be written ({error.strerror})") from error
 
 
 def json_text(record: Any) -> str:
