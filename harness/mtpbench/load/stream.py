@@ -7,9 +7,8 @@ The rules, each from a real engine's stream (tests/fixtures/captures):
       the count rose, with text or without, and the counts are kept.
     - An event without text and role is a chunk after the first one: its tokens were not a whole character
       yet, or special ones. Before the first one it is held, and the number of all tokens decides (`_settle`).
-    - After the finish reason only text makes a chunk.
-    - The last `usage` of the stream counts, in an event of its own or with the last choice. One of zeros is
-      none.
+    - After the finish reason only text makes a chunk, and only as far as the answer has tokens for it.
+    - The last `usage` counts, in an event of its own or with the last choice; one of zeros is none.
     - An `error` event fails the request although the status was 200, and so does a finish reason that is no
       end in order.
     - A stream that ends without `[DONE]`, but with a finish reason and usage, is complete (`missed_done`).
@@ -37,8 +36,7 @@ UNCOUNTED = (1 << TOKEN_BITS) - 1
 """The token part of a packed chunk whose count the server does not give."""
 _NEVER = object()
 """A value that equals no count that a server can give."""
-_AUTOMATIC = 47
-"""zlib's window size for gzip and zlib streams alike."""
+_AUTOMATIC = 47  # zlib's window size for gzip and zlib streams alike
 _INFLATED_BYTES = 1 << 20
 """The most that is decompressed at once: a few bytes can stand for a thousand times as many."""
 MOST_CHUNKS = 1 << 20
@@ -47,8 +45,8 @@ ENDS = frozenset(("length", "stop", "tool_calls", "function_call"))
 """The finish reasons of an answer that ended in order."""
 _NAMED_ENDS = frozenset(("abort", "error", "content_filter", "cancelled"))
 """Other finish reasons that have a code of their own, `finish_` before them; the rest is `finish_other`."""
-_SILENT, _ROLE, _STANDING = range(3)
-"""Kinds of held events: no text before the first text, a role alone, and text while the count stands."""
+_SILENT, _ROLE, _STANDING, _AFTER = range(4)
+"""Kinds of held events: without text, a role alone, text while the count stands, text after the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,26 +242,31 @@ class Stream:
     def _settle(self) -> None:
         """Decides which of the held events were chunks, now that the number of all tokens is known.
 
-        A running count that misses tokens, or stands while text comes, is none. Events without text are
-        tokens as far as there are tokens for them: the latest first, since what comes before is an opening.
+        A running count that misses tokens, stands while text comes, or is a step late, is none. Events
+        without text are tokens as far as there are tokens for them: the latest first, since what comes before
+        is an opening. So is text after the finish reason, the earliest first.
         """
         if self._output_tokens is None or self._error is not None:
             return
         held, self._held = sorted(self._held or ()), None
-        standing = [at | UNCOUNTED for at in held if at & UNCOUNTED == _STANDING]
-        if self.chunks and (self._is_trusted(len(standing)) if self._counts_along else not held):
+        standing, after = _of(held, _STANDING), _of(held, _AFTER)
+        if self.chunks and (self._is_trusted(standing, after) if self._counts_along else not held):
             return
         chunks = [at | UNCOUNTED for at in self.chunks] + standing
-        kinds = (_SILENT, _ROLE) if self._has_role or not chunks else (_SILENT,)
-        silent = [at | UNCOUNTED for at in held if at & UNCOUNTED in kinds]
-        spare = max(self._output_tokens - len(chunks), 0)
-        self.chunks = array("q", sorted(chunks + silent[-spare:] if spare else chunks))
+        chunks += after[: max(self._output_tokens - len(chunks), 0)]
+        silent = _of(held, _SILENT, *((_ROLE,) if self._has_role or not chunks else ()))
+        if (spare := self._output_tokens - len(chunks)) > 0:
+            chunks += silent[-spare:]
+        self.chunks = array("q", sorted(chunks))
 
-    def _is_trusted(self, standing: int) -> bool:
-        """Returns whether the running count reached the last one, and rose with most of the text."""
+    def _is_trusted(self, standing: list[int], after: list[int]) -> bool:
+        """Returns whether the running count reached the last one, rose with most of the text, and from the
+        first text on: else it leaves out the tokens of its own event.
+        """
         counted = self.chunks[-1] & UNCOUNTED
-        missed = (self._output_tokens or 0) - counted
-        return standing <= len(self.chunks) and 0 <= missed <= 1 + counted // 50
+        missed, most = (self._output_tokens or 0) - counted, 0 if after else 1 + counted // 50
+        is_late = bool(standing) and standing[0] < self.chunks[0] | UNCOUNTED
+        return not is_late and len(standing) <= len(self.chunks) and 0 <= missed <= most
 
     def _take_other_json(self, at_us: int, event: bytes) -> bool:
         """Takes an event that orjson refuses: `[DONE]`, or JSON that only the standard library takes."""
@@ -322,12 +325,16 @@ class Stream:
             tokens, risen = (self._counts_listed or 0) + listed, listed > 0
             self._counts_listed = tokens
         if text and not self._has_text:
-            self._has_role, self._quick = bool(delta.get("role")), self._counts_listed is None
+            self._has_role = bool(delta.get("role"))
+        self._quick = (text or self._quick) and self._counts_listed is None and self._finish_reason is None
         if tokens is not None and self._counts_along:
-            # The server gives a running count; usage that only the last choice carries is none.
+            # Usage that only the last choice carries is no running count.
             chunk = risen and (text or not has_ended)
             if text and not risen:
                 self._hold(at_us, _STANDING)
+        elif text and has_ended:
+            chunk = False
+            self._hold(at_us, _AFTER)
         else:
             chunk = text or self._is_silent_chunk(at_us, bool(delta.get("role")), has_ended or bool(finish))
         self._has_text = self._has_text or text or chunk
@@ -357,6 +364,10 @@ class Stream:
             self._ended_us = at_us
             self.done = True
         return True
+
+
+def _of(held: list[int], *kinds: int) -> list[int]:
+    return [at | UNCOUNTED for at in held if at & UNCOUNTED in kinds]
 
 
 def _count(value: Any) -> int:

@@ -450,6 +450,14 @@ def test_after_the_finish_reason_only_text_is_a_chunk(late, along):
     stream, answer = read(*events, late, last_usage(2), "[DONE]")
     assert (answer.error, times(stream)) == (None, [0, 1])
     assert times(read(*events, text("c"), last_usage(3), "[DONE]")[0])[-1] == 2
+    assert times(read(*events, text("c"), last_usage(2), "[DONE]")[0])[-1] == 1
+
+
+def test_a_running_count_that_leaves_out_its_own_event_is_none():
+    events = [text("w", usage=usage(n)) for n in range(8)]
+    stream, answer = read(*events, text("", "length"), last_usage(8), "[DONE]")
+    assert (answer.error, answer.output_tokens, times(stream)) == (None, 8, list(range(8)))
+    assert {packed & UNCOUNTED for packed in stream.chunks} == {UNCOUNTED}
 
 
 @pytest.mark.parametrize("said", [0, 1])
