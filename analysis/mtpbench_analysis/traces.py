@@ -89,8 +89,8 @@ class RequestTrace:
 
     Args:
         ttft_s, tpot_s: quantiles in equal steps from the smallest value to the largest, at most `QUANTILES`,
-            interpolated linearly. Of fewer counted requests, their values in rising order. Empty where they
-            are unknown.
+            interpolated linearly; of fewer requests, their values in order. Empty where they are unknown.
+        reasoning_share: reasoning tokens / output tokens of the counted requests; None where unknown.
         examples: by kind of failure, the error message of its first request; measured requests only.
         reason: why there are no quantiles, or None.
     """
@@ -99,6 +99,7 @@ class RequestTrace:
     tpot_s: Floats
     examples: Mapping[str, str] = field(default_factory=dict)
     reason: str | None = None
+    reasoning_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,7 +204,10 @@ def request_trace(stored: StoredPoint) -> RequestTrace:
         table = read_packed(stored.directory / "requests.parquet").summarised()
     except StoreError as error:
         return _unknown(str(error))
-    ttft_s, tpot_s = latencies(table, counted_requests(table, stored))
+    counted = counted_requests(table, stored)
+    ttft_s, tpot_s = latencies(table, counted, since_due=stored.point.load.open)
+    if stored.result.tpot_basis == "least_first_chunk":
+        tpot_s = np.empty(0)  # it rests on the engine's stream interval, which only the result knows
     examples = _examples(table)
     count = stored.result.ttft_s.count if stored.result.ttft_s else 0
     if len(ttft_s) != count:
@@ -211,7 +215,12 @@ def request_trace(stored: StoredPoint) -> RequestTrace:
         return _unknown(f"{why}: `mtpbench recompute` makes them agree", examples)
     if not count:
         return _unknown("no request was counted", examples)
-    return RequestTrace(ttft_s=quantiles(ttft_s), tpot_s=quantiles(tpot_s), examples=examples)
+    return RequestTrace(
+        ttft_s=quantiles(ttft_s),
+        tpot_s=quantiles(tpot_s),
+        examples=examples,
+        reasoning_share=_reasoning_share(table, counted),
+    )
 
 
 def counted_requests(table: Any, stored: StoredPoint) -> npt.NDArray[np.bool_]:
@@ -229,18 +238,26 @@ def counted_requests(table: Any, stored: StoredPoint) -> npt.NDArray[np.bool_]:
     return np.asarray(counted & inside, np.bool_)
 
 
-def latencies(table: Any, counted: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def latencies(table: Any, counted: npt.NDArray[np.bool_], since_due: bool = False) -> tuple[Floats, Floats]:
     """Returns TTFT and TPOT of the counted requests in seconds; without TPOT where no token follows a chunk.
 
-    TTFT is the first chunk's time − the time of sending. TPOT is (last − first chunk) / (output tokens −
-    those of the first chunk), or − 1 where the server does not tell how many the first chunk held.
+    TTFT is the first chunk's time − the time of sending; `since_due`, − when it was due. TPOT is (last −
+    first chunk) / (output tokens − those of the first chunk, or − 1 where the server does not tell them).
     """
     first, last = table.first_chunk_s[counted], table.last_chunk_s[counted]
     in_first = table.chunk_tokens[table.chunk_offsets[:-1][counted]]
     counts_first = bool(len(in_first)) and not (in_first == _UNKNOWN).any()
     later = table.output_tokens[counted] - (in_first if counts_first else 1)
     several = later >= 1
-    return first - table.sent_s[counted], (last - first)[several] / later[several]
+    begun = table.scheduled_s if since_due else table.sent_s
+    return first - begun[counted], (last - first)[several] / later[several]
+
+
+def _reasoning_share(table: Any, counted: npt.NDArray[np.bool_]) -> float | None:
+    known = counted & (table.reasoning_tokens != _UNKNOWN) & (table.output_tokens > 0)
+    if not known.any():
+        return None
+    return float(table.reasoning_tokens[known].sum() / table.output_tokens[known].sum())
 
 
 def quantiles(values: Floats, at_most: int = QUANTILES) -> Floats:

@@ -41,6 +41,7 @@ from mtpbench_analysis.report.overview import (
     shorten_paths,
 )
 from mtpbench_analysis.report.page import page_script, render_page
+from mtpbench_analysis.report.panel import TextTable, Traces
 from mtpbench_analysis.traces import POWER_VALUES, QUANTILES, PointTrace, SweepTrace, read_traces
 from stored_sweep import write_sweep
 from traced_sweep import COMMANDS, write_traced
@@ -334,6 +335,26 @@ def test_the_page_of_a_results_folder_holds_its_traces(tmp_path: Path) -> None:
     lines = [[words[i] for i in traces["commands"][n]] for n in start[-1]]
     assert lines[0] == ["worker", "vllm", "serve", "'a model'", "--flag", "'it'\"'\"'s'", '\'{"a": "<b>"}\'']
     assert len(lines) == len(COMMANDS)
+
+
+def test_a_panel_counts_open_loops_from_when_they_were_due_and_names_cached_and_reasoning_tokens(
+    tmp_path: Path,
+) -> None:
+    (sweep,) = read_traces([write_traced(tmp_path)])
+    trace = sweep.points[0]
+    late = dataclasses.replace(trace.stored.result.ttft_s, p50=9.0)
+    result = dataclasses.replace(
+        trace.stored.result, ttft_from_schedule_s=late, e2el_from_schedule_s=late, cached_prompt_share=0.25
+    )
+    open_load = dataclasses.replace(trace.stored.point, load=Load(pacing="constant", rate_rps=8.0))
+    stored = dataclasses.replace(trace.stored, point=open_load, result=result)
+    requests = dataclasses.replace(trace.requests, reasoning_share=0.5)
+    changed = dataclasses.replace(trace, stored=stored, requests=requests)
+    told = Traces([dataclasses.replace(sweep, points=(changed, trace))]).describe(TextTable())
+    ours, plain = (dict(zip(told["columns"], row, strict=True)) for row in told["points"])
+    median = list(told["distribution"]).index("p50")
+    assert (ours["ttft"][median], ours["e2el"][median], ours["open_loop"]) == (9, 9, 1)
+    assert (ours["shares"], plain["shares"], plain["open_loop"]) == ([0.25, 0.5], 0, 0)
 
 
 def test_hostile_traces_are_nowhere_markup(tmp_path: Path) -> None:

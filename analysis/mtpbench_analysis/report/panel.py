@@ -46,6 +46,8 @@ COLUMNS = (
     "ttft",
     "tpot",
     "e2el",
+    "open_loop",
+    "shares",
     "ttft_ms",
     "tpot_ms",
     "window",
@@ -88,6 +90,7 @@ CLIENT = (
     "unsent",
     "clock_drift_s",
     "clock_step_s",
+    "misstamped_reads",
     "descriptor_limit",
     "local_ports",
     "peak_rss_bytes",
@@ -195,7 +198,9 @@ def _place_of(entry: list[Any], entries: list[list[Any]], places: dict[str, int]
 def _point(
     trace: PointTrace, texts: TextTable, starts: _Starts, quantiles: int, power_values: int
 ) -> list[Any]:
-    result, energy, power = trace.stored.result, trace.stored.result.energy, trace.power
+    result, load, power = trace.stored.result, trace.stored.point.load, trace.power
+    energy = result.energy
+    shares = (result.cached_prompt_share, trace.requests.reasoning_share)
     times_s, power_w = thin(power.times_s, power.power_w, power_values)
     values = {
         **{name: texts.index(text) for name, text in _texts(trace).items()},
@@ -209,9 +214,11 @@ def _point(
             [texts.index(code), count, texts.index(_without_folders(trace.requests.examples.get(code)))]
             for code, count in result.errors.items()
         ],
-        "ttft": _distribution(result.ttft_s),
+        "ttft": _distribution(result.ttft_as_waited_s(load)),
         "tpot": _distribution(result.tpot_s),
-        "e2el": _distribution(result.e2el_s),
+        "e2el": _distribution(result.e2el_as_waited_s(load)),
+        "open_loop": int(load.open),
+        "shares": [_short(share) for share in shares] if any(share is not None for share in shares) else 0,
         "ttft_ms": _milliseconds(trace.requests.ttft_s, quantiles),
         "tpot_ms": _milliseconds(trace.requests.tpot_s, quantiles),
         "window": [_short(power.window_s[0], 6), _short(power.window_s[1], 6)] if power.window_s else None,

@@ -42,6 +42,8 @@ from mtpbench_analysis.cli.options import echo, make_console
 
 STOP_PATIENCE_S = 60.0
 PLAIN_EVERY_S = 10.0
+FEW_CACHED = 0.05
+"""A share of cached prompt tokens below this is not told with every point."""
 
 T = TypeVar("T")
 
@@ -348,6 +350,8 @@ def summary(point: Point, result: PointResult) -> str:
         figures.append(f"TTFT {ttft_s.p50:.2f} s")
     if result.sent_rps is not None:
         figures.append(f"{result.sent_rps:.3g} requests/s sent")
+    if result.cached_prompt_share and result.cached_prompt_share >= FEW_CACHED:
+        figures.append(f"{result.cached_prompt_share:.0%} of the prompts cached")
     if result.acceptance.length is not None:
         figures.append(f"AL {result.acceptance.length:.2f}")
     return ", ".join(figures) + (" SIMULATED" if result.simulated else "")

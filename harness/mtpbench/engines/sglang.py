@@ -139,6 +139,8 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
             "expert-parallel-size": group.ep,
         },
         {} if worker.role == "aggregated" else {"disaggregation-mode": worker.role},
+        # How many prompt tokens a prefix cache held; behind Dynamo's frontend that is said anyhow.
+        {} if through_dynamo else {"enable-cache-report": True},
         of_role(point, worker.role),
         speculation_flags(point, worker.role),
         {"enable-metrics": True},

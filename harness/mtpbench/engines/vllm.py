@@ -124,6 +124,8 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         {"tensor-parallel-size": group.tp, "data-parallel-size": group.dp},
         {"enable-expert-parallel": True} if group.ep > 1 else {},
         {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
+        # How many prompt tokens a prefix cache held; behind Dynamo's frontend that is said anyhow.
+        {} if through_dynamo else {"enable-prompt-tokens-details": True},
         of_role(point, worker.role),
         speculation_flags(point, worker.role),
         _rendezvous(worker, share),

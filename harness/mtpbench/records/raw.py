@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mtpbench.records.codec import Count
+
 IdleState = Literal["before_start", "loaded"]
 Scope = Literal["gpu", "module", "grace"]
 """What a power figure covers: one GPU board, a module of Grace and GPU together, or a Grace CPU alone."""
@@ -287,7 +289,7 @@ class ClientHealth:
     unsent: int | None = None
     clock_drift_s: float | None = None
     clock_step_s: float | None = None
-    misstamped_reads: int | None = None
+    misstamped_reads: Count | None = None
     descriptor_limit: int | None = None
     local_ports: int | None = None
     peak_rss_bytes: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -249,6 +250,29 @@ def test_sglang_workers_stand_behind_their_own_router(write_sweep) -> None:
     assert decode.env["SGLANG_SIMULATE_ACC_LEN"] == "2.5"
     assert "SGLANG_SIMULATE_ACC_LEN" not in prefill.env
     assert options(prefill)["--disaggregation-bootstrap-port"] == "@{port:prefill-0/bootstrap}"
+
+
+@pytest.mark.parametrize(
+    ("engine", "option"), [("vllm", "--enable-prompt-tokens-details"), ("sglang", "--enable-cache-report")]
+)
+def test_engines_are_asked_to_say_which_prompt_tokens_were_cached(
+    write_sweep, engine: str, option: str
+) -> None:
+    """Dynamo's frontend says it anyhow, and its vLLM workers refuse the option of vLLM's own server."""
+    changes = (
+        (TRTLLM[0][0], f"  name: {engine}\n"),
+        ("  flags: {all: {stream-interval: 4}}\n", ""),
+        ("acceptance: golden", "acceptance: measured"),
+    )
+    point = load_sweep(write_sweep(*changes)).points[-1]
+    assert option in process(engine_of(point).deploy(point, RACK), "aggregated-0").argv
+    behind = dataclasses.replace(point, engine=dataclasses.replace(point.engine, router="dynamo"))
+    workers = [p for p in engine_of(behind).deploy(behind, RACK).processes if p.role == "aggregated"]
+    assert workers
+    assert not [p for p in workers if option in p.argv]
+    off = {"aggregated": {option[2:]: False}}
+    unsaid = dataclasses.replace(point, engine=dataclasses.replace(point.engine, flags=off))
+    assert option not in process(engine_of(unsaid).deploy(unsaid, RACK), "aggregated-0").argv
 
 
 def test_gpus_are_numbered_as_their_meters_number_them_unless_the_sweep_says_otherwise() -> None:

@@ -5,6 +5,10 @@ function healthFacts(trace) {
   for (const { code, count, example } of trace.errors) {
     facts.push([`failed: ${code}`, `${fixed(count, 0)}${example ? `; the first was told: ${example}` : ""}`]);
   }
+  const share = (name, value, of) => facts.push([name, isKnown(value) ? `${percent(value)} of the ${of}` : "the server does not say"]);
+  const [cached, reasoning] = trace.shares || [];
+  share("from a prefix cache", cached, "prompt tokens");
+  share("reasoning", reasoning, "output tokens");
   facts.push(["clock", { real: "real", scaled: "scaled: engine seconds, not wall seconds", virtual: "virtual: nothing ran in real time" }[trace.clock] || trace.clock]);
   facts.push(["steady window", trace.window ? windowText(trace) : "none"]);
   return trace.client ? [...facts, ...clientFacts(trace.client)] : [...facts, ["load client", trace.clock === "virtual" ? "none: the virtual clock has no client" : "nothing recorded of it"]];
@@ -27,6 +31,7 @@ function clientFacts(client) {
   add("unsent", client.unsent, (v) => fixed(v, 0));
   add("clock drift", client.clock_drift_s, duration);
   add("clock step", client.clock_step_s, duration);
+  add("reads stamped too early", client.misstamped_reads, (v) => fixed(v, 0));
   if (isKnown(client.host_clock_error_s)) facts.push(["clocks of the hosts", `within ${duration(client.host_clock_error_s)}`]);
   add("open files allowed", client.descriptor_limit, (v) => fixed(v, 0));
   add("local ports", client.local_ports, (v) => fixed(v, 0));

@@ -115,9 +115,10 @@ function latencyPart(trace, width, tone, mark) {
   const rows = [...latencies, ["E2EL", "e2el", 1, "s"]].filter(([, id]) => trace[id]).map(([name, id, factor, unit]) =>
     [`${name}, ${unit}`, fixed(trace[id].count, 0), ...page.traces.distribution.slice(1).map((statistic) => significant(trace[id][statistic] * factor, 5))]);
   const notes = [];
-  if (rows.length) notes.push("Of the requests counted: measured, ended well, in the steady-state window (all of them in an open loop).");
+  if (rows.length) notes.push(`Of the requests counted: measured, ended well${trace.open_loop ? ". Open loop: TTFT and E2EL count from when a request was due, waiting for a slot included" : ", in the steady-state window"}.`);
   const counts = [...new Set(latencies.map(([, id]) => trace[id].count))].filter((count) => count < FEW_REQUESTS);
   if (counts.length) notes.push(`The p99 of ${counts.map((count) => fixed(count, 0)).join(" or ")} requests is nearly the slowest of them: one more request could move it far.`);
+  if (trace.tpot_basis === "least_first_chunk") notes.push("TPOT takes for the first chunk the fewest tokens that full later chunks leave over, as the server does not say; its curve is not drawn.");
   if (trace.tpot_basis === "assumed_one_token") notes.push("TPOT takes one token for the first chunk, as the server does not say.");
   if (plots.length && page.traces.coarse) notes.push(`The page holds many points: each curve is drawn through at most ${page.traces.quantiles} quantiles. The table is exact.`);
   if (trace.latency_reason) notes.push(`No curve: ${trace.latency_reason}.`);
