@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from urllib.parse import quote, unquote
 
 from mtpbench.records import Json, Point, to_json
@@ -33,6 +33,14 @@ _LOOKS_SECRET = re.compile(
 )
 _LOOKS_LIKE_A_PLACE = re.compile(r"(file|path|dir|sock|home|_env)$", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"@\{env:([^}]+)\}")
+_NAMES_SECRET = re.compile(
+    r"(.*[_-])?(api[_-]?key|(secret|access|private)[_-]key|secret|password|passwd|passphrase|credentials?|jwt)"
+    r"|(.*[_-])?(auth|access|bearer|refresh|session|secret|github|gh|gitlab|hf|hugging_?face(_hub)?)[_-]token",
+    re.IGNORECASE,
+)
+"""Names whose values are secret and nothing else; `eos-token`, `auth-type` and `routing-key` are none."""
+_STAND_INS = frozenset(("empty", "dummy", "fake", "test", "unused", "not-needed", "no-key"))
+"""Values that are written where a program asks for a key and none is needed."""
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 _PLAIN = re.compile(r"[-+.\d]*|true|false|yes|no|on|off|none|null", re.IGNORECASE)
 
@@ -126,6 +134,49 @@ class Secrets:
         if isinstance(value, (list, tuple)):
             return [self.hide_all(item) for item in value]
         return self.hide(value) if isinstance(value, str) else value
+
+
+Place = tuple[str | int, ...]
+
+
+def bare_secret(value: Json) -> tuple[Place, str] | None:
+    """Returns where the first secret stands in a user's file as it is, and what would be right; None without.
+
+    Only what is surely one counts: a value of a name that stands for nothing else, a password in a URL.
+    """
+    return next(_bare_secrets(value, ()), None)
+
+
+def _bare_secrets(value: Json, where: Place) -> Iterator[tuple[Place, str]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _bare_secrets_of(str(name), item, (*where, name)) or _bare_secrets(
+                item, (*where, name)
+            )
+    elif isinstance(value, (list, tuple)):
+        for place, (before, item) in enumerate(pairwise(("", *value))):
+            name, said = _named(before, item)
+            yield from _bare_secrets_of(name, said, (*where, place)) or _bare_secrets(item, (*where, place))
+    elif isinstance(value, str) and any(password.strip("*") for password in _passwords(value)):
+        yield where, "a password stands in a URL here; write `@{env:NAME}` for it, and export NAME"
+
+
+def _named(before: Json, word: Json) -> tuple[str, Json]:
+    """Returns a word of a command as an option's or a variable's name and value; the name may be empty."""
+    if isinstance(word, str) and "=" in word:
+        name, _, value = word.partition("=")
+        return name.lstrip("-"), value
+    is_option = isinstance(before, str) and before.startswith("--")
+    return str(before).lstrip("-") if is_option else "", word
+
+
+def _bare_secrets_of(name: str, value: Json, where: Place) -> tuple[tuple[Place, str], ...]:
+    if not (_NAMES_SECRET.fullmatch(name) and _is_literal_secret(name, value)):
+        return ()
+    if str(value).lower() in _STAND_INS:
+        return ()
+    variable = name.upper().replace("-", "_")
+    return ((where, f"a secret stands here as it is; write `@{{env:{variable}}}`, and export {variable}"),)
 
 
 def unfilled(variables: Iterable[str]) -> Mapping[str, str]:

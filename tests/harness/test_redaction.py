@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtpbench.redaction import LEAST_PART, Secrets, looks_secret, without_credentials
+from mtpbench.redaction import LEAST_PART, Secrets, bare_secret, looks_secret, without_credentials
 
 KEY = "sk-0123456789-abcdefghij-THE-REST"
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters=KEY + "*/@:"), max_size=40)
@@ -98,3 +98,40 @@ def test_the_path_of_a_key_is_no_secret() -> None:
 
 def test_bytes_that_are_no_text_stay_as_they_are() -> None:
     assert secrets().hide_bytes(b"\xff\x80 " + KEY.encode() + b" \xfe") == b"\xff\x80 @{env:KEY_OF_MINE} \xfe"
+
+
+@pytest.mark.parametrize(
+    ("data", "where"),
+    [
+        ({"engine": {"env": {"all": {"HF_TOKEN": "hf_abcdefgh"}}}}, ("engine", "env", "all", "HF_TOKEN")),
+        ({"flags": {"api-key": "sk-0123456789"}}, ("flags", "api-key")),
+        ({"flags": {"a": {"AWS_SECRET_ACCESS_KEY": "wJalrX"}}}, ("flags", "a", "AWS_SECRET_ACCESS_KEY")),
+        ({"command": ["docker", "-e", "MY_PASSWORD=hunter2"]}, ("command", 2)),
+        ({"command": ["serve", "--api-key", "sk-0123"]}, ("command", 2)),
+        ({"command": ["serve", "--api-key=sk-0123"]}, ("command", 1)),
+        ({"env": {"https_proxy": "http://me:12345@proxy:80"}}, ("env", "https_proxy")),
+        ({"evaluate": "score --url=http://me:pw@host/v1"}, ("evaluate",)),
+    ],
+)
+def test_a_secret_in_a_file_is_found_where_it_stands(data: dict[str, object], where: tuple[str]) -> None:
+    found = bare_secret(data)
+    assert found is not None
+    assert found[0] == where
+    assert "@{env:" in found[1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"HF_TOKEN": "@{env:HF_TOKEN}", "api-key": "@{env:K}", "P": "http://u:@{env:P}@proxy:80"},
+        {"OPENAI_API_KEY": "EMPTY", "api-key": "dummy", "API_KEY": "", "password": None},
+        {"api_key_env": "NAME", "SSL_KEYFILE": "/k.pem", "api-key-file": "/run/k", "PRIVATE_KEY_PATH": "/k"},
+        {"eos-token": "<|im_end|>", "image-token": "<image>", "tokenizer": "a/b", "auth-type": "basic"},
+        {"hash-key": "sha256", "routing-key": "prefix", "max-num-batched-tokens": "8192", "key": "text"},
+        {"session": "two", "secret-sharing": "on", "image": "ghcr.io/a/b@sha256:0123", "at": "a@b:c"},
+        {"repository": "ssh://git@github.com/a/b", "bucket": "s3://b/k@v", "time": "http://h/a:b@c"},
+        {"command": ["serve", "password", "--api-key-file", "/k", "--served-model-name", "secret"]},
+    ],
+)
+def test_what_is_surely_no_secret_stands_in_a_file(data: dict[str, object]) -> None:
+    assert bare_secret(data) is None

@@ -20,6 +20,7 @@ from mtpbench.power.log import (
     unread,
 )
 from mtpbench.records import PowerSource, known
+from mtpbench.redaction import without_credentials
 from mtpbench.served import Metric, Reader, Unserved, metrics
 
 POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
@@ -102,6 +103,7 @@ class DcgmSource:
 
     def __init__(self, url: str, gpus: Sequence[str] = (), fetch: Fetch | None = None) -> None:
         self._url, self._gpus = url, tuple(gpus)
+        self._shown = without_credentials(url)
         self._fetch = fetch or self._get
         self._uuids: tuple[str, ...] = ()
         self._last: dict[str, MeterReading] = {}
@@ -112,13 +114,15 @@ class DcgmSource:
             text = self._fetch()
             by_uuid = readings(text)
         except (OSError, Unserved, ValueError) as error:
-            return SourceProbe(kind="dcgm", reason=unread("no_dcgm", f"{self._url}: {error}"))
+            return SourceProbe(
+                kind="dcgm", reason=unread("no_dcgm", without_credentials(f"{self._shown}: {error}"))
+            )
         by_number = {str(reading.meter): uuid for uuid, reading in by_uuid.items()}
         gpus = self._gpus or tuple(by_number)
         uuids = [by_number.get(gpu, gpu) for gpu in gpus]
         missing = [gpu for gpu, uuid in zip(gpus, uuids, strict=True) if uuid not in by_uuid]
         if missing or not uuids:
-            detail = f"{self._url} does not show GPU {', '.join(missing)}"
+            detail = f"{self._shown} does not show GPU {', '.join(missing)}"
             return SourceProbe(kind="dcgm", reason=unread("no_gpu", detail))
         self._uuids = tuple(uuids)
         counted = all(by_uuid[uuid].energy_j is not None for uuid in uuids)

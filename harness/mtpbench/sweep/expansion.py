@@ -37,6 +37,7 @@ from mtpbench.records import (
     Workload,
     digest,
 )
+from mtpbench.redaction import bare_secret
 from mtpbench.simengine.profile import default_profile
 from mtpbench.sweep.arm_confounds import find_confounds
 from mtpbench.sweep.arm_schema import ArmSpec
@@ -67,6 +68,10 @@ def load_sweep(path: Path) -> Sweep:
         SweepError: something in the file is wrong; names file, line and key, and what would be right.
     """
     document = read_yaml(path, as_written=_is_option)
+    if secret := bare_secret(document.data):
+        # Points keep what a sweep says, word for word: their ids are made of it.
+        where, problem = secret
+        raise SweepError(problem, path=path, line=document.line(where), key=dotted(where))
     return _expand(document.checked(SweepFile), document)
 
 

@@ -132,9 +132,9 @@ def test_a_gpu_that_is_gone_is_a_failed_read_and_a_silent_exporter_none() -> Non
 
 def test_an_exporter_without_the_gpu_is_refused() -> None:
     assert str(DcgmSource("u", ("7",), Exporter(page(1))).probe().reason) == "no_gpu: u does not show GPU 7"
-    refused = DcgmSource("http://127.0.0.1:9/metrics").probe().reason
+    refused = DcgmSource("http://me:word@127.0.0.1:9/metrics").probe().reason
     assert refused is not None
-    assert str(refused).startswith("no_dcgm: http://127.0.0.1:9/metrics: ")
+    assert str(refused).startswith("no_dcgm: http://***@127.0.0.1:9/metrics: ")
 
 
 def energy(every_s: float, frozen_at_s: float = 1e9, *, timed: bool = False):

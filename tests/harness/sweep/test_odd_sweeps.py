@@ -159,6 +159,12 @@ def test_what_json_has_not_is_refused_with_its_line(tmp_path: Path, text: str, s
         ("path: some/model", 'path: "a\\nb"', r"3: model.path: holds the character U\+000A"),
         ("  speed: 5", '  speed: 5\n  env: {all: {A: "b\\nc"}}', r"9: engine.env.all.A: holds"),
         ("  speed: 5", '  speed: 5\n  env: {all: {"A=B": c}}', "'A=B' is no name of an environment variable"),
+        (
+            "  speed: 5",
+            "  speed: 5\n  env: {all: {HF_TOKEN: hf_abcdef}}",
+            r"9: engine.env.all.HF_TOKEN: a secret stands here as it is; write `@\{env:HF_TOKEN\}`",
+        ),
+        ("path: some/model", "path: 'http://me:word@hub/model'", "3: model.path: a password stands in a URL"),
         ("isl: 64", 'isl: 64, prompts: dataset, dataset: "a\\nb"', "10: workload.dataset: holds"),
         ("osl: 32}", 'osl: 32}\nload: {api_key_env: "A\\nB"}', "load.api_key_env: .* is no name"),
         ("1xTP4", "99999xTP8", "16: topologies.*less than or equal to 16384"),
