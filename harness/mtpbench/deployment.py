@@ -178,13 +178,14 @@ class LiveDeployment:
                 return f"{handle.process.name} ended with {how}; {_last_words(handle)}"
         return None
 
-    async def is_healthy(self) -> bool:
-        """Returns whether all processes run and the front answers its probe."""
-        if self.dead():
-            return False
+    async def unhealthy(self) -> str | None:
+        """Returns which process ended, or what the front's probe met; None where all is well."""
+        if death := self.dead():
+            return death
         front = next(p for p in self.deployment.processes if p.name == self.deployment.front)
         async with Reader() as reader:
-            return await self._silence(reader, front) is None
+            met = await self._silence(reader, front)
+        return met and f"{front.name} no longer answers its health check ({met})"
 
     async def reset_cache(self, path: str) -> str | None:
         """Posts to `path` of every worker; returns None, or what failed."""

@@ -112,8 +112,8 @@ class DeploymentRun:
             while start is not None and self.waiting and not self.context.stop.is_set():
                 point, live = self.waiting[0], start.live
                 notes = await _reset_cache(live, point)
-                if not await live.is_healthy():
-                    return live.dead() or f"{live.deployment.front} no longer answers its health check"
+                if why := await live.unhealthy():
+                    return why
                 if await PointRun(point, start, self.context).run(notes):
                     self.waiting.remove(point)
         return "the server died"

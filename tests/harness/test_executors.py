@@ -78,7 +78,7 @@ async def test_a_deployment_becomes_ready_and_is_gone_afterwards(tmp_path: Path)
     executor = LocalExecutor(tmp_path)
     async with LiveDeployment(deployment("child"), executor, 30) as live:
         group = live.handles[0].group
-        assert await live.is_healthy()
+        assert await live.unhealthy() is None
         assert live.dead() is None
         assert live.handles[0].owns_port(live.placement.ports["aggregated-0", "http"]) is True
         assert is_alive(group)
@@ -152,7 +152,7 @@ async def test_a_killed_server_is_noticed(tmp_path: Path) -> None:
         os.kill(live.handles[0].group, signal.SIGKILL)
         assert eventually(lambda: live.dead() is not None)
         assert "aggregated-0 ended with killed by SIGKILL" in str(live.dead())
-        assert not await live.is_healthy()
+        assert "aggregated-0 ended with killed by SIGKILL" in str(await live.unhealthy())
 
 
 async def test_a_stale_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:

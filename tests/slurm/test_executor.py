@@ -201,7 +201,7 @@ def test_workers_of_one_node_get_their_own_gpus_and_end_when_asked(inside: Insid
     said = inside.run(
         """
         async with live(server("a", 1, (0, 1)), server("b", 1, (2, 3)), server("c", 0)) as it:
-            print(steps(), it.dead(), await it.is_healthy())
+            print(steps(), it.dead(), await it.unhealthy() is None)
         print(steps(), log("a"), log("b"), log("c"))
         """,
         "--nodes=2",

@@ -138,7 +138,7 @@ async def test_workers_of_one_node_get_their_own_gpus(executor: SlurmExecutor, f
     """Both steps ask for all GPUs: asked for two each, Slurm would give both the same first two."""
     made = deployment(server("a", 1, (0, 1)), server("b", 1, (2, 3)), server("c", 0, (0, 1, 2, 3)))
     async with LiveDeployment(made, executor, 30) as live:
-        assert await live.is_healthy()
+        assert await live.unhealthy() is None
         said = {handle.process.name: handle.log_tail() for handle in live.handles}
         assert live.handles[0].owns_port(live.placement.ports["a", "http"]) is None
         assert live.url("a", "http").startswith("http://127.0.0.2:")
