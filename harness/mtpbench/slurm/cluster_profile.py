@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from mtpbench.errors import InputError
 from mtpbench.yaml_files import OneLine, Strict, read_yaml
@@ -149,6 +149,15 @@ class ClusterProfile(Strict):
             if any(reserved.startswith(name := option.split("=")[0]) for reserved in RESERVED):
                 raise ValueError(f"{name} is set by mtpbench itself, or would change what sbatch does")
         return directives
+
+    @model_validator(mode="after")
+    def _warned_in_time(self) -> ClusterProfile:
+        if self.warn_s >= self.time_limit_s:
+            raise ValueError(
+                f"time_limit is {self.time_limit_s} s, and a job is warned {self.warn_s} s (warn_s) before "
+                "its end, so at once; give a longer time_limit (a bare number is minutes) or a smaller warn_s"
+            )
+        return self
 
 
 RESERVED = frozenset(

@@ -43,7 +43,7 @@ def test_the_example_is_a_profile() -> None:
     ],
 )
 def test_limits_are_what_slurm_means_by_them(tmp_path: Path, text: str, seconds: int) -> None:
-    assert load_cluster(write(tmp_path, f"time_limit: {text}\n")).time_limit_s == seconds
+    assert load_cluster(write(tmp_path, f"time_limit: {text}\nwarn_s: 10\n")).time_limit_s == seconds
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,7 @@ def test_limits_are_what_slurm_means_by_them(tmp_path: Path, text: str, seconds:
         ("partition: x\n", r"time_limit: is missing"),
         ("time_limit: 0:05\n", r":1: time_limit: "),
         ("time_limit: soon\n", r":1: time_limit: .*MINUTES, M:SS"),
+        ("time_limit: 2\n", r"time_limit is 120 s, and a job is warned 120 s \(warn_s\)"),
         ("time_limit: 0\n", r":1: time_limit: .*greater than or equal to 60"),
         ("time_limit: 1.5\n", r":1: time_limit: 1.5 is no time limit"),
         ("time_limit: UNLIMITED\n", r":1: time_limit: 'UNLIMITED' is no time limit"),
