@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from mtpbench.errors import InputError
+from mtpbench.errors import InputError, RunError
 from mtpbench.load.capacity import EVENTS_PER_STREAM, local_ports, stored_ceiling, usable_cores, workers_for
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.connection_pool import resolve
@@ -203,19 +203,39 @@ async def drive(
     spec = dataclasses.replace(spec, load=dataclasses.replace(spec.load, transport=choose_transport(spec)))
     await asyncio.to_thread(resolve, spec.base_url)
     prompts, schedule = spec.prepare()
-    async with WorkerPool(spec, choose_workers(spec, events_per_s), hosts) as pool:
-        origin_ns = pool.start(lambda: progress(_progress(pool, schedule, origin_ns)) if progress else None)
-        if on_origin is not None:
-            on_origin(origin_ns * 1e-9)
-        stopping = asyncio.create_task(_stop_when(stop, pool)) if stop is not None else None
-        try:
+    pool = WorkerPool(spec, choose_workers(spec, events_per_s), hosts)
+    stopping = asyncio.create_task(_stop_when(stop, pool)) if stop is not None else None
+    try:
+        async with pool:
+            origin_ns = pool.start(
+                lambda: progress(_progress(pool, schedule, origin_ns)) if progress else None
+            )
+            if on_origin is not None:
+                on_origin(origin_ns * 1e-9)
             await pool.wait()
-        finally:
-            if stopping is not None:
-                stopping.cancel()
-        if progress is not None:
-            progress(_progress(pool, schedule, origin_ns))
-        return collect(pool, spec, prompts, schedule, origin_ns)
+            if progress is not None:
+                progress(_progress(pool, schedule, origin_ns))
+            return collect(pool, spec, prompts, schedule, origin_ns)
+    except RunError as death:
+        if stop is None or not stop.is_set() or pool.started:
+            raise
+        return _nothing_sent(death)
+    finally:
+        if stopping is not None:
+            stopping.cancel()
+
+
+def _nothing_sent(death: RunError) -> DriveResult:
+    """Returns the result of a load that was stopped before its processes were ready."""
+    return DriveResult(
+        table=RequestTable.from_records([]),
+        client=ClientHealth(),
+        origin=time.perf_counter(),
+        server_unreachable=False,
+        cut_off="stopped",
+        client_failed=str(death),
+        notes=(),
+    )
 
 
 def choose_transport(spec: ClientSpec) -> Literal["fast", "aiohttp"]:

@@ -82,6 +82,7 @@ class WorkerPool:
         self._readers: list[asyncio.Task[None]] = []
         self._due = math.inf
         """When all processes have to have ended, as `time.perf_counter()` counts."""
+        self._stopped = False
 
     async def __aenter__(self) -> WorkerPool:
         try:
@@ -129,13 +130,32 @@ class WorkerPool:
             self._readers.append(asyncio.create_task(self._read_counts(member, on_progress)))
         lasts_s = self._spec.rules.point_timeout_s / self._spec.time_scale
         self._due = origin_ns * 1e-9 + lasts_s + LATE_S
+        if self._stopped:
+            self.stop()
         return origin_ns
 
+    @property
+    def started(self) -> bool:
+        """Whether the load was started."""
+        return self._due < math.inf
+
     def stop(self) -> None:
-        """Cuts the load off; the records so far are kept."""
+        """Cuts the load off; the records so far are kept.
+
+        Before the start it waits for that; processes that are not ready soon are ended instead.
+        """
+        if not self.started:
+            self._stopped = True
+            asyncio.get_running_loop().call_later(STOPPED_LATE_S, self._give_up)
+            return
         self._due = min(self._due, time.perf_counter() + STOPPED_LATE_S)
         for member in self.members:
             member.helper.tell("stop")
+
+    def _give_up(self) -> None:
+        """Ends all processes, unless the load was started meanwhile."""
+        for member in () if self.started else self.members:
+            member.helper.signal(signal.SIGTERM if member.helper.host.launch else signal.SIGKILL)
 
     async def wait(self) -> None:
         """Waits until every process has ended; one that stands still long after its time is ended."""

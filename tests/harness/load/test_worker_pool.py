@@ -111,6 +111,25 @@ def test_a_process_that_stands_still_is_ended_and_the_others_records_are_kept(to
     assert result.cut_off == ("stopped" if told else "point_timeout")
 
 
+def test_a_process_that_stands_still_before_it_is_ready_keeps_no_stop_waiting(monkeypatch):
+    monkeypatch.setattr(worker_pool, "STOPPED_LATE_S", 0.5)
+
+    async def main():
+        stop = asyncio.Event()
+        task = asyncio.create_task(drive(over(job_for(server.port, rules=RULES), 1), stop=stop))
+        while not (started := processes()):
+            await asyncio.sleep(0.001)
+        os.kill(started[0], signal.SIGSTOP)
+        stop.set()
+        async with asyncio.timeout(60):
+            return await task
+
+    with Server(silent) as server:
+        result = asyncio.run(main())
+    assert (len(result.table), result.cut_off) == (0, "stopped")
+    assert "load client 0 died before it was ready (exit -9)" in str(result.client_failed)
+
+
 def test_the_folder_of_a_killed_run_goes_with_the_next_load_and_that_of_a_living_one_stays(tmp_path):
     program = (
         "import os, sys; from pathlib import Path; from mtpbench.load.worker_pool import LoadFolder;"
