@@ -263,7 +263,6 @@ def test_parquet_belongs_to_the_store() -> None:
 
 
 WRITERS = {
-    "cli/": "where the user's own option points",
     "executors/local.py": "files and logs of servers",
     "load/worker_pool.py": "what its workers read, in a temporary folder",
     "load/worker.py": "what it recorded, in that folder",

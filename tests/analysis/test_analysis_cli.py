@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,29 @@ def test_a_bad_argument_says_what_would_be_right(arguments: tuple[str, ...], mes
     error = refused("compare", GLM5, *arguments)
     assert isinstance(error, InputError)
     assert message in str(error)
+
+
+def test_an_output_is_whole_or_as_it_was_and_a_link_or_a_pipe_is_one_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (target := tmp_path / "target.csv").write_text("before")
+    (link := tmp_path / "link.csv").symlink_to(target)
+    assert run("compare", GLM5, "--format", "csv", "-o", link).exit_code == 0
+    assert link.is_symlink()
+    assert target.read_text() != "before"
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reading = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    assert run("compare", GLM5, "--format", "csv", "-o", pipe).exit_code == 0
+    assert os.read(reading, 1 << 20) == target.read_bytes()
+    os.close(reading)
+    before = target.read_bytes()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mtpbench.store.files.create_file", full)
+    assert "can't be written (No space left on device)" in str(refused("compare", GLM5, "-o", link))
+    assert target.read_bytes() == before
 
 
 def test_a_target_is_deduplicated_and_kept_in_the_order_asked() -> None:

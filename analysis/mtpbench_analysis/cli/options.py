@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -15,7 +16,8 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from mtpbench.errors import InputError
+from mtpbench.errors import InputError, StoreError
+from mtpbench.store import replace_file
 from mtpbench_analysis.comparisons import Filter, Question
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.curves.cost import DEFAULT_TIER
@@ -231,14 +233,35 @@ def write_text(path: Path, text: str) -> None:
     _hand_over(text.encode("utf-8", "backslashreplace"), path)
 
 
+def write_output(output: Path, data: bytes) -> None:
+    """Writes a file that was asked for; it is there whole or as it was before.
+
+    A link is followed. What is no file (a pipe, `/dev/stdout`) is written to as it is, and so is a file whose
+    folder takes no other.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    try:
+        target = Path(os.path.realpath(output))
+        is_file = target.is_file() or not target.exists()
+        if is_file and os.access(target.parent, os.W_OK):
+            replace_file(target, data, sync=False)
+        else:
+            output.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{output}: can't be written ({error.strerror})") from error
+    except StoreError as error:
+        raise InputError(f"{output}: can't be written ({error.reason})") from error
+    except ValueError as error:  # a NUL byte
+        raise InputError(f"{str(output)!r}: is no path of a file ({error})") from error
+
+
 def _hand_over(data: bytes, output: Path | None) -> None:
     if output is None:
         typer.echo(data, nl=False)
         return
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{output}: can't be written ({error.strerror})") from error
+    write_output(output, data)
     echo(f"written: {output}", err=True)
 
 

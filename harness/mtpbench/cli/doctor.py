@@ -20,7 +20,6 @@ from rich.text import Text
 from mtpbench import plan as planning
 from mtpbench.engines import abouts
 from mtpbench.engines.parts import About
-from mtpbench.errors import InputError
 from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
 from mtpbench.load.ceiling import measure_ceiling
@@ -29,7 +28,7 @@ from mtpbench.power.log import Unread
 from mtpbench.power.nvml import list_gpus
 from mtpbench.sweep import load_sweep
 from mtpbench.yaml_files import read_yaml
-from mtpbench_analysis.cli.options import echo, make_console
+from mtpbench_analysis.cli.options import echo, make_console, write_output
 
 
 def doctor(
@@ -141,10 +140,7 @@ def system_power(
 ) -> None:
     """Write system_power.json: what a system is built to draw, checked, with its source; no measurement."""
     power = provisioned.system_power(read_yaml(system))
-    try:
-        output.write_text(provisioned.render(power), "utf-8")
-    except OSError as error:
-        raise InputError(f"{output}: can't be written ({error.strerror})") from error
+    write_output(output, provisioned.render(power).encode())
     total_kw = provisioned.total_w(power) / 1000
     echo(f"{output}: {total_kw:,.3f} kW provisioned")
     if gpus is not None:

@@ -11,7 +11,6 @@ import typer
 from rich import box
 from rich.table import Table
 
-from mtpbench.errors import InputError
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.records import Load, Workload
 from mtpbench.simengine import server
@@ -27,7 +26,7 @@ from mtpbench.simengine.profile_fit import (
 )
 from mtpbench.simengine.virtual import Cluster, play_schedule
 from mtpbench.workload import draw_lengths
-from mtpbench_analysis.cli.options import make_console
+from mtpbench_analysis.cli.options import make_console, write_output
 
 app = typer.Typer(no_args_is_help=True)
 _SEED = 1
@@ -120,7 +119,4 @@ def _write(calibration: Calibration, base: str, points: Path, output: Path) -> N
     }
     note = f"Fitted to {len(calibration.residuals)} points of {points.name} by `mtpbench simulate calibrate`."
     data["notes"] = {**data.get("notes", {}), "factors": note}
-    try:
-        output.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-    except OSError as error:
-        raise InputError(f"{output}: can't be written: {error.strerror}") from error
+    write_output(output, (json.dumps(data, indent=1) + "\n").encode())

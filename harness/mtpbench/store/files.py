@@ -186,7 +186,8 @@ def replace_file(
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
-        raise StoreError(f"{path}: can't be written ({error.strerror})") from error
+        reason = error.strerror or _shortened(error)
+        raise StoreError(f"{path}: can't be written ({reason})", path=path, reason=reason) from error
 
 
 def claim_file(path: Path, content: str) -> bool:
