@@ -165,13 +165,18 @@ class PrivateSlurm:
 
     # --- trouble ---
 
+    @property
+    def controller(self) -> int:
+        """The controller's process."""
+        return self._daemons["slurmctld"].pid
+
     def freeze(self) -> None:
         """The controller stops answering, as one that is overloaded or hangs on its disk."""
-        os.kill(self._daemons["slurmctld"].pid, signal.SIGSTOP)
+        os.kill(self.controller, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """The controller goes on; what was sent to it meanwhile it works off."""
-        os.kill(self._daemons["slurmctld"].pid, signal.SIGCONT)
+        os.kill(self.controller, signal.SIGCONT)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

@@ -139,7 +139,8 @@ def test_what_a_cluster_is(cluster: PrivateSlurm) -> None:
 
 
 def test_a_job_that_never_was_is_absent(cluster: PrivateSlurm) -> None:
-    assert ours(cluster).query(["x"], ["999999"]) == QueryResult(answer="ok")
+    result = ours(cluster).query(["x"], ["999999"])
+    assert (result.answer, result.statuses, result.error) == ("ok", {}, None)
     assert ours(cluster).find_by_name("no such name") == QueryResult(answer="ok")
 
 

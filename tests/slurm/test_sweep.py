@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,7 @@ class Bench:
     def __init__(self, folder: Path, slurm: PrivateSlurm) -> None:
         self.folder, self.slurm = folder, slurm
         self.results = folder / "results"
+        self.programs = folder.parent / "programs"
         (folder / "mine.yaml").write_text(PROFILE, "utf-8")
         self.sweep(SMALL)
 
@@ -59,6 +63,8 @@ class Bench:
 
     def run(self, *words: str, check: bool = True, slurmless: bool = False) -> str:
         own = {"PATH": "/nowhere", "SLURM_CONF": "/nowhere"} if slurmless else {}
+        if self.programs.exists():
+            own = {"PATH": f"{self.programs}:{self.slurm.env['PATH']}"}
         done = subprocess.run(
             [sys.executable, "-m", "mtpbench", *words],
             cwd=self.folder,
@@ -89,6 +95,21 @@ class Bench:
             self.submit("--no-analysis")
             wait_until(lambda: not self.jobs(), "no job left", limit_s, 0.5)
         return self.status()
+
+    @contextlib.contextmanager
+    def frozen_at_sbatch(self) -> Iterator[None]:
+        """Within a `with`, the controller freezes when sbatch is called, and thaws at the end."""
+        self.programs.mkdir()
+        program = self.programs / "sbatch"
+        program.write_text(
+            f'#!/bin/sh\nkill -STOP {self.slurm.controller}\nexec {shutil.which("sbatch")} "$@"\n', "utf-8"
+        )
+        program.chmod(0o755)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.programs)
+            self.slurm.thaw()
 
     def only_saturated(self) -> bool:
         """Whether there are invalid points, all of them because this machine could not keep up."""
@@ -159,7 +180,7 @@ def test_a_failing_deployment_beside_good_ones(bench: Bench) -> None:
 def test_a_real_time_limit_closes_the_point_and_leaves_the_rest(bench: Bench) -> None:
     """Slurm's own warning: the running point is closed, the job ends, and submit asks for the rest."""
     ladder = "  - {aggregated: 1xTP4, concurrency: {mtp: [1, 2]}}"
-    (bench.folder / "mine.yaml").write_text(PROFILE.replace("time_limit: 10:00", "time_limit: 60"), "utf-8")
+    (bench.folder / "mine.yaml").write_text(PROFILE.replace("time_limit: 10:00", "time_limit: 1:00"), "utf-8")
     bench.sweep(ladder, requests=600)
     bench.submit("--no-analysis")
     said = bench.wait()
@@ -249,11 +270,8 @@ def test_a_dead_node_requeues_the_job_and_its_orphan_harms_nothing(bench: Bench)
 
 def test_a_submission_that_seems_to_fail_is_found_again(bench: Bench) -> None:
     """sbatch times out on a frozen controller, and the job runs all the same: it is never submitted twice."""
-    bench.slurm.freeze()
-    try:
+    with bench.frozen_at_sbatch():
         said = bench.submit("--no-analysis", check=False)
-    finally:
-        bench.slurm.thaw()
     assert "whether job mtpbench.tiny" in said or "sbatch" in said
     time.sleep(2)
     again = bench.submit("--no-analysis")
