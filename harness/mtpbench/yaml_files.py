@@ -10,10 +10,10 @@ import difflib
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from mtpbench.errors import SweepError
 from mtpbench.input_files import (
@@ -35,9 +35,31 @@ _LONGEST_MESSAGE = 600
 
 
 class Strict(BaseModel):
-    """A strict model refuses unknown keys, infinities and NaN in a mapping of a file."""
+    """A strict model refuses unknown keys, infinities, NaN, and truth values for numbers in a mapping."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses `true`, which would count as 1, where the field has no place for it."""
+        field = cls.model_fields[info.field_name or ""]
+        if _holds_truth_value(value) and not _takes_truth_values(field.annotation):
+            raise ValueError("true and false are neither numbers nor texts; a text stands in quotes")
+        return value
+
+
+def _holds_truth_value(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_truth_value, value.values()))
+    return any(map(_holds_truth_value, value)) if isinstance(value, list) else isinstance(value, bool)
+
+
+def _takes_truth_values(annotation: Any) -> bool:
+    """Returns whether somewhere in a type there is one that takes them, or a mapping that checks itself."""
+    if annotation in (bool, Any) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return True
+    return any(map(_takes_truth_values, get_args(annotation)))
 
 
 OneLine = Annotated[str, AfterValidator(check_line)]
@@ -176,24 +198,33 @@ def _shortened(text: str, most: int) -> str:
 def _explain(error: ValidationError, document: LinedYaml, model: type[BaseModel]) -> SweepError:
     """Returns an error with the first complaint, in terms of the file; the others are counted."""
     complaints = error.errors(include_url=False)
+    # Where a word would do too, what is wrong inside a mapping says more than that it is none.
+    complaints = [item for item in complaints if not _wants_a_word_of_a_mapping(item)] or complaints
     # An unknown key often causes a second complaint about the key it should have been: name the typo first.
     complaints.sort(key=lambda item: item["type"] != "extra_forbidden")
     first = complaints[0]
-    where = _real_path(first["loc"], document.data)
+    where = _real_path(first["loc"], document.data, is_missing=first["type"] == "missing")
     message = _shortened(_message(first, where, model), _LONGEST_MESSAGE)
     if len(complaints) > 1:
         message += f" ({len(complaints) - 1} more in this file)"
     return SweepError(message, path=document.path, line=document.line(where), key=dotted(where))
 
 
-def _real_path(location: Sequence[str | int], data: Any) -> KeyPath:
-    """Returns pydantic's location without the parts that name types instead of keys of the file."""
+def _wants_a_word_of_a_mapping(complaint: Any) -> bool:
+    return complaint["type"] == "literal_error" and isinstance(complaint["input"], Mapping)
+
+
+def _real_path(location: Sequence[str | int], data: Any, *, is_missing: bool) -> KeyPath:
+    """Returns pydantic's location without the parts that name types instead of keys of the file.
+
+    A key that is missing is the last part, and not in the file.
+    """
     where: list[str | int] = []
     for i, part in enumerate(location):
         in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
         if in_list or (isinstance(data, dict) and part in data):
             data = data[part]
-        elif i < len(location) - 1 or not (isinstance(data, dict) and isinstance(part, str)):
+        elif not is_missing or i < len(location) - 1:
             continue
         where.append(part)
     return tuple(where)
@@ -210,6 +241,8 @@ def _message(complaint: Any, where: KeyPath, model: type[BaseModel]) -> str:
         return "is missing"
     if kind == "value_error":
         return str(complaint["ctx"]["error"])
+    if kind in ("model_type", "dict_type"):
+        return f"a mapping of keys is needed, not {reprlib.repr(given)}"
     text = str(complaint["msg"])
     quotes = "; put it in quotes" if kind == "string_type" and isinstance(given, int | float) else ""
     return f"{text[0].lower()}{text[1:]}, not {reprlib.repr(given)}{quotes}"

@@ -86,7 +86,7 @@ class GoldenSpec(Strict):
 
 
 def _named_policy(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("measured", "golden"):
+    if not isinstance(value, dict) and value not in ("measured", "golden"):
         raise ValueError(
             f"{value!r} is no acceptance policy; say measured, golden, {{golden: thinking_on}}, "
             "{length: 2.49} or {rates: [0.8, 0.5, 0.2]}"
