@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtpbench.metrics.acceptance import measure_acceptance
-from mtpbench.metrics.chunk_latency import ChunkGaps, summarise
+from mtpbench.metrics.chunk_latency import AT_ONCE_S, ChunkGaps, summarise
 from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown_energy
 from mtpbench.metrics.packed_chunks import Requests, TokenCounts, count_tokens
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestRows, RequestTable
@@ -82,7 +82,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     chunk_counts = raw.requests.chunk_counts
     figures = latencies(rows, counted, chunk_counts, most_tokens_per_event(point))
     blocks = cut_blocks(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
-    gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady)
+    gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady, AT_ONCE_S * time_scale(point))
     windows = [window for window in (steady, whole, *blocks) if window]
     counts = count_tokens(raw.requests, windows, gaps.add)
 
@@ -129,7 +129,8 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         answers=facts.answers,
         evaluation=facts.evaluation,
     )
-    return dataclasses.replace(result, reasons=check(point, rows, result, facts, gaps.furthest_back_us))
+    reasons = check(point, rows, result, facts, gaps.furthest_back_us, gaps.first_burst())
+    return dataclasses.replace(result, reasons=reasons)
 
 
 def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, facts: RunFacts) -> Energy:

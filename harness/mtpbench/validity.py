@@ -39,6 +39,9 @@ MAX_BURSTS_OFF = 0.15
 MANY_IN_FIRST, MAX_TTFT_OFF = 2, 0.1
 """A first event holds many tokens if it holds more than this many times what is usual; TTFT may then be late
 by this share of it."""
+SHORTEST_GAP_S, MAX_HELD_BACK = 0.001, 0.05
+"""An answer was held back until its end if its chunks came closer than this (wall seconds, mean), and all of
+them in less than this share of TTFT."""
 CLIENT_LIMIT = "client_limit"
 """The error of a request that met a limit of the client's machine (descriptors, ports)."""
 CUT_OFF = "cut_off"
@@ -68,7 +71,12 @@ CODES: Mapping[str, str] = {
 
 
 def check(
-    point: Point, table: RequestTable, result: PointResult, facts: RunFacts, furthest_back_us: int = 0
+    point: Point,
+    table: RequestTable,
+    result: PointResult,
+    facts: RunFacts,
+    furthest_back_us: int = 0,
+    first_burst: float = 1.0,
 ) -> tuple[Reason, ...]:
     """Checks a point by every rule.
 
@@ -78,6 +86,7 @@ def check(
         result: its result, whose own reasons are ignored.
         facts: facts of the run that the requests do not show.
         furthest_back_us: the most that a chunk's stamp lies before the one before it.
+        first_burst: the median number of chunks that came at once at the beginning of an answer.
 
     Returns:
         The reasons why the point is invalid, in the order of `CODES`; empty for a valid point.
@@ -88,7 +97,7 @@ def check(
         *_check_run(table, facts),
         *_check_requests(point, table, result),
         *_check_lengths(point, table),
-        *_check_chunks(point, result),
+        *_check_chunks(point, result, first_burst),
         *_check_window(point, result),
         *_check_clock(point, result, furthest_back_us),
         *_check_rate(point, table, result),
@@ -203,29 +212,48 @@ def most_tokens_per_event(point: Point, per_step: float | None = None) -> float:
     return interval * per_step if engine.ABOUT.interval_of_steps else interval + per_step - 1
 
 
-def _check_chunks(point: Point, result: PointResult) -> Iterable[Reason]:
+def _check_chunks(point: Point, result: PointResult, first_burst: float) -> Iterable[Reason]:
     """Checks the tokens of the chunks against stream interval and acceptance length."""
     per_chunk, gaps = result.tokens_per_chunk, result.icl_s
     if per_chunk is None or gaps is None:
         return
+    causes = [*_check_bursts(point, result, per_chunk, first_burst)]
     if result.tpot_basis == "known_first_chunk":
         yield from _check_first_chunk(point, result, per_chunk)
-        return
-    speculates = point.arm.speculation is not None
-    most = most_tokens_per_event(point, result.acceptance.length if speculates else None)
-    # The steps of the counted requests are a sample of those that the counters cover.
-    slack = MAX_TOKENS_OFF + (STEP_SPREAD / gaps.count**0.5 if speculates else 0.0)
-    causes = []
-    if per_chunk > most * (1 + slack):
-        causes.append(f"{per_chunk:.3g} tokens came with each event, and {most:.3g} are the most that fit")
-    if per_chunk < 1 - MAX_TOKENS_OFF:
-        causes.append(f"the server counts {per_chunk:.3g} tokens for each event")
-    per_burst = result.tokens_per_burst
-    if speculates and per_burst is not None and per_burst > most * (1 + slack + MAX_BURSTS_OFF):
-        causes.append(f"{per_burst:.3g} tokens came at once, and a step brings {most:.3g}")
+    else:
+        causes += _check_events(point, result, per_chunk, gaps.count)
     if causes:
         unknown = "which tokens came when is unknown, and with it the time per token"
         yield Reason(code="tokens_per_chunk", detail=f"{'; '.join(causes)}: {unknown}")
+
+
+def _check_bursts(point: Point, result: PointResult, per_chunk: float, first_burst: float) -> Iterable[str]:
+    """Checks whether something between engine and client gathered events, so that the first came late."""
+    ttft, tpot, e2el = result.ttft_s, result.tpot_s, result.e2el_s
+    if ttft is None or tpot is None or e2el is None or result.icl_s is None:
+        return
+    streamed_s, least_s = e2el.p50 - ttft.p50, SHORTEST_GAP_S * time_scale(point)
+    if result.icl_s.mean < least_s and streamed_s < MAX_HELD_BACK * ttft.p50:
+        yield f"the answers came whole, within {streamed_s:.3g} s after {ttft.p50:.3g} s"
+    at_first = first_burst * per_chunk
+    usual = max(most_tokens_per_event(point), per_chunk)
+    later = (1 + result.icl_s.count / ttft.count) * per_chunk - at_first
+    if first_burst > 1 and at_first > MANY_IN_FIRST * usual and at_first > MAX_TOKENS_OFF * later + usual:
+        yield f"{at_first:.3g} tokens came at once with the first event (median), and {usual:.3g} are usual"
+
+
+def _check_events(point: Point, result: PointResult, per_chunk: float, gaps: int) -> Iterable[str]:
+    speculates = point.arm.speculation is not None
+    most = most_tokens_per_event(point, result.acceptance.length if speculates else None)
+    # The steps of the counted requests are a sample of those that the counters cover.
+    slack = MAX_TOKENS_OFF + (STEP_SPREAD / gaps**0.5 if speculates else 0.0)
+    if per_chunk > most * (1 + slack):
+        yield f"{per_chunk:.3g} tokens came with each event, and {most:.3g} are the most that fit"
+    if per_chunk < 1 - MAX_TOKENS_OFF:
+        yield f"the server counts {per_chunk:.3g} tokens for each event"
+    per_burst = result.tokens_per_burst
+    if speculates and per_burst is not None and per_burst > most * (1 + slack + MAX_BURSTS_OFF):
+        yield f"{per_burst:.3g} tokens came at once, and a step brings {most:.3g}"
 
 
 def _check_first_chunk(point: Point, result: PointResult, per_chunk: float) -> Iterable[Reason]:

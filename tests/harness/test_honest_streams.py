@@ -55,10 +55,10 @@ def events_of(oddity: dict[str, Any]) -> Events:
     return [*events, (end_us + oddity["late_us"], last), (end_us + oddity["late_us"], "[DONE]")]
 
 
-def measured(oddity: dict[str, Any]) -> PointResult:
+def measured(oddity: dict[str, Any], gather: int = 1, apart_us: int = 0) -> PointResult:
     """The result of an Off point of two slots whose every request is answered so."""
     records = []
-    events = events_of(oddity)
+    events = gathered(events_of(oddity), gather, apart_us)
     for index in range(20):
         stream = Stream()
         sent_us = index // 2 * (events[-1][0] + 1000)
@@ -82,6 +82,15 @@ def measured(oddity: dict[str, Any]) -> PointResult:
             )
         )
     return measure(make_point(), RawPoint(requests=RequestTable.from_records(records)))
+
+
+def gathered(events: Events, size: int, apart_us: int) -> Events:
+    """The same events as a proxy sends them on that waits until it has `size` of them."""
+    last = len(events) - 1
+    return [
+        (events[min(i - i % size + size - 1, last)][0] + i % size * apart_us, body)
+        for i, (_, body) in enumerate(events)
+    ]
 
 
 oddities = st.fixed_dictionaries(
@@ -136,3 +145,19 @@ def test_interactivity_and_ttft_are_right_or_the_point_is_invalid(oddity: dict[s
     assert abs(result.interactivity_tps / 50 - 1) < 0.055
     # Up to two tokens may be hidden from a TTFT, where they are few of the answer.
     assert result.ttft_s.p50 <= 0.02 + 0.02 * max(2, 0.05 * oddity["tokens"]) + 1e-6
+
+
+@settings(max_examples=60, derandomize=True)
+@given(st.integers(24, 300), st.integers(1, 40), st.sampled_from([0, 60, 300]), st.booleans())
+@example(64, 16, 0, False)
+@example(64, 80, 60, True)
+def test_events_that_are_gathered_on_their_way_leave_the_figure_right_or_the_point_invalid(
+    tokens: int, gather: int, apart_us: int, along: bool
+) -> None:
+    result = measured({**PLAIN, "tokens": tokens, "along": along}, gather, apart_us)
+    codes = {reason.code for reason in result.reasons}
+    if codes & {"tokens_per_chunk", "no_interactivity"}:
+        assert gather > 2
+        return
+    assert result.interactivity_tps is not None
+    assert abs(result.interactivity_tps / 50 - 1) < 0.06

@@ -22,6 +22,8 @@ _MANY = 1 << 12
 _UNMERGED = 1 << 20
 BURST_OF_GAP = 0.25
 """Chunks closer than this share of a typical step's gap belong to one burst."""
+AT_ONCE_S = 0.002
+"""Wall seconds: no step of a large model is as short."""
 _NO_GAP = np.iinfo(np.int64).min
 
 
@@ -36,16 +38,24 @@ class ChunkGaps:
         counted: (n,) which of them count.
         threshold_s: a longer gap is a stall.
         window: stalls are counted for equal parts of it too; None if there is no window.
+        at_once_s: chunks further apart than this did not come at once.
     """
 
     def __init__(
-        self, index: Ints, counted: npt.NDArray[np.bool_], threshold_s: float, window: Window | None
+        self,
+        index: Ints,
+        counted: npt.NDArray[np.bool_],
+        threshold_s: float,
+        window: Window | None,
+        at_once_s: float = AT_ONCE_S,
     ) -> None:
         self._index, self._counted = index, counted
         self._threshold_s, self._window = threshold_s, window
         self._threshold_us = round(threshold_s * 1e6)
         self._by_tokens: defaultdict[int, Histogram] = defaultdict(Histogram)
         self._longest_us = np.full(len(index), _NO_GAP)
+        self._first_bursts: list[Ints] = []
+        self._at_once_us = at_once_s * 1e6
         self._stalls = self._stalled_us = self._total_us = 0
         self.furthest_back_us = 0
         """The most that a chunk's stamp lies before the one before it, or before its request was sent."""
@@ -61,6 +71,8 @@ class ChunkGaps:
         gaps = batch.gaps_us[counted].astype(np.int64)
         if not len(gaps):
             return
+        several = self._counted[batch.rows] & (batch.counts > 1)
+        self._first_bursts.append(_first_bursts(batch, self._at_once_us)[several])
         brought = batch.brought[counted]
         for tokens in np.unique(brought).tolist():
             self._by_tokens[tokens].add(gaps[brought == tokens])
@@ -114,6 +126,10 @@ class ChunkGaps:
         typical = gaps[order][np.searchsorted(upto, (1 - 0.5 / tokens_per_step) * upto[-1])]
         return int(counts[gaps > typical * BURST_OF_GAP].sum())
 
+    def first_burst(self) -> float:
+        """Returns the median number of chunks that came at once with the first one, itself included."""
+        return float(np.median(np.concatenate(self._first_bursts))) if self._first_bursts else 1.0
+
     def stalls(self) -> Stalls | None:
         """Summarises the gaps above the threshold; None if there is no gap at all."""
         if not self._by_tokens:
@@ -130,6 +146,22 @@ class ChunkGaps:
             over_time=tuple(self._over_time.tolist()) if self._window else (),
             worst=tuple((int(self._index[i]), float(longest_s[i])) for i in worst if has_stall[i]),
         )
+
+
+def _first_bursts(batch: ChunkBatch, at_once_us: float) -> Ints:
+    """Counts the chunks that came at once with the first one of each request, itself included: (k,).
+
+    A chunk came at once with the one before it if their gap is a small share of its request's mean gap, and
+    below `at_once_us`: decode steps beside those with a prefill are short, but they are steps.
+    """
+    filled, begins = batch.counts > 0, batch.offsets[:-1]
+    firsts, counts = begins[filled], batch.counts[filled]
+    sums_us = np.add.reduceat(batch.gaps_us, firsts, dtype=np.int64) - batch.gaps_us[firsts]
+    least_us = np.minimum(BURST_OF_GAP * sums_us / np.maximum(counts - 1, 1), at_once_us)
+    is_apart = batch.gaps_us >= np.repeat(least_us, counts)
+    is_apart[firsts] = False
+    apart = np.append(np.flatnonzero(is_apart), len(is_apart))
+    return np.asarray(np.minimum(apart[np.searchsorted(apart, begins)], batch.offsets[1:]) - begins, np.int64)
 
 
 def summarise(values: Floats) -> Distribution | None:
