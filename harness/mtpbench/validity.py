@@ -251,8 +251,10 @@ def _check_events(point: Point, result: PointResult, per_chunk: float, gaps: int
         yield f"{per_chunk:.3g} tokens came with each event, and {most:.3g} are the most that fit"
     if per_chunk < 1 - MAX_TOKENS_OFF:
         yield f"the server counts {per_chunk:.3g} tokens for each event"
-    per_burst = result.tokens_per_burst
-    if speculates and per_burst is not None and per_burst > most * (1 + slack + MAX_BURSTS_OFF):
+    # An event for each token hides none, nor does one for each step: how close they came says nothing then.
+    may_hide = 1 + MAX_TOKENS_OFF < per_chunk < most * (1 - slack)
+    per_burst = result.tokens_per_burst if speculates and may_hide else None
+    if per_burst is not None and per_burst > most * (1 + slack + MAX_BURSTS_OFF):
         yield f"{per_burst:.3g} tokens came at once, and a step brings {most:.3g}"
 
 

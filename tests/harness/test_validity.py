@@ -166,6 +166,20 @@ def test_tokens_that_fit_their_events_break_no_rule(case):
     )
 
 
+def test_an_event_for_each_token_hides_none_however_close_two_steps_come():
+    """Ten steps of 3 and 2 tokens in turn; every second one 2 ms after the one before it."""
+    steps = [(0.08 * (step - step % 2) + 0.002 * (step % 2), 3 - step % 2) for step in range(1, 11)]
+    times = [at_s + 1e-5 * i for at_s, tokens in steps for i in range(tokens)]
+    length = {"output_tokens": len(times), "asked_output_tokens": len(times)}
+    records = [
+        dataclasses.replace(
+            r, chunk_times_s=tuple(r.sent_s + 0.1 + at_s for at_s in times), chunk_tokens=None, **length
+        )
+        for r in LONG
+    ]
+    assert "tokens_per_chunk" not in judge(records=records, counters=counter_samples(seconds=200))
+
+
 @pytest.mark.parametrize(
     ("code", "case"),
     [(code, case) for code, cases in CASES.items() for case in cases],

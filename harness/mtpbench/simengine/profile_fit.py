@@ -181,7 +181,7 @@ def _rate(text: str) -> float:
 def _group(role: WorkerRole, row: Mapping[str, str | None]) -> WorkerGroup:
     text = row[f"{role}_layout"] or ""
     if not (match := _LAYOUT.fullmatch(text)):
-        raise ValueError(f"{role}_layout {text!r} is not like 2xDEP8 or 1xTP8")
+        raise ValueError(f"{role}_layout {reprlib.repr(text)} is not like 2xDEP8 or 1xTP8")
     workers, width = int(match[1]), int(match[3])
     if match[2] == "DEP":
         return WorkerGroup(role=role, workers=workers, tp=1, dp=width, ep=width)
