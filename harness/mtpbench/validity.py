@@ -40,8 +40,7 @@ MANY_IN_FIRST, MAX_TTFT_OFF = 2, 0.1
 """A first event holds many tokens if it holds more than this many times what is usual; TTFT may then be late
 by this share of it."""
 SHORTEST_GAP_S, MAX_HELD_BACK = 0.001, 0.05
-"""An answer was held back until its end if its chunks came closer than this (wall seconds, mean), and all of
-them in less than this share of TTFT."""
+"""An answer came whole if its chunks came closer than this (wall seconds), and in this share of TTFT."""
 CLIENT_LIMIT = "client_limit"
 """The error of a request that met a limit of the client's machine (descriptors, ports)."""
 CUT_OFF = "cut_off"
@@ -78,7 +77,7 @@ def check(
     furthest_back_us: int = 0,
     first_burst: float = 1.0,
 ) -> tuple[Reason, ...]:
-    """Checks a point by every rule.
+    """Checks a point by every rule; returns why it is invalid, in the order of `CODES`, or nothing.
 
     Args:
         point: the point.
@@ -87,9 +86,6 @@ def check(
         facts: facts of the run that the requests do not show.
         furthest_back_us: the most that a chunk's stamp lies before the one before it.
         first_burst: the median number of chunks that came at once at the beginning of an answer.
-
-    Returns:
-        The reasons why the point is invalid, in the order of `CODES`; empty for a valid point.
     """
     if facts.start_failed is not None:
         return (Reason(code="start_failed", detail=facts.start_failed),)
@@ -218,13 +214,13 @@ def _check_chunks(point: Point, result: PointResult, first_burst: float) -> Iter
     if per_chunk is None or gaps is None:
         return
     causes = [*_check_bursts(point, result, per_chunk, first_burst)]
-    if result.tpot_basis == "known_first_chunk":
-        yield from _check_first_chunk(point, result, per_chunk)
-    else:
+    if result.tpot_basis != "known_first_chunk":
         causes += _check_events(point, result, per_chunk, gaps.count)
     if causes:
         unknown = "which tokens came when is unknown, and with it the time per token"
         yield Reason(code="tokens_per_chunk", detail=f"{'; '.join(causes)}: {unknown}")
+    else:
+        yield from _check_first_chunk(point, result, per_chunk)
 
 
 def _check_bursts(point: Point, result: PointResult, per_chunk: float, first_burst: float) -> Iterable[str]:
@@ -259,16 +255,24 @@ def _check_events(point: Point, result: PointResult, per_chunk: float, gaps: int
 
 
 def _check_first_chunk(point: Point, result: PointResult, per_chunk: float) -> Iterable[Reason]:
-    """Checks whether tokens came so long before the first event that TTFT is not theirs."""
-    first, tpot, ttft = result.first_chunk_tokens, result.tpot_s, result.ttft_s
-    if first is None or tpot is None or ttft is None:
+    """Checks whether tokens came so long before the first event that TTFT is not theirs.
+
+    Where the server does not count along, tokens without an event came before the first (one may be the
+    end's) if events of one token each came so evenly that the tokens came not between them.
+    """
+    first, tpot, ttft, gaps = result.first_chunk_tokens, result.tpot_s, result.ttft_s, result.icl_s
+    if tpot is None or ttft is None or gaps is None:
         return
-    usual = max(most_tokens_per_event(point), per_chunk)
+    most = most_tokens_per_event(point)
+    if first is None:
+        is_even = most == 1 and gaps.mean < gaps.p50 * (1 + per_chunk) / 2
+        first = (per_chunk - 1) * (1 + gaps.count / ttft.count) if is_even else 0.0
+    usual = max(most, per_chunk)
     late_s = (first - usual) * tpot.p50
     if first > MANY_IN_FIRST * usual and late_s > MAX_TTFT_OFF * ttft.p50:
         detail = (
-            f"the first event held {first:.0f} tokens (median), where {usual:.3g} are usual: the first token "
-            f"came up to {late_s:.3g} s before it, and the median TTFT is {ttft.p50:.3g} s"
+            f"{first:.0f} tokens came with the first event or before, where {usual:.3g} are usual: the first "
+            f"token came up to {late_s:.3g} s before it, and the median TTFT is {ttft.p50:.3g} s"
         )
         yield Reason(code="tokens_before_first", detail=detail)
 
