@@ -37,8 +37,7 @@ STEP_SPREAD = 1.2
 MAX_BURSTS_OFF = 0.15
 """More of it for bursts, of which two may come so close that they are taken for one."""
 MANY_IN_FIRST, MAX_TTFT_OFF = 2, 0.1
-"""A first event holds many tokens if it holds more than this many times what is usual; TTFT may then be late
-by this share of it."""
+"""A first event holds many tokens above this many times the usual; TTFT may be late by this share of it."""
 SHORTEST_GAP_S, MAX_HELD_BACK = 0.001, 0.05
 """An answer came whole if its chunks came closer than this (wall seconds), and in this share of TTFT."""
 CLIENT_LIMIT = "client_limit"
@@ -225,15 +224,15 @@ def _check_chunks(point: Point, result: PointResult, first_burst: float) -> Iter
 
 def _check_bursts(point: Point, result: PointResult, per_chunk: float, first_burst: float) -> Iterable[str]:
     """Checks whether something between engine and client gathered events, so that the first came late."""
-    ttft, tpot, e2el = result.ttft_s, result.tpot_s, result.e2el_s
-    if ttft is None or tpot is None or e2el is None or result.icl_s is None:
+    ttft, e2el, gaps = result.ttft_s, result.e2el_s, result.icl_s
+    if ttft is None or e2el is None or gaps is None:
         return
     streamed_s, least_s = e2el.p50 - ttft.p50, SHORTEST_GAP_S * time_scale(point)
-    if result.icl_s.mean < least_s and streamed_s < MAX_HELD_BACK * ttft.p50:
+    if gaps.mean < least_s and streamed_s < MAX_HELD_BACK * ttft.p50:
         yield f"the answers came whole, within {streamed_s:.3g} s after {ttft.p50:.3g} s"
     at_first = first_burst * per_chunk
     usual = max(most_tokens_per_event(point), per_chunk)
-    later = (1 + result.icl_s.count / ttft.count) * per_chunk - at_first
+    later = (1 + gaps.count / ttft.count) * per_chunk - at_first
     if first_burst > 1 and at_first > MANY_IN_FIRST * usual and at_first > MAX_TOKENS_OFF * later + usual:
         yield f"{at_first:.3g} tokens came at once with the first event (median), and {usual:.3g} are usual"
 
@@ -257,8 +256,7 @@ def _check_events(point: Point, result: PointResult, per_chunk: float, gaps: int
 def _check_first_chunk(point: Point, result: PointResult, per_chunk: float) -> Iterable[Reason]:
     """Checks whether tokens came so long before the first event that TTFT is not theirs.
 
-    Where the server does not count along, tokens without an event came before the first (one may be the
-    end's) if events of one token each came so evenly that the tokens came not between them.
+    Uncounted tokens without an event came there (but one) if those with one came too evenly to hide them.
     """
     first, tpot, ttft, gaps = result.first_chunk_tokens, result.tpot_s, result.ttft_s, result.icl_s
     if tpot is None or ttft is None or gaps is None:
