@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -172,6 +173,24 @@ def test_a_result_is_recomputed_into_the_attempt_that_it_is_of(
     assert recompute(directory) == (newer, newer) != (old, old)
     (older,) = (store.directory / ".superseded").iterdir()
     assert read_point(older).result == old
+
+
+@pytest.mark.parametrize("limit", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+def test_a_limit_of_the_machine_damages_no_point(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, limit: Exception
+) -> None:
+    """A point that is called damaged would be measured again."""
+    store = store_at(tmp_path, sweep.info)
+    write(store, sweep.points[0])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise limit
+
+    monkeypatch.setattr("mtpbench.store.files.os.open", refuse)
+    with pytest.raises(type(limit)):
+        store.state(sweep.points[0].id)
+    with pytest.raises(type(limit)):
+        read_sweep(store.directory)
 
 
 def test_files_of_two_attempts_are_no_point(

@@ -6,6 +6,7 @@ are never a link that someone planted, and those of dead writers are removed by 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ from mtpbench.errors import MtpbenchError, RunError, StoreError
 
 MOST_BYTES = 1 << 28
 """No file that is read whole is larger; what is larger was not written by us."""
+_LIMITS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 _SHOWN = 300
 """Characters of another library's message that are passed on."""
 
@@ -34,7 +36,8 @@ def guarded(path: Path) -> Iterator[None]:
     """Makes whatever goes wrong while a stored file is read a `StoreError` with the file's name.
 
     A file that another program wrote or damaged can break its parser in any way, so any exception counts.
-    The block reads one file, and computes nothing.
+    The block reads one file, and computes nothing. A limit of this machine is no fault of the file and is
+    passed on; pyarrow's own kind of `MemoryError` is a fault: a length that nothing could hold.
 
     Raises:
         StoreError: the file can't be read; a better message of the block itself is passed on.
@@ -43,12 +46,13 @@ def guarded(path: Path) -> Iterator[None]:
         yield
     except MtpbenchError:
         raise
-    except OSError as error:
-        reason = error.strerror or _shortened(error)
-        raise StoreError(f"{path}: can't be read ({reason})", path=path, reason=reason) from error
     except Exception as error:
-        reason = f"damaged: {_shortened(error)}"
-        raise StoreError(f"{path}: can't be read ({reason})", path=path, reason="damaged") from error
+        if type(error) is MemoryError or (isinstance(error, OSError) and error.errno in _LIMITS):
+            raise
+        why, reason = f"damaged: {_shortened(error)}", "damaged"
+        if isinstance(error, OSError):
+            why = reason = error.strerror or _shortened(error)
+        raise StoreError(f"{path}: can't be read ({why})", path=path, reason=reason) from error
 
 
 def _shortened(error: Exception) -> str:
