@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def read_traces(sources: Sequence[Path]) -> tuple[SweepTrace, ...]:
     Raises:
         InputError, SchemaError, StoreError: for the same faults as `read_results`.
     """
-    return tuple(_read_folder(path) for path in sources if path.is_dir())
+    return tuple(_read_folder(path) for path in sources if os.path.isdir(path))
 
 
 def narrow_traces(traces: Sequence[SweepTrace], points: Iterable[CurvePoint]) -> tuple[SweepTrace, ...]:
@@ -310,7 +311,7 @@ def power_trace(stored: StoredPoint) -> PowerTrace:
         samples = read_power(path)
     except StoreError:
         # Short, and without the folder: pictures and pages that readers pass on show this reason.
-        samples, reason = (), f"{path.name} is {'damaged' if path.exists() else 'missing'}"
+        samples, reason = (), f"{path.name} is {'damaged' if os.path.exists(path) else 'missing'}"
     times_s, power_w, gpus = total_power(samples)
     if not len(times_s):
         reason = reason or "no_power_samples"

@@ -6,6 +6,7 @@ the path of a file. A file stands alone: hardware that it lacks has no constants
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def constants_file(constants: str | None) -> str | None:
     """
     if constants is None or _DATE.fullmatch(constants):
         return None
-    if not Path(constants).is_file():
+    if not os.path.isfile(constants):
         raise InputError(
             f"hardware constants {constants!r}: neither a date such as 2026-05 nor a file that is there; a "
             "YAML file of the form of mtpbench's data/hardware.yaml is needed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -90,9 +91,9 @@ _add_command("auto", read_source, "files whose kind is told by what they hold")
 
 def _check_output(output: Path, files: Sequence[Path], overwrite: bool) -> None:
     """Refuses an output that is an input, or there already: an arm imported before would be lost."""
-    if output.resolve() in [file.resolve() for file in files]:
+    if Path(os.path.realpath(output)) in [Path(os.path.realpath(file)) for file in files]:
         raise InputError(f"--output {output}: is one of the files that are read; name another")
-    if output.exists() and not overwrite:
+    if os.path.exists(output) and not overwrite:
         raise InputError(
             f"--output {output}: is there already; name another (compare takes several), or give --overwrite"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +60,7 @@ def plot_command(
 ) -> None:
     """Draw throughput per GPU over interactivity, MTP against Off, as SVG, PNG or PDF."""
     picture_format = format_of(output.name)
-    if not output.parent.is_dir():
+    if not os.path.isdir(output.parent):
         raise InputError(f"{output}: there is no folder {output.parent}; make it first")
     question = options.comparison_question
     request = PictureRequest(
@@ -74,7 +75,9 @@ def plot_command(
             height_in=height_in,
             dpi=dpi,
         ),
-        source_names=tuple((path.resolve() if power else path).name or str(path) for path in sources),
+        source_names=tuple(
+            (Path(os.path.realpath(path)) if power else path).name or str(path) for path in sources
+        ),
     )
     if power:
         _refuse_without_effect(context)
@@ -91,7 +94,7 @@ def plot_command(
 
 def _read_power(sources: Sequence[Path]) -> SweepPower:
     (source,) = sources if len(sources) == 1 else (None,)
-    if source is None or not source.is_dir():
+    if source is None or not os.path.isdir(source):
         raise InputError(
             f"--power: {', '.join(map(str, sources))}: one folder results/<sweep> is needed; only its "
             "points keep their power over time"

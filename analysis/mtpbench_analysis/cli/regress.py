@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -66,7 +67,7 @@ def regress_command(
 def _check_distinct(paths: Sequence[Path]) -> None:
     first: dict[Path, Path] = {}
     for path in paths:
-        if (same := first.setdefault(path.resolve(), path)) is not path:
+        if (same := first.setdefault(Path(os.path.realpath(path)), path)) is not path:
             raise InputError(f"{path}: given twice (as {same}); every sweep counts once, on one side")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def report_command(
         title or _title(points),
         outcome.comparisons,
         left_out,
-        describe_provenance(chosen, [path.resolve().name for path in sources]),
+        describe_provenance(chosen, [Path(os.path.realpath(path)).name for path in sources]),
         traces,
         LonePoints(why=outcome.why_none, points=chosen.points) if outcome.why_none else None,
     )
@@ -54,4 +55,4 @@ def report_command(
 def _title(points: PointSet) -> str:
     if points.info is not None:
         return points.info.name
-    return ", ".join(Path(source).resolve().stem for source in points.sources)
+    return ", ".join(Path(os.path.realpath(source)).stem for source in points.sources)

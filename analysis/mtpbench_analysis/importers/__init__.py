@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,9 +58,9 @@ def read_source(path: Path, declared: Declared | None = None) -> PointSet:
         InputError: there is no such thing, or its kind is unknown; else what its importer raises.
     """
     declared = declared or Declared()
-    if path.is_dir():
+    if os.path.isdir(path):
         return read_results(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder")
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:

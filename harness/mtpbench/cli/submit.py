@@ -128,7 +128,7 @@ def cancel(
     journal, slurm = Journal(results / loaded.info.name), Slurm()
     if why_not := slurm.available():
         raise InputError(why_not)
-    if not journal.directory.is_dir():
+    if not os.path.isdir(journal.directory):
         raise InputError(f"{journal.directory}: no results here, so no job of this sweep is known")
     with journal.turn(echo):
         look = look_again(journal, slurm)
@@ -313,7 +313,7 @@ def _check_cluster(slurm: Slurm, profile: ClusterProfile) -> None:
 def _check_image(profile: ClusterProfile) -> None:
     """Checks that an image file is here: one that is not is most likely missing on the nodes too."""
     image = profile.container.image if profile.container else None
-    if image is not None and image.startswith("/") and not Path(image).exists():
+    if image is not None and image.startswith("/") and not os.path.exists(image):
         raise InputError(f"container.image {image} is not there; the path of a .sqsh on a shared filesystem")
 
 

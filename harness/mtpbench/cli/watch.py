@@ -105,7 +105,7 @@ class View:
     def __init__(self, target: Path, results: Path) -> None:
         self.planned: int | None = None
         self.simulated = False
-        if target.suffix in (".yaml", ".yml") or target.is_file():
+        if target.suffix in (".yaml", ".yml") or os.path.isfile(target):
             loaded = load_sweep(target)
             self.planned, self.simulated = len(loaded.points), loaded.points[0].simulated
             self.folders = tuple(results / plan.info.name for plan in (loaded, simulate(loaded)))
@@ -136,7 +136,7 @@ class View:
         folder = self.folders[0]
         if self.planned is not None or is_there(folder / SWEEP_FILE):
             return None
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             return f"{folder}: there is no such folder, and no sweep file of that name"
         return self._without_sweep(folder)
 
@@ -159,7 +159,7 @@ class View:
     def _waiting(self) -> str:
         folder = self.folders[0]
         if self.planned is None:
-            if folder.is_dir():
+            if os.path.isdir(folder):
                 return f"waiting: {self._without_sweep(folder)}"
             return f"waiting: {folder}: there is no such folder yet"
         names = " and none in ".join(str(folder) for folder in self.folders)

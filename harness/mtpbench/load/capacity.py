@@ -19,6 +19,11 @@ SPARE_DESCRIPTORS = 256
 LEAST_DESCRIPTORS, LEAST_SPARE = 64, 24
 """Files without which a run can't be, and those that a client process needs besides its connections."""
 _TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+_REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EIO),
+)
+"""What a file system refuses, whoever asks."""
 _NO_THREAD = "can't start new thread"
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -62,6 +67,8 @@ def limit_met(error: BaseException) -> str | None:
         return "this machine lets the process have no more memory (`ulimit -v`, a container's limit)"
     if isinstance(error, OSError) and error.errno in _TOO_MANY:
         return f"this machine lets no more be opened or started ({error.strerror}; `ulimit -n`, `ulimit -u`)"
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, RuntimeError) and error.args == (_NO_THREAD,):
         return "this machine lets no more threads start (`ulimit -u`, pids.max of a container)"
     return None

@@ -6,6 +6,7 @@ anything else than it.
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import shlex
@@ -201,7 +202,7 @@ def load_cluster(name: str) -> ClusterProfile:
             (file, line and key are named).
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) or "/" in name else FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         names = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         choice = f"known in {FOLDER}: {', '.join(names)}" if names else f"{FOLDER} holds none"
         raise InputError(f"unknown cluster {name!r} ({path} is not there); {choice}, or give a path")

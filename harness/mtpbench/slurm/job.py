@@ -291,7 +291,7 @@ def job_file(path: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"{path}: no job's file; `mtpbench submit` lays it down in results/<sweep>/.slurm/jobs"
         )

@@ -49,9 +49,8 @@ def guarded(path: Path) -> Iterator[None]:
     except Exception as error:
         if type(error) is MemoryError or (isinstance(error, OSError) and error.errno in _LIMITS):
             raise
-        why, reason = f"damaged: {_shortened(error)}", "damaged"
-        if isinstance(error, OSError):
-            why = reason = error.strerror or _shortened(error)
+        reason = (isinstance(error, OSError) and error.strerror) or "damaged"
+        why = f"damaged: {_shortened(error)}" if reason == "damaged" else reason
         raise StoreError(f"{path}: can't be read ({why})", path=path, reason=reason) from error
 
 
@@ -129,7 +128,7 @@ def make_folder(path: Path) -> None:
         StoreError: a link is in its place: what is written there would land elsewhere.
     """
     path.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink():
+    if os.path.islink(path):
         raise StoreError(f"{path}: is a symbolic link, where a folder is needed; remove it", path=path)
 
 
@@ -251,8 +250,8 @@ def exclusive(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        where = path if path.is_symlink() else directory
-        why = "a symbolic link; remove it" if path.is_symlink() else error.strerror
+        where = path if os.path.islink(path) else directory
+        why = "a symbolic link; remove it" if os.path.islink(path) else error.strerror
         raise StoreError(f"{where}: can't be written ({why})") from error
     with open(handle, "r+b", buffering=0) as lock:
         status = os.fstat(handle)

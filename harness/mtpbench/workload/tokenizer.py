@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -63,7 +64,7 @@ class ChatTemplate:
 
 def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
     beside = folder / "chat_template.jinja"
-    if beside.is_file():
+    if os.path.isfile(beside):
         return _read(beside)
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name
@@ -83,7 +84,7 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     older = folder / "special_tokens_map.json"
-    settings = {**(_read_object(older) if older.is_file() else {}), **config}
+    settings = {**(_read_object(older) if os.path.isfile(older) else {}), **config}
     tokens: dict[str, str] = {}
     for name in _SPECIAL:
         value = settings.get(name)
@@ -172,8 +173,8 @@ class ChatTokenizer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        folder = path if path.is_dir() else path.parent
-        self._tokenizer = _load(path / "tokenizer.json" if path.is_dir() else path)
+        folder = path if os.path.isdir(path) else path.parent
+        self._tokenizer = _load(path / "tokenizer.json" if os.path.isdir(path) else path)
         self._template = ChatTemplate(folder)
         before, after = self._split_template()
         self.opening = self._count(before)
@@ -259,7 +260,7 @@ def _user_message(content: str) -> list[Mapping[str, Any]]:
 
 
 def _load(path: Path) -> Tokenizer:
-    if not path.is_file():
+    if not os.path.isfile(path):
         message = "there is no such file; a model's folder with tokenizer.json in it was expected"
         raise SweepError(message, path=path, key=_KEY)
     try:

@@ -156,6 +156,41 @@ def test_results_of_an_unknown_schema_are_refused(cli, write_sweep) -> None:
         assert "written under schema version 7; this version of mtpbench reads 2" in err
 
 
+TOO_LONG = "y" * 300
+
+
+@pytest.mark.parametrize("name", [TOO_LONG, "loop", "a-file/below"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("plan", "{}"),
+        ("plan", "{}.yaml"),
+        ("run", "SWEEP", "--simulate", "--results", "{}"),
+        ("status", "SWEEP", "--results", "{}"),
+        ("cancel", "SWEEP", "--results", "{}"),
+        ("submit", "SWEEP", "--cluster", "{}.yaml"),
+        ("watch", "{}", "--once"),
+        ("recompute", "{}"),
+        ("compare", "{}"),
+        ("compare", "points.csv", "--hardware", "b200", "--hardware-constants", "{}"),
+        ("report", "points.csv", "-o", "{}/x.html"),
+        ("plot", "points.csv", "-o", "{}/x.svg"),
+        ("regress", "{}", "points.csv"),
+        ("import", "auto", "{}"),
+        ("import", "auto", "points.csv", "-o", "{}/x.csv"),
+        ("system-power", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_a_path_that_leads_nowhere_is_no_fault_of_ours(cli, write_sweep, command, name: str) -> None:
+    sweep = str(write_sweep())
+    Path("loop").symlink_to("loop")
+    Path("a-file").write_text("")
+    Path("points.csv").write_text("arm,interactivity_tps,tput_tps_per_gpu\noff,10,100\nmtp,20,100\n")
+    code, _, err = cli(*(sweep if word == "SWEEP" else word.format(name) for word in command))
+    assert code in (0, 2, 4), err
+
+
 def test_internal_faults_say_that_they_are_ours(cli, write_sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("boom")

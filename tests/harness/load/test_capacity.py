@@ -57,6 +57,8 @@ def test_enough_files_are_no_obstacle_however_low_the_soft_limit(monkeypatch, ha
         (RuntimeError("can't start new thread"), "no more threads"),
         (RuntimeError("a bug"), None),
         (OSError(errno.ENOENT, "No such file"), None),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a/b"), "a/b: File name too long"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied"),
         (KeyError("a bug"), None),
     ],
 )
