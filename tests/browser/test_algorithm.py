@@ -45,6 +45,7 @@ def random_points(noise: random.Random) -> list[CurvePoint]:
     meters = noise.choice(
         (("nvml",), ("nvml", None), ("nvml", "nvml", "nvml", "nvml, module scope"), (None,))
     )
+    share = noise.uniform(0.05, 0.95)  # of output tokens: arms that differ much in it are not compared
     for arm in ("off", "mtp", "mtp-k1"):
         count = noise.choice((1, 2, 3, 4, 6, 9, 14))
         pairs = [
@@ -52,7 +53,6 @@ def random_points(noise: random.Random) -> list[CurvePoint]:
             for _ in range(count)
         ]
         for point in make_points(arm, *pairs, engine="vllm"):
-            share = noise.uniform(0.05, 0.95)
             total = point.tput_tps_per_gpu
             extra = {"output_tps_per_gpu": total * share, "input_tps_per_gpu": total * (1 - share)}
             meter = noise.choice(meters)
@@ -231,7 +231,7 @@ def test_table_and_sentences_are_pythons_word_for_word(open_page: OpenPage, sour
 
 
 def test_wide_gaps_and_repeats_read_the_same_in_words(open_page: OpenPage) -> None:
-    noise = random.Random(9)
+    noise = random.Random(5)
     comparisons = []
     for _ in range(25):
         comparisons += compare_points(point_set(*random_points(noise)), Question()).comparisons

@@ -6,6 +6,7 @@ import csv
 import io
 import random
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from browser.pages import HOSTILE, cell, compared, published, recorded, saved, s
 from curve_points import make_points
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
+from mtpbench_analysis.frame import from_cell, to_cell
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report.page import render_page
 from stored_sweep import write_sweep
@@ -142,7 +144,7 @@ def test_exports_read_back(open_page: OpenPage) -> None:
     for point in points:
         row = by_place[point.arm, point.interactivity_tps]
         assert float(row["tput_tps_per_gpu"]) == point.tput_tps_per_gpu
-        assert row["source"] == (point.source or "")
+        assert from_cell(row["source"]) == (point.source or "")
         assert row["valid"] == str(point.valid).lower()
         assert row["reasons"] == "; ".join(point.reasons)
     table = list(csv.DictReader(io.StringIO(saved(page, "save-table").read_text("utf-8"))))
@@ -157,6 +159,13 @@ def test_exports_read_back(open_page: OpenPage) -> None:
     png = saved(page, "save-png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20], "big") == 1800
+
+
+def test_the_page_writes_a_text_into_a_cell_as_python_does(open_page: OpenPage) -> None:
+    texts = iter(("it's", "=1+1", "@b\n", "-c\\d", "'=x", "''", "\\n", "'\\", " a", "b ", "#x"))
+    told = [replace(point, source=next(texts)) for point in recorded(hardware="gb200")]
+    rows = csv.DictReader(io.StringIO(saved(open_page(compared(told)), "save-points").read_text("utf-8")))
+    assert {row["source"] for row in rows} == {to_cell(point.source or "") for point in told}
 
 
 def test_exported_points_compare_as_before(open_page: OpenPage, tmp_path: Path) -> None:
@@ -177,7 +186,7 @@ def test_exported_points_compare_as_before(open_page: OpenPage, tmp_path: Path) 
     (invalid,) = after.invalid
     assert (invalid.arm, invalid.reasons) == ("mtp", ("errors: 3, of 9",))
     (note,) = read.unused
-    assert note.what == "points.csv: column curve, on_front, recipe, runs"
+    assert note.what == "points.csv: column curve, on_front, recipe, load_short, load_mark, runs"
     rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
     assert [row["curve"] for row in rows if row["valid"] == "false"] == ["MTP"]
 

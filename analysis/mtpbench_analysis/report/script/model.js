@@ -126,9 +126,22 @@ function save(name, type, content) {
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
+const FORMULA = "=+@\\-\uff0b\uff0d\uff1d\uff20";
+const MARKED = new RegExp(`^'(?=[${FORMULA}'\\\\])`);
+const ODD_CELL = new RegExp(`^[${FORMULA}\\s]|${MARKED.source}|\\n|\\s$`);
+
+/** Returns the cell of a CSV for a text, as Python's to_cell does: no spreadsheet takes it for a formula. */
+function toCell(text) {
+  if (!ODD_CELL.test(text)) return text;
+  const escape = (sign) => (sign === "\\" ? "\\\\" : `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const marked = `'${text.replace(/^\s|\s$|[\n\\]/g, escape)}`;
+  return MARKED.test(marked) ? marked : `'\\&${marked.slice(1)}`;
+}
+
 function toCsv(lines) {
   const quote = (value) => {
-    const text = value === null || value === undefined ? "" : Array.isArray(value) ? value.join("; ") : String(value);
+    const plain = value === null || value === undefined ? "" : Array.isArray(value) ? value.join("; ") : value;
+    const text = typeof plain === "string" ? toCell(plain) : String(plain);
     // An importer would read a line that begins with # as a comment.
     return /^#|[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
