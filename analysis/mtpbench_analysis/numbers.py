@@ -7,10 +7,14 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Literal
 
 MISSING = "–"
+LARGEST_FIXED = 1e15
+"""Digits beyond those of a float say nothing; the end of an interval of two noisy runs may be that large."""
 
 
 def fixed(value: float, decimals: int) -> str:
-    """Returns the value with so many decimals and thousands commas; 54.25 becomes 54.3."""
+    """Returns the value with so many decimals and thousands commas; 54.25 becomes 54.3, 5e34 stays."""
+    if not abs(value) < LARGEST_FIXED:
+        return f"{value:.3g}"
     quantum = Decimal(1).scaleb(-decimals)
     return f"{Decimal(repr(float(value))).quantize(quantum, ROUND_HALF_UP):,f}"
 

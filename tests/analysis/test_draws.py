@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from curve_points import make_curve
 from mtpbench_analysis.curves.curve import build_curves, pareto_front
 from mtpbench_analysis.curves.curve_reader import CurveReader, Spline, interval_of
-from mtpbench_analysis.curves.noise import fronts
+from mtpbench_analysis.curves.noise import draw_curve, find_noise, fronts
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.numbers import fixed
 
 TRUE_X = np.array([10.0, 14, 20, 28, 38, 50, 65, 85])
 TRUE_Y = np.array([2000.0, 1900, 1700, 1400, 1100, 800, 520, 260])
@@ -117,6 +118,29 @@ def test_a_target_that_many_draws_do_not_reach_has_no_interval() -> None:
     )
     cell = CurveReader(curve=curve).cells([19.9])[0]
     assert (cell.interval, cell.no_interval) == (None, "may_end_below")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4)), min_size=2, max_size=4), st.integers(0, 40))
+def test_draws_of_few_noisy_runs_overflow_nothing(runs: list[tuple[float, float]], stream: int) -> None:
+    """Of one degree of freedom a t reaches a thousand standard errors; warnings are errors here."""
+    points = [
+        CurvePoint(
+            arm="off",
+            interactivity_tps=10 ** (1 + x),
+            tput_tps_per_gpu=10 ** (2 + y),
+            concurrency=1,
+            gpus=8,
+            repeat=i,
+        )
+        for i, (x, y) in enumerate(runs)
+    ]
+    (curve,) = build_curves(points)
+    draws = draw_curve(curve, find_noise(curve), stream)
+    read = draws.read([5.0, 15.0, 1e5])
+    assert np.isfinite(read[~np.isnan(read)]).all()
+    for value in (*draws.y.flat, *read.flat):
+        assert fixed(float(value), 2)
 
 
 def test_an_interval_is_central() -> None:

@@ -138,6 +138,9 @@ def _widening(share: FloatArray) -> float:
 
 
 DRAWS = 1000
+FARTHEST_LOG = 80.0
+"""Of a drawn figure. Two noisy runs allow draws without a bound; beyond this no rate has a meaning, and what
+is computed with it would overflow."""
 _SEED = 20261124
 """The same results give the same interval, on every machine and every day."""
 
@@ -223,7 +226,8 @@ def draw_curve(curve: Curve, noise: Sequence[Noise | None], stream: int, draws: 
             roots[i] = _root(error.covariance)
             scale[:, i] = common[error.df] if error.shared else random.chisquare(error.df, draws) / error.df
     shifts = roots[:, :, 0] * errors[:, :, :1] + roots[:, :, 1] * errors[:, :, 1:]
-    values = np.exp(logs + shifts / np.sqrt(scale)[:, :, None])
+    drawn = logs + shifts / np.sqrt(scale)[:, :, None]
+    values = np.exp(np.clip(drawn, -FARTHEST_LOG, FARTHEST_LOG))
     return fronts(values[:, :, 0], values[:, :, 1])
 
 
