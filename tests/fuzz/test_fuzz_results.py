@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folder(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(whole, tmp_path_factory.mktemp("copy") / whole.name))
+def folder(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    # In a folder of its own: `report` writes beside whoever calls it.
+    with contextlib.chdir(tmp_path_factory.mktemp("here")):
+        yield Path(shutil.copytree(whole, tmp_path_factory.mktemp("copy") / whole.name))
 
 
 def mended(whole: Path, folder: Path) -> Path:
