@@ -18,7 +18,7 @@ demo-real: $(RUN_READY) ## the same on real vLLM on this machine's CPU (installs
 	$(BIN)/python tests/engines/setup/prepare.py vllm -- $(BIN)/mtpbench run sweeps/demo-real.yaml
 
 test: $(DEV_READY) ## the fast tests
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-fuzz: $(DEV_READY) ## two CPU-minutes of odd input of every kind, by a seed that it prints; SEED=… repeats it
 	$(BIN)/python -m pytest -n 0 $(if $(SEED),--hypothesis-seed=$(SEED)) tests/fuzz
