@@ -30,7 +30,7 @@ def speed(value: float | None) -> str:
     """Returns an interactivity: `38.2`; a whole target stays whole."""
     if value is None:
         return MISSING
-    return f"{value:,.0f}" if value == int(value) else fixed(value, 1 if value >= 1 else 3)
+    return fixed(value, 0 if value == int(value) else 1 if value >= 1 else 3)
 
 
 def target(value: float) -> str:

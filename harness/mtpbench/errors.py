@@ -19,7 +19,10 @@ Exit 3 is also the answer of a run that finished with invalid points.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+_ENDLESS_WORD = re.compile(r"(\S{300})\S{400,}(\S{300})")
 
 
 class MtpbenchError(Exception):
@@ -29,9 +32,15 @@ class MtpbenchError(Exception):
 
 
 class InputError(MtpbenchError):
-    """The user's files or arguments are wrong; the message says where, what, and what would be right."""
+    """The user's files or arguments are wrong; the message says where, what, and what would be right.
+
+    Of a word of 1,000 characters and more, which only a broken file holds, the message shows both ends.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_ENDLESS_WORD.sub(r"\1…\2", message))
 
 
 class SweepError(InputError):

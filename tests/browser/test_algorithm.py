@@ -105,7 +105,8 @@ def test_the_worked_numbers_of_the_page(open_page: OpenPage) -> None:
 def test_figures_look_the_same(open_page: OpenPage) -> None:
     noise = random.Random(3)
     values = [10 ** noise.uniform(-6, 6) for _ in range(3000)]
-    values += [54.25, 13.5, 0.125, 1e-7, 2.5e-8, 199.95, 200.0, 9.995, 99.995, 0.0095, 1234567.0, 1e15]
+    values += [54.25, 13.5, 0.125, 1e-7, 2.5e-8, 199.95, 200.0, 9.995, 99.995, 0.0095, 1234567.0]
+    values += [9.99e14, 1e15, 1.234567e16, 5e34, 1.2e100]
     page = open_page(comparisons_of(GLM5))
     found = page.evaluate(
         f"values => {{ {read_part('script/numbers.js')}"

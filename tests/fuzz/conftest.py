@@ -1,8 +1,9 @@
 """The fuzz tier: what users, servers, files and machines may send, by hypothesis, bounded, by a printed seed.
 
 `make test-fuzz` draws a new seed and prints it; `make test-fuzz SEED=…` repeats a run. `.ci/run` always gives
-one seed, so that whether a change lands is a matter of the change. A test asks for about 15 seconds of CPU
-time at most: of the profile's examples, or of fewer by its own `@settings(max_examples=…)`.
+one seed, so that whether a change lands is a matter of the change. Each test is asked in three rounds, whose
+seeds follow on each other. A round of a test takes about 5 seconds of CPU time at most: of the profile's
+examples, or of fewer by its own `@settings(max_examples=…)`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, core, settings
 
 EXAMPLES = 300
+ROUNDS = 3
 
 # Without a database, so that a seed alone repeats a run; without timing, which says something of the machine.
 settings.register_profile(
@@ -33,7 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
     given = config.getoption("--hypothesis-seed") or os.environ.get("FUZZ_SEED")
     # In the environment, so that workers draw from the same one.
     os.environ["FUZZ_SEED"] = str(given or secrets.randbelow(10**9))
-    core.global_force_seed = int(os.environ["FUZZ_SEED"])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.fixturenames.append("fuzz_round")
+    metafunc.parametrize("fuzz_round", range(ROUNDS), scope="session")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    assert isinstance(item, pytest.Function)
+    core.global_force_seed = int(os.environ["FUZZ_SEED"]) + item.callspec.params["fuzz_round"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,7 +1,9 @@
 // Numbers as text, the same as in numbers.py: halves of the decimal text are rounded up.
 const MISSING = "–";
+const LARGEST_FIXED = 1e15;
 
 function fixed(value, decimals) {
+  if (!(Math.abs(value) < LARGEST_FIXED)) return value.toExponential(2).replace(/\.?0+e/, "e");
   const [mantissa, exponent] = String(Math.abs(value)).split("e");
   const [whole, part = ""] = mantissa.split(".");
   let digits = BigInt(whole + part);
