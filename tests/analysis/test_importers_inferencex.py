@@ -196,6 +196,14 @@ def test_gpus_that_leave_out_pipeline_stages_make_a_row_invalid(tmp_path: Path) 
     assert point.reasons == ("num_decode_gpu is 16, but 1 workers of tp × pp × pcp_size GPUs have 32",)
 
 
+@pytest.mark.parametrize("name", ["decode_pp", "decode_ep", "decode_num_workers"])
+@pytest.mark.parametrize("value", ["2", 1.5, True])
+def test_ranks_that_can_not_be_read_are_not_one(tmp_path: Path, name: str, value: Any) -> None:
+    points = read_rows(rows_file(tmp_path, changed(), multi_node(**{name: value})))
+    assert len(points.points) == 1
+    assert f"{name} is {value!r}: a " in points.unused[-1].reason
+
+
 def test_an_aggregated_row_counts_its_pipeline_stages(tmp_path: Path) -> None:
     row = multi_node(disagg=False, is_multinode=False, prefill_tp=4, prefill_pp=2, prefill_num_workers=1)
     rates = {"tput_per_gpu": 3000.0, "output_tput_per_gpu": 333.0, "input_tput_per_gpu": 2667.0}

@@ -186,7 +186,7 @@ def _read_hardware(fields: Fields) -> str | None:
 
 
 def _name_topology(fields: Fields, gpus: Gpus) -> str:
-    workers = [fields.whole(f"{role}num_workers", zero=True) or 1 for role in ("prefill_", "decode_")]
+    workers = [_ranks(fields, f"{role}num_workers") for role in ("prefill_", "decode_")]
     whole = gpus.prefill % workers[0] == gpus.decode % workers[1] == 0
     if gpus.disaggregated and not (whole and gpus.recorded_split and "prefill_tp" in fields.values):
         return f"{gpus.prefill}P+{gpus.decode}D"
@@ -199,16 +199,14 @@ def _name_topology(fields: Fields, gpus: Gpus) -> str:
 
 
 def _name_worker(fields: Fields, role: str, gpus: int) -> str:
-    """Returns the short name of one worker; the rows write an attention-DP width as tp, as ep or as
-    neither.
-    """
+    """Returns the short name of one worker; rows write an attention-DP width as tp, as ep or as neither."""
     return names.name_worker(
         gpus,
-        experts=(fields.whole(f"{role}ep", zero=True) or 1) > 1,
+        experts=_ranks(fields, f"{role}ep") > 1,
         attention_dp=fields.flag(f"{role}dp_attention") or False,
-        pp=fields.whole(f"{role}pp") or 1,
-        pcp=fields.whole(f"{role}pcp_size") or 1,
-        dcp=fields.whole(f"{role}dcp_size") or 1,
+        pp=_ranks(fields, f"{role}pp"),
+        pcp=_ranks(fields, f"{role}pcp_size"),
+        dcp=_ranks(fields, f"{role}dcp_size"),
     )
 
 
@@ -253,9 +251,12 @@ def count_gpus(row: Mapping[str, Any]) -> Gpus:
 
 def _width(fields: Fields, role: str) -> int:
     """Returns the GPUs of one worker; decode context parallelism is free: it shares those of tp."""
-    return (
-        fields.count(f"{role}tp") * (fields.whole(f"{role}pp") or 1) * (fields.whole(f"{role}pcp_size") or 1)
-    )
+    return fields.count(f"{role}tp") * _ranks(fields, f"{role}pp") * _ranks(fields, f"{role}pcp_size")
+
+
+def _ranks(fields: Fields, name: str) -> int:
+    """Returns a number of ranks or workers; rows leave out what is not used, or write 0."""
+    return fields.count(name) if fields.values.get(name) else 1
 
 
 def _check_counts(fields: Fields) -> str | None:
