@@ -132,7 +132,7 @@ def test_rates_that_are_no_positive_numbers_enter_no_curve(name: str, bad: float
         result = replace(result, steady=replace(result.steady, tput_tps_per_gpu=bad))
     made = to_curve_point(StoredPoint(point=point, result=result, provenance=provenance(), directory=Path()))
     assert isinstance(made, Unused)
-    assert made.reason == f"{name} is {bad:g}; a positive number is needed"
+    assert made.reason == f"{name} is {bad:g}: nothing serves that"
 
 
 def test_the_meter_is_one_whether_or_not_its_point_could_be_cross_checked() -> None:

@@ -170,7 +170,7 @@ def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | No
     """Returns why rates are none: no curve holds one that nothing serves, 0 and NaN among them."""
     for name, value in (("interactivity_tps", interactivity_tps), ("tput_tps_per_gpu", tput_tps_per_gpu)):
         if not SLOWEST_TPS <= value <= FASTEST_TPS:
-            return f"{name} is {value:g}; a positive number is needed"
+            return f"{name} is {value:g}: nothing serves that"
     return None
 
 

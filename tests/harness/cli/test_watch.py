@@ -148,7 +148,7 @@ def test_a_point_with_impossible_rates_is_not_called_valid(
         return
     assert "5 valid" in out
     assert "1 unusable" in out
-    assert "unusable: interactivity_tps is -5; a positive number is needed, off c16" in " ".join(out.split())
+    assert "unusable: interactivity_tps is -5: nothing serves that, off c16" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
