@@ -178,7 +178,8 @@ def read_load(fields: Fields) -> dict[str, Any]:
     refuse_ramps(phase.values)
     if phase.values.get("type") in _REPLAYS or phase.values.get("fixed_schedule"):
         raise UnusableError(f"the load is {show(phase.values.get('type', 'fixed_schedule'))}: {NO_POINT}")
-    rate = phase.known("rate") or phase.known("request_rate")
+    rates = [name for name in ("rate", "request_rate") if phase.values.get(name) is not None]
+    rate = phase.positive(rates[0]) if rates else None
     names = [item.get("name") for item in _objects(_object(config.get("models")).get("items"))]
     model_names = _object(config.get("endpoint")).get("model_names")
     names += model_names if isinstance(model_names, list) else []
@@ -187,6 +188,7 @@ def read_load(fields: Fields) -> dict[str, Any]:
         # The old form of the configuration has a default of 1 beside a rate, and means no cap by it.
         "concurrency": phase.whole("concurrency") if phases or rate is None else None,
         "rate_rps": rate,
+        "burstiness": phase.known("smoothness") or phase.known("arrival_smoothness") or 1.0,
         "model": names[0] if names and isinstance(names[0], str) else None,
         "isl": lengths[0] or _find_length(fields, "input_sequence_length"),
         "osl": lengths[1] or _find_length(fields, "output_sequence_length"),

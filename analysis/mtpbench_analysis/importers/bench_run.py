@@ -259,8 +259,7 @@ def _check_offered(run: Run) -> str | None:
         return None
     due_s = run.sent / run.rate_rps
     chance = 3 / math.sqrt(run.sent * run.burstiness)
-    longest_s = run.e2el.longest_s or 2 * run.built_s
-    late = run.duration_s > _LATE * (due_s * (1 + chance) + longest_s)
+    late = run.duration_s > _LATE * (due_s * (1 + chance) + run.longest_s)
     early = run.duration_s * _LATE < due_s * (1 - chance)
     if not late and not early:
         return None
@@ -271,8 +270,7 @@ def _check_offered(run: Run) -> str | None:
 
 
 def _check_queue(run: Run) -> str | None:
-    latency_s = run.e2el.typical.seconds if run.e2el.typical else run.built_s
-    if run.rate_rps is None or run.queued_s is None or run.queued_s <= _QUEUED_SHARE * latency_s:
+    if run.rate_rps is None or run.queued_s is None or run.queued_s <= _QUEUED_SHARE * run.latency_s:
         return None
     return (
         f"requests waited {run.queued_s:.4g} s on average for a slot of the client (client_queue_time), "
@@ -287,14 +285,12 @@ def _check_in_flight(run: Run, asked: int | None) -> str | None:
     longest latency, if no slot idles while one waits.
     """
     stated = run.e2el.typical
-    latency_s = stated.seconds if stated else run.built_s
-    flying = latency_s * run.completed / run.duration_s
+    flying = run.latency_s * run.completed / run.duration_s
     if run.in_flight is not None and abs(run.in_flight - flying) > 0.05 * flying and stated:
         return f"concurrency {run.in_flight:.4g} contradicts latencies and duration, which make {flying:.4g}"
     if asked is None or run.rate_rps is not None:
         return None
-    longest_s = run.e2el.longest_s or 2 * latency_s
-    idle = run.duration_s > _LATE * (run.sent * latency_s / asked + longest_s)
+    idle = run.duration_s > _LATE * (run.sent * run.latency_s / asked + run.longest_s)
     # What TTFT and TPOT make of a mean request is too much where short answers are slow ones.
     crowded = flying > asked * ((_LATE if stated else 1.5) + run.tolerance)
     if not idle and not crowded:

@@ -217,6 +217,10 @@ def show(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
 
 
+_UNEVEN = 10
+"""How many times the mean the longest answer may be where lengths are unknown: vLLM takes conversations of
+ShareGPT up to 2,048 tokens, whose answers have some 200."""
+
 RATE_TOLERANCE = 0.01
 """How far a file's own rates can contradict its totals and its duration."""
 
@@ -253,13 +257,13 @@ class Times:
 
     @property
     def longest_s(self) -> float | None:
-        """Returns a bound of the longest in seconds, from what is known of the tail."""
+        """Returns a bound of the longest in seconds, from what is known of its tail."""
         if 100 in self.percentiles:
             return self.percentiles[100].seconds
         known = {percent: timing for percent, timing in self.percentiles.items() if percent > 50}
         if known:
             return 1.5 * known[max(known)].seconds
-        return 2 * self.typical.seconds if self.typical else None
+        return None
 
     def at_s(self, percent: float) -> float | None:
         """Returns a percentile in seconds; None where the file does not say."""
@@ -372,3 +376,18 @@ class Run:
         """Returns the latency that TTFT and TPOT make of a request of mean length."""
         tokens = max(self.output_tokens / self.completed - 1, 0)
         return self.typical_tpot.seconds * tokens + (self.ttft.typical.seconds if self.ttft.typical else 0)
+
+    @property
+    def latency_s(self) -> float:
+        """Returns the latency of a request: the stated mean or median, else what TTFT and TPOT make."""
+        return self.e2el.typical.seconds if self.e2el.typical else self.built_s
+
+    @property
+    def longest_s(self) -> float:
+        """Returns a bound of the longest latency: as stated, else of the longest answer at the slowest."""
+        if (stated_s := self.e2el.longest_s) is not None:
+            return stated_s
+        longest = self.osl or _UNEVEN * self.output_tokens / self.completed
+        tpot_s = self.tpot.longest_s or 2 * self.typical_tpot.seconds
+        ttft_s = self.ttft.longest_s or (2 * self.ttft.typical.seconds if self.ttft.typical else 0)
+        return max(2 * self.latency_s, ttft_s + tpot_s * longest)

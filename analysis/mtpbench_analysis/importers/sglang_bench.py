@@ -31,6 +31,7 @@ from mtpbench_analysis.importers.vllm_bench import (
     check_requests,
     count_errors,
     find_length,
+    read_concurrency,
     read_rate,
     read_times,
 )
@@ -82,7 +83,7 @@ def to_run(row: FileRow) -> Run:
         in_flight=fields.known("concurrency"),
         **read_times(fields, "e2e_latency_ms"),
         rates=_read_rates(fields, tokens_in / duration, tokens_out / duration),
-        concurrency=_read_concurrency(fields, rate, completed + (failed or 0)),
+        concurrency=read_concurrency(fields, rate, completed + (failed or 0)),
         rate_rps=rate,
         drafted=_speculates(info, length),
         draft_tokens=_count_drafts(info),
@@ -132,12 +133,6 @@ def _read_rates(fields: Fields, input_tps: float, output_tps: float) -> tuple[St
     )
 
 
-def _read_concurrency(fields: Fields, rate: float | None, requests: int) -> int | None:
-    """Returns `max_concurrency`, or all requests of a burst without one; `concurrency` is the mean."""
-    most = fields.whole("max_concurrency")
-    return requests if most is None and rate is None else most
-
-
 def _read_acceptance(fields: Fields, info: Fields) -> float | None:
     states = info.values.get("internal_states")
     ranks = states if isinstance(states, list) else []
@@ -171,13 +166,13 @@ def _count_drafts(info: Fields) -> int | None:
 
 def _read_worker(info: Fields) -> dict[str, Any]:
     """Returns layout and GPUs of the server that answered; ranks of attention DP share the GPUs of TP."""
-    tp, pp, dp = info.whole("tp_size"), info.whole("pp_size") or 1, info.whole("dp_size") or 1
-    if tp is None:
+    others = ("pp_size", "dp_size", "ep_size")
+    tp, (pp, dp, ep) = info.whole("tp_size"), (info.whole(n) if info.values.get(n) else 1 for n in others)
+    if tp is None or pp is None or dp is None or ep is None:
         return {}
     attention_dp = info.values.get("enable_dp_attention")
     replicas = dp if attention_dp is False else 1
-    experts = (info.whole("ep_size") or 1) > 1
-    layout = name_worker(tp * pp, experts=experts, attention_dp=attention_dp is True, pp=pp)
+    layout = name_worker(tp * pp, experts=ep > 1, attention_dp=attention_dp is True, pp=pp)
     return {"worker": layout + (f"DP{dp}" if replicas > 1 else ""), "worker_gpus": tp * pp * replicas}
 
 

@@ -87,14 +87,14 @@ def to_run(row: FileRow) -> Run:
     duration = fields.positive("duration")
     completed = fields.count("completed")
     tokens_in, tokens_out = fields.positive("total_input_tokens"), fields.positive("total_output_tokens")
-    rate = read_rate(fields)
+    rate, failed = read_rate(fields), _count_failed(fields, completed)
     return Run(
         what=row.what,
         duration_s=duration,
         input_tokens=tokens_in,
         output_tokens=tokens_out,
         completed=completed,
-        failed=_count_failed(fields, completed),
+        failed=failed,
         requests_rps=fields.known("request_throughput"),
         **read_times(fields, "e2el_ms"),
         rates=(
@@ -109,7 +109,7 @@ def to_run(row: FileRow) -> Run:
                 expected_tps=(tokens_in + tokens_out) / duration,
             ),
         ),
-        concurrency=_read_concurrency(fields, rate, completed),
+        concurrency=read_concurrency(fields, rate, completed + (failed or 0)),
         rate_rps=rate,
         burstiness=fields.known("burstiness") or 1.0,
         queued_s=_read_queue(fields),
@@ -293,12 +293,11 @@ def _check_ends(fields: Fields, completed: int) -> Iterator[str]:
             yield f"{sum(odd.values()):g} of {completed} requests did not end by length or stop: {listed}"
 
 
-def _read_concurrency(fields: Fields, rate: float | None, completed: int) -> int | None:
-    """Returns `max_concurrency`, or all prompts of a burst without one."""
-    most = fields.whole("max_concurrency")
-    if most is not None or rate is not None:
-        return most
-    return fields.whole("num_prompts") or completed
+def read_concurrency(fields: Fields, rate: float | None, sent: int) -> int | None:
+    """Returns `max_concurrency`, or all requests of a burst without one; None where it can't be read."""
+    if fields.values.get("max_concurrency") is None and rate is None:
+        return sent
+    return fields.whole("max_concurrency")
 
 
 def _read_date(text: str | None) -> str | None:
@@ -313,7 +312,7 @@ def _read_acceptance(fields: Fields) -> dict[str, Any]:
     steps = fields.known("spec_decode_num_drafts", zero=True)
     drafted = fields.known("spec_decode_draft_tokens", zero=True)
     if not steps or not drafted:
-        return {"drafted": None if steps is None else False}
+        return {"drafted": None if steps is None and drafted is None else bool(steps or drafted)}
     rates = fields.values.get("spec_decode_per_position_acceptance_rates")
     shares = [as_number(share) for share in rates] if isinstance(rates, list) else []
     by_position = tuple(share for share in shares if share is not None and 0 <= share <= 1)
