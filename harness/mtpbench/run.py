@@ -175,12 +175,14 @@ class Simulation:
         """Simulates until all points are done, or `stop` is set; returns whether it was."""
         for _ in range(min(len(self._left), usable_cores())):
             self._start_worker()
-        while self._workers:
-            if stop.is_set():
-                return True
+        while self._workers and not stop.is_set():
             for connection in wait(list(self._workers), LOOK_FOR_STOP_S):
+                if stop.is_set():
+                    break  # of several answers that came together too
                 assert isinstance(connection, Connection)
                 self._listen(self._workers[connection])
+        if self._workers:
+            return True
         if self._lost:
             raise RunError(
                 f"{', '.join(self._lost)}: the process that simulated it died twice; where the kernel killed "

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import pytest
 
+from mtpbench import run
 from mtpbench.errors import RunError, StoreError
 from mtpbench.executors.local import LocalSite
 from mtpbench.records import Deployment, Point, PointResult
@@ -187,8 +189,20 @@ def test_the_virtual_clock_runs_a_sweep_without_servers(write_sweep, tmp_path: P
     assert plan_run(sweep.points, store).ladders == ()
 
 
-def test_a_simulation_that_is_told_to_stop_keeps_what_it_has(write_sweep, tmp_path: Path) -> None:
+def all_ready(connections: list[Connection], _timeout_s: float) -> list[Connection]:
+    """Waits until every worker has something to say."""
+    while len(wait(connections)) < len(connections):
+        time.sleep(0.01)
+    return connections
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_simulation_that_is_told_to_stop_keeps_what_it_has(
+    write_sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
     """Even where no exception gets through: a signal sets the event, and the run looks at it."""
+    if together:
+        monkeypatch.setattr(run, "wait", all_ready)
     sweep = simulate(load_sweep(write_sweep(SLOW[1])))
     store, plan = prepare(sweep, tmp_path)
     stop = threading.Event()
