@@ -113,7 +113,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         tokens_per_chunk=_share(rows.output_tokens, chunk_counts, counted),
         tokens_per_burst=_tokens_per_burst(point, rows, counted & (chunk_counts > 1), gaps, acceptance),
         first_chunk_tokens=figures.first_chunk_tokens,
-        cached_prompt_share=_share(rows.cached_prompt_tokens, rows.prompt_tokens, counted),
+        cached_prompt_share=_cached_share(rows, counted),
         interactivity_tps=1.0 / tpot.p50 if tpot and tpot.p50 > 0 else None,
         interactivity_p99_tps=1.0 / tpot.p99 if tpot and tpot.p99 > 0 else None,
         tpot_basis=figures.tpot_basis,
@@ -262,6 +262,19 @@ def _share(parts: Ints, wholes: Ints, counted: Mask) -> float | None:
     """Returns the sum of some counts by that of others; None where no counted request has both."""
     known = counted & (parts != UNKNOWN) & (wholes > 0)
     return float(parts[known].sum() / wholes[known].sum()) if known.any() else None
+
+
+def _cached_share(rows: RequestRows, counted: Mask) -> float | None:
+    """Returns the share of prompt tokens that a prefix cache held; None where the server never says.
+
+    Engines that say it leave out a count of 0 (vLLM: `if self.enable_prompt_tokens_details and
+    num_cached_tokens`; SGLang: `UsageProcessor._details_if_cached`). Where any request has a count, one
+    without it had none: the requests with a hit alone would make the share too large.
+    """
+    cached = rows.cached_prompt_tokens
+    if (cached == UNKNOWN).all():
+        return None
+    return _share(np.where(cached == UNKNOWN, 0, cached), rows.prompt_tokens, counted)
 
 
 def _counted(table: RequestTable, steady: Window | None) -> Mask:

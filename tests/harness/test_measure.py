@@ -210,6 +210,25 @@ def test_measure_brings_everything_together():
     assert (result.simulated, result.clock) == (False, "real")
 
 
+@pytest.mark.parametrize(
+    ("cached", "share"),
+    [
+        ((None, None, None, None, None, None, None, None), None),
+        ((0, 0, 0, 0, 0, 0, 0, 0), 0.0),
+        ((None, None, None, 64, None, None, None, None), 64 / 600),
+        ((64, None, None, None, None, None, None, None), 0.0),
+        ((64, 64, 50, 50, 50, 50, 50, 50), 0.5),
+    ],
+)
+def test_a_prompt_without_a_count_had_no_cached_token_where_others_have_one(cached, share):
+    """vLLM and SGLang leave out a count of 0; the first two requests are of the warm-up."""
+    load = steady_load()
+    records = [dataclasses.replace(r, cached_prompt_tokens=n) for r, n in zip(load, cached, strict=True)]
+    raw = RawPoint(requests=table(records), counters=(), power=(), client=CLIENT, facts=FACTS)
+    got = measure(make_point(), raw).cached_prompt_share
+    assert got == (None if share is None else pytest.approx(share))
+
+
 def test_a_result_survives_json_and_holds_no_nan():
     result = measure(
         make_point(arm=MTP),

@@ -256,7 +256,7 @@ class PointResult:
     tokens_per_burst: float | None = None
     """Output tokens / bursts: chunks that came at once, as those of one step may, are one burst."""
     cached_prompt_share: float | None = None
-    """Prompt tokens that a prefix cache held / all prompt tokens; NULL where the server does not say."""
+    """Prompt tokens that a prefix cache held / all prompt tokens; NULL where no request was told."""
     interactivity_tps: float | None
     interactivity_p99_tps: float | None
     tpot_basis: TpotBasis | None
