@@ -217,7 +217,7 @@ def _read_gpu(
     counter = MeterSeries.of((r.time_s, known(r.energy_j, 0.0, MOST_COUNTED)) for r in readings)
     power = MeterSeries.of((r.time_s, known(r.power_w, LEAST_W, most_w)) for r in readings)
     if not len(counter) and not len(power):
-        return _refused(readings, window) or "no_power_samples"
+        return _refused(readings, window, most_w) or "no_power_samples"
     if _was_lost(readings, window, max_gap_s):
         return "gpu_lost"
     counted: float | None = None
@@ -231,7 +231,7 @@ def _read_gpu(
     if len(power):
         fault = power.coverage_fault(window, max_gap_s)
         if counted is None and (fault := fault or _power_fault(power, window, max_gap_s)):
-            return _refused(readings, window) or fault
+            return _refused(readings, window, most_w) or fault
         if not fault:
             integral = integrate(power, window)
             inside = power.count(window)
@@ -243,11 +243,11 @@ def _read_gpu(
     return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside, edges_j=edges_j)
 
 
-def _refused(readings: list[PowerSample], window: Window) -> str | None:
+def _refused(readings: list[PowerSample], window: Window, most_w: float = MOST_W) -> str | None:
     """Returns the reason code of powers in the window that none can be; None where they left no hole."""
     inside = [r.power_w for r in readings if window.start_s <= r.time_s <= window.end_s]
     said = [power_w for power_w in inside if power_w is not None]
-    if not said or any(LEAST_W <= power_w <= MOST_W for power_w in said):
+    if not said or any(LEAST_W <= power_w <= most_w for power_w in said):
         return None
     return "power_implausible" if any(said) else "power_zero"
 

@@ -361,6 +361,9 @@ def test_ten_times_the_power_cap_is_more_than_a_gpu_draws():
     name = f"{counted[0].process}/{counted[0].gpu}"
     assert energy(counted, caps_w={name: 49.0}).reason.code == "power_implausible"
     assert energy(counted, caps_w={name: 60.0}).energy_j is not None
+    metered = change(power_samples(), energy_j=lambda s: None, power_w=lambda s: 500.0 + s.time_s)
+    assert energy(metered, caps_w={name: 60.0}).energy_j is not None
+    assert energy(metered, caps_w={name: 49.0}).reason.code == "power_implausible"
 
 
 @pytest.mark.parametrize("odd", [0.0, 1e-3, 5e5, math.nan, math.inf, -1.0])
