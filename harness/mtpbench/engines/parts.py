@@ -90,12 +90,14 @@ def env_of_role(point: Point, role: WorkerRole) -> Mapping[str, str]:
 
 
 def whole(flags: Flags, name: str, usual: int) -> int:
-    """Returns an option that is a whole number; `usual` where it is left out.
+    """Returns an option that is a whole number; `usual` where it is left out, as `as_argv` leaves False out.
 
     Raises:
         UnsupportedError: it is no whole number.
     """
-    value = flags.get(name, usual)
+    value = flags.get(name)
+    if value is None or value is False:
+        return usual
     digits = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value)
     if isinstance(value, bool) or not (isinstance(value, int) or digits):
         raise UnsupportedError(f"the option {name} is a whole number, not {reprlib.repr(value)}")

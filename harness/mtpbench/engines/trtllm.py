@@ -103,8 +103,8 @@ def max_num_tokens(point: Point, role: WorkerRole) -> int:
     flags = of_role(point, role)
     batch = _batch(point, role)
     step = (point.draft_tokens + 1) * batch if point.draft_tokens else 0
-    if "max_num_tokens" in flags:
-        return max(whole(flags, "max_num_tokens", 0), step)
+    if given := whole(flags, "max_num_tokens", 0):
+        return max(given, step)
     if role == "decode":
         return max(step, batch)
     drafts = step if role == "aggregated" else 0

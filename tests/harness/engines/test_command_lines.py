@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mtpbench import hardware
-from mtpbench.engines import engine_of, parts, vllm
+from mtpbench.engines import engine_of, parts, trtllm, vllm
 from mtpbench.engines.parts import Placement, place, resolve
 from mtpbench.errors import SweepError, UnsupportedError
 from mtpbench.records import Deployment, Point, Process, Topology, WorkerGroup
@@ -285,3 +285,33 @@ def test_gpus_are_numbered_as_their_meters_number_them_unless_the_sweep_says_oth
         name="decode-0", role="decode", argv=("x",), gpus=(0,), env={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     )
     assert resolve(otherwise, placement).env == {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llamacpp"])
+def test_an_option_that_a_sweep_leaves_out_is_the_engines_usual_one(engine: str) -> None:
+    """`false` leaves an option out of the command line, and of what the limits follow from."""
+    names = ("max-num-seqs", "max-num-batched-tokens", "stream-interval", "max-running-requests")
+    flags = dict.fromkeys((*names, "chunked-prefill-size", "parallel", "batch-size"), False)
+    point, _ = deployment("sglang", "mtp", "6xDEP8-1xDEP16")
+
+    def limits(of: dict[str, object]) -> object:
+        base = dataclasses.replace(point.engine, name=engine, flags={"decode": of, "prefill": of})
+        bare = dataclasses.replace(point.arm, forces={})
+        return engine_of(made := dataclasses.replace(point, engine=base, arm=bare)).limits(made)
+
+    assert limits(flags) == limits({})
+
+
+def test_tensorrt_llms_tokens_of_a_step_may_be_left_out() -> None:
+    point, _ = deployment("sglang", "mtp", "6xDEP8-1xDEP16")
+    for role in ("prefill", "decode"):
+        given = point.engine.flags.get(role, {})
+        numbers = []
+        for flags in (
+            {**given, "max_num_tokens": False},
+            {k: v for k, v in given.items() if k != "max_num_tokens"},
+        ):
+            engine = dataclasses.replace(point.engine, flags={role: flags})
+            bare = dataclasses.replace(point.arm, forces={})
+            numbers.append(trtllm.max_num_tokens(dataclasses.replace(point, engine=engine, arm=bare), role))
+        assert numbers[0] == numbers[1] > 0
