@@ -39,14 +39,14 @@ _NEVER = object()
 _AUTOMATIC = 47  # zlib's window size for gzip and zlib streams alike
 _INFLATED_BYTES = 1 << 20
 """The most that is decompressed at once: a few bytes can stand for a thousand times as many."""
-MOST_CHUNKS = 1 << 20
-"""The most chunks of one answer: no model gives an answer of as many tokens."""
+MOST_EVENTS = 1 << 20
+"""The most events of one answer that are chunks, or held: no model gives an answer of as many tokens."""
 ENDS = frozenset(("length", "stop", "tool_calls", "function_call"))
 """The finish reasons of an answer that ended in order."""
 _NAMED_ENDS = frozenset(("abort", "error", "content_filter", "cancelled"))
 """Other finish reasons that have a code of their own, `finish_` before them; the rest is `finish_other`."""
-_SILENT, _ROLE, _STANDING, _AFTER = range(4)
-"""Kinds of held events: without text, a role alone, text while the count stands, text after the end."""
+_SILENT, _ROLE, _EARLY, _STANDING, _AFTER = range(5)
+"""Kinds of held events: no text, a role alone, text before the count rose, while it stood, after the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +134,13 @@ class Stream:
         """Whether the next byte begins an event that can be taken as it is, without decompression."""
         return self.parser.clean and not self.done and self._inflate is None
 
+    @property
+    def excess(self) -> tuple[str, str] | None:
+        """Code and detail of the failure of an answer that has more events than any has, else None."""
+        if max(len(self.chunks), len(self._held or ())) <= MOST_EVENTS:
+            return None
+        return "oversized", f"the answer has more than {MOST_EVENTS} events"
+
     def decode(self, content_encoding: str) -> bool:
         """Prepares the stream for a body in this encoding; returns False if it can't be read."""
         if content_encoding in ("gzip", "x-gzip", "deflate"):
@@ -150,8 +157,8 @@ class Stream:
                 return True
         if self.parser.oversized:
             self._fail(at_us, "oversized", f"an event is longer than {MOST_EVENT_BYTES} bytes")
-        elif len(self.chunks) > MOST_CHUNKS:
-            self._fail(at_us, "oversized", f"the answer has more than {MOST_CHUNKS} chunks")
+        elif excess := self.excess:
+            self._fail(at_us, *excess)
         return self.done
 
     def _inflated(self, at_us: int, piece: bytes) -> bool:
@@ -242,31 +249,29 @@ class Stream:
     def _settle(self) -> None:
         """Decides which of the held events were chunks, now that the number of all tokens is known.
 
-        A running count that misses tokens, stands while text comes, or is a step late, is none. Events
-        without text are tokens as far as there are tokens for them: the latest first, since what comes before
-        is an opening. So is text after the finish reason, the earliest first.
+        A running count that misses tokens, stands while text comes, or leaves out its own event is none.
+        Events without text are tokens as far as there are tokens for them: the latest first, since what comes
+        before is an opening. So is text after the finish reason, the earliest first.
         """
         if self._output_tokens is None or self._error is not None:
             return
         held, self._held = sorted(self._held or ()), None
-        standing, after = _of(held, _STANDING), _of(held, _AFTER)
-        if self.chunks and (self._is_trusted(standing, after) if self._counts_along else not held):
+        early, standing, after = (_of(held, kind) for kind in (_EARLY, _STANDING, _AFTER))
+        is_trusted = self._is_trusted(len(standing), bool(after)) and not early
+        if self.chunks and (is_trusted if self._counts_along else not held):
             return
-        chunks = [at | UNCOUNTED for at in self.chunks] + standing
+        chunks = [at | UNCOUNTED for at in self.chunks] + early + standing
         chunks += after[: max(self._output_tokens - len(chunks), 0)]
         silent = _of(held, _SILENT, *((_ROLE,) if self._has_role or not chunks else ()))
         if (spare := self._output_tokens - len(chunks)) > 0:
             chunks += silent[-spare:]
         self.chunks = array("q", sorted(chunks))
 
-    def _is_trusted(self, standing: list[int], after: list[int]) -> bool:
-        """Returns whether the running count reached the last one, rose with most of the text, and from the
-        first text on: else it leaves out the tokens of its own event.
-        """
-        counted = self.chunks[-1] & UNCOUNTED
-        missed, most = (self._output_tokens or 0) - counted, 0 if after else 1 + counted // 50
-        is_late = bool(standing) and standing[0] < self.chunks[0] | UNCOUNTED
-        return not is_late and len(standing) <= len(self.chunks) and 0 <= missed <= most
+    def _is_trusted(self, standing: int, has_after: bool) -> bool:
+        """Returns whether the running count rose with most of the text, and reached the last count."""
+        counted = self.chunks[-1] & UNCOUNTED if self.chunks else 0
+        missed, most = (self._output_tokens or 0) - counted, 0 if has_after else 1 + counted // 50
+        return standing <= len(self.chunks) and 0 <= missed <= most
 
     def _take_other_json(self, at_us: int, event: bytes) -> bool:
         """Takes an event that orjson refuses: `[DONE]`, or JSON that only the standard library takes."""
@@ -302,15 +307,15 @@ class Stream:
     def _take_usage(self, usage: dict[str, Any]) -> bool:
         """Keeps the counts; returns whether output tokens rose. A missing output count is unknown, not 0."""
         before = self._output_tokens or 0
-        self._checked_prompt = _count(usage["prompt_tokens"])
-        self._prompt_tokens = self._checked_prompt or self._prompt_tokens
-        if (cached := _detail(usage, "prompt_tokens_details", "cached_tokens")) is not None:
-            self._cached_tokens = cached
-        if (thoughts := _detail(usage, "completion_tokens_details", "reasoning_tokens")) is not None:
-            self._reasoning_tokens = thoughts
+        prompt = self._checked_prompt = _count(usage["prompt_tokens"])
+        self._prompt_tokens = prompt or self._prompt_tokens
+        cached = _detail(usage, "prompt_tokens_details", "cached_tokens", prompt)
+        self._cached_tokens = self._cached_tokens if cached is None else cached
         if (output := usage.get("completion_tokens")) is None:
             return False
         self._output_tokens = _count(output)
+        thoughts = _detail(usage, "completion_tokens_details", "reasoning_tokens", self._output_tokens)
+        self._reasoning_tokens = self._reasoning_tokens if thoughts is None else thoughts
         return self._output_tokens > before
 
     def _take_choice(self, at_us: int, choice: dict[str, Any], tokens: int | None, risen: bool) -> None:
@@ -331,7 +336,7 @@ class Stream:
             # Usage that only the last choice carries is no running count.
             chunk = risen and (text or not has_ended)
             if text and not risen:
-                self._hold(at_us, _STANDING)
+                self._hold(at_us, _STANDING if self.chunks else _EARLY)
         elif text and has_ended:
             chunk = False
             self._hold(at_us, _AFTER)
@@ -352,10 +357,7 @@ class Stream:
         return self._has_role or not role
 
     def _hold(self, at_us: int, kind: int) -> None:
-        if self._held is None:
-            self._held = array("q")
-        if len(self._held) > MOST_CHUNKS:
-            self._fail(at_us, "oversized", f"the answer has more than {MOST_CHUNKS} events without a token")
+        self._held = self._held or array("q")
         self._held.append(at_us << TOKEN_BITS | kind)
 
     def _fail(self, at_us: int, code: str, detail: str) -> bool:
@@ -381,13 +383,11 @@ def _count(value: Any) -> int:
     raise ValueError(f"{value!r} is no number of tokens")
 
 
-def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
-    """Returns a count of a usage's details; None where it is not given, or is no count."""
+def _detail(usage: dict[str, Any], group: str, name: str, of_tokens: int) -> int | None:
+    """Returns a count of a usage's details; None where there is none, or it is above its whole."""
     details = usage.get(group)
     value = details.get(name) if isinstance(details, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < UNCOUNTED:
-        return None
-    return value
+    return value if type(value) is int and 0 <= value <= of_tokens else None
 
 
 def _excerpt(event: bytes) -> str:
@@ -395,6 +395,4 @@ def _excerpt(event: bytes) -> str:
 
 
 def _error_text(error: Any) -> str:
-    if isinstance(error, dict):
-        return str(error.get("message") or error)
-    return str(error)
+    return str((error.get("message") if isinstance(error, dict) else None) or error)

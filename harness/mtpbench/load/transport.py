@@ -141,14 +141,16 @@ class Scheduler:
         finish = answer.finish_reason and self._secrets.hide(answer.finish_reason)
         return replace(answer, error_detail=detail or None, finish_reason=finish)
 
-    def expired(self, now_us: int) -> list[Flight]:
-        """Returns the requests that have run for longer than the request timeout."""
-        late = []
-        for flight in self.flights.values():
+    def overrun(self, now_us: int) -> dict[int, Failure]:
+        """Returns the failures, by index, of requests that have run for too long, or brought too much."""
+        failures = {
+            index: excess for index, flight in self.flights.items() if (excess := flight.stream.excess)
+        }
+        for index, flight in self.flights.items():
             if flight.sent_us + self.timeout_us > now_us:
                 break  # flights are in the order in which they started
-            late.append(flight)
-        return late
+            failures.setdefault(index, ("timeout", self.timeout_detail))
+        return failures
 
     @property
     def timeout_detail(self) -> str:

@@ -362,14 +362,14 @@ class EpollTransport:
 
     def _tick(self, now_us: int) -> None:
         scheduler = self._scheduler
-        expired = set(map(id, scheduler.expired(now_us)))
+        overrun = scheduler.overrun(now_us)
         cut = scheduler.cut_off or ("point_timeout" if now_us > scheduler.ends_us else None)
         scheduler.cut_off = cut
-        if expired or cut:
+        if overrun or cut:
             for connection in list(self.connections.by_descriptor.values()):
                 flight = connection.flight
-                if flight is not None and (cut or id(flight) in expired):
-                    failure = (CUT_OFF, cut) if cut else ("timeout", scheduler.timeout_detail)
+                failure = (CUT_OFF, cut) if cut else overrun.get(flight.turn.index) if flight else None
+                if flight is not None and failure is not None:
                     self._finish(connection, connection.failure_after(failure), broken=True)
         self.connections.drop_late(now_us)
         self._monitor.tick(now_us, scheduler)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from answers import (
     CHUNKED,
@@ -18,9 +20,16 @@ from answers import (
     tokens,
     usage,
 )
-from loads import serve_both
+from loads import TRANSPORTS, serve, serve_both
 
 GOOD = (None, "length", 8, 4, 4, (1, 2, 3, 4))
+
+
+def listed(content, ids, finish=None):
+    """An event that lists its tokens."""
+    return {"choices": [{"text": content, "token_ids": ids, "finish_reason": finish}]}
+
+
 BODY = b"".join(tokens())
 
 STREAM_FORMS = {
@@ -100,6 +109,31 @@ STREAM_FORMS = {
         [text("a", usage=usage(1)), text("", "abort", usage=usage(1))],
         ("finish_abort", "abort", 5, 1, 1, (1,)),
     ),
+    "an answer that a filter ended": (
+        [text("a", usage=usage(1)), text("", "content_filter", usage=usage(1))],
+        ("finish_content_filter", "content_filter", 5, 1, 1, (1,)),
+    ),
+    "text after the finish reason, as far as there are tokens": (
+        [text("a"), text("b", "stop"), text("c"), text("d"), last_usage()],
+        (None, "stop", 5, 3, 3, None),
+    ),
+    "a first event of several tokens": (
+        [text("abc", usage=usage(3)), text("d", "length", usage=usage(4)), last_usage(4)],
+        (None, "length", 5, 4, 2, (3, 4)),
+    ),
+    "a running count without the tokens of its own event": (
+        [
+            text("a", usage=usage(0)),
+            text("b", usage=usage(1)),
+            text("c", "stop", usage=usage(2)),
+            last_usage(),
+        ],
+        (None, "stop", 5, 3, 3, None),
+    ),
+    "tokens that are listed by their ids": (
+        [listed("ab", [7, 8]), listed("", [9]), listed("c", [7], "length"), last_usage(4)],
+        (None, "length", 5, 4, 3, (2, 3, 4)),
+    ),
     "no finish reason": ([text("a"), last_usage(1)], ("no_finish", None, 5, 1, 1, None)),
     "an event nested 3,000 deep": (
         [text("a"), '{"a":' * 3000 + "1" + "}" * 3000],
@@ -119,6 +153,35 @@ def test_every_form_of_streams(form):
     pieces = [*map(event, events), DONE]
     assert serve_both(reply(chunked(*pieces)))[0] == [expected]
     assert serve_both(reply(CHUNKED, *map(chunk, pieces), LAST_CHUNK, pause_s=0.001))[0] == [expected]
+
+
+def test_prompt_tokens_of_a_prefix_cache_and_thoughts_are_kept_by_request():
+    said = {
+        **usage(3, 5),
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    pieces = [*map(event, (text("a"), text("b", "stop"), {"choices": [], "usage": said})), DONE]
+    _, outcomes = serve_both(reply(chunked(*pieces)), measured=2)
+    for outcome in outcomes.values():
+        assert [(r.cached_prompt_tokens, r.reasoning_tokens) for r in outcome.requests] == [(4, 2)] * 2
+
+
+@pytest.mark.parametrize("body", [text("a"), text("")], ids=["text", "no text"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_an_answer_without_end_is_bounded_however_its_events_are_read(transport, body, monkeypatch):
+    """Each event in a read of its own is what the fast transport takes by its quick way."""
+    monkeypatch.setattr("mtpbench.load.stream.MOST_EVENTS", 50)
+
+    def script(peer):
+        peer.read()
+        peer.send(CHUNKED)
+        while not peer.server.closing.is_set():
+            peer.send(chunk(event(body)))
+            time.sleep(0.001)
+
+    outcome, _ = serve(script, transport=transport, concurrency=1, warmup=0, measured=1)
+    assert outcome.errors == ["oversized"]
 
 
 def test_an_event_of_type_error():

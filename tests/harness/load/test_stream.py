@@ -508,11 +508,15 @@ def test_tokens_of_a_prefix_cache_and_of_thoughts_are_kept():
         {"cached_tokens": -1},
         {"cached_tokens": "8"},
         {"cached_tokens": True},
+        {"cached_tokens": 10},  # of a prompt of 9
     ):
         answer = read(
             text("a", "stop"), {"choices": [], "usage": {**said, "prompt_tokens_details": odd}}, "[DONE]"
         )[1]
         assert (answer.error, answer.cached_prompt_tokens) == (None, None)
+    said = {**said, "completion_tokens_details": {"reasoning_tokens": 5}}  # of an answer of 4
+    answer = read(text("a", "stop"), {"choices": [], "usage": said}, "[DONE]")[1]
+    assert (answer.error, answer.reasoning_tokens) == (None, None)
 
 
 def test_what_a_server_sends_is_bounded(monkeypatch):
@@ -521,7 +525,7 @@ def test_what_a_server_sends_is_bounded(monkeypatch):
         stream = Stream()
         assert any(stream.feed(0, piece) for piece in pieces)
         assert stream.answer(False, ("disconnected", "x")).error == "oversized"
-    monkeypatch.setattr("mtpbench.load.stream.MOST_CHUNKS", 10)
+    monkeypatch.setattr("mtpbench.load.stream.MOST_EVENTS", 10)
     for many in (text("a"), text("")):
         stream = Stream()
         assert any(stream.feed(0, event(many)) for _ in range(20))
