@@ -20,14 +20,14 @@ SOON = Measurement(request_timeout_s=0.4, point_timeout_s=20.0)
 
 
 def ends_soon(script, code, **options):
-    """The share's one request ends with this code once its timeout is over."""
+    """The share's one request ends with this code at its timeout, not much later."""
     options = {"rules": SOON, **options}
     records, outcomes = serve_both(script, **options)
     assert [record[0] for record in records] == [code]
     for outcome in outcomes.values():
         (record,) = outcome.requests
         # A request is sent once its last byte is written, or it is given up: its time counts from its turn.
-        assert record.end_s - record.scheduled_s > 0.3
+        assert 0.3 < record.end_s - record.scheduled_s < 3.0
     return records[0], outcomes
 
 
@@ -56,7 +56,7 @@ def test_a_server_that_streams_for_ever(transport):
     outcome, _ = serve(script, transport=transport, concurrency=1, warmup=0, measured=1, rules=SOON)
     (record,) = outcome.requests
     assert (record.error, record.error_detail) == ("timeout", "no end after 0.4 s")
-    assert record.end_s - record.scheduled_s > 0.3  # a busy machine may send late
+    assert 0.3 < record.end_s - record.scheduled_s < 3.0  # a busy machine may send late
     assert len(record.chunk_times_s) > 3
 
 
