@@ -121,7 +121,7 @@ async def run_evaluation(
     shown = secrets.hide(last)[-LAST_CHARACTERS:]
     if process.returncode:
         return Evaluation(command=command, score=None, reason=f"exit code {process.returncode}: {shown}")
-    score = read_score(last[-LAST_CHARACTERS:])
+    score = read_score(last)
     reason = None if score is not None else f"the last line holds no score: {shown!r}"
     return Evaluation(command=command, score=score, reason=reason)
 

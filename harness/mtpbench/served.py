@@ -139,9 +139,12 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise Unserved("bad_response", f"the content encoding {_short(encoding)} was not asked for")
     # 32 lets zlib see for itself whether it is gzip's form or its own.
-    plain = zlib.decompressobj(32 + zlib.MAX_WBITS).decompress(body, PAGE_BYTES + 1)
+    decompressor = zlib.decompressobj(32 + zlib.MAX_WBITS)
+    plain = decompressor.decompress(body, PAGE_BYTES + 1)
     if len(plain) > PAGE_BYTES:
         raise Unserved("too_large", f"more than {PAGE_BYTES} bytes, decompressed")
+    if not decompressor.eof or decompressor.unused_data:
+        raise Unserved("bad_response", "the compressed body breaks off, or goes on after its end")
     return plain
 
 
@@ -171,11 +174,10 @@ def picked(value: Json, *path: str | int) -> Json:
         Unserved: there is nothing; names the first step that fails.
     """
     for step in path:
-        fits = isinstance(value, dict) if isinstance(step, str) else isinstance(value, list)
+        holder: Any = value if isinstance(value, dict if isinstance(step, str) else list) else {}
         try:
-            assert fits
-            value = value[step]
-        except (AssertionError, KeyError, IndexError):
+            value = holder[step]
+        except (KeyError, IndexError):
             raise Unserved("bad_json", f"there is no {step!r} of {'/'.join(map(str, path))}") from None
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -115,6 +116,13 @@ async def test_what_an_evaluation_prints_without_end_fills_no_memory() -> None:
     long = await run_evaluation("head -c 3000000 /dev/zero | tr '\\0' x", {}, 30, Secrets())
     assert long.reason is not None
     assert len(long.reason) < 600
+
+
+async def test_a_score_may_stand_in_a_line_of_any_length_beside_all_else_that_was_measured() -> None:
+    evaluation = await run_evaluation(
+        f"echo '{json.dumps({'score': 0.5, 'by_task': ['x' * 9] * 99})}'", {}, 30, Secrets()
+    )
+    assert (evaluation.score, evaluation.reason) == (0.5, None)
 
 
 async def test_half_of_a_surrogate_pair_in_an_answer_can_be_stored() -> None:

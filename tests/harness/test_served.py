@@ -53,6 +53,7 @@ def body(content: bytes, more: bytes = b"") -> bytes:
 
 BOMB = zlib.compressobj(9, zlib.DEFLATED, 31)
 ZEROS = BOMB.compress(b"0" * (1 << 20)) + BOMB.flush()
+ONE = gzip.compress(b"a 1\n", mtime=0)
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -65,6 +66,9 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         (body(zlib.compress(b"0" * (1 << 20)), b"Content-Encoding: deflate\r\n"), b"", "too_large"),
         (body(b"no gzip", b"Content-Encoding: gzip\r\n"), b"", "bad_response"),
         (body(b"xx", b"Content-Encoding: br\r\n"), b"", "bad_response"),
+        (body(ONE[:-9], b"Content-Encoding: gzip\r\n"), b"", "bad_response"),
+        (body(ONE * 2, b"Content-Encoding: gzip\r\n"), b"", "bad_response"),
+        (body(zlib.compress(b"a 1\n")[:-5], b"Content-Encoding: deflate\r\n"), b"", "bad_response"),
         (b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"b" * 1000 + b"\r\n", "bad_response"),
         (b"hello world\r\n\r\n", b"", "bad_response"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", b"", "bad_response"),
