@@ -106,7 +106,7 @@ def _set_by_signals() -> Iterator[threading.Event]:
 def recompute(
     directory: Annotated[Path, typer.Argument(help="a folder results/<sweep>")],
 ) -> None:
-    """Rebuild every result of a sweep from its raw records; lists those that can't be, and exits with 4."""
+    """Rebuild every result of a sweep from its raw records; lists those that can't be (damaged: exit 4)."""
     stored = read_sweep(directory)
     changed = 0
     faults: list[MtpbenchError] = []

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from mtpbench.engines import llamacpp, mocker, sglang, simulated, trtllm, vllm
 from mtpbench.engines.parts import About
+from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Hardware, Point, SpecCounters, SpecGauge, WorkerRole
 
 
@@ -54,8 +55,16 @@ ENGINES: Mapping[str, EngineModule] = {
 
 
 def engine_of(point: Point) -> EngineModule:
-    """Returns the module of a point's engine."""
-    return ENGINES[point.engine.name]
+    """Returns the module of a point's engine.
+
+    Raises:
+        UnsupportedError: there is none, as in results of another version.
+    """
+    module = ENGINES.get(point.engine.name)
+    if module is None:
+        known = ", ".join(ENGINES)
+        raise UnsupportedError(f"{point.id}: no engine is called {point.engine.name!r}; there are {known}")
+    return module
 
 
 def abouts() -> tuple[About, ...]:

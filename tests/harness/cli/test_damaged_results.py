@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from damages import OF_A_FILE, RAW, RECORDS, TO_RECORDS, TO_SAMPLES, Damage, simulate_sweep
 from mtpbench.errors import MtpbenchError, SchemaError, StoreError
+from mtpbench.records import Point, from_json
 from mtpbench.run import measure, plan_run
 from mtpbench.store import SweepStore, exclusive, read_place, read_raw, read_sweep, replace_file
 from mtpbench.sweep import load_sweep, simulate
@@ -130,6 +131,22 @@ def test_another_versions_record_is_refused_and_never_measured_over(
         code, _, err = cli(*command)
         assert (code, "schema version 99" in err) == (SchemaError.exit_code, True)
     assert cli("run", whole[0], "--simulate", "--results", folder.parent)[0] == SchemaError.exit_code
+
+
+def test_a_point_of_an_engine_that_is_none_is_named(cli: Call, folder: Path) -> None:
+    """Results of a later version may have one; the other points are recomputed."""
+    place = victim(folder)
+    written = json.loads((place / "point.json").read_text())
+    written["point"]["engine"]["name"] = "other"
+    renamed = from_json(Point, written["point"]).id
+    (place / "point.json").write_text(json.dumps(written))
+    for path in (place / "result.json", folder / "sweep.json"):
+        path.write_text(path.read_text().replace(place.name, renamed))
+    place.rename(folder / renamed)
+    code, out, said = cli("recompute", folder)
+    assert (code, out.split(",")[0]) == (2, "3 results recomputed from raw records")
+    assert f"not recomputed: {renamed}: no engine is called 'other'; there are simulated, vllm" in said
+    assert cli("compare", folder)[0] == 0
 
 
 @pytest.mark.parametrize("kind", ["cut", "a folder", "a link to itself", "a pipe", "gone"])
