@@ -7,6 +7,7 @@ A message names file, line, key, and what would be right. Values are those of YA
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,8 +63,28 @@ def _takes_truth_values(annotation: Any) -> bool:
     return any(map(_takes_truth_values, get_args(annotation)))
 
 
+def text_of(form: str, wish: str) -> Callable[[str], str]:
+    """Returns what takes a text that has a form from its first character to its last, and refuses others.
+
+    Args:
+        form: a regular expression.
+        wish: what is said behind a text of another form.
+    """
+    pattern = re.compile(form)
+
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"{text!r}{wish}")
+        return text
+
+    return check
+
+
 OneLine = Annotated[str, AfterValidator(check_line)]
 """A text that reaches a file name, a command, a script or an HTTP header."""
+Variable = Annotated[
+    str, AfterValidator(text_of(r"[A-Za-z_][A-Za-z0-9_]*", " is no name of an environment variable"))
+]
 
 # ----------------------------------------------------------------------------------------------- documents
 

@@ -18,7 +18,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from mtpbench.errors import InputError
-from mtpbench.yaml_files import OneLine, Strict, read_yaml
+from mtpbench.yaml_files import OneLine, Strict, Variable, read_yaml
 
 FOLDER = Path("slurm/clusters")
 _LIMIT = re.compile(r"(?:([0-9]{1,4})-)?([0-9]{1,6})(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?")
@@ -114,7 +114,9 @@ class ClusterProfile(Strict):
     )
     container: ContainerSpec | None = None
     python: OneLine | None = Field(None, description="Python with mtpbench on the nodes; left out: this one")
-    environment: dict[str, OneLine] = Field(default_factory=dict, description="set in every job: model paths")
+    environment: dict[Variable, OneLine] = Field(
+        default_factory=dict, description="set in every job: model paths"
+    )
     pre_commands: list[list[OneLine]] = Field(
         default_factory=list, description="run in the job first, as lists of words: [module, load, cuda]"
     )
@@ -124,14 +126,6 @@ class ClusterProfile(Strict):
     client_nodes: int = Field(0, ge=0, le=1000, description="more nodes of a job, which only drive load")
     mpi: OneLine = Field("pmix", description="Slurm's MPI plugin for engines of several MPI tasks")
     network_interface: OneLine | None = Field(None, description="whose addresses are used; left out: Slurm's")
-
-    @field_validator("environment")
-    @classmethod
-    def _plain_variables(cls, environment: dict[str, str]) -> dict[str, str]:
-        for name in environment:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"{name!r} is no name of an environment variable")
-        return environment
 
     @field_validator("pre_commands")
     @classmethod

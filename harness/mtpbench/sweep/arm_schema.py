@@ -5,35 +5,19 @@ What the schema of the whole file shares with it stands here too: names, engine 
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mtpbench import golden
 from mtpbench.input_files import check_line
-from mtpbench.yaml_files import OneLine, Strict
+from mtpbench.yaml_files import OneLine, Strict, Variable, text_of
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_OPTION = re.compile(r"[A-Za-z0-9_][^\s=]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def check_name(name: str) -> str:
-    """Returns a name that may become a folder's: lower-case letters, digits, `.`, `+` and `-`.
-
-    Raises:
-        ValueError: it has another form.
-    """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r}: use lower-case letters, digits, '.', '+' and '-'")
-    return name
-
-
-def _check_option(name: str) -> str:
-    if not _OPTION.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of an option; write it without dashes, blanks and `=`")
-    return name
+check_name = text_of(r"[a-z0-9][a-z0-9.+-]*", ": use lower-case letters, digits, '.', '+' and '-'")
+"""Of what may become a folder's name."""
+_check_option = text_of(
+    r"[A-Za-z0-9_][^\s=]*", " is no name of an option; write it without dashes, blanks and `=`"
+)
 
 
 def _check_value(value: Any) -> Any:
@@ -50,18 +34,6 @@ def _check_value(value: Any) -> Any:
     return value
 
 
-def check_variable(name: str) -> str:
-    """Returns the name of an environment variable.
-
-    Raises:
-        ValueError: it has another form.
-    """
-    if not _VARIABLE.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of an environment variable")
-    return name
-
-
-Variable = Annotated[str, AfterValidator(check_variable)]
 Options = dict[Annotated[str, AfterValidator(_check_option)], Annotated[Any, AfterValidator(_check_value)]]
 FlagLayers = dict[str, Options]
 EnvironmentLayers = dict[str, dict[Variable, OneLine]]

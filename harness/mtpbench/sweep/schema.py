@@ -14,8 +14,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtpbench.engines import EMBEDDED, ENGINES
 from mtpbench.records import MAX_SPEED, Load, Measurement, WorkerGroup, WorkerRole
-from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, Variable, check_name
-from mtpbench.yaml_files import OneLine, Strict
+from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, check_name
+from mtpbench.yaml_files import OneLine, Strict, Variable
 
 LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
 _SHORT = re.compile(r"(?P<workers>[0-9]{1,9})x(?P<kind>TP|TEP|DEP)(?P<width>[0-9]{1,9})")
