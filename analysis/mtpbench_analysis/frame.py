@@ -264,10 +264,10 @@ def split_list(name: str, text: str) -> tuple[Any, ...]:
     return tuple(float(part) for part in parts) if name == "acceptance_per_position" else tuple(parts)
 
 
-_FORMULA = "=+@\\-\uff0b\uff0d\uff1d\uff20"
+FORMULA = "=+@\\-\uff0b\uff0d\uff1d\uff20"
 """What begins a formula in a spreadsheet, as a class of a pattern; its wide forms too."""
-_MARKED = re.compile(f"'(?=[{_FORMULA}'\\\\])")
-_ODD_CELL = re.compile(f"[{_FORMULA}]|{_MARKED.pattern}|\\s|.*[{HIDDEN}\n]|.*\\s\\Z", re.DOTALL)
+_MARKED = re.compile(f"'(?=[{FORMULA}'\\\\])")
+_ODD_CELL = re.compile(f"[{FORMULA}]|{_MARKED.pattern}|\\s|.*[{HIDDEN}\n]|.*\\s\\Z", re.DOTALL)
 _ESCAPED = re.compile(f"[{HIDDEN}\n\\\\]|\\A\\s|\\s\\Z")
 _ESCAPE = re.compile(r"\\(?:(\\)|u([0-9a-f]{4})|(&))")
 

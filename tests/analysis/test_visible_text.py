@@ -92,6 +92,18 @@ def test_points_come_back_from_a_csv_as_they_went(
     assert read_points(path).points == (point,)
 
 
+@pytest.mark.parametrize("mark", ["=", "+", "-", "@", "\uff1d"])
+@pytest.mark.parametrize("before", [",", ";", ", ", ',"', ",'", ",,", "\n,"])
+def test_no_cell_of_a_comment_is_a_formula(before: str, mark: str) -> None:
+    """A spreadsheet splits a comment like any other line, at commas or, in many countries, semicolons."""
+    point = CurvePoint(arm="off", interactivity_tps=1.5, tput_tps_per_gpu=2.5)
+    comment, _ = write_points([point], [f"of a{before}{mark}1+1"]).split("\n", 1)
+    assert comment.startswith("# of a")
+    for delimiter in ",;":
+        (row,) = csv.reader(io.StringIO(comment, newline=""), delimiter=delimiter)
+        assert not any(cell.strip()[:1] in tuple("=+-@\uff1d") for cell in row)
+
+
 def test_figures_stay_figures() -> None:
     point = CurvePoint(arm="off", interactivity_tps=1.5, tput_tps_per_gpu=2.5, rel_se_correlation=-0.5)
     assert write_points([point]).splitlines()[1].split(",")[3] == "-0.5"

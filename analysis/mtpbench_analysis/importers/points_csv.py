@@ -12,6 +12,7 @@ from typing import Any
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.document import visible
 from mtpbench_analysis.frame import (
+    FORMULA,
     CurvePoint,
     PointSet,
     Unused,
@@ -82,10 +83,17 @@ def write_points(points: Iterable[CurvePoint], comments: Iterable[str] = ()) -> 
     """
     frame = to_frame(points)
     filled = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
-    # A comment is one line, whatever a file is named like.
-    head = "".join(f"# {visible(' '.join(line.split()))}\n" for line in comments)
+    head = "".join(f"# {_to_comment(line)}\n" for line in comments)
     cells = frame[filled].map(lambda value: to_cell(value) if isinstance(value, str) else value)
     return head + str(cells.to_csv(index=False, lineterminator="\n"))
+
+
+_BEGINS_CELL = re.compile(f"(?<=[,;])(?= ?[\"'{FORMULA}])")
+
+
+def _to_comment(text: str) -> str:
+    """Returns a comment: one line, whatever a file is named like, of which no spreadsheet makes a formula."""
+    return _BEGINS_CELL.sub("'", visible(" ".join(text.split())))
 
 
 def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unused:
