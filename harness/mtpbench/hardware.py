@@ -93,7 +93,7 @@ def constants_file(constants: str | None) -> str | None:
     """
     if constants is None or _DATE.fullmatch(constants):
         return None
-    if not os.path.isfile(constants):
+    if not os.path.lexists(constants):
         raise InputError(
             f"hardware constants {constants!r}: neither a date such as 2026-05 nor a file that is there; a "
             "YAML file of the form of mtpbench's data/hardware.yaml is needed"

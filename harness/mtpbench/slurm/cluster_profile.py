@@ -196,7 +196,7 @@ def load_cluster(name: str) -> ClusterProfile:
             (file, line and key are named).
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) or "/" in name else FOLDER / f"{name}.yaml"
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         names = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         choice = f"known in {FOLDER}: {', '.join(names)}" if names else f"{FOLDER} holds none"
         raise InputError(f"unknown cluster {name!r} ({path} is not there); {choice}, or give a path")

@@ -64,7 +64,7 @@ class ChatTemplate:
 
 def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
     beside = folder / "chat_template.jinja"
-    if os.path.isfile(beside):
+    if os.path.lexists(beside):
         return _read(beside)
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name
@@ -84,7 +84,7 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     older = folder / "special_tokens_map.json"
-    settings = {**(_read_object(older) if os.path.isfile(older) else {}), **config}
+    settings = {**(_read_object(older) if os.path.lexists(older) else {}), **config}
     tokens: dict[str, str] = {}
     for name in _SPECIAL:
         value = settings.get(name)
@@ -260,7 +260,7 @@ def _user_message(content: str) -> list[Mapping[str, Any]]:
 
 
 def _load(path: Path) -> Tokenizer:
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         message = "there is no such file; a model's folder with tokenizer.json in it was expected"
         raise SweepError(message, path=path, key=_KEY)
     try:

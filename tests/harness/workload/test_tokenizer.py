@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -53,6 +54,14 @@ def test_the_tokenizer_knows_its_words_and_the_template_s_own_tokens(model):
     assert (tokenizer.overhead, tokenizer.opening) == (OVERHEAD, 3)
     assert len(tokenizer.words) >= LEAST_WORDS
     assert load_tokenizer(str(model)) is tokenizer
+
+
+def test_a_template_that_is_no_file_is_refused_and_not_passed_over(tmp_path):
+    """The model's other template would count other tokens."""
+    write_model(tmp_path)
+    os.mkfifo(tmp_path / "chat_template.jinja")
+    with pytest.raises(SweepError, match=r"chat_template.jinja: .*is a FIFO; a regular file is needed"):
+        make(chat(tmp_path))
 
 
 def test_a_tokenizer_file_is_as_good_as_its_folder(model):
