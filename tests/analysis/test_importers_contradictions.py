@@ -261,13 +261,21 @@ def test_a_burst_has_the_concurrency_of_all_that_were_sent(folder: Path) -> None
     assert point(folder, failed).concurrency == 81
 
 
-def test_a_rate_of_aiperf_that_can_not_be_read_makes_no_closed_loop(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["rate", "smoothness"])
+def test_a_setting_of_aiperf_that_can_not_be_read_makes_no_point(folder: Path, name: str) -> None:
+    """Without its rate an open loop would pass for a closed one."""
     data = json.loads(AIPERF.read_text("utf-8"))
-    data["input_config"]["phases"][0] |= {"type": "poisson", "rate": "40"}
+    data["input_config"]["phases"][0] |= {"type": "gamma", "rate": 40.0, name: "4"}
     points = read(folder, data)
     assert [(item.kind, item.reason) for item in points.unused] == [
-        ("unusable", "rate is '40': a number above 0 is needed")
+        ("unusable", f"{name} is '4': a number above 0 is needed")
     ]
+
+
+def test_a_burstiness_that_can_not_be_read_makes_no_point(folder: Path) -> None:
+    points = read(folder, vllm(max_concurrency=None, request_rate=4.0, burstiness="0.1"))
+    assert points.points == ()
+    assert points.unused[0].reason == "burstiness is '0.1': a number above 0 is needed"
 
 
 @pytest.mark.parametrize(("smoothness", "valid"), [(0.1, True), (None, False)])

@@ -178,8 +178,7 @@ def read_load(fields: Fields) -> dict[str, Any]:
     refuse_ramps(phase.values)
     if phase.values.get("type") in _REPLAYS or phase.values.get("fixed_schedule"):
         raise UnusableError(f"the load is {show(phase.values.get('type', 'fixed_schedule'))}: {NO_POINT}")
-    rates = [name for name in ("rate", "request_rate") if phase.values.get(name) is not None]
-    rate = phase.positive(rates[0]) if rates else None
+    rate = _setting(phase, "rate", "request_rate")
     names = [item.get("name") for item in _objects(_object(config.get("models")).get("items"))]
     model_names = _object(config.get("endpoint")).get("model_names")
     names += model_names if isinstance(model_names, list) else []
@@ -188,7 +187,7 @@ def read_load(fields: Fields) -> dict[str, Any]:
         # The old form of the configuration has a default of 1 beside a rate, and means no cap by it.
         "concurrency": phase.whole("concurrency") if phases or rate is None else None,
         "rate_rps": rate,
-        "burstiness": phase.known("smoothness") or phase.known("arrival_smoothness") or 1.0,
+        "burstiness": _setting(phase, "smoothness", "arrival_smoothness") or 1.0,
         "model": names[0] if names and isinstance(names[0], str) else None,
         "isl": lengths[0] or _find_length(fields, "input_sequence_length"),
         "osl": lengths[1] or _find_length(fields, "output_sequence_length"),
@@ -196,6 +195,15 @@ def read_load(fields: Fields) -> dict[str, Any]:
     }
     fields.notes += phase.notes
     return load
+
+
+def _setting(phase: Fields, *names: str) -> float | None:
+    """Returns a number above 0 by one of its names; None where it is missing.
+
+    Raises:
+        UnusableError: it is something else, so that the load is unknown.
+    """
+    return next((phase.positive(name) for name in names if phase.values.get(name) is not None), None)
 
 
 def _read_lengths(config: Mapping[str, Any]) -> tuple[int | None, int | None]:

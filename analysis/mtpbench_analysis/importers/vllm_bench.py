@@ -111,7 +111,7 @@ def to_run(row: FileRow) -> Run:
         ),
         concurrency=read_concurrency(fields, rate, completed + (failed or 0)),
         rate_rps=rate,
-        burstiness=fields.known("burstiness") or 1.0,
+        burstiness=1.0 if fields.values.get("burstiness") is None else fields.positive("burstiness"),
         queued_s=_read_queue(fields),
         **_read_acceptance(fields),
         model=fields.text("model_id"),
