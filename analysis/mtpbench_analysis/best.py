@@ -23,6 +23,7 @@ from mtpbench_analysis.curves.curve import (
     Curve,
     Measured,
     build_curves,
+    describe_bounds,
     describe_workload,
     group_by_workload,
     relabel,
@@ -225,6 +226,7 @@ def _answer(curves: Sequence[Curve], settings: Settings, ask: BuyerQuestion) -> 
         leads = find_leads(readers)
         tables.append(leads_table(curves, leads))
         data["leads"] = [record_lead(lead, {"wins": curves[lead.winner].label}) for lead in leads]
+    sentences += describe_bounds(curves)
     data["sentences"] = sentences
     return Document(
         title=_describe(curves[0]),

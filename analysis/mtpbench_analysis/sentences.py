@@ -5,7 +5,7 @@ from __future__ import annotations
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves.cells import Cell, NoInterval, Span
 from mtpbench_analysis.curves.crossings import Crossing
-from mtpbench_analysis.curves.curve import Curve, display_name
+from mtpbench_analysis.curves.curve import Curve, describe_bounds, display_name
 from mtpbench_analysis.curves.ratios import Bound, Gap, Ratio, energy_ratio_of
 from mtpbench_analysis.numbers import (
     MISSING,
@@ -23,7 +23,6 @@ from mtpbench_analysis.numbers import (
 
 TTFT_APART = 3.0
 """A caveat names median TTFTs of two sides that differ by more than this factor."""
-_FEWEST = {"assumed_one_token", "least_first_chunk"}
 MANY_CACHED = 0.05
 """A caveat names a larger share of prompt tokens that came from a prefix cache."""
 TTFT_LONG_S = 10.0
@@ -128,7 +127,12 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
         caveats.append(
             f"Acceptance of {_names(pinned)} was pinned to a published mean, not measured on these prompts."
         )
-    caveats += [*_bounds(comparison), *_cached(comparison), *_open_loops(comparison), *_waiting(comparison)]
+    caveats += [
+        *describe_bounds(comparison.curves),
+        *_cached(comparison),
+        *_open_loops(comparison),
+        *_waiting(comparison),
+    ]
     caveats += [
         f"{display_name(item.arm)} gives other answers than {display_name(item.baseline)} to "
         f"{item.prompts - item.same} of {item.prompts} prompts: what it saves may not be worth the same."
@@ -149,19 +153,6 @@ def _open_loops(comparison: Comparison) -> list[str]:
         False: "Open loop: where only the time of sending is known, a wait before it is in no latency.",
     }
     return [text for is_known, text in texts.items() if is_known in since_due]
-
-
-def _bounds(comparison: Comparison) -> list[str]:
-    """Returns a sentence where a server does not say how many tokens its first event held."""
-    bases = {curve.label: {*curve.values("tpot_basis")} & _FEWEST for curve in comparison.curves}
-    unsaid = [curve for curve in comparison.curves if bases[curve.label]]
-    if not unsaid:
-        return []
-    named = ", ".join(sorted(set().union(*bases.values())))
-    return [
-        f"The servers of {_names(unsaid)} do not say how many tokens the first event of an answer held, so "
-        f"the fewest are taken ({named}): their interactivity is at most what is shown."
-    ]
 
 
 def _cached(comparison: Comparison) -> list[str]:

@@ -17,7 +17,7 @@ from mtpbench_analysis.chart.comparison_chart import Chart, describe_chart
 from mtpbench_analysis.chart.power_chart import describe_power
 from mtpbench_analysis.chart.style import PictureFormat, PictureOptions
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.curves.curve import describe_workload, display_name, short
+from mtpbench_analysis.curves.curve import describe_bounds, describe_workload, display_name, short
 from mtpbench_analysis.document import SIMULATED_BANNER
 from mtpbench_analysis.frame import PointSet, Unused
 from mtpbench_analysis.traces import SweepPower
@@ -92,6 +92,7 @@ def _footer(
     """Returns the footer's sentences, each once: what the curves are, notes, cautions, omissions, source."""
     sentences = [caption(charts), *(note for chart in charts for note in chart.notes)]
     sentences += describe_cautions(comparisons, _pooled_fields(comparisons))
+    sentences += [bound for comparison in comparisons for bound in describe_bounds(comparison.curves)]
     sentences += [f"{left_out}."] if left_out else []
     sentences += [SIMULATED_BANNER] if any(chart.simulated for chart in charts) else []
     return tuple(dict.fromkeys([*sentences, source]))

@@ -261,3 +261,20 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
     if len({len(rates) for rates in positions}) == 1:
         means["acceptance_per_position"] = tuple(fmean(rates) for rates in zip(*positions, strict=True))
     return replace(runs[0], date=runs[-1].date, simulated=runs[-1].simulated, **means)
+
+
+_FEWEST = {"assumed_one_token", "least_first_chunk"}
+
+
+def describe_bounds(curves: Sequence[Curve]) -> list[str]:
+    """Returns a sentence where a server does not say how many tokens its first event held."""
+    bases = {curve.label: {*curve.values("tpot_basis")} & _FEWEST for curve in curves}
+    unsaid = [curve for curve in curves if bases[curve.label]]
+    if not unsaid:
+        return []
+    labels = " and ".join(curve.label for curve in unsaid)
+    named = ", ".join(sorted(set().union(*bases.values())))
+    return [
+        f"The servers of {labels} do not say how many tokens the first event of an answer held, so "
+        f"the fewest are taken ({named}): their interactivity is at most what is shown."
+    ]

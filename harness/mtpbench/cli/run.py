@@ -345,7 +345,11 @@ def summary(point: Point, result: PointResult) -> str:
     rates = result.steady or result.whole
     if rates is None or result.interactivity_tps is None:
         return "no figures"
-    figures = [f"{rates.tput_tps_per_gpu:,.1f} tok/s/GPU", f"{result.interactivity_tps:.1f} tok/s/user"]
+    basis = "" if result.first_chunk_is_known else f" ({result.tpot_basis})"
+    figures = [
+        f"{rates.tput_tps_per_gpu:,.1f} tok/s/GPU",
+        f"{result.interactivity_tps:.1f} tok/s/user{basis}",
+    ]
     if ttft_s := result.ttft_as_waited_s(point.load):
         figures.append(f"TTFT {ttft_s.p50:.2f} s")
     if result.sent_rps is not None:

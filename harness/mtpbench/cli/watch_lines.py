@@ -134,7 +134,7 @@ def _figures(point: SeenPoint) -> dict[str, str]:
     result = point.stored.result
     rates, ttft_s = result.steady or result.whole, result.ttft_as_waited_s(point.stored.point.load)
     return {
-        "/user": _figure(result.interactivity_tps),
+        "/user": ("" if result.first_chunk_is_known else "≤") + _figure(result.interactivity_tps),
         "/GPU": _figure(rates.tput_tps_per_gpu if rates else None),
         "TTFT": f"{ttft_s.p50:.2f} s" if ttft_s else "–",
         "AL": f"{result.acceptance.length:.2f}" if result.acceptance.length is not None else "–",

@@ -286,6 +286,11 @@ class PointResult:
         return self.e2el_from_schedule_s if load.open else self.e2el_s
 
     @property
+    def first_chunk_is_known(self) -> bool:
+        """Returns whether the server counted the tokens of first chunks; else interactivity is a bound."""
+        return self.tpot_basis in (None, "known_first_chunk")
+
+    @property
     def valid(self) -> bool:
         """Returns whether the point broke no validity rule."""
         return not self.reasons

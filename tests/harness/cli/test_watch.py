@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from mtpbench.cli import main
+from mtpbench.cli.run import summary
 from mtpbench.cli.watch import Frame, View, lines_of
 from mtpbench.cli.watch_lines import ago
 from mtpbench.progress import RunProgress
@@ -446,3 +447,24 @@ def test_an_interrupt_ends_it_quietly_and_gives_the_terminal_back(
     assert not last[2].strip()
     assert terminal.shown.rindex("\x1b[?25h") > terminal.shown.rindex("\x1b[?25l")
     assert "Traceback" not in terminal.shown
+
+
+def test_what_is_assumed_of_first_events_stands_wherever_the_figure_does(
+    watch: Call, cli: Call, tmp_path: Path
+) -> None:
+    folder = write_sweep(tmp_path)
+    for basis in ("known_first_chunk", "assumed_one_token"):
+        for path in folder.glob("*/result.json"):
+            result = json.loads(path.read_text("utf-8"))
+            path.write_text(json.dumps({**result, "tpot_basis": basis}), "utf-8")
+        said = [
+            cli(*command)[1]
+            for command in (("compare", folder), ("compare", folder, "--format", "md"), ("best", folder))
+        ]
+        assert cli("plot", folder, "-o", "plot.svg")[0] == 0
+        said.append((tmp_path / "plot.svg").read_text("utf-8"))
+        stored = [point.stored for point in frame_of(folder).snapshot.points if point.stored is not None]
+        said += [text for one in stored if (text := summary(one.point, one.result)) != "no figures"]
+        assert len(said) > 8
+        assert {basis in text for text in said} == {basis == "assumed_one_token"}
+        assert ("≤90.0" in watch(folder, "--once")[1]) is (basis == "assumed_one_token")
