@@ -268,8 +268,6 @@ WRITERS = {
     "load/worker.py": "what it recorded, in that folder",
     "power/agent.py": "its readings, until the point is stored",
     "remote.py": "what helpers print",
-    "slurm/allocation.py": "a token that tells whether nodes share the folder",
-    "slurm/executor.py": "files and logs of servers",
     "store/": "results",
 }
 """Who may write files, and which; results are written by the store only."""

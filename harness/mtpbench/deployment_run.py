@@ -123,7 +123,7 @@ class DeploymentRun:
         site, first = self.context.site, self.waiting[0]
         directory = self.context.servers / f"{self.deployment.key}@{_stamp()}"
         # What servers print is theirs until they have ended; then it loses what is secret, as all texts do.
-        stack.callback(hide_in_files, directory, self._secrets.hide_bytes)
+        stack.callback(self._hide_in_files, directory)
         executor, rules = site.executor(directory), first.measurement
         meter = await stack.enter_async_context(await meter_at(site, self.deployment, first, directory))
         if rules.power == "required" and meter.reason is not None:
@@ -135,6 +135,10 @@ class DeploymentRun:
         output = await check_output(live, first, self._secrets)
         loaded = await meter.rest("loaded", rules.idle_s)
         return Start(live=live, output=output, meter=meter, idle=(*cold, *loaded))
+
+    def _hide_in_files(self, directory: Path) -> None:
+        for sentence in hide_in_files(directory, self._secrets.hide_bytes):
+            self.context.observer.trouble(sentence)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Returns the result of the work; None where the run was stopped first, which cancels the work."""

@@ -31,7 +31,7 @@ from mtpbench.errors import (
     StoreError,
     UnsupportedError,
 )
-from mtpbench.load.capacity import usable_cores
+from mtpbench.load.capacity import limit_met, usable_cores
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.measure import measure
 from mtpbench.plan import Ladder, ladders_of
@@ -312,10 +312,9 @@ def _simulated(point: Point, store: SweepStore) -> PointResult | SimulationFault
         return run_virtual_point(point, store)
     except MtpbenchError as error:
         return SimulationFault(exit_code=error.exit_code, message=str(error))
-    except MemoryError:
-        message = f"{point.id}: simulating it needs more memory than this machine gives one process"
-        return SimulationFault(exit_code=RunError.exit_code, message=message)
-    except Exception:  # noqa: BLE001 - any other exception is a bug of mtpbench, which the run shows
+    except Exception as error:  # noqa: BLE001 - what is no limit is a bug of mtpbench, which the run shows
+        if (limit := limit_met(error)) is not None:
+            return SimulationFault(exit_code=RunError.exit_code, message=f"{point.id}: {limit}")
         return SimulationFault(exit_code=INTERNAL_FAULT_EXIT_CODE, message=traceback.format_exc())
 
 

@@ -13,20 +13,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mtpbench import reaper
 from mtpbench.engines import install_hint
 from mtpbench.engines.parts import Placement, resolve
-from mtpbench.errors import StartError
+from mtpbench.errors import StartError, StoreError
 from mtpbench.executors.ports import HOST, choose_ports, listens_in_group
 from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote import Host
+from mtpbench.store.files import new_file, own_mark, replace_file
 
 STOP_GRACE_S = 10.0
 HIDE_AT_ONCE_BYTES = 1 << 22
+LAST_BYTES = 1 << 18
 
 
 class LocalHandle:
@@ -155,14 +158,13 @@ class LocalExecutor:
             StartError: the program does not exist or can't be run.
         """
         ready = resolve(process, placement)
-        lay_down(ready, self.directory)
-        log, environment = self.directory / f"{process.name}.log", _environment(ready)
+        log, environment = lay_down(ready, self.directory), _environment(ready)
         if shutil.which(ready.argv[0], path=environment.get("PATH")) is None:
             raise StartError(
                 f"{ready.argv[0]!r} can't be run (no such program); {install_hint(ready.argv)}",
                 process=process.name,
             )
-        with log.open("ab") as output:
+        with new_log(log) as output:
             try:
                 popen = reaper.start(ready.argv, environment, output)
             except OSError as error:
@@ -192,49 +194,72 @@ def let_go(popen: subprocess.Popen[bytes]) -> None:
         popen.stdin.close()
 
 
-def lay_down(process: Process, directory: Path) -> None:
-    """Writes a resolved process's files, and makes the directory of its log."""
-    directory.mkdir(parents=True, exist_ok=True)
+def lay_down(process: Process, directory: Path) -> Path:
+    """Writes a resolved process's files, makes the directory of its log, and returns the log's path.
+
+    Raises:
+        StoreError: a file can't be written.
+    """
     for file in process.files:
-        path = Path(file.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # it may hold the values of the environment
-        path.write_text(file.text, "utf-8")
+        # It may hold the values of the environment.
+        replace_file(Path(file.path), file.text, sync=False, parents=True, private=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / f"{process.name}.log"
 
 
-def hide_in_files(directory: Path, hide: Callable[[bytes], bytes]) -> None:
+def new_log(path: Path) -> BinaryIO:
+    """Opens a process's log.
+
+    Raises:
+        StoreError: it can't be made, or something is in its place.
+    """
+    try:
+        return new_file(path)
+    except OSError as error:
+        raise StoreError(f"{path}: can't be written ({error.strerror})", path=path) from error
+
+
+def hide_in_files(directory: Path, hide: Callable[[bytes], bytes]) -> tuple[str, ...]:
     """Takes secrets out of the files of servers that have ended; the times of the files stay.
 
-    A file that can't be read or replaced stays as it is: nothing waits for it, and it is no result.
+    Returns:
+        A sentence on each file that can't be read or replaced, and stays as it is.
     """
+    untouched = []
     for path in sorted(directory.rglob("*")):
-        with contextlib.suppress(OSError):
+        try:
             if path.is_file() and not path.is_symlink():
                 _hide_in_file(path, hide)
+        except OSError as error:
+            untouched.append(f"{path}: secrets may stand in it, and can't be taken out ({error.strerror})")
+    return tuple(untouched)
 
 
 def _hide_in_file(path: Path, hide: Callable[[bytes], bytes]) -> None:
-    before, clean = path.stat(), path.with_name(f".{path.name}.clean")
+    before, clean = path.stat(), path.with_name(f".{path.name}.{own_mark()}")
     is_moved = False
-    with path.open("rb") as old, clean.open("wb") as new:
-        while lines := old.readlines(HIDE_AT_ONCE_BYTES):
-            text = b"".join(lines)
-            hidden = hide(text)
-            is_moved |= hidden != text
-            new.write(hidden)
-    if not is_moved:
-        clean.unlink()
-        return
-    os.chmod(clean, before.st_mode & 0o7777)
-    os.utime(clean, ns=(before.st_atime_ns, before.st_mtime_ns))
-    clean.replace(path)
+    try:
+        with path.open("rb") as old, new_file(clean, private=True) as new:
+            # Cut at the end of a line, where there is one: a log may be one endless line.
+            while text := old.read(HIDE_AT_ONCE_BYTES) + old.readline(HIDE_AT_ONCE_BYTES):
+                hidden = hide(text)
+                is_moved |= hidden != text
+                new.write(hidden)
+        if is_moved:
+            os.chmod(clean, before.st_mode & 0o7777)
+            os.utime(clean, ns=(before.st_atime_ns, before.st_mtime_ns))
+            clean.replace(path)
+    finally:
+        clean.unlink(missing_ok=True)
 
 
 def last_lines(log: Path, lines: int) -> str:
-    """Returns the last lines of a log; empty where there is none."""
+    """Returns the last lines of a log, of its last `LAST_BYTES` at most; empty where there is none."""
     if not log.exists():
         return ""
-    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-lines:])
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        return "\n".join(file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()[-lines:])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,7 @@ from mtpbench.records import Process
 from mtpbench.slurm import rollcall
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.job_steps import JobStep, StepOptions, srun_command
+from mtpbench.store import replace_file
 
 Ask = Callable[[Sequence[str]], str]
 """Runs one of Slurm's programs and returns its output; RunError where it failed."""
@@ -235,9 +236,8 @@ def call_roll(
         RunError: a node does not answer.
     """
     token = secrets.token_hex(8)
-    directory.mkdir(parents=True, exist_ok=True)
     token_file = directory / "roll-call"
-    token_file.write_text(token, "utf-8")
+    replace_file(token_file, token, sync=False, parents=True)
     interface = options.interface or ""
     program = Path(rollcall.__file__).read_text("utf-8")
     argv = (options.python, "-I", "-c", program, str(token_file), token, interface)

@@ -19,7 +19,7 @@ from pathlib import Path
 from mtpbench import reaper
 from mtpbench.engines.parts import Placement, resolve
 from mtpbench.errors import RunError, StartError
-from mtpbench.executors.local import last_lines, lay_down, let_go
+from mtpbench.executors.local import last_lines, lay_down, let_go, new_log
 from mtpbench.executors.ports import choose_ports, port_block
 from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
@@ -247,15 +247,14 @@ class SlurmExecutor:
             StartError: srun can't be run.
         """
         ready = resolve(process, placement)
-        lay_down(ready, self.directory)
+        log = lay_down(ready, self.directory)
         head = next((h for h in self._handles if process in self._programs.get(h.process.name, ())), None)
         if head is not None:
             handle: SlurmHandle = SlurmRank(process, head)
             self._handles.append(handle)
             return handle
         step = self._step(process, ready)
-        log = self.directory / f"{process.name}.log"
-        with log.open("ab") as output:
+        with new_log(log) as output:
             try:
                 popen = self._site.slurm().start(srun_command(step, self._site.options), ready.env, output)
             except OSError as error:

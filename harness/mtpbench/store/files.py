@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from mtpbench.errors import MtpbenchError, RunError, StoreError
 
@@ -104,19 +104,24 @@ def _check_mode(path: Path, mode: int) -> None:
         raise StoreError(f"{path}: can't be read ({reason})", path=path, reason=reason)
 
 
-def create_file(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Writes a file that is not there yet: neither a file nor a link in its place is ever written to.
+def new_file(path: Path | str, *, private: bool = False, folder: int | None = None) -> BinaryIO:
+    """Opens a file that is not there yet: neither a file nor a link in its place is ever written to.
 
     Args:
         path: its place.
-        content: what it holds.
         private: whether only its owner may read it, from its first byte on.
+        folder: an open folder that a relative path counts from.
 
     Raises:
-        OSError: it can't be written, or something is in its place (`FileExistsError`).
+        OSError: it can't be made, or something is in its place (`FileExistsError`).
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o600 if private else 0o666), "wb") as file:
+    return open(os.open(path, flags, 0o600 if private else 0o666, dir_fd=folder), "wb")
+
+
+def create_file(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Writes a whole new file, as `new_file` opens it."""
+    with new_file(path, private=private) as file:
         file.write(content)
 
 
@@ -320,9 +325,10 @@ class Turn:
         self._over.set()
         with suppress(StoreError):
             claim_file(self._path("done"), "")
-        for path in self._folder.glob("*"):
-            if (match := _TURN.fullmatch(path.name)) and int(match[1]) < self.number:
-                path.unlink(missing_ok=True)
+        with suppress(OSError):  # another user's, in a folder where each removes only what is his
+            for path in self._folder.glob("*"):
+                if (match := _TURN.fullmatch(path.name)) and int(match[1]) < self.number:
+                    path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Checks that this process still has the turn.
@@ -351,7 +357,7 @@ class Turn:
             return True
         holder = self._holder(number)
         seen = _process(holder.get("pid", 0))
-        if seen["machine"] != holder.get("machine"):
+        if seen["machine"] != holder.get("machine") or seen["began"] is None:
             return self._is_silent(number)
         return bool(seen["began"] != holder.get("began"))
 
@@ -390,11 +396,15 @@ def latest_number(folder: Path, pattern: re.Pattern[str]) -> int:
 
 
 def _process(pid: object) -> dict[str, Any]:
-    """Returns what tells a process from another of its number; `began` is None where it is over."""
+    """Returns what tells a process from another of its number.
+
+    `began` is empty where it is over, and None where that can't be seen: another user's may be hidden.
+    """
     machine, began = socket.gethostname(), None
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        began = None if type(pid) is int and is_alive(pid) else ""
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        began = None if fields[0] in "ZX" else fields[19]
+        began = "" if fields[0] in "ZX" else fields[19]
     return {"machine": machine, "pid": pid, "began": began}

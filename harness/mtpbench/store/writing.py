@@ -34,6 +34,7 @@ from mtpbench.store.files import (
     is_alive,
     is_there,
     make_folder,
+    new_file,
     own_mark,
     remove_leftovers,
     replace_file,
@@ -316,9 +317,8 @@ class OpenAttempt:
         """
         name, beside, folder = "result.json", f".result.json.{own_mark()}", self._handle
         remove_leftovers(self.directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with open(os.open(beside, flags, 0o666, dir_fd=folder), "wb") as file:
+            with new_file(beside, folder=folder) as file:
                 file.write(json_text(result).encode())
                 file.flush()
                 os.fsync(file.fileno())
