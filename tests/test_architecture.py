@@ -263,7 +263,7 @@ def test_parquet_belongs_to_the_store() -> None:
 
 
 WRITERS = {
-    "executors/local.py": "files and logs of servers",
+    "executors/": "files and logs of servers",
     "load/worker_pool.py": "what its workers read, in a temporary folder",
     "load/worker.py": "what it recorded, in that folder",
     "power/agent.py": "its readings, until the point is stored",

@@ -19,7 +19,7 @@ from mtpbench.deployment import LiveDeployment, Site, meter_at
 from mtpbench.engines import engine_of
 from mtpbench.engines.simulated import simulated_power
 from mtpbench.errors import StartError
-from mtpbench.executors.local import hide_in_files
+from mtpbench.executors import hide_in_files
 from mtpbench.load.client import DriveResult, drive
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.measure import measure

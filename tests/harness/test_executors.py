@@ -16,9 +16,17 @@ import pytest
 
 from mtpbench import reaper
 from mtpbench.deployment import LiveDeployment
-from mtpbench.errors import PortInUse, StartError
+from mtpbench.errors import PortInUse, StartError, StoreError
+from mtpbench.executors import (
+    HOST,
+    LAST_BYTES,
+    choose_ports,
+    hide_in_files,
+    last_lines,
+    listens_in_group,
+    refuse_taken,
+)
 from mtpbench.executors.local import LocalExecutor
-from mtpbench.executors.ports import HOST, choose_ports, listens_in_group, refuse_taken
 from mtpbench.reaper import is_alive
 from mtpbench.records import Deployment, File, Probe, Process
 
@@ -274,3 +282,69 @@ def test_what_a_program_leaves_ends_with_the_run_and_not_before(tmp_path: Path) 
     assert popen.stdin
     popen.stdin.close()
     assert eventually(lambda: not is_alive(popen.pid))
+
+
+@pytest.mark.parametrize("name", ["server.py", "aggregated-0.log"])
+def test_a_link_that_someone_planted_is_never_written_through(tmp_path: Path, name: str) -> None:
+    precious, folder = tmp_path / "precious", tmp_path / "start"
+    precious.write_text("precious")
+    folder.mkdir()
+    (folder / name).symlink_to(precious)
+    served, executor = deployment("die"), LocalExecutor(folder)
+    try:
+        handle = executor.start(served.processes[0], executor.place(served))
+        assert eventually(handle.ended)
+        assert not (folder / name).is_symlink()
+    except StoreError as error:
+        assert str(folder / name) in str(error)  # noqa: PT017 (what is replaced is no error)
+    finally:
+        executor.stop()
+    assert precious.read_text() == "precious"
+
+
+def test_the_end_of_a_log_of_any_size_is_read_alone(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.touch()
+    os.truncate(log, 1 << 36)
+    with log.open("ab") as file:
+        file.write(b"\nlast but one\nlast\n")
+    assert last_lines(log, 2) == "last but one\nlast"
+    log.write_bytes(b"x" * (3 * LAST_BYTES))
+    assert last_lines(log, 2) == "x" * LAST_BYTES
+
+
+def test_secrets_go_out_of_a_log_that_is_one_endless_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtpbench.executors.HIDE_AT_ONCE_BYTES", 1000)
+    pieces: list[int] = []
+
+    def hide(text: bytes) -> bytes:
+        pieces.append(len(text))
+        return text.replace(b"SECRET", b"***")
+
+    (tmp_path / "a.log").write_bytes(b"x" * 900 + b"SECRET" + b"y" * 9000)
+    (tmp_path / "b.log").write_bytes(b"x" * 997 + b"SECRET" + b"y" * 9 + b"\n" + b"z" * 900)
+    assert hide_in_files(tmp_path, hide) == ()
+    assert max(pieces) <= 2000
+    assert (tmp_path / "a.log").read_bytes() == b"x" * 900 + b"***" + b"y" * 9000
+    assert (tmp_path / "b.log").read_bytes() == b"x" * 997 + b"***" + b"y" * 9 + b"\n" + b"z" * 900
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.log"]
+
+
+def test_a_file_whose_secrets_stay_is_named_and_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.log", "b.log"):
+        (tmp_path / name).write_text("SECRET")
+
+    def refuse(path: Path, target: Path) -> None:
+        if target.name == "a.log":
+            raise PermissionError(1, "Operation not permitted")
+        os.replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    (said,) = hide_in_files(tmp_path, lambda text: text.replace(b"SECRET", b"***"))
+    assert said.startswith(f"{tmp_path / 'a.log'}: secrets may stand in it")
+    assert (tmp_path / "b.log").read_text() == "***"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.log"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -19,7 +21,15 @@ from mtpbench import run
 from mtpbench.errors import RunError, StoreError
 from mtpbench.executors.local import LocalSite
 from mtpbench.records import Deployment, Point, PointResult
-from mtpbench.run import RunPlan, SimulationWorker, plan_run, run_live, run_virtual
+from mtpbench.run import (
+    RunPlan,
+    SimulationFault,
+    SimulationWorker,
+    _simulated,
+    plan_run,
+    run_live,
+    run_virtual,
+)
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 
@@ -258,6 +268,36 @@ def test_an_error_in_a_simulation_reaches_the_run_as_what_it_is(
     (tmp_path / "tiny.simulated" / ".attempts").write_text("in the way")
     with pytest.raises(StoreError, match="can't be written"):
         run_virtual(plan, store, Log(), threading.Event())
+
+
+def test_a_bug_in_a_simulation_is_an_internal_fault_with_its_own_traceback(
+    write_sweep, tmp_path: Path
+) -> None:
+    """The worker is another process: without its traceback the report would say where it was read alone."""
+    _, plan = prepare(simulate(load_sweep(write_sweep())), tmp_path)
+    with pytest.raises(
+        RuntimeError, match=r"(?s)Traceback .*, in run_virtual_point\n.*AttributeError: 'str'"
+    ):
+        run_virtual(plan, cast(SweepStore, "no store"), Log(), threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [(MemoryError(), "no more memory"), (OSError(errno.EMFILE, "Too many open files"), "ulimit -n")],
+)
+def test_a_limit_that_a_simulation_meets_is_no_fault_of_ours(
+    write_sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: Exception, words: str
+) -> None:
+    store, plan = prepare(simulate(load_sweep(write_sweep())), tmp_path)
+
+    def meet(*_: object) -> None:
+        raise limit
+
+    monkeypatch.setattr("mtpbench.run.simulate_point", meet)
+    fault = _simulated(plan.points[0], store)
+    assert isinstance(fault, SimulationFault)
+    with pytest.raises(RunError, match=rf"{plan.points[0].id}: .*{words}"):
+        fault.raise_again()
 
 
 def test_a_machine_that_starts_no_process_is_named(

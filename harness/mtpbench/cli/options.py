@@ -18,8 +18,8 @@ import typer
 
 from mtpbench.deployment import Site
 from mtpbench.errors import InputError
+from mtpbench.executors import refuse_taken
 from mtpbench.executors.local import LocalSite
-from mtpbench.executors.ports import refuse_taken
 from mtpbench.records import Point
 from mtpbench.slurm.allocation import allocation_here
 from mtpbench.slurm.cluster_profile import load_cluster

@@ -51,7 +51,7 @@ from mtpbench.slurm.submission import (
     submit_batch,
 )
 from mtpbench.store import SweepStore, exclusive
-from mtpbench.store.files import Turn
+from mtpbench.store.turns import Turn
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench_analysis.cli import compare_folder, write_report
 from mtpbench_analysis.cli.options import echo, make_console

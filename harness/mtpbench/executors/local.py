@@ -10,26 +10,29 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from mtpbench import reaper
 from mtpbench.engines import install_hint
 from mtpbench.engines.parts import Placement, resolve
-from mtpbench.errors import StartError, StoreError
-from mtpbench.executors.ports import HOST, choose_ports, listens_in_group
+from mtpbench.errors import StartError
+from mtpbench.executors import (
+    HOST,
+    choose_ports,
+    last_lines,
+    lay_down,
+    let_go,
+    listens_in_group,
+    new_log,
+)
 from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.remote import Host
-from mtpbench.store.files import new_file, own_mark, replace_file
 
 STOP_GRACE_S = 10.0
-HIDE_AT_ONCE_BYTES = 1 << 22
-LAST_BYTES = 1 << 18
 
 
 class LocalHandle:
@@ -186,80 +189,6 @@ class LocalExecutor:
             handle.reap()
         self._handles.clear()
         reaper.reap({group for group in groups if reaper.is_alive(group)}, grace_s=0.5)
-
-
-def let_go(popen: subprocess.Popen[bytes]) -> None:
-    """Closes what a process that has ended was held by."""
-    if popen.stdin is not None:
-        popen.stdin.close()
-
-
-def lay_down(process: Process, directory: Path) -> Path:
-    """Writes a resolved process's files, makes the directory of its log, and returns the log's path.
-
-    Raises:
-        StoreError: a file can't be written.
-    """
-    for file in process.files:
-        # It may hold the values of the environment.
-        replace_file(Path(file.path), file.text, sync=False, parents=True, private=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory / f"{process.name}.log"
-
-
-def new_log(path: Path) -> BinaryIO:
-    """Opens a process's log.
-
-    Raises:
-        StoreError: it can't be made, or something is in its place.
-    """
-    try:
-        return new_file(path)
-    except OSError as error:
-        raise StoreError(f"{path}: can't be written ({error.strerror})", path=path) from error
-
-
-def hide_in_files(directory: Path, hide: Callable[[bytes], bytes]) -> tuple[str, ...]:
-    """Takes secrets out of the files of servers that have ended; the times of the files stay.
-
-    Returns:
-        A sentence on each file that can't be read or replaced, and stays as it is.
-    """
-    untouched = []
-    for path in sorted(directory.rglob("*")):
-        try:
-            if path.is_file() and not path.is_symlink():
-                _hide_in_file(path, hide)
-        except OSError as error:
-            untouched.append(f"{path}: secrets may stand in it, and can't be taken out ({error.strerror})")
-    return tuple(untouched)
-
-
-def _hide_in_file(path: Path, hide: Callable[[bytes], bytes]) -> None:
-    before, clean = path.stat(), path.with_name(f".{path.name}.{own_mark()}")
-    is_moved = False
-    try:
-        with path.open("rb") as old, new_file(clean, private=True) as new:
-            # Cut at the end of a line, where there is one: a log may be one endless line.
-            while text := old.read(HIDE_AT_ONCE_BYTES) + old.readline(HIDE_AT_ONCE_BYTES):
-                hidden = hide(text)
-                is_moved |= hidden != text
-                new.write(hidden)
-        if is_moved:
-            os.chmod(clean, before.st_mode & 0o7777)
-            os.utime(clean, ns=(before.st_atime_ns, before.st_mtime_ns))
-            clean.replace(path)
-    finally:
-        clean.unlink(missing_ok=True)
-
-
-def last_lines(log: Path, lines: int) -> str:
-    """Returns the last lines of a log, of its last `LAST_BYTES` at most; empty where there is none."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LAST_BYTES))
-        return "\n".join(file.read(LAST_BYTES).decode("utf-8", "replace").splitlines()[-lines:])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

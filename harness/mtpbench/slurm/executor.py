@@ -19,8 +19,7 @@ from pathlib import Path
 from mtpbench import reaper
 from mtpbench.engines.parts import Placement, resolve
 from mtpbench.errors import RunError, StartError
-from mtpbench.executors.local import last_lines, lay_down, let_go, new_log
-from mtpbench.executors.ports import choose_ports, port_block
+from mtpbench.executors import choose_ports, last_lines, lay_down, let_go, new_log, port_block
 from mtpbench.power.log import Unread
 from mtpbench.power.meter import MeteredNode
 from mtpbench.power.nodes import gpus_of_node, held_by_node

@@ -25,8 +25,9 @@ from mtpbench.errors import InputError
 from mtpbench.progress import PROGRESS_FILE, RunProgress, read_progress
 from mtpbench.records import SCHEMA_VERSION, Point, SweepInfo
 from mtpbench.store import json_text, replace_file
-from mtpbench.store.files import Turn, claim_file, latest_number
+from mtpbench.store.files import claim_file, latest_number
 from mtpbench.store.reading import read_record
+from mtpbench.store.turns import Turn
 
 FOLDER = ".slurm"
 ANSWER_LIMIT_S = 100.0

@@ -21,7 +21,7 @@ from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
 from mtpbench.engines import engine_of
 from mtpbench.errors import InputError, PortInUse, StartError
-from mtpbench.executors.ports import choose_ports, port_block
+from mtpbench.executors import choose_ports, port_block
 from mtpbench.records import Container, Deployment, File, Point, PointResult, Probe, Process
 from mtpbench.run import plan_run, run_live
 from mtpbench.slurm import executor as executor_module
@@ -272,12 +272,7 @@ def test_a_folder_that_nodes_do_not_share_is_said_before_anything_starts(
     executor: SlurmExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mtpbench.slurm.allocation.secrets.token_hex", lambda _: "other")
-    original = Path.write_text
-
-    def elsewhere(path: Path, text: str, *rest: str) -> int:
-        return 0 if path.name == "roll-call" else original(path, text, *rest)
-
-    monkeypatch.setattr(Path, "write_text", elsewhere)
+    monkeypatch.setattr("mtpbench.slurm.allocation.replace_file", lambda *_, **__: None)
     with pytest.raises(InputError, match=r"node n0 .* does not see .* all nodes share"):
         executor.place(deployment(server("a", 0, ())))
 

@@ -22,7 +22,8 @@ from mtpbench.slurm.client import SUBMIT_TIMEOUT_S
 from mtpbench.slurm.journal import ANSWER_LIMIT_S, Journal, Submission
 from mtpbench.slurm.submission import job_name
 from mtpbench.store import exclusive
-from mtpbench.store.files import SILENT_S, Turn, claim_file
+from mtpbench.store.files import claim_file
+from mtpbench.store.turns import SILENT_S, Turn
 
 
 def ignore(_: str) -> None: ...
@@ -104,6 +105,43 @@ def test_another_machine_keeps_its_turn_while_it_gives_signs_of_life(
     except RunError:
         taken = False
     assert taken is free
+
+
+@pytest.mark.parametrize(("age_s", "free"), [(0.0, False), (SILENT_S + 60, True)])
+def test_a_living_process_that_may_not_be_looked_at_is_told_by_its_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float, free: bool
+) -> None:
+    """Where /proc hides other users' processes (hidepid), theirs are no dead ones."""
+    path, read_text = hold(tmp_path, pid=os.getppid()), Path.read_text
+    os.utime(path, (time.time() - age_s,) * 2)
+
+    def hidden(self: Path, *rest: str) -> str:
+        if self == Path(f"/proc/{os.getppid()}/stat"):
+            raise PermissionError(1, "Operation not permitted")
+        return read_text(self, *rest)
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    try:
+        with Turn(tmp_path, "submits", ignore, patience_s=0.0):
+            taken = True
+    except RunError:
+        taken = False
+    assert taken is free
+
+
+def test_a_turn_ends_well_where_an_older_ones_files_can_not_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        for _ in range(2):
+            with Turn(tmp_path, "submits", ignore, patience_s=0.0):
+                pass
+    with Turn(tmp_path, "submits", ignore, patience_s=0.0) as turn:
+        assert turn.number == 3
 
 
 def test_a_process_that_was_frozen_and_lost_its_turn_goes_no_further(tmp_path: Path) -> None:
