@@ -8,16 +8,14 @@ what the command line says of points whose source does not.
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtpbench.errors import InputError
 from mtpbench.records import LoadForm, SweepInfo, load_label
-from mtpbench_analysis.document import HIDDEN
 from mtpbench_analysis.numbers import counted
 
 if TYPE_CHECKING:
@@ -68,6 +66,8 @@ class CurvePoint:
         rel_se_correlation: of the errors of interactivity and throughput, −1 … 1; where it is None they are
             drawn as if they had nothing to do with each other.
         se_df: their degrees of freedom (blocks − 1).
+        start: which start of its servers a run belongs to; None where it was not recorded: all runs of a
+            deployment in one source then count as one start.
         source: file and row, or the stored point's id.
         run_url: the address of the run, where its source gives one: equal figures of two runs are two points.
         valid: False where a validity rule was broken; such a point never enters a curve.
@@ -120,6 +120,7 @@ class CurvePoint:
     se_df: int | None = None
     simulated: bool = False
     repeat: int | None = None
+    start: str | None = None
     source: str | None = None
     run_url: str | None = None
     valid: bool = True
@@ -217,14 +218,24 @@ class PointSet:
 
 
 def merge(sets: Sequence[PointSet]) -> PointSet:
-    """Returns the points of several sources as one set; `info` survives only if there is a single source."""
+    """Returns the points of several sources as one set; `info` survives only if there is a single source.
+
+    The servers of each source were started anew, so a point that does not say its start gets its source's.
+    """
     if len(sets) == 1:
         return sets[0]
+    if sum(bool(item.points) for item in sets) > 1:
+        sets = [replace(item, points=tuple(map(_start_in(item), item.points))) for item in sets]
     return PointSet(
         sources=tuple(source for item in sets for source in item.sources),
         points=tuple(point for item in sets for point in item.points),
         unused=tuple(unused for item in sets for unused in item.unused),
     )
+
+
+def _start_in(item: PointSet) -> Callable[[CurvePoint], CurvePoint]:
+    source = "; ".join(item.sources)
+    return lambda point: replace(point, start=source) if point.start is None else point
 
 
 def columns() -> tuple[str, ...]:
@@ -262,37 +273,6 @@ def split_list(name: str, text: str) -> tuple[Any, ...]:
     """
     parts = text.split("; ") if text else []
     return tuple(float(part) for part in parts) if name == "acceptance_per_position" else tuple(parts)
-
-
-FORMULA = "=+@\\-\uff0b\uff0d\uff1d\uff20"
-"""What begins a formula in a spreadsheet, as a class of a pattern; its wide forms too."""
-_MARKED = re.compile(f"'(?=[{FORMULA}'\\\\])")
-_ODD_CELL = re.compile(f"[{FORMULA}]|{_MARKED.pattern}|\\s|.*[{HIDDEN}\n]|.*\\s\\Z", re.DOTALL)
-_ESCAPED = re.compile(f"[{HIDDEN}\n\\\\]|\\A\\s|\\s\\Z")
-_ESCAPE = re.compile(r"\\(?:(\\)|u([0-9a-f]{4})|(&))")
-
-
-def to_cell(text: str) -> str:
-    """Returns the cell of a CSV for a text: no spreadsheet takes it for a formula, and nothing in it hides.
-
-    Almost every text is its own cell. One that begins like a formula gets `'` before it. Where it holds
-    control characters or begins or ends with a blank, these become `\\u001b`, and a backslash two; `\\&`
-    stands for nothing, where the mark needs something behind it. `from_cell` reads all of it back.
-    """
-    if not _ODD_CELL.match(text):
-        return text
-    body = _ESCAPED.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\u{ord(found[0]):04x}", text)
-    marked = f"'{body}"
-    return marked if _MARKED.match(marked) else f"'\\&{body}"
-
-
-def from_cell(cell: str) -> str:
-    """Returns the text of a cell that `to_cell` made; any other cell as it is."""
-    if not _MARKED.match(cell):
-        return cell
-    return _ESCAPE.sub(
-        lambda found: found[1] or (chr(int(found[2], 16)) if found[2] else ""), cell.removeprefix("'")
-    )
 
 
 def to_frame(points: Iterable[CurvePoint]) -> pd.DataFrame:

@@ -20,10 +20,11 @@ from mtpbench_analysis.document import (
     visible_table,
     visible_values,
 )
-from mtpbench_analysis.frame import CurvePoint, from_cell, to_cell
+from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers.points_csv import read_points, write_points
 from mtpbench_analysis.render.csv_json_parquet import lines_to_csv
 from mtpbench_analysis.render.markup import table_to_markdown
+from mtpbench_analysis.spreadsheet import from_cell, to_cell
 
 HIDES = re.compile(f"[{HIDDEN}]")
 FORMULA = re.compile(r"[=+@\-\t\r]")

@@ -17,9 +17,9 @@ from browser.pages import HOSTILE, cell, compared, published, recorded, saved, s
 from curve_points import make_points
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Question, compare_points
-from mtpbench_analysis.frame import from_cell, to_cell
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.report.page import render_page
+from mtpbench_analysis.spreadsheet import from_cell, to_cell
 from stored_sweep import write_sweep
 
 # --------------------------------------------------------------------------------------- hover and keyboard

@@ -253,7 +253,7 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
         means[name] = fmean(values) if values else None
     sources = [run.source for run in runs if run.source]
     means["source"] = "; ".join(sources) or None
-    means["repeat"] = None
+    means["repeat"] = means["start"] = None
     means["run_url"] = runs[0].run_url if len({run.run_url for run in runs}) == 1 else None
     # The errors of single runs stay with the runs; `noise` says what the mean's is.
     means |= dict.fromkeys(("tput_rel_se", "interactivity_rel_se", "rel_se_correlation", "se_df"))

@@ -12,20 +12,18 @@ from typing import Any
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.document import visible
 from mtpbench_analysis.frame import (
-    FORMULA,
     CurvePoint,
     PointSet,
     Unused,
     columns,
     field_types,
-    from_cell,
     join_list,
     split_list,
-    to_cell,
     to_frame,
 )
 from mtpbench_analysis.importers.documents import read_text
 from mtpbench_analysis.importers.fields import FASTEST_TPS, LARGEST_COUNT, RATES, SLOWEST_TPS
+from mtpbench_analysis.spreadsheet import FORMULA, from_cell, to_cell
 
 REQUIRED = ("arm", *RATES)
 

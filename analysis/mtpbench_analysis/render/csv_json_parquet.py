@@ -22,7 +22,7 @@ from mtpbench_analysis.curves.crossings import Crossing, Lead
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
 from mtpbench_analysis.curves.ratios import energy_ratio_of, find_twins
 from mtpbench_analysis.document import json_text, visible_values
-from mtpbench_analysis.frame import Unused, to_cell
+from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
     explain_no_crossing_interval,
@@ -33,6 +33,7 @@ from mtpbench_analysis.sentences import (
     write_overview,
     write_sentences,
 )
+from mtpbench_analysis.spreadsheet import to_cell
 
 SCHEMA_VERSION = 2
 
