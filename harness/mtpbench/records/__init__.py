@@ -1,8 +1,8 @@
 """Records are the values that the parts exchange: frozen, keyword-only, JSON round-trip, units in the names.
 
-Standard library only. In the order of the flow: `speculation` (arms), `point` (what is measured), `process`
-(what is started), `raw` (what is recorded), `result` (what is derived, and what tables need besides); `codec`
-turns them into JSON and back.
+Standard library only. In the order of the flow: `speculation` (arms), `load` (how requests are sent), `point`
+(what is measured), `process` (what is started), `raw` (what is recorded), `result` (what is derived, and what
+tables need besides); `codec` turns them into JSON and back.
 
 Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what is not
 among `READABLE_VERSIONS`)
@@ -33,13 +33,12 @@ from mtpbench.records.codec import (
     to_json,
     well_formed,
 )
+from mtpbench.records.load import Load, LoadForm, load_label
 from mtpbench.records.point import (
     MAX_SPEED,
     Engine,
     EngineLimits,
     Fault,
-    Load,
-    LoadForm,
     Measurement,
     Model,
     Point,
@@ -47,7 +46,6 @@ from mtpbench.records.point import (
     Topology,
     WorkerGroup,
     Workload,
-    load_label,
 )
 from mtpbench.records.process import Container, Deployment, File, Probe, Process
 from mtpbench.records.raw import (

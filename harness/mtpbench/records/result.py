@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mtpbench.records.codec import SCHEMA_VERSION, AboveZero, Clock, Count, NotNegative, Positive
-from mtpbench.records.point import Load
+from mtpbench.records.load import Load
 from mtpbench.records.raw import (
     Answers,
     ClientHealth,
