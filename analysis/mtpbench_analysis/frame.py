@@ -60,12 +60,18 @@ class CurvePoint:
         interactivity_p99_tps: 1 / p99 of TPOT: 99% of the requests are at least as fast.
         tpot_basis: how the tokens of a request's first event were known: `known_first_chunk`,
             `least_first_chunk` or `assumed_one_token`; None where it was not recorded.
+        ttft_p50_low_s, ttft_p50_high_s and the like: ends of a 95% interval of the percentile. With one end
+            alone the requests are too few for the percentile: the end is a bound, and it is unknown
+            how far beyond it the percentile lies.
         cached_prompt_share: prompt tokens that a prefix cache held / all of them.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.
         rel_se_correlation: of the errors of interactivity and throughput, −1 … 1; where it is None they are
             drawn as if they had nothing to do with each other.
-        se_df: their degrees of freedom (blocks − 1).
+        power_rel_se, acceptance_rel_se: the same of `power_w_per_gpu` and of `acceptance_length`.
+        power_tput_correlation: of the errors of power and throughput, −1 … 1; what a token costs in joules
+            is power / throughput, so it errs less where both rise together.
+        se_df: degrees of freedom of these standard errors (blocks − 1).
         start: which start of its servers a run belongs to; None where it was not recorded: all runs of a
             deployment in one source then count as one start.
         source: file and row, or the stored point's id.
@@ -112,11 +118,24 @@ class CurvePoint:
     e2el_p50_s: float | None = field(default=None, metadata=MEAN)
     ttft_from_schedule_p50_s: float | None = field(default=None, metadata=MEAN)
     interactivity_p99_tps: float | None = field(default=None, metadata=MEAN)
+    ttft_p50_low_s: float | None = None
+    ttft_p50_high_s: float | None = None
+    ttft_p99_low_s: float | None = None
+    ttft_p99_high_s: float | None = None
+    e2el_p50_low_s: float | None = None
+    e2el_p50_high_s: float | None = None
+    ttft_from_schedule_p50_low_s: float | None = None
+    ttft_from_schedule_p50_high_s: float | None = None
+    interactivity_p99_low_tps: float | None = None
+    interactivity_p99_high_tps: float | None = None
     tpot_basis: str | None = None
     cached_prompt_share: float | None = None
     tput_rel_se: float | None = None
     interactivity_rel_se: float | None = None
     rel_se_correlation: float | None = None
+    power_rel_se: float | None = None
+    power_tput_correlation: float | None = None
+    acceptance_rel_se: float | None = None
     se_df: int | None = None
     simulated: bool = False
     repeat: int | None = None
@@ -164,6 +183,14 @@ class CurvePoint:
 
 LOAD_FIELDS = ("concurrency", "rate_rps", "arrivals", "ramp_s")
 """What makes a load: points that differ in one of them are two points, never runs of one."""
+
+ERROR_FIELDS = (
+    *("tput_rel_se", "interactivity_rel_se", "rel_se_correlation", "power_rel_se", "power_tput_correlation"),
+    *("acceptance_rel_se", "se_df"),
+    *(f.name for f in dataclasses.fields(CurvePoint) if f.name.endswith(("_low_s", "_high_s"))),
+    *("interactivity_p99_low_tps", "interactivity_p99_high_tps"),
+)
+"""What says how far the figures of one run may be off."""
 
 UnusedKind = Literal["planned", "damaged", "repeated", "unusable", "invalid", "unpaired", "note"]
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.frame import LOAD_FIELDS, CurvePoint, averaged
+from mtpbench_analysis.frame import ERROR_FIELDS, LOAD_FIELDS, CurvePoint, averaged
 
 WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "simulated")
 """Curves that differ in one of these answer different questions and are never compared."""
@@ -256,7 +256,7 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
     means["repeat"] = means["start"] = None
     means["run_url"] = runs[0].run_url if len({run.run_url for run in runs}) == 1 else None
     # The errors of single runs stay with the runs; `noise` says what the mean's is.
-    means |= dict.fromkeys(("tput_rel_se", "interactivity_rel_se", "rel_se_correlation", "se_df"))
+    means |= dict.fromkeys(ERROR_FIELDS)
     positions = [run.acceptance_per_position for run in runs if run.acceptance_per_position is not None]
     if len({len(rates) for rates in positions}) == 1:
         means["acceptance_per_position"] = tuple(fmean(rates) for rates in zip(*positions, strict=True))
