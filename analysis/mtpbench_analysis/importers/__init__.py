@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtpbench.errors import ImportFileError, InputError
-from mtpbench_analysis.frame import CurvePoint, Declared, PointSet, Unused, merge
+from mtpbench_analysis.frame import CurvePoint, PointSet, Unused, merge
 from mtpbench_analysis.importers import aiperf, inferencex, sglang_bench, vllm_bench
+from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import describe, read_json, read_text
 from mtpbench_analysis.importers.points_csv import read_points
 from mtpbench_analysis.importers.results import read_results

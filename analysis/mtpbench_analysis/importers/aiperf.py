@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
-from mtpbench_analysis.frame import Declared, PointSet
+from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import read_runs
+from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import FileRow, FileRows, describe, read_json, read_text
 from mtpbench_analysis.importers.fields import (
     RATE_TOLERANCE,

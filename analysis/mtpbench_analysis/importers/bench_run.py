@@ -19,7 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.frame import CurvePoint, Declared, PointSet, Unused
+from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
+from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import FileRow, FileRows
 from mtpbench_analysis.importers.fields import (
     DrawnLengths,

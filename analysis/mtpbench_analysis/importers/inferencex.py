@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
-from mtpbench_analysis.frame import CurvePoint, Declared, PointSet, Unused
+from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 from mtpbench_analysis.importers import fields as names
+from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import describe, join_reasons, read_json
 from mtpbench_analysis.importers.fields import Fields, UnusableError, as_number, check_finite, show
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mtpbench_analysis.frame import Declared, PointSet
+from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import read_runs
+from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import FileRow, describe, read_json
 from mtpbench_analysis.importers.fields import (
     DrawnLengths,

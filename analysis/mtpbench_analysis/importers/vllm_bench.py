@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import InputError
-from mtpbench_analysis.frame import Declared, PointSet
+from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import MOST_FAILED, read_runs
+from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import FileRow, describe, read_json
 from mtpbench_analysis.importers.fields import (
     RATE_TOLERANCE,
