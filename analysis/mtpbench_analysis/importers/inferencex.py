@@ -11,8 +11,7 @@ GPU counts, the trap of these rows. Every rate is per GPU, so the counts are che
     aggregated        `num_prefill_gpu` and `num_decode_gpu` describe the same GPUs, and hold tp × ep where
                       both are set (64 on one 8-GPU node); the GPUs are `prefill_tp`.
                       Little's law (concurrency × tokens / latency) confirms it.
-    aggregated over   `num_decode_gpu` is 0, and `num_prefill_gpu` holds all of them.
-    nodes
+      over nodes      `num_decode_gpu` is 0, and `num_prefill_gpu` holds all of them.
     disaggregated     with worker counts: the GPUs are num_prefill_gpu + num_decode_gpu; and
                       (input × prefill + output × decode) / (prefill + decode) = tput_per_gpu.
     disaggregated,    with worker counts of 0 (first schema): both fields hold the total, and the split
