@@ -32,7 +32,7 @@ from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
 from mtpbench_analysis.document import Document, Table, Text, filled
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.numbers import MISSING, dollars, percent, rate, speed, spread
+from mtpbench_analysis.numbers import MISSING, dollars, listed, percent, rate, speed, spread
 from mtpbench_analysis.render.csv_json_parquet import record_lead
 
 _LISTED = 8
@@ -225,7 +225,7 @@ def _answer(curves: Sequence[Curve], settings: Settings, ask: BuyerQuestion) -> 
     if ask.max_usd_per_mtok is None and ask.requirement is None:
         leads = find_leads(readers)
         tables.append(leads_table(curves, leads))
-        data["leads"] = [record_lead(lead, {"wins": curves[lead.winner].label}) for lead in leads]
+        data["leads"] = [record_lead(lead, "wins", curves) for lead in leads]
     sentences += describe_bounds(curves)
     data["sentences"] = sentences
     return Document(
@@ -277,10 +277,14 @@ def _say_fastest(fastest: Sequence[Fastest], usd: float) -> str:
     if best.interactivity_tps is None:
         return f"No curve serves a million tokens for {dollars(usd)}."
     least = "at least " if best.at_end else ""
-    text = f"At {dollars(usd)} per million tokens {best.curve.label} is the fastest: {least}"
-    text += f"{speed(best.interactivity_tps)} tok/s/user"
-    if rest and rest[0].interactivity_tps is not None:
-        text += f", then {rest[0].curve.label} with {speed(rest[0].interactivity_tps)}"
+    shown = speed(best.interactivity_tps)
+    equal = [item for item in rest if (speed(item.interactivity_tps), item.at_end) == (shown, best.at_end)]
+    who = listed([item.curve.label for item in (best, *equal)])
+    rank = "are equal" if equal else "is the fastest"
+    text = f"At {dollars(usd)} per million tokens {who} {rank}: {least}{shown} tok/s/user"
+    slower = rest[len(equal) :]
+    if slower and slower[0].interactivity_tps is not None:
+        text += f", then {slower[0].curve.label} with {speed(slower[0].interactivity_tps)}"
     return f"{text}."
 
 
@@ -317,8 +321,10 @@ def _say_recipes(curves: Sequence[Curve], recipes: Sequence[PricedRecipe], needs
     )
     rival = next((recipe for recipe in recipes if recipe.curve is not best.curve), None)
     if rival is not None:
-        saved = 1 - rival.measured.y / best.measured.y
-        text += f"; the best of {rival.curve.label} costs {percent(1 / (1 - saved) - 1)} more"
+        more = percent(best.measured.y / rival.measured.y - 1)
+        text += (
+            f"; the best of {rival.curve.label} costs {'the same' if more == percent(0) else f'{more} more'}"
+        )
     return f"{text}."
 
 

@@ -15,6 +15,7 @@ from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.numbers import (
     MISSING,
     fixed,
+    listed,
     percent,
     speed,
     target,
@@ -124,8 +125,9 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
         margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
         sure = MISSING if lead.share_of_draws is None else percent(lead.share_of_draws)
         where = f"{speed(lead.low_tps)} to {speed(lead.high_tps)}"
-        winner = curves[lead.winner].label
-        rows.append((where, winner if lead.is_settled else f"{winner}, of what was measured", margin, sure))
+        leaders = listed([curves[index].label for index in lead.leaders])
+        leaders += " are equal" if lead.equals else ""
+        rows.append((where, leaders if lead.is_settled else f"{leaders}, of what was measured", margin, sure))
     return Table(
         id="leads",
         title="Who serves the most",
@@ -216,12 +218,13 @@ def _count_ratios(group: Sequence[Comparison]) -> tuple[str, ...]:
     """Returns how many targets have a ratio, and at how many it is above 1."""
     ratios = [ratio for comparison in group for row in comparison.rows for ratio in row.ratios]
     values = [ratio.value for ratio in ratios if ratio.value is not None]
-    won = sum(value > 1 for value in values)
+    equal = sum(ratio.is_equal for ratio in ratios)
+    won = sum(ratio.value is not None and ratio.value > 1 and not ratio.is_equal for ratio in ratios)
     withheld = sum(ratio.withheld is not None for ratio in ratios)
     unreached = len(ratios) - len(values) - withheld
     text = f"{len(group)} comparisons, {len(ratios)} targets: a ratio at {len(values)}"
     if values:
-        text += f" (above 1 at {won})"
+        text += f" (above 1 at {won}, equal at {equal})" if equal else f" (above 1 at {won})"
     return (f"{text}; withheld over a wide gap at {withheld}; one side not reached at {unreached}.",)
 
 

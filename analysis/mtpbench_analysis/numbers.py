@@ -80,6 +80,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def listed(words: Sequence[str]) -> str:
+    """Returns words in a row: `Off`, `Off and MTP`, `Off, k1 and k3`."""
+    *before, last = words
+    return f"{', '.join(before)} and {last}" if before else last
+
+
 def hundredths(value: float | None) -> str:
     """Returns a length or a share with two decimals: `2.49`."""
     return MISSING if value is None else fixed(value, 2)

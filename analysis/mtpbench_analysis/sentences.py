@@ -12,6 +12,7 @@ from mtpbench_analysis.numbers import (
     counted,
     energy,
     fixed,
+    listed,
     money,
     percent,
     rate,
@@ -62,7 +63,18 @@ def write_crossings(comparison: Comparison) -> tuple[str, ...]:
             if crossing.wide_gap:
                 text += "; it lies between points far apart in throughput, so it is hardly known"
             sentences.append(f"{text}.")
-    return tuple(sentences)
+    return (*sentences, *_ties(comparison))
+
+
+def _ties(comparison: Comparison) -> list[str]:
+    """Returns where the curves that serve the most are equal and measured."""
+    return [
+        f"From {speed(lead.low_tps)} to {speed(lead.high_tps)} tok/s/user "
+        f"{listed([comparison.curves[index].label for index in lead.leaders])} are equal: no ratio there "
+        "differs from 1.00."
+        for lead in comparison.leads
+        if lead.equals and lead.is_settled and lead.ratio is not None and lead.ratio.is_equal
+    ]
 
 
 def describe_gap(gap: Gap) -> str:
@@ -125,7 +137,8 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
     pinned = [c for c in comparison.speculating if c.shared("acceptance_mode") == "golden"]
     if pinned:
         caveats.append(
-            f"Acceptance of {_names(pinned)} was pinned to a published mean, not measured on these prompts."
+            f"Acceptance of {listed([c.label for c in pinned])} was pinned to a published mean, not "
+            "measured on these prompts."
         )
     caveats += [
         *describe_bounds(comparison.curves),
@@ -316,7 +329,8 @@ def _verdict(ratio: Ratio, cell: Cell, base_cell: Cell, other: Curve, base: Curv
             f"{speed(lower.x)} tok/s/user and {rate(upper.y)} at {speed(upper.x)})"
         )
     bound = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
-    text = f"{bound}{times(ratio.value)} times the throughput, {describe_cost(ratio)} per token"
+    equal = "equal, " if _costs_the_same(ratio) else ""
+    text = f"{equal}{bound}{times(ratio.value)} times the throughput, {describe_cost(ratio)} per token"
     if cell.usd_per_mtok is not None and base_cell.usd_per_mtok is not None:
         text += f" ({money(cell.usd_per_mtok)} against {money(base_cell.usd_per_mtok)} per million)"
     if ratio.bound == "best_points":
@@ -335,8 +349,12 @@ def describe_cost(ratio: Ratio) -> str:
     lower = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
     higher = {"at_least": "at most ", "at_most": "at least "}.get(ratio.bound, "")
     if percent(abs(saved)) == "0.0%":
-        return "the same cost" if not lower else f"{lower}0.0% lower cost"
+        return f"{lower}0.0% lower cost" if lower else "the same cost"
     return f"{lower}{percent(saved)} lower cost" if saved > 0 else f"{higher}{percent(-saved)} higher cost"
+
+
+def _costs_the_same(ratio: Ratio) -> bool:
+    return ratio.is_equal and percent(abs(ratio.lower_cost or 0.0)) == "0.0%"
 
 
 def _basis(other: Curve, cell: Cell, base: Curve, base_cell: Cell) -> str:
@@ -370,17 +388,10 @@ def _runs(cells: list[Cell]) -> str:
 
 def _extent(curve: Curve) -> str:
     count, (low, high) = len(curve.measured), curve.range_tps
-    if low == high:
-        where = f"at {speed(low)}"
-    else:
-        where = f"from {speed(low)} to {speed(high)}"
+    where = f"at {speed(low)}" if low == high else f"from {speed(low)} to {speed(high)}"
     front = f" ({len(curve.front)} on the front)" if len(curve.front) < count else ""
     return f"{curve.label}: {counted(count, f'{_kind(curve)} point')}{front}, {where} tok/s/user"
 
 
 def _kind(curve: Curve) -> str:
     return "simulated" if curve.shared("simulated") else "measured"
-
-
-def _names(curves: list[Curve]) -> str:
-    return " and ".join(curve.label for curve in curves)

@@ -59,6 +59,18 @@ def test_who_wins_where_with_three_depths(tmp_path: Path) -> None:
     assert "Who serves the most (SIMULATED)" in result.output
 
 
+def test_a_tie_has_no_winner(tmp_path: Path) -> None:
+    line = ((10.0, 1000.0), (50.0, 200.0))
+    path = tmp_path / "points.csv"
+    path.write_text(write_points([*make_points("off", *line), *make_points("mtp", *line)]), "utf-8")
+    result = run(path, "--format", "md")
+    assert "| 10 to 50 | Off and MTP are equal | 1.00× | – |" in result.output
+    (answer,) = json.loads(run(path, "--format", "json").output)["answers"]
+    assert [(lead["wins"], lead["equal"]) for lead in answer["leads"]] == [(None, ["Off", "MTP"])] * 2
+    assert "Off and MTP are equal: 3" in " ".join(run(path, "--cost", "1").output.split())
+    assert "the best of MTP costs the same." in run(path, "--interactivity", "40", "--format", "md").output
+
+
 def test_every_workload_of_a_source_gets_its_answer() -> None:
     result = run(INFERENCEX, "--format", "json")
     answers = json.loads(result.output)["answers"]

@@ -100,6 +100,20 @@ def test_every_other_sentence() -> None:
     assert neither == "Neither MTP nor Off reaches 60 tok/s/user: MTP ends at 40, Off ends at 50."
 
 
+def test_a_tie_has_no_winner_in_any_output() -> None:
+    line = ((20.0, 1000.0), (40.0, 500.0))
+    comparison = sides(*make_points("off", *line), *make_points("mtp", *line), targets=(30.0,))
+    document = write_document(comparison)
+    winners = [row[1] for row in document.table("leads").rows]
+    assert winners == ["Off and MTP are equal, of what was measured", "Off and MTP are equal"]
+    at_30, tie = document.items("words")
+    assert "30 tok/s/user MTP serves 750 tok/s/GPU and Off 750: equal, 1.00 times" in at_30
+    assert tie.startswith("From 20 to 40 tok/s/user Off and MTP are equal")
+    (exported,) = json.loads(to_json([comparison]))["comparisons"]
+    assert [(lead["winner"], lead["equal"]) for lead in exported["leads"]] == [(None, ["Off", "MTP"])] * 2
+    assert "From 20 to 40 tok/s/user Off and MTP are equal" in render_page("t", [comparison])
+
+
 def test_bounds_stay_bounds_in_words_and_in_the_table() -> None:
     comparison = sides(
         *make_points("off", (10.0, 1000.0), (50.0, 400.0)),

@@ -257,6 +257,23 @@ def test_wide_gaps_and_repeats_read_the_same_in_words(open_page: OpenPage) -> No
     }
 
 
+def test_a_tie_reads_the_same_in_words(open_page: OpenPage) -> None:
+    line = ((20.0, 1000.0), (40.0, 500.0))
+    nearly = tuple((x, y * 1.0002) for x, y in line)
+    comparisons = []
+    for other in (line, nearly):
+        points = point_set(*make_points("off", *line), *make_points("mtp", *other))
+        comparisons += compare_points(points, Question()).comparisons
+    page = open_page(comparisons)
+    for index, comparison in enumerate(comparisons):
+        page.evaluate(f"location.hash = 'c={index}'")
+        page.wait_for_function(f"!document.querySelector('section[data-index=\"{index}\"]').hidden")
+        words = page_texts(page)[1]
+        assert words == list(write_document(comparison).items("words"))
+        assert "equal, 1.00 times the throughput, the same cost" in words[0]
+        assert "tok/s/user Off and MTP are equal" in words[-1].replace("MTP and Off", "Off and MTP")
+
+
 def test_bands_and_intervals_are_pythons(open_page: OpenPage) -> None:
     noise = random.Random(6)
     points = [

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
 from mtpbench_analysis.curves.noise import FloatArray
-from mtpbench_analysis.curves.ratios import Ratio, ratio_of
+from mtpbench_analysis.curves.ratios import EQUAL, Ratio, ratio_of
 
 _STEPS = 16
 """Looks between two neighbouring knots: two monotone cubics rarely cross twice between them."""
 _COARSE = 33
+_ROUNDING = 1e-12
+"""Throughputs that differ by less than this share are one number: arithmetic leaves 1e-15 between equals."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,11 +51,13 @@ class Lead:
 
     Args:
         low_tps, high_tps: the range; the first begins at 0, where every best point still counts.
-        winner: index of the curve.
+        winner: index of the curve; among equals the first.
+        equals: indices of the curves that serve the same all along the range, to what a ratio shows, and are
+            known as the winner is: both measured there, or both by their best points.
         ratio: its throughput over that of the next best at the middle of the range, bounded or withheld as
             any ratio is; None where no other curve reaches it.
         share_of_draws: in how many draws of the noise the winner also wins there; None where that is unknown,
-            or the ratio is not exact.
+            the ratio is not exact, or others are equal.
     """
 
     low_tps: float
@@ -61,6 +65,12 @@ class Lead:
     winner: int
     ratio: Ratio | None
     share_of_draws: float | None
+    equals: tuple[int, ...] = ()
+
+    @property
+    def leaders(self) -> tuple[int, ...]:
+        """Returns the winner and its equals."""
+        return (self.winner, *self.equals)
 
     @property
     def is_settled(self) -> bool:
@@ -110,20 +120,41 @@ def find_leads(readers: Sequence[CurveReader]) -> tuple[Lead, ...]:
     edges = np.array(sorted({0.0, *knots, *crossings}))
     places = (edges[:-1] + edges[1:]) / 2
     values = _values(readers, places)
-    winners = np.nanargmax(values, axis=0)
+    near_best = values >= np.nanmax(values, axis=0) * (1 - _ROUNDING)
+    winners = near_best.argmax(axis=0)
     there = np.isfinite(values)
     begun = np.stack([places >= reader.curve.range_tps[0] for reader in readers])
-    # A lead goes on while the winner is the same, has a rival or none, and while it, and they, are measured.
+    # A lead goes on while the winner is the same, has rivals, equals or none, and it, and they, are measured.
     kinds = [
-        (int(winner), there[:, i].sum() == 1, begun[winner, i], _all_but(begun[:, i] | ~there[:, i], winner))
+        (
+            int(winner),
+            there[:, i].sum() == 1,
+            begun[winner, i],
+            _all_but(begun[:, i] | ~there[:, i], winner),
+            tuple(near_best[:, i]),
+        )
         for i, winner in enumerate(winners)
     ]
     begins = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     lows, highs = edges[begins], edges[[*begins[1:], -1]]
-    return tuple(
+    leads = [
         _lead(readers, int(winners[at]), float(low), float(high))
         for low, high, at in zip(lows, highs, begins, strict=True)
-    )
+    ]
+    return tuple(_without_crossings_of_equals(readers, leads))
+
+
+def _without_crossings_of_equals(readers: Sequence[CurveReader], leads: Sequence[Lead]) -> list[Lead]:
+    """Returns leads of which no two neighbours are a tie of the same curves, known in the same way."""
+    merged = list(leads[:1])
+    for lead in leads[1:]:
+        before = merged[-1]
+        same = before.equals and set(before.leaders) == set(lead.leaders)
+        if same and before.is_settled == lead.is_settled:
+            merged[-1] = _lead(readers, before.winner, before.low_tps, lead.high_tps)
+        else:
+            merged.append(lead)
+    return merged
 
 
 def _all_but(flags: npt.NDArray[np.bool_], index: int) -> bool:
@@ -140,8 +171,16 @@ def _lead(readers: Sequence[CurveReader], winner: int, low: float, high: float) 
         next_best = max(rivals, key=lambda i: (cells[i].state == "at_least", cells[i].tput_tps_per_gpu))
         ratio = ratio_of(cells[winner], cells[next_best], readers[winner].max_gap)
     exact = ratio is None or (ratio.value is not None and ratio.bound == "exact")
-    share = _share(readers, winner, middle) if exact else None
-    return Lead(low_tps=low, high_tps=high, winner=winner, ratio=ratio, share_of_draws=share)
+    equals = _equals(readers, winner, low, high)
+    share = _share(readers, winner, middle) if exact and not equals else None
+    return Lead(low_tps=low, high_tps=high, winner=winner, ratio=ratio, share_of_draws=share, equals=equals)
+
+
+def _equals(readers: Sequence[CurveReader], winner: int, low: float, high: float) -> tuple[int, ...]:
+    values = _values(readers, np.linspace(low, high, _COARSE))
+    near = (np.abs(values / values[winner] - 1) < EQUAL).all(axis=1)
+    begun = [low >= reader.curve.range_tps[0] for reader in readers]
+    return tuple(i for i, is_near in enumerate(near) if i != winner and is_near and begun[i] == begun[winner])
 
 
 def _values(readers: Sequence[CurveReader], places: FloatArray) -> FloatArray:
@@ -180,7 +219,9 @@ def _fine(edges: Sequence[float]) -> FloatArray:
 
 
 def _sign_changes(baseline: CurveReader, other: CurveReader, grid: FloatArray) -> list[tuple[float, float]]:
-    sign = np.sign(other.serves(grid) - baseline.serves(grid))
+    served = baseline.serves(grid)
+    difference = other.serves(grid) - served
+    sign = np.sign(np.where(np.abs(difference) <= _ROUNDING * served, 0, difference))
     nonzero = np.flatnonzero(sign)
     return [(float(grid[a]), float(grid[b])) for a, b in pairwise(nonzero) if sign[a] != sign[b]]
 

@@ -11,6 +11,8 @@ from mtpbench_analysis.curves.curve import Curve, Measured
 from mtpbench_analysis.frame import LOAD_FIELDS
 
 Bound = Literal["exact", "at_least", "at_most", "best_points"]
+EQUAL = 0.005
+"""A ratio nearer to 1 than this is shown as 1.00×: nobody who reads it sees a winner."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,12 @@ class Ratio:
     def not_reached(self) -> bool:
         """Returns whether there is no ratio because one side does not reach the target."""
         return self.value is None and self.withheld is None
+
+    @property
+    def is_equal(self) -> bool:
+        """Returns whether both sides serve the same, to what is shown; a bound leaves that open."""
+        is_known = self.value is not None and self.bound in ("exact", "best_points")
+        return is_known and abs((self.value or 0.0) - 1) < EQUAL
 
     @property
     def lower_cost(self) -> float | None:

@@ -125,9 +125,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             label: [_crossing(crossing) for crossing in crossings]
             for label, crossings in comparison.crossings.items()
         },
-        "leads": [
-            record_lead(lead, {"winner": comparison.curves[lead.winner].label}) for lead in comparison.leads
-        ],
+        "leads": [record_lead(lead, "winner", comparison.curves) for lead in comparison.leads],
         "twins": [
             {
                 "curve": pair.label,
@@ -259,18 +257,20 @@ def _knot(side: str, knot: Measured | None) -> dict[str, Any]:
     return {**{f"{side}_{name}": values[name] for name in names}, f"{side}_runs": len(knot.runs)}
 
 
-def record_lead(lead: Lead, winner: Mapping[str, str]) -> dict[str, Any]:
+def record_lead(lead: Lead, key: str, curves: Sequence[Curve]) -> dict[str, Any]:
     """Returns a lead with its ratio to the next best, or the reason why there is none, as plain JSON.
 
     Args:
         lead: a range of interactivity.
-        winner: the label of its curve, by the key that it stands under.
+        key: what the winner's label stands under; it is null where others are equal, who are all named.
+        curves: what the lead's indices stand for.
     """
     ratio = lead.ratio
     return {
         "low_tps": lead.low_tps,
         "high_tps": lead.high_tps,
-        **winner,
+        key: None if lead.equals else curves[lead.winner].label,
+        "equal": [curves[index].label for index in lead.leaders] if lead.equals else [],
         "margin": None if ratio is None else ratio.value,
         "bound": None if ratio is None else ratio.bound,
         "reason": "nobody else reaches it" if ratio is None else explain_no_ratio(ratio),

@@ -4,11 +4,17 @@ const figureOf = (curve, cell) => `${curve.label} ${anyLeast(cell)}${rate(cell.t
 const servesText = (curve, cell) => `${curve.label} serves ${anyLeast(cell)}${rate(cell.tput)} tok/s/GPU`;
 const endOf = (curve, cell) => `${curve.label} ends at ${speed(cell.knots[0].x)}`;
 
+/** Returns whether a cost differs by nothing that is shown; a bound leaves that open. */
+const costsTheSame = (ratio) => !["at_least", "at_most"].includes(ratio.bound)
+  && percent(Math.abs(lowerCost(ratio))) === percent(0);
+
+/** Returns what a ratio saves: `58.6% lower cost`, `21.9% higher cost` or `the same cost`. */
 function describeCost(ratio) {
   const saved = lowerCost(ratio);
   const lower = { at_least: "at least ", at_most: "at most " }[ratio.bound] || "";
   const higher = { at_least: "at most ", at_most: "at least " }[ratio.bound] || "";
-  if (percent(Math.abs(saved)) === "0.0%") return lower ? `${lower}0.0% lower cost` : "the same cost";
+  if (costsTheSame(ratio)) return "the same cost";
+  if (percent(Math.abs(saved)) === percent(0)) return `${lower}0.0% lower cost`;
   return saved > 0 ? `${lower}${percent(saved)} lower cost` : `${higher}${percent(-saved)} higher cost`;
 }
 
@@ -46,7 +52,8 @@ function verdictOf(ratio, cell, baseCell, other, base, kind, cost) {
       + `in throughput (${rate(lower.y)} at ${speed(lower.x)} tok/s/user and ${rate(upper.y)} at ${speed(upper.x)})`;
   }
   const bound = { at_least: "at least ", at_most: "at most " }[ratio.bound] || "";
-  let text = `${bound}${times(ratio.value)} times the throughput, ${describeCost(ratio)} per token`;
+  const equal = costsTheSame(ratio) ? "equal, " : "";
+  let text = `${equal}${bound}${times(ratio.value)} times the throughput, ${describeCost(ratio)} per token`;
   const [usd, baseUsd] = [cell, baseCell].map((side) => (cost ? atCell(cost, side) : null));
   if (usd !== null && baseUsd !== null) text += ` (${money(usd)} against ${money(baseUsd)} per million)`;
   if (ratio.bound === "best_points") text += `, best ${kind} point against best ${kind} point`;
