@@ -45,7 +45,7 @@ def simulate_sweep(folder: Path, concurrencies: int) -> tuple[Path, Path]:
     store = SweepStore(folder / "results", sweep.info)
     store.open()
     for point in sweep.points:
-        run_virtual_point(point, store)
+        run_virtual_point(point, point.deployment_key, store)
     return path, store.directory
 
 

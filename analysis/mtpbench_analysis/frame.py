@@ -258,6 +258,11 @@ def merge(sets: Sequence[PointSet]) -> PointSet:
     )
 
 
+def without_start(point: CurvePoint) -> CurvePoint:
+    """Returns a point by which its run is found again, whether it lies alone or its source was merged."""
+    return replace(point, start=None)
+
+
 def _start_in(item: PointSet) -> Callable[[CurvePoint], CurvePoint]:
     source = "; ".join(item.sources)
     return lambda point: replace(point, start=source) if point.start is None else point

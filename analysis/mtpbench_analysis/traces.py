@@ -15,7 +15,7 @@ from mtpbench.errors import StoreError
 from mtpbench.records import PointResult, PowerSample, SweepInfo
 from mtpbench.store import StoredPoint, StoredSweep, read_power, read_sweep
 from mtpbench.store.columns import read_packed
-from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.frame import CurvePoint, without_start
 from mtpbench_analysis.importers.results import to_curve_point
 
 Floats = npt.NDArray[np.float64]
@@ -165,9 +165,9 @@ def read_traces(sources: Sequence[Path]) -> tuple[SweepTrace, ...]:
 
 def narrow_traces(traces: Sequence[SweepTrace], points: Iterable[CurvePoint]) -> tuple[SweepTrace, ...]:
     """Returns the traces of these points only; a trace without figures belongs to none of them."""
-    chosen = set(points)
+    chosen = set(map(without_start, points))
     return tuple(
-        replace(sweep, points=tuple(trace for trace in sweep.points if trace.point in chosen))
+        replace(sweep, points=tuple(t for t in sweep.points if t.point and without_start(t.point) in chosen))
         for sweep in traces
     )
 

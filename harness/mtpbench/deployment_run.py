@@ -29,7 +29,7 @@ from mtpbench.plan import Ladder, expected_events_per_s
 from mtpbench.power.log import unread
 from mtpbench.power.meter import Meter
 from mtpbench.progress import Observer, in_background, now_utc
-from mtpbench.provenance import Started, bare_secrets, collect, without_secrets
+from mtpbench.provenance import Started, bare_secrets, collect, new_server_start, without_secrets
 from mtpbench.records import ClientHealth, CounterSource, IdlePower, Point, RunFacts
 from mtpbench.redaction import Secrets
 from mtpbench.scraper import Scraper
@@ -64,8 +64,9 @@ class RunContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """A start of a deployment: the live deployment, its checked output, its meter and its idle power."""
+    """A start of a deployment: its id, the live deployment, its checked output, its meter and idle power."""
 
+    id: str
     live: LiveDeployment
     output: OutputCheck
     meter: Meter
@@ -134,7 +135,8 @@ class DeploymentRun:
         )
         output = await check_output(live, first, self._secrets)
         loaded = await meter.rest("loaded", rules.idle_s)
-        return Start(live=live, output=output, meter=meter, idle=(*cold, *loaded))
+        idle = (*cold, *loaded)
+        return Start(id=new_server_start(), live=live, output=output, meter=meter, idle=idle)
 
     def _hide_in_files(self, directory: Path) -> None:
         for sentence in hide_in_files(directory, self._secrets.hide_bytes):
@@ -264,6 +266,7 @@ class PointRun:
         point, site, live, meter = self.point, self.context.site, self.start.live, self.start.meter
         origin = Started(
             executor=site.name,
+            server_start=self.start.id,
             deployment=live.deployment,
             placement=live.placement,
             where=site.notes(),

@@ -7,6 +7,7 @@ import platform
 import re
 import socket
 import subprocess
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -52,15 +53,22 @@ class Started:
     """A start names the executor, and what it started where (None on the virtual clock).
 
     `where` holds sentences beside the host's name: the Slurm job and its nodes. `driver` and `gpus` come from
-    the power meter: the driver's version, and a text for each GPU.
+    the power meter: the driver's version, and a text for each GPU. `server_start` is from `new_server_start`;
+    None where no server started.
     """
 
     executor: str
+    server_start: str | None = None
     deployment: Deployment | None = None
     placement: Placement | None = None
     where: tuple[str, ...] = ()
     driver: str | None = None
     gpus: tuple[str, ...] = ()
+
+
+def new_server_start() -> str:
+    """Returns the id of a start of servers that is about to be made; no other start has it, anywhere."""
+    return uuid.uuid4().hex[:12]
 
 
 def collect(
@@ -88,6 +96,7 @@ def collect(
         command_lines={p.name: tuple(map(secrets.hide, p.argv)) for p in processes},
         environment={**kept(os.environ, secrets), **own},
         notes=tuple(map(secrets.hide, (*started.where, *notes))),
+        server_start=started.server_start,
     )
 
 

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -36,7 +36,7 @@ from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.measure import measure
 from mtpbench.plan import Ladder, ladders_of
 from mtpbench.progress import Observer, PointCounts, now_utc
-from mtpbench.provenance import Started, collect
+from mtpbench.provenance import Started, collect, new_server_start
 from mtpbench.records import CounterSource, Point, PointResult, PowerSource, RunFacts
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.store import OpenAttempt, RawPoint, SweepStore
@@ -149,7 +149,8 @@ def run_virtual(plan: RunPlan, store: SweepStore, observer: Observer, stop: thre
     if not points:
         return False
     observer.ladder_started(None, points)
-    simulation = Simulation(points, store, observer)
+    starts = {ladder.key: new_server_start() for ladder in plan.ladders}
+    simulation = Simulation(points, starts, store, observer)
     try:
         return simulation.run(stop)
     finally:
@@ -161,12 +162,15 @@ class Simulation:
 
     Args:
         points: the points, in the order that they are begun.
+        starts: the id of the simulated start of each deployment, by its key.
         store: takes the results.
         observer: is told what happens.
     """
 
-    def __init__(self, points: Sequence[Point], store: SweepStore, observer: Observer) -> None:
-        self._left, self._store, self._observer = deque(points), store, observer
+    def __init__(
+        self, points: Sequence[Point], starts: Mapping[str, str], store: SweepStore, observer: Observer
+    ) -> None:
+        self._left, self._starts, self._store, self._observer = deque(points), starts, store, observer
         self._workers: dict[Connection, SimulationWorker] = {}
         self._interrupted: set[str] = set()
         self._lost: list[str] = []
@@ -220,7 +224,8 @@ class Simulation:
             self._observer.point_finished(worker.point, message)
         worker.begun = True
         if self._left:
-            worker.simulate(self._left.popleft(), self._store)
+            point = self._left.popleft()
+            worker.simulate(point, self._starts[point.deployment_key], self._store)
         else:
             self._drop(worker)
 
@@ -266,11 +271,11 @@ class SimulationWorker:
         self.point: Point | None = None
         self.begun = False
 
-    def simulate(self, point: Point, store: SweepStore) -> None:
+    def simulate(self, point: Point, server_start: str, store: SweepStore) -> None:
         """Gives the process a point; one that has died shows when its answer is read."""
         self.point = point
         with contextlib.suppress(OSError):
-            self.connection.send((point, store))
+            self.connection.send((point, server_start, store))
 
     def end(self, patience_s: float = 0.0) -> str:
         """Ends the process, where it has not ended in so many seconds; returns how it ended."""
@@ -302,14 +307,13 @@ def spawn_main(descriptor: int) -> None:
         message: PointResult | SimulationFault | None = None
         while not isinstance(message, SimulationFault):
             connection.send(message)
-            point, store = connection.recv()
-            message = _simulated(point, store)
+            message = _simulated(*connection.recv())
         connection.send(message)
 
 
-def _simulated(point: Point, store: SweepStore) -> PointResult | SimulationFault:
+def _simulated(point: Point, server_start: str, store: SweepStore) -> PointResult | SimulationFault:
     try:
-        return run_virtual_point(point, store)
+        return run_virtual_point(point, server_start, store)
     except MtpbenchError as error:
         return SimulationFault(exit_code=error.exit_code, message=str(error))
     except Exception as error:  # noqa: BLE001 - what is no limit is a bug of mtpbench, which the run shows
@@ -318,8 +322,8 @@ def _simulated(point: Point, store: SweepStore) -> PointResult | SimulationFault
         return SimulationFault(exit_code=INTERNAL_FAULT_EXIT_CODE, message=traceback.format_exc())
 
 
-def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
-    """Simulates one point on the virtual clock and stores it."""
+def run_virtual_point(point: Point, server_start: str, store: SweepStore) -> PointResult:
+    """Simulates one point on the virtual clock and stores it, as one of a simulated start of servers."""
     started = now_utc()
     counts = RequestCounts.of(point.concurrency, point.measurement)
     schedule = Schedule.independent(point.load, counts, point.concurrency, point.seed)
@@ -336,7 +340,8 @@ def run_virtual_point(point: Point, store: SweepStore) -> PointResult:
         ),
     )
     result = measure(point, raw)
-    provenance = collect(point, Started(executor="virtual clock, in process"), started, now_utc())
+    origin = Started(executor="virtual clock, in process", server_start=server_start)
+    provenance = collect(point, origin, started, now_utc())
     store.write(point, result, provenance, raw, {})
     return result
 

@@ -114,6 +114,16 @@ def test_a_run_in_two_files_is_kept_once_and_runs_of_two_addresses_stay_two(tmp_
     assert copy.reason == "the same as rows.json[0] https://runs/1; kept once"
 
 
+def test_runs_of_another_workflow_or_day_had_servers_of_their_own(tmp_path: Path) -> None:
+    rows = [("https://runs/1", "2026-05-01"), (None, "2026-05-01"), (None, None)]
+    points = read_rows(
+        rows_file(
+            tmp_path, *(changed(run_url=url, date=day, conc=8 + i) for i, (url, day) in enumerate(rows))
+        )
+    )
+    assert [point.start for point in points.points] == ["https://runs/1", "2026-05-01", None]
+
+
 def test_one_row_is_enough(tmp_path: Path) -> None:
     assert len(read_rows(rows_file(tmp_path, changed())).points) == 1
     path = tmp_path / "agg_one.json"

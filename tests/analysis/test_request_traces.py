@@ -12,7 +12,9 @@ from measured import OFF, make_request
 from mtpbench.records import PointResult
 from mtpbench.store import StoredPoint, read_sweep
 from mtpbench.store.columns import read_packed, write_requests
+from mtpbench_analysis.frame import PointSet, merge
 from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.report.panel import Traces
 from mtpbench_analysis.traces import (
     counted_requests,
     latencies,
@@ -115,5 +117,12 @@ def test_traces_stand_in_the_order_of_measuring_and_know_their_points(tmp_path: 
     assert len(sweep.missing) == 1
     assert all(len(one.power.times_s) == 120 for one in sweep.points)
     assert sweep.points[-1].requests.examples == {"http_503": "overloaded"}
+    # Merged with other sources, runs whose start was not recorded get one, and still are the same runs.
+    other = PointSet(sources=("x",), points=read_source(directory).points[:1])
+    merged = merge([read_source(directory), other])
+    assert all(run.start is not None for run in merged.points)
+    (both,) = narrow_traces([sweep], merged.points)
+    assert len(both.points) == len(sweep.points)
+    assert len(Traces([sweep]).numbers(merged.points[:-1])) == len(sweep.points)
     (few,) = narrow_traces([sweep], [p for p in read_source(directory).points if p.arm == "mtp"])
     assert {one.stored.point.arm.name for one in few.points} == {"mtp"}

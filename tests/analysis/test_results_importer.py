@@ -59,6 +59,16 @@ def test_without_blocks_the_errors_are_unknown() -> None:
     assert errors == (None,) * 4
 
 
+def test_a_point_brings_the_start_of_its_servers_or_none() -> None:
+    point = store_point(MTP, 16)
+    result = store_result(point, 60.0, 800.0)
+    for start in ("5fe0", None):
+        origin = replace(provenance(), server_start=start)
+        made = to_curve_point(StoredPoint(point=point, result=result, provenance=origin, directory=Path()))
+        assert isinstance(made, CurvePoint)
+        assert made.start == start
+
+
 def test_pools_have_gpus_of_their_own() -> None:
     groups = (
         WorkerGroup(role="prefill", workers=6, tp=1, dp=8, ep=8),

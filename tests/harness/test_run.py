@@ -132,6 +132,27 @@ def test_a_second_run_measures_only_what_is_missing_or_invalid(write_sweep, tmp_
     assert len(plan_run(sweep.points, store, again=True).ladders) == 2
 
 
+def starts_of(store: SweepStore, sweep: Sweep) -> list[str | None]:
+    """The start of each point's servers, in the order of the plan."""
+    by_id = {p.point.id: p.provenance.server_start for p in read_sweep(store.directory).points}
+    return [by_id[point.id] for point in sweep.points]
+
+
+def test_a_point_says_which_start_of_its_servers_it_was_measured_in(write_sweep, tmp_path: Path) -> None:
+    sweep = load_sweep(write_sweep())
+    _, store = go(sweep, tmp_path)
+    before = starts_of(store, sweep)
+    assert before == [before[0], before[0], before[2], before[2]]
+    assert len({*before}) == 2
+    assert None not in before
+    (store.directory / sweep.points[1].id).rename(tmp_path / "elsewhere")
+    go(sweep, tmp_path)
+    after = starts_of(store, sweep)
+    # The rest of a ladder that went on later had servers of its own.
+    assert after[1] not in before
+    assert after[0] == before[0]
+
+
 def test_a_server_that_dies_in_mid_load_costs_one_point_and_is_started_again(
     write_sweep, tmp_path: Path
 ) -> None:
@@ -151,6 +172,8 @@ def test_a_server_that_dies_in_mid_load_costs_one_point_and_is_started_again(
         # The third point ran on the restarted server, which died of its eighth request too.
         assert third.requests > 0
         assert "start_failed" not in codes(third)
+    first, second, third = starts_of(store, sweep)[:3]
+    assert first == second != third
     assert servers_of(tmp_path) == []
 
 
@@ -167,6 +190,7 @@ def test_a_server_that_dies_at_start_marks_every_point_and_says_its_last_words(
         assert "exit code 3" in reason.detail
         assert "last log lines" in reason.detail
         assert point.result.interactivity_tps is None
+        assert point.provenance.server_start is None
 
 
 def test_mtp_that_is_silently_off_is_not_taken_for_mtp(write_sweep, tmp_path: Path) -> None:
@@ -197,6 +221,9 @@ def test_the_virtual_clock_runs_a_sweep_without_servers(write_sweep, tmp_path: P
     assert len(log.results) == 4
     assert all(result.valid and result.clock == "virtual" for result in log.results)
     assert plan_run(sweep.points, store).ladders == ()
+    off, same, mtp, as_well = starts_of(store, sweep)
+    assert None not in (off, mtp)
+    assert off == same != mtp == as_well
 
 
 def all_ready(connections: list[Connection], _timeout_s: float) -> list[Connection]:
@@ -241,8 +268,8 @@ def test_a_point_whose_worker_is_killed_is_simulated_once_more(
     victim, begun = max(plan.points, key=lambda point: point.concurrency).id, []
     simulate_point = SimulationWorker.simulate
 
-    def strike(self: SimulationWorker, point: Point, store: SweepStore) -> None:
-        simulate_point(self, point, store)
+    def strike(self: SimulationWorker, point: Point, start: str, store: SweepStore) -> None:
+        simulate_point(self, point, start, store)
         if point.id == victim and len(begun) < deaths:
             begun.append(point.id)
             self.process.kill()
@@ -294,7 +321,7 @@ def test_a_limit_that_a_simulation_meets_is_no_fault_of_ours(
         raise limit
 
     monkeypatch.setattr("mtpbench.run.simulate_point", meet)
-    fault = _simulated(plan.points[0], store)
+    fault = _simulated(plan.points[0], "a start", store)
     assert isinstance(fault, SimulationFault)
     with pytest.raises(RunError, match=rf"{plan.points[0].id}: .*{words}"):
         fault.raise_again()

@@ -80,6 +80,7 @@ def test_results_of_schema_4_recompute_to_the_same_figures(stored: Path) -> None
 
 def test_results_of_schema_4_are_compared(stored: Path) -> None:
     found = read_results(stored)
+    assert {one.start for one in found.points} == {None}
     assert [(one.arm, one.concurrency, one.valid) for one in found.points if one.arm in ("mtp", "dud")] == [
         ("mtp", 2, True),
         ("mtp", 8, True),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtpbench.errors import ImportFileError, InputError
-from mtpbench_analysis.frame import CurvePoint, PointSet, Unused, merge
+from mtpbench_analysis.frame import CurvePoint, PointSet, Unused, merge, without_start
 from mtpbench_analysis.importers import aiperf, inferencex, sglang_bench, vllm_bench
 from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import describe, read_json, read_text
@@ -102,8 +102,17 @@ def _without_copies(points: PointSet, first: dict[CurvePoint, str]) -> PointSet:
     different: list[CurvePoint] = []
     unused = list(points.unused)
     for point in points.points:
-        # What a copy may have lost or gained; runs with addresses of their own are two.
-        mark = replace(point, source=None, date=None, version=None, image=None, settings=None, workload=None)
+        # What a copy may have lost or gained; runs with addresses of their own are two. On the virtual clock
+        # another start serves the same to the last digit.
+        mark = replace(
+            without_start(point),
+            source=None,
+            date=None,
+            version=None,
+            image=None,
+            settings=None,
+            workload=None,
+        )
         source = point.source or f"{point.arm}, {point.recipe}"
         if mark in first:
             reason = f"the same as {first[mark]}; kept once"

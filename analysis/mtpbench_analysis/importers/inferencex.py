@@ -37,13 +37,10 @@ from mtpbench_analysis.importers.fields import Fields, UnusableError, as_number,
 
 RATE_TOLERANCE = 0.01
 """How far a row's three rates can contradict its GPU counts (they agree to 1e-3 where they agree)."""
-
 _LITTLE_FACTOR = 2.0
 """How far concurrency and latency can contradict the output rate (0.99 to 1.14 in sound rows)."""
-
 _UNITS_FACTOR = 3.0
 """How far a latency built from medians can lie from the stated one; a wrong unit is 1000."""
-
 _MEAN_LENGTH = 0.9
 """The rows' request lengths are uniform in [0.8 L, L]."""
 
@@ -118,7 +115,7 @@ def to_curve_point(
     reasons = find_contradictions(metrics, gpus, conc, osl)
     reasons += tuple(reason for reason in (_check_counts(fields), _check_order(metrics)) if reason)
     per_input, per_output = metrics.known("input_tput_per_gpu"), metrics.known("output_tput_per_gpu")
-    run_url = fields.text("run_url")
+    run_url, date = fields.text("run_url"), fields.text("date")
     point = CurvePoint(
         arm=arm,
         interactivity_tps=interactivity,
@@ -139,7 +136,7 @@ def to_curve_point(
         model=fields.text("infmax_model_prefix") or fields.text("model") or declared.model,
         isl=fields.whole("isl") or declared.isl,
         osl=osl,
-        date=fields.text("date"),
+        date=date,
         acceptance_mode="off" if arm == "off" else declared.acceptance_mode,
         power_w_per_gpu=None if row.get("power_valid") == 0 else metrics.known("avg_power_w"),
         ttft_p50_s=metrics.known("median_ttft"),
@@ -147,6 +144,8 @@ def to_curve_point(
         e2el_p50_s=metrics.known("median_e2el"),
         source=f"{source} {run_url}" if run_url else source,
         run_url=run_url,
+        # No server outlives the run of a workflow, nor a day.
+        start=run_url or date,
         valid=not reasons,
         reasons=reasons,
     )

@@ -61,7 +61,9 @@ def read_results(directory: Path) -> PointSet:
 
 
 def _answers(stored: Sequence[StoredPoint]) -> tuple[ArmAnswers, ...]:
-    """Returns what each deployment answered: one start serves a ladder, so its points say the same."""
+    """Returns what each deployment answered: all points of a start say the same, and of several starts the
+    first counts.
+    """
     by_deployment: dict[str, ArmAnswers] = {}
     for item in stored:
         evaluation = item.result.evaluation
@@ -150,6 +152,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         cached_prompt_share=result.cached_prompt_share,
         simulated=result.simulated,
         repeat=point.repeat,
+        start=stored.provenance.server_start,
         source=result.point_id,
         valid=not reasons,
         reasons=reasons,

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtpbench.records import Distribution, PointResult, Provenance
 from mtpbench_analysis.curves.curve import display_name
-from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.frame import CurvePoint, without_start
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.traces import POWER_VALUES, QUANTILES, Floats, PointTrace, SweepTrace, thin
 
@@ -96,6 +96,7 @@ CLIENT = (
     "peak_rss_bytes",
 )
 PROVENANCE = (
+    "server_start",
     "executor",
     "host",
     "harness_version",
@@ -128,11 +129,11 @@ class Traces:
 
     def __init__(self, sweeps: Sequence[SweepTrace]) -> None:
         self.points = [point for sweep in sweeps for point in sweep.points]
-        self._numbers = {point.point: i for i, point in enumerate(self.points) if point.point is not None}
+        self._numbers = {without_start(t.point): i for i, t in enumerate(self.points) if t.point is not None}
 
     def numbers(self, runs: Sequence[CurvePoint]) -> list[int]:
         """Returns the numbers of these runs' traces; a run of another tool has none."""
-        return [self._numbers[run] for run in runs if run in self._numbers]
+        return [self._numbers[run] for run in map(without_start, runs) if run in self._numbers]
 
     def describe(self, texts: TextTable) -> dict[str, Any]:
         """Returns all traces as JSON; on a page of many points each has fewer quantiles and power values."""

@@ -14,7 +14,8 @@ among `READABLE_VERSIONS`)
     5   2026-11   sources and reasons as fields: what pins acceptance, what counters and power are read from,
                   why power or energy is unknown
     6   2026-11   prompt tokens from a prefix cache and reasoning tokens by request; tokens per chunk;
-                  which scrape found a series of counters begun anew; reads that a clock stamped too early
+                  which scrape found a series of counters begun anew; reads that a clock stamped too early;
+                  which start of its servers a point was measured in
 """
 
 from mtpbench.records.codec import (

@@ -298,7 +298,11 @@ class PointResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Provenance says where a result came from, enough to run it again, with secrets redacted."""
+    """Provenance says where a result came from, enough to run it again, with secrets redacted.
+
+    `server_start` is equal for all points that one start of the servers served, and for no others; NULL where
+    servers never started, and in what older versions wrote.
+    """
 
     schema_version: int = SCHEMA_VERSION
     started_utc: str
@@ -317,6 +321,7 @@ class Provenance:
     command_lines: Mapping[str, tuple[str, ...]]
     environment: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    server_start: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

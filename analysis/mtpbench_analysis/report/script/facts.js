@@ -71,6 +71,7 @@ function placeFacts(trace) {
   const { start } = trace, facts = [], absent = [];
   const add = (name, value) => (value ? facts.push([name, value]) : absent.push(name));
   facts.push(["point", trace.id], ["begun", trace.started], ["ended", trace.finished]);
+  add("start of its servers", start.server_start);
   add("host", start.host);
   add("client's hosts", start.hosts.join(", "));
   add("executor", start.executor);
