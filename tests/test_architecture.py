@@ -21,7 +21,9 @@ PURE = (
     "metrics/*.py",
     "measure.py",
     "validity.py",
+    "error_rate.py",
     "load/pacer.py",
+    "load/refusals.py",
     "load/http1.py",
     "load/stream.py",
     "workload/content.py",
@@ -327,7 +329,7 @@ FLOORS = {
         load
         simengine engines
         provenance executors scraper
-        validity sweep plan
+        error_rate validity sweep plan
         measure progress
         deployment output_check deployment_run run
         slurm snapshot

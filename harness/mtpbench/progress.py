@@ -18,10 +18,10 @@ from typing import Protocol, Self
 
 from mtpbench.errors import StoreError
 from mtpbench.load.client import LoadProgress
+from mtpbench.metrics.request_table import CUT_OFF
 from mtpbench.records import READABLE_VERSIONS, SCHEMA_VERSION, Deployment, Point, PointResult
 from mtpbench.store import json_text, replace_file
 from mtpbench.store.reading import check_schema, decode, read_json
-from mtpbench.validity import CUT_OFF
 
 PROGRESS_FILE = "progress.json"
 WRITE_EVERY_S = 1.0

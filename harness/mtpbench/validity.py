@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench.engines import engine_of, explain
-from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestTable
+from mtpbench.engines import engine_of
+from mtpbench.error_rate import by_count, check_error_rate
+from mtpbench.metrics.request_table import CUT_OFF, UNKNOWN, Floats, Ints, RequestTable
 from mtpbench.metrics.window import due_in_window, rates_due_and_sent
 from mtpbench.records import Point, PointResult, Reason, RunFacts
 
@@ -42,7 +43,6 @@ SHORTEST_GAP_S, MAX_HELD_BACK = 0.001, 0.05
 """An answer came whole if its chunks came closer than this (wall seconds), and in this share of TTFT."""
 CLIENT_LIMIT = "client_limit"
 """The error of a request that met a limit of the client's machine (descriptors, ports)."""
-CUT_OFF = "cut_off"
 
 CODES: Mapping[str, str] = {
     "start_failed": "the deployment never became ready, so nothing was sent",
@@ -124,27 +124,19 @@ def _check_run(table: RequestTable, facts: RunFacts) -> Iterable[Reason]:
 def _check_requests(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:
     if not result.requests:
         warmup = Counter(error for error in table.error if error is not None)
-        detail = f"{len(table)} warm-up requests were sent" + (f": {_by_count(warmup)}" if warmup else "")
+        detail = f"{len(table)} warm-up requests were sent" + (f": {by_count(warmup)}" if warmup else "")
         yield Reason(code="no_requests", detail=detail)
         return
     measured = ~table.warmup
     if not (table.ok & measured & (table.output_tokens > 0)).any():
         detail = f"{result.requests} measured requests, none with tokens"
         yield Reason(
-            code="no_tokens", detail=detail + (f": {_by_count(result.errors)}" if result.errors else "")
+            code="no_tokens", detail=detail + (f": {by_count(result.errors)}" if result.errors else "")
         )
     elif result.interactivity_tps is None:
         detail = "tokens came, but no request had a time per output token"
         yield Reason(code="no_interactivity", detail=detail)
-    # Requests that the harness cut off show nothing about the server; `cut_off` reports them.
-    failed = {code: count for code, count in result.errors.items() if code != CUT_OFF}
-    share = sum(failed.values()) / result.requests
-    if share > point.measurement.max_error_rate:
-        yield Reason(
-            code="error_rate",
-            detail=f"{sum(failed.values())} of {result.requests} measured requests failed ({share:.1%}; "
-            f"allowed {point.measurement.max_error_rate:.1%}): {_by_count(failed)}{_first_error(table)}",
-        )
+    yield from check_error_rate(point, table, result)
 
 
 def _check_power(point: Point, result: PointResult) -> Iterable[Reason]:
@@ -364,6 +356,8 @@ def _check_pace(point: Point, result: PointResult) -> Iterable[str]:
             yield f"it sent requests {lag * 1e3:.3g} ms after their time (p99)"
     elif client.achieved_concurrency is not None:
         idle = point.concurrency - client.achieved_concurrency
+        if client.paused_slots is not None:  # refused requests are the server's doing: `error_rate`
+            idle -= client.paused_slots
         if idle > max((1 - MIN_CONCURRENCY_SHARE) * point.concurrency, FREE_SLOTS):
             yield f"it kept {client.achieved_concurrency:.4g} of {point.concurrency} requests in flight"
 
@@ -385,16 +379,3 @@ def _check_acceptance(point: Point, result: PointResult) -> Iterable[Reason]:
             f"the acceptance length is {acceptance.length:.3f}; at least {MIN_ACCEPTANCE_LENGTH} is expected"
         )
         yield Reason(code="mtp_not_accepting", detail=detail)
-
-
-def _first_error(table: RequestTable) -> str:
-    """Returns the first error detail of a measured request, or its cause if it shows a known one."""
-    details = [detail for detail in table.error_detail[~table.ok & ~table.warmup] if detail]
-    if not details:
-        return ""
-    cause = explain(details[0])
-    return f"; first: {cause or details[0]}"
-
-
-def _by_count(errors: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {code}" for code, count in Counter(errors).most_common())

@@ -200,6 +200,38 @@ def test_as_many_failures_as_are_allowed_are_allowed(allowed, broken):
     assert ("wrong_output_length" in judge(point=rules, records=longer)) is broken
 
 
+@pytest.mark.parametrize(("paused_s", "broken"), [(None, False), (2.0, False), (3.0, True)])
+def test_failures_count_by_the_slot_time_that_they_took_too(paused_s, broken):
+    """1 of 198 measured requests of a second each fails at once; pauses of 3 s are 3 of 200 s then."""
+    rules = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, max_error_rate=0.012))
+    records = some(LONG, 1, error="http_503", output_tokens=None, end_s=99.0)
+    records[-1] = dataclasses.replace(records[-1], chunk_times_s=(), chunk_tokens=None)
+    found = judge(point=rules, records=records, **with_client(paused_s=paused_s))
+    assert ("error_rate" in found) is broken
+    if broken:
+        told = (
+            "1 of 198 measured requests failed (0.5%), in 1 of 2 slots; with the pauses after them they took"
+        )
+        assert f"{told} 1.5% of slot-time; allowed 1.2%" in found["error_rate"]
+
+
+def test_a_request_that_takes_a_slot_for_long_before_it_fails_counts_for_as_long():
+    """It is 1 of 99, within the allowed 2%, but nothing else ran in its slot for 90 s of 2 × 98."""
+    records = [r for r in LONG if r.slot == 0 or r.sent_s < 10]
+    held = make_request(len(LONG), 1, 10.0, [], end_s=100.0, error="timeout", output_tokens=None)
+    rules = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, max_error_rate=0.02))
+    assert "in 1 of 2 slots; with the pauses" in judge(point=rules, records=[*records, held])["error_rate"]
+    opened = dataclasses.replace(rules, load=OPEN.load)
+    assert "error_rate" not in judge(point=opened, records=[*records, held]), "slots are a ceiling there"
+
+
+def test_slots_that_pause_are_not_the_clients_fault():
+    few = with_client(achieved_concurrency=1.7)
+    assert "it kept 1.7 of 2" in judge(**few)["client_saturated"]
+    assert judge(**with_client(achieved_concurrency=1.7, paused_slots=0.25)) == {}
+    assert "client_saturated" in judge(**with_client(achieved_concurrency=1.7, paused_slots=0.1))
+
+
 def test_energy_that_is_missing_breaks_no_rule_where_nobody_required_it():
     assert "power_missing" not in judge(power=[])
     asked = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, power="required"))
@@ -311,8 +343,8 @@ def test_the_timers_own_resolution_is_no_lag_and_grows_with_the_scaled_clock():
 
 def test_details_name_the_figures():
     assert (
-        "1 of 6 measured requests failed (16.7%; allowed 1.0%): 1 http_500"
-        in judge(**CASES["error_rate"][0])["error_rate"]
+        "1 of 6 measured requests failed (16.7%), in 1 of 2 slots; with the pauses after them they took "
+        "16.7% of slot-time; allowed 1.0%: 1 http_500" in judge(**CASES["error_rate"][0])["error_rate"]
     )
     assert "5 tokens asked, 4 counted" in judge(**CASES["wrong_output_length"][0])["wrong_output_length"]
 

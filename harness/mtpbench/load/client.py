@@ -23,7 +23,15 @@ from mtpbench.load.pacer import Schedule
 from mtpbench.load.request_log import WorkerDeath, read_table
 from mtpbench.load.worker_pool import WorkerPool
 from mtpbench.metrics.request_table import Floats, Ints, RequestTable
-from mtpbench.metrics.window import Window, in_flight_over_time, inside, mean_in_flight, point_window
+from mtpbench.metrics.window import (
+    Window,
+    in_flight_over_time,
+    inside,
+    mean_in_flight,
+    point_window,
+    seconds_inside,
+    sending_window,
+)
 from mtpbench.records import ClientHealth, Point
 from mtpbench.remote import Host
 from mtpbench.workload import Prompts
@@ -129,6 +137,11 @@ def _describe_processes(
 def _remarks(summaries: Sequence[dict[str, Any]], client: ClientHealth) -> list[str]:
     """Returns remarks on the load for readers of the result."""
     remarks = []
+    if client.pauses:
+        remarks.append(
+            f"slots paused {client.pauses} times after requests that were refused, or failed at once"
+            + (f": {client.paused_s:.3g} s while requests were sent, all together" if client.paused_s else "")
+        )
     if missed := _total(summaries, "missed_done"):
         remarks.append(f"{missed} streams ended without [DONE] but with usage and a finish reason")
     if retried := _total(summaries, "retried"):
@@ -150,7 +163,7 @@ def _total(summaries: Sequence[dict[str, Any]], name: str) -> int:
 
 def _load_notes(pool: WorkerPool, number: int) -> ProcessNotes:
     with np.load(pool.directory / f"{number}.monitor.npz") as saved:
-        return ProcessNotes(ticks=saved["ticks"], lags=saved["lags"])
+        return ProcessNotes(ticks=saved["ticks"], lags=saved["lags"], pauses=saved["pauses"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,10 +308,12 @@ class ProcessNotes:
     Args:
         ticks: (t, 5) at_us, reads, coalesced, cpu_us, in_flight; the three in the middle are cumulative.
         lags: (l, 2) at_us, lag_us.
+        pauses: (p, 2) when each pause of a slot began and was to end, in microseconds.
     """
 
     ticks: Ints
     lags: Ints
+    pauses: Ints
 
 
 def judge_client(
@@ -329,8 +344,12 @@ def judge_client(
     # The slots' first requests have no schedule: they start together, as fast as the client can.
     later = (table.scheduled_us > 0) if not open_loop else np.ones(len(table), np.bool_)
     send_lags = (table.sent_s - table.scheduled_s)[later & ~table.warmup]
+    sending, whole = sending_window(table), len(notes) == processes.workers
     return dataclasses.replace(
         processes,
+        pauses=sum(len(note.pauses) for note in notes) if whole else None,
+        paused_s=_paused_s(notes, sending, scale) if whole and sending else None,
+        paused_slots=_paused_s(notes, window, scale) / window.duration_s if whole and window else None,
         reader_lag_p50_s=_percentile(lags, 50),
         reader_lag_p99_s=_percentile(lags, 99),
         send_lag_p50_s=_percentile(send_lags, 50),
@@ -361,6 +380,12 @@ def _sums(notes: Sequence[ProcessNotes], column: int, window: Window | None, sca
             first, last = np.interp([window.start_s, window.end_s], at_s, values)
             rises.append(float(last - first))
     return rises
+
+
+def _paused_s(notes: Sequence[ProcessNotes], window: Window, scale: float) -> float:
+    """Returns how long slots paused in the window, all together, in engine seconds."""
+    begin_s, end_s = np.concatenate([note.pauses for note in notes]).T * (1e-6 * scale)
+    return float(seconds_inside(begin_s, end_s, window).sum())
 
 
 def _percentile(values: Floats, percent: float) -> float | None:

@@ -192,6 +192,7 @@ class ClientConnection:
             fields = self.response.headers.items()
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
             check = self.check = ResponseCheck(self.response.status, headers, stream)
+            flight.retry_after_s = check.retry_after_s
         for piece in pieces:
             if not check.accepted:
                 check.keep(piece)

@@ -20,7 +20,8 @@ _NO_BODY = (204, 304)
 _HEX = b"0123456789abcdefABCDEF"
 
 _FIELDS = re.compile(
-    rb"^(content-(?:length|type|encoding)|transfer-encoding|connection|location)[ \t]*:([^\r\n]*)",
+    rb"^(content-(?:length|type|encoding)|transfer-encoding|connection|location|retry-after|date)"
+    rb"[ \t]*:([^\r\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
 

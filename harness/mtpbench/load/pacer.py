@@ -156,7 +156,7 @@ class Pacer:
         self._queue: deque[tuple[int, int, bool]] = deque()
         """Requests of an open loop that are due: due time, index, whether no slot was free at that time."""
         self._later: list[tuple[int, int, int]] = []
-        """Heap of later turns and opening slots: due time, slot (-1: any), index (-1: the slot opens)."""
+        """Heap of later turns, and slots that open (again): due time, slot (-1: any), index (-1: opens)."""
         self._arrivals: list[int] | None = None
         if schedule.arrivals_s is not None:
             self._arrivals = (schedule.arrivals_s[positions] * self._per_s).astype(np.int64).tolist()
@@ -223,8 +223,11 @@ class Pacer:
         self.waited += waited
         return Turn(index=index, warmup=index < self._schedule.warmup, slot=slot, due_ns=due, waited=waited)
 
-    def end(self, turn: Turn, at_ns: int) -> None:
-        """Frees the slot of a request that ended, and lets its session's next turn start."""
+    def end(self, turn: Turn, at_ns: int, pause_ns: int = 0) -> None:
+        """Frees the slot of a request that ended, and lets its session's next turn start; both after a pause.
+
+        In an open loop other slots take what is due during the pause.
+        """
         self.in_flight -= 1
         follower = self._following[turn.index]
         closed = self._arrivals is None
@@ -232,8 +235,11 @@ class Pacer:
             due = at_ns + int(self._schedule.delay_s[follower] * self._per_s)
             if self._schedule.not_before_s is not None:
                 due = max(due, int(self._schedule.not_before_s[follower] * self._per_s))
+            due = max(due, at_ns + pause_ns)
             heapq.heappush(self._later, (due, turn.slot if closed else -1, follower))
-        if follower < 0 or not closed:
+        if pause_ns and (follower < 0 or not closed):
+            heapq.heappush(self._later, (at_ns + pause_ns, turn.slot, -1))
+        elif follower < 0 or not closed:
             self._free.append((turn.slot, at_ns))
 
     def next_due_ns(self) -> int | None:

@@ -18,6 +18,7 @@ import numpy as np
 from mtpbench.errors import InputError
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.pacer import Pacer, Turn
+from mtpbench.load.refusals import SlotPauses, read_retry_after_s
 from mtpbench.load.request_log import RequestEnd, RequestLog
 from mtpbench.load.stream import DETAIL_LENGTH, Answer, Stream
 from mtpbench.metrics.request_table import Ints
@@ -27,10 +28,11 @@ from mtpbench.workload import Piece, Prompts
 Failure = tuple[str, str]
 """Code and detail of a request's failure: `connect_failed`, `client_limit`, `disconnected`, `timeout`,
 `http_NNN`, `wrong_content_type` or `bad_response`."""
-CUT_OFF = "cut_off"
 USUAL_FINISHES = ("length", "stop", None)
 """Finish reasons that hold nothing of a server's own."""
 LEAST_REFUSALS = 20
+GONE_S = 5.0
+"""A server that has taken no connection for this long is gone, however few were tried meanwhile."""
 MOST_PREPARED = 32_768
 """Requests whose bodies are rendered before the clock starts; each later one takes some microseconds."""
 
@@ -42,6 +44,8 @@ class Flight:
     turn: Turn
     sent_us: int
     stream: Stream = field(default_factory=Stream)
+    retry_after_s: float | None = None
+    """How long the server asked to wait when it refused the request."""
 
 
 class Scheduler:
@@ -68,6 +72,9 @@ class Scheduler:
         self.timeout_us = int(spec.rules.request_timeout_s / spec.time_scale * 1e6)
         self.ends_us = int(spec.rules.point_timeout_s / spec.time_scale * 1e6)
         self.failed = self.missed_done = self.refused = self.ended_tokens = self.retried = 0
+        self.pauses = SlotPauses(spec.time_scale)
+        self._gone_us = int(GONE_S / spec.time_scale * 1e6)
+        self._refused_since_us: int | None = None
         self.unreachable = False
         self.cut_off: str | None = None
         self._ready = {index: prompts.pieces(index) for index in pacer.upcoming(MOST_PREPARED)}
@@ -124,13 +131,23 @@ class Scheduler:
             asked_output_tokens=int(lengths.output_tokens[turn.index]),
         )
         self.log.add(turn, end, stream, answer)
-        self.pacer.end(turn, end_us * 1000)
+        pause_us = self.pauses.end(turn.slot, answer.error, flight.sent_us, end_us, flight.retry_after_s)
+        self.pacer.end(turn, end_us * 1000, pause_us * 1000)
         self.ended_tokens += stream.tokens
         self.missed_done += answer.missed_done
         self.failed += answer.error is not None
-        self.refused = self.refused + 1 if answer.error == "connect_failed" else 0
-        if self.refused >= self._refusals_allowed:
-            self.unreachable = True
+        if answer.error == "connect_failed":
+            self._note_unreachable(end_us)
+        else:
+            self.refused, self._refused_since_us = 0, None
+
+    def _note_unreachable(self, at_us: int) -> None:
+        """Notes a connection that nobody took: of too many in a row, or for too long, the server is gone."""
+        self.refused += 1
+        if self._refused_since_us is None:
+            self._refused_since_us = at_us
+        too_long = at_us - self._refused_since_us >= self._gone_us
+        self.unreachable = self.unreachable or too_long or self.refused >= self._refusals_allowed
 
     def _redacted(self, answer: Answer) -> Answer:
         """Returns the answer without secrets, which servers repeat, and cuts its detail only then."""
@@ -252,9 +269,10 @@ class ProcessMonitor:
             self._flushed_us = now_us
             scheduler.log.flush()
 
-    def save(self, path: Path) -> None:
-        """Writes ticks and lags to a file of numpy arrays."""
-        np.savez(path, ticks=_table(self._ticks, len(TICK_COLUMNS)), lags=_table(self._lags, 2))
+    def save(self, path: Path, pauses: Ints) -> None:
+        """Writes ticks and lags to a file of numpy arrays, with the pauses of the slots."""
+        ticks, lags = _table(self._ticks, len(TICK_COLUMNS)), _table(self._lags, 2)
+        np.savez(path, ticks=ticks, lags=lags, pauses=pauses)
 
 
 def _table(values: array[int], columns: int) -> Ints:
@@ -276,12 +294,13 @@ class ResponseCheck:
         stream: the stream of the answer; it is told the encoding of the body.
     """
 
-    __slots__ = ("_beginning", "_code", "_reason")
+    __slots__ = ("_beginning", "_code", "_reason", "retry_after_s")
 
     def __init__(self, status: int, headers: dict[str, str], stream: Stream) -> None:
         self._code: str | None = None
         self._reason = ""
         self._beginning = b""
+        self.retry_after_s = read_retry_after_s(headers, time.time()) if status != 200 else None
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = headers.get("content-encoding", "").strip().lower()
         if status != 200:

@@ -19,7 +19,6 @@ import uvloop
 from mtpbench.load.connection_pool import LIMITS, resolve
 from mtpbench.load.http1 import MAX_HEAD_BYTES
 from mtpbench.load.transport import (
-    CUT_OFF,
     DRAIN_S,
     Failure,
     Flight,
@@ -28,6 +27,7 @@ from mtpbench.load.transport import (
     authorization,
     grace_us,
 )
+from mtpbench.metrics.request_table import CUT_OFF
 
 READ_BUFFER_BYTES = 1 << 20
 TICK_S = 0.01
@@ -240,6 +240,7 @@ class AiohttpTransport:
         headers = {name.lower(): value for name, value in response.headers.items()}
         stream, content, monitor = exchange.flight.stream, response.content, self._monitor
         check = exchange.check = ResponseCheck(response.status, headers, stream)
+        exchange.flight.retry_after_s = check.retry_after_s
         if not check.accepted:
             await _read_refusal(content, check)
             if exchange.transport is not None and exchange.transport.get_write_buffer_size():

@@ -23,7 +23,8 @@ from mtpbench.load.connection_pool import (
     resolve,
 )
 from mtpbench.load.http1 import END, READ_BYTES, STARTS, BadResponse, take_chunks
-from mtpbench.load.transport import CUT_OFF, Failure, Flight, TransportOptions, authorization
+from mtpbench.load.transport import Failure, Flight, TransportOptions, authorization
+from mtpbench.metrics.request_table import CUT_OFF
 
 TICK_US = 50_000
 SPIN_NS = 60_000

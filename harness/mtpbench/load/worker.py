@@ -129,7 +129,7 @@ class LoadWorker:
     def _finish(self) -> None:
         scheduler, monitor = self.scheduler, self.monitor
         self._report(scheduler)
-        monitor.save(self._directory / f"{self._number}.monitor.npz")
+        monitor.save(self._directory / f"{self._number}.monitor.npz", scheduler.pauses.table())
         scheduler.log.close()
         summary = {
             "cut_off": scheduler.cut_off,

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 UNKNOWN = -1
 """Stands for None in the integer columns, inside this table only (Parquet and records hold null)."""
+CUT_OFF = "cut_off"
+"""The error of a request that the harness ended: it shows nothing about the server."""
 
 
 def whole_us(times_s: Floats) -> Ints:

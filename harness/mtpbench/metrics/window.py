@@ -123,6 +123,21 @@ def in_flight_over_time(table: RequestRows, window: Window, parts: int) -> tuple
     return tuple(mean_in_flight(table, piece) for piece in pieces)
 
 
+def sending_window(table: RequestRows) -> Window | None:
+    """Computes the time from the first measured request's start to the last one's; None without requests.
+
+    A pause that lies behind it kept no request from starting.
+    """
+    sent_s = table.sent_s[~table.warmup]
+    return Window(start_s=float(sent_s.min()), end_s=float(sent_s.max())) if len(sent_s) else None
+
+
+def seconds_inside(begin_s: Floats, end_s: Floats, window: Window) -> Floats:
+    """Returns how much of each stretch lies in a window."""
+    inside_s = np.minimum(end_s, window.end_s) - np.maximum(begin_s, window.start_s)
+    return np.asarray(np.clip(inside_s, 0.0, None), np.float64)
+
+
 def inside(times_s: Floats, window: Window) -> npt.NDArray[np.bool_]:
     """Returns which of some moments lie in the window; NaN lies in none."""
     return (times_s > window.start_s) & (times_s <= window.end_s)

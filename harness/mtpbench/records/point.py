@@ -211,7 +211,8 @@ class Measurement:
         requests_per_slot: requests per slot that are measured.
         min_requests: at least so many measured requests, whatever the concurrency.
         min_window_s: a steady-state window shorter than this (engine seconds) makes the point invalid.
-        max_error_rate: the share of failed measured requests above which the point is invalid.
+        max_error_rate: the share of failed measured requests, or of slot-time that failures took, above which
+            the point is invalid.
         request_timeout_s: a request without an end after this fails.
         point_timeout_s: a point that takes longer is cut off and invalid.
         ready_timeout_s: how long a deployment may take to become ready.

@@ -261,6 +261,10 @@ class ClientHealth:
         cpu_share: CPU seconds per second of the busiest process.
         achieved_concurrency: requests in flight, averaged.
         concurrency_over_time: the same over equal parts of the window.
+        pauses: pauses of slots after refused requests, over the whole run.
+        paused_s: how long slots paused between the first and the last measured request's start, all together;
+            NULL in what older versions stored: they paused no slot.
+        paused_slots: slots in a pause, averaged.
         late_starts: requests of an open loop whose time came before one in flight had ended.
         unsent: requests that were not sent.
         clock_drift_s: how far the wall clock that stamps moved against the monotonic one.
@@ -285,6 +289,9 @@ class ClientHealth:
     cpu_share: float | None = None
     achieved_concurrency: float | None = None
     concurrency_over_time: tuple[float, ...] = ()
+    pauses: Count | None = None
+    paused_s: float | None = None
+    paused_slots: float | None = None
     late_starts: int | None = None
     unsent: int | None = None
     clock_drift_s: float | None = None

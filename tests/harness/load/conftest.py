@@ -1,4 +1,4 @@
-"""What a load of real processes must not leave behind."""
+"""What a load of real processes must not leave behind, and short pauses for those of this process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import tempfile
 
 import pytest
 from drives import processes
+
+from mtpbench.load import refusals
 
 
 @pytest.fixture
@@ -18,3 +20,10 @@ def nothing_is_left(tmp_path, monkeypatch):
     yield
     assert list(folder.iterdir()) == []
     assert processes() == {}
+
+
+@pytest.fixture(autouse=True)
+def shares_pause_shortly(monkeypatch):
+    """Shares of a load that run in this process wait for a few milliseconds after a refused request."""
+    monkeypatch.setattr(refusals, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(refusals, "LONGEST_PAUSE_S", 0.004)

@@ -31,7 +31,7 @@ def scheduler(tmp_path):
 
 
 def saved(monitor, path):
-    monitor.save(path)
+    monitor.save(path, NO_PAUSES)
     with np.load(path) as found:
         return found["ticks"], found["lags"]
 
@@ -130,13 +130,17 @@ def closed_table(scale=1.0):
     return RequestTable.from_records([*records[:4], late, *records[5:]])
 
 
-def notes(scale=1.0, cpu=0.5):
+NO_PAUSES = np.empty((0, 2), np.int64)
+
+
+def notes(scale=1.0, cpu=0.5, pauses_s=()):
     """Ticks every 0.1 engine seconds for 10 s: 1,000 reads a second; lags of 1 ms, outside 1 s."""
     at_s = np.arange(0, 10, 0.1)
     us = at_s / scale * 1e6
     ticks = np.stack([us, 1000 * at_s, 10 * at_s, cpu * us, 2 + 0 * us], axis=1)
     lags = np.stack([us, np.where((at_s > 0.1) & (at_s <= 5.0), 1e3, 1e6)], axis=1)
-    return ProcessNotes(ticks=np.rint(ticks).astype(np.int64), lags=lags.astype(np.int64))
+    pauses = np.rint(np.reshape(pauses_s, (-1, 2)) / scale * 1e6).astype(np.int64)
+    return ProcessNotes(ticks=np.rint(ticks).astype(np.int64), lags=lags.astype(np.int64), pauses=pauses)
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0])
@@ -155,6 +159,20 @@ def test_health_is_judged_over_the_window_in_engine_seconds(scale):
     assert min(health.concurrency_over_time) < 1.9
     assert (health.late_starts, health.unsent, health.descriptor_limit) == (3, 4, 1024)
     assert (health.clock_drift_s, health.clock_step_s) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_pauses_are_summed_over_processes_and_cut_to_the_time_that_they_are_of(scale):
+    """Requests are sent from 0 to 4 s; the window is (0.1, 5]."""
+    first, second = notes(scale, pauses_s=[(-1.0, 0.5)]), notes(scale, pauses_s=[(3.0, 4.5), (6.0, 7.0)])
+    health = judge_client([first, second], KNOWN, closed_table(), 2, scale, open_loop=False)
+    assert health.pauses == 3
+    assert health.paused_s == pytest.approx(0.5 + 1.0)
+    assert health.paused_slots == pytest.approx((0.4 + 1.5) / 4.9)
+    one_died = judge_client([first], KNOWN, closed_table(), 2, scale, open_loop=False)
+    assert (one_died.pauses, one_died.paused_s, one_died.paused_slots) == (None, None, None)
+    quiet = judge_client([notes(scale)] * 2, KNOWN, closed_table(), 2, scale, open_loop=False)
+    assert (quiet.pauses, quiet.paused_s, quiet.paused_slots) == (0, 0.0, 0.0)
 
 
 def test_send_lag_leaves_out_warm_up_and_the_slots_first_requests():
@@ -178,7 +196,7 @@ def test_what_no_process_noted_is_unknown():
     assert unknown == (None,) * 4
     assert (health.cpu_share, health.achieved_concurrency) == (None, None)
     assert (health.workers, health.concurrency_over_time) == (2, ())
-    quiet = ProcessNotes(ticks=np.empty((0, 5), np.int64), lags=np.empty((0, 2), np.int64))
+    quiet = ProcessNotes(ticks=np.empty((0, 5), np.int64), lags=NO_PAUSES, pauses=NO_PAUSES)
     health = judge_client([quiet], KNOWN, closed_table(), 2, 1.0, open_loop=False)
     assert (health.reads, health.cpu_share, health.reader_lag_p99_s) == (None, None, None)
     assert health.achieved_concurrency is not None

@@ -119,12 +119,16 @@ def test_an_open_loop_under_a_small_ceiling_counts_its_late_starts():
 
 
 def test_a_server_that_is_not_there():
-    result = run(job_for(free_port(), warmup=0, measured=5000), workers=2)
+    """Each process ends after two refusals a slot, 40 in all; between them lies one pause."""
+    result = run(job_for(free_port(), concurrency=40, warmup=0, measured=5000), workers=2)
     assert result.server_unreachable
     assert set(result.table.error) == {"connect_failed"}
-    assert 40 <= len(result.table) <= 44
-    (note,) = result.notes
-    assert "refused" in note
+    assert 80 <= len(result.table) <= 84
+    assert result.client.pauses == len(result.table)
+    assert 0.5 <= result.table.sent_s.max() < 0.9
+    paused, refused = result.notes
+    assert "paused" in paused
+    assert "refused" in refused
 
 
 def test_notes_say_what_a_reader_should_know():

@@ -136,6 +136,26 @@ def test_the_next_turn_of_a_session_follows_in_its_slot_after_its_pause():
     assert told == [(0, 0, 0, 0), (1, 0, 2, 2), (2, 0, 7, 7), (3, 1, 0, 0), (4, 1, 1, 1)]
 
 
+def test_a_pause_keeps_its_slot_and_its_session_and_no_other():
+    """Slot 0 ends at 1 s and pauses until 4 s: a session's next turn waits, the other slot goes on."""
+    for after in ([-1] * 4, [-1, 0, -1, -1]):
+        for arrivals_s in (None, [0.0] * 4):
+            plan = schedule(2, 4, after=after, arrivals_s=arrivals_s)
+            pacer = plan.share(0, 1)
+            first, second = pacer.take(0), pacer.take(0)
+            pacer.end(first, 1 * S, 3 * S)
+            assert pacer.take(2 * S) is None
+            assert pacer.next_due_ns() <= 4 * S
+            pacer.end(second, 2 * S)
+            third = pacer.take(2 * S)
+            assert third.slot == second.slot
+            assert after[1] < 0 or third.index != 1
+            assert pacer.take(4 * S - 1) is None
+            fourth = pacer.take(4 * S)
+            assert fourth.slot == first.slot
+            assert after[1] < 0 or arrivals_s or fourth.index == 1
+
+
 @st.composite
 def sessions(draw):
     """`after` of requests in sessions, `delay_s` and durations."""
