@@ -17,7 +17,7 @@ from mtpbench_analysis.compare import Settings, read_curves
 from mtpbench_analysis.comparison_document import leads_table
 from mtpbench_analysis.comparisons import Question, settings_for
 from mtpbench_analysis.curves.cells import Cell, Interval
-from mtpbench_analysis.curves.cost import Economics, usd_per_mtok
+from mtpbench_analysis.curves.cost import NO_PRICE, Economics, usd_per_mtok
 from mtpbench_analysis.curves.crossings import find_leads
 from mtpbench_analysis.curves.curve import (
     Curve,
@@ -49,8 +49,8 @@ class Fastest:
         cell: the curve read there.
         interval: of the interactivity.
         at_end: the cost would allow more, but the curve ends there.
-        least_usd_per_mtok: what its cheapest point costs where that is too much; where there is neither this
-            nor an interactivity, the hardware's price is unknown.
+        least_usd_per_mtok: what its cheapest point costs where that is too much.
+        no_price: why the price is unknown; None where it is known.
     """
 
     curve: Curve
@@ -59,6 +59,7 @@ class Fastest:
     interval: Interval | None = None
     at_end: bool = False
     least_usd_per_mtok: float | None = None
+    no_price: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +131,8 @@ def nearest_misses(curves: Sequence[Curve], needs: Requirement) -> tuple[str, ..
 def _fastest(reader: CurveReader, max_usd_per_mtok: float) -> Fastest:
     curve, economics = reader.curve, reader.economics
     if economics is None or economics.usd_per_gpu_h is None:
-        return Fastest(curve=curve, interactivity_tps=None)
+        reason = NO_PRICE if economics is None else economics.no_price
+        return Fastest(curve=curve, interactivity_tps=None, no_price=reason)
     needed = economics.usd_per_gpu_h * 1e6 / (3600 * max_usd_per_mtok)
     front = curve.front
     if front[0].y < needed:
@@ -264,7 +266,7 @@ def _fastest_table(fastest: Sequence[Fastest], usd: float, economics: Economics 
 def _why_not(fastest: Fastest) -> str:
     """Returns why a curve has no interactivity at the cost."""
     if fastest.least_usd_per_mtok is None:
-        return "the hardware's price is unknown"
+        return fastest.no_price or NO_PRICE
     return f"its cheapest point costs ${fastest.least_usd_per_mtok:.3f}"
 
 
@@ -274,6 +276,8 @@ def _note(economics: Economics | None) -> str:
 
 def _say_fastest(fastest: Sequence[Fastest], usd: float) -> str:
     best, *rest = fastest
+    if best.no_price is not None:
+        return f"What a million tokens cost is unknown: {best.no_price}."
     if best.interactivity_tps is None:
         return f"No curve serves a million tokens for {dollars(usd)}."
     least = "at least " if best.at_end else ""

@@ -112,10 +112,17 @@ def metrics_table(comparison: Comparison) -> Table:
         rows=rows,
         caption="Rates are over all GPUs of the deployment. A cost per output (input) token puts the whole "
         "cost on the output (input) tokens. Latency, acceptance and metered energy are those of the two "
-        "knots: they belong to recipes, and between two recipes they mean nothing.",
+        "knots: they belong to recipes, and between two recipes they mean nothing." + _unpriced(comparison),
         sections=begins,
         text_columns=2,
     )
+
+
+def _unpriced(comparison: Comparison) -> str:
+    """Returns the tiers that have no row, each with the reason; begins with a blank unless empty."""
+    economics = comparison.settings.economics
+    unpriced = {} if economics is None else economics.hardware.unpriced
+    return "".join(f" No price of {tier}: {reason}." for tier, reason in unpriced.items())
 
 
 def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:

@@ -233,7 +233,7 @@ def _economics(curve: Curve, question: Question, info: SweepInfo | None) -> Econ
     """Returns a sweep's stored constants unless the question names others; None for unknown hardware."""
     name, constants = curve.shared("hardware"), question.constants
     if info is not None and constants is None and name in (None, info.hardware.name):
-        economics = Economics(hardware=info.hardware, tier=question.tier)
+        economics = Economics(hardware=hardware.with_caveats(info.hardware), tier=question.tier)
     elif name is None or not has_constants(name, constants):
         return None
     else:

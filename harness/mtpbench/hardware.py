@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -26,6 +26,8 @@ _BUILT_IN = "mtpbench/data/hardware.yaml"
 _MOST = 1_000_000_000
 """More than any count, price or power: their products stay finite."""
 _KINDS = ("gpu", "gpus_per_node", "nodes_per_domain", "constants", "source")
+_Caveats = Mapping[str, str]
+"""What a source says of its figures, by what it is said of: `power`, `price` (of all tiers) or a tier."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,8 @@ class _Priced:
     """The priced constants are those of one date."""
 
     power_kw_per_gpu: float | None
-    usd_per_gpu_h: Mapping[str, float]
+    usd_per_gpu_h: Mapping[str, float | None]
+    caveats: _Caveats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +85,17 @@ def lookup(name: str, constants: str | None = None) -> Hardware:
         usd_per_gpu_h=kind.dated[chosen].usd_per_gpu_h,
         constants_date=chosen,
         source=f"{kind.source} ({file})" if file else kind.source,
+        caveats=kind.dated[chosen].caveats,
     )
+
+
+def with_caveats(stored: Hardware) -> Hardware:
+    """Returns constants that a sweep stored with what is said of them today, where they are built-in ones."""
+    kind = _built_in().get(stored.name)
+    priced = None if kind is None else kind.dated.get(stored.constants_date)
+    if stored.caveats or kind is None or priced is None or kind.source != stored.source:
+        return stored
+    return replace(stored, caveats=priced.caveats)
 
 
 def constants_file(constants: str | None) -> str | None:
@@ -118,34 +131,50 @@ def _read(text: str, file: str) -> Mapping[str, _Kind]:
     node = compose_yaml(text, Path(file))
     if node is None:
         raise InputError(f"{file}: empty; `source:` and `hardware:` are needed")
-    top = _Place(node, file).mapping(("source", "hardware"))
+    top = _Place(node, file).mapping(("source", "hardware", "caveats"), optional=("caveats",))
     source = top["source"].text()
+    caveats = (
+        {date: place.texts() for date, place in _dated(top["caveats"]).items()} if "caveats" in top else {}
+    )
     return {
-        name: _kind(place, source) for name, place in top["hardware"].entries("a name such as b200").items()
+        name: _kind(place, source, caveats)
+        for name, place in top["hardware"].entries("a name such as b200").items()
     }
 
 
-def _kind(place: _Place, source: str) -> _Kind:
-    fields = place.mapping(_KINDS, optional=("source",))
-    dated = fields["constants"].entries("a date such as 2026-05")
-    for date, priced in dated.items():
+def _dated(place: _Place) -> dict[str, _Place]:
+    dated = place.entries("a date such as 2026-05")
+    for date, of_date in dated.items():
         if not _DATE.fullmatch(date):
-            priced.refuse("is not a date such as 2026-05")
+            of_date.refuse("is not a date such as 2026-05")
+    return dated
+
+
+def _kind(place: _Place, source: str, caveats: Mapping[str, _Caveats]) -> _Kind:
+    fields = place.mapping(_KINDS, optional=("source",))
+    dated = _dated(fields["constants"])
     return _Kind(
         gpu=fields["gpu"].text(),
         gpus_per_node=fields["gpus_per_node"].count(),
         nodes_per_domain=fields["nodes_per_domain"].count(),
         source=fields["source"].text() if "source" in fields else source,
-        dated={date: _priced(priced) for date, priced in dated.items()},
+        dated={date: _priced(priced, caveats.get(date, {})) for date, priced in dated.items()},
     )
 
 
-def _priced(place: _Place) -> _Priced:
-    fields = place.mapping(("power_kw_per_gpu", "usd_per_gpu_h"))
-    power, prices = fields["power_kw_per_gpu"], fields["usd_per_gpu_h"]
+def _priced(place: _Place, caveats: _Caveats) -> _Priced:
+    fields = place.mapping(("power_kw_per_gpu", "usd_per_gpu_h", "caveats"), optional=("caveats",))
+    prices = {
+        tier: price.number_or_none()
+        for tier, price in fields["usd_per_gpu_h"].entries("a tier", empty=True).items()
+    }
+    own = fields["caveats"].texts(("power", "price", *prices)) if "caveats" in fields else {}
+    joined = {
+        about: "; ".join(filter(None, (own.get(about), caveats.get(about))))
+        for about in dict.fromkeys((*caveats, *own))
+    }
     return _Priced(
-        power_kw_per_gpu=None if power.is_null else power.number(),
-        usd_per_gpu_h={tier: price.number() for tier, price in prices.entries("a tier", empty=True).items()},
+        power_kw_per_gpu=fields["power_kw_per_gpu"].number_or_none(), usd_per_gpu_h=prices, caveats=joined
     )
 
 
@@ -184,13 +213,18 @@ class _Place:
 
     def mapping(self, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, _Place]:
         """Returns the values of a mapping that has these keys and no others."""
-        places = self.entries(f"{', '.join(keys)}")
+        places = self.entries(", ".join(name for name in keys if name not in optional))
         for name, place in places.items():
             if name not in keys:
                 place.refuse(f"unknown key; valid: {', '.join(keys)}")
         if missing := [name for name in keys if name not in places and name not in optional]:
             self.refuse(f"{' and '.join(missing)} missing; needed: {', '.join(keys)}")
         return places
+
+    def texts(self, keys: tuple[str, ...] = ()) -> dict[str, str]:
+        """Returns the texts of a mapping by key; where keys are given, it has no others."""
+        places = self.mapping(keys, keys) if keys else self.entries("power, price or a tier")
+        return {key: place.text() for key, place in places.items()}
 
     def text(self) -> str:
         """Returns a scalar as it is written."""
@@ -218,6 +252,10 @@ class _Place:
         if not isinstance(value, int | float) or not 0 < value < _MOST:
             self.refuse(f"{text[:40]} is not a number above 0 and below {_MOST:,}")
         return float(value)
+
+    def number_or_none(self) -> float | None:
+        """Returns a number above 0, or None where nothing stands there."""
+        return None if self.is_null else self.number()
 
     def count(self) -> int:
         """Returns a whole number above 0."""

@@ -40,7 +40,7 @@ def test_a_csv_is_compared_in_the_terminal() -> None:
     )
     assert result.exit_code == 0
     assert "58.6% lower" in result.output
-    assert "B200 at $1.95 per GPU-hour (hyperscaler), 2.17 kW provisioned per GPU" in result.output
+    assert "B200 at $1.95 per GPU-hour (hyperscaler; survey of 2025-08), 2.17 kW provisioned" in result.output
 
 
 def test_public_rows_are_compared_directly() -> None:
@@ -109,7 +109,7 @@ def test_targets_are_read_with_spaces_and_decimals() -> None:
     ("arguments", "message"),
     [
         (("--hardware", "b200x"), "unknown hardware 'b200x'"),
-        (("--hardware", "b200", "--hardware-constants", "2020-01"), "known dates: 2026-05, 2026-07"),
+        (("--hardware", "b200", "--hardware-constants", "2020-01"), "known dates: 2026-05, 2026-07, 2026-09"),
         (("--hardware", "b200", "--tier", "free"), "tiers: hyperscaler"),
         (("--baseline", "none"), "arms with points: mtp, off"),
         (("--pool", "everything"), "can't pool everything"),

@@ -26,7 +26,7 @@ def test_how_fast_at_a_cost() -> None:
     assert result.exit_code == 0
     text = " ".join(result.output.split())
     assert "At $0.500 per million tokens MTP is the fastest: 49.3 tok" in text
-    assert "B200 at $1.95 per GPU-hour (hyperscaler)" in text
+    assert "B200 at $1.95 per GPU-hour (hyperscaler; survey of 2025-08)" in text
 
 
 def test_which_recipe_is_the_cheapest() -> None:
@@ -69,6 +69,19 @@ def test_a_tie_has_no_winner(tmp_path: Path) -> None:
     assert [(lead["wins"], lead["equal"]) for lead in answer["leads"]] == [(None, ["Off", "MTP"])] * 2
     assert "Off and MTP are equal: 3" in " ".join(run(path, "--cost", "1").output.split())
     assert "the best of MTP costs the same." in run(path, "--interactivity", "40", "--format", "md").output
+
+
+def test_a_tier_without_a_price_says_why_in_every_answer() -> None:
+    asked = (GLM5, "--hardware", "b200", "--tier", "neocloud")
+    why = "neocloud: its source removed this tier in 2026-09"
+    text = " ".join(run(*asked, "--cost", "0.5").output.split())
+    assert f"What a million tokens cost is unknown: {why}" in text
+    (answer,) = json.loads(run(*asked, "--cost", "0.5", "--format", "json").output)["answers"]
+    assert {item["interactivity_tps"] for item in answer["fastest"]} == {None}
+    assert all(item["reason"].startswith(why) for item in answer["fastest"])
+    text = " ".join(run(*asked, "--interactivity", "40").output.split())
+    assert f"B200 at an unknown price ({why}" in text
+    assert "$0" not in text
 
 
 def test_every_workload_of_a_source_gets_its_answer() -> None:

@@ -46,7 +46,7 @@ def test_short_hardware_names_find_their_constants() -> None:
 
 
 def test_the_newest_constants_are_the_default_and_are_dated() -> None:
-    assert "constants of 2026-07" in find_economics("gb200").label
+    assert "constants of 2026-09" in find_economics("gb200").label
 
 
 def test_an_unknown_tier_lists_the_known() -> None:

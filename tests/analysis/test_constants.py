@@ -40,12 +40,40 @@ def test_all_tiers_are_there() -> None:
     assert [economics.price(tier) for tier in economics.tiers] == [2.21, 2.75, 3.30]
 
 
+def test_what_the_source_says_of_a_figure_stands_beside_it() -> None:
+    assert find_economics("b300", "2026-05").label.startswith(
+        "B300 at $2.34 per GPU-hour (hyperscaler; temporary in its source: 1.2 × B200's; survey of 2025-08), "
+        "2.17 kW provisioned per GPU (cooling included, by an article of its source"
+    )
+    assert find_economics("gb300").label == (
+        "GB300 at $2.31 per GPU-hour (hyperscaler), 2.12 kW provisioned per GPU (chip and its share of host "
+        "and NICs), constants of 2026-09"
+    )
+    older = find_economics("gb300", "2026-07", "rental_3y")
+    assert older.label.startswith(
+        "GB300 at $3.30 per GPU-hour (rental_3y; corrected by its source in 2026-09)"
+    )
+    # What is said of the source's figures is not said of the reader's own.
+    assert older.with_price(4).with_power(2).caveats == ("asked for with --kw-per-gpu",)
+
+
+def test_a_tier_that_the_source_dropped_has_no_price_and_says_why() -> None:
+    economics = find_economics("gb200", tier="neocloud")
+    assert (economics.usd_per_gpu_h, economics.tiers) == (None, ("hyperscaler", "neocloud", "rental_3y"))
+    assert economics.label.startswith(
+        "GB200 at an unknown price (neocloud: its source removed this tier in 2026-09; 2026-07 has it), "
+    )
+    assert find_economics("gb200", "2026-07", "neocloud").usd_per_gpu_h == 2.26
+    assert economics.with_price(3).usd_per_gpu_h == 3
+
+
 def test_a_price_of_ones_own_says_that_it_is() -> None:
     economics = find_economics("gb200", "2026-05").with_price(3.3)
     assert (economics.usd_per_gpu_h, economics.tier) == (3.3, YOUR_PRICE)
     assert economics.label == (
         "GB200 at $3.30 per GPU-hour (your price, asked for with --usd-per-gpu-h), "
-        "2.1 kW provisioned per GPU, constants of 2026-05"
+        "2.1 kW provisioned per GPU (cooling included, by an article of its source, which corrected it in "
+        "2026-07), constants of 2026-05"
     )
     assert economics.price("neocloud") == 2.75
 

@@ -49,7 +49,9 @@ def test_json_carries_intervals_envelopes_crossings_and_leads() -> None:
     cell = comparison["targets"][0]["cells"][1]
     assert cell["interval"]["low"] < cell["tput_tps_per_gpu"] < cell["interval"]["high"]
     assert cell["interval_basis"] == "blocks"
-    assert cell["usd_per_m_by_tier"]["neocloud"]["output"] > cell["usd_per_m_by_tier"]["neocloud"]["total"]
+    assert cell["usd_per_m_by_tier"]["rental_3y"]["output"] > cell["usd_per_m_by_tier"]["rental_3y"]["total"]
+    assert set(cell["usd_per_m_by_tier"]["neocloud"].values()) == {None}
+    assert "removed this tier" in comparison["economics"]["hardware"]["caveats"]["neocloud"]
     (ratio,) = comparison["targets"][0]["ratios"]
     assert ratio["interval"]["low"] < ratio["tput_ratio"] < ratio["interval"]["high"]
     assert ratio["envelope"] == pytest.approx([500 / 1000, 900 / 400])
@@ -80,7 +82,7 @@ def test_latex_keeps_the_reservations_in_the_caption_and_escapes_what_latex_read
     outcome = example()
     text = to_latex([write_document(c) for c in outcome.comparisons], ["a_b: 50% & more"])
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
-    assert r"B200 at \$1.95 per GPU-hour (hyperscaler)" in text
+    assert r"B200 at \$1.95 per GPU-hour (hyperscaler; survey of 2025-08)" in text
     assert r"Acceptance was not recorded" in text
     assert r"2.42$\times$, 58.6\% lower cost" in text
     assert "% Not used: a_b: 50% & more" in text

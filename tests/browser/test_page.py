@@ -99,12 +99,25 @@ def test_every_metric_can_be_drawn_and_shared(open_page: OpenPage) -> None:
             assert "NaN" not in page.locator(".live svg.chart").inner_html()
 
 
+def test_a_price_that_nobody_knows_is_unknown_and_says_why(open_page: OpenPage) -> None:
+    page = open_page(compared(recorded(hardware="gb200"), targets_tps=(20.0,)))
+    page.select_option("[name=tier]", "neocloud")
+    costs = [text for text in page.locator("table.matched tbody tr").all_text_contents() if "$" in text]
+    assert "unknown" in costs[0]
+    assert "0.0" not in costs[0]
+    assert "NaN" not in page.locator("section:not([hidden])").inner_text()
+    assert "an unknown price (neocloud: its source removed this tier" in page.content()
+    options = page.locator("[name=y] option").evaluate_all("all => all.map(one => one.value)")
+    assert "usd:rental_3y:total" in options
+    assert "usd:neocloud:total" not in options
+
+
 def test_a_shared_link_reproduces_the_view(open_page: OpenPage) -> None:
     comparisons = compared(recorded(hardware="gb200"))
     page = open_page(comparisons)
-    page.select_option("[name=y]", "usd:neocloud:output")
+    page.select_option("[name=y]", "usd:rental_3y:output")
     page.select_option("[name=scale]", "logxy")
-    page.select_option("[name=tier]", "neocloud")
+    page.select_option("[name=tier]", "rental_3y")
     page.check("[name=labels]")
     page.check("[name=front]")
     page.uncheck("[name=arm-0]")
@@ -117,8 +130,8 @@ def test_a_shared_link_reproduces_the_view(open_page: OpenPage) -> None:
             == page.locator(f".live {part}").first.inner_html()
         )
     assert other.input_value("[name=target-0]") == "33.25"
-    assert other.input_value("[name=tier]") == "neocloud"
-    assert "neocloud" in other.locator("table.matched").inner_text()
+    assert other.input_value("[name=tier]") == "rental_3y"
+    assert "rental_3y" in other.locator("table.matched").inner_text()
     assert not other.is_checked("[name=arm-0]")
     assert shapes(other) == 3
 

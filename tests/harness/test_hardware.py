@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mtpbench import hardware
@@ -15,8 +17,46 @@ def test_the_newest_constants_are_the_default_and_older_ones_can_be_asked_for() 
 def test_unknown_names_and_dates_are_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="unknown hardware 'gb100'; known: gb200-nvl72"):
         hardware.lookup("gb100")
-    with pytest.raises(InputError, match="known dates: 2026-05, 2026-07"):
+    with pytest.raises(InputError, match="known dates: 2026-05, 2026-07, 2026-09"):
         hardware.lookup("h100", "2020-01")
+
+
+RENTALS = {
+    "gb200-nvl72": 4.00,
+    "gb300-nvl72": 5.00,
+    "b200": 3.70,
+    "b300": 4.25,
+    "h200": 2.90,
+    "h100": 2.00,
+    "mi300x": 1.30,
+    "mi325x": 1.60,
+    "mi355x": 2.90,
+}
+
+
+def test_the_newest_constants_have_the_corrected_rentals_and_what_a_default_needs() -> None:
+    assert RENTALS.keys() == set(hardware.names()) - {"cpu"}
+    for name, rental in RENTALS.items():
+        newest, before = hardware.lookup(name), hardware.lookup(name, "2026-07")
+        assert newest.constants_date == "2026-09"
+        assert newest.usd_per_gpu_h["rental_3y"] == rental
+        assert newest.usd_per_gpu_h["hyperscaler"] == before.usd_per_gpu_h["hyperscaler"]
+        assert newest.power_kw_per_gpu == before.power_kw_per_gpu
+        assert newest.unpriced == {"neocloud": "its source removed this tier in 2026-09; 2026-07 has it"}
+
+
+def test_an_mi325x_has_the_constants_of_every_date() -> None:
+    mi325x = [hardware.lookup("mi325x", date) for date in ("2026-05", "2026-07")]
+    assert [rack.power_kw_per_gpu for rack in mi325x] == [2.18, 1.69]
+    assert [tuple(rack.usd_per_gpu_h.values()) for rack in mi325x] == [(1.28, 1.59, 1.80), (1.10, 1.32, 1.60)]
+
+
+def test_constants_that_a_sweep_stored_get_what_is_said_of_them_today() -> None:
+    today = hardware.lookup("b300", "2026-05")
+    stored = replace(today, caveats={})
+    assert hardware.with_caveats(stored) == today
+    own = replace(stored, source="our contract")
+    assert hardware.with_caveats(own) == own
 
 
 def test_a_cpu_has_no_price_and_no_power_and_says_why() -> None:

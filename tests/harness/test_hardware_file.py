@@ -8,6 +8,7 @@ import pytest
 
 from mtpbench import hardware
 from mtpbench.errors import InputError
+from mtpbench.records import Hardware, from_json, to_json
 
 GOOD = """\
 source: our contract of November
@@ -65,13 +66,22 @@ def test_the_built_in_file_is_of_the_form_that_is_asked_of_others() -> None:
         )
 
 
+def test_a_file_says_what_is_to_be_said_of_its_figures(tmp_path: Path) -> None:
+    text = GOOD.replace("hardware:", "caveats: {2026-11: {power: a guess, price: without tax}}\nhardware:", 1)
+    text = text.replace("list: 4.5}}", "list: null}, caveats: {price: until May, list: on request}}")
+    rack = hardware.lookup("gb200-nvl72", write(tmp_path, text))
+    assert rack.caveats == {"power": "a guess", "price": "until May; without tax", "list": "on request"}
+    assert (rack.usd_per_gpu_h, rack.unpriced) == ({"ours": 3.1, "list": None}, {"list": "on request"})
+    assert from_json(Hardware, to_json(rack)) == rack
+
+
 def test_a_date_is_no_file() -> None:
     assert hardware.constants_file("2026-05") is None
     assert hardware.constants_file(None) is None
 
 
 def test_what_is_neither_a_date_nor_a_file_is_refused(tmp_path: Path) -> None:
-    for text in ("may", str(tmp_path), "prices.yaml"):
+    for text in ("may", str(tmp_path / "may"), "prices.yaml"):
         with pytest.raises(InputError, match="neither a date such as 2026-05 nor a file that is there"):
             hardware.lookup("b200", text)
 
@@ -79,6 +89,13 @@ def test_what_is_neither_a_date_nor_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        (
+            "list: 4.5}}",
+            "list: 4.5}, caveats: {lits: dear}}",
+            r":9: .*2026-11.caveats.lits: unknown key; valid: power, price, ours, list",
+        ),
+        ("hardware:", "caveats: {may: {price: old}}\nhardware:", r":2: caveats.may: is not a date such as"),
+        ("hardware:", "caveats: {2026-11: {price: }}\nhardware:", r":2: caveats.2026-11.price: a text is"),
         (
             "{ours: 4.0}",
             "{ours: -4.0}",

@@ -46,7 +46,9 @@ ConstantsOption = Annotated[
 ]
 PriceOption = Annotated[float | None, typer.Option(help="What if a GPU-hour cost so many $?")]
 PowerOption = Annotated[float | None, typer.Option(help="What if a GPU were provisioned with so many kW?")]
-TierOption = Annotated[str, typer.Option(help="Whose price: hyperscaler, neocloud or rental_3y.")]
+TierOption = Annotated[
+    str, typer.Option(help="Whose price: hyperscaler, rental_3y, or (up to 2026-07) neocloud.")
+]
 HardwareOption = Annotated[
     str | None, typer.Option(help="Only this hardware; names it where the source does not.")
 ]

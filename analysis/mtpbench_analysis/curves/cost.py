@@ -13,6 +13,7 @@ from mtpbench.errors import InputError
 from mtpbench.records import Hardware
 
 DEFAULT_TIER = "hyperscaler"
+NO_PRICE = "the hardware's price is unknown"
 YOUR_PRICE = "your price"
 """The tier of the reader's own price."""
 
@@ -64,7 +65,7 @@ class Economics:
 
     @property
     def tiers(self) -> tuple[str, ...]:
-        """Returns whose prices there are, the reader's own included; empty where there is none."""
+        """Returns whose prices the constants name, the reader's own included; empty where they have none."""
         return tuple(self.hardware.usd_per_gpu_h)
 
     @property
@@ -101,18 +102,52 @@ class Economics:
     @property
     def label(self) -> str:
         """Returns in one line what the figures rest on; what is unknown, with the reason."""
-        usd, kw = self.usd_per_gpu_h, self.hardware.power_kw_per_gpu
-        whose = "your price, asked for with --usd-per-gpu-h" if self.tier == YOUR_PRICE else self.tier
-        price = "at an unknown price" if usd is None else f"at {price_text(usd)} per GPU-hour ({whose})"
-        power = "unknown power" if kw is None else f"{kw:g} kW"
-        asked_for = " (asked for with --kw-per-gpu)" if self.power_asked else ""
         label = (
-            f"{self.hardware.gpu} {price}, {power} provisioned per GPU{asked_for}, constants of "
+            f"{self.hardware.gpu} {self._price_label}, {self._power_label}, constants of "
             f"{self.hardware.constants_date}"
         )
-        if usd is None or kw is None:
+        if not self.tiers or self.hardware.power_kw_per_gpu is None:
             return f"{label} ({self.hardware.source})"
         return f"{label} from {self.constants_file}" if self.constants_file else label
+
+    @property
+    def no_price(self) -> str | None:
+        """Returns why the price is unknown; None where it is known."""
+        if self.usd_per_gpu_h is not None:
+            return None
+        reason = self.hardware.unpriced.get(self.tier)
+        return NO_PRICE if reason is None else f"{self.tier}: {reason}"
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Returns what the source says of the price and the power that are used here."""
+        return (*self._price_caveats, *self._power_caveats)
+
+    @property
+    def _price_caveats(self) -> tuple[str, ...]:
+        if self.usd_per_gpu_h is None:
+            return tuple(filter(None, (self.no_price,)))
+        about = () if self.tier == YOUR_PRICE else ("price", self.tier)
+        return tuple(self.hardware.caveats[key] for key in about if key in self.hardware.caveats)
+
+    @property
+    def _power_caveats(self) -> tuple[str, ...]:
+        own = "asked for with --kw-per-gpu" if self.power_asked else self.hardware.caveats.get("power")
+        return () if own is None or self.hardware.power_kw_per_gpu is None else (own,)
+
+    @property
+    def _price_label(self) -> str:
+        usd = self.usd_per_gpu_h
+        if usd is None:
+            return f"at an unknown price ({self.no_price})" if self.tiers else "at an unknown price"
+        whose = "your price, asked for with --usd-per-gpu-h" if self.tier == YOUR_PRICE else self.tier
+        return f"at {price_text(usd)} per GPU-hour ({'; '.join((whose, *self._price_caveats))})"
+
+    @property
+    def _power_label(self) -> str:
+        kw = self.hardware.power_kw_per_gpu
+        said = f" ({self._power_caveats[0]})" if self._power_caveats else ""
+        return f"{'unknown power' if kw is None else f'{kw:g} kW'} provisioned per GPU{said}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +187,7 @@ def resolve_name(name: str, constants: str | None = None) -> str:
 
 
 def has_constants(name: str, constants: str | None = None) -> bool:
-    """Returns whether there are constants for what a source calls the hardware (MI325X has none built in)."""
+    """Returns whether there are constants for what a source calls the hardware (A100 has none built in)."""
     return resolve_name(name, constants) in hardware.names(constants)
 
 

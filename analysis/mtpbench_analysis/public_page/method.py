@@ -243,7 +243,7 @@ def _costs(
 ) -> dict[str, float]:
     if economics is None:
         return {}
-    prices = economics.hardware.usd_per_gpu_h
+    prices = {tier: usd for tier, usd in economics.hardware.usd_per_gpu_h.items() if usd is not None}
     if method == "page":
         tput = spline_metric(xs, tputs, at)
         return {tier: usd_per_mtok(tput, usd) for tier, usd in prices.items()}

@@ -226,6 +226,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
                     "lower_cost_share": ratio.lower_cost if ratio else None,
                     "confounds": "; ".join(comparison.confounds.get(curve.label, ())) or None,
                     "constants_date": economics.hardware.constants_date if economics else None,
+                    "constants_caveats": "; ".join(economics.caveats) or None if economics else None,
                     "price_tier": economics.tier if economics and economics.usd_per_gpu_h else None,
                 }
             )

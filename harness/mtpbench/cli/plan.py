@@ -96,11 +96,12 @@ def _print_totals(console: Console, estimates: tuple[LadderEstimate, ...], info:
         return
     gpu_hours = sum(estimate.gpu_hours or 0 for estimate in estimated)
     tiers = info.hardware.usd_per_gpu_h.items()
-    prices = ", ".join(f"${gpu_hours * usd:,.0f} {tier}" for tier, usd in tiers)
+    prices = ", ".join(f"${gpu_hours * usd:,.0f} {tier}" for tier, usd in tiers if usd is not None)
+    unpriced = "".join(f"; no price of {tier}: {why}" for tier, why in info.hardware.unpriced.items())
     console.print(
         f"estimated: {gpu_hours:,.1f} GPU-hours ({hours:.1f} hours one after the other) = {prices}\n"
         f"from the embedded engine's step costs and {START_S / 60:.0f} minutes to start each deployment; "
-        f"prices of {info.hardware.constants_date} ({info.hardware.source})",
+        f"prices of {info.hardware.constants_date} ({info.hardware.source}){unpriced}",
         highlight=False,
     )
 

@@ -330,9 +330,12 @@ class Hardware:
 
     Args:
         power_kw_per_gpu: provisioned all-in power per GPU; None where none is published.
-        usd_per_gpu_h: price by owner tier, such as `hyperscaler`; empty where none is published.
+        usd_per_gpu_h: price by owner tier, such as `hyperscaler`; empty where none is published, None for a
+            tier that the source has no price of.
         nodes_per_domain: nodes that share one NVLink domain.
         source: where the constants come from, or why there are none.
+        caveats: what the source says of its figures, by `power`, `price` (of all tiers) or a tier; why a tier
+            has no price stands under the tier.
     """
 
     name: str
@@ -340,9 +343,16 @@ class Hardware:
     gpus_per_node: Positive
     nodes_per_domain: Positive
     power_kw_per_gpu: AboveZero | None
-    usd_per_gpu_h: Mapping[str, AboveZero]
+    usd_per_gpu_h: Mapping[str, AboveZero | None]
     constants_date: str
     source: str
+    caveats: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def unpriced(self) -> Mapping[str, str]:
+        """Returns the tiers without a price, each with the reason."""
+        tiers = [tier for tier, usd in self.usd_per_gpu_h.items() if usd is None]
+        return {tier: self.caveats.get(tier, "these constants have none") for tier in tiers}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,7 +30,8 @@ def test_the_plan_of_the_headline_sweep(cli, sweeps: Path) -> None:
     _, out, _ = cli("plan", str(sweeps / "dsv4-gb200-sglang.yaml"))
     assert "18 points on 16 deployments" in out
     assert "GPU-hours" in out
-    assert "prices of 2026-07" in out
+    assert "prices of 2026-09" in out
+    assert "no price of neocloud: its source removed this tier in 2026-09" in " ".join(out.split())
     headline = [line for line in out.splitlines() if "6xDEP8-1xDEP16" in line and "16384" in line]
     assert headline
     assert " 64 " in headline[0]
