@@ -223,7 +223,6 @@ def test_the_documented_table_is_what_comes_out() -> None:
     text = (FIXTURES.parent.parent / "docs" / "page-method.md").read_text("utf-8")
     explanation = explain(read_source(EIGHT).points, (32, 46, 61), "gb200")
     assert table_to_markdown(page_table(explanation)) in text
-    assert table_to_markdown(explanation_table(explanation)) in text
 
 
 def test_every_curve_of_a_pooled_side_has_a_row() -> None:
