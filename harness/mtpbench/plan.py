@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,7 @@ SIMULATED_START_S = 3.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ladder:
-    """A ladder is one deployment with the points that it serves; `ladders_of` builds it once.
+    """A ladder is one start of a deployment with the points that it serves; `ladders_of` builds it once.
 
     Args:
         points: in the order that they run: by repeat, then by concurrency.
@@ -43,6 +43,11 @@ class Ladder:
     def key(self) -> str:
         """The deployment's key."""
         return self.deployment.key
+
+    @property
+    def unlaunched_key(self) -> str:
+        """The key that is equal for all starts of the deployment."""
+        return replace(self.first, launch=0).deployment_key
 
     @property
     def first(self) -> Point:
@@ -79,8 +84,17 @@ class LadderEstimate:
         return self.hours * self.ladder.deployment.gpus
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartsEstimate:
+    """The estimate of all starts of servers: their number, wall hours and GPU-hours until they are ready."""
+
+    number: int
+    hours: float
+    gpu_hours: float
+
+
 def ladders_of(points: Iterable[Point]) -> tuple[Ladder, ...]:
-    """Returns the ladders of points, one for each deployment, in the order of the points.
+    """Returns the ladders of points, one for each start of a deployment, in the order of the points.
 
     Raises:
         UnsupportedError: an engine can't serve a topology; a checked sweep holds none of these.
@@ -122,6 +136,25 @@ def estimate_ladder(ladder: Ladder) -> LadderEstimate:
         requests=sum(estimate.requests for estimate in estimates),
         hours=(load_s + _start_s(ladder.first)) / 3600,
     )
+
+
+def estimate_starts(points: Iterable[Point]) -> StartsEstimate:
+    """Estimates the starts that points need; those of the embedded engine hold no GPU."""
+    starts = [
+        (_start_s(ladder.first) / 3600, 0 if ladder.first.simulation else ladder.deployment.gpus)
+        for ladder in ladders_of(points)
+    ]
+    return StartsEstimate(
+        number=len(starts),
+        hours=sum(hours for hours, _ in starts),
+        gpu_hours=sum(hours * gpus for hours, gpus in starts),
+    )
+
+
+def restarted_otherwise(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Returns the points with a start for each repeat where they share one, and with one where they don't."""
+    restarted = any(point.launch for point in points)
+    return tuple(replace(point, launch=0 if restarted else point.repeat) for point in points)
 
 
 def expected_events_per_s(point: Point, time_scale: float = 1.0) -> float | None:

@@ -132,10 +132,10 @@ def test_a_second_run_measures_only_what_is_missing_or_invalid(write_sweep, tmp_
     assert len(plan_run(sweep.points, store, again=True).ladders) == 2
 
 
-def starts_of(store: SweepStore, sweep: Sweep) -> list[str | None]:
+def starts_of(store: SweepStore, sweep: Sweep, but: str = "") -> list[str | None]:
     """The start of each point's servers, in the order of the plan."""
     by_id = {p.point.id: p.provenance.server_start for p in read_sweep(store.directory).points}
-    return [by_id[point.id] for point in sweep.points]
+    return [by_id[point.id] for point in sweep.points if point.id != but]
 
 
 def test_a_point_says_which_start_of_its_servers_it_was_measured_in(write_sweep, tmp_path: Path) -> None:
@@ -151,6 +151,38 @@ def test_a_point_says_which_start_of_its_servers_it_was_measured_in(write_sweep,
     # The rest of a ladder that went on later had servers of its own.
     assert after[1] not in before
     assert after[0] == before[0]
+
+
+RESTARTED = (
+    ("topologies:", "repeats: 2\nrestart: true\ntopologies:"),
+    ("concurrency: [1, 2]", "concurrency: [2]"),
+)
+
+
+def test_repeats_by_restart_are_measured_on_servers_that_were_started_again(
+    write_sweep, tmp_path: Path
+) -> None:
+    sweep = load_sweep(write_sweep(*RESTARTED))
+    log, store = go(sweep, tmp_path)
+    assert [(point.arm.name, point.repeat) for point in sweep.points] == [
+        ("off", 0),
+        ("mtp", 0),
+        ("mtp", 1),
+        ("off", 1),
+    ]
+    assert log.ladders == 4
+    assert len({*starts_of(store, sweep)} - {None}) == 4
+    assert len(list((store.directory / "servers").iterdir())) == 4
+    stored = [read_sweep(store.directory).points[i].provenance for i in (1, 2)]
+    # Another start of the embedded engine accepts other drafts.
+    seeds = [words[words.index("--seed") + 1] for p in stored for words in p.command_lines.values()]
+    assert seeds == ["0", "2"]
+    # What is missing of a round goes on with servers of its own.
+    (store.directory / sweep.points[2].id).rename(tmp_path / "elsewhere")
+    before = starts_of(store, sweep, but=sweep.points[2].id)
+    rest, _ = go(sweep, tmp_path)
+    assert rest.ladders == 1 + sum(not result.valid for result in log.results)
+    assert starts_of(store, sweep)[2] not in before
 
 
 def test_a_server_that_dies_in_mid_load_costs_one_point_and_is_started_again(
@@ -224,6 +256,15 @@ def test_the_virtual_clock_runs_a_sweep_without_servers(write_sweep, tmp_path: P
     off, same, mtp, as_well = starts_of(store, sweep)
     assert None not in (off, mtp)
     assert off == same != mtp == as_well
+
+
+def test_each_repeat_by_restart_is_a_simulated_start(write_sweep, tmp_path: Path) -> None:
+    sweep = simulate(load_sweep(write_sweep(RESTARTED[0])))
+    store, plan = prepare(sweep, tmp_path)
+    assert run_virtual(plan, store, Log(), threading.Event()) is False
+    starts = starts_of(store, sweep)
+    assert len({*starts} - {None}) == 4
+    assert starts[::2] == starts[1::2], "one start serves a ladder"
 
 
 def all_ready(connections: list[Connection], _timeout_s: float) -> list[Connection]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
 
 import typer
 from rich import box
@@ -15,7 +15,7 @@ from mtpbench import plan as planning
 from mtpbench.cli.options import SweepArgument
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, stored_ceiling, workers_for
-from mtpbench.plan import START_S, Ladder, LadderEstimate
+from mtpbench.plan import START_S, Ladder, LadderEstimate, StartsEstimate
 from mtpbench.records import SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench.sweep.schema import schema_text
@@ -47,33 +47,50 @@ def schema() -> None:
 
 
 def _ladder_table(estimates: tuple[LadderEstimate, ...], sweep: Sweep) -> Table:
-    title = f"{len(sweep.points)} points on {len(estimates)} deployments"
+    """Returns the table of deployments: what all starts of one take stands in its row."""
+    deployments: dict[str, list[LadderEstimate]] = {}
+    for estimate in estimates:
+        deployments.setdefault(estimate.ladder.unlaunched_key, []).append(estimate)
+    starts = f", {len(estimates)} starts" if len(estimates) > len(deployments) else ""
+    title = f"{len(sweep.points)} points on {len(deployments)} deployments{starts}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("arm", "topology"):
         table.add_column(heading, no_wrap=True)
     table.add_column("concurrency", min_width=11)
     for heading in ("GPUs", "nodes", "requests", "hours", "GPU-h"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for estimate in estimates:
-        ladder, first = estimate.ladder, estimate.ladder.first
-        is_open = first.load.open or first.load.ramp_s
-        rungs = list(
-            dict.fromkeys(
-                point.load_label("mark") if is_open else str(point.concurrency) for point in ladder.points
-            )
-        )
-        repeats = 1 + max(point.repeat for point in ladder.points)
+    for launches in deployments.values():
+        first, deployment = launches[0].ladder.first, launches[0].ladder.deployment
         table.add_row(
             first.arm.name + (f" k={first.draft_tokens}" if first.draft_tokens else ""),
             first.topology.name,
-            (", " if is_open else " ").join(rungs) + (f"  ×{repeats}" if repeats > 1 else ""),
-            str(ladder.deployment.gpus),
-            str(ladder.deployment.nodes),
-            _number(estimate.requests, ",.0f"),
-            _number(estimate.hours, ".2f"),
-            _number(estimate.gpu_hours, ".1f"),
+            _rungs(launches),
+            str(deployment.gpus),
+            str(deployment.nodes),
+            _number(_sum(estimate.requests for estimate in launches), ",.0f"),
+            _number(_sum(estimate.hours for estimate in launches), ".2f"),
+            _number(_sum(estimate.gpu_hours for estimate in launches), ".1f"),
         )
     return table
+
+
+def _rungs(launches: Sequence[LadderEstimate]) -> str:
+    """Returns the loads of a deployment, and how often each is measured."""
+    points = [point for estimate in launches for point in estimate.ladder.points]
+    is_open = points[0].load.open or points[0].load.ramp_s
+    rungs = dict.fromkeys(point.load_label("mark") if is_open else str(point.concurrency) for point in points)
+    repeats = 1 + max(point.repeat for point in points)
+    return (", " if is_open else " ").join(rungs) + (f"  ×{repeats}" if repeats > 1 else "")
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Returns the sum of values; None where one is unknown."""
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
 def _number(value: float | None, form: str) -> str:
@@ -93,6 +110,7 @@ def _print_totals(console: Console, estimates: tuple[LadderEstimate, ...], info:
             "SIMULATED: no GPU is used and nothing is paid",
             highlight=False,
         )
+        _print_starts(console, estimated, hours * 60, "minutes")
         return
     gpu_hours = sum(estimate.gpu_hours or 0 for estimate in estimated)
     tiers = info.hardware.usd_per_gpu_h.items()
@@ -104,6 +122,34 @@ def _print_totals(console: Console, estimates: tuple[LadderEstimate, ...], info:
         f"prices of {info.hardware.constants_date} ({info.hardware.source}){unpriced}",
         highlight=False,
     )
+    _print_starts(console, estimated, gpu_hours, "GPU-hours")
+
+
+def _print_starts(
+    console: Console,
+    estimates: Sequence[LadderEstimate],
+    total: float,
+    unit: Literal["minutes", "GPU-hours"],
+) -> None:
+    """Prints what the starts of servers take of a total, and what they would take had the sweep `restart`
+    (or not).
+    """
+
+    def cost(starts: StartsEstimate) -> float:
+        return starts.hours * 60 if unit == "minutes" else starts.gpu_hours
+
+    points = [point for estimate in estimates for point in estimate.ladder.points]
+    now, otherwise = map(planning.estimate_starts, (points, planning.restarted_otherwise(points)))
+    text = f"servers start {now.number} times, for {cost(now):,.1f} of these {unit}"
+    if now.number != otherwise.number:
+        shared, setting = "; all repeats of a deployment share one start", "with `restart: true`"
+        if now.number > otherwise.number:
+            shared, setting = "; each repeat has a start of its own", "without `restart`"
+        in_all = total - cost(now) + cost(otherwise)
+        text += (
+            f"{shared}\n{setting}: {otherwise.number} starts, {cost(otherwise):,.1f} of {in_all:,.1f} {unit}"
+        )
+    console.print(text, highlight=False)
 
 
 def _print_client(console: Console, ladders: Sequence[Ladder]) -> None:
@@ -149,8 +195,14 @@ def _print_missing(console: Console, ladders: Sequence[Ladder]) -> None:
 
 
 def _print_commands(ladders: Sequence[Ladder]) -> None:
-    """Prints the command lines as plain text without wrapping, for copying and for grep."""
+    """Prints the command lines as plain text without wrapping, for copying and for grep.
+
+    Those of a deployment that starts several times stand once.
+    """
+    deployments: dict[str, Ladder] = {}
     for ladder in ladders:
+        deployments.setdefault(ladder.unlaunched_key, ladder)
+    for ladder in deployments.values():
         echo(f"\n# {ladder.key}")
         for process in ladder.deployment.processes:
             gpus = f", GPUs {process.gpus[0]}-{process.gpus[-1]}" if process.gpus else ""

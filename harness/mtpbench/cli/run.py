@@ -278,7 +278,8 @@ class RunView:
                 "es" if len(deployment.processes) > 1 else ""
             )
             rungs = ", ".join(dict.fromkeys(point.load_label("mark") for point in points))
-            self._print(f"{first.arm.name} on {first.topology.name}: starting {processes} for {rungs}")
+            again = f" for repeat {first.launch}" if first.launch else ""
+            self._print(f"{first.arm.name} on {first.topology.name}: starting {processes}{again} for {rungs}")
         self._describe("waiting for the servers" if deployment else "simulating")
 
     def point_started(self, point: Point) -> None:

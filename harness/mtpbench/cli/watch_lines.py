@@ -233,8 +233,10 @@ def _local(snapshot: Snapshot) -> str:
     run = f"run {holder.pid} at work" if holder.pid else "a run is at work"
     if servers is None:
         return f"{run}: it has started no servers yet"
-    name = servers.key.rpartition("_")[0].replace("_", " on ", 1)
-    start = f"{name}: servers started {ago(snapshot.now_s - servers.started_s)}"
+    arm, topology, launch = servers.ladder
+    name = f"{arm} on {topology}" if topology else arm
+    again = f" for repeat {launch}" if launch else ""
+    start = f"{name}: servers started{again} {ago(snapshot.now_s - servers.started_s)}"
     if snapshot.writing:
         return f"{start}; a point is being stored"
     point = next_of_ladder(snapshot.points, servers)

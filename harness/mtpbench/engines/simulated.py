@@ -113,9 +113,11 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     simulation = _simulation(point)
     workers = place(point.topology, hardware.gpus_per_node)
     front = workers[0].name if len(workers) == 1 else _ROUTER
-    processes = [_worker(point, i, worker, front) for i, worker in enumerate(workers)]
+    # Another start draws other acceptances and faults, as it would on a real engine.
+    seed = point.launch * (len(workers) + 1)
+    processes = [_worker(point, seed + i, worker, front) for i, worker in enumerate(workers)]
     if front == _ROUTER:
-        processes.insert(0, _router(point, workers))
+        processes.insert(0, _router(point, seed + len(workers), workers))
     return dataclasses.replace(assemble(point, processes, node_count(workers)), time_scale=_speed(simulation))
 
 
@@ -161,7 +163,7 @@ def _limits_of(point: Point, group: WorkerGroup) -> EngineLimits:
     )
 
 
-def _worker(point: Point, index: int, worker: PlacedWorker, front: str) -> Process:
+def _worker(point: Point, seed: int, worker: PlacedWorker, front: str) -> Process:
     simulation, group, allowed = _simulation(point), worker.group, _limits_of(point, worker.group)
     options: dict[str, Any] = {
         "name": worker.name,
@@ -173,7 +175,7 @@ def _worker(point: Point, index: int, worker: PlacedWorker, front: str) -> Proce
         "max-running": allowed.max_running,
         "prefill-chunk-tokens": allowed.prefill_chunk_tokens,
         "stream-interval": allowed.stream_interval,
-        "seed": index,
+        "seed": seed,
     }
     if allowed.kv_tokens is not None:
         options["kv-tokens"] = allowed.kv_tokens
@@ -183,13 +185,13 @@ def _worker(point: Point, index: int, worker: PlacedWorker, front: str) -> Proce
     return _process(point, worker.name, worker.role, options, faults, worker)
 
 
-def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
+def _router(point: Point, seed: int, workers: tuple[PlacedWorker, ...]) -> Process:
     def urls(role: WorkerRole) -> str:
         names = [worker.name for worker in workers if worker.role == role]
         return ",".join(f"http://@{{host:{name}}}:@{{port:{name}/http}}" for name in names)
 
     roles: tuple[WorkerRole, ...] = ("prefill", "decode", "aggregated")
-    options = {"name": _ROUTER, "role": "router", "profile": _simulation(point).profile, "seed": len(workers)}
+    options = {"name": _ROUTER, "role": "router", "profile": _simulation(point).profile, "seed": seed}
     options |= {role: urls(role) for role in roles if urls(role)}
     faults = [fault for fault in _simulation(point).faults if fault.role in (None, "router")]
     return _process(point, _ROUTER, "router", options, faults, None)

@@ -15,7 +15,8 @@ among `READABLE_VERSIONS`)
                   why power or energy is unknown
     6   2026-11   prompt tokens from a prefix cache and reasoning tokens by request; tokens per chunk;
                   which scrape found a series of counters begun anew; reads that a clock stamped too early;
-                  which start of its servers a point was measured in; what its source says of a constant
+                  which start of its servers a point was measured in, and which of several it asks for;
+                  what its source says of a constant
 """
 
 from mtpbench.records.codec import (

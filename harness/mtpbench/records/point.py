@@ -253,7 +253,8 @@ _BESIDE_THE_POINT = ("power", "idle_s")
 class Point:
     """A point is one arm × topology × concurrency × repeat, fully resolved: all that a run needs.
 
-    Its id and key are hashes of all of it: each is computed once, and kept.
+    `launch` is the number of the start of its deployment that serves it: its repeat where the sweep starts
+    servers anew for each, else 0. Id and key are hashes of all of it: each is computed once, and kept.
     """
 
     sweep: str
@@ -269,6 +270,7 @@ class Point:
     load: Load = field(default_factory=Load)
     measurement: Measurement
     simulation: Simulation | None = None
+    launch: Count = 0
 
     @cached_property
     def id(self) -> str:
@@ -277,7 +279,8 @@ class Point:
         What the figures don't depend on is not hashed, so that ids of measured points stay.
         """
         rate = f"_q{self.load.rate_rps:g}" if self.load.rate_rps is not None else ""
-        where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}{rate}_r{self.repeat}"
+        start = f"_s{self.launch}" if self.launch else ""
+        where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}{rate}_r{self.repeat}{start}"
         body = self._hashed()
         for name in _BESIDE_THE_POINT:
             body["measurement"].pop(name)
@@ -292,7 +295,8 @@ class Point:
         body = self._hashed()
         for name in ("concurrency", "repeat", "seed", "load", "measurement"):
             body.pop(name)
-        return f"{self.arm.name}_{self.topology.name}_{digest(body)[:8]}"
+        start = f"_s{self.launch}" if self.launch else ""
+        return f"{self.arm.name}_{self.topology.name}{start}_{digest(body)[:8]}"
 
     def load_label(self, form: LoadForm = "long") -> str:
         """Returns what the point's load is called."""
@@ -312,9 +316,12 @@ class Point:
     def _hashed(self) -> Json:
         """Returns the JSON that ids hash: that of schema version 4, so that ids of measured points stay.
 
-        That version held what pins acceptance as text, and did not record which engines simulate.
+        That version held what pins acceptance as text, did not record which engines simulate, and started a
+        deployment once.
         """
         body = to_json(self)
+        if not self.launch:
+            body.pop("launch")
         body["engine"].pop("simulates")
         if self.arm.speculation is not None:
             policy = body["arm"]["speculation"]["acceptance"]

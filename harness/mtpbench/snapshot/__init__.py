@@ -21,8 +21,12 @@ State = Literal["valid", "invalid", "unusable", "damaged", "other schema", "miss
 
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _ID = re.compile(
-    rf"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>{_NUMBER}))?_r(?P<r>\d+)_[0-9a-f]{{8}}"
+    rf"(?P<arm>.+)_(?P<topology>[^_]+)_c(?P<c>\d+)(?:_q(?P<q>{_NUMBER}))?_r(?P<r>\d+)(?:_s(?P<s>\d+))?"
+    r"_[0-9a-f]{8}"
 )
+_KEY = re.compile(r"(?P<arm>.+)_(?P<topology>\d+x[^_]+)(?:_s(?P<s>\d+))?_[0-9a-f]{8}")
+Ladder = tuple[str, str, int]
+"""Arm, topology and number of the start that serves it: equal for the points of one ladder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +39,7 @@ class PlannedPoint:
     concurrency: int | None = None
     rate_rps: str | None = None
     repeat: int = 0
+    launch: int = 0
 
     @classmethod
     def of(cls, point_id: str) -> PlannedPoint:
@@ -49,7 +54,13 @@ class PlannedPoint:
             concurrency=int(parts["c"]),
             rate_rps=parts["q"],
             repeat=int(parts["r"]),
+            launch=int(parts["s"] or 0),
         )
+
+    @property
+    def ladder(self) -> Ladder:
+        """The ladder that it stands in."""
+        return (self.arm, self.topology, self.launch)
 
     @property
     def rung(self) -> tuple[object, ...]:
@@ -116,6 +127,12 @@ class ServerStart:
     key: str
     started_s: float
     grew_s: float
+
+    @property
+    def ladder(self) -> Ladder:
+        """The ladder that it serves; a key of another form is its own arm."""
+        parts = _KEY.fullmatch(self.key)
+        return (self.key, "", 0) if parts is None else (parts["arm"], parts["topology"], int(parts["s"] or 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,12 +269,11 @@ def next_of_ladder(points: Sequence[SeenPoint], servers: ServerStart | None) -> 
     """
     if servers is None:
         return None
-    name = servers.key.rpartition("_")[0]
-    ladder = [point for point in points if f"{point.planned.arm}_{point.planned.topology}" == name]
     waiting = [
         point
-        for point in ladder
-        if (point.stored is None or point.stored.point.deployment_key == servers.key)
+        for point in points
+        if point.planned.ladder == servers.ladder
+        and (point.stored is None or point.stored.point.deployment_key == servers.key)
         and point.state != "valid"
         and (point.landed_s is None or point.landed_s < servers.started_s)
     ]
@@ -309,7 +325,7 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
         point.stored and point.stored.result.clock == "virtual" for point in snapshot.points
     ):
         return None
-    ladders: dict[tuple[str, str], float] = {}
+    ladders: dict[Ladder, float] = {}
     covered, durations = 0, _durations(snapshot.points)
     for point in waiting:
         if (like := durations.get((*point.planned.rung, point.planned.arm))) is None:
@@ -322,8 +338,7 @@ def time_left(snapshot: Snapshot) -> TimeLeft | None:
             # The points of a ladder run one after another: this one began about when the last was stored.
             begun_s = max(snapshot.changed_s or 0.0, snapshot.servers.started_s if snapshot.servers else 0.0)
             duration_s = max(0.0, duration_s - (snapshot.now_s - begun_s))
-        key = (point.planned.arm, point.planned.topology)
-        ladders[key] = ladders.get(key, 0.0) + duration_s
+        ladders[point.planned.ladder] = ladders.get(point.planned.ladder, 0.0) + duration_s
     if not covered:
         return None
     side_by_side = bool(snapshot.jobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -177,6 +177,7 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
             points += ladder
     if not points:
         raise fail("no point is left: no arm has a ladder in any topology", ("topologies",))
+    points = _in_rounds(points)
     info = _info(spec, rack, tuple(points))
     return Sweep(path=document.path, info=info, points=tuple(points))
 
@@ -224,6 +225,7 @@ def _ladder_points(
             topology=topology,
             concurrency=concurrency,
             repeat=repeat,
+            launch=repeat if spec.restart else 0,
             # The seed does not depend on the arm: the requests are the same in every arm.
             seed=int(digest([spec.seed, topology.name, concurrency, repeat])[:8], 16),
             workload=_workload(spec, path),
@@ -234,6 +236,24 @@ def _ladder_points(
         for repeat in range(spec.repeats)
         for concurrency in ladder
         for rate in rates
+    ]
+
+
+def _in_rounds(points: Sequence[Point]) -> list[Point]:
+    """Returns points round by round: every deployment is started once before one is started again.
+
+    Every second round goes backwards, so that what drifts over the sweep meets all deployments alike.
+    """
+    rounds: dict[int, dict[str, list[Point]]] = {}
+    for point in points:
+        rounds.setdefault(point.launch, {}).setdefault(point.deployment_key, []).append(point)
+    if len(rounds) == 1:
+        return list(points)
+    return [
+        point
+        for launch, ladders in sorted(rounds.items())
+        for ladder in (reversed(ladders.values()) if launch % 2 else ladders.values())
+        for point in ladder
     ]
 
 

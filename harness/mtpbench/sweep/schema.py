@@ -316,7 +316,10 @@ class SweepFile(Strict):
     )
     baseline: str | None = Field(None, description="the arm others are compared with; the one without drafts")
     topologies: list[TopologySpec] = Field(min_length=1, max_length=500)
-    repeats: int = Field(1, ge=1, le=10_000)
+    repeats: int = Field(1, ge=1, le=10_000, description="how often each point is measured")
+    restart: bool = Field(
+        False, description="start the servers anew for each repeat, so that it shows how starts differ"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     targets: list[Positive] = Field(
         default_factory=list, description="target interactivities of the tables, tok/s/user"

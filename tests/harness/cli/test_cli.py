@@ -40,6 +40,28 @@ def test_the_plan_of_the_headline_sweep(cli, sweeps: Path) -> None:
     assert all("--disaggregation-mode decode" in line for line in commands)
 
 
+def test_the_plan_prices_the_starts_of_servers_with_and_without_restart(
+    cli, sweeps: Path, tmp_path: Path
+) -> None:
+    """16 deployments of 652 GPUs start in 15 minutes each: 163 GPU-hours, for every repeat if asked."""
+    text = (sweeps / "dsv4-gb200-sglang.yaml").read_text("utf-8")
+    said = []
+    for more in ("", "repeats: 3\n", "repeats: 3\nrestart: true\n"):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text + more, "utf-8")
+        _, out, _ = cli("plan", str(path), "--no-commands")
+        said.append(" ".join(out.split()))
+    once, shared, restarted = said
+    assert "servers start 16 times, for 163.0 of these GPU-hours" in once
+    assert "restart" not in once
+    assert "one start with `restart: true`: 48 starts, 489.0 of 1,111.6 GPU-hours" in shared
+    assert "estimated: 785.6 GPU-hours" in shared
+    assert "54 points on 16 deployments, 48 starts" in restarted
+    assert "estimated: 1,111.6 GPU-hours" in restarted
+    assert "servers start 48 times, for 489.0 of these GPU-hours" in restarted
+    assert "without `restart`: 16 starts, 163.0 of 785.6 GPU-hours" in restarted
+
+
 def test_the_plan_of_a_simulated_sweep_says_so_and_costs_nothing(cli, sweeps: Path) -> None:
     _, out, _ = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
     assert "SIMULATED: no GPU is used" in out

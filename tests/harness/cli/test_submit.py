@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def test_a_dry_run_prints_every_script_and_writes_nothing(tmp_path: Path) -> Non
     assert result.output.count(" -m mtpbench tables ") == 1
     assert "--dependency=afterany:JOB1:JOB2" in result.output
     assert not results.exists()
+
+
+def test_every_repeat_by_restart_gets_a_job(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP.read_text("utf-8") + "repeats: 3\nrestart: true\n", "utf-8")
+    words = [
+        "submit",
+        str(path),
+        "--cluster",
+        str(CLUSTER),
+        "--dry-run",
+        "--results",
+        str(tmp_path / "results"),
+    ]
+    result = CliRunner().invoke(app, words)
+    jobs = re.findall(r" -m mtpbench job \S+/(\S+)\.json", result.output)
+    assert len({*jobs}) == len(jobs) == 3 * 16
+    assert sum("_s2_" in key for key in jobs) == 16
 
 
 def test_without_analysis_there_is_no_last_job(tmp_path: Path) -> None:

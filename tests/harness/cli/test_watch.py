@@ -264,6 +264,9 @@ def test_a_run_at_work_says_what_follows_and_how_sure_that_is(tmp_path: Path) ->
     assert (
         "off on 1xTP8: servers started 30 s ago; next in its ladder, so most likely under load: c512" in text
     )
+    again = replace(servers, key=replace(store_point(OFF, 512, repeat=1), launch=1).deployment_key)
+    text_again = "\n".join(plain(frame, replace(snapshot, servers=again)))
+    assert "off on 1xTP8: servers started for repeat 1 30 s ago" in text_again
     assert "servers' logs grew 2 s ago" in text
     assert "running?" in text
     idle = "\n".join(plain(frame, replace(snapshot, servers=None)))

@@ -370,6 +370,28 @@ def test_sigterm_closes_the_point_and_ends_in_order(slow_bench: Bench, fake: Pat
     assert fake_slurm.living(fake) == []
 
 
+def test_repeats_by_restart_are_jobs_with_servers_of_their_own(
+    fake: Path, write_sweep, tmp_path: Path
+) -> None:
+    changes = (
+        ("topologies:", "repeats: 2\nrestart: true\ntopologies:"),
+        ("concurrency: [1, 2]", "concurrency: [2]"),
+    )
+    bench = Bench(load_sweep(write_sweep(*changes)), tmp_path / "results")
+    both = bench.points
+    keys = [point.deployment_key for point in both]
+    for point in both:
+        bench.points = [point]
+        bench.path = bench.lay_down()
+        finished, job = bench.run(Log())
+        assert finished.points_left == 0
+        assert bench.journal.owner(point.deployment_key) == job.attempt
+    assert len({*keys}) == 2
+    origins = [p.provenance for p in read_sweep(bench.store.directory).points]
+    assert len({origin.server_start for origin in origins} - {None}) == 2
+    assert all(bench.journal.owner(key) is not None for key in keys)
+
+
 def test_a_failed_job_ends_with_another_code(fake: Path, write_sweep, tmp_path: Path) -> None:
     text = "speed: 5\n  faults: [{kind: exit_before_bind, value: 3}]"
     bench = Bench(load_sweep(write_sweep(("speed: 5", text))), tmp_path / "results")

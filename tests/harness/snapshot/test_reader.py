@@ -199,6 +199,10 @@ def test_the_ids_parts_are_read_from_its_end() -> None:
     assert (planned.arm, planned.topology, planned.concurrency) == ("mtp_k3", "6xDEP8-1xDEP16", 16384)
     assert planned.label == "2.5/s cap 16384 repeat 1"
     assert PlannedPoint.of("else").arm == "else"
+    again = replace(store_point(MTP, 4, repeat=2), launch=2)
+    parts = PlannedPoint.of(again.id)
+    assert (parts.ladder, parts.repeat) == (("mtp", "1xTP8", 2), 2)
+    assert ServerStart(key=again.deployment_key, started_s=0.0, grew_s=0.0).ladder == parts.ladder
     for point in (store_point(OFF, 16), store_point(MTP, 4, repeat=2)):
         parts = PlannedPoint.of(point.id)
         assert (parts.arm, parts.topology) == (point.arm.name, point.topology.name)
@@ -234,6 +238,18 @@ def test_a_ladder_goes_up_and_leaves_out_what_is_valid(tmp_path: Path) -> None:
     point = next_of_ladder(snapshot.points, later)
     assert point is not None
     assert point.planned.label == "c128"
+
+
+def test_each_start_of_a_restarted_deployment_serves_its_own_repeat(tmp_path: Path) -> None:
+    points = [replace(store_point(OFF, 512, repeat=i), launch=i) for i in range(3)]
+    directory = write_sweep(tmp_path, planned=tuple(point.id for point in points))
+    snapshot = SnapshotReader(directory).read()
+    assert snapshot is not None
+    for point in points:
+        servers = ServerStart(key=point.deployment_key, started_s=0.0, grew_s=0.0)
+        found = next_of_ladder(snapshot.points, servers)
+        assert found is not None
+        assert found.planned.id == point.id
 
 
 def test_a_runs_own_file_is_read_and_does_not_stir_the_points(

@@ -24,6 +24,31 @@ def test_a_sweep_is_arms_times_topologies_times_concurrency(write_sweep) -> None
     assert len(set(sweep.info.planned)) == 8
 
 
+RESTARTED = (
+    "topologies:",
+    "repeats: 3\nrestart: true\ntopologies:\n  - {aggregated: 1xTP8, concurrency: [4]}",
+)
+
+
+def test_restarted_repeats_are_ladders_of_their_own_spread_over_the_sweep(write_sweep) -> None:
+    """A drift that goes on over the sweep then meets all deployments alike: their mean place is the same."""
+    ladders = ladders_of(load_sweep(write_sweep(RESTARTED)).points)
+    assert [ladder.first.launch for ladder in ladders] == [0] * 4 + [1] * 4 + [2] * 4
+    arms = [(ladder.first.arm.name, ladder.first.topology.name) for ladder in ladders]
+    assert arms[4:8] == arms[3::-1] == list(reversed(arms[8:]))
+    assert len({ladder.key for ladder in ladders}) == 12
+    assert len({ladder.unlaunched_key for ladder in ladders}) == 4
+    assert all({point.repeat for point in ladder.points} == {ladder.first.launch} for ladder in ladders)
+
+
+def test_a_sweep_that_is_restarted_later_keeps_its_first_repeats(write_sweep) -> None:
+    shared = load_sweep(write_sweep((RESTARTED[0], RESTARTED[1].replace("true", "false")))).points
+    restarted = load_sweep(write_sweep(RESTARTED)).points
+    kept = {point.id for point in shared} & {point.id for point in restarted}
+    assert kept == {point.id for point in shared if point.repeat == 0}
+    assert {point.seed for point in shared} == {point.seed for point in restarted}
+
+
 def test_both_arms_ask_the_same_requests(write_sweep) -> None:
     points = load_sweep(write_sweep()).points
     seeds = {(p.arm.name, p.concurrency): p.seed for p in points}
