@@ -19,6 +19,7 @@ from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.chunk_latency import AT_ONCE_S, ChunkGaps, summarise
 from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown_energy
 from mtpbench.metrics.packed_chunks import Requests, TokenCounts, count_tokens
+from mtpbench.metrics.percentile_intervals import TimeParts
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestRows, RequestTable
 from mtpbench.metrics.window import (
     Window,
@@ -53,6 +54,7 @@ class Latencies:
 
     Args:
         ttft_s, e2el_s, send_lag_s: (r,) of every counted request.
+        ended_s: (r,) when it ended.
         tpot_s: (q,) of those that have a TPOT.
         tpot_ended_s: (q,) when those ended.
         tpot_basis: how the tokens of the first chunk are known.
@@ -61,6 +63,7 @@ class Latencies:
 
     ttft_s: Floats
     e2el_s: Floats
+    ended_s: Floats
     tpot_s: Floats
     tpot_ended_s: Floats
     send_lag_s: Floats
@@ -90,10 +93,12 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         return _rates(rows, window, counts, point.topology.gpus)
 
     acceptance = measure_acceptance(
-        point, raw.counters, steady, facts.counter_processes, facts.counter_source
+        point, raw.counters, steady, facts.counter_processes, facts.counter_source, blocks
     )
     errors = Counter(error for error in rows.error[~rows.warmup] if error is not None)
-    tpot, steady_rates = summarise(figures.tpot_s), rates_over(steady) if steady else None
+    parts = TimeParts.of(steady, blocks, figures.ended_s) if steady else None
+    tpot_parts = TimeParts.of(steady, blocks, figures.tpot_ended_s) if steady else None
+    tpot, steady_rates = summarise(figures.tpot_s, tpot_parts), rates_over(steady) if steady else None
     block_rates = tuple(rates_over(block).tput_tps_per_gpu for block in blocks)
     result = PointResult(
         point_id=point.id,
@@ -102,13 +107,13 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         requests=int((~rows.warmup).sum()),
         failed_requests=errors.total(),
         errors=dict(sorted(errors.items())),
-        ttft_s=summarise(figures.ttft_s),
+        ttft_s=summarise(figures.ttft_s, parts),
         tpot_s=tpot,
-        e2el_s=summarise(figures.e2el_s),
+        e2el_s=summarise(figures.e2el_s, parts),
         icl_s=gaps.per_chunk(),
         token_gap_s=gaps.per_token(),
-        ttft_from_schedule_s=summarise(figures.ttft_s + figures.send_lag_s),
-        e2el_from_schedule_s=summarise(figures.e2el_s + figures.send_lag_s),
+        ttft_from_schedule_s=summarise(figures.ttft_s + figures.send_lag_s, parts),
+        e2el_from_schedule_s=summarise(figures.e2el_s + figures.send_lag_s, parts),
         stalls=gaps.stalls(),
         tokens_per_chunk=_share(rows.output_tokens, chunk_counts, counted),
         tokens_per_burst=_tokens_per_burst(point, rows, counted & (chunk_counts > 1), gaps, acceptance),
@@ -122,7 +127,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         whole=rates_over(whole) if whole else None,
         blocks=describe_blocks(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
         acceptance=acceptance,
-        energy=_energy(point, raw.power, steady_rates, facts),
+        energy=_energy(point, raw.power, steady_rates, facts, blocks),
         idle=facts.idle,
         gpus=facts.gpus,
         client=raw.client,
@@ -133,7 +138,13 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     return dataclasses.replace(result, reasons=reasons)
 
 
-def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, facts: RunFacts) -> Energy:
+def _energy(
+    point: Point,
+    power: Sequence[PowerSample],
+    steady: Rates | None,
+    facts: RunFacts,
+    blocks: Sequence[Window],
+) -> Energy:
     gpus = point.topology.gpus
     if facts.power_source is None:
         return unknown_energy(facts.power_reason or "no_power_source", gpus, None)
@@ -148,6 +159,7 @@ def _energy(point: Point, power: Sequence[PowerSample], steady: Rates | None, fa
         facts.power_source,
         max_gap_s=_max_gap_s(point),
         caps_w={gpu.name: gpu.power_cap_max_w for gpu in facts.gpus if gpu.power_cap_max_w},
+        blocks=blocks,
     )
     if energy.energy_j is not None and energy.grace_energy_j is None and facts.grace_reason is not None:
         energy = dataclasses.replace(energy, grace_reason=facts.grace_reason)
@@ -238,6 +250,7 @@ def latencies(
     return Latencies(
         ttft_s=first - sent,
         e2el_s=last - sent,
+        ended_s=table.end_s[counted],
         tpot_s=tpot,
         tpot_ended_s=table.end_s[counted][several],
         send_lag_s=sent - table.scheduled_s[counted],

@@ -73,7 +73,7 @@ def test_results_of_schema_4_recompute_to_the_same_figures(stored: Path) -> None
         before, after = recompute(point.directory)
         assert (before.schema_version, after.schema_version) == (4, SCHEMA_VERSION)
         assert (after.cached_prompt_share, after.tokens_per_chunk is None) == (None, False)
-        assert dataclasses.replace(after, schema_version=4, **UNKNOWN_BEFORE_6) == before
+        assert as_before_7(after, schema_version=4, **UNKNOWN_BEFORE_6) == before
         assert read_point(point.directory).result == after
         assert recompute(point.directory) == (after, after)
 
@@ -99,6 +99,19 @@ NEW_IN_4 = {
 UNKNOWN_BEFORE_6: dict[str, Any] = dict.fromkeys(
     ("tokens_per_chunk", "first_chunk_tokens", "tokens_per_burst")
 )
+
+
+def as_before_7(result: PointResult, **changes: Any) -> PointResult:
+    """A result without what version 7 brought inside the records of a result."""
+    for name in ("ttft_s", "tpot_s", "e2el_s", "ttft_from_schedule_s", "e2el_from_schedule_s"):
+        intervals = {f"p{percent}_interval": None for percent in (50, 90, 99)}
+        if (distribution := getattr(result, name)) is not None:
+            changes[name] = dataclasses.replace(distribution, **intervals)
+    energy = dataclasses.replace(result.energy, power_w_per_gpu_by_block=None)
+    acceptance = dataclasses.replace(result.acceptance, length_by_block=None)
+    return dataclasses.replace(result, energy=energy, acceptance=acceptance, **changes)
+
+
 NEW_IN_3 = {"result.json": {"": ("blocks",)}}
 New = dict[str, dict[str, tuple[str, ...]]]
 
@@ -128,7 +141,7 @@ def test_what_an_older_readable_version_wrote_is_read_and_recomputed(
     before, after = recompute(directory)
     assert (before.schema_version, after.schema_version) == (version, SCHEMA_VERSION)
     blocks = None if version == 2 else after.blocks
-    assert dataclasses.replace(after, schema_version=version, blocks=blocks, **UNKNOWN_BEFORE_6) == before
+    assert as_before_7(after, schema_version=version, blocks=blocks, **UNKNOWN_BEFORE_6) == before
 
 
 def test_what_schema_5_wrote_is_read_without_the_columns_that_it_lacked(stored: Path) -> None:
@@ -138,8 +151,10 @@ def test_what_schema_5_wrote_is_read_without_the_columns_that_it_lacked(stored: 
     for path in (stored / "sweep.json", *directory.glob("*.json")):
         data = {**json.loads(path.read_text()), "schema_version": 5}
         if path.name == "result.json":
-            for name in (*UNKNOWN_BEFORE_6, "cached_prompt_share"):
-                del data[name]
+            old = to_json(as_before_7(from_json(PointResult, data)))
+            data = {name: value for name, value in old.items() if name not in UNKNOWN_BEFORE_6}
+            del data["cached_prompt_share"]
+            data["schema_version"] = 5
         elif path.name in ("point.json", "raw.json"):
             kinds = {"point": Point, "facts": RunFacts}
             data |= {
@@ -150,7 +165,7 @@ def test_what_schema_5_wrote_is_read_without_the_columns_that_it_lacked(stored: 
         path.write_text(json.dumps(data))
     before, after = recompute(directory)
     assert (before.schema_version, after.schema_version) == (5, SCHEMA_VERSION)
-    assert dataclasses.replace(after, schema_version=5, **UNKNOWN_BEFORE_6) == before
+    assert as_before_7(after, schema_version=5, **UNKNOWN_BEFORE_6) == before
     (record, *_) = read_raw(directory).requests.records()
     assert (record.cached_prompt_tokens, record.reasoning_tokens) == (None, None)
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from mtpbench.metrics.meter_series import MeterSeries
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
     MOST_COUNTED,
@@ -33,6 +34,7 @@ def measure_acceptance(
     window: Window | None,
     expected: Sequence[str] = (),
     source: CounterSource | None = None,
+    blocks: Sequence[Window] = (),
 ) -> Acceptance:
     """Computes acceptance from counter differences over the window, summed over the verifying workers.
 
@@ -45,6 +47,7 @@ def measure_acceptance(
         window: the steady-state window, or None if there was none.
         expected: names of the decode or aggregated processes; empty for every process with counters.
         source: where the counters come from, for the record.
+        blocks: the window's time blocks, of which the length is computed too.
 
     Returns:
         NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
@@ -66,13 +69,14 @@ def measure_acceptance(
     drafts = point.arm.speculation.draft_tokens
     if not any(s.counters for readings in workers.values() for s in readings):
         return average_gauges(workers, window, drafts, source)
+    counted_steps = [[_with_steps(sample, drafts) for sample in readings] for readings in workers.values()]
     deltas: list[SpecCounters] = []
-    for readings in workers.values():
-        delta = _delta([_with_steps(sample, drafts) for sample in readings], window)
+    for readings in counted_steps:
+        delta = _delta(readings, window)
         if isinstance(delta, str):
             return unknown_acceptance(delta, source)
         deltas.append(delta)
-    return _summed(deltas, source)
+    return dataclasses.replace(_summed(deltas, source), length_by_block=_by_block(counted_steps, blocks))
 
 
 def _sound(sample: CounterSample) -> CounterSample:
@@ -205,6 +209,26 @@ def average_gauges(
 
 def _steps_since(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
+
+
+def _by_block(
+    workers: Sequence[Sequence[CounterSample]], blocks: Sequence[Window]
+) -> tuple[float, ...] | None:
+    """Returns the acceptance length of each block, from counters interpolated to the blocks' edges.
+
+    None where there are none, a worker's counters were read less than twice a block, or a block had no draft.
+    """
+    total = np.zeros((2, len(blocks)))
+    for samples in workers:
+        counts = [(s.time_s, s.counters.drafts, s.counters.accepted_tokens) for s in samples if s.counters]
+        times_s, *counters = np.array(counts, np.float64).reshape(-1, 3).T
+        for row, counter in zip(total, counters, strict=True):
+            by_block = MeterSeries(times_s, counter).differences(blocks)
+            if by_block is None:
+                return None
+            row += by_block
+    drafts, accepted = total
+    return tuple((1 + accepted / drafts).tolist()) if (drafts > 0).all() else None
 
 
 def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtpbench.metrics.packed_chunks import ChunkBatch
+from mtpbench.metrics.percentile_intervals import TimeParts, percentile_interval
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, seconds
 from mtpbench.metrics.window import Window
 from mtpbench.records import Distribution, Stalls
@@ -164,11 +165,19 @@ def _first_bursts(batch: ChunkBatch, at_once_us: float) -> Ints:
     return np.asarray(np.minimum(apart[np.searchsorted(apart, begins)], batch.offsets[1:]) - begins, np.int64)
 
 
-def summarise(values: Floats) -> Distribution | None:
-    """Summarises a sample, with percentiles interpolated linearly; None for an empty sample."""
+def summarise(values: Floats, parts: TimeParts | None = None) -> Distribution | None:
+    """Summarises a sample, with percentiles interpolated linearly; None for an empty sample.
+
+    Args:
+        values: (r,) the sample.
+        parts: where in time the requests lie of which each value is; None where percentiles get no intervals.
+    """
     if not len(values):
         return None
     p10, p50, p90, p99 = np.percentile(values, (10, 50, 90, 99))
+    p50_interval, p90_interval, p99_interval = (
+        None if parts is None else percentile_interval(values, parts, percent) for percent in (50, 90, 99)
+    )
     return Distribution(
         count=len(values),
         mean=float(values.mean()),
@@ -178,6 +187,9 @@ def summarise(values: Floats) -> Distribution | None:
         p90=float(p90),
         p99=float(p99),
         max=float(values.max()),
+        p50_interval=p50_interval,
+        p90_interval=p90_interval,
+        p99_interval=p99_interval,
     )
 
 

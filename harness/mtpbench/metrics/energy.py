@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from mtpbench.metrics.meter_series import MeterSeries, integrate
+from mtpbench.metrics.request_table import Floats
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
     GRACE,
@@ -53,7 +54,7 @@ REASONS: Mapping[str, str] = {
 """Reason codes of a NULL energy (see docs/validity.md). Those of Grace rails begin with `grace_`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Gpu:
     """The energy that one GPU used over the window, by its counter and by the integral of its power."""
 
@@ -63,6 +64,7 @@ class _Gpu:
     samples: int
     edges_j: float = 0.0
     """The largest error of the counter: a step at each edge of the window, if the samples show its steps."""
+    by_block_j: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,7 @@ def measure_energy(
     source: PowerSource | None,
     max_gap_s: float = MAX_GAP_S,
     caps_w: Mapping[str, float] | None = None,
+    blocks: Sequence[Window] = (),
 ) -> Energy:
     """Computes the energy of every GPU of the deployment over the window, idle ones too.
 
@@ -106,6 +109,7 @@ def measure_energy(
         source: where the samples come from, for the record.
         max_gap_s: a longer gap between two readings (engine seconds) makes the energy unknown.
         caps_w: power caps in watts, by `process/GPU`, of the GPUs whose cap is known.
+        blocks: the window's time blocks, of which the power is computed too.
 
     Returns:
         NULL with reason `no_power_samples`, `missing_gpu`, `unexpected_gpu`, `gpu_lost`,
@@ -122,7 +126,7 @@ def measure_energy(
     if len(series) != expected_gpus:
         fewer = len(series) < expected_gpus
         return unknown_energy("missing_gpu" if fewer else "unexpected_gpu", expected_gpus, source)
-    gpus = _read_gpus(series, window, max_gap_s, caps_w or {})
+    gpus = _read_gpus(series, window, max_gap_s, caps_w or {}, blocks)
     if isinstance(gpus, str):
         return unknown_energy(gpus, expected_gpus, source)
     total = _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source)
@@ -131,6 +135,7 @@ def measure_energy(
     grace = _read_grace(rails, window, max_gap_s)
     return dataclasses.replace(
         total,
+        power_w_per_gpu_by_block=_by_block([gpu.by_block_j for gpu in gpus], blocks),
         grace_energy_j=None if isinstance(grace, str) else grace,
         grace_reason=grace if isinstance(grace, str) else "no_grace" if grace is None else None,
         unused_gpus=len(unused),
@@ -198,13 +203,14 @@ def _read_gpus(
     window: Window,
     max_gap_s: float,
     caps_w: Mapping[str, float],
+    blocks: Sequence[Window],
 ) -> list[_Gpu] | str:
     """Returns what every GPU used, or the reason code of the first GPU whose energy is unknown."""
     gpus: list[_Gpu] = []
     for (process, number), readings in series.items():
         name = f"{process}/{number}"
         most_w = min(MOST_W, MOST_OF_CAP * caps_w.get(name, MOST_W))
-        gpu = _read_gpu(name, readings, window, max_gap_s, most_w)
+        gpu = _read_gpu(name, readings, window, max_gap_s, most_w, blocks)
         if isinstance(gpu, str):
             return gpu
         gpus.append(gpu)
@@ -212,7 +218,12 @@ def _read_gpus(
 
 
 def _read_gpu(
-    name: str, readings: list[PowerSample], window: Window, max_gap_s: float, most_w: float = MOST_W
+    name: str,
+    readings: list[PowerSample],
+    window: Window,
+    max_gap_s: float,
+    most_w: float = MOST_W,
+    blocks: Sequence[Window] = (),
 ) -> _Gpu | str:
     counter = MeterSeries.of((r.time_s, known(r.energy_j, 0.0, MOST_COUNTED)) for r in readings)
     power = MeterSeries.of((r.time_s, known(r.power_w, LEAST_W, most_w)) for r in readings)
@@ -240,7 +251,16 @@ def _read_gpu(
         return "power_zero"
     if counted is not None and known(counted / window.duration_s, LEAST_W, most_w) is None:
         return "power_implausible"
-    return _Gpu(name=name, counted_j=counted, integral_j=integral, samples=inside, edges_j=edges_j)
+    by_block_j = (counter.at_moves() if len(counter) else power.integral()).differences(blocks)
+    return _Gpu(name, counted, integral, inside, edges_j, by_block_j)
+
+
+def _by_block(gpus_j: Sequence[Floats | None], blocks: Sequence[Window]) -> tuple[float, ...] | None:
+    """Returns the mean power of a GPU in each block; None where it is unknown of one."""
+    known_j = [by_block_j for by_block_j in gpus_j if by_block_j is not None]
+    if len(known_j) < len(gpus_j):
+        return None
+    return tuple((np.mean(known_j, axis=0) / [block.duration_s for block in blocks]).tolist())
 
 
 def _refused(readings: list[PowerSample], window: Window, most_w: float = MOST_W) -> str | None:

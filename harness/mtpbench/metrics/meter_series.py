@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from mtpbench.metrics.request_table import Floats
-from mtpbench.metrics.window import Window
+from mtpbench.metrics.window import LEAST_READINGS, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,21 @@ class MeterSeries:
             np.interp(window.end_s, self.times, self.values)
             - np.interp(window.start_s, self.times, self.values)
         )
+
+    def differences(self, blocks: Sequence[Window]) -> Floats | None:
+        """Returns (b,) the differences over some neighbouring blocks; None if there are none, or too
+        few readings lie in them."""
+        if not blocks:
+            return None
+        edges_s = [blocks[0].start_s, *(block.end_s for block in blocks)]
+        if self.count(Window(start_s=edges_s[0], end_s=edges_s[-1])) < LEAST_READINGS * len(blocks):
+            return None
+        return np.diff(np.interp(edges_s, self.times, self.values))
+
+    def integral(self) -> MeterSeries:
+        """Returns the integral of a power since the first reading, in joules."""
+        steps = np.diff(self.times) * (self.values[1:] + self.values[:-1]) / 2
+        return MeterSeries(self.times, np.concatenate(([0.0], np.cumsum(steps))))
 
 
 def integrate(power: MeterSeries, window: Window) -> float:

@@ -146,6 +146,8 @@ def inside(times_s: Floats, window: Window) -> npt.NDArray[np.bool_]:
 MOST_BLOCKS = 20
 FEWEST_BLOCKS = 5
 """The scatter of fewer blocks says too little."""
+LEAST_READINGS = 2
+"""Readings of a counter for each block; with fewer, neighbours would share most of what was counted."""
 
 
 def cut_blocks(window: Window, e2el_s: Floats, ended_s: Floats) -> tuple[Window, ...]:

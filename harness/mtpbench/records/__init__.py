@@ -14,9 +14,10 @@ among `READABLE_VERSIONS`)
     5   2026-11   sources and reasons as fields: what pins acceptance, what counters and power are read from,
                   why power or energy is unknown
     6   2026-11   prompt tokens from a prefix cache and reasoning tokens by request; tokens per chunk;
-                  which scrape found a series of counters begun anew; reads that a clock stamped too early;
-                  which start of its servers a point was measured in, and which of several it asks for;
-                  what its source says of a constant
+                  which scrape found a series of counters begun anew; reads that a clock stamped too early
+    7   2026-11   which start of its servers a point was measured in, and which of several it asks for;
+                  what its source says of a constant; intervals of percentiles; power and acceptance by time
+                  block
 """
 
 from mtpbench.records.codec import (
@@ -35,6 +36,7 @@ from mtpbench.records.codec import (
     to_json,
     well_formed,
 )
+from mtpbench.records.latency import Distribution, Interval, Stalls
 from mtpbench.records.load import Load, LoadForm, load_label
 from mtpbench.records.point import (
     MAX_SPEED,
@@ -74,7 +76,6 @@ from mtpbench.records.result import (
     Acceptance,
     AcceptanceGap,
     Blocks,
-    Distribution,
     Energy,
     GaugeMean,
     Hardware,
@@ -83,7 +84,6 @@ from mtpbench.records.result import (
     Rates,
     Reference,
     ReferenceRow,
-    Stalls,
     SweepInfo,
     TpotBasis,
 )
@@ -122,6 +122,7 @@ __all__ = [
     "Hardware",
     "IdlePower",
     "IdleState",
+    "Interval",
     "Json",
     "Load",
     "LoadForm",

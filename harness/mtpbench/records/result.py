@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mtpbench.records.codec import SCHEMA_VERSION, AboveZero, Clock, Count, NotNegative, Positive
+from mtpbench.records.latency import Distribution, Stalls
 from mtpbench.records.load import Load
 from mtpbench.records.raw import (
     Answers,
@@ -18,20 +19,6 @@ from mtpbench.records.raw import (
     PowerSource,
     Reason,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Distribution:
-    """A distribution summarises a sample in the unit of its field; percentiles interpolate linearly."""
-
-    count: Count
-    mean: float
-    min: float
-    p10: float
-    p50: NotNegative
-    p90: NotNegative
-    p99: NotNegative
-    max: NotNegative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +102,8 @@ class Acceptance:
 
     `length` is 1 + accepted / drafts (bonus token included); `rate` is accepted / drafted;
     `per_position` is accepted at position i / drafts. All NULL with a `reason` where unknown or off.
-    `gauge` says that the engine has no counters, and how its gauges were averaged.
+    `gauge` says that the engine has no counters, and how its gauges were averaged. `length_by_block` is that
+    of each time block of the window; NULL of gauges, and where counters were read less than twice a block.
     """
 
     length: NotNegative | None
@@ -125,6 +113,7 @@ class Acceptance:
     source: CounterSource | None
     gauge: GaugeMean | None = None
     reason: AcceptanceGap | None = None
+    length_by_block: tuple[NotNegative, ...] | None = None
 
     @property
     def source_text(self) -> str:
@@ -159,6 +148,8 @@ class Energy:
         grace_reason: code of why there is none, or None.
         unused_gpus: GPUs of the nodes that no process held; the other figures leave them out.
         unused_energy_j: their energy over the window; NULL where there are none, or one was not read well.
+        power_w_per_gpu_by_block: of each time block of the window; NULL where meters' values moved less than
+            twice a block.
     """
 
     energy_j: NotNegative | None
@@ -181,6 +172,7 @@ class Energy:
     grace_reason: str | None = None
     unused_gpus: int = 0
     unused_energy_j: float | None = None
+    power_w_per_gpu_by_block: tuple[NotNegative, ...] | None = None
 
     @property
     def meter_text(self) -> str:
@@ -192,29 +184,6 @@ class Energy:
     def source_text(self) -> str:
         """Returns the power source as text, and whether it could be cross-checked."""
         return f"{self.meter_text}, not cross-checked" if self.cross_checked is False else self.meter_text
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stalls:
-    """Stalls are gaps between two chunks of one request that are longer than a threshold.
-
-    Args:
-        threshold_s: what counts as a stall.
-        count: stalls of the counted requests.
-        requests: how many of them had one.
-        longest_s: the longest gap, stall or not.
-        share: time in stalls / time between first and last chunks.
-        over_time: stalls by equal parts of the window, at the moment they ended.
-        worst: request index and longest gap of the worst few, worst first.
-    """
-
-    threshold_s: float
-    count: int
-    requests: int
-    longest_s: float
-    share: float
-    over_time: tuple[int, ...]
-    worst: tuple[tuple[int, float], ...]
 
 
 TpotBasis = Literal["known_first_chunk", "least_first_chunk", "assumed_one_token"]

@@ -1,6 +1,6 @@
 """Pure: migrates records of schema versions 2 to 4 to version 5, which holds sources and reasons as fields.
 
-Version 6 only added fields, which are NULL in what an older version wrote.
+Versions 6 and 7 only added fields, which are NULL in what an older version wrote.
 
 The older versions held them as text. Only this module parses that text, and nothing writes it any more: the
 tables here are complete and don't change.
@@ -90,11 +90,16 @@ _POWER_SOURCES: Mapping[str, Json] = {
 }
 
 
-_NEW_FIGURES = {
+_DISTRIBUTIONS = ("ttft_s", "tpot_s", "e2el_s", "ttft_from_schedule_s", "e2el_from_schedule_s")
+_NEW_FIGURES: Mapping[int, tuple[str, ...]] = {
     3: ("blocks",),
     6: ("tokens_per_chunk", "first_chunk_tokens", "tokens_per_burst", "cached_prompt_share", "sent_rps"),
+    7: (
+        *(f"{name}.p{percent}_interval" for name in _DISTRIBUTIONS for percent in (50, 90, 99)),
+        *("energy.power_w_per_gpu_by_block", "acceptance.length_by_block"),
+    ),
 }
-"""Figures of a result that a version brought."""
+"""Figures of a result that a version brought: fields, or `field.field` of the record that a field holds."""
 
 
 def figures_moved(before: PointResult, after: PointResult) -> bool:
@@ -102,8 +107,19 @@ def figures_moved(before: PointResult, after: PointResult) -> bool:
     new = [
         name for version, names in _NEW_FIGURES.items() if version > before.schema_version for name in names
     ]
-    same = {name: getattr(after, name) for name in (*new, "schema_version")}
-    return dataclasses.replace(before, **same) != after
+    for path in (*new, "schema_version"):
+        before = _with_figure_of(before, after, path)
+    return before != after
+
+
+def _with_figure_of(result: Any, other: Any, path: str) -> Any:
+    """Returns a record with one of its figures as another record has it, if both have what holds it."""
+    name, _, inner = path.partition(".")
+    figure = getattr(other, name)
+    if inner:
+        old = getattr(result, name)
+        figure = old if old is None or figure is None else _with_figure_of(old, figure, inner)
+    return dataclasses.replace(result, **{name: figure})
 
 
 def upgraded(kind: type, data: Any) -> Any:

@@ -172,11 +172,11 @@ def test_results_of_an_unknown_schema_are_refused(cli, write_sweep) -> None:
     path = str(write_sweep())
     cli("run", path, "--simulate", "--only", "off_1xTP4_c1_")
     (result,) = Path("results/tiny.simulated").glob("off*/result.json")
-    result.write_text(json.dumps({**json.loads(result.read_text()), "schema_version": 7}))
+    result.write_text(json.dumps({**json.loads(result.read_text()), "schema_version": SCHEMA_VERSION + 1}))
     for command in (("run", path, "--simulate"), ("compare", "results/tiny.simulated"), ("status", path)):
         code, _, err = cli(*command)
         assert code == 2
-        assert "written under schema version 7; this version of mtpbench reads 2" in err
+        assert f"written under schema version {SCHEMA_VERSION + 1}; this version of mtpbench reads 2" in err
 
 
 TOO_LONG = "y" * 300
