@@ -61,6 +61,7 @@ class CurvePoint:
         ttft_p50_low_s, ttft_p50_high_s and the like: ends of a 95% interval of the percentile. With one end
             alone the requests are too few for the percentile: the end is a bound, and it is unknown
             how far beyond it the percentile lies.
+        measuring_rule: the dated rule by which mtpbench measured it (`2026-11`); None for other tools.
         cached_prompt_share: prompt tokens that a prefix cache held / all of them.
         tput_rel_se, interactivity_rel_se: standard errors of this one run, as shares of the values, from
             time blocks of its window; what other runs would do is not in them.
@@ -127,6 +128,7 @@ class CurvePoint:
     interactivity_p99_low_tps: float | None = None
     interactivity_p99_high_tps: float | None = None
     tpot_basis: str | None = None
+    measuring_rule: str | None = None
     cached_prompt_share: float | None = None
     tput_rel_se: float | None = None
     interactivity_rel_se: float | None = None

@@ -11,8 +11,9 @@ from mtpbench_analysis.curves.curve import Curve, list_values
 from mtpbench_analysis.frame import ArmAnswers
 
 _COMPARED = ("engine", "serving", "version", "image", "workload", "topology", "date")
-_WHERE_METERED = ("power_source", "power_cap_w")
-"""Told only where both sides recorded them: most points are not metered at all."""
+_WHERE_RECORDED = ("power_source", "power_cap_w", "measuring_rule")
+"""Told only where both sides recorded them: most points are not metered at all, and other tools have no such
+rule."""
 _ONE_RECIPE = (
     "engine",
     "serving",
@@ -22,6 +23,7 @@ _ONE_RECIPE = (
     "workload",
     "date",
     "draft_tokens",
+    "measuring_rule",
 )
 _ASSUMED = ("hardware", "model", "precision", "isl", "osl")
 _WORDS = {
@@ -31,6 +33,7 @@ _WORDS = {
     "settings": "engine options",
     "power_source": "power meter",
     "power_cap_w": "power cap in watts",
+    "measuring_rule": "measuring rule",
 }
 
 
@@ -64,7 +67,7 @@ def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
         unknown.append("settings")
     elif mine != its:
         confounds.append(_differing("settings", _only((baseline, its - mine), (other, mine - its))))
-    for name in _WHERE_METERED:
+    for name in _WHERE_RECORDED:
         recorded = [set(curve.values(name)) - {None} for curve in (other, baseline)]
         if all(recorded) and recorded[0] != recorded[1]:
             confounds.append(_differing(name, _difference(baseline, other, name)))

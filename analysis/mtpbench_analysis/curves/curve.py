@@ -20,7 +20,7 @@ CURVE_FIELDS = ("engine", "version", "image", "serving", "workload", "acceptance
 SPLITTABLE = ("topology", "draft_tokens", "date")
 """Fields in which one curve's points may differ, unless a reader splits by them."""
 
-_RECIPE_FIELDS = ("topology", *LOAD_FIELDS, "gpus", "draft_tokens", *CURVE_FIELDS)
+_RECIPE_FIELDS = ("topology", *LOAD_FIELDS, "gpus", "draft_tokens", "measuring_rule", *CURVE_FIELDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

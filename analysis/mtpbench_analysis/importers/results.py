@@ -149,6 +149,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         ttft_from_schedule_p50_s=_ttft_from_schedule(point.load, result),
         interactivity_p99_tps=result.interactivity_p99_tps,
         tpot_basis=result.tpot_basis,
+        measuring_rule=point.measurement.rule,
         cached_prompt_share=result.cached_prompt_share,
         simulated=result.simulated,
         repeat=point.repeat,

@@ -36,6 +36,9 @@ RECIPE_FIELDS = (*DEPLOYMENT_FIELDS, *LOAD_FIELDS)
 TESTED_FIELDS = ("version", "image", "settings", "date")
 """In these the sides may differ: they are what is tested."""
 
+_TOLD_FIELDS = (*TESTED_FIELDS, "measuring_rule")
+"""A difference in these is told."""
+
 _deployment_of = attrgetter(*DEPLOYMENT_FIELDS)
 _recipe_of = attrgetter(*RECIPE_FIELDS)
 _IN_LABEL = ("arm", "topology", "gpus")
@@ -217,13 +220,13 @@ def _why_nothing(old: Sequence[PointSet], new: Sequence[PointSet]) -> str:
 
 def _differences(recipes: Sequence[PairedRecipe]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     differences, unknown = [], []
-    for name in TESTED_FIELDS:
+    for name in _TOLD_FIELDS:
         ours, theirs = (
             {getattr(run, name) for recipe in recipes for runs in getattr(recipe, side) for run in runs}
             for side in ("old", "new")
         )
         if ours == theirs == {None}:
-            unknown.append(name)
+            unknown += [name] if name in TESTED_FIELDS else []
         elif ours != theirs and name == "settings":
             differences.append(_settings(ours, theirs))
         elif ours != theirs:

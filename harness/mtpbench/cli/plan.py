@@ -16,7 +16,7 @@ from mtpbench.cli.options import SweepArgument
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, stored_ceiling, workers_for
 from mtpbench.plan import START_S, Ladder, LadderEstimate, StartsEstimate
-from mtpbench.records import SweepInfo
+from mtpbench.records import LEAST_WARMUP_TO_SPREAD, Point, SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench.sweep.schema import schema_text
 from mtpbench_analysis.cli.options import echo, make_console
@@ -34,6 +34,7 @@ def plan(
     console.print(Text.assemble((loaded.info.name, "bold"), f": {loaded.info.question}"))
     console.print(_ladder_table(estimates, loaded))
     _print_totals(console, estimates, loaded.info)
+    _print_rules(console, ladders[0].first)
     _print_client(console, ladders)
     _print_confounds(console, loaded.info)
     _print_missing(console, ladders)
@@ -150,6 +151,25 @@ def _print_starts(
             f"{shared}\n{setting}: {otherwise.number} starts, {cost(otherwise):,.1f} of {in_all:,.1f} {unit}"
         )
     console.print(text, highlight=False)
+
+
+def _print_rules(console: Console, first: Point) -> None:
+    """Prints by which dated rule the points are measured."""
+    rules = first.measurement
+    parts = ["lengths drawn independently", "slots in step", "all of the warm window"]
+    if rules.stratifies_lengths:
+        parts[0] = "lengths spread evenly"
+    if rules.spreads_phases:
+        parts[1] = "slots out of step"
+    elif rules.awaits_settling:
+        parts[1] += (
+            f" (warmup_per_slot is {rules.warmup_per_slot:g}, and spreading them takes "
+            f"{LEAST_WARMUP_TO_SPREAD:g}: energy and TTFT may be a few percent off)"
+        )
+    if rules.awaits_settling:
+        parts[2] = "the window from where rates have settled"
+    told = parts[:1] if first.load.open else parts
+    console.print(f"measured by rule {rules.rule}: {', '.join(told)}", highlight=False)
 
 
 def _print_client(console: Console, ladders: Sequence[Ladder]) -> None:

@@ -1,8 +1,8 @@
 """Records are the values that the parts exchange: frozen, keyword-only, JSON round-trip, units in the names.
 
-Standard library only. In the order of the flow: `speculation` (arms), `load` (how requests are sent), `point`
-(what is measured), `process` (what is started), `raw` (what is recorded), `result` (what is derived, and what
-tables need besides); `codec` turns them into JSON and back.
+Standard library only. In the order of the flow: `speculation` (arms), `load` (how requests are sent),
+`measurement` (by what rules), `point` (what is measured), `process` (what is started), `raw` (what is
+recorded), `result` (what is derived, and what tables need besides); `codec` turns them into JSON and back.
 
 Schema history (`SCHEMA_VERSION` is written into every stored record; the store refuses what is not
 among `READABLE_VERSIONS`)
@@ -38,12 +38,19 @@ from mtpbench.records.codec import (
 )
 from mtpbench.records.latency import Distribution, Interval, Stalls
 from mtpbench.records.load import Load, LoadForm, load_label
+from mtpbench.records.measurement import (
+    LEAST_WARMUP_TO_SPREAD,
+    OLDEST_RULE,
+    Measurement,
+    MeasuringRule,
+    Settling,
+    Trend,
+)
 from mtpbench.records.point import (
     MAX_SPEED,
     Engine,
     EngineLimits,
     Fault,
-    Measurement,
     Model,
     Point,
     Simulation,
@@ -91,8 +98,10 @@ from mtpbench.records.speculation import AcceptancePolicy, Arm, GoldenTable, Spe
 
 __all__ = [
     "GRACE",
+    "LEAST_WARMUP_TO_SPREAD",
     "MAX_SPEED",
     "MOST_COUNTED",
+    "OLDEST_RULE",
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "UNUSED",
@@ -127,6 +136,7 @@ __all__ = [
     "Load",
     "LoadForm",
     "Measurement",
+    "MeasuringRule",
     "Model",
     "Point",
     "PointResult",
@@ -143,6 +153,7 @@ __all__ = [
     "Role",
     "RunFacts",
     "Scope",
+    "Settling",
     "Simulation",
     "SpecCounters",
     "SpecGauge",
@@ -151,6 +162,7 @@ __all__ = [
     "SweepInfo",
     "Topology",
     "TpotBasis",
+    "Trend",
     "WorkerGroup",
     "WorkerRole",
     "Workload",

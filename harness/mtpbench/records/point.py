@@ -20,6 +20,7 @@ from mtpbench.records.codec import (
     to_json,
 )
 from mtpbench.records.load import Load, LoadForm, load_label
+from mtpbench.records.measurement import Measurement
 from mtpbench.records.speculation import Arm, pinned_text
 
 Width = Annotated[int, Within(1, 10**6)]
@@ -202,53 +203,6 @@ class Workload:
     vocabulary: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """The measurement holds the rules of measuring one point.
-
-    Args:
-        warmup_per_slot: requests per slot that end before the window may begin; load goes on after them.
-        requests_per_slot: requests per slot that are measured.
-        min_requests: at least so many measured requests, whatever the concurrency.
-        min_window_s: a steady-state window shorter than this (engine seconds) makes the point invalid.
-        max_error_rate: the share of failed measured requests, or of slot-time that failures took, above which
-            the point is invalid.
-        request_timeout_s: a request without an end after this fails.
-        point_timeout_s: a point that takes longer is cut off and invalid.
-        ready_timeout_s: how long a deployment may take to become ready.
-        sample_interval_s: seconds between two scrapes of counters and power.
-        continuous_usage: whether the server shall send the token count in every event.
-        greedy_prompts: fixed prompts that each start answers greedily before its ladder; 0 for none.
-        greedy_tokens: output tokens of each of those answers.
-        evaluate: a command that scores the live endpoint once for each start, or None.
-        evaluate_timeout_s: wall seconds that it may take.
-        power: `required` refuses to measure where the GPUs' power can't be read.
-        idle_s: wall seconds for which idle power is read, before the servers start and with the model loaded;
-            0 for not at all. Nothing waits where there is no power to read.
-    """
-
-    warmup_per_slot: float = 2.0
-    requests_per_slot: float = 10.0
-    min_requests: int = 8
-    min_window_s: float = 1.0
-    max_error_rate: float = 0.01
-    request_timeout_s: float = 3600.0
-    point_timeout_s: float = 14400.0
-    ready_timeout_s: float = 3600.0
-    sample_interval_s: float = 0.25
-    continuous_usage: bool = True
-    greedy_prompts: int = 4
-    greedy_tokens: int = 32
-    evaluate: str | None = None
-    evaluate_timeout_s: float = 3600.0
-    power: Literal["optional", "required"] = "optional"
-    idle_s: float = 10.0
-
-
-_BESIDE_THE_POINT = ("power", "idle_s")
-"""Rules of measuring on which a point's figures don't depend."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """A point is one arm × topology × concurrency × repeat, fully resolved: all that a run needs.
@@ -282,8 +236,7 @@ class Point:
         start = f"_s{self.launch}" if self.launch else ""
         where = f"{self.arm.name}_{self.topology.name}_c{self.concurrency}{rate}_r{self.repeat}{start}"
         body = self._hashed()
-        for name in _BESIDE_THE_POINT:
-            body["measurement"].pop(name)
+        body["measurement"] = self.measurement.hashed()
         return f"{where}_{digest(body)[:8]}"
 
     @cached_property

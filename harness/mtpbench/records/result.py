@@ -9,6 +9,7 @@ from typing import Literal
 from mtpbench.records.codec import SCHEMA_VERSION, AboveZero, Clock, Count, NotNegative, Positive
 from mtpbench.records.latency import Distribution, Stalls
 from mtpbench.records.load import Load
+from mtpbench.records.measurement import Settling
 from mtpbench.records.raw import (
     Answers,
     ClientHealth,
@@ -235,6 +236,8 @@ class PointResult:
     whole: Rates | None
     blocks: Blocks | None = None
     """NULL where the window holds fewer than 5 blocks, and in what was written before schema version 3."""
+    settling: Settling | None = None
+    """NULL under the measuring rule 2026-05, where there is no window, and for a trace, whose load moves."""
     acceptance: Acceptance
     energy: Energy
     idle: tuple[IdlePower, ...] = ()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtpbench.engines import EMBEDDED, ENGINES
-from mtpbench.records import MAX_SPEED, Load, Measurement, WorkerGroup, WorkerRole
+from mtpbench.records import MAX_SPEED, Load, Measurement, MeasuringRule, WorkerGroup, WorkerRole
 from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, check_name
 from mtpbench.yaml_files import OneLine, Strict, Variable
 
@@ -283,6 +283,10 @@ class MeasurementSpec(Strict):
     )
     idle_s: Pause = Field(
         _RULES.idle_s, description="wall seconds of idle power, before the servers start and loaded"
+    )
+    rule: MeasuringRule = Field(
+        "2026-11",
+        description="how load is made and the window found, by date; 2026-05 to go on with an older sweep",
     )
 
 
