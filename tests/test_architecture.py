@@ -27,6 +27,7 @@ PURE = (
     "load/http1.py",
     "load/stream.py",
     "workload/content.py",
+    "workload/lengths.py",
     "power/log.py",
     "power/nodes.py",
     "power/provisioned.py",

@@ -40,7 +40,7 @@ from mtpbench.provenance import Started, collect, new_server_start
 from mtpbench.records import CounterSource, Point, PointResult, PowerSource, RunFacts
 from mtpbench.simengine.virtual import simulate_point
 from mtpbench.store import OpenAttempt, RawPoint, SweepStore
-from mtpbench.workload import draw_lengths
+from mtpbench.workload import draw_lengths, spread_phases
 
 LOOK_FOR_STOP_S = 0.1
 """How often a simulation looks whether it is to stop. A signal sets a flag for it: an exception that a signal
@@ -327,7 +327,10 @@ def run_virtual_point(point: Point, server_start: str, store: SweepStore) -> Poi
     started = now_utc()
     counts = RequestCounts.of(point.concurrency, point.measurement)
     schedule = Schedule.independent(point.load, counts, point.concurrency, point.seed)
-    lengths = draw_lengths(point.workload, counts.total, point.seed)
+    rules = point.measurement
+    lengths = draw_lengths(point.workload, counts.total, point.seed, stratified=rules.stratifies_lengths)
+    if rules.spreads_phases:
+        lengths = spread_phases(lengths, schedule.first_of_slots, point.seed)
     run = simulate_point(point, engine_of(point).limits(point), lengths, schedule)
     raw = RawPoint(
         requests=run.requests,

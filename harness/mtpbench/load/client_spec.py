@@ -70,7 +70,7 @@ class ClientSpec:
         counts = self.counts()
         prompts = Prompts(
             self.workload,
-            draw_lengths(self.workload, counts.total, self.seed),
+            draw_lengths(self.workload, counts.total, self.seed, stratified=self.rules.stratifies_lengths),
             self.seed,
             model_name=self.model_name,
             continuous_usage=self.rules.continuous_usage,
@@ -93,4 +93,6 @@ class ClientSpec:
             ramp_s=self.load.ramp_s,
             time_scale=self.time_scale,
         )
+        if self.rules.spreads_phases:
+            prompts.spread_phases(schedule.first_of_slots, self.seed)
         return prompts, schedule

@@ -116,6 +116,14 @@ class Schedule:
         """All requests of the run."""
         return len(self.following)
 
+    @property
+    def first_of_slots(self) -> Ints:
+        """Indices of the warm-up requests with which a closed loop's slots begin; none in an open loop."""
+        if self.arrivals_s is not None:
+            return self.heads[:0]
+        firsts = self.heads[: self.concurrency]
+        return firsts[firsts < self.warmup]
+
     def share(self, worker: int, workers: int) -> Pacer:
         """Returns the share of one client process: every `workers`-th slot, and the heads of those slots.
 

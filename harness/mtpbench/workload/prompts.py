@@ -1,8 +1,7 @@
-"""The requests of a run: their lengths, their timing by a dataset, and their bodies as buffers."""
+"""The requests of a run: their timing by a dataset, and their bodies as buffers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,36 +14,8 @@ from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
 from mtpbench.workload.content import WORDS, Piece, RandomContent, token_alphabet, word_alphabet
 from mtpbench.workload.dataset import Dataset, read_dataset
+from mtpbench.workload.lengths import Lengths, shortest_of, spread_phases
 from mtpbench.workload.tokenizer import ChatTokenizer, load_tokenizer
-
-_STREAMS = (1, 2)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lengths:
-    """The lengths of a run's requests in tokens by index: `prompt_tokens` and `output_tokens`, int64 (n,)."""
-
-    prompt_tokens: Ints
-    output_tokens: Ints
-
-
-def draw_lengths(workload: Workload, count: int, seed: int) -> Lengths:
-    """Draws the lengths of `count` requests, uniform over the whole numbers in [range_ratio × L, L].
-
-    The i-th request has the same lengths for every `count`, and in both arms of a sweep.
-    """
-    prompt_rng, output_rng = (np.random.default_rng([seed, stream]) for stream in _STREAMS)
-
-    def draw(rng: np.random.Generator, longest: int) -> Ints:
-        shortest = shortest_of(workload, longest)
-        return rng.integers(shortest, longest, size=count, endpoint=True, dtype=np.int64)
-
-    return Lengths(prompt_tokens=draw(prompt_rng, workload.isl), output_tokens=draw(output_rng, workload.osl))
-
-
-def shortest_of(workload: Workload, longest: int) -> int:
-    """Returns the least length that can be drawn if `longest` is the greatest."""
-    return max(1, math.ceil(workload.range_ratio * longest))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,6 +173,10 @@ class Prompts:
                 return front, payload, _CLOSING
             numbers = self._dataset.blocks_of(row)
         return _joined([front, *self._random(index, numbers), _CLOSING])
+
+    def spread_phases(self, firsts: Ints, seed: int) -> None:
+        """Shortens the answers of the slots' first requests; see the function of that name."""
+        self.lengths = spread_phases(self.lengths, firsts, seed)
 
     def body(self, index: int) -> bytes:
         """Returns the JSON body of request `index` in one buffer."""
