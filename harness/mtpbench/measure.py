@@ -21,6 +21,7 @@ from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, un
 from mtpbench.metrics.packed_chunks import Requests, TokenCounts, count_tokens
 from mtpbench.metrics.percentile_intervals import TimeParts
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints, RequestRows, RequestTable
+from mtpbench.metrics.settling import describe_settling, settled_window
 from mtpbench.metrics.window import (
     Window,
     cut_blocks,
@@ -40,6 +41,7 @@ from mtpbench.records import (
     PowerSample,
     Rates,
     RunFacts,
+    Settling,
     TpotBasis,
 )
 from mtpbench.store import RawPoint
@@ -75,15 +77,10 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     """Computes the result of a point from its raw records; without requests its figures are NULL."""
     facts, rows = raw.facts, raw.requests.summarised()
     load = point.load
-    steady = point_window(rows, point.concurrency, open_loop=load.open, ramp_s=load.ramp_s)
     whole = whole_window(rows)
-    # In an open loop every measured request that was due after the ramp counts, whenever it ended.
-    counted = _counted(rows, None if load.open else steady)
-    if load.open and steady:
-        counted &= due_in_window(rows, load.ramp_s)
+    steady, cut_s, counted, figures = _settled(point, raw.requests, rows)
     rates = rates_due_and_sent(rows, load.ramp_s) if load.open else None
     chunk_counts = raw.requests.chunk_counts
-    figures = latencies(rows, counted, chunk_counts, most_tokens_per_event(point))
     blocks = cut_blocks(steady, figures.e2el_s, figures.tpot_ended_s) if steady else ()
     gaps = ChunkGaps(rows.index, counted, point.load.stall_s, steady, AT_ONCE_S * time_scale(point))
     windows = [window for window in (steady, whole, *blocks) if window]
@@ -99,7 +96,7 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     parts = TimeParts.of(steady, blocks, figures.ended_s) if steady else None
     tpot_parts = TimeParts.of(steady, blocks, figures.tpot_ended_s) if steady else None
     tpot, steady_rates = summarise(figures.tpot_s, tpot_parts), rates_over(steady) if steady else None
-    block_rates = tuple(rates_over(block).tput_tps_per_gpu for block in blocks)
+    block_rates = [rates_over(block) for block in blocks]
     result = PointResult(
         point_id=point.id,
         simulated=point.simulated,
@@ -125,7 +122,13 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         sent_rps=rates[1] if rates else None,
         steady=steady_rates,
         whole=rates_over(whole) if whole else None,
-        blocks=describe_blocks(blocks, block_rates, figures.tpot_s, figures.tpot_ended_s),
+        blocks=describe_blocks(
+            blocks,
+            tuple(block.tput_tps_per_gpu for block in block_rates),
+            figures.tpot_s,
+            figures.tpot_ended_s,
+        ),
+        settling=_settling(point, steady, cut_s, blocks, block_rates, figures),
         acceptance=acceptance,
         energy=_energy(point, raw.power, steady_rates, facts, blocks),
         idle=facts.idle,
@@ -136,6 +139,46 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     )
     reasons = check(point, rows, result, facts, gaps.furthest_back_us, gaps.first_burst())
     return dataclasses.replace(result, reasons=reasons)
+
+
+def _settled(
+    point: Point, requests: Requests, rows: RequestTable
+) -> tuple[Window | None, float, Mask, Latencies]:
+    """Returns the steady-state window, the seconds that were cut from its beginning, which requests count in
+    it, and their latencies.
+    """
+    load, chunk_counts, most = point.load, requests.chunk_counts, most_tokens_per_event(point)
+    window = point_window(rows, point.concurrency, open_loop=load.open, ramp_s=load.ramp_s)
+    if load.open or window is None:
+        # In an open loop every measured request that was due after the ramp counts, whenever it ended.
+        counted = _counted(rows, None)
+        if window:
+            counted &= due_in_window(rows, load.ramp_s)
+        return window, 0.0, counted, latencies(rows, counted, chunk_counts, most)
+    counted = _counted(rows, window)
+    figures = latencies(rows, counted, chunk_counts, most)
+    if not point.measurement.awaits_settling:
+        return window, 0.0, counted, figures
+    settled = settled_window(requests, window, figures.e2el_s, figures.tpot_s, figures.tpot_ended_s)
+    if settled is not window:
+        counted = _counted(rows, settled)
+        figures = latencies(rows, counted, chunk_counts, most)
+    return settled, settled.start_s - window.start_s, counted, figures
+
+
+def _settling(
+    point: Point,
+    steady: Window | None,
+    cut_s: float,
+    blocks: Sequence[Window],
+    rates: Sequence[Rates],
+    figures: Latencies,
+) -> Settling | None:
+    if not point.measurement.awaits_settling or steady is None or point.load.pacing == "trace":
+        return None
+    output_tps = None if point.load.open else [block.output_tps for block in rates]
+    cut_share = cut_s / (cut_s + steady.duration_s)
+    return describe_settling(cut_s, cut_share, blocks, output_tps, figures.tpot_s, figures.tpot_ended_s)
 
 
 def _energy(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mtpbench.engines import engine_of
 from mtpbench.error_rate import by_count, check_error_rate
 from mtpbench.metrics.request_table import CUT_OFF, UNKNOWN, Floats, Ints, RequestTable
+from mtpbench.metrics.settling import check_settling
 from mtpbench.metrics.window import due_in_window, rates_due_and_sent
 from mtpbench.records import Point, PointResult, Reason, RunFacts
 
@@ -58,6 +59,7 @@ CODES: Mapping[str, str] = {
     "tokens_per_chunk": "the tokens of the answers do not fit the events that brought them",
     "tokens_before_first": "the first event held many tokens, so TTFT is later than the first token",
     "window_too_short": "the steady-state window is missing, or shorter than the sweep allows",
+    "not_settled": "the server's rates still changed while they were measured",
     "rate_not_reached": "requests of the open loop went out more slowly than they were due",
     "clock_stepped": "the clock that stamps was set while the point ran, and stamps are wrong by it",
     "client_saturated": "the load client, not the server, may have been the bottleneck",
@@ -94,6 +96,7 @@ def check(
         *_check_lengths(point, table),
         *_check_chunks(point, result, first_burst),
         *_check_window(point, result),
+        *check_settling(result.settling),
         *_check_clock(point, result, furthest_back_us),
         *_check_rate(point, table, result),
         *_check_client(point, table, result),
@@ -170,12 +173,7 @@ def _prompt_slack(point: Point, requested: Ints) -> Floats:
     return np.ones(len(requested))  # a begin-of-sequence token
 
 
-def _lengths_detail(
-    kind: str,
-    requested: Ints,
-    counted: Ints,
-    wrong: npt.NDArray[np.bool_],
-) -> str:
+def _lengths_detail(kind: str, requested: Ints, counted: Ints, wrong: npt.NDArray[np.bool_]) -> str:
     example = int(np.flatnonzero(wrong)[0])
     return (
         f"{int(wrong.sum())} of {len(requested)} requests had another {kind} length; "

@@ -73,6 +73,25 @@ def split_steps(hidden):
     ]
 
 
+def warped(records, slower_per_s):
+    """The same requests on a server that gets slower by this share of its first speed every second."""
+
+    def late(at_s):
+        return at_s * (1 + 0.5 * slower_per_s * at_s)
+
+    return [
+        dataclasses.replace(
+            r,
+            scheduled_s=late(r.scheduled_s),
+            sent_s=late(r.sent_s),
+            end_s=late(r.end_s),
+            chunk_times_s=tuple(map(late, r.chunk_times_s)),
+        )
+        for r in records
+    ]
+
+
+SETTLES = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, rule="2026-11"))
 OPEN = make_point(arm=MTP, load=Load(pacing="poisson", rate_rps=2.0))
 LATE = [dataclasses.replace(r, scheduled_s=r.sent_s / 2, warmup=False) for r in LONG if r.sent_s > 0]
 """An open loop whose requests were due twice as fast as its slots took them."""
@@ -115,6 +134,9 @@ CASES = {
     ],
     "tokens_before_first": [
         {"records": [dataclasses.replace(r, chunk_tokens=(9, 10, 11, 12), output_tokens=12) for r in LONG]}
+    ],
+    "not_settled": [
+        {"point": SETTLES, "records": warped(LONG, 0.00034), "counters": counter_samples(seconds=100)}
     ],
     "clock_stepped": [
         with_client(misstamped_reads=1, clock_step_s=0.02),
@@ -255,6 +277,8 @@ def test_every_code_has_a_case_here_and_a_row_in_the_document():
     [
         {"records": some(LONG, 1, error="http_500"), "counters": counter_samples(seconds=100)},
         {"records": some(steady_load(), 1, prompt_tokens=101)},
+        {"point": SETTLES, "records": warped(LONG, 0.00028), "counters": counter_samples(seconds=100)},
+        {"records": warped(LONG, 0.01), "counters": counter_samples(seconds=200)},
         {"point": make_point(arm=MTP, measurement=Measurement(min_window_s=3.0))},
         with_client(reader_lag_p99_s=0.124),
         with_client(achieved_concurrency=1.91),
@@ -268,6 +292,8 @@ def test_every_code_has_a_case_here_and_a_row_in_the_document():
     ids=[
         "few errors",
         "a BOS",
+        "a drift of less than 3%",
+        "a drift under the older rule",
         "long enough",
         "lag",
         "concurrency",
