@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -19,13 +19,13 @@ import yaml
 
 from mtpbench.errors import InputError
 from mtpbench.input_files import MOST_YAML_BYTES, clean_text, compose_yaml, read_input_text, scalar_value
-from mtpbench.records import Hardware
+from mtpbench.records import GpuCondition, Hardware, PowerSource
 
 _DATE = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 _BUILT_IN = "mtpbench/data/hardware.yaml"
 _MOST = 1_000_000_000
 """More than any count, price or power: their products stay finite."""
-_KINDS = ("gpu", "gpus_per_node", "nodes_per_domain", "constants", "source")
+_KINDS = ("gpu", "gpus_per_node", "nodes_per_domain", "constants", "source", "board_limit_w")
 _Caveats = Mapping[str, str]
 """What a source says of its figures, by what it is said of: `power`, `price` (of all tiers) or a tier."""
 
@@ -47,6 +47,7 @@ class _Kind:
     gpus_per_node: int
     nodes_per_domain: int
     source: str
+    board_limit_w: float | None
     dated: Mapping[str, _Priced]
 
 
@@ -96,6 +97,34 @@ def with_caveats(stored: Hardware) -> Hardware:
     if stored.caveats or kind is None or priced is None or kind.source != stored.source:
         return stored
     return replace(stored, caveats=priced.caveats)
+
+
+def power_limits_w(
+    gpus: Sequence[GpuCondition], source: PowerSource | None, rack: str | None = None
+) -> dict[str, float]:
+    """Returns by name the most that each metered GPU may draw for long, where it is known.
+
+    It is the highest limit that was enforced on it, else that of its board: by the model that its driver
+    names, or, where it names none, by the rack. The limits are those of GPUs alone, so there is none where a
+    module is metered, nor where power is simulated.
+
+    Args:
+        gpus: the conditions of the GPUs.
+        source: what they are metered by.
+        rack: the name of the hardware, such as `gb200-nvl72`; None where it is not known.
+    """
+    if source is None or source.scope != "gpu":
+        return {}
+    limits = {gpu.name: gpu.power_cap_max_w or _board_limit_w(gpu.model, rack) for gpu in gpus}
+    return {name: limit_w for name, limit_w in limits.items() if limit_w is not None}
+
+
+def _board_limit_w(model: str | None, rack: str | None) -> float | None:
+    kinds = _built_in()
+    if not model:
+        return kinds[rack].board_limit_w if rack is not None and rack in kinds else None
+    of_model = (kind for kind in kinds.values() if kind.gpu in model.split())
+    return next((kind.board_limit_w for kind in of_model), None)
 
 
 def constants_file(constants: str | None) -> str | None:
@@ -151,13 +180,19 @@ def _dated(place: _Place) -> dict[str, _Place]:
 
 
 def _kind(place: _Place, source: str, caveats: Mapping[str, _Caveats]) -> _Kind:
-    fields = place.mapping(_KINDS, optional=("source",))
+    fields = place.mapping(_KINDS, optional=("source", "board_limit_w"))
+    limit = None
+    if "board_limit_w" in fields and not fields["board_limit_w"].is_null:
+        limited = fields["board_limit_w"].mapping(("watts", "source"))
+        limited["source"].text()
+        limit = limited["watts"].number()
     dated = _dated(fields["constants"])
     return _Kind(
         gpu=fields["gpu"].text(),
         gpus_per_node=fields["gpus_per_node"].count(),
         nodes_per_domain=fields["nodes_per_domain"].count(),
         source=fields["source"].text() if "source" in fields else source,
+        board_limit_w=limit,
         dated={date: _priced(priced, caveats.get(date, {})) for date, priced in dated.items()},
     )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mtpbench.hardware import power_limits_w
 from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.chunk_latency import AT_ONCE_S, ChunkGaps, summarise
 from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown_energy
@@ -201,7 +202,7 @@ def _energy(
         steady.output_tokens,
         facts.power_source,
         max_gap_s=_max_gap_s(point),
-        caps_w={gpu.name: gpu.power_cap_max_w for gpu in facts.gpus if gpu.power_cap_max_w},
+        limits_w=power_limits_w(facts.gpus, facts.power_source, point.hardware),
         blocks=blocks,
     )
     if energy.energy_j is not None and energy.grace_energy_j is None and facts.grace_reason is not None:

@@ -6,6 +6,7 @@ import pytest
 
 from mtpbench import hardware
 from mtpbench.errors import InputError
+from mtpbench.records import GpuCondition, PowerSource
 
 
 def test_the_newest_constants_are_the_default_and_older_ones_can_be_asked_for() -> None:
@@ -64,3 +65,45 @@ def test_a_cpu_has_no_price_and_no_power_and_says_why() -> None:
     assert cpu.power_kw_per_gpu is None
     assert cpu.usd_per_gpu_h == {}
     assert "neither a published price nor a provisioned power" in cpu.source
+
+
+METERED = PowerSource(meter="nvml", counter=True, power="instant", scope="gpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "cap_w", "limit_w"),
+    [
+        ("NVIDIA GB200", None, 1200.0),
+        ("NVIDIA B200", None, 1000.0),
+        ("NVIDIA H100 80GB HBM3", None, 700.0),
+        ("NVIDIA H200", 550.0, 550.0),
+        ("NVIDIA A100-SXM4-80GB", None, None),
+        ("NVIDIA A100-SXM4-80GB", 400.0, 400.0),
+        (None, None, 1400.0),
+        ("", None, 1400.0),
+    ],
+)
+def test_a_gpus_limit_is_what_was_enforced_or_that_of_its_board_or_of_its_racks(
+    model: str | None, cap_w: float | None, limit_w: float | None
+) -> None:
+    gpu = GpuCondition(
+        name="decode-0/3", uuid=None, model=model, power_cap_min_w=100.0, power_cap_max_w=cap_w
+    )
+    found = hardware.power_limits_w([gpu], METERED, "gb300-nvl72")
+    assert found == ({} if limit_w is None else {"decode-0/3": limit_w})
+
+
+def test_what_is_no_board_has_no_boards_limit() -> None:
+    gpu = GpuCondition(name="decode-0/3", uuid=None, model="NVIDIA GH200 480GB", power_cap_max_w=700.0)
+    nameless = replace(gpu, model=None, power_cap_max_w=None)
+    assert hardware.power_limits_w([gpu], replace(METERED, scope="module"), "gb200-nvl72") == {}
+    assert hardware.power_limits_w([gpu], PowerSource(meter="simulated", counter=True), "gb200-nvl72") == {}
+    assert hardware.power_limits_w([gpu], None, "gb200-nvl72") == {}
+    for rack in ("mi300x", "cpu", "our-rack", None):
+        assert hardware.power_limits_w([nameless], METERED, rack) == {}
+
+
+def test_every_nvidia_rack_has_its_boards_limit() -> None:
+    nameless = GpuCondition(name="a/0", uuid=None)
+    for rack in RENTALS:
+        assert bool(hardware.power_limits_w([nameless], METERED, rack)) is not rack.startswith("mi")

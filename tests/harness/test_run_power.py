@@ -49,7 +49,7 @@ def test_metered_gpus_give_a_point_its_energy_its_idle_power_and_its_conditions(
 
     on_standin.setattr(deployment_run, "meter_at", real_meter)
     on_standin.setattr(deployment_run, "simulated_power", lambda _: [])
-    on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 reasons 64")
+    on_standin.setenv("MTPBENCH_FAKE_NVML", "gpus 4 watts 400 reasons 64")
     rules = ("min_window_s: 0.1", "min_window_s: 0.1, idle_s: 0.6")
     sweep = load_sweep(write_sweep(*REAL_TIME, rules))
     mine = tuple(point for point in sweep.points if point.arm.name == "off")
@@ -61,13 +61,13 @@ def test_metered_gpus_give_a_point_its_energy_its_idle_power_and_its_conditions(
         assert energy.reason is None
         assert energy.meter_text == "nvml energy counter, instant power, GPU scope"
         seconds = window.end_s - window.start_s
-        assert energy.energy_j == pytest.approx((500 + 600 + 700 + 800) * seconds, rel=0.05)
+        assert energy.energy_j == pytest.approx((400 + 500 + 600 + 700) * seconds, rel=0.05)
         assert energy.energy_j_by_node == {"0": pytest.approx(energy.energy_j)}
         assert energy.joules_per_output_token == pytest.approx(energy.energy_j / window.output_tokens)
         cold, loaded = stored.result.idle
         assert (cold.state, loaded.state) == ("before_start", "loaded")
-        assert cold.power_w_per_gpu == pytest.approx(650, rel=0.05)
-        assert loaded.power_w_per_gpu == pytest.approx(650, rel=0.05)
+        assert cold.power_w_per_gpu == pytest.approx(550, rel=0.05)
+        assert loaded.power_w_per_gpu == pytest.approx(550, rel=0.05)
         assert [gpu.name for gpu in stored.result.gpus] == [f"aggregated-0/{i}" for i in range(4)]
         assert stored.provenance.driver == "999.1"
         gpu = "GPU-00000000-0000-0000-0000-000000000003"

@@ -9,7 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from mtpbench.metrics.meter_series import MeterSeries, integrate
+from mtpbench.metrics.meter_series import (
+    LEAST_W,
+    MOST_W,
+    MeterSeries,
+    implausible,
+    integrate,
+    most_at_once_w,
+    refused,
+)
 from mtpbench.metrics.request_table import Floats
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
@@ -26,10 +34,6 @@ from mtpbench.records import (
 )
 
 MAX_GAP_S = 3.0
-LEAST_W, MOST_W = 2.0, 10_000.0
-"""No GPU that is on draws less, and none is built to draw more; a figure in another unit lies outside."""
-MOST_OF_CAP = 10.0
-"""Nor does one draw ten times its power cap."""
 MAX_MISMATCH = 0.05
 MIN_CROSS_CHECK_SAMPLES = 5
 """With fewer samples inside the window the integral of power can't check the counter."""
@@ -49,7 +53,7 @@ REASONS: Mapping[str, str] = {
     "power_frozen": "there is no counter, and power did not move by a milliwatt",
     "power_mismatch": "a GPU's counter and the integral of its power are more than 5% apart",
     "power_zero": "a meter read 0 J over the whole window",
-    "power_implausible": "a GPU would have drawn less than 2 W, or more than 10 kW or 10 times its cap",
+    "power_implausible": "a GPU would have drawn less than 2 W, or more than 10 kW or 110% of its limit",
 }
 """Reason codes of a NULL energy (see docs/validity.md). Those of Grace rails begin with `grace_`."""
 
@@ -91,7 +95,7 @@ def measure_energy(
     output_tokens: float,
     source: PowerSource | None,
     max_gap_s: float = MAX_GAP_S,
-    caps_w: Mapping[str, float] | None = None,
+    limits_w: Mapping[str, float] | None = None,
     blocks: Sequence[Window] = (),
 ) -> Energy:
     """Computes the energy of every GPU of the deployment over the window, idle ones too.
@@ -108,7 +112,7 @@ def measure_energy(
         output_tokens: output tokens of the window.
         source: where the samples come from, for the record.
         max_gap_s: a longer gap between two readings (engine seconds) makes the energy unknown.
-        caps_w: power caps in watts, by `process/GPU`, of the GPUs whose cap is known.
+        limits_w: power limits in watts, by `process/GPU`, of the GPUs whose limit is known.
         blocks: the window's time blocks, of which the power is computed too.
 
     Returns:
@@ -126,8 +130,8 @@ def measure_energy(
     if len(series) != expected_gpus:
         fewer = len(series) < expected_gpus
         return unknown_energy("missing_gpu" if fewer else "unexpected_gpu", expected_gpus, source)
-    gpus = _read_gpus(series, window, max_gap_s, caps_w or {}, blocks)
-    if isinstance(gpus, str):
+    gpus = _read_gpus(series, window, max_gap_s, limits_w or {}, blocks)
+    if isinstance(gpus, str | Reason):
         return unknown_energy(gpus, expected_gpus, source)
     total = _total(gpus, window, _Tokens(input=tokens - output_tokens, output=output_tokens), source)
     if total.energy_j is None:
@@ -149,6 +153,7 @@ def measure_idle(
     duration_s: float,
     gpus: int,
     max_gap_s: float = MAX_GAP_S,
+    limits_w: Mapping[str, float] | None = None,
 ) -> IdlePower:
     """Computes the idle power of the deployment's GPUs, from second 0 to `duration_s` of the samples.
 
@@ -158,9 +163,10 @@ def measure_idle(
         duration_s: wall seconds.
         gpus: GPUs that the deployment holds.
         max_gap_s: a longer gap between two readings makes the power unknown.
+        limits_w: power limits in watts, as for `measure_energy`.
     """
     window = Window(start_s=0.0, end_s=duration_s)
-    energy = measure_energy(samples, window, gpus, 0.0, 0.0, None, max_gap_s)
+    energy = measure_energy(samples, window, gpus, 0.0, 0.0, None, max_gap_s, limits_w)
     return IdlePower(
         state=state,
         duration_s=duration_s,
@@ -202,16 +208,15 @@ def _read_gpus(
     series: Mapping[tuple[str, int], list[PowerSample]],
     window: Window,
     max_gap_s: float,
-    caps_w: Mapping[str, float],
+    limits_w: Mapping[str, float],
     blocks: Sequence[Window],
-) -> list[_Gpu] | str:
-    """Returns what every GPU used, or the reason code of the first GPU whose energy is unknown."""
+) -> list[_Gpu] | Reason | str:
+    """Returns what every GPU used, or the reason (or its code) of the first GPU whose energy is unknown."""
     gpus: list[_Gpu] = []
     for (process, number), readings in series.items():
         name = f"{process}/{number}"
-        most_w = min(MOST_W, MOST_OF_CAP * caps_w.get(name, MOST_W))
-        gpu = _read_gpu(name, readings, window, max_gap_s, most_w, blocks)
-        if isinstance(gpu, str):
+        gpu = _read_gpu(name, readings, window, max_gap_s, limits_w.get(name), blocks)
+        if not isinstance(gpu, _Gpu):
             return gpu
         gpus.append(gpu)
     return gpus
@@ -222,13 +227,14 @@ def _read_gpu(
     readings: list[PowerSample],
     window: Window,
     max_gap_s: float,
-    most_w: float = MOST_W,
+    limit_w: float | None = None,
     blocks: Sequence[Window] = (),
-) -> _Gpu | str:
+) -> _Gpu | Reason | str:
+    most_w = most_at_once_w(limit_w)
     counter = MeterSeries.of((r.time_s, known(r.energy_j, 0.0, MOST_COUNTED)) for r in readings)
     power = MeterSeries.of((r.time_s, known(r.power_w, LEAST_W, most_w)) for r in readings)
     if not len(counter) and not len(power):
-        return _refused(readings, window, most_w) or "no_power_samples"
+        return refused(readings, window, most_w) or "no_power_samples"
     if _was_lost(readings, window, max_gap_s):
         return "gpu_lost"
     counted: float | None = None
@@ -242,15 +248,16 @@ def _read_gpu(
     if len(power):
         fault = power.coverage_fault(window, max_gap_s)
         if counted is None and (fault := fault or _power_fault(power, window, max_gap_s)):
-            return _refused(readings, window, most_w) or fault
+            return refused(readings, window, most_w) or fault
         if not fault:
             integral = integrate(power, window)
             inside = power.count(window)
     if counted is not None and counted <= 0:
         # Every GPU that is on draws power: a meter that shows none was not read.
         return "power_zero"
-    if counted is not None and known(counted / window.duration_s, LEAST_W, most_w) is None:
-        return "power_implausible"
+    used_j = integral if counted is None else counted
+    if used_j is not None and (why := implausible(name, used_j, edges_j, window, limit_w)):
+        return why
     by_block_j = (counter.at_moves() if len(counter) else power.integral()).differences(blocks)
     return _Gpu(name, counted, integral, inside, edges_j, by_block_j)
 
@@ -261,15 +268,6 @@ def _by_block(gpus_j: Sequence[Floats | None], blocks: Sequence[Window]) -> tupl
     if len(known_j) < len(gpus_j):
         return None
     return tuple((np.mean(known_j, axis=0) / [block.duration_s for block in blocks]).tolist())
-
-
-def _refused(readings: list[PowerSample], window: Window, most_w: float = MOST_W) -> str | None:
-    """Returns the reason code of powers in the window that none can be; None where they left no hole."""
-    inside = [r.power_w for r in readings if window.start_s <= r.time_s <= window.end_s]
-    said = [power_w for power_w in inside if power_w is not None]
-    if not said or any(LEAST_W <= power_w <= most_w for power_w in said):
-        return None
-    return "power_implausible" if any(said) else "power_zero"
 
 
 def _was_lost(readings: list[PowerSample], window: Window, max_gap_s: float) -> bool:
@@ -310,11 +308,11 @@ def _read_grace(rails: list[list[PowerSample]], window: Window, max_gap_s: float
     total = 0.0
     for readings in rails:
         power = MeterSeries.of((r.time_s, known(r.power_w, LEAST_W, MOST_W)) for r in readings)
-        refused = _refused(readings, window)
+        unread = refused(readings, window)
         if not len(power):
-            return f"grace_{refused or 'no_power'}"
+            return f"grace_{unread or 'no_power'}"
         if fault := power.coverage_fault(window, max_gap_s) or _power_fault(power, window, max_gap_s):
-            return f"grace_{refused or fault}"
+            return f"grace_{unread or fault}"
         total += integrate(power, window)
     return total if rails else None
 
@@ -324,7 +322,9 @@ def _read_unused(gpus: list[list[PowerSample]], window: Window, max_gap_s: float
     total = 0.0
     for readings in gpus:
         gpu = _read_gpu("", readings, window, max_gap_s)
-        used_j = None if isinstance(gpu, str) else gpu.integral_j if gpu.counted_j is None else gpu.counted_j
+        used_j = (
+            None if not isinstance(gpu, _Gpu) else gpu.integral_j if gpu.counted_j is None else gpu.counted_j
+        )
         if used_j is None:
             return None
         total += used_j

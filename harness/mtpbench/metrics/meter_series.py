@@ -11,6 +11,13 @@ import numpy as np
 
 from mtpbench.metrics.request_table import Floats
 from mtpbench.metrics.window import LEAST_READINGS, Window
+from mtpbench.records import PowerSample, Reason, known
+
+LEAST_W, MOST_W = 2.0, 10_000.0
+"""No GPU that is on draws less, and none is built to draw more; a figure in another unit lies outside."""
+MOST_OF_LIMIT, MOST_OF_LIMIT_AT_ONCE = 1.1, 2.0
+"""Nor does one draw more than a tenth above its power limit for long: meters are good to 5% (NVML, of
+`nvmlDeviceGetPowerUsage`), and power management acts on means. A single reading may be a spike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +115,30 @@ def integrate(power: MeterSeries, window: Window) -> float:
     inner = times[(times > window.start_s) & (times < window.end_s)]
     at = np.concatenate(([window.start_s], inner, [window.end_s]))
     return float(np.trapezoid(np.interp(at, times, power.values), at))
+
+
+def most_at_once_w(limit_w: float | None) -> float:
+    """Returns the most that a single reading of a GPU may say, by its power limit where that is known."""
+    return MOST_W if limit_w is None else min(MOST_W, MOST_OF_LIMIT_AT_ONCE * limit_w)
+
+
+def implausible(
+    name: str, used_j: float, edges_j: float, window: Window, limit_w: float | None
+) -> Reason | None:
+    """Returns why a GPU can't have used so much over the window, or so little; None where it can."""
+    mean_w, least_mean_w = used_j / window.duration_s, (used_j - edges_j) / window.duration_s
+    detail = f"{name} would have drawn {mean_w:,.4g} W on average"
+    if known(mean_w, LEAST_W, MOST_W) is None:
+        return Reason(code="power_implausible", detail=detail)
+    if limit_w is not None and least_mean_w > MOST_OF_LIMIT * limit_w:
+        return Reason(code="power_implausible", detail=f"{detail}; its power limit is {limit_w:,.4g} W")
+    return None
+
+
+def refused(readings: list[PowerSample], window: Window, most_w: float = MOST_W) -> str | None:
+    """Returns the reason code of powers in the window that none can be; None where they left no hole."""
+    inside = [r.power_w for r in readings if window.start_s <= r.time_s <= window.end_s]
+    said = [power_w for power_w in inside if power_w is not None]
+    if not said or any(LEAST_W <= power_w <= most_w for power_w in said):
+        return None
+    return "power_implausible" if any(said) else "power_zero"

@@ -27,6 +27,8 @@ POWER = ("DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS")
 """The exporter's name of the metric, and DCGM's newer name of the field (155); in watts."""
 ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 """Energy in mJ since the driver was loaded (field 156)."""
+LIMITS = ("DCGM_FI_DEV_POWER_MGMT_LIMIT", "DCGM_FI_DEV_ENFORCED_POWER_LIMIT")
+"""Limits in watts (fields 160 and 164), where the exporter was told to show them; the later one counts."""
 TIMEOUT_S = 1.0
 ONE_GPU_PER_MODULE = ("GH200",)
 """Names of modules that are one board of Grace and GPU together."""
@@ -92,6 +94,20 @@ def _names(text: str) -> tuple[dict[str, str], str | None]:
     return models, driver
 
 
+def _limits_w(text: str) -> dict[str, float]:
+    """Returns the power limit of each GPU by UUID, where a metrics page has one that can be read."""
+    try:
+        shown = [
+            (metric.name, metric.labels.get("UUID", ""), metric.value) for metric in metrics(text, LIMITS)
+        ]
+    except ValueError:
+        return {}
+    limits = {(name, uuid): watts(value) for name, uuid, value in shown}
+    return {
+        uuid: limit_w for of in LIMITS for (name, uuid), limit_w in limits.items() if name == of and limit_w
+    }
+
+
 class DcgmSource:
     """The DCGM source reads the chosen GPUs from an exporter; it is a `Source`.
 
@@ -107,6 +123,8 @@ class DcgmSource:
         self._fetch = fetch or self._get
         self._uuids: tuple[str, ...] = ()
         self._last: dict[str, MeterReading] = {}
+        self._page = ""
+        """The metrics page that was read last."""
 
     def probe(self) -> SourceProbe:
         """Returns what the exporter reads of the chosen GPUs, or why it can't be used."""
@@ -151,9 +169,11 @@ class DcgmSource:
     def read(self) -> list[MeterReading]:
         """Returns the GPUs whose reading is new; a GPU that the exporter lost is a failed read."""
         try:
-            by_uuid = readings(self._fetch())
+            page = self._fetch()
+            by_uuid = readings(page)
         except (OSError, Unserved, ValueError):
             return []
+        self._page = page
         new = []
         for meter, uuid in enumerate(self._uuids):
             now, before = by_uuid.get(uuid), self._last.get(uuid)
@@ -167,8 +187,12 @@ class DcgmSource:
         return new
 
     def states(self) -> list[MeterState]:
-        """Returns the UUIDs of the chosen GPUs: the exporter is read by UUID, so they can't be swapped."""
-        return [MeterState(meter=meter, uuid=uuid) for meter, uuid in enumerate(self._uuids)]
+        """Returns UUIDs and power limits; the exporter is read by UUID, so GPUs can't be swapped."""
+        limits_w = _limits_w(self._page)
+        return [
+            MeterState(meter=meter, uuid=uuid, limit_w=limits_w.get(uuid))
+            for meter, uuid in enumerate(self._uuids)
+        ]
 
     def close(self) -> None:
         """Does nothing: no resource is held."""

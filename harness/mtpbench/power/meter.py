@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from mtpbench.errors import RunError
+from mtpbench.hardware import power_limits_w
 from mtpbench.metrics.energy import measure_idle
 from mtpbench.power.log import PowerLog, parse, unread
 from mtpbench.power.nodes import Gathered, NodeGpus, NodeLog, gather, hindrances, read_past, readings
@@ -288,7 +289,8 @@ class Meter:
         if self.reason is not None:
             return (IdlePower(state=state, duration_s=duration_s, power_w_per_gpu=None, reason=self.reason),)
         held = sum(len(gpus.owners) for gpus in self._gpus)
-        return (measure_idle(self.samples(origin), state, duration_s, held),)
+        limits_w = power_limits_w(self.conditions, self.source)
+        return (measure_idle(self.samples(origin), state, duration_s, held, limits_w=limits_w),)
 
     async def _stop(self) -> None:
         await asyncio.gather(*(sampler.stop() for sampler in self._samplers))

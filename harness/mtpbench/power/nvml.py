@@ -93,7 +93,6 @@ class NvmlSource:
 
         The UUID is looked up by index each time: a handle stays with its GPU when the order changes.
         """
-        library = self._library
         other: Scope = "module" if self._scope == "gpu" else "gpu"
         meter_states = []
         for meter, handle in enumerate(self._handles):
@@ -102,7 +101,9 @@ class NvmlSource:
                     meter=meter,
                     uuid=self._uuid(meter),
                     temperature_c=self._temperature(handle),
-                    limit_w=watts(self._ask(library.nvmlDeviceGetEnforcedPowerLimit, handle), 1e3),
+                    limit_w=watts(
+                        self._first("EnforcedPowerLimit", "PowerManagementDefaultLimit", handle), 1e3
+                    ),
                     clock_reasons=self._first(
                         "CurrentClocksEventReasons", "CurrentClocksThrottleReasons", handle
                     ),
@@ -239,7 +240,7 @@ class NvmlSource:
         return None if value is None else int(value)
 
     def _first(self, newer: str, older: str, *arguments: Any) -> Any:
-        """Returns the answer of an NVML function, or of the older one that it replaced."""
+        """Returns the answer of an NVML function, or of the one that stands in for it."""
         for name in (newer, older):
             function = getattr(self._library, f"nvmlDeviceGet{name}", None)
             value = None if function is None else self._ask(function, *arguments)

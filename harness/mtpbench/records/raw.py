@@ -227,7 +227,8 @@ class GpuCondition:
         uuid: of the GPU.
         model: its name, such as `NVIDIA GB200`.
         temperature_max_c: the highest temperature.
-        power_cap_min_w, power_cap_max_w: the lowest and the highest enforced power limit.
+        power_cap_min_w, power_cap_max_w: the lowest and the highest enforced power limit; the default one,
+            where the driver does not tell that.
         clock_reasons: all reasons why its clocks were not higher, by NVML's names.
     """
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -355,15 +356,56 @@ def test_a_figure_in_another_unit_is_none(code, power_w, energy_j):
     assert (got.energy_j, got.reason.code) == (None, code)
 
 
-def test_ten_times_the_power_cap_is_more_than_a_gpu_draws():
-    counted = change(power_samples(), power_w=lambda s: None)
-    assert energy(counted, caps_w={"worker/0": 60.0}).energy_j is not None
-    name = f"{counted[0].process}/{counted[0].gpu}"
-    assert energy(counted, caps_w={name: 49.0}).reason.code == "power_implausible"
-    assert energy(counted, caps_w={name: 60.0}).energy_j is not None
-    metered = change(power_samples(), energy_j=lambda s: None, power_w=lambda s: 500.0 + s.time_s)
-    assert energy(metered, caps_w={name: 60.0}).energy_j is not None
-    assert energy(metered, caps_w={name: 49.0}).reason.code == "power_implausible"
+@pytest.mark.parametrize("has", ["counter", "power", "both"])
+def test_more_than_a_tenth_above_its_limit_is_more_than_a_gpu_draws(has):
+    """500 W for three seconds."""
+    samples = change(power_samples(), power_w=lambda s: 500.0 + s.time_s % 0.5 / 100)
+    if has == "counter":
+        samples = change(samples, power_w=lambda s: None)
+    if has == "power":
+        samples = change(samples, energy_j=lambda s: None)
+    name = f"{samples[0].process}/{samples[0].gpu}"
+    assert energy(samples, limits_w={"another/0": 1.0}).energy_j == pytest.approx(3000, rel=1e-3)
+    assert energy(samples, limits_w={name: 460.0}).energy_j == pytest.approx(3000, rel=1e-3)
+    got = energy(samples, limits_w={name: 450.0})
+    assert (got.energy_j, got.reason.code) == (None, "power_implausible")
+    assert got.reason.detail == f"{name} would have drawn 500 W on average; its power limit is 450 W"
+    idle = measure_idle(samples, "loaded", 4.0, 2, limits_w={name: 450.0})
+    assert (idle.power_w_per_gpu, idle.reason.code) == (None, "power_implausible")
+
+
+def test_a_spike_above_the_limit_is_a_reading_and_twice_the_limit_is_none():
+    name = f"{power_samples()[0].process}/0"
+    metered = change(power_samples(), energy_j=lambda s: None, power_w=lambda s: 400.0 + s.time_s)
+
+    def with_one(power_w):
+        return [
+            dataclasses.replace(s, power_w=power_w) if s.time_s == 2.5 and not s.gpu else s for s in metered
+        ]
+
+    plain = energy(metered, limits_w={name: 450.0}).energy_j
+    spiked = energy(with_one(850.0), limits_w={name: 450.0}).energy_j
+    assert spiked == pytest.approx(plain + 0.25 * (850 - 402.5))
+    assert energy(with_one(950.0), limits_w={name: 450.0}).energy_j == pytest.approx(plain, rel=1e-3)
+    assert energy(metered, limits_w={name: 100.0}).reason.code == "power_implausible"
+
+
+def test_the_steps_of_a_counter_are_no_draw_above_the_limit():
+    """Of a quarter of a second each, they may show up to a step too much at both edges of the window."""
+    readings = [
+        PowerSample(
+            time_s=tick / 10,
+            process="worker",
+            gpu=0,
+            power_w=None,
+            energy_j=500 * math.ceil(tick / 10 / 0.25 - 1e-9) * 0.25 + 7,
+        )
+        for tick in range(40)
+    ]
+    for start_s in np.arange(1.0, 1.3, 0.02):
+        window = Window(start_s=float(start_s), end_s=float(start_s) + 1.0)
+        got = measure_energy(readings, window, 1, 9.0, 5.0, SIMULATED_POWER, limits_w={"worker/0": 460.0})
+        assert got.reason is None, got
 
 
 @pytest.mark.parametrize("odd", [0.0, 1e-3, 5e5, math.nan, math.inf, -1.0])

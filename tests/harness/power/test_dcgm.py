@@ -114,6 +114,20 @@ def test_only_what_is_new_is_a_reading() -> None:
     assert [s.uuid for s in source.states()] == ["GPU-aaaa", "GPU-bbbb"]
 
 
+def test_power_limits_are_taken_where_the_page_shows_them() -> None:
+    enforced, asked = "DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_POWER_MGMT_LIMIT"
+    limits = line(asked, 0, 700) + line(enforced, 0, 600) + line(asked, 1, 700) + line(f"{asked}_MAX", 1, 900)
+    source = DcgmSource(
+        "http://x", (), Exporter(page(1), page(2) + limits, page(3) + line(enforced, 0, "x y"))
+    )
+    source.probe()
+    assert [state.limit_w for state in source.states()] == [None, None]
+    source.read()
+    assert [state.limit_w for state in source.states()] == [600.0, 700.0]
+    assert len(source.read()) == 2, "a limit that can't be read harms no reading"
+    assert [state.limit_w for state in source.states()] == [None, None]
+
+
 def test_a_new_time_is_new_though_nothing_moved() -> None:
     source = DcgmSource("http://x", (), Exporter(*(page(1, stamp_ms=t) for t in (1000, 1000, 2000, 2000))))
     assert source.probe().source.stamped
