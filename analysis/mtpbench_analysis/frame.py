@@ -68,8 +68,8 @@ class CurvePoint:
         rel_se_correlation: of the errors of interactivity and throughput, −1 … 1; where it is None they are
             drawn as if they had nothing to do with each other.
         power_rel_se, acceptance_rel_se: the same of `power_w_per_gpu` and of `acceptance_length`.
-        power_tput_correlation: of the errors of power and throughput, −1 … 1; what a token costs in joules
-            is power / throughput, so it errs less where both rise together.
+        power_tput_correlation: of the errors of power and throughput, −1 … 1.
+        joules_per_token_rel_se: of power / throughput, which errs less where both rise together.
         se_df: degrees of freedom of these standard errors (blocks − 1).
         start: which start of its servers a run belongs to; None where it was not recorded: all runs of a
             deployment in one source then count as one start.
@@ -135,6 +135,7 @@ class CurvePoint:
     rel_se_correlation: float | None = None
     power_rel_se: float | None = None
     power_tput_correlation: float | None = None
+    joules_per_token_rel_se: float | None = None
     acceptance_rel_se: float | None = None
     se_df: int | None = None
     simulated: bool = False
@@ -186,7 +187,7 @@ LOAD_FIELDS = ("concurrency", "rate_rps", "arrivals", "ramp_s")
 
 ERROR_FIELDS = (
     *("tput_rel_se", "interactivity_rel_se", "rel_se_correlation", "power_rel_se", "power_tput_correlation"),
-    *("acceptance_rel_se", "se_df"),
+    *("joules_per_token_rel_se", "acceptance_rel_se", "se_df"),
     *(f.name for f in dataclasses.fields(CurvePoint) if f.name.endswith(("_low_s", "_high_s"))),
     *("interactivity_p99_low_tps", "interactivity_p99_high_tps"),
 )

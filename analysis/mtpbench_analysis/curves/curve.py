@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
 from mtpbench.errors import InputError
+from mtpbench_analysis.curves.mean_errors import mean_errors
 from mtpbench_analysis.frame import ERROR_FIELDS, LOAD_FIELDS, CurvePoint, averaged
 
 WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "simulated")
@@ -227,8 +228,11 @@ def _curve(points: Sequence[CurvePoint], grouping: Grouping) -> Curve:
     for i, point in enumerate(points):
         alone = i if point.concurrency is None else -1
         recipes.setdefault((alone, *_recipe_of(point)), []).append(point)
+    errors = mean_errors([*recipes.values()])
+    means = [_mean(runs, of_mean) for runs, of_mean in zip(recipes.values(), errors, strict=True)]
     measured = sorted(
-        (Measured(mean=_mean(runs), runs=tuple(runs)) for runs in recipes.values()), key=lambda m: m.x
+        (Measured(mean=mean, runs=tuple(runs)) for mean, runs in zip(means, recipes.values(), strict=True)),
+        key=lambda m: m.x,
     )
     front = pareto_front([(item.x, item.y) for item in measured])
     arm = points[0].arm
@@ -244,7 +248,7 @@ def _curve(points: Sequence[CurvePoint], grouping: Grouping) -> Curve:
 _recipe_of = attrgetter(*_RECIPE_FIELDS)
 
 
-def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
+def _mean(runs: Sequence[CurvePoint], errors: Mapping[str, Any]) -> CurvePoint:
     if len(runs) == 1:
         return runs[0]
     means: dict[str, Any] = {}
@@ -255,8 +259,8 @@ def _mean(runs: Sequence[CurvePoint]) -> CurvePoint:
     means["source"] = "; ".join(sources) or None
     means["repeat"] = means["start"] = None
     means["run_url"] = runs[0].run_url if len({run.run_url for run in runs}) == 1 else None
-    # The errors of single runs stay with the runs; `noise` says what the mean's is.
-    means |= dict.fromkeys(ERROR_FIELDS)
+    # The errors of single runs stay with the runs; `noise` says what those of the mean's rates are.
+    means |= {**dict.fromkeys(ERROR_FIELDS), **errors}
     positions = [run.acceptance_per_position for run in runs if run.acceptance_per_position is not None]
     if len({len(rates) for rates in positions}) == 1:
         means["acceptance_per_position"] = tuple(fmean(rates) for rates in zip(*positions, strict=True))

@@ -28,7 +28,13 @@ from mtpbench_analysis.spreadsheet import FORMULA, from_cell, to_cell
 REQUIRED = ("arm", *RATES)
 
 _SIGNED = ("rel_se_correlation", "power_tput_correlation")
-_SHARES = ("tput_rel_se", "interactivity_rel_se", "power_rel_se", "acceptance_rel_se")
+_SHARES = (
+    "tput_rel_se",
+    "interactivity_rel_se",
+    "power_rel_se",
+    "joules_per_token_rel_se",
+    "acceptance_rel_se",
+)
 _NEVER_ZERO = ("concurrency", "rate_rps", "gpus", "isl", "osl", "se_df")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 

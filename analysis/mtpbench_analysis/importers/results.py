@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.records import (
+    Distribution,
     Energy,
     Engine,
     GpuCondition,
+    Interval,
     Json,
     Load,
     Point,
@@ -107,9 +109,9 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
     if result.steady is None and not reasons:
         reasons = ("no_steady_window: only the rates of the whole run exist",)
     speculation = point.arm.speculation
-    ttft_s, e2el_s = result.ttft_as_waited_s(point.load), result.e2el_as_waited_s(point.load)
     return CurvePoint(
         **_errors(result),
+        **_percentiles(point.load, result),
         arm=point.arm.name,
         interactivity_tps=result.interactivity_tps,
         tput_tps_per_gpu=rates.tput_tps_per_gpu,
@@ -143,11 +145,6 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         power_w_per_gpu=result.energy.mean_power_w_per_gpu,
         power_source=_power_source(result.energy),
         power_cap_w=_power_cap_w(result.gpus),
-        ttft_p50_s=ttft_s.p50 if ttft_s else None,
-        ttft_p99_s=ttft_s.p99 if ttft_s else None,
-        e2el_p50_s=e2el_s.p50 if e2el_s else None,
-        ttft_from_schedule_p50_s=_ttft_from_schedule(point.load, result),
-        interactivity_p99_tps=result.interactivity_p99_tps,
         tpot_basis=result.tpot_basis,
         measuring_rule=point.measurement.rule,
         cached_prompt_share=result.cached_prompt_share,
@@ -158,16 +155,6 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         valid=not reasons,
         reasons=reasons,
     )
-
-
-def _ttft_from_schedule(load: Load, result: PointResult) -> float | None:
-    """Returns the median TTFT since requests were due; None in a closed loop without a ramp.
-
-    There a request is due when a slot is free, so it would repeat the TTFT beside it, to the client's own
-    delay, which has a rule of its own.
-    """
-    since_due = result.ttft_from_schedule_s if load.open or load.ramp_s else None
-    return since_due.p50 if since_due else None
 
 
 def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | None:
@@ -191,13 +178,63 @@ def _errors(result: PointResult) -> dict[str, Any]:
     """Returns the errors of this one run, from its time blocks; nothing where it has too few."""
     blocks = result.blocks
     errors = blocks and block_errors(blocks.interactivity_tps, blocks.tput_tps_per_gpu)
-    if not errors:
+    if not blocks or not errors:
         return {}
     return {
         "interactivity_rel_se": errors.interactivity_rel_se,
         "tput_rel_se": errors.tput_rel_se,
         "rel_se_correlation": errors.correlation,
         "se_df": errors.df,
+        **_power_errors(result.energy.power_w_per_gpu_by_block, blocks.tput_tps_per_gpu),
+        "acceptance_rel_se": _rel_se(result.acceptance.length_by_block),
+    }
+
+
+def _power_errors(power_w: Sequence[float] | None, tput_tps: Sequence[float]) -> dict[str, Any]:
+    """Returns the errors of the power per GPU and of what a token takes of it; nothing where unknown."""
+    joint = block_errors(power_w, tput_tps) if power_w else None
+    if power_w is None or joint is None:
+        return {}
+    joules = [power / tput for power, tput in zip(power_w, tput_tps, strict=True)]
+    return {
+        "power_rel_se": _rel_se(power_w),
+        "power_tput_correlation": joint.correlation,
+        "joules_per_token_rel_se": _rel_se(joules),
+    }
+
+
+def _rel_se(by_block: Sequence[float] | None) -> float | None:
+    """Returns the relative standard error of a figure by time block."""
+    errors = block_errors(by_block, by_block) if by_block else None
+    return errors.tput_rel_se if errors else None
+
+
+def _percentiles(load: Load, result: PointResult) -> dict[str, Any]:
+    """Returns the percentiles of latencies as users wait, each with the ends of its interval."""
+    ttft_s, e2el_s = result.ttft_as_waited_s(load), result.e2el_as_waited_s(load)
+    since_due = result.ttft_from_schedule_s if load.open or load.ramp_s else None
+    slowest = result.tpot_s and result.tpot_s.p99_interval
+    return {
+        **_with_ends("ttft_p50", ttft_s),
+        **_with_ends("ttft_p99", ttft_s),
+        **_with_ends("e2el_p50", e2el_s),
+        # In a closed loop a request is due when a slot is free: without a ramp it would repeat the TTFT, to
+        # the client's own delay, which has a rule of its own.
+        **_with_ends("ttft_from_schedule_p50", since_due),
+        "interactivity_p99_tps": result.interactivity_p99_tps,
+        "interactivity_p99_low_tps": 1 / slowest.high if slowest and slowest.high else None,
+        "interactivity_p99_high_tps": 1 / slowest.low if slowest and slowest.low else None,
+    }
+
+
+def _with_ends(name: str, latency_s: Distribution | None) -> dict[str, float | None]:
+    """Returns a percentile and the ends of its interval, by the names of a point's fields."""
+    percentile = name.rsplit("_", 1)[-1]
+    interval: Interval | None = getattr(latency_s, f"{percentile}_interval") if latency_s else None
+    return {
+        f"{name}_s": getattr(latency_s, percentile) if latency_s else None,
+        f"{name}_low_s": interval.low if interval else None,
+        f"{name}_high_s": interval.high if interval else None,
     }
 
 
