@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -15,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measured import make_request, steady_load
+from measured import make_request, power_samples, steady_load
 from mtpbench.errors import StoreError
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.store import columns
-from mtpbench.store.columns import read_packed, read_requests, write_requests
+from mtpbench.store.columns import read_packed, read_power, read_requests, write_power, write_requests
 
 
 @given(st.data(), st.sampled_from([1, 3, 1 << 22]), st.sampled_from([1, 4, 1 << 18]))
@@ -74,3 +75,19 @@ def test_a_file_that_ends_early_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(whole[:100] + bytes(200) + whole[300:])
     with pytest.raises(StoreError, match=r"requests\.parquet: can't be read"):
         read_packed(path)
+
+
+@pytest.mark.parametrize("name", ["~", "~root", "a b", os.fsdecode(b"bad\xff")])
+def test_a_folder_is_taken_by_its_name_whatever_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A relative path that begins with `~` is no home, and a name's bytes need be no UTF-8."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path(name)
+    folder.mkdir()
+    table = RequestTable.from_records(steady_load())
+    write_requests(table, folder / "requests.parquet")
+    write_power(power_samples(), folder / "power.parquet")
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["power.parquet", "requests.parquet"]
+    np.testing.assert_array_equal(read_requests(folder / "requests.parquet").end_us, table.end_us)
+    assert list(read_power(folder / "power.parquet")) == power_samples()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -70,14 +71,17 @@ T = TypeVar("T")
 def write_requests(table: Requests, path: Path) -> None:
     """Writes the request table: null where the server did not report a value."""
     # The bytes of gaps are split into streams: the high bytes are nearly constant, the low ones noise.
-    with pq.ParquetWriter(
-        path,
-        _REQUESTS,
-        compression="zstd",
-        use_dictionary=[f"{_BROUGHT}.list.element", *_TEXTS],
-        column_encoding={f"{_GAPS}.list.element": "BYTE_STREAM_SPLIT"},
-        write_page_checksum=True,
-    ) as writer:
+    with (
+        _open(path, "wb") as sink,
+        pq.ParquetWriter(
+            sink,
+            _REQUESTS,
+            compression="zstd",
+            use_dictionary=[f"{_BROUGHT}.list.element", *_TEXTS],
+            column_encoding={f"{_GAPS}.list.element": "BYTE_STREAM_SPLIT"},
+            write_page_checksum=True,
+        ) as writer,
+    ):
         for batch in batches(table, _GROUP_CHUNKS):
             writer.write_table(pa.table(_columns(table, batch), _REQUESTS))
 
@@ -269,7 +273,13 @@ def _power_samples(file: pq.ParquetFile) -> tuple[PowerSample, ...]:
 
 def _write(columns: Mapping[str, Any], schema: pa.Schema, path: Path) -> None:
     # A flipped byte of a page is then found when it is read.
-    pq.write_table(pa.table(columns, schema), path, compression="zstd", write_page_checksum=True)
+    with _open(path, "wb") as sink:
+        pq.write_table(pa.table(columns, schema), sink, compression="zstd", write_page_checksum=True)
+
+
+def _open(path: Path, mode: Literal["rb", "wb"]) -> pa.OSFile:
+    """Opens a file by the bytes of its path: of a text, pyarrow expands a `~`, and wants it to be UTF-8."""
+    return pa.OSFile(os.fsencode(path), mode)
 
 
 def _sample_rows(file: pq.ParquetFile, schema: pa.Schema) -> list[dict[str, Any]]:
@@ -301,7 +311,8 @@ def _guarded(
     check_file(path)
     with (
         guarded(path),
-        pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file,
+        _open(path, "rb") as source,
+        pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file,
     ):
         found = file.schema_arrow
         absent = [name for name in schema.names if not {name, _TIMES.get(name)} & {*found.names, *younger}]
