@@ -1,4 +1,4 @@
-"""Pure: groups points into ladders, one for each deployment, and estimates their requests and hours."""
+"""Pure: groups points into ladders, one for each start of a deployment, and estimates requests and hours."""
 
 from __future__ import annotations
 
