@@ -67,7 +67,8 @@ def truncation(figures: Floats) -> int:
     count = len(figures)
     errors = [float(figures[drop:].var()) / (count - drop) for drop in range(count // 2 + 1 if count else 0)]
     drop = int(np.argmin(errors)) if errors else 0
-    if drop == 0:
+    # Two figures have no scatter to hold their difference against.
+    if drop == 0 or count < 3:
         return 0
     step, p = _step_at(figures, drop)
     return drop if abs(step) > MIN_CUT and p < CUT_P else 0
