@@ -18,14 +18,14 @@ MIN_CUT, CUT_P = 0.015, 0.001
 """What is cut differs from the rest by more than this share, as the halves of a window do that drifts by
 `MAX_CHANGE`, and by more than this chance explains: 1% over about ten places to cut at. MSER alone cuts
 settled windows at random, by 8% on average."""
-MAX_CUT = 0.45
-"""The share of the window from which a cut is as long as it may be: the run settles late, or never."""
+LATE_CUT, MAX_CUT = 0.25, 0.45
+"""Shares of the window that are cut: from the first on a run settled late, from the second on as late as a
+cut can be, or never."""
 MAX_CHANGE, MAX_STEP, MAX_HALF_WIDTH = 0.03, 0.05, 0.05
 """Shares of the mean. A point moves by less, or is known better, or it has not settled."""
-SETTLING_P, SCATTER_P = 0.0025, 0.001
-"""Chances at which a test takes a settled run for another: 1% over line and step of both figures. Of 100 runs
-of servers that are settled from the start 0 to 3 were flagged, at concurrency 1 to 16, with long and short
-answers; at a chance of 1% for each test it were 0 to 8."""
+CHANGE_P, OTHER_P = 0.0025, 0.001
+"""Chances at which a test takes a settled run for another: of a change along a line, and of the other two.
+Together they are 1% over both figures; few short requests are no normal sample, and give more."""
 CONFIDENCE = 0.95
 
 
@@ -67,8 +67,7 @@ def truncation(figures: Floats) -> int:
     count = len(figures)
     errors = [float(figures[drop:].var()) / (count - drop) for drop in range(count // 2 + 1 if count else 0)]
     drop = int(np.argmin(errors)) if errors else 0
-    # Two figures have no scatter to hold their difference against.
-    if drop == 0 or count < 3:
+    if drop == 0:
         return 0
     step, p = _step_at(figures, drop)
     return drop if abs(step) > MIN_CUT and p < CUT_P else 0
@@ -193,16 +192,19 @@ def _signs(settling: Settling) -> Iterator[str]:
             f"rates still changed in the middle of the window: {settling.cut_s:.3g} s were cut from its "
             f"beginning, {settling.cut_share:.0%} of it"
         )
+    # A rest that follows a transient has to look settled by itself: its few blocks can hardly prove a change.
+    settled_late = settling.cut_share > LATE_CUT
     figures = (("the output rate", settling.output_rate), ("interactivity", settling.interactivity))
     for name, trend in figures:
         if trend is None:
             continue
-        if abs(trend.change) > MAX_CHANGE and trend.change_p < SETTLING_P:
-            yield f"{name} changed by {trend.change:+.1%} over the window (p = {trend.change_p:.1g})"
-        elif abs(trend.step) > MAX_STEP and trend.step_p < SETTLING_P:
+        if abs(trend.change) > MAX_CHANGE and (trend.change_p < CHANGE_P or settled_late):
+            after = f" after the first {settling.cut_s:.3g} s, which were cut" if settled_late else ""
+            yield f"{name} changed by {trend.change:+.1%} over the window{after} (p = {trend.change_p:.1g})"
+        elif abs(trend.step) > MAX_STEP and trend.step_p < OTHER_P:
             yield f"{name} stepped by {trend.step:+.1%} within the window (p = {trend.step_p:.1g})"
     trend, p = settling.interactivity, settling.scatter_p
-    if trend and p is not None and trend.half_width > MAX_HALF_WIDTH and p < SCATTER_P:
+    if trend and p is not None and trend.half_width > MAX_HALF_WIDTH and p < OTHER_P:
         yield (
             f"interactivity is known to ±{trend.half_width:.1%} only (95%, time blocks), more than the "
             f"requests' own scatter explains (p = {p:.1g})"
