@@ -91,7 +91,7 @@ def check(
     if facts.start_failed is not None:
         return (Reason(code="start_failed", detail=facts.start_failed),)
     reasons = [
-        *_check_run(table, facts),
+        *_check_run(table, facts, result.client.unsent),
         *_check_requests(point, table, result),
         *_check_lengths(point, table),
         *_check_chunks(point, result, first_burst),
@@ -113,7 +113,7 @@ def time_scale(point: Point) -> float:
     return simulation.speed if simulation and simulation.clock == "scaled" else 1.0
 
 
-def _check_run(table: RequestTable, facts: RunFacts) -> Iterable[Reason]:
+def _check_run(table: RequestTable, facts: RunFacts, unsent: int | None) -> Iterable[Reason]:
     if facts.server_died is not None:
         yield Reason(code="server_died", detail=facts.server_died)
     if facts.client_failed is not None:
@@ -121,7 +121,8 @@ def _check_run(table: RequestTable, facts: RunFacts) -> Iterable[Reason]:
     cut = int((table.error == CUT_OFF).sum())
     if facts.cut_off is not None or cut:
         cause = facts.cut_off or "unknown"
-        yield Reason(code="cut_off", detail=f"{cause}: {cut} requests were still running at the end")
+        detail = f"{cause}: {cut} requests were still running at the end"
+        yield Reason(code="cut_off", detail=f"{detail}, {unsent} had not been sent" if unsent else detail)
 
 
 def _check_requests(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:

@@ -247,6 +247,13 @@ def test_a_request_that_takes_a_slot_for_long_before_it_fails_counts_for_as_long
     assert "error_rate" not in judge(point=opened, records=[*records, held]), "slots are a ceiling there"
 
 
+@pytest.mark.parametrize(("unsent", "said"), [(None, "end"), (0, "end"), (7, "end, 7 had not been sent")])
+def test_what_was_not_sent_is_told_where_it_is_known(unsent, said):
+    cut = {"facts": dataclasses.replace(FACTS, cut_off="point_timeout")}
+    found = judge(**cut, **with_client(unsent=unsent))["cut_off"]
+    assert found == f"point_timeout: 0 requests were still running at the {said}"
+
+
 def test_slots_that_pause_are_not_the_clients_fault():
     few = with_client(achieved_concurrency=1.7)
     assert "it kept 1.7 of 2" in judge(**few)["client_saturated"]
