@@ -313,6 +313,69 @@ def test_the_gate_closes_when_slower_and_when_blind(
     assert (error.exit_code if isinstance(error, MtpbenchError) else result.exit_code) == code
 
 
+def lucky(seed: int, start: float) -> PointSet:
+    """A sweep whose two deployments have the luck of one server start each."""
+    random = np.random.default_rng([seed, 13])
+    luck = {arm: float(np.exp(random.normal(0, start))) for arm in ("off", "mtp")}
+    points = sweep(seed, noise=0.004)
+    moved = [
+        replace(
+            point,
+            interactivity_tps=point.interactivity_tps * luck[point.arm],
+            tput_tps_per_gpu=point.tput_tps_per_gpu * luck[point.arm],
+        )
+        for point in points.points
+    ]
+    return replace(points, points=tuple(moved))
+
+
+def test_as_many_sweeps_as_are_asked_for_open_the_gate(tmp_path: Path) -> None:
+    """Nothing changed, starts differ as assumed: three sweeps of a side are too few for the default gate."""
+    first = find_regression([lucky(1, 0.01)], [lucky(2, 0.01)])
+    assert first.is_blind
+    needed = first.sweeps_needed
+    assert needed is not None
+
+    def share_open(sweeps: int) -> float:
+        seeds = np.arange(2 * sweeps)
+        plays = [[lucky(int(seed) + 100 * (i + 1), 0.01) for seed in seeds] for i in range(60)]
+        return sum(not find_regression(p[:sweeps], p[sweeps:]).gate for p in plays) / 60
+
+    assert share_open(needed) >= 0.7
+    assert share_open(3) < 0.5
+    old, new = files(tmp_path, [lucky(1, 0.01), lucky(2, 0.01)])
+    said = f"If nothing changed, {needed} sweeps of each side"
+    assert said in " ".join(run(old, new).output.split())
+    assert said in str(run(old, new, "--gate").exception)
+    assert json.loads(run(old, new, "--format", "json").output)["gate"]["sweeps_needed"] == needed
+
+
+def test_a_gate_that_sees_asks_for_no_sweeps() -> None:
+    found = find_regression([sweep(i) for i in range(3)], [sweep(i) for i in range(3, 6)])
+    assert not found.is_blind
+    assert "open the gate" not in to_markdown([write_regression(found)])
+
+
+def test_repeats_by_restart_count_as_sweeps() -> None:
+    def restarted(seed: int, *starts: int) -> PointSet:
+        points = sweep(seed, repeats=3)
+        return replace(
+            points,
+            points=tuple(replace(p, start=f"{seed} {p.arm} {starts[p.repeat or 0]}") for p in points.points),
+        )
+
+    def basis(*starts: int) -> tuple[str, float]:
+        estimate = find_regression([restarted(1, *starts)], [restarted(2, *starts)]).findings[0].estimate
+        assert estimate is not None
+        return estimate.basis, estimate.unit.df
+
+    assert basis(0, 0, 0)[0] == "rounds"
+    assert basis(0, 1, 2)[0] == "sweeps"
+    # Two of three rounds in one start: two starts of a side, which is two degrees of freedom, not four.
+    assert basis(0, 0, 1)[0] == "sweeps"
+    assert basis(0, 0, 1)[1] < basis(0, 1, 2)[1]
+
+
 def test_one_sweep_counts_once(tmp_path: Path) -> None:
     (path,) = files(tmp_path, [sweep(1)])
     assert "given twice" in str(run(path, path).exception)

@@ -13,17 +13,15 @@ import numpy as np
 import pytest
 
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.regression.estimates import (
-    Estimate,
-    estimate_group,
-    estimate_recipes,
+from mtpbench_analysis.regression.estimates import Estimate, UnitNoise, estimate_group, estimate_recipes
+from mtpbench_analysis.regression.paired_runs import PairedRuns
+from mtpbench_analysis.regression.power import (
+    Plan,
     find_power,
     smallest_effect,
-    sweeps_needed,
     t_quantile,
     two_sided_p,
 )
-from mtpbench_analysis.regression.paired_runs import PairedRuns
 from mtpbench_analysis.regression.verdicts import Criteria, Finding, _judge, holm
 
 SEEDS = 1000
@@ -113,6 +111,40 @@ def test_the_allowance_keeps_the_level_where_starts_differ_unseen(design: dict[s
     assert share_found(lambda seed: whole(simulate(seed, **noisy), 0.02), basis) < bounds(0.05)[1]
 
 
+@pytest.mark.parametrize(("sweeps", "level"), [((2, 2), 0.062), ((3, 3), 0.05), ((5, 1), 0.05)])
+@pytest.mark.parametrize("start", [0.003, 0.01, 0.1])
+def test_what_is_assumed_of_starts_makes_hardly_any_false_findings(
+    start: float, sweeps: tuple[int, int], level: float
+) -> None:
+    """Far too small an assumption is given up for what was measured, as soon as that is known a little."""
+    design: dict[str, Any] = {"sweeps": sweeps, "start": start, "own": 0.004}
+    found = share_found(lambda seed: whole(simulate(seed, **design), 0.01), "sweeps")
+    assert found < bounds(level)[1]
+
+
+def test_starts_twice_as_noisy_as_assumed_are_found_changed_a_little_too_often() -> None:
+    """6.2% instead of 5%. With its full weight the assumption would make it 9.6%."""
+    design: dict[str, Any] = {"sweeps": (3, 3), "start": 0.02, "own": 1e-6, "ladder": 4}
+    assert share_found(lambda seed: whole(simulate(seed, **design), 0.01), "sweeps") < bounds(0.062)[1]
+
+
+def test_what_is_assumed_of_starts_finds_more_with_few_of_them() -> None:
+    design: dict[str, Any] = {"sweeps": (3, 3), "start": 0.01, "own": 0.002, "effect": math.log(0.97)}
+    alone, helped = (
+        share_found(lambda seed, noise=noise: whole(simulate(seed, **design), noise), "sweeps")
+        for noise in (0.0, 0.01)
+    )
+    assert helped > alone + 0.03
+
+
+def test_noise_of_runs_is_not_taken_for_that_of_starts() -> None:
+    """Where runs scatter by 5% an assumption of 1% for starts says nothing of a sweep's mean."""
+    noisy = [whole(simulate(seed, sweeps=(2, 2), own=0.05), 0.01).unit.assumed for seed in range(200)]
+    assert np.mean(noisy) == pytest.approx(0.01**2 + 0.05**2 / 4, rel=0.1)
+    alone = whole(simulate(1, sweeps=(2, 2), ladder=1), 0.01).unit
+    assert alone.assumed_df == 0
+
+
 def test_a_known_effect_is_found_as_often_as_promised() -> None:
     se = 0.02 * math.sqrt(2 / 4)
     effect = smallest_effect(6, 0.05, 0.8) * se
@@ -174,10 +206,43 @@ def test_with_much_noise_no_power_is_said_and_never_no_change() -> None:
 def test_the_textbook_example_of_power() -> None:
     """64 in each group find half a standard deviation at 5% with a chance of 80% (Cohen 1988, 2.4)."""
     assert find_power(0.5 * math.sqrt(32), 126, 0.05) == pytest.approx(0.801, abs=0.001)
-    assert sweeps_needed(1.0, 0.5, 0.05, 0.8) == 64
-    assert sweeps_needed(1.0, 0.1, 0.05, 0.8) is None
+    known = UnitNoise(variance=1.0, df=math.inf)
+    assert Plan(unit=known, limit=0.5, alpha=0.05, power=0.8).sweeps_needed == pytest.approx(64, abs=2)
+    assert Plan(unit=known, limit=0.1, alpha=0.05, power=0.8).sweeps_needed is None
     assert t_quantile(0.975, 4) == pytest.approx(2.776445, abs=1e-6)
     assert two_sided_p(2.776445, 4) == pytest.approx(0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize("start_noise", [0.0, 0.01])
+@pytest.mark.parametrize("sweeps", [3, 5])
+def test_played_sweeps_do_what_measured_ones_do(sweeps: int, start_noise: float) -> None:
+    criteria = Criteria(start_noise=start_noise)
+    design: dict[str, Any] = {"sweeps": (sweeps, sweeps), "start": 0.012, "own": 1e-6}
+    unit = UnitNoise(
+        variance=0.012**2, df=math.inf, assumed=start_noise**2, assumed_df=3 if start_noise else 0
+    )
+    limit = -math.log1p(-criteria.threshold)
+    played = Plan(unit=unit, limit=limit, alpha=0.05, power=0.8).play(sweeps)
+    same = [decide(simulate(seed, **design), criteria).verdict for seed in range(SEEDS)]
+    lost = [whole(simulate(seed, **design, effect=-limit), start_noise) for seed in range(SEEDS)]
+    found = sum(p_of(estimate) < 0.05 and estimate.effect < 0 for estimate in lost)
+    for share, measured in ((played.blind, same.count("no power")), (played.found, found)):
+        low, high = bounds(share)
+        assert low < measured / SEEDS < high
+
+
+@pytest.mark.parametrize("first", [{"repeats": 2}, {"sweeps": (2, 2)}, {"sweeps": (3, 3)}])
+def test_who_measures_as_often_as_asked_sees(first: dict[str, Any]) -> None:
+    """The number of the first sweeps, followed anew: a change of the threshold is found, and none is seen."""
+    criteria, found, seen = Criteria(), 0, 0
+    noise: dict[str, Any] = {"start": 0.01, "own": 0.004}
+    for seed in range(300):
+        needed = decide(simulate(seed, **first, **noise), criteria).sweeps_needed or 100
+        lost = simulate(seed + 10_000, sweeps=(needed, needed), **noise, effect=math.log(0.97))
+        found += p_of(whole(lost, 0.01)) < 0.05
+        same = simulate(seed + 20_000, sweeps=(needed, needed), **noise)
+        seen += decide(same, criteria).verdict != "no power"
+    assert min(found, seen) / 300 > bounds(0.8, 300)[0]
 
 
 @pytest.mark.parametrize("df", [1, 2, 3.7, 30, 2000, math.inf])

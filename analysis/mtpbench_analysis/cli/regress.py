@@ -13,7 +13,7 @@ from mtpbench.errors import InputError, RunError
 from mtpbench_analysis.cli.options import OutputOption, Writers, deliver, echo
 from mtpbench_analysis.importers import drop_copies, read_source
 from mtpbench_analysis.regression import Criteria, Regression, find_regression
-from mtpbench_analysis.regression.report import to_json, write_regression
+from mtpbench_analysis.regression.report import say_gate_needs, to_json, write_regression
 from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
 
@@ -37,7 +37,8 @@ def regress_command(
     start_noise: Annotated[
         float,
         typer.Option(
-            help="How far two starts of one server may differ, in percent, where the sweeps can't tell."
+            help="How far two starts of one server may differ, in percent: an assumption; several sweeps of "
+            "a side tell."
         ),
     ] = 1.0,
     output_format: Annotated[Format, typer.Option("--format", help="How to write it.")] = "terminal",
@@ -75,5 +76,6 @@ def _judge(regression: Regression) -> None:
     """Closes the gate (exit 3) with its reasons."""
     if reasons := regression.gate:
         lines = "".join(f"\n  - {reason}" for reason in reasons)
-        raise RunError(f"the gate stays closed:{lines}")
+        needs = "".join(f"\n{text}" for text in say_gate_needs(regression))
+        raise RunError(f"the gate stays closed:{lines}{needs}")
     echo("the gate is open", err=True)

@@ -27,7 +27,8 @@ class PairedRuns:
     Args:
         recipes: indices into the matched recipes, one for each column.
         old, new: (rounds, recipes) logarithms.
-        old_sweeps, new_sweeps: (rounds,) which sweep of its side each round belongs to.
+        old_sweeps, new_sweeps: (rounds,) which sweep of its side each round belongs to; a repeat by restart
+            is a sweep of its own.
         arms, deployments: (recipes,) numbers that are equal within an arm, within a server start.
         block_variance: (recipes,) of a new/old log ratio as far as time blocks tell it; 0 where they do not.
     """
@@ -80,7 +81,8 @@ def pair_runs(recipes: Sequence[PairedRecipe], metric: Metric) -> tuple[PairedRu
         return None, tuple(measured)
     arms, deployments = (_numbers([pick(recipes[i]) for i in chosen]) for pick in (_arm, _deployment))
     columns = [[_column(lists, metric, collapse) for lists in _sides(recipes[i])] for i in chosen]
-    sweeps = [np.repeat(np.arange(len(most)), 1 if collapse else most).astype(np.intp) for most in rounds]
+    sides = zip(*(_sides(recipes[i]) for i in chosen), strict=True)
+    sweeps = [np.arange(len(rounds[i])) if collapse else _sweeps(side) for i, side in enumerate(sides)]
     pairs = PairedRuns(
         recipes=tuple(chosen),
         old=np.array([old for old, _ in columns], np.float64).T,
@@ -92,6 +94,29 @@ def pair_runs(recipes: Sequence[PairedRecipe], metric: Metric) -> tuple[PairedRu
         block_variance=np.array([_block_variance(recipes[i], metric) for i in chosen]),
     )
     return pairs, tuple(i for i in measured if i not in chosen)
+
+
+def _sweeps(recipes: Sequence[Sequence[Sequence[CurvePoint]]]) -> IntArray:
+    """Returns the number of each round's sweep on one side; rounds whose servers were started anew have
+    numbers of their own.
+
+    Args:
+        recipes: the runs of each recipe by sweep.
+    """
+    numbers: list[int] = []
+    for of_sweep in zip(*recipes, strict=True):
+        first = max(numbers, default=-1) + 1
+        patterns = {_pattern(runs) for runs in of_sweep}
+        # Recipes that were not restarted together have no rounds that stand for a start.
+        together = patterns.pop() if len(patterns) == 1 else (0,) * len(of_sweep[0])
+        numbers += [first + number for number in together]
+    return np.array(numbers, np.intp)
+
+
+def _pattern(runs: Sequence[CurvePoint]) -> tuple[int, ...]:
+    """Returns the number of each run's server start, in the order in which starts come first."""
+    order: dict[str | None, int] = {}
+    return tuple(order.setdefault(run.start, len(order)) for run in runs)
 
 
 def _arm(recipe: PairedRecipe) -> object:

@@ -30,7 +30,7 @@ _TONES: dict[str, type[str]] = {"slower": BadNews, "faster": GoodNews, "no chang
 _LISTED = 12
 """So many recipes are shown in a terminal: those where something was found, then the first of the others."""
 _BASES: dict[Basis, str] = {
-    "sweeps": "between sweeps, server starts included",
+    "sweeps": "between sweeps or repeats by restart, server starts included",
     "deployments": "between deployments, each with the luck of its server starts",
     "rounds": "between repeats inside the sweeps",
     "recipes": "from the scatter of single runs over the recipes",
@@ -103,9 +103,22 @@ def notes(regression: Regression) -> tuple[str, ...]:
     )
     lines.append(
         "finds: the smallest change for the worse that this data finds with the asked power. needs: sweeps "
-        "of each side, servers started anew for each, that would find the threshold."
+        "of each side, servers started anew for each, that would find the threshold, and would see it if "
+        "nothing changed; such sweeps were played with this noise, as well as it is known."
     )
-    return tuple(lines)
+    return (*lines, *say_gate_needs(regression))
+
+
+def say_gate_needs(regression: Regression) -> Texts:
+    """Returns how many sweeps would let the gate see; nothing where it sees already."""
+    if not regression.is_blind:
+        return ()
+    needed, chance = regression.sweeps_needed, _plain(regression.criteria.power)
+    how = "not even 100 sweeps" if needed is None else f"{needed} sweeps"
+    return (
+        f"If nothing changed, {how} of each side, servers started anew for each, would open the gate with a "
+        f"chance of {chance} (played with this noise).",
+    )
 
 
 def summary_table(regression: Regression) -> Table:
@@ -174,7 +187,11 @@ def to_json(regression: Regression) -> str:
         "findings": [_finding(f) for f in regression.findings],
         "sentences": list(sentences(regression)),
         "notes": list(notes(regression)),
-        "gate": {"open": not regression.gate, "reasons": list(regression.gate)},
+        "gate": {
+            "open": not regression.gate,
+            "reasons": list(regression.gate),
+            "sweeps_needed": regression.sweeps_needed if regression.is_blind else None,
+        },
         "left_out": list(list_left_out(regression.left_out)),
     }
     return json_text(data)

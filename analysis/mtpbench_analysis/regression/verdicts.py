@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,25 +13,18 @@ import numpy as np
 from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve import display_name
+from mtpbench_analysis.curves.errors import START_NOISE
 from mtpbench_analysis.frame import PointSet, Unused
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metrics_in
-from mtpbench_analysis.regression.estimates import (
-    Estimate,
-    estimate_group,
-    estimate_recipes,
-    smallest_effect,
-    sweeps_needed,
-    t_quantile,
-    two_sided_p,
-)
+from mtpbench_analysis.regression.estimates import Estimate, estimate_group, estimate_recipes
 from mtpbench_analysis.regression.matching import Matched, match
 from mtpbench_analysis.regression.paired_runs import IntArray, PairedRuns, pair_runs, per_sweep
+from mtpbench_analysis.regression.power import Plan, fewest, smallest_effect, t_quantile, two_sided_p
 
 Verdict = Literal["slower", "faster", "no change", "no power", "undecided"]
 Level = Literal["all", "arm", "recipe"]
 
-DEFAULT_START_NOISE = 0.01
 _GATED = ("tput_tps_per_gpu", "interactivity_tps")
 
 
@@ -42,14 +36,14 @@ class Criteria:
         threshold: the change that matters, as a share.
         confidence: of every interval, and 1 minus the level of every test.
         power: the chance with which a change of the threshold must be found.
-        start_noise: how far two starts of one server are taken to differ, as a share, where the sweeps can't
-            tell. An assumption.
+        start_noise: how far two starts of one server are taken to differ, as a share. An assumption; where
+            few starts were measured it counts as some of them.
     """
 
     threshold: float = 0.03
     confidence: float = 0.95
     power: float = 0.8
-    start_noise: float = DEFAULT_START_NOISE
+    start_noise: float = START_NOISE
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -76,7 +70,7 @@ class Finding:
             the error is unknown.
         p: two-sided, adjusted by Holm over the arms, over the recipes.
         smallest: the smallest change for the worse, as a share, that the criteria's power would find.
-        sweeps_needed: sweeps of each side that find the threshold; None for more than 100 or unknown.
+        plan: the test of further sweeps; None where the error is unknown.
         old, new: geometric means of the metric.
     """
 
@@ -91,7 +85,7 @@ class Finding:
     interval: Interval | None = None
     p: float | None = None
     smallest: float | None = None
-    sweeps_needed: int | None = None
+    plan: Plan | None = None
     estimate: Estimate | None = None
 
     @property
@@ -99,8 +93,15 @@ class Finding:
         """Returns the metric's name in a regression."""
         return self.metric.label_in("regress")
 
+    @property
+    def sweeps_needed(self) -> int | None:
+        """Returns how many sweeps of each side find the threshold, and see that nothing changed; None for
+        more than 100 or unknown.
+        """
+        return None if self.plan is None else self.plan.sweeps_needed
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Regression:
     """A regression holds the findings of two sides.
 
@@ -136,6 +137,31 @@ class Regression:
             if finding.metric.id in _GATED and (finding.verdict == "slower" or blind):
                 reasons.append(f"{finding.of}, {finding.metric.label_in('regress')}: {finding.verdict}")
         return tuple(reasons)
+
+    @property
+    def is_blind(self) -> bool:
+        """Returns whether a slowdown of what the gate looks at could not have been seen."""
+        return any(finding.verdict == "no power" for finding in self._gated)
+
+    @property
+    def _gated(self) -> list[Finding]:
+        return [f for f in self.findings if f.metric.id in _GATED and f.level != "recipe"]
+
+    @cached_property
+    def sweeps_needed(self) -> int | None:
+        """Returns how many sweeps of each side open the gate with the criteria's power where nothing changed;
+        None for more than 100, or where the noise is unknown.
+
+        As if the findings had nothing to do with each other, which needs rather more than they do.
+        """
+        plans = [finding.plan for finding in self._gated]
+        if None in plans:
+            return None
+
+        def opens(sweeps: int) -> bool:
+            return math.prod(1 - plan.play(sweeps).blind for plan in plans if plan) >= self.criteria.power
+
+        return fewest(opens)
 
 
 def find_regression(
@@ -276,5 +302,5 @@ def _decide(finding: Finding, estimate: Estimate, alpha: float, criteria: Criter
         verdict=verdict,
         interval=Interval(low=low, high=high, confidence=1 - alpha),
         smallest=smallest,
-        sweeps_needed=sweeps_needed(estimate.unit_variance, limit, alpha, criteria.power),
+        plan=Plan(unit=estimate.unit, limit=limit, alpha=alpha, power=criteria.power),
     )
