@@ -258,6 +258,9 @@ def _read_gpu(
     used_j = integral if counted is None else counted
     if used_j is not None and (why := implausible(name, used_j, edges_j, window, limit_w)):
         return why
+    if counted is not None and refused(readings, window, most_w) == "power_implausible":
+        detail = f"most powers of {name} are not from {LEAST_W:g} to {most_w:,.4g} W, where its counter is"
+        return Reason(code="power_implausible", detail=detail)
     by_block_j = (counter.at_moves() if len(counter) else power.integral()).differences(blocks)
     return _Gpu(name, counted, integral, inside, edges_j, by_block_j)
 

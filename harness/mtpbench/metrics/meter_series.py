@@ -136,9 +136,10 @@ def implausible(
 
 
 def refused(readings: list[PowerSample], window: Window, most_w: float = MOST_W) -> str | None:
-    """Returns the reason code of powers in the window that none can be; None where they left no hole."""
+    """Returns the reason code of powers in the window most of which none can be; None where most can."""
     inside = [r.power_w for r in readings if window.start_s <= r.time_s <= window.end_s]
     said = [power_w for power_w in inside if power_w is not None]
-    if not said or any(LEAST_W <= power_w <= most_w for power_w in said):
+    odd = [power_w for power_w in said if not LEAST_W <= power_w <= most_w]
+    if 2 * len(odd) <= len(said):
         return None
-    return "power_implausible" if any(said) else "power_zero"
+    return "power_implausible" if any(odd) else "power_zero"

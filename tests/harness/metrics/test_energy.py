@@ -408,6 +408,22 @@ def test_the_steps_of_a_counter_are_no_draw_above_the_limit():
         assert got.reason is None, got
 
 
+@pytest.mark.parametrize(("factor", "limit_w"), [(1e3, None), (1e-3, None), (3.0, 700.0)])
+def test_powers_in_another_unit_do_not_pass_for_none_beside_a_counter(factor, limit_w):
+    """The counter is in order, and nothing checks it: power says that one of both is wrong."""
+    samples = change(power_samples(), power_w=lambda s: s.power_w * factor)
+    name = f"{samples[0].process}/{samples[0].gpu}"
+    limits_w = {} if limit_w is None else {name: limit_w}
+    got = energy(samples, limits_w=limits_w)
+    assert (got.energy_j, got.reason.code) == (None, "power_implausible")
+    assert name in got.reason.detail
+    unread = change(power_samples(), power_w=lambda s: 0.0)
+    got = energy(unread, limits_w=limits_w)
+    assert (got.energy_j, got.cross_checked) == (pytest.approx(3000), False), (
+        "0 W is a meter that is not read"
+    )
+
+
 @pytest.mark.parametrize("odd", [0.0, 1e-3, 5e5, math.nan, math.inf, -1.0])
 def test_one_odd_power_among_many_is_left_out(odd):
     """A sentinel between two readings changes no integral; the rule of gaps holds."""
