@@ -21,7 +21,7 @@ from curve_points import GLM5, INFERENCEX, glm5, make_points, point_set
 from mtpbench.cli import app
 from mtpbench.cli.run import _finish
 from mtpbench.errors import InputError
-from mtpbench.records import Load
+from mtpbench.records import Load, Settling
 from mtpbench_analysis.chart.comparison_chart import describe_chart
 from mtpbench_analysis.chart.style import MARKS
 from mtpbench_analysis.cli import render_results
@@ -558,3 +558,16 @@ def test_a_remark_on_a_file_is_no_row_that_was_lost(tmp_path: Path) -> None:
     path.write_text("arm,interactivity_tps,tput_tps_per_gpu,colour\noff,10,100,red\nmtp,0,200,red\n")
     held, *_ = describe_provenance(read_source(path))
     assert held == "Read from points.csv: 1 valid point, 0 invalid, 1 row that could not become a point."
+
+
+def test_a_point_s_window_is_told_with_what_was_cut_before_it(tmp_path: Path) -> None:
+    (sweep,) = read_traces([write_traced(tmp_path)])
+    trace = sweep.points[0]
+    windows = []
+    for settling in (None, Settling(cut_s=0.0, cut_share=0.0), Settling(cut_s=2.5, cut_share=0.1)):
+        result = dataclasses.replace(trace.stored.result, settling=settling)
+        changed = dataclasses.replace(trace, stored=dataclasses.replace(trace.stored, result=result))
+        told = Traces([dataclasses.replace(sweep, points=(changed,))]).describe(TextTable())
+        windows.append(dict(zip(told["columns"], told["points"][0], strict=True))["window"])
+    assert windows[0] == windows[1]
+    assert windows[2] == [*windows[0], 2.5]

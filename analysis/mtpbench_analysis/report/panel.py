@@ -222,7 +222,7 @@ def _point(
         "shares": [_short(share) for share in shares] if any(share is not None for share in shares) else 0,
         "ttft_ms": _milliseconds(trace.requests.ttft_s, quantiles),
         "tpot_ms": _milliseconds(trace.requests.tpot_s, quantiles),
-        "window": [_short(power.window_s[0], 6), _short(power.window_s[1], 6)] if power.window_s else None,
+        "window": _window(power.window_s, result),
         "power_times_s": [_short(value, 5) for value in times_s.tolist()],
         "power_w": [_short(value) for value in power_w.tolist()],
         "power_gpus": energy.gpus,
@@ -255,6 +255,14 @@ def _texts(trace: PointTrace) -> dict[str, str | None]:
         "power_source": result.energy.source_text,
         "mark": "SIMULATED" if result.simulated else None,
     }
+
+
+def _window(window_s: tuple[float, float] | None, result: PointResult) -> list[Any] | None:
+    """Returns beginning and end of the window, and the seconds that were cut before it, if any."""
+    if window_s is None:
+        return None
+    cut_s = result.settling.cut_s if result.settling else 0.0
+    return [_short(value, 6) for value in (*window_s, *([cut_s] if cut_s else []))]
 
 
 def _distribution(sample: Distribution | None) -> list[Any] | None:

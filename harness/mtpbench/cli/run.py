@@ -353,6 +353,8 @@ def summary(point: Point, result: PointResult) -> str:
     ]
     if ttft_s := result.ttft_as_waited_s(point.load):
         figures.append(f"TTFT {ttft_s.p50:.2f} s")
+    if result.settling and result.settling.cut_s:
+        figures.append(f"{result.settling.cut_s:.3g} s before it settled cut")
     if result.sent_rps is not None:
         figures.append(f"{result.sent_rps:.3g} requests/s sent")
     if result.cached_prompt_share and result.cached_prompt_share >= FEW_CACHED:

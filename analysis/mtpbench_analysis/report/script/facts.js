@@ -14,7 +14,7 @@ function healthFacts(trace) {
   return trace.client ? [...facts, ...clientFacts(trace.client)] : [...facts, ["load client", trace.clock === "virtual" ? "none: the virtual clock has no client" : "nothing recorded of it"]];
 }
 
-const windowText = ({ window: [start, end] }) => `${significant(start, 4)} to ${significant(end, 4)} s of the load, ${significant(end - start, 4)} s long`;
+const windowText = ({ window: [start, end, cut] }) => `${significant(start, 4)} to ${significant(end, 4)} s of the load, ${significant(end - start, 4)} s long${cut ? `; ${significant(cut, 3)} s before it had not settled` : ""}`;
 
 function clientFacts(client) {
   const facts = [], absent = [];
