@@ -40,6 +40,7 @@ bench: $(DEV_READY) ## what must be fast, each beside the straightforward way (b
 	$(BIN)/python benchmarks/power_sampler.py
 	$(BIN)/python benchmarks/embedded_server.py
 	$(BIN)/python benchmarks/agreement.py
+	$(BIN)/python benchmarks/coverage.py --quick
 
 bench-client: $(DEV_READY) ## the load client beside vLLM's, AIPerf, GuideLLM and aiohttp (installs them outside the tree)
 	$(BIN)/python benchmarks/client/run.py --markdown benchmarks/client/.build/table.md --json benchmarks/client/.build/runs.json --plot benchmarks/client/.build/plot.svg
