@@ -10,9 +10,10 @@ import numpy as np
 
 from mtpbench_analysis.curves.cells import Cell, Span, TokenKind
 from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS, Ends, ends_around
 from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.numbers import FORMATS, Format
+from mtpbench_analysis.numbers import FORMATS, Format, spread
 
 View = Literal[
     "matched",
@@ -144,9 +145,28 @@ class Metric:
         """Returns a value of it as a reader sees it; a dash where it is unknown."""
         return FORMATS[self.show](value)
 
+    def ends_of(self, point: CurvePoint) -> Ends | None:
+        """Returns the ends of its 95% interval at a measured point; None where none is known, and for rates,
+        which have theirs at targets.
+        """
+        if self.id in PERCENTILES:
+            low, high = (getattr(point, field) for field in PERCENTILES[self.id])
+            return None if low is None and high is None else (low, high)
+        value = self.of_point(point) if self.id in STANDARD_ERRORS else None
+        return value and ends_around(value, getattr(point, STANDARD_ERRORS[self.id]), point.se_df)
+
     def text_of(self, point: CurvePoint, economics: Economics | None = None) -> str:
-        """Returns its value at a measured point as a reader sees it."""
-        return self.text(self.of_point(point, economics))
+        """Returns its value at a measured point as a reader sees it.
+
+        With an interval: `0.52 (0.49–0.57)`; `≥ 0.49` where a percentile is only known to lie above that.
+        """
+        value, ends = self.text(self.of_point(point, economics)), self.ends_of(point)
+        if ends is None:
+            return value
+        low, high = ends
+        if low is None or high is None:
+            return f"≤ {self.text(high)}" if low is None else f"≥ {self.text(low)}"
+        return f"{value} {spread(low, high, self.text)}"
 
     def declaration(self, view: View, economics: Economics | None = None) -> dict[str, Any]:
         """Returns what a program must know to show it in a view, and to derive it, as plain JSON."""

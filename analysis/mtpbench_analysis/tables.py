@@ -13,7 +13,7 @@ from mtpbench_analysis.curves.ratios import Bound, Ratio, energy_ratio_of
 from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
-from mtpbench_analysis.metric_table import metric, metrics_in
+from mtpbench_analysis.metric_table import METRICS, metric, metrics_in
 from mtpbench_analysis.numbers import MISSING, counted, rate, speed, spread, target, times
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
@@ -86,10 +86,16 @@ def show_of(metric: Metric) -> Callable[[Cell], str]:
 
 
 def show_knots(metric: Metric, cell: Cell) -> str:
-    """Returns what the knots of a cell recorded of a metric: `208.6 and 121.0`; it is never interpolated."""
+    """Returns what the knots of a cell recorded of a metric: `208.6 and 121.0`; it is never interpolated.
+
+    Where a knot has an interval, each has a line.
+    """
     if cell.state == "not_reached":
         return MISSING
-    return " and ".join(dict.fromkeys(metric.text_of(knot.mean) for knot in cell.knots))
+    bare = all(metric.ends_of(knot.mean) is None for knot in cell.knots)
+    return (" and " if bare else "\nand ").join(
+        dict.fromkeys(metric.text_of(knot.mean) for knot in cell.knots)
+    )
 
 
 def show_value(metric: Metric, cell: Cell) -> str:
@@ -133,13 +139,28 @@ def points_table(comparison: Comparison) -> Table:
     notes = ["knot: valid and on the front."]
     notes += ["Every point is a single run."] if single else []
     notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
+    notes += [note_point_intervals([point for _, point, *_ in entries])]
     return Table(
         id="points",
         title="All points",
         headers=tuple(name for name, _ in filled),
         rows=tuple(zip(*(cells for _, cells in filled), strict=True)),
-        caption=" ".join(notes),
+        caption=" ".join(filter(None, notes)),
         sections=tuple(accumulate(map(len, groups[:-1]), initial=0)),
+    )
+
+
+def note_point_intervals(points: Sequence[CurvePoint]) -> str:
+    """Returns what the intervals beside recorded figures of points hold; empty where there are none."""
+    ends = [ends for point in points for metric in METRICS if (ends := metric.ends_of(point)) is not None]
+    if not ends:
+        return ""
+    note = (
+        "In brackets beside latencies (order statistics), acceptance and joules (time blocks): 95% intervals "
+        "of one run, or of the mean of several; none where requests or blocks are too few."
+    )
+    return (
+        f"{note} ≥, ≤: bounds, of too few requests for p99." if any(None in pair for pair in ends) else note
     )
 
 

@@ -56,7 +56,7 @@ def page_data(page: str) -> dict[str, Any]:
 
 
 def decode(data: dict[str, Any], row: list[Any]) -> dict[str, Any]:
-    values = dict(zip(data["columns"], row, strict=True))
+    values = dict(zip(data["columns"], row[: len(data["columns"])], strict=True))
     for name in data["texts"]:
         values[name] = None if values[name] is None else data["words"][values[name]]
     return values

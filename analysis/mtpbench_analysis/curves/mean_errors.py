@@ -30,15 +30,15 @@ PERCENTILES: Mapping[str, tuple[str, str]] = {
     "ttft_from_schedule_p50_s": ("ttft_from_schedule_p50_low_s", "ttft_from_schedule_p50_high_s"),
     "interactivity_p99_tps": ("interactivity_p99_low_tps", "interactivity_p99_high_tps"),
 }
-"""The fields of a point that hold percentiles, and those of their intervals' ends."""
+"""By metric, the fields of a point that hold the ends of its percentiles' intervals."""
 _FAR = ("ttft_p99_s", "interactivity_p99_tps")
 """Those that need many requests."""
 STANDARD_ERRORS: Mapping[str, str] = {
     "power_w_per_gpu": "power_rel_se",
     "acceptance_length": "acceptance_rel_se",
-    "joules_per_token": "joules_per_token_rel_se",
+    "metered_joules_per_token": "joules_per_token_rel_se",
 }
-"""The fields of a point, and of what follows from them, and those of their standard errors."""
+"""By metric, the fields of a point that hold standard errors."""
 
 
 def student(df: float) -> float:
@@ -48,7 +48,7 @@ def student(df: float) -> float:
     return float(special.stdtrit(df, 0.975))
 
 
-def ends_of(value: float, rel_se: float | None, df: int | None) -> Ends | None:
+def ends_around(value: float, rel_se: float | None, df: int | None) -> Ends | None:
     """Returns the ends of a figure's 95% interval, whose error is one of its logarithm; None if unknown."""
     if rel_se is None or df is None:
         return None
@@ -136,7 +136,7 @@ def _around(value: float, reach: float) -> Ends:
 
 
 def _figure(run: CurvePoint, name: str) -> _Figure | None:
-    if name == "joules_per_token":
+    if name == "metered_joules_per_token":
         value = run.power_w_per_gpu and run.power_w_per_gpu / run.tput_tps_per_gpu
     else:
         value = getattr(run, name)
@@ -144,4 +144,6 @@ def _figure(run: CurvePoint, name: str) -> _Figure | None:
         return None
     if name in PERCENTILES:
         return _Figure(value, *(getattr(run, field) for field in PERCENTILES[name]))
-    return _Figure(value, *(ends_of(value, getattr(run, STANDARD_ERRORS[name]), run.se_df) or (None, None)))
+    return _Figure(
+        value, *(ends_around(value, getattr(run, STANDARD_ERRORS[name]), run.se_df) or (None, None))
+    )

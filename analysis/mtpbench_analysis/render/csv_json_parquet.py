@@ -20,6 +20,7 @@ from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves.cells import Cell, Interval, Span
 from mtpbench_analysis.curves.crossings import Crossing, Lead
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
+from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS
 from mtpbench_analysis.curves.ratios import energy_ratio_of, find_twins
 from mtpbench_analysis.document import json_text, visible_values
 from mtpbench_analysis.frame import Unused
@@ -244,14 +245,22 @@ def _of_cell(cell: Cell) -> dict[str, Any]:
     return {"state": cell.state, **values(None), **where, **values("constants")}
 
 
+_MORE_OF_KNOTS = (
+    *(field for name in VIEWS["knot_export"] for field in PERCENTILES.get(name, ())),
+    *(STANDARD_ERRORS[name] for name in VIEWS["knot_export"] if name in STANDARD_ERRORS),
+    *("version", "image", "date"),
+)
+"""Fields of a knot that an export has beside its figures."""
+
+
 def _of_knot(knot: Measured) -> dict[str, Any]:
     """Returns what a knot's recipe is and recorded, beside its throughput and interactivity."""
     values = {metric.id: metric.of_point(knot.mean) for metric in metrics_in("knot_export")}
-    return {**values, **{name: getattr(knot.mean, name) for name in ("version", "image", "date")}}
+    return {**values, **{name: getattr(knot.mean, name) for name in _MORE_OF_KNOTS}}
 
 
 def _knot(side: str, knot: Measured | None) -> dict[str, Any]:
-    names = ("interactivity_tps", "tput_tps_per_gpu", *VIEWS["knot_export"], "version", "image", "date")
+    names = ("interactivity_tps", "tput_tps_per_gpu", *VIEWS["knot_export"], *_MORE_OF_KNOTS)
     if knot is None:
         return dict.fromkeys((*(f"{side}_{name}" for name in names), f"{side}_runs"))
     values = {"interactivity_tps": knot.x, "tput_tps_per_gpu": knot.y, **_of_knot(knot)}

@@ -6,7 +6,7 @@ Each text stands once, in `words`. A point is a list in the order of `columns`, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,11 @@ from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.curve_reader import CurveReader
+from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS
 from mtpbench_analysis.document import Document, visible_values
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.metric import Metric, View
-from mtpbench_analysis.metric_table import costs, metrics_in
+from mtpbench_analysis.metric_table import costs, metric, metrics_in
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.report.panel import TextTable, Traces
 from mtpbench_analysis.sentences import write_crossings
@@ -48,6 +49,7 @@ TEXTS = (
     "reasons",
 )
 COLUMNS = (*NUMBERS, *TEXTS, "runs")
+_WITH_ENDS = tuple(metric(name) for name in (*PERCENTILES, *STANDARD_ERRORS))
 
 _FACETS = ("hardware", "model", "precision", "engine", "serving")
 
@@ -84,6 +86,8 @@ def describe_page(
         "opening": opening,
         "columns": list(COLUMNS),
         "texts": list(TEXTS),
+        "ends": [metric.id for metric in _WITH_ENDS],
+        "end_columns": PERCENTILES,
         "metrics": metrics.declared,
         "shapes": [mark.path for mark in MARKS],
         "cross": CROSS,
@@ -249,7 +253,14 @@ def _point(point: CurvePoint, runs: int, texts: TextTable) -> list[Any]:
     numbers = [getattr(point, name) for name in NUMBERS]
     values = [_text(point, name) for name in TEXTS]
     joined = [(join_list(value) or None) if isinstance(value, tuple) else value for value in values]
-    return [*numbers, *(texts.index(text) for text in joined), runs]
+    return [*numbers, *(texts.index(text) for text in joined), runs, *_ends(point)]
+
+
+def _ends(point: CurvePoint) -> Iterator[list[float | None]]:
+    """Yields the ends of a point's intervals, two for each metric that may have one, if it has any."""
+    pairs = [metric.ends_of(point) for metric in _WITH_ENDS]
+    if any(pairs):
+        yield [end and float(f"{end:.5g}") for pair in pairs for end in pair or (None, None)]
 
 
 def _text(point: CurvePoint, name: str) -> Any:

@@ -283,16 +283,18 @@ function pointFacts(point, curve, comparison, view) {
   add("draft tokens", point.draft_tokens);
   const spec = point.acceptance_mode !== "off";
   if (spec) {
-    add("acceptance", point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`);
+    add("acceptance", point.acceptance_length, (v) => `length ${withEnds("acceptance_length", v, FORMATS.hundredths, point)}, ${point.acceptance_mode || "mode unknown"}`);
     add("by position", point.acceptance_per_position, FORMATS.hundredths_list);
   }
-  add("TTFT", point.ttft_p50_s, (v) => `${seconds(v)} s median${isKnown(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`);
-  add("E2EL", point.e2el_p50_s, (v) => `${seconds(v)} s median`);
-  add("power", point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${energy(atPoint(metricNamed(comparison, "metered_joules_per_token"), point))} J/token`);
+  const waited = (id, name) => (v) => `${withEnds(id, v, seconds, point)} s ${name}`;
+  add("TTFT", point.ttft_p50_s, waited("ttft_p50_s", "median"));
+  if (isKnown(point.ttft_p99_s)) facts.push(["TTFT, slowest", waited("ttft_p99_s", "p99")(point.ttft_p99_s)]);
+  add("E2EL", point.e2el_p50_s, waited("e2el_p50_s", "median"));
+  add("power", point.power_w_per_gpu, (v) => `${withEnds("power_w_per_gpu", v, rate, point)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${writeAt(metricNamed(comparison, "metered_joules_per_token"), point)} J/token`);
   for (const metric of metricsIn(comparison, "more")) {
     if (metric.of !== "knots" || IN_OTHER_LINES.has(metric.id)) continue;
     const value = atPoint(metric, point);
-    if (isKnown(value)) facts.push([metric.label, write(metric, value)]);
+    if (isKnown(value)) facts.push([metric.label, writeAt(metric, point)]);
   }
   add("requests", point.workload);
   add("settings", point.settings);

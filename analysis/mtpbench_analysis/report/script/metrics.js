@@ -31,6 +31,16 @@ function atPoint(metric, point) {
   return quotient(metric, { total: point.y, output: point.output_tps_per_gpu, input: point.input_tps_per_gpu, power: point.power_w_per_gpu });
 }
 
+/** Returns a point's value of a metric as text, with its interval: `0.52 (0.49–0.57)`; `≥ 0.49` where it is only known to lie above. */
+function withEnds(id, value, show, point) {
+  const ends = point.ends[id];
+  if (!ends) return show(value);
+  const [low, high] = ends;
+  if (low === null || high === null) return low === null ? `≤ ${show(high)}` : `≥ ${show(low)}`;
+  return `${show(value)} ${spread(ends, show)}`;
+}
+const writeAt = (metric, point) => withEnds(metric.id, atPoint(metric, point), FORMATS[metric.show], point);
+
 /** Returns a metric at a target: its value, or [lowest, highest] where it follows from power; null if unknown. */
 function atCell(metric, cell) {
   const rates = { total: cell.tput, output: cell.output, input: cell.input };

@@ -75,8 +75,12 @@ function recipesOf(cell) {
 }
 
 /** Returns a function that shows a metric of the knots; it is never interpolated. */
-const showKnots = (metric) => (cell) =>
-  [cell.state === "not_reached" ? MISSING : [...new Set(cell.knots.map((knot) => write(metric, atPoint(metric, knot))))].join(" and ")];
+const showKnots = (metric) => (cell) => {
+  if (cell.state === "not_reached") return [MISSING];
+  const texts = [...new Set(cell.knots.map((knot) => writeAt(metric, knot)))];
+  const bare = cell.knots.every((knot) => !knot.ends[metric.id]);
+  return bare ? [texts.join(" and ")] : texts.map((text, i) => (i ? `and ${text}` : text));
+};
 
 function showBounded(metric) {
   const sign = metric.better === "lower" ? "≤" : "≥";
@@ -209,8 +213,9 @@ function pointsCsv(comparison) {
   const { sequence, ...facets } = comparison.facets;
   const shared = { ...facets, isl: comparison.isl, osl: comparison.osl, simulated: comparison.mark !== null };
   const names = Object.keys(shared).filter((name) => !page.columns.includes(name));
-  const lines = [["curve", "on_front", ...names, ...page.columns]];
-  const push = (label, point) => lines.push([label, Boolean(point.onFront), ...names.map((name) => shared[name]), ...page.columns.map((name) => point[name])]);
+  const lines = [["curve", "on_front", ...names, ...page.columns, ...Object.values(page.end_columns).flat()]];
+  const endsOf = (point) => Object.keys(page.end_columns).flatMap((id) => point.ends[id] || [null, null]);
+  const push = (label, point) => lines.push([label, Boolean(point.onFront), ...names.map((name) => shared[name]), ...page.columns.map((name) => point[name]), ...endsOf(point)]);
   for (const curve of comparison.curves) for (const point of curve.points) push(curve.label, point);
   for (const point of comparison.invalid) push((comparison.curves[point.curve] || { label: point.arm }).label, point);
   return toCsv(lines);
