@@ -31,8 +31,8 @@ from mtpbench.cli.options import (
 )
 from mtpbench.deployment import Site
 from mtpbench.errors import InputError, MtpbenchError, RunError, SchemaError, StoreError
-from mtpbench.load.capacity import refuse_few_descriptors
-from mtpbench.load.client import LoadProgress, most_connections
+from mtpbench.load.capacity import files_needed, refuse_few_descriptors
+from mtpbench.load.client import LoadProgress
 from mtpbench.progress import PROGRESS_FILE, ProgressObserver, ProgressWriter, heartbeat
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.store import SweepStore, exclusive, figures_moved, read_sweep
@@ -75,7 +75,7 @@ def run(
     with exclusive(store.directory):
         store.open()
         plan = running.plan_run(chosen, store, again=again)
-        refuse_few_descriptors(0 if on_virtual_clock else most_connections(plan.points))
+        refuse_few_descriptors(0 if on_virtual_clock else max(map(files_needed, plan.points), default=0))
         if not on_virtual_clock:
             running.refuse_impossible(plan, site)
         to_measure = len(plan.points)

@@ -13,11 +13,14 @@ from pathlib import Path
 
 from mtpbench.errors import RunError, SweepError
 from mtpbench.input_files import read_json
-from mtpbench.records import from_json
+from mtpbench.records import Point, from_json
 
 SPARE_DESCRIPTORS = 256
 LEAST_DESCRIPTORS, LEAST_SPARE = 64, 24
-"""Files without which a run can't be, and those that a client process needs besides its connections."""
+"""Files without which a run can't be, and those that a process needs besides what `files_needed` counts: 9 or
+10 were seen open in a client process, 15 in the embedded engine and its router, 10 in the run itself."""
+FILES_PER_SERVER, FILES_PER_CLIENT = 2, 4
+"""Files that the run has open for each server (2.0 with 17 and 31 of them) and each client process."""
 _TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _REFUSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
@@ -43,16 +46,39 @@ def raise_descriptor_limit(needed: int) -> int:
     return max(soft, raised)
 
 
-def refuse_few_descriptors(connections: int) -> None:
+def files_needed(point: Point) -> int:
+    """Returns how many open files a point needs, in the process that opens the most.
+
+    That is the run itself, a client process, or the embedded engine: its router has a connection of each
+    request to the client, and one to each worker that serves it. What real servers open is theirs to know.
+    """
+    topology, concurrency = point.topology, point.concurrency
+    servers = sum(group.workers for group in topology.groups) + 1
+    clients = min(point.load.workers or usable_cores(), concurrency)
+    counts = [FILES_PER_SERVER * servers + FILES_PER_CLIENT * clients, -(-concurrency // clients)]
+    if point.simulation is not None:
+        counts.append(concurrency * (3 if topology.disaggregated else 2 if servers > 2 else 1))
+    return max(LEAST_DESCRIPTORS, max(counts) + LEAST_SPARE)
+
+
+def least_workers(connections: int) -> int:
+    """Returns how many client processes so many connections need at least, by the limit of open files."""
+    limit = most_descriptors()
+    if limit is None or limit <= LEAST_SPARE:
+        return 1
+    return min(-(-connections // (limit - LEAST_SPARE)), usable_cores())
+
+
+def refuse_few_descriptors(needed: int) -> None:
     """Checks, before anything starts, that this machine lets a run open enough files; raises the soft limit.
 
     Args:
-        connections: the most that one client process opens.
+        needed: the most files that one of its processes opens.
 
     Raises:
         RunError: the hard limit is lower; says what is needed.
     """
-    needed = max(LEAST_DESCRIPTORS, connections + LEAST_SPARE)
+    needed = max(LEAST_DESCRIPTORS, needed)
     if (allowed := raise_descriptor_limit(needed)) not in range(needed):
         return
     raise RunError(

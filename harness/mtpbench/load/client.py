@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from mtpbench.errors import InputError, RunError
-from mtpbench.load.capacity import EVENTS_PER_STREAM, local_ports, stored_ceiling, usable_cores, workers_for
+from mtpbench.load.capacity import EVENTS_PER_STREAM, least_workers, local_ports, stored_ceiling, workers_for
 from mtpbench.load.client_spec import ClientSpec
 from mtpbench.load.connection_pool import resolve
 from mtpbench.load.pacer import Schedule
@@ -32,7 +32,7 @@ from mtpbench.metrics.window import (
     seconds_inside,
     sending_window,
 )
-from mtpbench.records import ClientHealth, Point
+from mtpbench.records import ClientHealth
 from mtpbench.remote import Host
 from mtpbench.workload import Prompts
 
@@ -266,19 +266,15 @@ def choose_transport(spec: ClientSpec) -> Literal["fast", "aiohttp"]:
 
 
 def choose_workers(spec: ClientSpec, events_per_s: float | None) -> int:
-    """Returns how many client processes a load has: its own number, or as many as its events need.
+    """Returns how many client processes a load has: its own, or as many as its events and open files need.
 
     There are never more processes than slots.
     """
     expected = (
         events_per_s if events_per_s is not None else spec.concurrency * EVENTS_PER_STREAM * spec.time_scale
     )
-    return min(spec.load.workers or workers_for(expected, stored_ceiling()), spec.concurrency)
-
-
-def most_connections(points: Iterable[Point]) -> int:
-    """Returns the most connections that a client process of any of the points opens, if it has few enough."""
-    return max((-(-p.concurrency // (p.load.workers or usable_cores())) for p in points), default=0)
+    enough = max(workers_for(expected, stored_ceiling()), least_workers(spec.concurrency))
+    return min(spec.load.workers or enough, spec.concurrency)
 
 
 async def _stop_when(stop: asyncio.Event, pool: WorkerPool) -> None:
