@@ -16,6 +16,7 @@ from mtpbench.records import (
     Blocks,
     Distribution,
     Engine,
+    Interval,
     Load,
     Point,
     PointResult,
@@ -25,8 +26,9 @@ from mtpbench.records import (
 )
 from mtpbench.store import StoredPoint
 from mtpbench_analysis.curves.noise import block_errors
-from mtpbench_analysis.frame import CurvePoint, Unused
+from mtpbench_analysis.frame import ERROR_FIELDS, CurvePoint, Unused
 from mtpbench_analysis.importers.results import to_curve_point
+from mtpbench_analysis.metric_table import metric
 from stored_sweep import MTP, provenance, store_point, store_result
 
 
@@ -54,9 +56,60 @@ def test_time_blocks_become_the_errors_of_the_run() -> None:
 
 
 def test_without_blocks_the_errors_are_unknown() -> None:
-    point = imported()
-    errors = (point.interactivity_rel_se, point.tput_rel_se, point.rel_se_correlation, point.se_df)
-    assert errors == (None,) * 4
+    assert {getattr(imported(), name) for name in ERROR_FIELDS} == {None}
+
+
+def test_power_that_rises_with_the_throughput_leaves_joules_alone() -> None:
+    tput = (800.0, 760.0, 840.0, 820.0, 780.0, 802.0)
+    blocks = Blocks(duration_s=2.0, tput_tps_per_gpu=tput, interactivity_tps=(60.0,) * 6)
+    energy = store_result(store_point(MTP, 16), 60.0, 800.0).energy
+    point = imported(
+        blocks=blocks, energy=replace(energy, power_w_per_gpu_by_block=tuple(rate * 1.1 for rate in tput))
+    )
+    assert point.power_rel_se == pytest.approx(point.tput_rel_se)
+    assert point.power_tput_correlation == pytest.approx(1.0)
+    assert point.joules_per_token_rel_se == pytest.approx(0.0, abs=1e-12)
+    flat = imported(blocks=blocks, energy=replace(energy, power_w_per_gpu_by_block=(900.0,) * 6))
+    assert (flat.power_rel_se, flat.power_tput_correlation) == (0.0, 0.0)
+    assert flat.joules_per_token_rel_se == pytest.approx(point.tput_rel_se, rel=0.01)
+    assert imported(blocks=blocks).power_rel_se is None
+
+
+def test_the_error_of_the_acceptance_is_that_of_its_blocks() -> None:
+    blocks = Blocks(duration_s=2.0, tput_tps_per_gpu=(800.0,) * 5, interactivity_tps=(60.0,) * 5)
+    lengths = (2.4, 2.6, 2.5, 2.55, 2.45)
+    acceptance = replace(store_result(store_point(MTP, 16), 60.0, 800.0).acceptance, length_by_block=lengths)
+    point, found = imported(blocks=blocks, acceptance=acceptance), block_errors(lengths, lengths)
+    assert found is not None
+    assert (point.acceptance_rel_se, point.se_df) == (found.tput_rel_se, 4)
+    assert imported(blocks=blocks).acceptance_rel_se is None
+
+
+def test_percentiles_have_their_intervals_and_those_of_too_few_requests_one_end() -> None:
+    told = Interval(low=0.35, high=0.5, effective_count=8.0)
+    bound = Interval(low=0.7, high=None, effective_count=8.0)
+    spread = Distribution(
+        count=10,
+        mean=0.5,
+        min=0.1,
+        p10=0.2,
+        p50=0.4,
+        p90=0.8,
+        p99=0.9,
+        max=1.0,
+        p50_interval=told,
+        p99_interval=bound,
+    )
+    point = imported(ttft_s=spread, e2el_s=spread, tpot_s=spread)
+    assert (point.ttft_p50_low_s, point.ttft_p50_s, point.ttft_p50_high_s) == (0.35, 0.4, 0.5)
+    assert (point.ttft_p99_low_s, point.ttft_p99_s, point.ttft_p99_high_s) == (0.7, 0.9, None)
+    assert (point.e2el_p50_low_s, point.e2el_p50_high_s) == (0.35, 0.5)
+    # Slower than p99 of TPOT at least: as a speed that is an upper end.
+    assert (point.interactivity_p99_low_tps, point.interactivity_p99_high_tps) == (None, 1 / 0.7)
+    assert metric("ttft_p50_s").text_of(point) == "0.400 (0.350–0.500)"
+    assert metric("ttft_p99_s").text_of(point) == "≥ 0.700"
+    assert metric("interactivity_p99_tps").text_of(point) == "≤ 1.4"
+    assert metric("ttft_from_schedule_p50_s").text_of(point) == "–"
 
 
 def test_a_point_brings_the_start_of_its_servers_or_none() -> None:

@@ -7,12 +7,15 @@ import io
 import json
 import os
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from browser.conftest import OpenPage
+from browser.pages import recorded
 from curve_points import GLM5, INFERENCEX, make_curve, make_points, point_set
 from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, read_curves
 from mtpbench_analysis.comparison_document import write_document
@@ -22,6 +25,7 @@ from mtpbench_analysis.curves.curve import Grouping
 from mtpbench_analysis.curves.curve_reader import Spline
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
+from mtpbench_analysis.metric_table import metric
 from mtpbench_analysis.numbers import dollars, fixed, rate, speed, times
 from mtpbench_analysis.report.page import read_part
 from mtpbench_analysis.sentences import explain_no_ratio
@@ -205,8 +209,8 @@ def test_random_curves_read_as_in_python(open_page: OpenPage) -> None:
         check_targets(page, index, comparison, some_targets(comparison, noise))
 
 
-def page_texts(page: Any) -> tuple[list[list[str]], list[str]]:
-    rows = page.locator("table.matched tbody tr").evaluate_all(
+def page_texts(page: Any, table: str = "matched") -> tuple[list[list[str]], list[str]]:
+    rows = page.locator(f"table.{table} tbody tr").evaluate_all(
         "rows => rows.map(row => [...row.children].map(cell =>"
         " [...cell.childNodes].map(node => node.textContent).join('\\n')))"
     )
@@ -255,6 +259,68 @@ def test_wide_gaps_and_repeats_read_the_same_in_words(open_page: OpenPage) -> No
     assert {"less energy", "more energy", " less to ", "at most "} <= {
         text for text in ("less energy", "more energy", " less to ", "at most ") if text in told
     }
+
+
+def test_intervals_of_percentiles_acceptance_and_joules_read_the_same(open_page: OpenPage) -> None:
+    points = [
+        replace(
+            point,
+            ttft_p50_low_s=2.75 / point.interactivity_tps,
+            ttft_p50_high_s=3.5 / point.interactivity_tps,
+            ttft_p99_low_s=5.5 / point.interactivity_tps,
+            e2el_p50_low_s=1000 / point.interactivity_tps,
+            e2el_p50_high_s=1100 / point.interactivity_tps,
+            interactivity_p99_tps=point.interactivity_tps / 2,
+            interactivity_p99_high_tps=point.interactivity_tps / 1.5,
+            acceptance_rel_se=0.01,
+            joules_per_token_rel_se=0.02,
+            power_rel_se=0.005,
+            se_df=9,
+        )
+        for point in recorded(hardware="gb200")
+    ]
+    (comparison,) = compare_points(point_set(*points), Question(targets_tps=(20, 22, 40))).comparisons
+    page = open_page([comparison])
+    rows = [*page_texts(page)[0], *page_texts(page, "more")[0]]
+    own = {(row[0], row[1]): row[2:] for table in ("matched", "metrics") for row in named(comparison, table)}
+    read = {
+        key: texts
+        for key, texts in own.items()
+        if any(sign in text for text in texts for sign in ("(", "≥", "≤")) and key[0] != "tok/s/GPU"
+    }
+    told = {
+        (name, row[1]): tuple(text.replace("\n", " ") for text in row[2:]) for name, row in labelled(rows)
+    }
+    for key in (("median TTFT at the knots, s", "Off"), ("acceptance length at the knots", "MTP")):
+        assert key in read
+    for key in read.keys() & told.keys():
+        assert told[key] == read[key]
+    assert {"TTFT s, p99", "E2EL s, median", "tok/s/user, p99"} <= {
+        name for name, _ in read.keys() & told.keys()
+    }
+    page.locator(".live svg.chart .point.c1").first.click()
+    whole = page.locator(".entire").inner_text()
+    first = comparison.others[0].measured[0].mean
+    for name, unit in (("ttft_p50_s", " s median"), ("ttft_p99_s", " s p99"), ("e2el_p50_s", " s median")):
+        assert metric(name).text_of(first) + unit in whole
+    for name in ("acceptance_length", "metered_joules_per_token", "power_w_per_gpu", "interactivity_p99_tps"):
+        assert metric(name).text_of(first) in whole
+    assert "≥ " in metric("ttft_p99_s").text_of(first)
+
+
+def named(comparison: Comparison, table: str) -> Iterator[tuple[str, ...]]:
+    """The rows of one of Python's tables, each with its section's name."""
+    name = ""
+    for row in write_document(comparison).table(table).rows:
+        name = row[0] or name
+        yield (name, *(cell.replace("\n", " ") for cell in row[1:]))
+
+
+def labelled(rows: list[list[str]]) -> Iterator[tuple[str, list[str]]]:
+    name = ""
+    for row in rows:
+        name = row[0] or name
+        yield name, row
 
 
 def test_a_tie_reads_the_same_in_words(open_page: OpenPage) -> None:

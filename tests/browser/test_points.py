@@ -34,7 +34,7 @@ def test_hover_shows_the_whole_recipe(open_page: OpenPage) -> None:
         "img:1",
         "1xTP8",
         "8",
-        "length 2.15 (measured)",
+        "length 2.15, measured",
         "0.90 / 0.70 / 0.50",
         "915 W per GPU",
         "2026-11-20",

@@ -27,7 +27,7 @@ from mtpbench.records import (
     to_json,
 )
 from mtpbench.run import plan_run, recompute
-from mtpbench.store import SweepStore, read_point, read_raw, read_sweep
+from mtpbench.store import SweepStore, figures_moved, read_point, read_raw, read_sweep
 from mtpbench.store.migration import _POWER_SOURCES, upgraded
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench_analysis.curves.curve import build_curves
@@ -168,6 +168,33 @@ def test_what_schema_5_wrote_is_read_without_the_columns_that_it_lacked(stored: 
     assert as_before_7(after, schema_version=5, **UNKNOWN_BEFORE_6) == before
     (record, *_) = read_raw(directory).requests.records()
     assert (record.cached_prompt_tokens, record.reasoning_tokens) == (None, None)
+
+
+def test_what_schema_6_wrote_has_no_intervals_and_moved_no_figure(stored: Path) -> None:
+    directory = stored / MTP
+    recompute(directory)
+    path = directory / "result.json"
+    new = from_json(PointResult, json.loads(path.read_text()))
+    old = as_before_7(new, schema_version=6)
+    names = ("p50_interval", "p90_interval", "p99_interval", "power_w_per_gpu_by_block", "length_by_block")
+    path.write_text(json.dumps(without(to_json(old), names)))
+    before, after = recompute(directory)
+    assert (before, after) == (old, new)
+    assert new.ttft_s is not None
+    assert new.ttft_s.p99_interval is not None
+    assert not figures_moved(before, after)
+    # What version 6 knew may still have moved, in a record that got new figures too.
+    moved = dataclasses.replace(new.ttft_s, p50=new.ttft_s.p50 * 2)
+    assert figures_moved(before, dataclasses.replace(after, ttft_s=moved))
+    assert figures_moved(before, dataclasses.replace(after, ttft_s=None))
+    assert figures_moved(after, before)
+
+
+def without(value: Any, names: tuple[str, ...]) -> Any:
+    """JSON without some keys, wherever they stand."""
+    if isinstance(value, dict):
+        return {key: without(inner, names) for key, inner in value.items() if key not in names}
+    return [without(inner, names) for inner in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("text", _POWER_SOURCES)

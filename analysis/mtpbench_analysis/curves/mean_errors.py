@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from mtpbench_analysis.curves.errors import pooled
 from mtpbench_analysis.frame import CurvePoint
 
 Ends = tuple[float | None, float | None]
@@ -21,6 +22,10 @@ Recipe = Sequence[CurvePoint]
 
 NORMAL = 1.959964
 """Half of a 95% interval in standard deviations, where those are known."""
+TOLD_DF = 1.0
+"""How many degrees of freedom it counts as that a run is off by as much as it tells. Two runs of one point
+would alone make an interval six times as wide; and were it more, intervals of runs that differ more than they
+tell would hold the truth less often."""
 LEAST_SD = 0.001
 """A relative error below this says only that most requests were alike, not that another run's will be."""
 PERCENTILES: Mapping[str, tuple[str, str]] = {
@@ -97,10 +102,13 @@ def _means(recipes: Sequence[Recipe], name: str) -> list[Ends | None]:
     sds = [1.0 if nobody_tells else _sd(runs) for runs in figures]
     several = [(runs, sd) for runs, sd in zip(figures, sds, strict=True) if len(runs) > 1 and sd]
     scatter = sum(_scatter(runs) / sd**2 for runs, sd in several)
-    df = sum(len(runs) - 1 for runs, _ in several)
-    factor = math.sqrt(scatter / df) * student(df) / NORMAL if df else 0.0
-    if not nobody_tells:
-        factor = max(1.0, factor)
+    measured_df = sum(len(runs) - 1 for runs, _ in several)
+    if not measured_df:
+        factor = 1.0
+    else:
+        known_df = 0.0 if nobody_tells else TOLD_DF
+        variance, df = pooled(scatter / measured_df, measured_df, 1.0, known_df)
+        factor = max(math.sqrt(variance) * student(df) / NORMAL, 0.0 if nobody_tells else 1.0)
     return [
         _of_mean(runs, sd, factor) if len(runs) > 1 else None for runs, sd in zip(figures, sds, strict=True)
     ]

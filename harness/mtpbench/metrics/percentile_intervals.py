@@ -135,12 +135,14 @@ def effective_count(values: Floats, parts: TimeParts, percent: float) -> float:
     """
     from scipy import special
 
-    count = len(values)
+    count, filled = len(values), np.unique(parts.of_request)
+    if len(filled) < 2:
+        return 1.0
     below = (values <= np.percentile(values, percent)).astype(np.float64)
     share = float(below.mean())
-    student = special.stdtrit(parts.count - 1, 1 - TAIL / 2) / special.ndtri(1 - TAIL / 2)
-    excess = np.bincount(parts.of_request, below - share, parts.count).astype(np.float64)
-    independent = share * (1 - share) * count * count / max(count - 1, 1)
+    student = special.stdtrit(len(filled) - 1, 1 - TAIL / 2) / special.ndtri(1 - TAIL / 2)
+    excess = np.bincount(parts.of_request, below - share, parts.count)[filled].astype(np.float64)
+    independent = share * (1 - share) * count * count / (count - 1)
     # Where no value lies above, none says how they scatter.
     scatter = _scatter(excess) / independent if independent else 1.0
     return float(count / max(1.0, scatter * student**2))

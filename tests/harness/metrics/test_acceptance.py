@@ -295,3 +295,43 @@ def test_a_rank_that_began_anew_is_a_reset_though_the_sum_rises():
     assert measure_acceptance(POINT, samples, WINDOW).reason == "counter_reset"
     before = [replace(s, restarted=s.time_s < WINDOW.start_s) for s in counter_samples()]
     assert measure_acceptance(POINT, before, WINDOW).length == pytest.approx(2.5)
+
+
+# --------------------------------------------------------------------------------------------- time blocks
+def blocks_of(count: int) -> list[Window]:
+    edges = [1.0 + 3.0 * i / count for i in range(count + 1)]
+    return [Window(start_s=a, end_s=b) for a, b in itertools.pairwise(edges)]
+
+
+def test_the_length_of_each_block_is_of_what_all_workers_counted_in_it():
+    """Accepted drafts double after second 2.5, in the middle of a block."""
+    changing = [
+        CounterSample(
+            time_s=t / 4,
+            process="worker",
+            counters=SpecCounters(
+                drafts=10 * t, draft_tokens=30 * t, accepted_tokens=10.0 * t + 10.0 * max(0, t - 10)
+            ),
+        )
+        for t in range(21)
+    ]
+    steady = counter_samples("other", drafts_per_s=120, accepted=(10, 5, 0))
+    alone = measure_acceptance(POINT, changing, WINDOW, blocks=blocks_of(6))
+    assert alone.length_by_block == pytest.approx((2, 2, 2, 3, 3, 3))
+    both = measure_acceptance(POINT, [*changing, *steady], WINDOW, blocks=blocks_of(3))
+    assert both.length_by_block == pytest.approx((2.375, 2.5, 2.625))
+
+
+def test_blocks_of_too_few_readings_or_without_drafts_have_no_length():
+    every_half_second = counter_samples()
+    assert (
+        measure_acceptance(POINT, every_half_second, WINDOW, blocks=blocks_of(3)).length_by_block is not None
+    )
+    sparse = measure_acceptance(POINT, every_half_second, WINDOW, blocks=blocks_of(6))
+    assert (sparse.length, sparse.length_by_block) == (pytest.approx(2.5), None)
+    idle = [
+        replace(s, counters=SpecCounters(drafts=min(s.time_s, 2.0), draft_tokens=6.0, accepted_tokens=2.0))
+        for s in every_half_second
+    ]
+    assert measure_acceptance(POINT, idle, WINDOW, blocks=blocks_of(3)).length_by_block is None
+    assert measure_acceptance(POINT, every_half_second, WINDOW).length_by_block is None

@@ -454,3 +454,35 @@ def test_any_samples_give_an_energy_that_can_be_stored_or_a_reason(samples):
     to_json(got)
     assert (got.energy_j is None) == (got.reason is not None)
     to_json(measure_idle(samples, "loaded", 2.0, 1))
+
+
+# --------------------------------------------------------------------------------------------- time blocks
+BLOCKS = [Window(start_s=1.1 + 0.75 * i, end_s=1.85 + 0.75 * i) for i in range(4)]
+
+
+def rising(every_s: float = 0.1) -> list[PowerSample]:
+    """Two GPUs, one of 100 W, one whose power rises by 100 W a second."""
+    times = [i * every_s for i in range(round(5 / every_s) + 1)]
+    steady = [
+        PowerSample(time_s=t, process="worker", gpu=0, power_w=100 + i % 2 * 1e-3, energy_j=100 * t)
+        for i, t in enumerate(times)
+    ]
+    return steady + [
+        PowerSample(time_s=t, process="worker", gpu=1, power_w=100 * t, energy_j=50 * t * t) for t in times
+    ]
+
+
+@pytest.mark.parametrize("counter", [True, False])
+def test_the_power_of_each_block_is_the_mean_over_gpus(counter: bool) -> None:
+    samples = rising() if counter else change(rising(), energy_j=lambda _: None)
+    got = energy(samples, blocks=BLOCKS)
+    assert got.basis == ("counter" if counter else "integral")
+    middles = [(block.start_s + block.end_s) / 2 for block in BLOCKS]
+    assert got.power_w_per_gpu_by_block == pytest.approx([50 + 50 * at for at in middles], rel=1e-3)
+    assert np.mean(got.power_w_per_gpu_by_block) == pytest.approx(got.mean_power_w_per_gpu, rel=1e-6)
+
+
+def test_blocks_of_too_few_readings_have_no_power() -> None:
+    assert energy(rising(0.5), blocks=BLOCKS).power_w_per_gpu_by_block is None
+    assert energy(rising(0.5)).energy_j is not None
+    assert energy(rising()).power_w_per_gpu_by_block is None

@@ -222,6 +222,11 @@ function drawPoint(svg, dot, curve, where, content) {
 const nameOf = ({ point, curve, arm }) => (curve ? curve.label : `${arm ? arm.label : point.arm}, invalid`);
 
 // ---------------------------------------------------------------------------------- a point's card
+/** Return what a point's TTFT and its acceptance are, with their intervals. */
+const ttftOf = (point) => (v) => `${withEnds("ttft_p50_s", v, seconds, point)} s median`
+  + (isKnown(point.ttft_p99_s) ? `, ${withEnds("ttft_p99_s", point.ttft_p99_s, seconds, point)} s p99` : "");
+const lengthOf = (point) => (v) => `length ${withEnds("acceptance_length", v, FORMATS.hundredths, point)}, ${point.acceptance_mode || "mode unknown"}`;
+
 /** Returns the main facts of a point as [name, text]; related facts share a line. */
 function cardFacts(point, curve, comparison) {
   const facts = [], absent = [];
@@ -241,9 +246,9 @@ function cardFacts(point, curve, comparison) {
   const roles = isKnown(point.prefill_gpus) ? ` (${point.prefill_gpus} prefill, ${point.decode_gpus} decode)` : "";
   add("recipe", [["topology", textOf(point.topology, String)], ["GPUs", textOf(point.gpus, (v) => `${v} GPU${v === 1 ? "" : "s"}${roles}`)],
     ["concurrency", textOf(point.load_mark, () => (isPlain(point) ? `concurrency ${point.concurrency}` : point.load_short))], ["rate", isKnown(point.sent_rps) ? `${speed(point.sent_rps)} requests/s sent` : ""]]);
-  add("TTFT", [["TTFT", textOf(point.ttft_p50_s, (v) => `${seconds(v)} s median${isKnown(point.ttft_p99_s) ? `, ${seconds(point.ttft_p99_s)} s p99` : ""}`)]]);
+  add("TTFT", [["TTFT", textOf(point.ttft_p50_s, ttftOf(point))]]);
   if (spec) {
-    add("acceptance", [["acceptance", textOf(point.acceptance_length, (v) => `length ${fixed(v, 2)} (${point.acceptance_mode || "mode unknown"})`)],
+    add("acceptance", [["acceptance", textOf(point.acceptance_length, lengthOf(point))],
       ["by position", textOf(point.acceptance_per_position, FORMATS.hundredths_list)]]);
   }
   add("power", [["power", textOf(point.power_w_per_gpu, (v) => `${rate(v)} W per GPU ${comparison.mark ? comparison.kind : "metered"}`)]]);
@@ -283,13 +288,11 @@ function pointFacts(point, curve, comparison, view) {
   add("draft tokens", point.draft_tokens);
   const spec = point.acceptance_mode !== "off";
   if (spec) {
-    add("acceptance", point.acceptance_length, (v) => `length ${withEnds("acceptance_length", v, FORMATS.hundredths, point)}, ${point.acceptance_mode || "mode unknown"}`);
+    add("acceptance", point.acceptance_length, lengthOf(point));
     add("by position", point.acceptance_per_position, FORMATS.hundredths_list);
   }
-  const waited = (id, name) => (v) => `${withEnds(id, v, seconds, point)} s ${name}`;
-  add("TTFT", point.ttft_p50_s, waited("ttft_p50_s", "median"));
-  if (isKnown(point.ttft_p99_s)) facts.push(["TTFT, slowest", waited("ttft_p99_s", "p99")(point.ttft_p99_s)]);
-  add("E2EL", point.e2el_p50_s, waited("e2el_p50_s", "median"));
+  add("TTFT", point.ttft_p50_s, ttftOf(point));
+  add("E2EL", point.e2el_p50_s, (v) => `${withEnds("e2el_p50_s", v, seconds, point)} s median`);
   add("power", point.power_w_per_gpu, (v) => `${withEnds("power_w_per_gpu", v, rate, point)} W per GPU ${comparison.mark ? comparison.kind : "metered"}, ${writeAt(metricNamed(comparison, "metered_joules_per_token"), point)} J/token`);
   for (const metric of metricsIn(comparison, "more")) {
     if (metric.of !== "knots" || IN_OTHER_LINES.has(metric.id)) continue;
