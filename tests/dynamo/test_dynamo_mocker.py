@@ -23,7 +23,8 @@ WORKERS = ("prefill-0", "decode-0", "decode-1")
 
 
 def codes(result: PointResult) -> set[str]:
-    return {reason.code for reason in result.reasons} - {"client_saturated"}  # a busy machine may add it
+    # A busy machine may add these.
+    return {reason.code for reason in result.reasons} - {"client_saturated", "not_settled"}
 
 
 @pytest.mark.parametrize("arm", ["off", "mtp3"])

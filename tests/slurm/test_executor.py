@@ -176,7 +176,7 @@ def test_a_disaggregated_sweep_inside_a_batch_job(inside: Inside) -> None:
         assert set(provenance["command_lines"]) == {"router", "prefill-0", "prefill-1", "decode-0"}
     for path in results.glob("tiny/*/result.json"):
         codes = {reason["code"] for reason in json.loads(path.read_text())["reasons"]}
-        assert codes <= {"client_saturated"}, said
+        assert codes <= {"client_saturated", "not_settled"}, said
     assert left_in(inside.folder) == []
 
 

@@ -87,8 +87,8 @@ class Bench:
     def wait(self, limit_s: float = 150.0) -> str:
         """Until no job of the user is left in the queue.
 
-        Points that a busy machine spoiled (`client_saturated`, and nothing else) are submitted once more, as
-        their owner would do.
+        Points that a busy machine spoiled (`client_saturated`, `not_settled`, and nothing else) are submitted
+        once more, as their owner would do.
         """
         wait_until(lambda: not self.jobs(), "no job left", limit_s, 0.5)
         if self.only_saturated():
@@ -114,7 +114,7 @@ class Bench:
     def only_saturated(self) -> bool:
         """Whether there are invalid points, all of them because this machine could not keep up."""
         codes = {reason["code"] for result in self.stored().values() for reason in result["reasons"]}
-        return codes == {"client_saturated"}
+        return bool(codes) and codes <= {"client_saturated", "not_settled"}
 
     def jobs(self) -> list[str]:
         return self.slurm.run("squeue", "-h", "-o", "%A").split()
