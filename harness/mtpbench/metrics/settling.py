@@ -55,9 +55,10 @@ def settled_window(
     edges_us = whole_us(np.linspace(window.start_s, window.end_s, bins + 1))
     places = np.searchsorted(seconds(edges_us), ended_s) - 1
     ended = np.unique(places[(places >= 0) & (places < bins)])
-    speeds = np.array([1 / np.median(tpot_s[places == place]) for place in ended])
+    medians_s = np.array([np.median(tpot_s[places == place]) for place in ended])
     kept = [truncation(np.diff(_output_tokens_by(table, edges_us)))]
-    kept += [int(ended[drop]) for drop in [truncation(speeds)] if drop]
+    if (medians_s > 0).all() and (drop := truncation(1 / medians_s)):
+        kept.append(int(ended[drop]))
     start_us = int(edges_us[min(max(kept), bins // 2)])
     return Window(start_s=start_us * 1e-6, end_s=window.end_s) if max(kept) else window
 
@@ -65,8 +66,10 @@ def settled_window(
 def truncation(figures: Floats) -> int:
     """Returns how many figures to leave out from the beginning, at most half: by MSER, if they differ."""
     count = len(figures)
-    errors = [float(figures[drop:].var()) / (count - drop) for drop in range(count // 2 + 1 if count else 0)]
-    drop = int(np.argmin(errors)) if errors else 0
+    if count < FEWEST_BINS:
+        return 0
+    errors = [float(figures[drop:].var()) / (count - drop) for drop in range(count // 2 + 1)]
+    drop = int(np.argmin(errors))
     if drop == 0:
         return 0
     step, p = _step_at(figures, drop)

@@ -17,7 +17,7 @@ among `READABLE_VERSIONS`)
                   which scrape found a series of counters begun anew; reads that a clock stamped too early
     7   2026-11   which start of its servers a point was measured in, and which of several it asks for;
                   what its source says of a constant; intervals of percentiles; power and acceptance by time
-                  block
+                  block; the rule of measuring, and how a run settled
 """
 
 from mtpbench.records.codec import (

@@ -7,10 +7,12 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from known_server import LENGTH, STEP_S, KnownServer
-from measured import MTP, SIMULATED_POWER, make_point
+from measured import MTP, SIMULATED_POWER, make_point, make_request
 from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.metrics.settling import find_trend, truncation
@@ -189,6 +191,9 @@ def test_a_server_that_settles_early_counts_from_there_on() -> None:
         # MSER wants more than half: it is cut to the middle, and no further.
         ([2] * 7 + [1] * 3, 0),
         ([9, 8, 7, 6, 5, 4, 3, 2, 1, 0.5], 5),
+        ([2, 1], 0),
+        ([2] * 3 + [1] * 4, 0),
+        ([2] * 3 + [1] * 5, 3),
         ([], 0),
         ([3], 0),
     ],
@@ -238,3 +243,41 @@ def test_what_can_not_be_told_is_unknown() -> None:
     point = make_point(arm=MTP, concurrency=16, measurement=Measurement(rule="2026-11"))
     result = measure(point, RawPoint(requests=failed))
     assert not flagged(result)
+
+
+def test_answers_that_came_at_once_are_no_speed() -> None:
+    """Their time per token is 0: the rate of the output alone says where they settled."""
+    table = KnownServer().serve(1)
+    firsts = table.chunk_offsets[:-1]
+    gathered = dataclasses.replace(
+        table,
+        chunk_times_us=np.repeat(table.end_us, table.chunk_counts),
+        chunk_tokens=table.chunk_tokens,
+    )
+    assert (gathered.chunk_times_us[firsts] == gathered.end_us).all()
+    result = judge_table(gathered, 16, "2026-11")
+    assert result.settling
+    assert result.settling.interactivity is None
+    assert "tokens_per_chunk" in [reason.code for reason in result.reasons]
+
+
+@given(
+    gaps_s=st.lists(st.sampled_from([0.0, 1e-6, 0.25, 1.0, 50.0]), min_size=24, max_size=90),
+    failing=st.sets(st.integers(0, 20)),
+    slots=st.integers(1, 3),
+)
+def test_whatever_the_times_are_at_most_half_is_cut_and_nothing_breaks(
+    gaps_s: list[float], failing: set[int], slots: int
+) -> None:
+    """Answers at once, stalls, and failures; a warning is an error here."""
+    free, records = [0.0] * slots, []
+    for i, (wait, answer, more) in enumerate(zip(*[iter(gaps_s)] * 3, strict=False)):
+        slot = i % slots
+        times = [free[slot] + wait, free[slot] + wait + answer, free[slot] + wait + answer + more]
+        odd = {"error": "http_500"} if i in failing else {}
+        records.append(make_request(i, slot, free[slot], times, warmup=i < slots, **odd))
+        free[slot] = times[-1]
+    result = judge_table(RequestTable.from_records(records), slots, "2026-11")
+    assert (result.settling is None) == (result.steady is None)
+    if result.settling:
+        assert 0 <= result.settling.cut_share <= 0.5
