@@ -16,7 +16,7 @@ from mtpbench.errors import InputError
 from mtpbench_analysis.compare import Settings, read_curves
 from mtpbench_analysis.comparison_document import leads_table
 from mtpbench_analysis.comparisons import Question, settings_for
-from mtpbench_analysis.curves.cells import Cell, Interval
+from mtpbench_analysis.curves.cells import Cell, Interval, Span, span_of
 from mtpbench_analysis.curves.cost import NO_PRICE, Economics, usd_per_mtok
 from mtpbench_analysis.curves.crossings import find_leads
 from mtpbench_analysis.curves.curve import (
@@ -29,7 +29,7 @@ from mtpbench_analysis.curves.curve import (
     relabel,
 )
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
-from mtpbench_analysis.document import Document, Table, Text, filled
+from mtpbench_analysis.document import Caution, Document, Table, Text, filled
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.metric_table import metrics_in
 from mtpbench_analysis.numbers import MISSING, dollars, listed, percent, rate, speed, spread
@@ -49,6 +49,8 @@ class Fastest:
         cell: the curve read there.
         interval: of the interactivity.
         at_end: the cost would allow more, but the curve ends there.
+        gap: the interactivities of two knots too far apart to say more than that it lies between them; the
+            first of them is then `interactivity_tps`.
         least_usd_per_mtok: what its cheapest point costs where that is too much.
         no_price: why the price is unknown; None where it is known.
     """
@@ -58,6 +60,7 @@ class Fastest:
     cell: Cell | None = None
     interval: Interval | None = None
     at_end: bool = False
+    gap: Span | None = None
     least_usd_per_mtok: float | None = None
     no_price: str | None = None
 
@@ -141,6 +144,10 @@ def _fastest(reader: CurveReader, max_usd_per_mtok: float) -> Fastest:
     at_end = front[-1].y >= needed
     at = front[-1].x if at_end else _falls_below(reader, needed)
     (cell,) = reader.cells([at])
+    if cell.wide_gap:
+        gap = span_of(*(knot.x for knot in cell.knots))
+        (cell,) = reader.cells([cell.knots[0].x])
+        return Fastest(curve=curve, interactivity_tps=cell.target_tps, cell=cell, gap=gap)
     interval = None if at_end or cell.interval is None else _interval(reader, needed)
     return Fastest(curve=curve, interactivity_tps=at, cell=cell, interval=interval, at_end=at_end)
 
@@ -160,11 +167,9 @@ def _falls_below(reader: CurveReader, needed: float) -> float:
 
 def _interval(reader: CurveReader, needed: float) -> Interval | None:
     """Returns the interval of the interactivity at which the draws cross the needed throughput."""
-    if reader.draws is None or not reader.is_sure:
-        return None
     low, high = reader.curve.range_tps
     places = np.linspace(low, high, 2 * _STEPS)
-    drawn = reader.draws.read(places)
+    drawn = reader.drawn(places)
     enough = np.where(np.isnan(drawn), False, drawn >= needed)
     last = enough.shape[1] - 1 - enough[:, ::-1].argmax(axis=1)
     some = enough.any(axis=1) & (last < len(places) - 1)
@@ -253,6 +258,8 @@ def _fastest_table(fastest: Sequence[Fastest], usd: float, economics: Economics 
             value += f" {spread(item.interval.low, item.interval.high, speed)}"
         knots = " and ".join(knot.mean.recipe for knot in item.cell.knots)
         where = "its fastest point; the cost would allow more" if item.at_end else f"between {knots}"
+        if item.gap is not None:
+            value, where = Caution(item.gap.text(speed)), f"somewhere in the wide gap above {knots}"
         rows.append((item.curve.label, where, value, rate(item.cell.tput_tps_per_gpu)))
     return Table(
         title=f"The highest tok/s/user at {dollars(usd)} per million tokens",
@@ -280,7 +287,7 @@ def _say_fastest(fastest: Sequence[Fastest], usd: float) -> str:
         return f"What a million tokens cost is unknown: {best.no_price}."
     if best.interactivity_tps is None:
         return f"No curve serves a million tokens for {dollars(usd)}."
-    least = "at least " if best.at_end else ""
+    least = "at least " if best.at_end or best.gap else ""
     shown = speed(best.interactivity_tps)
     equal = [item for item in rest if (speed(item.interactivity_tps), item.at_end) == (shown, best.at_end)]
     who = listed([item.curve.label for item in (best, *equal)])
@@ -346,6 +353,7 @@ def _fastest_data(fastest: Fastest) -> dict[str, Any]:
         "interactivity_tps": fastest.interactivity_tps,
         "tput_tps_per_gpu": None if fastest.cell is None else fastest.cell.tput_tps_per_gpu,
         "at_end": fastest.at_end,
+        "gap": None if fastest.gap is None else [fastest.gap.low, fastest.gap.high],
         "interval": None if interval is None else [interval.low, interval.high],
         "knots": [] if fastest.cell is None else [knot.mean.recipe for knot in fastest.cell.knots],
         "reason": None if fastest.interactivity_tps is not None else _why_not(fastest),

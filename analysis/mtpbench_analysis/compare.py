@@ -24,6 +24,7 @@ from mtpbench_analysis.curves.cost import Economics, NoConstants
 from mtpbench_analysis.curves.crossings import Crossing, Lead, find_crossings, find_leads
 from mtpbench_analysis.curves.curve import WORKLOAD_FIELDS, Curve, relabel
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE, CurveReader, interval_of
+from mtpbench_analysis.curves.errors import START_NOISE
 from mtpbench_analysis.curves.ratios import Ratio, ratio_of
 from mtpbench_analysis.frame import CurvePoint
 
@@ -48,6 +49,7 @@ class Settings:
         max_gap: withhold a ratio across a gap whose knots' throughputs differ by more than this factor.
         economics: the constants for cost and megawatts, or None where the hardware has none.
         confidence: of every interval.
+        start_noise: how far two starts of one server are taken to differ, as a share.
         strict: refuse curves that differ in more than speculation.
         known_confounds: what the sweep's plan says differs beyond speculation.
         reference: published numbers to print beside.
@@ -58,6 +60,7 @@ class Settings:
     max_gap: float = DEFAULT_MAX_GAP
     economics: Economics | None = None
     confidence: float = DEFAULT_CONFIDENCE
+    start_noise: float = START_NOISE
     strict: bool = False
     known_confounds: tuple[str, ...] = ()
     reference: Reference | None = None
@@ -168,6 +171,7 @@ def read_curves(curves: Sequence[Curve], settings: Settings) -> tuple[CurveReade
             economics=settings.economics,
             max_gap=settings.max_gap,
             confidence=settings.confidence,
+            start_noise=settings.start_noise,
             stream=stream,
         )
         for stream, curve in enumerate(curves)
@@ -182,7 +186,7 @@ def _rows(readers: Sequence[CurveReader], targets: Sequence[float], settings: Se
         ratios = []
         for cell, draws in zip(cells[1:], drawn[1:], strict=True):
             ratio = ratio_of(cell, cells[0], settings.max_gap)
-            if ratio.value is not None and cell.interval and cells[0].interval:
+            if ratio.value is not None and (cell.interval or cells[0].interval):
                 quotient = draws[:, at] / drawn[0][:, at]
                 ratio = replace(ratio, interval=interval_of(quotient, settings.confidence))
             ratios.append(ratio)
@@ -256,6 +260,8 @@ def _check(baseline: Curve, others: Sequence[Curve], settings: Settings) -> None
             raise InputError(f"target {target:g}: an interactivity above 0 tok/s/user is needed")
     if not 0.5 <= settings.confidence < 1:
         raise InputError(f"confidence {settings.confidence:g}: a share such as 0.95 is needed")
+    if not 0 <= settings.start_noise < 1:
+        raise InputError(f"start noise {settings.start_noise * 100:g}%: at least 0% and below 100% is needed")
     if not (math.isfinite(settings.max_gap) and settings.max_gap >= 1):
         raise InputError(f"the largest gap {settings.max_gap:g} must be a factor of at least 1")
     for other in others:

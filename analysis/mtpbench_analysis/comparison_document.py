@@ -130,7 +130,7 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
     rows = []
     for lead in leads:
         margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
-        sure = MISSING if lead.share_of_draws is None else percent(lead.share_of_draws)
+        sure = MISSING if lead.share_of_draws is None else _share(lead.share_of_draws)
         where = f"{speed(lead.low_tps)} to {speed(lead.high_tps)}"
         leaders = listed([curves[index].label for index in lead.leaders])
         leaders += " are equal" if lead.equals else ""
@@ -144,6 +144,14 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
         "would do at the asked speed nobody measured (≤, best points).",
         text_columns=2,
     )
+
+
+MOST_SHARE = 0.99
+"""Draws hold what is known of noise, not all that may differ: more than this share of them is not said."""
+
+
+def _share(share: float) -> str:
+    return f"over {percent(MOST_SHARE)}" if share > MOST_SHARE else percent(share)
 
 
 def twins_table(comparison: Comparison) -> Table | None:

@@ -13,6 +13,7 @@ from mtpbench_analysis.curves.confounds import find_agreements
 from mtpbench_analysis.curves.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
 from mtpbench_analysis.curves.curve import Curve, Grouping, build_curves, group_by_workload
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
+from mtpbench_analysis.curves.errors import START_NOISE
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers.documents import join_reasons
 from mtpbench_analysis.pairing import (
@@ -41,6 +42,7 @@ class Question:
         grouping: what makes one curve, where it is not the usual; the tables say so.
         strict: refuse curves that differ in more than speculation.
         confidence: of every interval.
+        start_noise: how far two starts of one server are taken to differ, as a share.
     """
 
     targets_tps: tuple[float, ...] = ()
@@ -53,6 +55,7 @@ class Question:
     grouping: Grouping = field(default_factory=Grouping)
     strict: bool = False
     confidence: float = DEFAULT_CONFIDENCE
+    start_noise: float = START_NOISE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,6 +225,7 @@ def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Se
         targets_tps=question.targets_tps or (info.targets_tps if info else ()),
         max_gap=question.max_gap,
         confidence=question.confidence,
+        start_noise=question.start_noise,
         strict=question.strict,
         economics=_economics(curve, question, info),
         known_confounds=info.confounds if info else (),

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mtpbench_analysis.curves.cells import Cell, Span, TokenKind
+from mtpbench_analysis.curves.cells import Cell, Span, TokenKind, span_of
 from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.curves.errors import FloatArray
 from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS, Ends, ends_around
-from mtpbench_analysis.curves.noise import FloatArray
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.numbers import FORMATS, Format, spread
 
@@ -140,6 +140,14 @@ class Metric:
             return cell.usd_per_m(self.tokens, self.tier)
         value: float | Span | None = getattr(cell, self.id) if self.of in ("cell", "span") else None
         return value
+
+    def interval_at(self, cell: Cell) -> Span | None:
+        """Returns the values that it has over a cell's interval of throughputs; None where it has none."""
+        edges = cell.at_edges() if self.of == "cell" else None
+        if edges is None:
+            return None
+        values = [self.of_cell(edge) for edge in edges]
+        return span_of(*(value if isinstance(value, float) else None for value in values))
 
     def text(self, value: Any) -> str:
         """Returns a value of it as a reader sees it; a dash where it is unknown."""

@@ -49,19 +49,20 @@ def write_crossings(comparison: Comparison) -> tuple[str, ...]:
     sentences = []
     for label, crossings in comparison.crossings.items():
         for crossing in crossings:
-            at, tput = speed(crossing.interactivity_tps), rate(crossing.tput_tps_per_gpu)
+            tput = rate(crossing.tput_tps_per_gpu)
+            at = f"at {speed(crossing.interactivity_tps)} tok/s/user ({tput} tok/s/GPU)"
+            if crossing.gap is not None:
+                at = f"somewhere from {crossing.gap.text(speed)} tok/s/user"
             better, worse = ("above", "below") if crossing.wins_above else ("below", "above")
             text = (
-                f"{label} and {base} serve the same at {at} tok/s/user ({tput} tok/s/GPU): {label} wins "
+                f"{label} and {base} serve the same {at}: {label} wins "
                 f"{better} that interactivity and loses {worse} it"
             )
-            if crossing.interval is not None:
-                low, high = speed(crossing.interval.low), speed(crossing.interval.high)
-                text += f"; {crossing.interval.confidence:.0%} interval {low} to {high}"
+            if (interval := crossing.interval) is not None:
+                low, high = speed(interval.low), speed(interval.high)
+                text += f"; {interval.confidence:.0%} interval {low} to {high}"
             else:
                 text += f"; no interval: {explain_no_crossing_interval(crossing) or 'several crossings'}"
-            if crossing.wide_gap:
-                text += "; it lies between points far apart in throughput, so it is hardly known"
             sentences.append(f"{text}.")
     return (*sentences, *_ties(comparison))
 
@@ -91,6 +92,7 @@ def explain_no_ratio(ratio: Ratio) -> str | None:
 
 _NO_CELL_INTERVAL: dict[NoInterval, str] = {
     "not_reached": "not reached",
+    "wide_gap": "only a range is known over a wide gap",
     "single_run": "single run",
     "may_end_below": "the curve may end below this interactivity",
 }
@@ -103,9 +105,10 @@ def explain_no_interval(cell: Cell) -> str | None:
 
 def explain_no_crossing_interval(crossing: Crossing) -> str | None:
     """Returns why a crossing has no interval; None where it has one, or where there are several crossings."""
-    if crossing.unclear_share is not None:
-        return f"{crossing.unclear_share:.0%} of the draws cross never or more than once"
-    return "single run" if crossing.single_run else None
+    if crossing.gap is not None:
+        return "the points around it are far apart in throughput"
+    share = crossing.unclear_share
+    return None if share is None else f"{share:.0%} of the draws do not cross"
 
 
 def write_overview(comparison: Comparison) -> tuple[str, ...]:
@@ -212,7 +215,7 @@ def _ttfts(cell: Cell) -> list[float]:
     """Returns median TTFTs of the recipes that a cell rests on; none where one is unknown or nothing is
     reached.
     """
-    if cell.tput_tps_per_gpu is None:
+    if cell.state == "not_reached":
         return []
     ttfts = [knot.mean.ttft_p50_s for knot in cell.knots]
     return [value for value in ttfts if value] if all(ttfts) else []
@@ -312,6 +315,8 @@ def _serves(curve: Curve, cell: Cell) -> str:
 
 
 def _figure(cell: Cell) -> str:
+    if cell.tput_range is not None:
+        return f"somewhere from {cell.tput_range.text(rate)}"
     return ("at least " if cell.state == "at_least" else "") + rate(cell.tput_tps_per_gpu)
 
 
@@ -331,8 +336,9 @@ def _verdict(ratio: Ratio, cell: Cell, base_cell: Cell, other: Curve, base: Curv
     bound = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
     equal = "equal, " if _costs_the_same(ratio) else ""
     text = f"{equal}{bound}{times(ratio.value)} times the throughput, {describe_cost(ratio)} per token"
-    if cell.usd_per_mtok is not None and base_cell.usd_per_mtok is not None:
-        text += f" ({money(cell.usd_per_mtok)} against {money(base_cell.usd_per_mtok)} per million)"
+    usd, base_usd = cell.usd_per_mtok, base_cell.usd_per_mtok
+    if isinstance(usd, float) and isinstance(base_usd, float):
+        text += f" ({money(usd)} against {money(base_usd)} per million)"
     if ratio.bound == "best_points":
         text += f", best {_kind(other)} point against best {_kind(base)} point"
     return text
@@ -374,7 +380,7 @@ def _clause(curve: Curve, cell: Cell) -> str:
     if cell.state == "interpolated":
         how = f"lies between {_kind(curve)} points"
     if cell.wide_gap and cell.knot_ratio is not None:
-        how += f" {fixed(cell.knot_ratio, 1)} times apart in throughput, so it is hardly known"
+        how += f" {fixed(cell.knot_ratio, 1)} times apart in throughput, so nothing but that range is known"
     return f"The {curve.label} value {how}"
 
 

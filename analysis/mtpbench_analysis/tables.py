@@ -7,14 +7,14 @@ from functools import partial
 from itertools import accumulate
 
 from mtpbench_analysis.compare import Comparison, Row, read_curves
-from mtpbench_analysis.curves.cells import Cell, Span
+from mtpbench_analysis.curves.cells import Cell, Held, Span
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.ratios import Bound, Ratio, energy_ratio_of
 from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import METRICS, metric, metrics_in
-from mtpbench_analysis.numbers import MISSING, counted, rate, speed, spread, target, times
+from mtpbench_analysis.numbers import MISSING, counted, listed, percent, rate, speed, spread, target, times
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
@@ -110,7 +110,12 @@ def _show_bounded(metric: Metric, cell: Cell) -> str:
     """
     text = show_value(metric, cell)
     if text == MISSING:
-        return UNKNOWN if cell.tput_tps_per_gpu is not None else MISSING
+        return UNKNOWN if cell.state != "not_reached" else MISSING
+    if cell.wide_gap:
+        return Caution(text)
+    interval = metric.interval_at(cell)
+    if interval is not None:
+        text += f" {spread(interval.low, interval.high, metric.text)}"
     sign = "≤" if metric.better == "lower" else "≥"
     return f"{sign} {text}" if cell.state == "at_least" else text
 
@@ -293,6 +298,8 @@ def show_brief(cell: Cell) -> str:
     """Returns a cell's throughput without what it rests on."""
     if cell.state == "not_reached":
         return Caution("not reached")
+    if cell.tput_range is not None:
+        return Caution(cell.tput_range.text(rate))
     return ("≥ " if cell.state == "at_least" else "") + _figure(cell)
 
 
@@ -307,17 +314,16 @@ def show_throughput(cell: Cell) -> str:
     """Returns a cell's throughput with what it rests on in a second line."""
     if cell.state == "not_reached":
         return Caution(f"not reached:\nends at {speed(cell.knots[0].x)}")
+    if cell.tput_range is not None:
+        lower, upper = cell.knots
+        knots = f"{speed(lower.x)} and {speed(upper.x)}"
+        return Caution(f"{cell.tput_range.text(rate)}\nover a wide gap, between knots {knots}")
     value = _figure(cell)
     if cell.state == "measured":
         return f"{value}\nmeasured"
     if cell.state == "at_least":
         return f"≥ {value}\nruns at {speed(cell.runs_at_tps)}"
     lower, upper = cell.knots
-    if cell.wide_gap:
-        return (
-            f"{value} interpolated\nover a wide gap, knots {speed(lower.x)} ({rate(lower.y)}) "
-            f"and {speed(upper.x)} ({rate(upper.y)})"
-        )
     return f"{value} interpolated,\nknots {speed(lower.x)} and {speed(upper.x)}"
 
 
@@ -366,19 +372,26 @@ def note_reading(comparison: Comparison) -> str:
 
 
 def _interval_note(comparison: Comparison) -> str:
-    """Returns what the intervals are made of, and what they leave out."""
-    cells = [cell for row in comparison.rows for cell in row.cells]
-    bases = {cell.interval_basis for cell in cells if cell.interval is not None}
-    if not bases:
+    """Returns what the intervals hold, and what they leave out."""
+    cells = [cell for row in comparison.rows for cell in row.cells if cell.interval is not None]
+    if not cells:
         return " Single runs: no interval."
-    level = f"{comparison.settings.confidence:.0%}"
-    if bases == {"repeats"}:
-        return f" In brackets: {level} intervals from repeats."
-    some = "" if bases == {"blocks"} else "some of them "
-    return (
-        f" In brackets: {level} intervals, {some}from time blocks of a single run: what another run would "
-        "do is not in them."
-    )
+    held = frozenset[Held]().union(*(cell.held for cell in cells))
+    parts = [text for part, text in _HELD.items() if part in held]
+    if "assumed_starts" in held:
+        parts.append(f"server starts ({percent(comparison.settings.start_noise)} assumed)")
+    note = f" In brackets: {comparison.settings.confidence:.0%} intervals that hold {listed(parts)}."
+    if not all("repeats" in cell.held for cell in cells):
+        note += " What another run would do is not in them where no run was repeated."
+    return note
+
+
+_HELD: Mapping[Held, str] = {
+    "repeats": "the noise of runs",
+    "blocks": "that within a run (time blocks)",
+    "shape": "the curve's shape between points",
+    "starts": "several server starts",
+}
 
 
 def _target_note(comparison: Comparison) -> str:

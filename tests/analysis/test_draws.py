@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from curve_points import make_curve
 from mtpbench_analysis.curves.curve import build_curves, pareto_front
-from mtpbench_analysis.curves.curve_reader import CurveReader, Spline, interval_of
-from mtpbench_analysis.curves.noise import draw_curve, find_noise, fronts
+from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
+from mtpbench_analysis.curves.draws import draw_curve
+from mtpbench_analysis.curves.noise import find_noise
+from mtpbench_analysis.curves.splines import Spline, fronts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.numbers import fixed
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtpbench_analysis.curves.curve import pareto_front
-from mtpbench_analysis.curves.curve_reader import Spline, slopes
+from mtpbench_analysis.curves.splines import Spline, slopes
 
 XS, YS = [10, 30, 55, 80], [6000, 2000, 900, 300]
 

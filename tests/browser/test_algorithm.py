@@ -22,7 +22,7 @@ from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves.cells import Cell
 from mtpbench_analysis.curves.curve import Grouping
-from mtpbench_analysis.curves.curve_reader import Spline
+from mtpbench_analysis.curves.splines import Spline
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.metric_table import metric

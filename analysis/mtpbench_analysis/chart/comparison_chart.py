@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +12,7 @@ from mtpbench_analysis.chart.style import PictureOptions
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.curves.crossings import Crossing
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
-from mtpbench_analysis.curves.noise import FloatArray
+from mtpbench_analysis.curves.errors import FloatArray
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
 
@@ -337,9 +337,13 @@ def _values(reader: CurveReader, metric: Metric, places: FloatArray) -> FloatArr
         return metric.quotient.scaled(served, reader.economics)
     if metric.of != "cell":
         return np.full_like(served, np.nan)
-    # No interval is needed here, so one row of draws is enough.
+    # No interval is needed here, so one row of draws is enough. A wide gap is drawn, as such.
     cells = reader.cells(places.tolist(), served[None, :])
-    return np.array([metric.of_cell(cell) or np.nan for cell in cells], np.float64)
+    drawn = [
+        replace(cell, tput_tps_per_gpu=tput, wide_gap=False) for cell, tput in zip(cells, served, strict=True)
+    ]
+    values = [metric.of_cell(cell) for cell in drawn]
+    return np.array([value if isinstance(value, float) else np.nan for value in values], np.float64)
 
 
 def _band_places(readers: Sequence[CurveReader], low: float, high: float) -> FloatArray:

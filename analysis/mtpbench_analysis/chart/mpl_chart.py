@@ -33,7 +33,7 @@ from mtpbench_analysis.chart.mpl_style import (
     wrap_footer,
 )
 from mtpbench_analysis.chart.style import PictureOptions, check_pixels, check_room
-from mtpbench_analysis.curves.noise import FloatArray
+from mtpbench_analysis.curves.errors import FloatArray
 from mtpbench_analysis.numbers import target
 
 _LEFT_IN, _RIGHT_IN, _BOTTOM_IN = 0.78, 0.28, 0.52

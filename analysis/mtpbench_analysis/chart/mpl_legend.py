@@ -23,7 +23,7 @@ from mtpbench_analysis.chart.mpl_style import (
     marker_of,
     renderer_of,
 )
-from mtpbench_analysis.curves.noise import FloatArray
+from mtpbench_analysis.curves.errors import FloatArray
 from mtpbench_analysis.numbers import speed
 
 _Corner = Literal["upper right", "upper left", "lower left", "lower right", "upper center", "lower center"]

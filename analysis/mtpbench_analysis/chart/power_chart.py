@@ -10,7 +10,7 @@ import numpy as np
 
 from mtpbench.records import Hardware
 from mtpbench_analysis.curves.curve import display_name
-from mtpbench_analysis.curves.noise import FloatArray
+from mtpbench_analysis.curves.errors import FloatArray
 from mtpbench_analysis.traces import PowerTrace, thin
 
 _AT_MOST = 2000

@@ -19,7 +19,7 @@ from mtpbench_analysis.chart.axes import Axis, drawable, linear_axis, short_tick
 from mtpbench_analysis.chart.comparison_chart import Dot, Series, dot_of
 from mtpbench_analysis.chart.style import mark_of
 from mtpbench_analysis.curves.curve import Curve, display_name
-from mtpbench_analysis.curves.curve_reader import Spline
+from mtpbench_analysis.curves.splines import Spline
 from mtpbench_analysis.document import visible
 from mtpbench_analysis.frame import CurvePoint
 

@@ -23,6 +23,7 @@ from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.curves.cost import DEFAULT_TIER
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, SPLITTABLE, Grouping
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
+from mtpbench_analysis.curves.errors import START_NOISE
 from mtpbench_analysis.document import visible
 
 SourcesArgument = Annotated[
@@ -37,6 +38,12 @@ MaxGapOption = Annotated[
     float, typer.Option(help="No ratio across knots whose throughputs differ by more than this factor.")
 ]
 ConfidenceOption = Annotated[float, typer.Option(help="Of every interval.")]
+StartNoiseOption = Annotated[
+    float,
+    typer.Option(
+        help="How far two starts of one server may differ, in percent; starts that were repeated tell."
+    ),
+]
 PoolOption = Annotated[str, typer.Option(help="Let one curve mix these: " + ", ".join(CURVE_FIELDS) + ".")]
 SplitOption = Annotated[
     str, typer.Option(help="Make curves of their own of these: " + ", ".join(SPLITTABLE) + ".")
@@ -112,6 +119,7 @@ class ComparisonOptions(PointOptions):
     baseline: BaselineOption = None
     max_gap: MaxGapOption = DEFAULT_MAX_GAP
     confidence: ConfidenceOption = DEFAULT_CONFIDENCE
+    start_noise: StartNoiseOption = START_NOISE * 100
 
     @property
     def comparison_question(self) -> Question:
@@ -126,6 +134,7 @@ class ComparisonOptions(PointOptions):
             baseline=self.baseline,
             max_gap=self.max_gap,
             confidence=self.confidence,
+            start_noise=self.start_noise / 100,
         )
 
 

@@ -1,22 +1,26 @@
 """Pure: what one curve serves at one target interactivity, and everything derived from that.
 
 Metered power belongs to a recipe and is not interpolated. At a target between two knots it is taken to lie
-between theirs; with the throughput that is interpolated there it gives a range, which is as narrow as the two
-recipes' powers are alike.
+between theirs; with the throughputs that the curve may have there it gives a range. Across a wide gap nothing
+is known but the throughputs of its two knots, so every figure is a range over them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mtpbench_analysis.curves.cost import Economics, joules_per_token, tps_per_mw, usd_per_mtok
 from mtpbench_analysis.curves.curve import Measured
 
 TokenKind = Literal["total", "output", "input"]
-NoInterval = Literal["not_reached", "single_run", "may_end_below"]
-"""Why a cell has no interval: the curve does not reach it, its noise is unknown, or draws end before it."""
+NoInterval = Literal["not_reached", "wide_gap", "single_run", "may_end_below"]
+"""Why a cell has no interval: the curve does not reach it, only a range is known, nothing tells its noise, or
+draws end before it."""
+Held = Literal["repeats", "blocks", "starts", "assumed_starts", "shape"]
+"""What an interval holds: the noise of runs, by repeats or time blocks, that of server starts, by several of
+them or as assumed, and how far a curve may run from its spline."""
 State = Literal["measured", "interpolated", "at_least", "not_reached"]
 
 DEFAULT_MAX_GAP = 5.0
@@ -25,7 +29,7 @@ DEFAULT_MAX_GAP = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """An interval says where a value lies with a stated confidence, as far as repeats or time blocks tell."""
+    """An interval says where a value lies with a stated confidence, by what a cell's `held` names."""
 
     low: float
     high: float
@@ -54,10 +58,13 @@ class Cell:
             (the target lies below the front: its best point, which is `upper`, meets it too), or
             `not_reached` (the target lies above the front, which ends at `lower`: no number).
         runs_at_tps: the interactivity that the number really belongs to; None where not reached.
-        wide_gap: the two knots' throughputs differ by more than the comparison's factor.
-        interval: of the throughput; what lies between two knots is not in it, only the knots' noise.
-        interval_basis: `repeats`, or `blocks` (time blocks of a single run), or None.
+        wide_gap: the two knots' throughputs differ by more than the comparison's factor: there is no number,
+            only the range between them.
+        interval: of the throughput.
+        held: what the interval holds.
         no_interval: the reason where there is none.
+        metered_joules_per_token: all metered joules over all tokens, the lowest and the highest that the
+            interval allows.
         economics: the constants that cost and megawatts are derived with, None where there are none.
     """
 
@@ -69,8 +76,9 @@ class Cell:
     upper: Measured | None = None
     wide_gap: bool = False
     interval: Interval | None = None
-    interval_basis: str | None = None
+    held: frozenset[Held] = frozenset()
     no_interval: NoInterval | None = None
+    metered_joules_per_token: Span | None = None
     economics: Economics | None = None
 
     @property
@@ -96,8 +104,24 @@ class Cell:
         return self.lower.y / self.upper.y
 
     @property
+    def interval_basis(self) -> str | None:
+        """Returns what tells the noise of runs: `repeats`, `blocks`, or None."""
+        return next((basis for basis in ("blocks", "repeats") if basis in self.held), None)
+
+    @property
+    def tput_range(self) -> Span | None:
+        """Returns the throughputs between the knots of a wide gap; None where there is a number, or nothing
+        is reached.
+        """
+        if not self.wide_gap or self.lower is None or self.upper is None:
+            return None
+        return Span(low=self.upper.y, high=self.lower.y)
+
+    @property
     def envelope(self) -> tuple[float, float] | None:
         """Returns the throughputs that a falling curve can have here: its knots'; None where not reached."""
+        if self.tput_range is not None:
+            return self.tput_range.low, self.tput_range.high
         if self.tput_tps_per_gpu is None:
             return None
         if self.state != "interpolated" or self.lower is None or self.upper is None:
@@ -113,7 +137,7 @@ class Cell:
             None if knot.mean.output_tps_per_gpu is None else knot.mean.output_tps_per_gpu / knot.y
             for knot in self.knots
         ]
-        if not shares or None in shares or self.tput_tps_per_gpu is None:
+        if not shares or None in shares or self.envelope is None:
             return None
         if len(shares) == 1 or self.gap_tps is None or self.lower is None:
             return shares[0]
@@ -122,50 +146,62 @@ class Cell:
         return low + (high - low) * way
 
     @property
-    def output_tps_per_gpu(self) -> float | None:
+    def output_tps_per_gpu(self) -> float | Span | None:
         """Returns the output tokens/s over all GPUs."""
-        return _times(self.tput_tps_per_gpu, self.output_share)
+        return self._derived(lambda tput: _times(tput, self.output_share))
 
     @property
-    def input_tps_per_gpu(self) -> float | None:
+    def input_tps_per_gpu(self) -> float | Span | None:
         """Returns the input tokens/s over all GPUs."""
         share = self.output_share
-        return None if share is None else _times(self.tput_tps_per_gpu, 1 - share)
+        return self._derived(lambda tput: _times(tput, None if share is None else 1 - share))
 
-    def usd_per_m(self, kind: TokenKind, tier: str | None = None) -> float | None:
+    def usd_per_m(self, kind: TokenKind, tier: str | None = None) -> float | Span | None:
         """Returns the dollars for a million tokens of one kind, all of the deployment's cost put on them.
 
         Args:
             kind: `total`, `output` or `input`.
             tier: whose price; None for the comparison's.
         """
-        rates = {
-            "total": self.tput_tps_per_gpu,
-            "output": self.output_tps_per_gpu,
-            "input": self.input_tps_per_gpu,
-        }
         price = None if self.economics is None else self.economics.price(tier)
-        rate = rates[kind]
-        return None if price is None or not rate else usd_per_mtok(rate, price)
+        output = self.output_share
+        shares = {"total": 1.0, "output": output, "input": None if output is None else 1 - output}
+        share = shares[kind]
+        if price is None or not share:
+            return None
+        return self._derived(lambda tput: usd_per_mtok(tput * share, price))
 
     @property
-    def usd_per_mtok(self) -> float | None:
+    def usd_per_mtok(self) -> float | Span | None:
         """Returns the dollars for a million tokens, input and output together, at the comparison's price."""
         return self.usd_per_m("total")
 
     @property
-    def tps_per_mw(self) -> float | None:
+    def tps_per_mw(self) -> float | Span | None:
         """Returns the tokens/s of a provisioned megawatt."""
         kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
-        tput = self.tput_tps_per_gpu
-        return None if kw is None or tput is None else tps_per_mw(tput, kw)
+        return None if kw is None else self._derived(lambda tput: tps_per_mw(tput, kw))
 
     @property
-    def joules_per_token(self) -> float | None:
+    def joules_per_token(self) -> float | Span | None:
         """Returns the joules for a token, from the provisioned power, not from a meter."""
         kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
-        tput = self.tput_tps_per_gpu
-        return None if kw is None or tput is None else joules_per_token(tput, kw * 1000)
+        return None if kw is None else self._derived(lambda tput: joules_per_token(tput, kw * 1000))
+
+    def _derived(self, derive: Callable[[float], float | None]) -> float | Span | None:
+        """Returns what follows from the throughput, or, across a wide gap, from those of both knots."""
+        if self.tput_range is None:
+            return None if self.tput_tps_per_gpu is None else derive(self.tput_tps_per_gpu)
+        return span_of(derive(self.tput_range.low), derive(self.tput_range.high))
+
+    def at_edges(self) -> tuple[Cell, Cell] | None:
+        """Returns the cell with the lowest and with the highest throughput of its interval; None without
+        one.
+        """
+        if self.interval is None:
+            return None
+        low, high = (replace(self, tput_tps_per_gpu=edge) for edge in (self.interval.low, self.interval.high))
+        return low, high
 
     @property
     def meters(self) -> frozenset[str | None]:
@@ -179,34 +215,27 @@ class Cell:
         """
         powers = [knot.mean.power_w_per_gpu for knot in self.knots]
         watts = [power for power in powers if power is not None]
-        if self.tput_tps_per_gpu is None or not watts or len(watts) < len(powers) or len(self.meters) > 1:
+        if self.envelope is None or not watts or len(watts) < len(powers) or len(self.meters) > 1:
             return None
         return Span(low=min(watts), high=max(watts))
 
     @property
-    def metered_joules_per_token(self) -> Span | None:
-        """Returns the metered joules for a token, input and output together."""
-        return self._metered_joules(self.tput_tps_per_gpu)
-
-    @property
     def metered_joules_per_output_token(self) -> Span | None:
         """Returns all metered joules put on the output tokens."""
-        return self._metered_joules(self.output_tps_per_gpu)
+        joules, share = self.metered_joules_per_token, self.output_share
+        return None if joules is None or not share else Span(low=joules.low / share, high=joules.high / share)
 
     @property
     def metered_tps_per_mw(self) -> Span | None:
         """Returns the tokens/s of a megawatt drawn by GPUs, without cooling, network and power supplies."""
-        power, tput = self.metered_w_per_gpu, self.tput_tps_per_gpu
-        if power is None or tput is None:
-            return None
-        return Span(low=tps_per_mw(tput, power.high / 1000), high=tps_per_mw(tput, power.low / 1000))
+        joules = self.metered_joules_per_token
+        return None if joules is None else Span(low=1e6 / joules.high, high=1e6 / joules.low)
 
-    def _metered_joules(self, rate_tps_per_gpu: float | None) -> Span | None:
-        power = self.metered_w_per_gpu
-        if power is None or not rate_tps_per_gpu:
-            return None
-        low, high = (joules_per_token(rate_tps_per_gpu, watts) for watts in (power.low, power.high))
-        return Span(low=low, high=high)
+
+def span_of(*values: float | None) -> Span | None:
+    """Returns the lowest and the highest of some values; None where one is unknown."""
+    known = [value for value in values if value is not None]
+    return Span(low=min(known), high=max(known)) if known and len(known) == len(values) else None
 
 
 def _times(value: float | None, share: float | None) -> float | None:

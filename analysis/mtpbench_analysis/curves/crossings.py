@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench_analysis.curves.cells import Interval
-from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
-from mtpbench_analysis.curves.noise import FloatArray
+from mtpbench_analysis.curves.cells import Interval, Span, span_of
+from mtpbench_analysis.curves.curve_reader import CurveReader
+from mtpbench_analysis.curves.errors import FloatArray
 from mtpbench_analysis.curves.ratios import EQUAL, Ratio, ratio_of
 
 _STEPS = 16
@@ -29,20 +29,24 @@ class Crossing:
         interactivity_tps: where.
         tput_tps_per_gpu: what both serve there.
         wins_above: whether the curve beats the baseline above it (and loses below).
-        interval: of the interactivity; None where the noise is unknown, where in many draws there is no
-            single crossing, or where there are several.
-        single_run: whether there is no interval because single runs do not show their noise.
-        unclear_share: of the draws that cross never or more than once, where that is why there is none.
-        wide_gap: it lies between two knots too far apart for the comparison's ratios.
+        interval: of the interactivity; None where too many draws do not cross, where there are several
+            crossings, or where one lies in a wide gap.
+        unclear_share: of the draws that do not cross, where that is why there is no interval.
+        gap: the interactivities of the knots that it lies between, where these are too far apart for the
+            comparison's ratios: that is then all that is known.
     """
 
     interactivity_tps: float
     tput_tps_per_gpu: float
     wins_above: bool
     interval: Interval | None = None
-    single_run: bool = False
     unclear_share: float | None = None
-    wide_gap: bool = False
+    gap: Span | None = None
+
+    @property
+    def wide_gap(self) -> bool:
+        """Returns whether nothing but a gap is known that it lies in."""
+        return self.gap is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,17 +92,17 @@ def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing,
     crossings = []
     for low, high in _sign_changes(baseline, other, grid):
         at = _root(baseline, other, low, high)
-        (cell_base,), (cell_other,) = baseline.cells([at]), other.cells([at])
+        cells = [reader.cells([at])[0] for reader in (baseline, other)]
         before = float(other.serves([low])[0] - baseline.serves([low])[0])
         crossings.append(
             Crossing(
                 interactivity_tps=at,
                 tput_tps_per_gpu=float(baseline.serves([at])[0]),
                 wins_above=before < 0,
-                wide_gap=cell_base.wide_gap or cell_other.wide_gap,
+                gap=span_of(*(knot.x for cell in cells if cell.wide_gap for knot in cell.knots)),
             )
         )
-    if len(crossings) != 1:
+    if len(crossings) != 1 or crossings[0].gap is not None:
         return tuple(crossings)
     return (_with_interval(crossings[0], baseline, other, grid),)
 
@@ -164,11 +168,12 @@ def _all_but(flags: npt.NDArray[np.bool_], index: int) -> bool:
 def _lead(readers: Sequence[CurveReader], winner: int, low: float, high: float) -> Lead:
     middle = (low + high) / 2
     cells = [reader.cells([middle])[0] for reader in readers]
-    rivals = [i for i, cell in enumerate(cells) if i != winner and cell.tput_tps_per_gpu is not None]
+    rivals = [i for i, cell in enumerate(cells) if i != winner and cell.state != "not_reached"]
     ratio = None
     if rivals:
+        serves = _values(readers, np.array([middle]))[:, 0]
         # One that is only known by its best point may serve any more than that: it bounds before all others.
-        next_best = max(rivals, key=lambda i: (cells[i].state == "at_least", cells[i].tput_tps_per_gpu))
+        next_best = max(rivals, key=lambda i: (cells[i].state == "at_least", serves[i]))
         ratio = ratio_of(cells[winner], cells[next_best], readers[winner].max_gap)
     exact = ratio is None or (ratio.value is not None and ratio.bound == "exact")
     equals = _equals(readers, winner, low, high)
@@ -241,18 +246,33 @@ def _root(baseline: CurveReader, other: CurveReader, low: float, high: float) ->
 def _with_interval(
     crossing: Crossing, baseline: CurveReader, other: CurveReader, grid: FloatArray
 ) -> Crossing:
-    """Returns the only crossing of two curves with its interval, or with the reason why it has none."""
-    if not (baseline.is_sure and other.is_sure):
-        return replace(crossing, single_run=True)
-    places = np.linspace(grid[0], grid[-1], _COARSE)
+    """Returns the only crossing of two curves with its interval, or with the reason why it has none.
+
+    A draw that crosses several times counts with its first crossing below and with its last above; one that
+    does not cross is already past it, or not there yet.
+    """
+    places = np.linspace(grid[0], grid[-1], 2 * _COARSE)
     difference = other.drawn(places) - baseline.drawn(places)
-    changes = (np.sign(difference[:, 1:]) * np.sign(difference[:, :-1])) < 0
-    once = changes.sum(axis=1) == 1
-    rows = np.flatnonzero(once)
-    at = np.full(len(difference), np.nan)
-    column = changes[rows].argmax(axis=1)
+    wins = difference > 0 if crossing.wins_above else difference < 0
+    known = np.isfinite(difference)
+    changes = (wins[:, 1:] != wins[:, :-1]) & known[:, 1:] & known[:, :-1]
+    none = ~changes.any(axis=1)
+    first, last = changes.argmax(axis=1), changes.shape[1] - 1 - changes[:, ::-1].argmax(axis=1)
+    beyond = np.where(wins[:, 0], -np.inf, np.inf)
+    low, high = (np.where(none, beyond, _zero(places, difference, column)) for column in (first, last))
+    tail = (1 - baseline.confidence) / 2
+    edges = np.quantile(low, tail, method="lower"), np.quantile(high, 1 - tail, method="higher")
+    if not np.isfinite(edges).all():
+        return replace(crossing, unclear_share=float(none.mean()))
+    interval = Interval(low=float(edges[0]), high=float(edges[1]), confidence=baseline.confidence)
+    return replace(crossing, interval=interval)
+
+
+def _zero(places: FloatArray, difference: FloatArray, column: npt.NDArray[np.intp]) -> FloatArray:
+    """Returns (draws,) where the line between two places is 0; the places' edges where it never is."""
+    rows = np.arange(len(difference))
     before, after = difference[rows, column], difference[rows, column + 1]
-    at[rows] = places[column] + (places[column + 1] - places[column]) * before / (before - after)
-    interval = interval_of(at, baseline.confidence)
-    unclear_share = None if interval else 1 - len(rows) / len(at)
-    return replace(crossing, interval=interval, unclear_share=unclear_share)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.clip(np.nan_to_num(before / (before - after)), 0.0, 1.0)
+    zero: FloatArray = places[column] + (places[column + 1] - places[column]) * share
+    return zero

@@ -1,9 +1,4 @@
-"""Pure: one curve read at target interactivities, with what each number rests on and how sure it is.
-
-Between the knots of its front a curve is the monotone cubic that d3's curveMonotoneX draws. Source:
-M. Steffen, A simple method for monotonic interpolation in one dimension, Astron. Astrophys. 239 (1990);
-d3-shape, curve/monotone.js.
-"""
+"""Pure: one curve read at target interactivities, with what each number rests on and how sure it is."""
 
 from __future__ import annotations
 
@@ -14,91 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell, Interval
+from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell, Held, Interval, Span
 from mtpbench_analysis.curves.cost import Economics
 from mtpbench_analysis.curves.curve import Curve, Measured
-from mtpbench_analysis.curves.noise import CurveDraws, FloatArray, IntArray, Noise, draw_curve, find_noise
+from mtpbench_analysis.curves.draws import DRAWS, CurveDraws, draw_curve
+from mtpbench_analysis.curves.errors import START_NOISE, FloatArray
+from mtpbench_analysis.curves.noise import CurveNoise, Noise, find_noise, find_power_errors
+from mtpbench_analysis.curves.shape import Shape, find_shape
+from mtpbench_analysis.curves.splines import Spline
 
 DEFAULT_CONFIDENCE = 0.95
 _SAME_TPS = 1e-9
-
-
-def slopes(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
-    """Returns Steffen's slope at each knot, with d3's ends.
-
-    Args:
-        xs: strictly rising, at least two.
-        ys: as many.
-    """
-    x, y = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
-    step = np.diff(x)
-    secant = np.diff(y) / step
-    slope = np.zeros_like(x)
-    if len(x) > 2:
-        sign = np.where(secant < 0, -1.0, 1.0)
-        mean = (secant[:-1] * step[1:] + secant[1:] * step[:-1]) / (step[:-1] + step[1:])
-        smallest = np.minimum(np.minimum(np.abs(secant[:-1]), np.abs(secant[1:])), np.abs(mean) / 2)
-        slope[1:-1] = (sign[:-1] + sign[1:]) * smallest
-    slope[0] = (3 * secant[0] - slope[1]) / 2
-    slope[-1] = (3 * secant[-1] - slope[-2]) / 2
-    return slope
-
-
-class Spline:
-    """A spline is the curve through the knots; it is read at many places at once.
-
-    One knot is a constant; two are joined by a straight line, because d3's end slopes bend a curve that
-    nothing but its two ends is known of (593.75 at the middle of (0, 0)-(100, 1000)). A value never leaves
-    the range of its two knots.
-
-    Args:
-        xs: strictly rising interactivities (tok/s/user).
-        ys: their throughputs.
-
-    Raises:
-        ValueError: no knots, or xs that do not rise.
-    """
-
-    def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
-        x, y = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
-        if len(x) == 0 or len(x) != len(y):
-            raise ValueError(f"{len(x)} interactivities and {len(y)} throughputs make no curve")
-        if np.any(np.diff(x) <= 0):
-            raise ValueError("the knots' interactivities must rise strictly")
-        self._x, self._y = x, y
-        self._slope = slopes(xs, ys) if len(x) > 2 else None
-
-    def at(self, places: Sequence[float] | FloatArray) -> FloatArray:
-        """Returns the curve at places within its knots.
-
-        Raises:
-            ValueError: a place outside them (nothing is extrapolated).
-        """
-        where, x = np.asarray(places, np.float64), self._x
-        if where.size and (where.min() < x[0] or where.max() > x[-1]):
-            raise ValueError(f"nothing is known outside {x[0]:g} … {x[-1]:g}")
-        if self._slope is None:
-            line: FloatArray = np.interp(where, x, self._y)
-            return line
-        left = np.clip(np.searchsorted(x, where, side="right") - 1, 0, len(x) - 2)
-        return _hermite(x, self._y, self._slope, left, where)
-
-
-def _hermite(
-    x: FloatArray, y: FloatArray, slope: FloatArray, left: IntArray, where: FloatArray
-) -> FloatArray:
-    right = left + 1
-    step = x[right] - x[left]
-    t = (where - x[left]) / step
-    value = (
-        y[left] * (1 + 2 * t) * (1 - t) ** 2
-        + slope[left] * step * t * (1 - t) ** 2
-        + y[right] * t**2 * (3 - 2 * t)
-        - slope[right] * step * t**2 * (1 - t)
-    )
-    # Rounding may carry a value past its knot by an ulp; between two knots a monotone curve stays between.
-    clipped: FloatArray = np.clip(value, np.minimum(y[left], y[right]), np.maximum(y[left], y[right]))
-    return clipped
+_POWER_SEED = 20261130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +32,7 @@ class CurveReader:
         economics: the constants for cost and megawatts, or None where the hardware has none.
         max_gap: knots whose throughputs differ by more than this factor leave a cell hardly known.
         confidence: of every interval.
+        start_noise: how far two starts of one server are taken to differ, as a share.
         stream: the number of the curve's own stream of random numbers.
     """
 
@@ -117,33 +40,37 @@ class CurveReader:
     economics: Economics | None = None
     max_gap: float = DEFAULT_MAX_GAP
     confidence: float = DEFAULT_CONFIDENCE
+    start_noise: float = START_NOISE
     stream: int = 0
 
     @cached_property
-    def noise(self) -> tuple[Noise | None, ...]:
-        """Returns the error of each measured point of the curve, in its order."""
-        return find_noise(self.curve)
+    def noise(self) -> CurveNoise:
+        """Returns the error of each measured point of the curve, in its order, and that of its starts."""
+        return find_noise(self.curve, self.start_noise)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Returns how far the curve may run from its spline."""
+        return find_shape(self.curve, self.noise)
 
     @property
     def is_sure(self) -> bool:
-        """Returns whether the error of every knot is known: only then do draws say how the whole curve might
-        lie.
+        """Returns whether the error of every knot's runs is known: only then do draws say all of how the
+        curve might lie.
         """
         return None not in self._noise_of(self.curve.front)
 
     def _noise_of(self, knots: Sequence[Measured]) -> list[Noise | None]:
         return [
             noise
-            for noise, item in zip(self.noise, self.curve.measured, strict=True)
+            for noise, item in zip(self.noise.runs, self.curve.measured, strict=True)
             if any(item is knot for knot in knots)
         ]
 
     @cached_property
-    def draws(self) -> CurveDraws | None:
-        """Returns the curve as it might have come out; None where no error is known."""
-        if not any(self.noise):
-            return None
-        return draw_curve(self.curve, self.noise, self.stream)
+    def draws(self) -> CurveDraws:
+        """Returns the curve as it might have come out, and as it may run between its knots."""
+        return draw_curve(self.curve, self.noise, self.shape, self.stream)
 
     @cached_property
     def spline(self) -> Spline:
@@ -158,10 +85,8 @@ class CurveReader:
         return values
 
     def drawn(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
-        """Returns (draws, targets) what `serves` gives in each draw; a single row where no error is known."""
-        if self.draws is None:
-            return self.serves(targets_tps)[None, :]
-        return self.draws.read(targets_tps)
+        """Returns (draws, targets) what `serves` gives in each draw."""
+        return self.draws.read(targets_tps, self.serves(targets_tps))
 
     def cells(self, targets_tps: Sequence[float], drawn: FloatArray | None = None) -> tuple[Cell, ...]:
         """Returns the curve at each target; throughput is interpolated, everything else derived from it.
@@ -177,8 +102,11 @@ class CurveReader:
         cell = self._place(target)
         if cell.state == "not_reached":
             return replace(cell, no_interval="not_reached")
-        wide = cell.knot_ratio is not None and cell.knot_ratio > self.max_gap
-        return replace(cell, wide_gap=wide, **self._interval(cell.knots, drawn))
+        if cell.knot_ratio is not None and cell.knot_ratio > self.max_gap:
+            cell = replace(cell, tput_tps_per_gpu=None, wide_gap=True, no_interval="wide_gap")
+        else:
+            cell = replace(cell, **self._interval(cell, drawn))
+        return replace(cell, metered_joules_per_token=self._joules(cell, drawn))
 
     def _place(self, target: float) -> Cell:
         """Returns the cell without its interval: where the target lies on the front, and the value there."""
@@ -202,18 +130,54 @@ class CurveReader:
             upper=front[right],
         )
 
-    def _interval(self, knots: Sequence[Measured], drawn: FloatArray) -> dict[str, Any]:
-        """Returns the fields of a cell that say what its interval is, or why there is none."""
-        errors = self._noise_of(knots)
-        bases = {noise.basis for noise in errors if noise is not None}
-        if not bases or None in errors:
+    def _interval(self, cell: Cell, drawn: FloatArray) -> dict[str, Any]:
+        """Returns the fields of a cell that say what its interval is and holds, or why there is none.
+
+        Between two knots the shape is in doubt whatever is known of runs; of a single run at a knot nothing
+        but what starts are assumed to do would be.
+        """
+        errors = self._noise_of(cell.knots)
+        is_between = cell.state == "interpolated"
+        if None in errors and not is_between:
             return {"no_interval": "single_run"}
+        held: set[Held] = {noise.basis for noise in errors if noise is not None and None not in errors}
+        starts = self.noise.starts
+        if starts.basis != "assumed" or starts.sd:
+            held.add("assumed_starts" if starts.basis == "assumed" else "starts")
+        if is_between:
+            held.add("shape")
         interval = interval_of(drawn, self.confidence)
-        return {
-            "interval": interval,
-            "interval_basis": "blocks" if "blocks" in bases else "repeats",
-            "no_interval": None if interval else "may_end_below",
-        }
+        no_interval = None if interval else "may_end_below"
+        return {"interval": interval, "held": frozenset(held), "no_interval": no_interval}
+
+    def _joules(self, cell: Cell, drawn: FloatArray) -> Span | None:
+        """Returns what a token takes in metered joules, over the throughputs that the cell may have."""
+        power, tput = cell.metered_w_per_gpu, cell.tput_tps_per_gpu
+        if power is None:
+            return None
+        if cell.tput_range is not None:
+            return Span(low=power.low / cell.tput_range.high, high=power.high / cell.tput_range.low)
+        if tput is None:
+            return None
+        if cell.interval is None:
+            return Span(low=power.low / tput, high=power.high / tput)
+        errors = [self._power_errors[i] for i in map(self._index_of, cell.knots)]
+        joules = interval_of(self._watts(power, max(errors)) / drawn, self.confidence)
+        return None if joules is None else Span(low=joules.low, high=joules.high)
+
+    @cached_property
+    def _power_errors(self) -> tuple[float, ...]:
+        return find_power_errors(self.curve)
+
+    def _index_of(self, knot: Measured) -> int:
+        return next(i for i, item in enumerate(self.curve.measured) if item is knot)
+
+    def _watts(self, power: Span, rel_se: float) -> FloatArray:
+        """Returns (draws,) powers that a target may have: anything between its knots' as metered."""
+        random = np.random.default_rng([_POWER_SEED, self.stream])
+        between = random.uniform(np.log(power.low), np.log(power.high), DRAWS)
+        watts: FloatArray = np.exp(between + rel_se * random.standard_normal(DRAWS))
+        return watts
 
 
 def interval_of(drawn: FloatArray, confidence: float) -> Interval | None:

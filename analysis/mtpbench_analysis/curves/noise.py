@@ -1,34 +1,37 @@
-"""Pure: how far a repeat of a measured point would fall, and a curve as it might have come out by that.
+"""Pure: how far a repeat of a measured point would fall: by its run, and by the start of its servers.
 
-The error of a point comes from repeats, else from time blocks of its run. It is relative (an error of
-logarithms): noise of 2% is 2% on every point of a curve, wherever it lies. The draws of a
-curve's points have a front each and are read at once; a draw without noise equals the curve reader's `Spline`
-(a test holds both together).
+The error of a run comes from repeats, else from time blocks of its run. That of a server start is shared by
+all runs of the start; it comes from starts, where a deployment was started several times, else from an
+assumption. Both are relative (errors of logarithms): noise of 2% is 2% on every point of a curve.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from mtpbench_analysis.curves.curve import Curve, Measured
+from mtpbench_analysis.curves.curve import CURVE_FIELDS, Curve, Measured
+from mtpbench_analysis.curves.errors import START_NOISE, START_NOISE_DF, FloatArray, pooled
 from mtpbench_analysis.frame import CurvePoint
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 Basis = Literal["repeats", "blocks"]
+StartBasis = Literal["measured", "assumed", "in_runs"]
 
 MIN_BLOCKS = 5
 """With fewer time blocks than this there is no error: their scatter is itself hardly known."""
 
+_DEPLOYMENT_FIELDS = ("topology", "gpus", "draft_tokens", *CURVE_FIELDS)
+_deployment_of = attrgetter(*_DEPLOYMENT_FIELDS)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noise:
-    """The noise is the error of one measured point.
+    """The noise is the error of one measured point that is its own: that of its runs.
 
     Args:
         basis: `repeats` (runs of the same recipe: what a reader wants to know) or `blocks` (time blocks
@@ -40,7 +43,7 @@ class Noise:
 
     basis: Basis
     covariance: FloatArray
-    df: int
+    df: float
     shared: bool
 
     @property
@@ -49,34 +52,219 @@ class Noise:
         return float(np.sqrt(self.covariance[0, 0])), float(np.sqrt(self.covariance[1, 1]))
 
 
-def find_noise(curve: Curve) -> tuple[Noise | None, ...]:
-    """Returns the error of every measured point of a curve, None where it is unknown.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StartNoise:
+    """The start noise is the error that all runs of one server start have in common.
+
+    A start that is faster than others is faster for each user and in all, so it moves both coordinates.
+
+    Args:
+        membership: (points, starts) the share of a point's runs that each start served.
+        sd: standard deviation of the logarithm that one start moves.
+        df: degrees of freedom of it; infinite where it is assumed.
+        basis: `measured` (a deployment was started several times), `assumed`, or `in_runs` (each run had a
+            start of its own, so that the scatter of runs holds that of starts).
+    """
+
+    membership: FloatArray
+    sd: float
+    df: float
+    basis: StartBasis
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CurveNoise:
+    """The noise of a curve has the error of each measured point, in their order, and that of its starts."""
+
+    runs: tuple[Noise | None, ...]
+    starts: StartNoise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Deployment:
+    """A deployment's runs: what they tell of runs and of starts, in units of their recipes' scales.
+
+    Args:
+        run_ss: (2, 2) sum of squares that neither recipes nor starts explain.
+        run_df: its degrees of freedom.
+        start_ss: (2, 2) sum of squares that starts explain beyond recipes.
+        start_df: its degrees of freedom.
+        weight: the sum of the squared inverse scales that a start has on average, of both coordinates.
+    """
+
+    run_ss: FloatArray
+    run_df: int
+    start_ss: FloatArray
+    start_df: int
+    weight: float
+
+
+def find_noise(curve: Curve, start_noise: float = START_NOISE) -> CurveNoise:
+    """Returns the errors of a curve's measured points; the error of a run is None where nothing tells it.
 
     Where any recipe was run several times, the scatter between runs is pooled over the curve's recipes: two
     runs of each of nine recipes say more together (9 degrees of freedom) than nine times one. Noise differs
     less between the recipes of a curve than the scatter of two runs differs from the truth. Where runs were
     repeated, time blocks say nothing more: their scatter is part of the runs'.
+
+    Args:
+        curve: what was measured.
+        start_noise: how far two starts of one server are taken to differ, as a share; it counts as
+            `START_NOISE_DF` degrees of freedom where starts were measured.
     """
-    between, df = _between_runs(curve.measured)
-    if between is None:
-        return tuple(_within_run(item.runs[0]) for item in curve.measured)
-    return tuple(
-        Noise(basis="repeats", covariance=between / len(item.runs), df=df, shared=True)
-        for item in curve.measured
+    scales = _scales(curve.measured)
+    membership, deployments = _deployments(curve.measured, scales)
+    run_df = sum(item.run_df for item in deployments)
+    start_df = sum(item.start_df for item in deployments)
+    if not run_df and not start_df:
+        runs = tuple(_within_run(item.runs[0]) for item in curve.measured)
+        return CurveNoise(runs=runs, starts=_assumed(membership, start_noise))
+    if not run_df:
+        return _of_starts_alone(curve.measured, deployments, membership, start_noise)
+    covariance: FloatArray = sum((item.run_ss for item in deployments), np.zeros((2, 2))) / run_df
+    runs = tuple(
+        Noise(
+            basis="repeats",
+            covariance=np.outer(scale, scale) * covariance / len(item.runs),
+            df=run_df,
+            shared=True,
+        )
+        for item, scale in zip(curve.measured, scales, strict=True)
+    )
+    return CurveNoise(runs=runs, starts=_measured(deployments, membership, covariance, start_noise))
+
+
+def find_power_errors(curve: Curve) -> tuple[float, ...]:
+    """Returns the relative standard error of each point's metered power, 0 where nothing tells it.
+
+    As if it had nothing to do with the throughput's: where both rise together, joules err less.
+    """
+    scatter, df = 0.0, 0
+    for item in curve.measured:
+        powers = [run.power_w_per_gpu for run in item.runs if run.power_w_per_gpu]
+        if len(powers) > 1:
+            scatter += float(np.log(powers).var() * len(powers))
+            df += len(powers) - 1
+    if df:
+        return tuple(math.sqrt(scatter / df / len(item.runs)) for item in curve.measured)
+    return tuple(item.runs[0].power_rel_se or 0.0 for item in curve.measured)
+
+
+def _assumed(membership: FloatArray, start_noise: float) -> StartNoise:
+    return StartNoise(membership=membership, sd=start_noise, df=math.inf, basis="assumed")
+
+
+def _measured(
+    deployments: Sequence[_Deployment], membership: FloatArray, covariance: FloatArray, start_noise: float
+) -> StartNoise:
+    """Returns how far starts differ beyond what their runs' noise explains (analysis of variance)."""
+    df = sum(item.start_df for item in deployments)
+    if not df:
+        return _assumed(membership, start_noise)
+    mean_square = sum(float(np.trace(item.start_ss)) for item in deployments) / df
+    weight = sum(item.weight * item.start_df for item in deployments) / df
+    variance = max(mean_square - float(np.trace(covariance)), 0.0) / weight
+    variance, pooled_df = pooled(variance, df, start_noise**2, START_NOISE_DF if start_noise else 0.0)
+    return StartNoise(membership=membership, sd=math.sqrt(variance), df=pooled_df, basis="measured")
+
+
+def _of_starts_alone(
+    measured: Sequence[Measured],
+    deployments: Sequence[_Deployment],
+    membership: FloatArray,
+    start_noise: float,
+) -> CurveNoise:
+    """Returns the errors where each start served one run of one recipe: runs and starts can't be told apart.
+
+    Their scatter is pooled over the recipes as it is: that of starts does not follow the scale of runs.
+    """
+    plain = _deployments(measured, np.ones((len(measured), 2)))[1]
+    df = sum(item.start_df for item in plain)
+    scatter = sum((item.start_ss for item in plain), np.zeros((2, 2)))
+    known_before = START_NOISE_DF if start_noise else 0.0
+    total = df + known_before
+    covariance = (scatter + np.full((2, 2), start_noise**2) * known_before) / total
+    runs = tuple(
+        Noise(basis="repeats", covariance=covariance / len(item.runs), df=total, shared=True)
+        for item in measured
+    )
+    starts = StartNoise(membership=membership, sd=0.0, df=math.inf, basis="in_runs")
+    return CurveNoise(runs=runs, starts=starts)
+
+
+_LEAST_SCALE = 5e-4
+"""Time blocks of an engine that never varies scatter by nothing, which is no scale."""
+
+
+def _scales(measured: Sequence[Measured]) -> FloatArray:
+    """Returns (points, 2) how noisy each recipe is beside the others, by its time blocks; 1 where a run has
+    none.
+
+    A recipe with few requests in flight is several times as noisy as one with many: repeats tell how large
+    noise is, blocks how it is spread over the recipes.
+    """
+    scales = np.ones((len(measured), 2))
+    for i, item in enumerate(measured):
+        errors = [(run.interactivity_rel_se, run.tput_rel_se) for run in item.runs]
+        squares = np.array([[x * x, y * y] for x, y in errors if x is not None and y is not None])
+        if len(squares) < len(errors):
+            return np.ones((len(measured), 2))
+        scales[i] = np.maximum(np.sqrt(squares.mean(axis=0)), _LEAST_SCALE)
+    return scales
+
+
+def _deployments(
+    measured: Sequence[Measured], scales: FloatArray
+) -> tuple[FloatArray, tuple[_Deployment, ...]]:
+    """Returns the share of each point's runs that each start served, and what each deployment's runs tell."""
+    starts: dict[tuple[Any, ...], int] = {}
+    families: dict[tuple[Any, ...], list[tuple[int, int, CurvePoint]]] = {}
+    for row, item in enumerate(measured):
+        for run in item.runs:
+            deployment = _deployment_of(run)
+            start = starts.setdefault((run.start, deployment), len(starts))
+            families.setdefault(deployment, []).append((row, start, run))
+    membership = np.zeros((len(measured), len(starts)))
+    for members in families.values():
+        for row, start, _ in members:
+            membership[row, start] += 1 / len(measured[row].runs)
+    return membership, tuple(_deployment(members, scales) for members in families.values())
+
+
+def _deployment(members: Sequence[tuple[int, int, CurvePoint]], scales: FloatArray) -> _Deployment:
+    """Fits recipes and starts to the logarithms of a deployment's runs by weighted least squares."""
+    rows = _dummies([row for row, *_ in members])
+    starts = _dummies([start for _, start, _ in members])
+    logs = np.log([(run.interactivity_tps, run.tput_tps_per_gpu) for *_, run in members])
+    weights = 1 / scales[[row for row, *_ in members]]
+    alone, rank = _residuals(rows, logs, weights)
+    residuals, full_rank = _residuals(np.hstack([rows, starts]), logs, weights)
+    run_ss = residuals.T @ residuals
+    return _Deployment(
+        run_ss=run_ss,
+        run_df=len(logs) - full_rank,
+        start_ss=alone.T @ alone - run_ss,
+        start_df=full_rank - rank,
+        weight=float((weights**2).sum()) / starts.shape[1],
     )
 
 
-def _between_runs(measured: Sequence[Measured]) -> tuple[FloatArray | None, int]:
-    """Returns the pooled covariance of single runs, and its degrees of freedom."""
-    total, df = np.zeros((2, 2)), 0
-    for item in measured:
-        if len(item.runs) < 2:
-            continue
-        logs = np.log([(run.interactivity_tps, run.tput_tps_per_gpu) for run in item.runs])
-        residuals = logs - logs.mean(axis=0)
-        total += residuals.T @ residuals
-        df += len(item.runs) - 1
-    return (total / df, df) if df else (None, 0)
+def _dummies(labels: Sequence[int]) -> FloatArray:
+    """Returns (n, kinds) 1 where an item is of a kind, kinds in the order of their numbers."""
+    array = np.asarray(labels)
+    kinds: FloatArray = (array[:, None] == np.unique(array)[None, :]).astype(np.float64)
+    return kinds
+
+
+def _residuals(design: FloatArray, logs: FloatArray, weights: FloatArray) -> tuple[FloatArray, int]:
+    """Returns (n, 2) what a design does not explain of either coordinate, weighted, and the design's rank."""
+    residuals = np.empty_like(logs)
+    for axis in range(logs.shape[1]):
+        weighted = design * weights[:, axis : axis + 1]
+        values = logs[:, axis] * weights[:, axis]
+        fit = np.linalg.lstsq(weighted, values, rcond=None)[0]
+        residuals[:, axis] = values - weighted @ fit
+    return residuals, int(np.linalg.matrix_rank(design))
 
 
 def _within_run(run: CurvePoint) -> Noise | None:
@@ -135,134 +323,3 @@ def _widening(share: FloatArray) -> float:
     first = float(share[1:] @ share[:-1]) / total + 1 / len(share)
     bounded = min(max(first, 0.0), 0.6)
     return (1 + bounded) / (1 - bounded)
-
-
-DRAWS = 1000
-FARTHEST_LOG = 80.0
-"""Of a drawn figure. Two noisy runs allow draws without a bound; beyond this no rate has a meaning, and what
-is computed with it would overflow."""
-_SEED = 20261124
-"""The same results give the same interval, on every machine and every day."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CurveDraws:
-    """The draws of a curve have a front each, padded on the right.
-
-    Args:
-        x, y: (draws, points) interactivity and throughput of the knots, in their order.
-        knots: (draws,) how many of them each front has.
-    """
-
-    x: FloatArray
-    y: FloatArray
-    knots: IntArray
-
-    def read(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
-        """Returns (draws, targets) the throughput at each target; the best point's below a front, NaN above
-        it.
-        """
-        targets = np.asarray(targets_tps, np.float64)
-        last = self.knots[:, None] - 1
-        left = np.zeros((len(self.x), len(targets)), np.intp) - 1
-        for knot in self.x.T:
-            left += knot[:, None] <= targets
-        within = np.clip(left, 0, np.maximum(last - 1, 0))
-        value = self._hermite(within, np.minimum(within + 1, last), targets)
-        end = np.take_along_axis(self.x, last, 1)
-        value = np.where(left < 0, self.y[:, :1], value)
-        value = np.where(end == targets, np.take_along_axis(self.y, last, 1), value)
-        read: FloatArray = np.where(targets > end, np.nan, value)
-        return read
-
-    def _hermite(self, left: IntArray, right: IntArray, targets: FloatArray) -> FloatArray:
-        """Returns the cubic between two neighbouring knots; needs only them and one more on either side."""
-        last = self.knots[:, None] - 1
-        x0, y0 = self._at(left)
-        x1, y1 = self._at(right)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            step = x1 - x0
-            secant = (y1 - y0) / step
-            has_before, has_after = left > 0, right < last
-            slope0 = _steffen(*self._at(np.maximum(left - 1, 0)), x0, y0, x1, y1)
-            slope1 = _steffen(x0, y0, x1, y1, *self._at(np.minimum(right + 1, last)))
-            # d3's ends; a lone pair of knots is joined by a straight line.
-            slope1 = np.where(has_after, slope1, (3 * secant - slope0) / 2)
-            slope0 = np.where(has_before, slope0, (3 * secant - slope1) / 2)
-            line = ~has_before & ~has_after
-            slope0, slope1 = np.where(line, secant, slope0), np.where(line, secant, slope1)
-            t = (targets - x0) / step
-            rest = 1 - t
-            value = (y0 * (1 + 2 * t) + slope0 * step * t) * rest * rest
-            value += (y1 * (3 - 2 * t) - slope1 * step * rest) * t * t
-        clipped: FloatArray = np.clip(value, np.minimum(y0, y1), np.maximum(y0, y1))
-        return clipped
-
-    def _at(self, index: IntArray) -> tuple[FloatArray, FloatArray]:
-        return np.take_along_axis(self.x, index, 1), np.take_along_axis(self.y, index, 1)
-
-
-def draw_curve(curve: Curve, noise: Sequence[Noise | None], stream: int, draws: int = DRAWS) -> CurveDraws:
-    """Returns the curve's fronts under the noise of its points; a point without a known error stays where it
-    is.
-
-    Args:
-        curve: its measured points, those behind the front too: noise may bring one to the front.
-        noise: as `find_noise` gives it.
-        stream: the number of the curve's own stream of random numbers.
-        draws: how many.
-    """
-    random = np.random.default_rng([_SEED, stream])
-    logs = np.log([(item.x, item.y) for item in curve.measured])
-    errors = random.standard_normal((draws, len(logs), 2))
-    # Each draw also draws how large the noise is, which is itself only estimated: that makes a t of a normal.
-    common = {
-        error.df: random.chisquare(error.df, draws) / error.df for error in noise if error and error.shared
-    }
-    scale = np.ones((draws, len(logs)))
-    roots = np.zeros((len(logs), 2, 2))
-    for i, error in enumerate(noise):
-        if error is not None:
-            roots[i] = _root(error.covariance)
-            scale[:, i] = common[error.df] if error.shared else random.chisquare(error.df, draws) / error.df
-    shifts = roots[:, :, 0] * errors[:, :, :1] + roots[:, :, 1] * errors[:, :, 1:]
-    drawn = logs + shifts / np.sqrt(scale)[:, :, None]
-    values = np.exp(np.clip(drawn, -FARTHEST_LOG, FARTHEST_LOG))
-    return fronts(values[:, :, 0], values[:, :, 1])
-
-
-def fronts(x: FloatArray, y: FloatArray) -> CurveDraws:
-    """Returns the upper-left front of every row of points.
-
-    Args:
-        x: (draws, points) interactivities in any order.
-        y: (draws, points) their throughputs.
-    """
-    order = np.lexsort((y, x), axis=1)
-    x, y = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
-    best_right = np.maximum.accumulate(y[:, ::-1], axis=1)[:, ::-1]
-    after = np.concatenate([best_right[:, 1:], np.full((len(y), 1), -np.inf)], axis=1)
-    on_front = y > after
-    front_first = np.argsort(~on_front, axis=1, kind="stable")
-    knots = on_front.sum(axis=1)
-    x, y = np.take_along_axis(x, front_first, 1), np.take_along_axis(y, front_first, 1)
-    padding = np.arange(x.shape[1]) >= knots[:, None]
-    return CurveDraws(x=np.where(padding, np.inf, x), y=np.where(padding, -np.inf, y), knots=knots)
-
-
-def _steffen(*knots: FloatArray) -> FloatArray:
-    """Returns Steffen's slope at the middle of three knots (x0, y0, x1, y1, x2, y2)."""
-    x0, y0, x1, y1, x2, y2 = knots
-    h0, h1 = x1 - x0, x2 - x1
-    s0, s1 = (y1 - y0) / h0, (y2 - y1) / h1
-    mean = (s0 * h1 + s1 * h0) / (h0 + h1)
-    sign = np.where(s0 < 0, -1.0, 1.0) + np.where(s1 < 0, -1.0, 1.0)
-    smallest: FloatArray = np.minimum(np.minimum(np.abs(s0), np.abs(s1)), np.abs(mean) / 2)
-    return sign * smallest
-
-
-def _root(covariance: FloatArray) -> FloatArray:
-    """Returns a square root of a covariance that may be singular (two values that always move together)."""
-    values, vectors = np.linalg.eigh(covariance)
-    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
-    return root

@@ -76,13 +76,15 @@ def ratio_of(cell: Cell, base: Cell, max_gap: float) -> Ratio:
         base: of the other.
         max_gap: knots whose throughputs differ by more than this factor are no ground for a ratio.
     """
-    if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
+    if "not_reached" in (cell.state, base.state):
         return Ratio(value=None)
     envelope = _envelope(cell, base)
     for side in (cell, base):
         if side.wide_gap and side.knot_ratio is not None:
             gap = Gap(knot_ratio=side.knot_ratio, limit=max_gap)
             return Ratio(value=None, withheld=gap, envelope=envelope)
+    if cell.tput_tps_per_gpu is None or base.tput_tps_per_gpu is None:
+        return Ratio(value=None)
     bounds: dict[tuple[bool, bool], Bound] = {
         (False, False): "exact",
         (True, False): "at_least",

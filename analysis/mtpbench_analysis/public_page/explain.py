@@ -28,6 +28,7 @@ from mtpbench_analysis.public_page.reasons import (
     carried,
     concurrency_reasons,
     cost_reasons,
+    number_of,
     percent_reason,
     same,
     throughput_reasons,
@@ -225,7 +226,7 @@ def _explain_side(
 ) -> list[ExplainedNumber]:
     """Returns the explained numbers of a side at a target, beside one honest curve's cell."""
     values: list[tuple[str, float | None, float | None, tuple[PageReason, ...]]] = [
-        (metric, getattr(page_cell, metric), getattr(cell, metric, None), reasons)
+        (metric, getattr(page_cell, metric), number_of(getattr(cell, metric, None)), reasons)
         for metric, reasons in (
             ("tput_tps_per_gpu", tput_reasons),
             ("usd_per_mtok", usd_reasons),

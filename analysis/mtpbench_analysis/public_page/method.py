@@ -21,7 +21,7 @@ import numpy as np
 from mtpbench.errors import InputError
 from mtpbench_analysis.curves.cost import Economics, tps_per_mw, usd_per_mtok
 from mtpbench_analysis.curves.curve import WORKLOAD_FIELDS, display_name, pareto_front
-from mtpbench_analysis.curves.curve_reader import slopes
+from mtpbench_analysis.curves.splines import slopes
 from mtpbench_analysis.frame import CurvePoint
 
 Method = Literal["page-2026-05", "page"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cells import Cell, Span
 from mtpbench_analysis.curves.cost import price_text, usd_per_mtok
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, Curve, Measured
 from mtpbench_analysis.curves.ratios import Gap
@@ -57,11 +57,17 @@ def same(number: float | None, other: float | None) -> bool:
     )
 
 
+def number_of(value: float | Span | None) -> float | None:
+    """Returns a figure that is one number; None for a range."""
+    return None if isinstance(value, Span) else value
+
+
 def throughput_reasons(side: PageSide, page: PageCell, curve: Curve, honest: Cell) -> tuple[PageReason, ...]:
     """Returns why the two throughputs differ, or that they agree, and reservations of equal ones."""
     reasons = [_clamped(side, page)] if page.clamped else []
     agreed = same(page.tput_tps_per_gpu, honest.tput_tps_per_gpu)
-    if not agreed and (page.clamped != "above" or honest.state != "not_reached" or _ends_differ(side, curve)):
+    is_end = page.clamped == "above" and honest.state == "not_reached" and not _ends_differ(side, curve)
+    if not agreed and not honest.wide_gap and not is_end:
         reasons += _pooled(side, page, curve)
         reasons += _invalid(page)
         reasons += _repeats(page, curve)
@@ -73,7 +79,7 @@ def throughput_reasons(side: PageSide, page: PageCell, curve: Curve, honest: Cel
     if honest.wide_gap and honest.knot_ratio is not None:
         lower, upper = honest.knots
         apart = f"{fixed(honest.knot_ratio, 1)}× apart ({rate(lower.y)} and {rate(upper.y)})"
-        text = f"hardly known: its knots are {apart}"
+        text = f"nothing is known between its knots, which are {apart}"
         reasons.append(PageReason(code="wide_gap", text=text))
     return tuple(reasons)
 
@@ -84,7 +90,7 @@ def cost_reasons(page: PageCell, throughput: Sequence[PageReason], honest: Cell)
     if own is None:
         return tuple(throughput)
     inherited = [reason for reason in throughput if reason.code != "agrees"]
-    if not inherited and same(page.usd_per_mtok, honest.usd_per_mtok):
+    if not inherited and same(page.usd_per_mtok, number_of(honest.usd_per_mtok)):
         return (AGREES,)
     return (*inherited, own)
 

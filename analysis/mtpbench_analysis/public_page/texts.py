@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cells import Cell, Span
 from mtpbench_analysis.curves.curve import build_curves, describe_workload
 from mtpbench_analysis.curves.ratios import Ratio
 from mtpbench_analysis.document import Caution, Document, Table, Text, Texts, filled
@@ -178,12 +178,14 @@ def _show_claim(number: ExplainedNumber, ratio: Ratio) -> str:
 
 
 def _bounded(number: ExplainedNumber, cell: Cell) -> str:
+    show = {"usd_per_mtok": dollars, "tps_per_mw": _whole}.get(number.metric, rate)
+    if cell.wide_gap:
+        figures = getattr(cell, number.metric)
+        return Caution(f"{figures.text(show)}, over a wide gap") if isinstance(figures, Span) else "unknown"
     value = number.honest_value
     if value is None:
         return "unknown"
-    figure = dollars(value) if number.metric == "usd_per_mtok" else rate(value)
-    if number.metric == "tps_per_mw":
-        figure = fixed(value, 0)
+    figure = show(value)
     if cell.state == "at_least":
         sign = "≤" if number.metric == "usd_per_mtok" else "≥"
         return f"{sign} {figure}, runs at {speed(cell.runs_at_tps)}"
@@ -193,6 +195,10 @@ def _bounded(number: ExplainedNumber, cell: Cell) -> str:
         return f"{figure} measured"
     lower, upper = cell.knots
     return f"{figure} interpolated, knots {speed(lower.x)} and {speed(upper.x)}"
+
+
+def _whole(value: float | None) -> str:
+    return MISSING if value is None else fixed(value, 0)
 
 
 def _page_text(number: ExplainedNumber) -> str:

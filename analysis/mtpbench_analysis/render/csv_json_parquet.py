@@ -177,6 +177,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
         values |= {
             "interval": _interval(cell.interval),
             "interval_basis": cell.interval_basis,
+            "interval_holds": sorted(cell.held),
             "no_interval_because": explain_no_interval(cell),
             "usd_per_m_by_tier": _costs(cell),
         }
@@ -217,6 +218,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
                     "interval_low": cell.interval.low if cell.interval else None,
                     "interval_high": cell.interval.high if cell.interval else None,
                     "interval_basis": cell.interval_basis,
+                    "interval_holds": " ".join(sorted(cell.held)) or None,
                     "tput_ratio": ratio.value if ratio else None,
                     "ratio_low": ratio.interval.low if ratio and ratio.interval else None,
                     "ratio_high": ratio.interval.high if ratio and ratio.interval else None,
@@ -239,9 +241,15 @@ def _of_cell(cell: Cell) -> dict[str, Any]:
 
     def values(needs: str | None) -> dict[str, Any]:
         chosen = [metric for metric in METRICS if metric.of == "cell" and metric.needs == needs]
-        return {metric.id: metric.of_cell(cell) for metric in chosen}
+        return {metric.id: _number(metric.of_cell(cell)) for metric in chosen}
 
-    where = {"runs_at_tps": cell.runs_at_tps, "wide_gap": cell.wide_gap}
+    known = cell.tput_range
+    where = {
+        "runs_at_tps": cell.runs_at_tps,
+        "wide_gap": cell.wide_gap,
+        "tput_range_low": known.low if known else None,
+        "tput_range_high": known.high if known else None,
+    }
     return {"state": cell.state, **values(None), **where, **values("constants")}
 
 
@@ -300,6 +308,11 @@ def _crossing(crossing: Crossing) -> dict[str, Any]:
     }
 
 
+def _number(value: float | Span | None) -> float | None:
+    """Returns a figure that is one number; None for the range over a wide gap."""
+    return None if isinstance(value, Span) else value
+
+
 def _span(span: float | Span | None) -> Any:
     """Returns the lowest and the highest value; None where nothing is known."""
     return [span.low, span.high] if isinstance(span, Span) else None
@@ -313,4 +326,7 @@ def _costs(cell: Cell) -> dict[str, dict[str, float | None]]:
     """Returns the dollars for a million tokens, by owner tier and kind of token."""
     if cell.economics is None:
         return {}
-    return {tier: {kind: cell.usd_per_m(kind, tier) for kind in TOKEN_KINDS} for tier in cell.economics.tiers}
+    return {
+        tier: {kind: _number(cell.usd_per_m(kind, tier)) for kind in TOKEN_KINDS}
+        for tier in cell.economics.tiers
+    }

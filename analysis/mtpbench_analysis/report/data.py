@@ -224,7 +224,7 @@ def _curve(reader: CurveReader, base: CurveReader, band: Band | None, texts: Tex
         "arm": display_name(curve.arm),
         "points": [_point(item.mean, len(item.runs), texts) for item in curve.measured],
         "front": [place[id(knot)] for knot in curve.front],
-        "sure": [noise is not None for noise in reader.noise],
+        "sure": [noise is not None for noise in reader.noise.runs],
         "band": _rows(band),
         "gain_band": _rows(gain_band(reader, base)),
     }

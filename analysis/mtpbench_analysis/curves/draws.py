@@ -1,0 +1,128 @@
+"""Pure: a curve as it might have come out by the noise of runs and starts, and as it may run between knots.
+
+The draws of a curve's points have a front each. Between its knots each draw leaves the spline by its own
+error of shape, one for each gap. A draw without either equals the curve reader's spline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtpbench_analysis.curves.curve import Curve
+from mtpbench_analysis.curves.errors import FloatArray, inflation
+from mtpbench_analysis.curves.noise import CurveNoise
+from mtpbench_analysis.curves.shape import Shape, kinds_of, spread_between
+from mtpbench_analysis.curves.splines import Fronts, fronts
+
+DRAWS = 1000
+FARTHEST_LOG = 80.0
+"""Of a drawn figure. Two noisy runs allow draws without a bound; beyond this no rate has a meaning, and what
+is computed with it would overflow."""
+_SEED = 20261124
+"""The same results give the same interval, on every machine and every day."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CurveDraws:
+    """The draws of a curve: the fronts of its points as they might have come out, and errors of shape.
+
+    Args:
+        fronts: a front for each draw.
+        roughness: (draws, knots) how far a draw leaves its spline in the gap above each knot, in standard
+            deviations of public curves.
+    """
+
+    fronts: Fronts
+    roughness: FloatArray
+
+    def read(self, targets_tps: Sequence[float] | FloatArray, serves: FloatArray) -> FloatArray:
+        """Returns (draws, targets) the throughput at each target; the best point's below a front, NaN above
+        it.
+
+        A front picks the luckiest of noisy points, and a draw, which adds noise to them, does so again: by as
+        much as the draws lie above the curve, the curve lies above the truth. So they are moved down twice.
+
+        Args:
+            targets_tps: interactivities.
+            serves: (targets,) what the curve itself gives there.
+
+        Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, 10.6 (bias correction).
+        """
+        drawn = self.fronts.read(targets_tps)
+        logs = np.log(drawn)
+        with np.errstate(invalid="ignore"):
+            known = np.isfinite(logs).any(axis=0) & np.isfinite(serves)
+            middle = np.nanmedian(np.where(known, logs, 0.0), axis=0)
+            bias = np.where(known, middle - np.log(np.where(known, serves, 1.0)), 0.0)
+        moved: FloatArray = drawn * np.exp(-2 * bias) * self._shape(targets_tps, drawn)
+        return moved
+
+    def _shape(self, targets_tps: Sequence[float] | FloatArray, drawn: FloatArray) -> FloatArray:
+        """Returns by what factor each draw leaves its spline.
+
+        A curve of one topology falls, so it stays between its knots; between two topologies a recipe that was
+        not measured may serve more than both.
+        """
+        gaps = self.fronts.gaps(targets_tps)
+        sd = spread_between(gaps.log_ratio, gaps.position, gaps.is_mixed)
+        left = np.take_along_axis(self.roughness, gaps.index, 1) * sd
+        highest = np.where(gaps.is_mixed, np.inf, gaps.lower)
+        shaped: FloatArray = np.clip(drawn * np.exp(left), gaps.upper, highest) / drawn
+        return shaped
+
+
+def draw_curve(curve: Curve, noise: CurveNoise, shape: Shape, stream: int, draws: int = DRAWS) -> CurveDraws:
+    """Returns the curve as it might have come out; a point without a known error of its own moves with its
+    start alone.
+
+    Args:
+        curve: its measured points, those behind the front too: noise may bring one to the front.
+        noise: of its runs and starts.
+        shape: how far it may run from its spline.
+        stream: the number of the curve's own stream of random numbers.
+        draws: how many.
+    """
+    random = np.random.default_rng([_SEED, stream])
+    logs = np.log([(item.x, item.y) for item in curve.measured])
+    shifts = _run_shifts(random, noise, draws) + _start_shifts(random, noise, draws)[:, :, None]
+    values = np.exp(np.clip(logs + shifts, -FARTHEST_LOG, FARTHEST_LOG))
+    rough = random.standard_normal((draws, len(logs)))
+    rough *= shape.factor * inflation(random, shape.df, draws)[:, None]
+    drawn = fronts(values[:, :, 0], values[:, :, 1], kinds_of(curve.measured))
+    return CurveDraws(fronts=drawn, roughness=rough)
+
+
+def _run_shifts(random: np.random.Generator, noise: CurveNoise, draws: int) -> FloatArray:
+    """Returns (draws, points, 2) by how much the runs of a point move its logarithms.
+
+    Each draw also draws how large the noise is, which is itself only estimated: that makes a t of a normal.
+    """
+    errors = random.standard_normal((draws, len(noise.runs), 2))
+    common = {error.df: inflation(random, error.df, draws) for error in noise.runs if error and error.shared}
+    scale = np.ones((draws, len(noise.runs)))
+    roots = np.zeros((len(noise.runs), 2, 2))
+    for i, error in enumerate(noise.runs):
+        if error is not None:
+            roots[i] = _root(error.covariance)
+            scale[:, i] = common[error.df] if error.shared else inflation(random, error.df, draws)
+    shifts: FloatArray = roots[:, :, 0] * errors[:, :, :1] + roots[:, :, 1] * errors[:, :, 1:]
+    return shifts * scale[:, :, None]
+
+
+def _start_shifts(random: np.random.Generator, noise: CurveNoise, draws: int) -> FloatArray:
+    """Returns (draws, points) by how much the starts of a point's servers move both its logarithms."""
+    starts = noise.starts
+    luck = random.standard_normal((draws, starts.membership.shape[1]))
+    luck *= starts.sd * inflation(random, starts.df, draws)[:, None]
+    shifts: FloatArray = luck @ starts.membership.T
+    return shifts
+
+
+def _root(covariance: FloatArray) -> FloatArray:
+    """Returns a square root of a covariance that may be singular (two values that always move together)."""
+    values, vectors = np.linalg.eigh(covariance)
+    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
