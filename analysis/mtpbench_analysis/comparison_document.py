@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.crossing_sentences import write_crossings
 from mtpbench_analysis.curves.crossings import Lead
 from mtpbench_analysis.curves.curve import Curve, describe_workload, display_name, short
 from mtpbench_analysis.curves.ratios import Twins, find_twins
@@ -25,7 +26,6 @@ from mtpbench_analysis.pairing import describe_invalid
 from mtpbench_analysis.sentences import (
     write_agreements,
     write_caveats,
-    write_crossings,
     write_overview,
     write_sentences,
 )

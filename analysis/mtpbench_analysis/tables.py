@@ -111,8 +111,6 @@ def _show_bounded(metric: Metric, cell: Cell) -> str:
     text = show_value(metric, cell)
     if text == MISSING:
         return UNKNOWN if cell.state != "not_reached" else MISSING
-    if cell.wide_gap:
-        return Caution(text)
     interval = metric.interval_at(cell)
     if interval is not None:
         text += f" {spread(interval.low, interval.high, metric.text)}"

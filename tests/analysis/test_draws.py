@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from curve_points import make_curve
 from mtpbench_analysis.curves.curve import build_curves, pareto_front
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
-from mtpbench_analysis.curves.draws import draw_curve
-from mtpbench_analysis.curves.noise import find_noise
 from mtpbench_analysis.curves.splines import Spline, fronts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.numbers import fixed
@@ -95,12 +93,18 @@ def test_the_same_results_give_the_same_interval() -> None:
     assert readers[0].cells([24.0])[0].interval == readers[1].cells([24.0])[0].interval
 
 
-def test_a_single_run_has_no_interval_and_says_so() -> None:
-    cell = CurveReader(curve=make_curve("off", (10.0, 100.0), (20.0, 50.0))).cells([15.0])[0]
-    assert (cell.interval, cell.no_interval) == (None, "single_run")
+def test_a_single_run_says_nothing_of_runs_but_its_shape_is_in_doubt() -> None:
+    cells = CurveReader(curve=make_curve("off", (10.0, 100.0), (20.0, 50.0))).cells([5.0, 10.0, 15.0])
+    assert [(cell.interval is None, cell.no_interval) for cell in cells] == [
+        (True, "single_run"),
+        (True, "single_run"),
+        (False, None),
+    ]
+    assert cells[2].held == {"shape", "assumed_starts"}
+    assert cells[2].interval_basis is None
 
 
-def test_one_knot_without_an_error_leaves_the_cell_without_an_interval() -> None:
+def test_one_knot_without_an_error_leaves_runs_out_of_the_interval() -> None:
     known: dict[str, Any] = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 9}
     points = [
         CurvePoint(arm="off", interactivity_tps=10, tput_tps_per_gpu=100, concurrency=1, **known),
@@ -110,8 +114,8 @@ def test_one_knot_without_an_error_leaves_the_cell_without_an_interval() -> None
     (curve,) = build_curves(points)
     first, second = CurveReader(curve=curve).cells([15.0, 25.0])
     assert first.interval is not None
-    assert first.interval_basis == "blocks"
-    assert second.interval is None
+    assert first.held == {"blocks", "shape", "assumed_starts"}
+    assert second.held == {"shape", "assumed_starts"}
 
 
 def test_a_target_that_many_draws_do_not_reach_has_no_interval() -> None:
@@ -138,10 +142,10 @@ def test_draws_of_few_noisy_runs_overflow_nothing(runs: list[tuple[float, float]
         for i, (x, y) in enumerate(runs)
     ]
     (curve,) = build_curves(points)
-    draws = draw_curve(curve, find_noise(curve), stream)
-    read = draws.read([5.0, 15.0, 1e5])
+    reader = CurveReader(curve=curve, stream=stream)
+    read = reader.drawn([5.0, 15.0, 1e5])
     assert np.isfinite(read[~np.isnan(read)]).all()
-    for value in (*draws.y.flat, *read.flat):
+    for value in (*reader.draws.fronts.y.flat, *read.flat):
         assert fixed(float(value), 2)
 
 

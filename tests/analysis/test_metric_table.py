@@ -97,7 +97,7 @@ def test_the_quotient_of_a_figure_says_the_same_as_its_value_at_a_target() -> No
     )
     economics = find_economics("gb200", "2026-05")
     (curve,) = build_curves(points)
-    (cell,) = CurveReader(curve=curve, economics=economics).cells([15.0])
+    (cell,) = CurveReader(curve=curve, economics=economics).cells([10.0])
     rates: Rates = {
         "total": cell.tput_tps_per_gpu,
         "output": cell.output_tps_per_gpu,

@@ -94,14 +94,14 @@ def test_too_few_blocks_give_no_error() -> None:
 
 
 def test_a_single_run_without_blocks_has_no_noise() -> None:
-    assert find_noise(make_curve("off", (10.0, 100.0), (20.0, 50.0))) == (None, None)
+    assert find_noise(make_curve("off", (10.0, 100.0), (20.0, 50.0))).runs == (None, None)
 
 
 def test_a_single_run_with_blocks_has_their_noise() -> None:
     curve = make_curve(
         "off", (10.0, 100.0), tput_rel_se=0.02, interactivity_rel_se=0.01, rel_se_correlation=0.5, se_df=9
     )
-    (noise,) = find_noise(curve)
+    (noise,) = find_noise(curve).runs
     assert noise is not None
     assert (noise.basis, noise.df, noise.shared) == ("blocks", 9, False)
     assert noise.rel_se == pytest.approx((0.01, 0.02))
@@ -115,7 +115,7 @@ def test_repeats_are_pooled_over_the_curve() -> None:
         *make_points("off", (10.0, 110.0), (20.0, 55.0)),
     ]
     (curve,) = build_curves(points)
-    noises = find_noise(curve)
+    noises = find_noise(curve).runs
     assert all(noise is not None and noise.basis == "repeats" and noise.df == 2 for noise in noises)
     spread = np.log(1.1) / np.sqrt(2)
     errors = [noise.rel_se[1] for noise in noises if noise is not None]

@@ -66,9 +66,8 @@ def test_cost_splined_on_its_own_contradicts_the_throughput_beside_it() -> None:
     assert text_of(one, "splined_cost") == (
         "cost splined on its own: $10.493, but $2.21 and 308 tok/s/GPU make $1.991"
     )
-    assert one.honest_value is not None
-    assert round(one.honest_value, 3) == 1.991
-    assert codes(find(explanation, "tput_tps_per_gpu", 61)) == ["agrees", "wide_gap"]
+    assert one.honest_value is None, "over a wide gap nothing but a range is known"
+    assert codes(find(explanation, "tput_tps_per_gpu", 61)) == ["wide_gap"]
     assert find(explanation, "tput_tps_per_gpu", 32).agrees
 
 

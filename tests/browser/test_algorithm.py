@@ -20,7 +20,7 @@ from curve_points import GLM5, INFERENCEX, make_curve, make_points, point_set
 from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, read_curves
 from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
-from mtpbench_analysis.curves.cells import Cell
+from mtpbench_analysis.curves.cells import Cell, Span
 from mtpbench_analysis.curves.curve import Grouping
 from mtpbench_analysis.curves.splines import Spline
 from mtpbench_analysis.frame import CurvePoint
@@ -129,7 +129,7 @@ def check_line(line: dict[str, str], cell: Cell, ratio: Ratio | None) -> None:
 
     assert line["state"] == cell.state
     assert line["wide_gap"] == str(cell.wide_gap).lower()
-    pairs = [
+    pairs: list[tuple[str, float | Span | None]] = [
         ("tput_tps_per_gpu", cell.tput_tps_per_gpu),
         ("runs_at_tps", cell.runs_at_tps),
         ("output_tps_per_gpu", cell.output_tps_per_gpu),
@@ -148,7 +148,10 @@ def check_line(line: dict[str, str], cell: Cell, ratio: Ratio | None) -> None:
         pairs.append(("envelope_high", ratio.envelope and ratio.envelope[1]))
         assert line["ratio_bound"] == (ratio.bound if ratio.value is not None else "")
         assert line["no_ratio_because"] == (explain_no_ratio(ratio) or "")
-    for name, value in pairs:
+    pairs.append(("tput_range_low", cell.tput_range and cell.tput_range.low))
+    pairs.append(("tput_range_high", cell.tput_range and cell.tput_range.high))
+    for name, figure in pairs:
+        value = None if isinstance(figure, Span) else figure
         assert number(name) == (None if value is None else pytest.approx(value, rel=CLOSE)), name
 
 

@@ -313,9 +313,9 @@ def gain_pieces(reader: CurveReader, base: CurveReader) -> tuple[Piece, ...]:
 
 
 def metric_band(reader: CurveReader, metric: Metric) -> Band | None:
-    """Returns the band of a metric that follows throughput alone; None for others, or without known noise."""
+    """Returns the band of a metric that follows throughput alone; None for others, or for a single point."""
     low, high = reader.curve.range_tps
-    if not reader.is_sure or low == high or not metric.follows_throughput or metric.quotient is None:
+    if low == high or not metric.follows_throughput or metric.quotient is None:
         return None
     places = _band_places([reader], low, high)
     return _edges(places, metric.quotient.scaled(reader.drawn(places), reader.economics), reader)
@@ -324,7 +324,7 @@ def metric_band(reader: CurveReader, metric: Metric) -> Band | None:
 def gain_band(reader: CurveReader, base: CurveReader) -> Band | None:
     """Returns the band of throughput over the baseline's within both fronts; None for the baseline itself."""
     shared = _shared_range(reader, base)
-    if shared is None or not (reader.is_sure and base.is_sure):
+    if shared is None:
         return None
     places = _band_places([reader, base], *shared)
     return _edges(places, reader.drawn(places) / base.drawn(places), reader)

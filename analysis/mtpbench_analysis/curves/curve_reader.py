@@ -20,7 +20,7 @@ from mtpbench_analysis.curves.splines import Spline
 
 DEFAULT_CONFIDENCE = 0.95
 _SAME_TPS = 1e-9
-_POWER_SEED = 20261130
+_POWER_SEED, _GAP_SEED = 20261130, 20261131
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,22 @@ class CurveReader:
         return values
 
     def drawn(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
-        """Returns (draws, targets) what `serves` gives in each draw."""
-        return self.draws.read(targets_tps, self.serves(targets_tps))
+        """Returns (draws, targets) what `serves` gives in each draw.
+
+        Over a wide gap a draw gives anything between the knots.
+        """
+        drawn = self.draws.read(targets_tps, self.serves(targets_tps))
+        x, y = np.array([(knot.x, knot.y) for knot in self.curve.front]).T
+        upper = np.searchsorted(x, targets_tps, side="left")
+        inside = (upper > 0) & (upper < len(x)) & (x[np.minimum(upper, len(x) - 1)] != targets_tps)
+        right = np.where(inside, upper, 0)
+        left = np.where(inside, upper - 1, 0)
+        wide = y[left] / y[right] > self.max_gap
+        if not wide.any():
+            return drawn
+        anything = np.random.default_rng([_GAP_SEED, self.stream]).random((len(drawn), 1))
+        spread: FloatArray = np.where(wide, y[right] * (y[left] / y[right]) ** anything, drawn)
+        return spread
 
     def cells(self, targets_tps: Sequence[float], drawn: FloatArray | None = None) -> tuple[Cell, ...]:
         """Returns the curve at each target; throughput is interpolated, everything else derived from it.

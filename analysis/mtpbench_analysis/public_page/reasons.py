@@ -67,12 +67,12 @@ def throughput_reasons(side: PageSide, page: PageCell, curve: Curve, honest: Cel
     reasons = [_clamped(side, page)] if page.clamped else []
     agreed = same(page.tput_tps_per_gpu, honest.tput_tps_per_gpu)
     is_end = page.clamped == "above" and honest.state == "not_reached" and not _ends_differ(side, curve)
-    if not agreed and not honest.wide_gap and not is_end:
+    if not agreed and not is_end:
         reasons += _pooled(side, page, curve)
         reasons += _invalid(page)
         reasons += _repeats(page, curve)
         reasons += _two_knots(page)
-        if not reasons:
+        if not reasons and not honest.wide_gap:
             reasons.append(_other_front(page, honest))
     if agreed and not page.clamped:
         reasons.append(AGREES)

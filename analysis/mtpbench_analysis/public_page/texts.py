@@ -180,7 +180,8 @@ def _show_claim(number: ExplainedNumber, ratio: Ratio) -> str:
 def _bounded(number: ExplainedNumber, cell: Cell) -> str:
     show = {"usd_per_mtok": dollars, "tps_per_mw": _whole}.get(number.metric, rate)
     if cell.wide_gap:
-        figures = getattr(cell, number.metric)
+        is_tput = number.metric == "tput_tps_per_gpu"
+        figures = cell.tput_range if is_tput else getattr(cell, number.metric)
         return Caution(f"{figures.text(show)}, over a wide gap") if isinstance(figures, Span) else "unknown"
     value = number.honest_value
     if value is None:

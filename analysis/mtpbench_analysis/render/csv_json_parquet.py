@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis.compare import Comparison, Row
+from mtpbench_analysis.crossing_sentences import explain_no_crossing_interval, write_crossings
 from mtpbench_analysis.curves.cells import Cell, Interval, Span
 from mtpbench_analysis.curves.crossings import Crossing, Lead
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
@@ -26,11 +27,9 @@ from mtpbench_analysis.document import json_text, visible_values
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
-    explain_no_crossing_interval,
     explain_no_interval,
     explain_no_ratio,
     write_caveats,
-    write_crossings,
     write_overview,
     write_sentences,
 )

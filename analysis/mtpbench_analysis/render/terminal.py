@@ -135,6 +135,8 @@ _MANY = 6
 """More columns than this stand closer together."""
 _SIGN = re.compile(r"(?<=[≥≤≈±~]) ")
 _TIED = "\N{NO-BREAK SPACE}"
+_EDGES = re.compile(r"[^–]*–|[^–]+")
+"""The two edges of an interval, `(1,230–1,290)`: either is a number of its own."""
 _PARTS = re.compile(r"[^/_-]*[/_-]|[^/_-]+")
 
 
@@ -265,8 +267,8 @@ def layout_of(table: Table, width: int) -> Layout | None:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """Returns text in lines of at most a width, broken at spaces and within names (`1xTP8-1xTP8`,
-    `tok/s/user`).
+    """Returns text in lines of at most a width, broken at spaces, within names (`1xTP8-1xTP8`, `tok/s/user`)
+    and between the edges of an interval.
 
     What a reader takes for one thing stays one: numbers, dates, signs with their figures. Only such a
     thing that is longer than a line sticks out of it; `layout_of` never asks for that.
@@ -292,8 +294,10 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
         if not word:
             continue
         gap, piece = " ", ""
-        for part in _PARTS.findall(word):
-            if piece and _is_name(piece[:-1]) and piece[-1] in "/_-" and _is_name(part.rstrip("/_-")):
+        for part in (part for side in _EDGES.findall(word) for part in _PARTS.findall(side)):
+            is_edge = piece.startswith("(") and piece.endswith("–")
+            is_joint = piece[-1:] in ("/", "_", "-") and _is_name(piece[:-1])
+            if is_edge or (is_joint and _is_name(part.rstrip("/_-"))):
                 yield piece, gap
                 gap, piece = "", ""
             piece += part

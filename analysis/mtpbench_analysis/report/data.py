@@ -15,7 +15,8 @@ import numpy as np
 from mtpbench_analysis.chart.comparison_chart import Band, Chart, curve_of, gain_band
 from mtpbench_analysis.chart.style import CROSS, MARKS
 from mtpbench_analysis.compare import Comparison, Row
-from mtpbench_analysis.curves.cells import Interval
+from mtpbench_analysis.crossing_sentences import write_crossings
+from mtpbench_analysis.curves.cells import Interval, Span
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.curve_reader import CurveReader
 from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS
@@ -25,7 +26,6 @@ from mtpbench_analysis.metric import Metric, View
 from mtpbench_analysis.metric_table import costs, metric, metrics_in
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.report.panel import TextTable, Traces
-from mtpbench_analysis.sentences import write_crossings
 from mtpbench_analysis.tables import is_shown, note_reading
 from mtpbench_analysis.traces import SweepTrace
 
@@ -224,7 +224,7 @@ def _curve(reader: CurveReader, base: CurveReader, band: Band | None, texts: Tex
         "arm": display_name(curve.arm),
         "points": [_point(item.mean, len(item.runs), texts) for item in curve.measured],
         "front": [place[id(knot)] for knot in curve.front],
-        "sure": [noise is not None for noise in reader.noise.runs],
+        "sure": [int(noise is not None) for noise in reader.noise.runs],
         "band": _rows(band),
         "gain_band": _rows(gain_band(reader, base)),
     }
@@ -241,11 +241,12 @@ def _rows(band: Band | None) -> list[list[float]] | None:
 def _intervals(row: Row) -> dict[str, Any]:
     return {
         "cells": [_pair(cell.interval) for cell in row.cells],
+        "joules": [_pair(cell.metered_joules_per_token) for cell in row.cells],
         "ratios": [_pair(ratio.interval) for ratio in row.ratios],
     }
 
 
-def _pair(interval: Interval | None) -> list[float] | None:
+def _pair(interval: Interval | Span | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
 
 

@@ -18,7 +18,7 @@ from mtpbench_analysis.frame import CurvePoint, without_start
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.traces import POWER_VALUES, QUANTILES, Floats, PointTrace, SweepTrace, thin
 
-QUANTILES_IN_ALL, POWER_VALUES_IN_ALL = 18_000, 22_000
+QUANTILES_IN_ALL, POWER_VALUES_IN_ALL = 18_000, 20_000
 """The most quantiles of one kind, and the most power values, on a page with many points: a page of 1,000
 points with their traces stays under 2 MB."""
 FEWEST = 16

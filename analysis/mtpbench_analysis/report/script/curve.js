@@ -45,7 +45,7 @@ function makeSpline(xs, ys) {
 /** Returns the cell of a curve at an interactivity: state, throughput and its knots. */
 function readCell(curve, target, maxGap) {
   const front = curve.front, first = front[0], last = front[front.length - 1];
-  const cell = { target, state: "", tput: null, runsAt: null, lower: null, upper: null, wide: false };
+  const cell = { target, state: "", tput: null, range: null, runsAt: null, lower: null, upper: null, wide: false };
   const knot = front.find((candidate) => Math.abs(candidate.x - target) <= SAME * target);
   if (knot) {
     Object.assign(cell, { state: "measured", tput: knot.y, runsAt: knot.x, lower: knot, upper: knot });
@@ -59,20 +59,33 @@ function readCell(curve, target, maxGap) {
       state: "interpolated", tput: curve.spline(target), runsAt: target, lower: front[right - 1], upper: front[right],
     });
     cell.wide = cell.lower.y / cell.upper.y > maxGap;
+    // Across a wide gap nothing is known but the throughputs of its knots.
+    if (cell.wide) Object.assign(cell, { tput: null, range: [cell.upper.y, cell.lower.y] });
   }
   const between = cell.state === "interpolated";
   cell.knots = [cell.lower, cell.upper].filter((candidate, i) => candidate && !(i === 1 && candidate === cell.lower));
   cell.gap = between ? cell.upper.x - cell.lower.x : null;
   cell.knotRatio = between ? cell.lower.y / cell.upper.y : null;
-  cell.envelope = cell.tput === null ? null : between ? [cell.upper.y, cell.lower.y] : [cell.tput, cell.tput];
-  const share = outputShare(cell);
-  cell.output = share === null ? null : cell.tput * share;
-  cell.input = share === null ? null : cell.tput * (1 - share);
+  cell.envelope = between ? [cell.upper.y, cell.lower.y] : cell.tput === null ? null : [cell.tput, cell.tput];
+  cell.outputShare = outputShare(cell);
   return cell;
 }
 
+/** Returns the rates of one GPU at a throughput of a cell: `total`, `output` and `input`, null where unknown. */
+function ratesAt(cell, total) {
+  const share = cell.outputShare;
+  return { total, output: share === null ? null : total * share, input: share === null ? null : total * (1 - share) };
+}
+
+/** Returns what follows from a cell's throughput; across a wide gap [lowest, highest]; null where it is unknown. */
+function derived(cell, derive) {
+  if (cell.range === null) return cell.tput === null ? null : derive(cell.tput);
+  const ends = cell.range.map(derive);
+  return ends.every(isKnown) ? ends.sort((a, b) => a - b) : null;
+}
+
 function outputShare(cell) {
-  if (cell.tput === null) return null;
+  if (cell.envelope === null) return null;
   const shares = cell.knots.map((knot) => (isKnown(knot.output_tps_per_gpu) ? knot.output_tps_per_gpu / knot.y : null));
   if (!shares.length || shares.includes(null)) return null;
   if (shares.length === 1) return shares[0];
@@ -81,7 +94,7 @@ function outputShare(cell) {
 
 /** Returns a curve's throughput over the baseline's, with its bound, or the gap for which it is withheld; neither where a side is not reached. */
 function readRatio(cell, base, maxGap) {
-  if (cell.tput === null || base.tput === null) return { value: null, withheld: null, envelope: null };
+  if (cell.state === "not_reached" || base.state === "not_reached") return { value: null, withheld: null, envelope: null };
   const envelope = [cell.envelope[0] / base.envelope[1], cell.envelope[1] / base.envelope[0]];
   for (const side of [cell, base]) {
     if (side.wide) return { value: null, withheld: { knotRatio: side.knotRatio, maxGap }, envelope };

@@ -317,7 +317,7 @@ function redraw() {
   if (content.series.some((series) => series.guide.length > 1)) {
     texts.push("Dotted lines only lead the eye along the front's points: this metric belongs to recipes and means nothing between them.");
   }
-  if (content.series.some((series) => series.band.length)) texts.push(`Bands: ${percent(shownComparison.confidence).replace(".0%", "%")} of what repeats or time blocks allow.`);
+  if (content.series.some((series) => series.band.length)) texts.push(`Bands: ${percent(shownComparison.confidence).replace(".0%", "%")}: the noise of runs where it is known, server starts, and the shape between points.`);
   if (content.crossed.length) texts.push("Rings: both serve the same.");
   if (content.gain) texts.push("A point is a knot of the arm over the baseline's curve, within the range that both fronts span.");
   else if (content.missing.length) texts.push(`Not shown, as it was not recorded: ${content.missing.join(", ")}.`);

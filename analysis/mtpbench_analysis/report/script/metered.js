@@ -4,14 +4,21 @@ const metersOf = (cell) => new Set(cell.knots.map((knot) => knot.power_source ??
 /** Returns [lowest, highest] metered power of one GPU; null where a knot has none, or meters differ. */
 function meteredPower(cell) {
   const powers = cell.knots.map((knot) => knot.power_w_per_gpu);
-  if (cell.tput === null || !powers.length || !powers.every(isKnown) || metersOf(cell).size > 1) return null;
+  if (cell.envelope === null || !powers.length || !powers.every(isKnown) || metersOf(cell).size > 1) return null;
   return [Math.min(...powers), Math.max(...powers)];
+}
+
+/** Returns [lowest, highest] joules for a token: Python's at the report's targets, else over the interval's throughputs. */
+function tokenJoules(cell) {
+  if (cell.joules) return cell.joules;
+  const power = meteredPower(cell), tputs = cell.range || cell.interval || [cell.tput, cell.tput];
+  return power && [power[0] / tputs[1], power[1] / tputs[0]];
 }
 
 /** Returns [lowest, highest] joules for an output token; output tokens carry all energy. */
 function outputJoules(cell) {
-  const power = meteredPower(cell);
-  return power && cell.output ? power.map((watts) => watts / cell.output) : null;
+  const joules = tokenJoules(cell), share = cell.outputShare;
+  return joules && share ? joules.map((value) => value / share) : null;
 }
 
 /** Returns [lowest, highest] joules for an output token over the baseline's; null where a side is unknown or has a wide gap. */

@@ -41,12 +41,21 @@ function withEnds(id, value, show, point) {
 }
 const writeAt = (metric, point) => withEnds(metric.id, atPoint(metric, point), FORMATS[metric.show], point);
 
-/** Returns a metric at a target: its value, or [lowest, highest] where it follows from power; null if unknown. */
+/** Returns a metric at a target: its value, or [lowest, highest] where it follows from power or over a wide gap; null if unknown. */
 function atCell(metric, cell) {
-  const rates = { total: cell.tput, output: cell.output, input: cell.input };
-  if (metric.of !== "span") return quotient(metric, rates);
-  const power = meteredPower(cell), ends = power && power.map((watts) => quotient(metric, { ...rates, power: watts }));
+  if (metric.of !== "span") return derived(cell, (total) => quotient(metric, ratesAt(cell, total)));
+  // Joules for a token are the power at one token a second: what else follows from power follows from them.
+  const isPower = metric.over === "power" && !metric.under;
+  const watts = isPower ? meteredPower(cell) : tokenJoules(cell);
+  const ends = watts && watts.map((power) => quotient(metric, { ...ratesAt(cell, 1), power }));
   return ends && ends.every(isKnown) ? ends.sort((a, b) => a - b) : null;
+}
+
+/** Returns [lowest, highest] of a metric over a cell's interval; null where it has none. */
+function atInterval(metric, cell) {
+  if (!cell.interval || metric.of !== "cell") return null;
+  const ends = cell.interval.map((total) => quotient(metric, ratesAt(cell, total)));
+  return ends.every(isKnown) ? ends.sort((a, b) => a - b) : null;
 }
 
 /** Returns throughput over the baseline's curve at a knot's interactivity; null for other points and outside of that curve. */

@@ -1,7 +1,8 @@
 // The sentences about the table, the same as in sentences.py.
 const anyLeast = (cell) => (cell.state === "at_least" ? "at least " : "");
-const figureOf = (curve, cell) => `${curve.label} ${anyLeast(cell)}${rate(cell.tput)}`;
-const servesText = (curve, cell) => `${curve.label} serves ${anyLeast(cell)}${rate(cell.tput)} tok/s/GPU`;
+const figureText = (cell) => (cell.range ? `somewhere from ${showSpan(cell.range, rate)}` : `${anyLeast(cell)}${rate(cell.tput)}`);
+const figureOf = (curve, cell) => `${curve.label} ${figureText(cell)}`;
+const servesText = (curve, cell) => `${curve.label} serves ${figureText(cell)} tok/s/GPU`;
 const endOf = (curve, cell) => `${curve.label} ends at ${speed(cell.knots[0].x)}`;
 
 /** Returns whether a cost differs by nothing that is shown; a bound leaves that open. */
@@ -31,7 +32,7 @@ function clauseOf(curve, cell, kind) {
   }
   let how = `was ${kind} at that speed`;
   if (cell.state === "interpolated") how = `lies between ${kind} points`;
-  if (cell.wide) how += ` ${fixed(cell.knotRatio, 1)} times apart in throughput, so it is hardly known`;
+  if (cell.wide) how += ` ${fixed(cell.knotRatio, 1)} times apart in throughput, so nothing but that range is known`;
   return `The ${curve.label} value ${how}`;
 }
 
@@ -55,7 +56,7 @@ function verdictOf(ratio, cell, baseCell, other, base, kind, cost) {
   const equal = costsTheSame(ratio) ? "equal, " : "";
   let text = `${equal}${bound}${times(ratio.value)} times the throughput, ${describeCost(ratio)} per token`;
   const [usd, baseUsd] = [cell, baseCell].map((side) => (cost ? atCell(cost, side) : null));
-  if (usd !== null && baseUsd !== null) text += ` (${money(usd)} against ${money(baseUsd)} per million)`;
+  if (typeof usd === "number" && typeof baseUsd === "number") text += ` (${money(usd)} against ${money(baseUsd)} per million)`;
   if (ratio.bound === "best_points") text += `, best ${kind} point against best ${kind} point`;
   return text;
 }

@@ -9,6 +9,7 @@ function readTargets(comparison, view) {
     const ratios = cells.slice(1).map((cell) => readRatio(cell, cells[0], comparison.max_gap));
     const exact = comparison.intervals[comparison.targets.indexOf(target)];
     cells.forEach((cell, i) => Object.assign(cell, intervalOf(comparison.curves[i], cell, exact && exact.cells[i])));
+    cells.forEach((cell, i) => { cell.joules = exact ? exact.joules[i] : null; });
     ratios.forEach((ratio, i) => { ratio.interval = ratio.value === null || !exact ? null : exact.ratios[i]; });
     return { text, target, cells, ratios };
   });
@@ -17,7 +18,8 @@ function readTargets(comparison, view) {
 /** Returns a cell's interval: Python's at the report's targets, else read off the band (`offBand`). */
 function intervalOf(curve, cell, exact) {
   if (exact) return { interval: exact, offBand: false };
-  const sure = cell.tput !== null && cell.knots.every((knot) => curve.sure[curve.points.indexOf(knot)]);
+  const between = cell.state === "interpolated";
+  const sure = cell.tput !== null && (between || cell.knots.every((knot) => curve.sure[curve.points.indexOf(knot)]));
   const at = cell.runsAt;
   const right = sure && curve.band ? curve.band.findIndex((place) => place[0] >= at - SAME * at) : -1;
   if (right < 0) return { interval: null, offBand: false };
@@ -28,15 +30,15 @@ function intervalOf(curve, cell, exact) {
 
 function showThroughput(cell) {
   if (cell.state === "not_reached") return ["not reached:", `ends at ${speed(cell.knots[0].x)}`];
+  if (cell.range) {
+    const [lower, upper] = cell.knots;
+    return [showSpan(cell.range, rate), `over a wide gap, between knots ${speed(lower.x)} and ${speed(upper.x)}`];
+  }
   let value = rate(cell.tput);
   if (cell.interval) value += ` ${cell.offBand ? "≈ " : ""}${spread(cell.interval, rate)}`;
   if (cell.state === "measured") return [value, "measured"];
   if (cell.state === "at_least") return [`≥ ${value}`, `runs at ${speed(cell.runsAt)}`];
   const [lower, upper] = cell.knots;
-  if (cell.wide) {
-    return [`${value} interpolated`,
-      `over a wide gap, knots ${speed(lower.x)} (${rate(lower.y)}) and ${speed(upper.x)} (${rate(upper.y)})`];
-  }
   return [`${value} interpolated,`, `knots ${speed(lower.x)} and ${speed(upper.x)}`];
 }
 
@@ -85,13 +87,21 @@ const showKnots = (metric) => (cell) => {
 function showBounded(metric) {
   const sign = metric.better === "lower" ? "≤" : "≥";
   return (cell) => {
-    const value = atCell(metric, cell), text = metric.of === "span" ? showSpan(value, FORMATS[metric.show]) : write(metric, value);
-    if (text === MISSING) return [cell.tput === null ? MISSING : "unknown"];
+    let text = showAt(metric, cell);
+    if (text === MISSING) return [cell.state === "not_reached" ? MISSING : "unknown"];
+    const interval = atInterval(metric, cell);
+    if (interval) text += ` ${cell.offBand ? "≈ " : ""}${spread(interval, FORMATS[metric.show])}`;
     return [cell.state === "at_least" ? `${sign} ${text}` : text];
   };
 }
 
-const showPlain = (metric) => (cell) => [write(metric, atCell(metric, cell))];
+/** Returns a metric at a target in words: one value, or the two that it lies between. */
+function showAt(metric, cell) {
+  const value = atCell(metric, cell);
+  return Array.isArray(value) ? showSpan(value, FORMATS[metric.show]) : write(metric, value);
+}
+
+const showPlain = (metric) => (cell) => [showAt(metric, cell)];
 
 /** Returns the rows of the short table: [metric, cell → [line, second line]], some with a third item, (ratio, cell,
  * the baseline's cell) → [line, second line]. Costs are at the chosen price. */
@@ -188,19 +198,21 @@ function captionOf(comparison, view, read) {
 
 // ----------------------------------------------------------------------------------------------------- CSV
 function tableCsv(comparison, view, read) {
-  const derived = metricsIn(comparison, "more").filter(({ of, needs }) => of === "cell" && needs === "constants");
+  const costs = metricsIn(comparison, "more").filter(({ of, needs }) => of === "cell" && needs === "constants");
+  const number = (value) => (Array.isArray(value) ? null : value);
   const knot = (side) => ["interactivity_tps", "tput_tps_per_gpu", "recipe", "runs"].map((name) => `${side}_${name}`);
   const lines = [["comparison", "simulated", "target_tps", "curve", "state", "tput_tps_per_gpu", "runs_at_tps",
-    "interval_low", "interval_high", "output_tps_per_gpu", "input_tps_per_gpu", ...derived.map(({ id }) => id),
-    "wide_gap", ...knot("lower"), ...knot("upper"), "tput_ratio", "ratio_bound", "no_ratio_because", "envelope_low",
+    "interval_low", "interval_high", "output_tps_per_gpu", "input_tps_per_gpu", ...costs.map(({ id }) => id),
+    "wide_gap", "tput_range_low", "tput_range_high", ...knot("lower"), ...knot("upper"), "tput_ratio", "ratio_bound", "no_ratio_because", "envelope_low",
     "envelope_high"]];
   for (const { target, cells, ratios } of read) {
     if (!cells) continue;
     cells.forEach((cell, i) => {
+      const { output, input } = ratesAt(cell, cell.tput), isOne = cell.tput !== null;
       const ratio = i ? ratios[i - 1] : null, side = (k) => (k ? [k.x, k.y, k.recipe, k.runs] : ["", "", "", ""]);
       lines.push([comparison.title, comparison.mark !== null, target, comparison.curves[i].label, cell.state, cell.tput,
-        cell.runsAt, ...(cell.interval || ["", ""]), cell.output, cell.input,
-        ...derived.map((metric) => atCell(metric, cell)), cell.wide, ...side(cell.lower), ...side(cell.upper),
+        cell.runsAt, ...(cell.interval || ["", ""]), isOne ? output : null, isOne ? input : null,
+        ...costs.map((metric) => number(atCell(metric, cell))), cell.wide, ...(cell.range || ["", ""]), ...side(cell.lower), ...side(cell.upper),
         ratio && ratio.value, ratio && ratio.value !== null ? ratio.bound : "", ratio && explainNoRatio(ratio),
         ...((ratio && ratio.envelope) || ["", ""])]);
     });
