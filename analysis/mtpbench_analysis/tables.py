@@ -229,7 +229,7 @@ def reference_table(comparison: Comparison) -> Table | None:
 
 def is_metered(comparison: Comparison) -> bool:
     """Returns whether any cell has metered energy."""
-    return any(cell.metered_joules_per_output_token for row in comparison.rows for cell in row.cells)
+    return any(cell.metered_joules_per_token for row in comparison.rows for cell in row.cells)
 
 
 def per_curve(comparison: Comparison, show: Callable[[Cell], str]) -> list[tuple[str, Texts]]:
@@ -335,9 +335,7 @@ _RATIOS: Mapping[str, Callable[[Row, int], str]] = {
 
 
 def _recipes(cell: Cell) -> str:
-    """Returns the knots' recipes. Concurrency is never interpolated: between two topologies it means
-    nothing.
-    """
+    """Returns the knots' recipes; a concurrency between two topologies would mean nothing."""
     if cell.state == "not_reached":
         return MISSING
     knots = [knot.mean for knot in cell.knots]

@@ -27,9 +27,14 @@ def slopes(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
     """
     x, y = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
     step = np.diff(x)
-    secant = np.diff(y) / step
     slope = np.zeros_like(x)
-    if len(x) > 2:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _slopes(slope, step, np.diff(y) / step)
+
+
+def _slopes(slope: FloatArray, step: FloatArray, secant: FloatArray) -> FloatArray:
+    """Fills the slopes from the distances of the knots and the slopes of the lines between them."""
+    if len(slope) > 2:
         sign = np.where(secant < 0, -1.0, 1.0)
         mean = (secant[:-1] * step[1:] + secant[1:] * step[:-1]) / (step[:-1] + step[1:])
         smallest = np.minimum(np.minimum(np.abs(secant[:-1]), np.abs(secant[1:])), np.abs(mean) / 2)
@@ -85,15 +90,24 @@ def _hermite(
     right = left + 1
     step = x[right] - x[left]
     t = (where - x[left]) / step
-    value = (
-        y[left] * (1 + 2 * t) * (1 - t) ** 2
-        + slope[left] * step * t * (1 - t) ** 2
-        + y[right] * t**2 * (3 - 2 * t)
-        - slope[right] * step * t**2 * (1 - t)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = _cubic(y[left], y[right], slope[left] * step, slope[right] * step, t)
+    # Two knots at almost one interactivity have no slope that a number can hold.
+    value = np.where(np.isfinite(value), value, y[left])
     # Rounding may carry a value past its knot by an ulp; between two knots a monotone curve stays between.
     clipped: FloatArray = np.clip(value, np.minimum(y[left], y[right]), np.maximum(y[left], y[right]))
     return clipped
+
+
+def _cubic(y0: FloatArray, y1: FloatArray, rise0: FloatArray, rise1: FloatArray, t: FloatArray) -> FloatArray:
+    """Returns Hermite's cubic at t from 0 to 1; the rises are slopes times the distance of the knots."""
+    value: FloatArray = (
+        y0 * (1 + 2 * t) * (1 - t) ** 2
+        + rise0 * t * (1 - t) ** 2
+        + y1 * t**2 * (3 - 2 * t)
+        - rise1 * t**2 * (1 - t)
+    )
+    return value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
