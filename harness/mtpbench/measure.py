@@ -175,9 +175,10 @@ def _settling(
     rates: Sequence[Rates],
     figures: Latencies,
 ) -> Settling | None:
-    if not point.measurement.awaits_settling or steady is None or point.load.pacing == "trace":
+    # In an open loop the arrivals move every figure, on servers that never change too.
+    if not point.measurement.awaits_settling or steady is None or point.load.open:
         return None
-    output_tps = None if point.load.open else [block.output_tps for block in rates]
+    output_tps = [block.output_tps for block in rates]
     cut_share = cut_s / (cut_s + steady.duration_s)
     return describe_settling(cut_s, cut_share, blocks, output_tps, figures.tpot_s, figures.tpot_ended_s)
 

@@ -88,7 +88,7 @@ def describe_settling(
     cut_s: float,
     cut_share: float,
     blocks: Sequence[Window],
-    output_tps: Sequence[float] | None,
+    output_tps: Sequence[float],
     tpot_s: Floats,
     ended_s: Floats,
 ) -> Settling:
@@ -98,7 +98,7 @@ def describe_settling(
         cut_s: seconds that were cut from the window's beginning.
         cut_share: their share of it.
         blocks: of the window; in each some request ended.
-        output_tps: output tokens per second of each block; None where the load itself moves them.
+        output_tps: output tokens per second of each block.
         tpot_s: (q,) TPOT of the counted requests.
         ended_s: (q,) when they ended.
     """
@@ -109,7 +109,7 @@ def describe_settling(
     return Settling(
         cut_s=cut_s,
         cut_share=cut_share,
-        output_rate=None if output_tps is None else find_trend(np.asarray(output_tps)),
+        output_rate=find_trend(np.asarray(output_tps)),
         interactivity=find_trend(speeds),
         scatter_p=_scatter_p([np.log(group) for group in groups]),
     )

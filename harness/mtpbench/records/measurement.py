@@ -121,8 +121,8 @@ class Settling:
     Args:
         cut_s: seconds that were cut from the window's beginning, because rates had not settled there.
         cut_share: their share of the window as it was.
-        output_rate: of the output tokens per second. All tokens per second move with the lengths of requests
-            too, and NULL in an open loop, whose arrivals move it.
+        output_rate: of the output tokens per second; all tokens per second move with the lengths of requests
+            too.
         interactivity: of 1 / median TPOT.
         scatter_p: the chance that the TPOT of the blocks differs as much if all requests were alike.
     """

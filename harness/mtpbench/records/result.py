@@ -237,7 +237,7 @@ class PointResult:
     blocks: Blocks | None = None
     """NULL where the window holds fewer than 5 blocks, and in what was written before schema version 3."""
     settling: Settling | None = None
-    """NULL under the measuring rule 2026-05, where there is no window, and for a trace, whose load moves."""
+    """NULL under the measuring rule 2026-05, without a window, and in an open loop, whose load moves."""
     acceptance: Acceptance
     energy: Energy
     idle: tuple[IdlePower, ...] = ()

@@ -18,6 +18,7 @@ from mtpbench.metrics.request_table import RequestTable
 from mtpbench.metrics.settling import find_trend, truncation
 from mtpbench.records import (
     CounterSample,
+    Load,
     Measurement,
     MeasuringRule,
     PointResult,
@@ -239,6 +240,14 @@ def test_what_can_not_be_told_is_unknown() -> None:
     assert few.settling
     assert few.settling.output_rate is few.settling.interactivity is None
     assert judge(KnownServer(), 1, "2026-05").settling is None
+    open_loop = make_point(
+        arm=MTP,
+        concurrency=16,
+        load=Load(pacing="poisson", rate_rps=2.0),
+        measurement=Measurement(rule="2026-11"),
+    )
+    drifting = RawPoint(requests=KnownServer(slower=lambda t: 1 + 0.01 * t).serve(1))
+    assert measure(open_loop, drifting).settling is None
     failed = dataclasses.replace(KnownServer().serve(1), error=np.full(192, "http_500", object))
     point = make_point(arm=MTP, concurrency=16, measurement=Measurement(rule="2026-11"))
     result = measure(point, RawPoint(requests=failed))
