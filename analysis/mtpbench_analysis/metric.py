@@ -11,7 +11,7 @@ import numpy as np
 from mtpbench_analysis.curves.cells import Cell, Span, TokenKind, span_of
 from mtpbench_analysis.curves.cost import Economics
 from mtpbench_analysis.curves.errors import FloatArray
-from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS, Ends, ends_around
+from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS, Ends, reach_of
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.numbers import FORMATS, Format, spread
 
@@ -160,8 +160,9 @@ class Metric:
         if self.id in PERCENTILES:
             low, high = (getattr(point, field) for field in PERCENTILES[self.id])
             return None if low is None and high is None else (low, high)
-        value = self.of_point(point) if self.id in STANDARD_ERRORS else None
-        return value and ends_around(value, getattr(point, STANDARD_ERRORS[self.id]), point.se_df)
+        reach = reach_of(point, STANDARD_ERRORS[self.id]) if self.id in STANDARD_ERRORS else None
+        value = None if reach is None else self.of_point(point)
+        return None if reach is None or value is None else (value / reach, value * reach)
 
     def text_of(self, point: CurvePoint, economics: Economics | None = None) -> str:
         """Returns its value at a measured point as a reader sees it.

@@ -42,8 +42,13 @@ STANDARD_ERRORS: Mapping[str, str] = {
     "power_w_per_gpu": "power_rel_se",
     "acceptance_length": "acceptance_rel_se",
     "metered_joules_per_token": "joules_per_token_rel_se",
+    "metered_joules_per_output_token": "joules_per_token_rel_se",
+    "metered_tps_per_mw": "joules_per_token_rel_se",
 }
-"""By metric, the fields of a point that hold standard errors."""
+"""By metric, the fields of a point that hold standard errors. Output tokens are so nearly a fixed share of
+all that joules for one err as joules for any."""
+_OF_RUNS = ("power_w_per_gpu", "acceptance_length", "metered_joules_per_token")
+"""The metric of each field of a standard error."""
 
 
 def student(df: float) -> float:
@@ -53,11 +58,15 @@ def student(df: float) -> float:
     return float(special.stdtrit(df, 0.975))
 
 
-def ends_around(value: float, rel_se: float | None, df: int | None) -> Ends | None:
-    """Returns the ends of a figure's 95% interval, whose error is one of its logarithm; None if unknown."""
-    if rel_se is None or df is None:
-        return None
-    return _around(value, student(df) * rel_se)
+def reach_of(point: CurvePoint, field: str) -> float | None:
+    """Returns by what factor a point's figures may be higher or lower, with 95%; None where it is unknown.
+
+    Args:
+        point: one run, or the mean of several.
+        field: what holds the standard error of their logarithm.
+    """
+    rel_se = getattr(point, field)
+    return None if rel_se is None or point.se_df is None else math.exp(student(point.se_df) * rel_se)
 
 
 def mean_errors(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
@@ -71,7 +80,8 @@ def mean_errors(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
         for errors, ends in zip(found, _means(recipes, name), strict=True):
             if ends is not None:
                 errors |= {low: ends[0], high: ends[1]}
-    for name, field in STANDARD_ERRORS.items():
+    for name in _OF_RUNS:
+        field = STANDARD_ERRORS[name]
         for recipe, errors, ends in zip(recipes, found, _means(recipes, name), strict=True):
             if ends is not None and ends[0] and ends[1]:
                 errors["se_df"] = df = errors.get("se_df") or recipe[0].se_df or len(recipe) - 1
@@ -152,6 +162,5 @@ def _figure(run: CurvePoint, name: str) -> _Figure | None:
         return None
     if name in PERCENTILES:
         return _Figure(value, *(getattr(run, field) for field in PERCENTILES[name]))
-    return _Figure(
-        value, *(ends_around(value, getattr(run, STANDARD_ERRORS[name]), run.se_df) or (None, None))
-    )
+    reach = reach_of(run, STANDARD_ERRORS[name])
+    return _Figure(value, reach and value / reach, reach and value * reach)

@@ -19,11 +19,11 @@ from mtpbench_analysis.crossing_sentences import write_crossings
 from mtpbench_analysis.curves.cells import Interval, Span
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.curve_reader import CurveReader
-from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS
+from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS, reach_of
 from mtpbench_analysis.document import Document, visible_values
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.metric import Metric, View
-from mtpbench_analysis.metric_table import costs, metric, metrics_in
+from mtpbench_analysis.metric_table import costs, metrics_in
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.report.panel import TextTable, Traces
 from mtpbench_analysis.tables import is_shown, note_reading
@@ -49,7 +49,7 @@ TEXTS = (
     "reasons",
 )
 COLUMNS = (*NUMBERS, *TEXTS, "runs")
-_WITH_ENDS = tuple(metric(name) for name in (*PERCENTILES, *STANDARD_ERRORS))
+_REACHES = tuple(dict.fromkeys(STANDARD_ERRORS.values()))
 
 _FACETS = ("hardware", "model", "precision", "engine", "serving")
 
@@ -86,8 +86,8 @@ def describe_page(
         "opening": opening,
         "columns": list(COLUMNS),
         "texts": list(TEXTS),
-        "ends": [metric.id for metric in _WITH_ENDS],
-        "end_columns": PERCENTILES,
+        "ends": PERCENTILES,
+        "reaches": {name: _REACHES.index(field) for name, field in STANDARD_ERRORS.items()},
         "metrics": metrics.declared,
         "shapes": [mark.path for mark in MARKS],
         "cross": CROSS,
@@ -258,10 +258,13 @@ def _point(point: CurvePoint, runs: int, texts: TextTable) -> list[Any]:
 
 
 def _ends(point: CurvePoint) -> Iterator[list[float | None]]:
-    """Yields the ends of a point's intervals, two for each metric that may have one, if it has any."""
-    pairs = [metric.ends_of(point) for metric in _WITH_ENDS]
-    if any(pairs):
-        yield [end and float(f"{end:.5g}") for pair in pairs for end in pair or (None, None)]
+    """Yields the ends of a point's percentiles, and by what factors other figures may be off, if any is
+    known.
+    """
+    ends = [getattr(point, field) for pair in PERCENTILES.values() for field in pair]
+    reaches = [reach_of(point, field) for field in _REACHES]
+    if any((*ends, *reaches)):
+        yield [end and float(f"{end:.10g}") for end in (*ends, *reaches)]
 
 
 def _text(point: CurvePoint, name: str) -> Any:

@@ -213,7 +213,7 @@ function drawPoint(svg, dot, curve, where, content) {
   element.append(draw("path", { class: "hit", d: "M-11,0a11,11 0 1,0 22,0a11,11 0 1,0 -22,0z" }));
   element.append(draw("path", { class: "shape", d: curve ? SHAPES[toneOf(curve)] : page.cross }));
   const name = curve ? curve.label : `invalid, ${dot.arm ? dot.arm.label : point.arm}`;
-  element.setAttribute("aria-label", `${name}: ${write(content.yMetric, dot.y)} ${content.yMetric.label} at `
+  element.setAttribute("aria-label", `${name}: ${content.yMetric.of === "ratio" ? write(content.yMetric, dot.y) : writeAt(content.yMetric, point)} ${content.yMetric.label} at `
     + `${write(content.xMetric, dot.x)} ${content.xMetric.label}, ${point.recipe}`);
   svg.append(element);
   return { element, point, curve, arm: tone };

@@ -33,11 +33,18 @@ function atPoint(metric, point) {
 
 /** Returns a point's value of a metric as text, with its interval: `0.52 (0.49–0.57)`; `≥ 0.49` where it is only known to lie above. */
 function withEnds(id, value, show, point) {
-  const ends = point.ends[id];
+  const ends = endsOf(id, value, point);
   if (!ends) return show(value);
   const [low, high] = ends;
-  if (low === null || high === null) return low === null ? `≤ ${show(high)}` : `≥ ${show(low)}`;
+  if (!isKnown(low) || !isKnown(high)) return isKnown(low) ? `≥ ${show(low)}` : `≤ ${show(high)}`;
   return `${show(value)} ${spread(ends, show)}`;
+}
+
+/** Returns [low, high] of a metric's interval at a point, one of them null for a bound; null where none is known. */
+function endsOf(id, value, point) {
+  const ends = point.ends[id], reach = point.reaches[page.reaches[id]];
+  if (ends) return ends.some(isKnown) ? ends : null;
+  return isKnown(reach) && isKnown(value) ? [value / reach, value * reach] : null;
 }
 const writeAt = (metric, point) => withEnds(metric.id, atPoint(metric, point), FORMATS[metric.show], point);
 

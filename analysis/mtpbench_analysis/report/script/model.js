@@ -7,12 +7,9 @@ function decodePoint(row) {
   page.columns.forEach((name, i) => {
     point[name] = isText.has(name) && row[i] !== null ? page.words[row[i]] : row[i];
   });
-  const ends = row[page.columns.length] || [];
-  point.ends = {};
-  page.ends.forEach((id, i) => {
-    const pair = ends.slice(2 * i, 2 * i + 2);
-    if (pair.some(isKnown)) point.ends[id] = pair;
-  });
+  const ends = row[page.columns.length] || [], ids = Object.keys(page.ends);
+  point.ends = Object.fromEntries(ids.map((id, i) => [id, [ends[2 * i] ?? null, ends[2 * i + 1] ?? null]]));
+  point.reaches = ends.slice(2 * ids.length);
   point.x = point.interactivity_tps;
   point.y = point.tput_tps_per_gpu;
   return point;

@@ -80,7 +80,7 @@ function recipesOf(cell) {
 const showKnots = (metric) => (cell) => {
   if (cell.state === "not_reached") return [MISSING];
   const texts = [...new Set(cell.knots.map((knot) => writeAt(metric, knot)))];
-  const bare = cell.knots.every((knot) => !knot.ends[metric.id]);
+  const bare = cell.knots.every((knot) => !endsOf(metric.id, atPoint(metric, knot), knot));
   return bare ? [texts.join(" and ")] : texts.map((text, i) => (i ? `and ${text}` : text));
 };
 
@@ -225,9 +225,8 @@ function pointsCsv(comparison) {
   const { sequence, ...facets } = comparison.facets;
   const shared = { ...facets, isl: comparison.isl, osl: comparison.osl, simulated: comparison.mark !== null };
   const names = Object.keys(shared).filter((name) => !page.columns.includes(name));
-  const lines = [["curve", "on_front", ...names, ...page.columns, ...Object.values(page.end_columns).flat()]];
-  const endsOf = (point) => Object.keys(page.end_columns).flatMap((id) => point.ends[id] || [null, null]);
-  const push = (label, point) => lines.push([label, Boolean(point.onFront), ...names.map((name) => shared[name]), ...page.columns.map((name) => point[name]), ...endsOf(point)]);
+  const lines = [["curve", "on_front", ...names, ...page.columns, ...Object.values(page.ends).flat()]];
+  const push = (label, point) => lines.push([label, Boolean(point.onFront), ...names.map((name) => shared[name]), ...page.columns.map((name) => point[name]), ...Object.values(point.ends).flat()]);
   for (const curve of comparison.curves) for (const point of curve.points) push(curve.label, point);
   for (const point of comparison.invalid) push((comparison.curves[point.curve] || { label: point.arm }).label, point);
   return toCsv(lines);
