@@ -6,10 +6,11 @@ where it is to be seen. Everything else reads these two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtpbench_analysis.curves.cells import TokenKind
 from mtpbench_analysis.curves.cost import Economics
+from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric, OfConstants, Quotient, View
 
 COSTS = "costs"
@@ -334,6 +335,20 @@ def metrics_in(view: View, economics: Economics | None = None) -> tuple[Metric, 
     """
     return tuple(
         metric for name in VIEWS[view] for metric in (costs(economics) if name == COSTS else (_BY_ID[name],))
+    )
+
+
+def note_intervals(points: Sequence[CurvePoint]) -> str:
+    """Returns what the intervals beside recorded figures of points hold; empty where they have none."""
+    ends = [ends for point in points for metric in METRICS if (ends := metric.ends_of(point)) is not None]
+    if not ends:
+        return ""
+    note = (
+        "Beside latencies (order statistics), acceptance and joules (time blocks) of measured points: 95% "
+        "intervals of one run, or of the mean of several; none where requests or blocks are too few."
+    )
+    return (
+        f"{note} ≥, ≤: bounds, of too few requests for p99." if any(None in pair for pair in ends) else note
     )
 
 

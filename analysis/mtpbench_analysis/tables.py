@@ -13,7 +13,7 @@ from mtpbench_analysis.curves.ratios import Bound, Ratio, energy_ratio_of
 from mtpbench_analysis.document import Caution, Table, Texts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
-from mtpbench_analysis.metric_table import METRICS, metric, metrics_in
+from mtpbench_analysis.metric_table import metric, metrics_in, note_intervals
 from mtpbench_analysis.numbers import MISSING, counted, listed, percent, rate, speed, spread, target, times
 from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
 
@@ -142,7 +142,7 @@ def points_table(comparison: Comparison) -> Table:
     notes = ["knot: valid and on the front."]
     notes += ["Every point is a single run."] if single else []
     notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
-    notes += [note_point_intervals([point for _, point, *_ in entries])]
+    notes += [note_intervals([point for _, point, *_ in entries])]
     return Table(
         id="points",
         title="All points",
@@ -150,20 +150,6 @@ def points_table(comparison: Comparison) -> Table:
         rows=tuple(zip(*(cells for _, cells in filled), strict=True)),
         caption=" ".join(filter(None, notes)),
         sections=tuple(accumulate(map(len, groups[:-1]), initial=0)),
-    )
-
-
-def note_point_intervals(points: Sequence[CurvePoint]) -> str:
-    """Returns what the intervals beside recorded figures of points hold; empty where there are none."""
-    ends = [ends for point in points for metric in METRICS if (ends := metric.ends_of(point)) is not None]
-    if not ends:
-        return ""
-    note = (
-        "In brackets beside latencies (order statistics), acceptance and joules (time blocks): 95% intervals "
-        "of one run, or of the mean of several; none where requests or blocks are too few."
-    )
-    return (
-        f"{note} ≥, ≤: bounds, of too few requests for p99." if any(None in pair for pair in ends) else note
     )
 
 
@@ -364,14 +350,16 @@ def note_reading(comparison: Comparison) -> str:
     """Returns how the targets were chosen, and what the intervals are made of; begins with a blank unless
     empty.
     """
-    return _target_note(comparison) + _interval_note(comparison)
+    knots = [knot.mean for row in comparison.rows for cell in row.cells for knot in cell.knots]
+    notes = (_target_note(comparison) + _interval_note(comparison), note_intervals(knots))
+    return " ".join(filter(None, notes))
 
 
 def _interval_note(comparison: Comparison) -> str:
     """Returns what the intervals hold, and what they leave out."""
     cells = [cell for row in comparison.rows for cell in row.cells if cell.interval is not None]
     if not cells:
-        return " Single runs: no interval."
+        return " Throughput of single runs: no interval."
     held = frozenset[Held]().union(*(cell.held for cell in cells))
     parts = [text for part, text in _HELD.items() if part in held]
     if "assumed_starts" in held:

@@ -58,7 +58,9 @@ def test_recorded_figures_stand_with_their_intervals_and_bounds_with_their_sign(
     assert column(points, "TTFT s") == {"0.520 (0.490–0.570)"}
     assert column(points, "AL") == {"2.50 (2.44–2.56)"}
     assert "9.00 (8.60–9.42)" in column(points, "J/token")
-    assert points.caption.endswith("≥, ≤: bounds, of too few requests for p99.")
+    for table in (points, document.table("matched")):
+        assert "Beside latencies (order statistics)" in table.caption
+        assert table.caption.endswith("≥, ≤: bounds, of too few requests for p99.")
     rows = {(row[0], row[1]): row[2] for row in document.table("metrics").rows if row[0]}
     assert rows["TTFT s, p99", "MTP"] == "≥ 0.800"
     assert rows["tok/s/user, p99", "MTP"] == "≤ 9"
@@ -87,7 +89,7 @@ def test_what_has_no_interval_reads_as_before() -> None:
     document = write_document(compared(**bare))
     assert column(document.table("points"), "TTFT s") == {"0.520"}
     assert column(document.table("points"), "AL") == {"2.50"}
-    assert "In brackets beside" not in document.table("points").caption
+    assert "Beside latencies" not in document.table("points").caption + document.table("matched").caption
 
 
 def test_rates_have_their_intervals_at_targets_alone() -> None:

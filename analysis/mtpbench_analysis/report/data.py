@@ -23,7 +23,7 @@ from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS, r
 from mtpbench_analysis.document import Document, visible_values
 from mtpbench_analysis.frame import CurvePoint, join_list
 from mtpbench_analysis.metric import Metric, View
-from mtpbench_analysis.metric_table import costs, metrics_in
+from mtpbench_analysis.metric_table import costs, metrics_in, note_intervals
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.report.panel import TextTable, Traces
 from mtpbench_analysis.tables import is_shown, note_reading
@@ -128,6 +128,9 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
         "targets": [row.target_tps for row in comparison.rows],
         "intervals": [_intervals(row) for row in comparison.rows],
         "caption": _caption(comparison),
+        "recorded_note": note_intervals(
+            [item.mean for curve in comparison.curves for item in curve.measured]
+        ),
         "no_constants": None if settings.economics else f"{comparison.constants.label}.",
         "crossings": list(write_crossings(comparison)),
         "crossed": [[equal.number, equal.x, equal.y] for equal in chart.crossings],

@@ -186,14 +186,15 @@ function captionOf(comparison, view, read) {
   const constants = economics ? `${economics.labels[view.tier]}.` : "";
   if (view.targets.join() === comparison.targets.map(String).join()) return constants + comparison.caption;
   const cells = read.flatMap((entry) => entry.cells || []);
-  let intervals = " Single runs: no interval.";
+  let intervals = " Throughput of single runs: no interval.";
   if (cells.some((cell) => cell.interval)) {
     intervals = ` In brackets: ${percent(comparison.confidence).replace(".0%", "%")} intervals; those with ≈ are read off the `
       + "band between the places at which it was computed.";
   } else if (comparison.curves.some((curve) => curve.band)) {
     intervals = " No interval is known here.";
   }
-  return `${constants || comparison.no_constants} Targets: as typed.${intervals}`;
+  const recorded = comparison.recorded_note ? ` ${comparison.recorded_note}` : "";
+  return `${constants || comparison.no_constants} Targets: as typed.${intervals}${recorded}`;
 }
 
 // ----------------------------------------------------------------------------------------------------- CSV
