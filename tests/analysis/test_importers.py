@@ -68,6 +68,10 @@ def test_an_unknown_field_is_none(tmp_path: Path) -> None:
             r"points\.csv:2: column rel_se_correlation: -3 is no correlation",
         ),
         (
+            "arm,interactivity_tps,tput_tps_per_gpu,ttft_p50_low_s,ttft_p50_high_s\nmtp,1,2,0.5,0.4\n",
+            r"points\.csv:2: column ttft_p50_low_s: 0\.5 is above ttft_p50_high_s, 0\.4",
+        ),
+        (
             "arm,interactivity_tps,tput_tps_per_gpu,power_rel_se\nmtp,1,2,3\n",
             r"points\.csv:2: column power_rel_se: 3 is no share",
         ),

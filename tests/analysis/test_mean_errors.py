@@ -122,3 +122,13 @@ def test_joules_and_acceptance_of_several_runs_are_written_with_their_intervals(
     low, high = metric("acceptance_length").ends_of(mean) or (None, None)
     assert (low, high) == (pytest.approx(2.5 * np.exp(-half)), pytest.approx(2.5 * np.exp(half)))
     assert mean.tput_rel_se is None
+
+
+def test_ends_stay_finite_however_far_two_runs_are_apart() -> None:
+    apart = [run(value, 0.0, ttft_p50_low_s=None, ttft_p50_high_s=None) for value in (1e-300, 1e15)]
+    low, high = ends_of([apart])
+    assert low is not None
+    assert high is not None
+    assert 0 < low < high < np.inf
+    negative = run(0.5, 0.02, ttft_p50_low_s=-0.001)
+    assert ends_of([[negative, negative]]) == (-0.001, pytest.approx(0.5 * np.exp(NORMAL * 0.02)))

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtpbench_analysis.curves.curve import Curve
-from mtpbench_analysis.curves.errors import FloatArray, inflation
+from mtpbench_analysis.curves.errors import FARTHEST_LOG, FloatArray, inflation
 from mtpbench_analysis.curves.noise import CurveNoise
 from mtpbench_analysis.curves.shape import Shape, kinds_of, spread_between
 from mtpbench_analysis.curves.splines import Fronts, fronts
 
 DRAWS = 1000
-FARTHEST_LOG = 80.0
-"""Of a drawn figure. Two noisy runs allow draws without a bound; beyond this no rate has a meaning, and what
-is computed with it would overflow."""
 _SEED = 20261124
 """The same results give the same interval, on every machine and every day."""
 

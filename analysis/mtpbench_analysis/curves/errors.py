@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+FARTHEST_LOG = 80.0
+"""Of a drawn figure, or of an end of an interval. Two noisy runs set no bound; beyond this no rate has a
+meaning, and what is computed with it would overflow."""
 START_NOISE = 0.01
 """How far two starts of one server are taken to differ in speed, as a share (one standard deviation).
 

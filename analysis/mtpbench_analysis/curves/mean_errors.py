@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mtpbench_analysis.curves.errors import pooled
+from mtpbench_analysis.curves.errors import FARTHEST_LOG, pooled
 from mtpbench_analysis.frame import CurvePoint
 
 Ends = tuple[float | None, float | None]
@@ -66,7 +66,7 @@ def reach_of(point: CurvePoint, field: str) -> float | None:
         field: what holds the standard error of their logarithm.
     """
     rel_se = getattr(point, field)
-    return None if rel_se is None or point.se_df is None else math.exp(student(point.se_df) * rel_se)
+    return None if rel_se is None or point.se_df is None else _factor(student(point.se_df) * rel_se)
 
 
 def mean_errors(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
@@ -100,7 +100,9 @@ class _Figure:
     @property
     def sd(self) -> float | None:
         """Returns the standard deviation of its logarithm; None where an end is unknown."""
-        return math.log(self.high / self.low) / 2 / NORMAL if self.low and self.high else None
+        if self.low is None or self.high is None or not 0 < self.low <= self.high:
+            return None
+        return math.log(self.high / self.low) / 2 / NORMAL
 
 
 def _means(recipes: Sequence[Recipe], name: str) -> list[Ends | None]:
@@ -150,7 +152,11 @@ def _scatter(runs: Sequence[_Figure]) -> float:
 
 
 def _around(value: float, reach: float) -> Ends:
-    return value * math.exp(-reach), value * math.exp(reach)
+    return value / _factor(reach), value * _factor(reach)
+
+
+def _factor(reach: float) -> float:
+    return math.exp(min(reach, FARTHEST_LOG))
 
 
 def _figure(run: CurvePoint, name: str) -> _Figure | None:
@@ -158,7 +164,7 @@ def _figure(run: CurvePoint, name: str) -> _Figure | None:
         value = run.power_w_per_gpu and run.power_w_per_gpu / run.tput_tps_per_gpu
     else:
         value = getattr(run, name)
-    if not value:
+    if value is None or value <= 0:
         return None
     if name in PERCENTILES:
         return _Figure(value, *(getattr(run, field) for field in PERCENTILES[name]))

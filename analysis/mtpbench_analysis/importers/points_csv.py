@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.errors import ImportFileError
+from mtpbench_analysis.curves.mean_errors import PERCENTILES
 from mtpbench_analysis.document import visible
 from mtpbench_analysis.frame import (
     CurvePoint,
@@ -107,6 +108,9 @@ def _read_point(path: Path, line: int, row: dict[str, str]) -> CurvePoint | Unus
             what = f"{path.name}:{line}"
             return Unused(what=what, reason=reason, kind="unusable", arm=values["arm"])
     recorded = {name: value for name, value in values.items() if value is not None}
+    for low, high in PERCENTILES.values():
+        if recorded.get(low, -math.inf) > recorded.get(high, math.inf):
+            raise ImportFileError(f"{path}:{line}: column {low}: {row[low]} is above {high}, {row[high]}")
     return CurvePoint(**{"source": f"{path.name}:{line}", **recorded})
 
 

@@ -222,9 +222,13 @@ def _percentiles(load: Load, result: PointResult) -> dict[str, Any]:
         # the client's own delay, which has a rule of its own.
         **_with_ends("ttft_from_schedule_p50", since_due),
         "interactivity_p99_tps": result.interactivity_p99_tps,
-        "interactivity_p99_low_tps": 1 / slowest.high if slowest and slowest.high else None,
-        "interactivity_p99_high_tps": 1 / slowest.low if slowest and slowest.low else None,
+        "interactivity_p99_low_tps": _inverse(slowest.high) if slowest else None,
+        "interactivity_p99_high_tps": _inverse(slowest.low) if slowest else None,
     }
+
+
+def _inverse(tpot_s: float | None) -> float | None:
+    return None if tpot_s is None or tpot_s <= 0 else 1 / tpot_s
 
 
 def _with_ends(name: str, latency_s: Distribution | None) -> dict[str, float | None]:

@@ -19,8 +19,8 @@ class Interval:
         effective_count: how many independent requests would say as much as those that were measured.
     """
 
-    low: NotNegative | None
-    high: NotNegative | None
+    low: float | None
+    high: float | None
     effective_count: AboveZero
 
     def fault(self) -> str | None:
