@@ -232,21 +232,30 @@ def _deployments(
 
 
 def _deployment(members: Sequence[tuple[int, int, CurvePoint]], scales: FloatArray) -> _Deployment:
-    """Fits recipes and starts to the logarithms of a deployment's runs by weighted least squares."""
-    rows = _dummies([row for row, *_ in members])
+    """Fits recipes and starts to the logarithms of a deployment's runs by weighted least squares.
+
+    All runs of a recipe weigh the same, so recipes are fitted by their means.
+    """
+    recipes = _dummies([row for row, *_ in members])
     starts = _dummies([start for _, start, _ in members])
     logs = np.log([(run.interactivity_tps, run.tput_tps_per_gpu) for *_, run in members])
     weights = 1 / scales[[row for row, *_ in members]]
-    alone, rank = _residuals(rows, logs, weights)
-    residuals, full_rank = _residuals(np.hstack([rows, starts]), logs, weights)
+    alone = _without_means(recipes, logs) * weights
+    design = _without_means(recipes, starts)
+    residuals = _residuals(design, alone, weights)
     run_ss = residuals.T @ residuals
+    start_df = int(np.linalg.matrix_rank(design, tol=_ROUNDING))
     return _Deployment(
         run_ss=run_ss,
-        run_df=len(logs) - full_rank,
+        run_df=len(logs) - recipes.shape[1] - start_df,
         start_ss=alone.T @ alone - run_ss,
-        start_df=full_rank - rank,
+        start_df=start_df,
         weight=float((weights**2).sum()) / starts.shape[1],
     )
+
+
+_ROUNDING = 1e-9
+"""Of shares of runs, which are 0 or not below the inverse of their number."""
 
 
 def _dummies(labels: Sequence[int]) -> FloatArray:
@@ -256,15 +265,21 @@ def _dummies(labels: Sequence[int]) -> FloatArray:
     return kinds
 
 
-def _residuals(design: FloatArray, logs: FloatArray, weights: FloatArray) -> tuple[FloatArray, int]:
-    """Returns (n, 2) what a design does not explain of either coordinate, weighted, and the design's rank."""
-    residuals = np.empty_like(logs)
-    for axis in range(logs.shape[1]):
+def _without_means(kinds: FloatArray, values: FloatArray) -> FloatArray:
+    """Returns (n, columns) values without the means of their kind."""
+    means = (kinds.T @ values) / kinds.sum(axis=0)[:, None]
+    rest: FloatArray = values - kinds @ means
+    return rest
+
+
+def _residuals(design: FloatArray, values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Returns (n, 2) what a weighted design does not explain of either coordinate (weighted too)."""
+    residuals = np.empty_like(values)
+    for axis in range(values.shape[1]):
         weighted = design * weights[:, axis : axis + 1]
-        values = logs[:, axis] * weights[:, axis]
-        fit = np.linalg.lstsq(weighted, values, rcond=None)[0]
-        residuals[:, axis] = values - weighted @ fit
-    return residuals, int(np.linalg.matrix_rank(design))
+        fit = np.linalg.lstsq(weighted, values[:, axis], rcond=None)[0]
+        residuals[:, axis] = values[:, axis] - weighted @ fit
+    return residuals
 
 
 def _within_run(run: CurvePoint) -> Noise | None:

@@ -29,6 +29,10 @@ CURVATURE, KINK, ROUGHNESS, CURVES_DF = 0.076, 0.22, 0.029, 4.0
 _STEP = 1e-4
 """Of the logarithms by which knots are moved to see how far an error follows them."""
 
+_REACH = 2
+"""How many knots on either side decide what a curve reads where one was left out: a cubic needs those of its
+gap and one more on either side."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
@@ -106,52 +110,71 @@ def find_shape(curve: Curve, noise: CurveNoise) -> Shape:
 
 def leave_one_out(curve: Curve, noise: CurveNoise) -> LeftOut | None:
     """Leaves out each inner knot of a curve's front in turn; None where it has none."""
-    x, y = (np.log([getattr(knot, axis) for knot in curve.front]) for axis in ("x", "y"))
-    inner = range(1, len(x) - 1)
-    if not inner:
+    inner = np.arange(1, len(curve.front) - 1)
+    if not len(inner):
         return None
-    order = [next(i for i, item in enumerate(curve.measured) if item is knot) for knot in curve.front]
-    root = _roots(noise, order)
-    residual, log_ratio, position, variance = [], [], [], []
-    kinds = kinds_of(curve.front)
-    for knot in inner:
-        moved = np.concatenate([np.zeros((1, len(root))), _STEP * np.eye(len(root))]) @ root.T
-        errors = _residuals(x + moved[:, 0::2], y + moved[:, 1::2], knot)
-        residual.append(errors[0])
-        variance.append((((errors[1:] - errors[0]) / _STEP) ** 2).sum())
-        log_ratio.append(y[knot - 1] - y[knot + 1])
-        before, at, after = np.exp(x[knot - 1 : knot + 2])
-        position.append((at - before) / (after - before))
+    logs = np.log([(knot.x, knot.y) for knot in curve.front])
+    index = inner[:, None] + np.arange(-_REACH, _REACH + 1)
+    is_there = (index >= 0) & (index < len(logs))
+    index = np.clip(index, 0, len(logs) - 1)
+    residual, gradient = _residuals(logs[index], is_there)
+    covariance = _covariance(curve, noise)[index[:, :, None], index[:, None, :]]
+    kinds = np.array(kinds_of(curve.front))
+    before, at, after = np.exp(logs[:, 0][inner + np.array([[-1], [0], [1]])])
     return LeftOut(
-        residual=np.array(residual),
-        log_ratio=np.array(log_ratio),
-        position=np.array(position),
-        is_mixed=np.array([len(set(kinds[knot - 1 : knot + 2])) > 1 for knot in inner]),
-        variance=np.array(variance),
+        residual=residual,
+        log_ratio=logs[inner - 1, 1] - logs[inner + 1, 1],
+        position=(at - before) / (after - before),
+        is_mixed=(kinds[inner - 1] != kinds[inner]) | (kinds[inner] != kinds[inner + 1]),
+        variance=np.einsum("kia,kijab,kjb->k", gradient, covariance, gradient),
     )
 
 
-def _residuals(log_x: FloatArray, log_y: FloatArray, knot: int) -> FloatArray:
-    """Returns (versions,) how far the curve through the other knots runs from one, for moved knots."""
-    others = np.delete(np.arange(log_x.shape[1]), knot)
-    x, y = np.exp(log_x[:, others]), np.exp(log_y[:, others])
-    versions = Fronts(x=x, y=y, knots=np.full(len(x), len(others)), kinds=np.zeros(x.shape, np.intp))
-    at = np.exp(log_x[:, knot])
-    read = versions.read(at)[np.arange(len(at)), np.arange(len(at))]
-    residuals: FloatArray = np.log(read) - log_y[:, knot]
-    return residuals
+def _residuals(logs: FloatArray, is_there: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Returns how far the curve through the neighbours of each knot runs from it, and how that follows them.
+
+    Args:
+        logs: (knots, neighbours, 2) of each knot, in the middle, and of its neighbours.
+        is_there: (knots, neighbours) whether the front has that neighbour.
+
+    Returns:
+        (knots,) logarithms of what was read over what was measured, and (knots, neighbours, 2) their
+        derivatives.
+    """
+    knots, neighbours, _ = logs.shape
+    steps = np.concatenate([np.zeros((1, 2 * neighbours)), _STEP * np.eye(2 * neighbours)])
+    moved = (logs[:, None] + steps.reshape(-1, neighbours, 2)).reshape(-1, neighbours, 2)
+    errors = _left_out_errors(moved, np.repeat(is_there, len(steps), axis=0)).reshape(knots, -1)
+    gradient = (errors[:, 1:] - errors[:, :1]).reshape(knots, neighbours, 2) / _STEP
+    return errors[:, 0], gradient
 
 
-def _roots(noise: CurveNoise, order: list[int]) -> FloatArray:
-    """Returns a square root of the covariance of the knots' logarithms, x and y of each in turn."""
-    size = 2 * len(order)
-    covariance = np.zeros((size, size))
+def _left_out_errors(logs: FloatArray, is_there: BoolArray) -> FloatArray:
+    """Returns (versions,) how far the curve through the neighbours runs from each version's middle knot."""
+    others = is_there.copy()
+    others[:, _REACH] = False
+    # A front is padded on the right.
+    columns = np.argsort(~others, axis=1, kind="stable")
+    is_other = np.take_along_axis(others, columns, 1)
+    through = np.take_along_axis(np.exp(logs), columns[:, :, None], 1)
+    versions = Fronts(
+        x=np.where(is_other, through[:, :, 0], np.inf),
+        y=np.where(is_other, through[:, :, 1], -np.inf),
+        knots=is_other.sum(axis=1),
+        kinds=np.zeros(is_other.shape, np.intp),
+    )
+    read = versions.read(np.exp(logs[:, _REACH, :1]))[:, 0]
+    errors: FloatArray = np.log(read) - logs[:, _REACH, 1]
+    return errors
+
+
+def _covariance(curve: Curve, noise: CurveNoise) -> FloatArray:
+    """Returns (knots, knots, 2, 2) of the logarithms of a front's knots, by their runs and starts."""
+    order = [next(i for i, item in enumerate(curve.measured) if item is knot) for knot in curve.front]
+    starts = noise.starts.membership[order] * noise.starts.sd
+    covariance = np.repeat((starts @ starts.T)[:, :, None], 4, axis=2).reshape(len(order), len(order), 2, 2)
     for at, point in enumerate(order):
         own = noise.runs[point]
         if own is not None:
-            covariance[2 * at : 2 * at + 2, 2 * at : 2 * at + 2] = own.covariance
-    starts = np.repeat(noise.starts.membership[order], 2, axis=0) * noise.starts.sd
-    covariance += starts @ starts.T
-    values, vectors = np.linalg.eigh(covariance)
-    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
-    return root
+            covariance[at, at] += own.covariance
+    return covariance

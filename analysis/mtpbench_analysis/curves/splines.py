@@ -152,6 +152,9 @@ class Fronts:
     def read(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
         """Returns (versions, targets) the throughput at each target: below a front the best point's, NaN
         above it.
+
+        Args:
+            targets_tps: (targets,) interactivities, or (versions, targets) of each version its own.
         """
         targets = np.asarray(targets_tps, np.float64)
         last = self.knots[:, None] - 1
@@ -180,7 +183,7 @@ class Fronts:
 
     def _left_of(self, targets: FloatArray) -> IntArray:
         """Returns (versions, targets) the last knot at or below each target; -1 where there is none."""
-        left = np.zeros((len(self.x), len(targets)), np.intp) - 1
+        left = np.full((len(self.x), targets.shape[-1]), -1, np.intp)
         for knot in self.x.T:
             left += knot[:, None] <= targets
         return left
