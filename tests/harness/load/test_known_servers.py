@@ -43,20 +43,23 @@ class Known:
         self._began = None
         self._lock = threading.Lock()
         self.answered = []
-        """When each answer ended, its seconds per token after the first event, and those that it took."""
+        """When each answer ended, its seconds per token after the first event, and those since the answer
+        before it on its connection had ended: a client that is late asks later.
+        """
 
     def __call__(self, peer):
+        since_s = None
         while request := peer.read():
             with self._lock:
                 self._began = self._began or time.monotonic()
-            self._answer(peer, json.loads(request.body)["max_tokens"])
+            since_s = self._answer(peer, json.loads(request.body)["max_tokens"], since_s or self._now())
 
     def _now(self):
         return time.monotonic() - self._began
 
-    def _answer(self, peer, asked):
+    def _answer(self, peer, asked, since_s):
         peer.send(CHUNKED)
-        due, made, first, began_s = time.monotonic(), 0, None, self._now()
+        due, made, first = time.monotonic(), 0, None
         while made < asked:
             due += STEP_S * self._slower(self._now())
             time.sleep(max(0.0, due - time.monotonic()))
@@ -64,10 +67,11 @@ class Known:
             first = first or (self._now(), made)
             finish = "length" if made == asked else None
             peer.send(chunk(event(text("x", finish, usage=usage(made, 8)))))
+        ended_s = self._now()
         if made > first[1]:
-            ended_s = self._now()
-            self.answered.append((ended_s, (ended_s - first[0]) / (made - first[1]), ended_s - began_s))
+            self.answered.append((ended_s, (ended_s - first[0]) / (made - first[1]), ended_s - since_s))
         peer.send(chunk(DONE) + LAST_CHUNK)
+        return ended_s
 
     def speeds_tps(self, after=2 / 3):
         """What one user and all get of the answers that ended after this share of the run."""
@@ -100,7 +104,7 @@ def is_flagged(result):
 
 
 def is_right(result, known, after=2 / 3):
-    """Within 6% for a user, and within 10% of all output, as the client takes a while to ask again."""
+    """Within 6% for a user, and within 10% of all output."""
     one, whole = known.speeds_tps(after)
     return result.interactivity_tps == pytest.approx(one, rel=0.06) and (
         result.steady.output_tps == pytest.approx(whole, rel=0.1)
@@ -128,8 +132,8 @@ def test_a_server_whose_speed_changes_is_flagged_or_right(slower):
     assert is_flagged(result) or is_right(result, known)
 
 
-def test_a_server_that_loses_its_acceptance_midway_is_flagged():
+def test_a_server_that_loses_its_acceptance_midway_is_flagged_or_right():
     turns = itertools.count()
-    known = Known(tokens=lambda t: 2 + next(turns) % 2 if t < 0.55 else 1)
+    known = Known(tokens=lambda t: 2 + next(turns) % 2 if len(known.answered) < 50 else 1)
     result = judge(known, rounds=16, arm=MTP)
-    assert is_flagged(result)
+    assert is_flagged(result) or is_right(result, known)
