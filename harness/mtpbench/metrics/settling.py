@@ -56,11 +56,11 @@ def settled_window(
     places = np.searchsorted(seconds(edges_us), ended_s) - 1
     ended = np.unique(places[(places >= 0) & (places < bins)])
     medians_s = np.array([np.median(tpot_s[places == place]) for place in ended])
-    kept = [truncation(np.diff(_output_tokens_by(table, edges_us)))]
+    cut = truncation(np.diff(_output_tokens_by(table, edges_us)))
     if (medians_s > 0).all() and (drop := truncation(1 / medians_s)):
-        kept.append(int(ended[drop]))
-    start_us = int(edges_us[min(max(kept), bins // 2)])
-    return Window(start_s=start_us * 1e-6, end_s=window.end_s) if max(kept) else window
+        cut = max(cut, int(ended[drop]))
+    start_us = int(edges_us[min(cut, bins // 2)])
+    return Window(start_s=start_us * 1e-6, end_s=window.end_s) if cut else window
 
 
 def truncation(figures: Floats) -> int:
@@ -129,14 +129,14 @@ def find_trend(figures: Floats) -> Trend | None:
         return None
     at = np.linspace(-0.5, 0.5, count)
     slope = float(at @ figures / (at @ at))
-    left = figures - mean - slope * at
+    residuals = figures - mean - slope * at
     steps = [_step_at(figures, moment) for moment in range(2, count - 1)]
     step, step_p = min(steps, key=lambda pair: pair[1])
     t = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
     return Trend(
         half_width=t * float(figures.std(ddof=1)) / count**0.5 / mean,
         change=slope * count / (count - 1) / mean,
-        change_p=_two_sided_p(slope, float(left @ left) / (count - 2) / float(at @ at), count - 2),
+        change_p=_two_sided_p(slope, float(residuals @ residuals) / (count - 2) / float(at @ at), count - 2),
         step=step,
         step_p=min(1.0, step_p * len(steps)),
     )
@@ -197,6 +197,11 @@ def _signs(settling: Settling) -> Iterator[str]:
         )
     # A rest that follows a transient has to look settled by itself: its few blocks can hardly prove a change.
     settled_late = settling.cut_share > LATE_CUT
+    if settled_late and settling.interactivity is None:
+        yield (
+            f"the first {settling.cut_s:.3g} s were cut, and the rest is too short to tell whether rates had "
+            "settled then"
+        )
     figures = (("the output rate", settling.output_rate), ("interactivity", settling.interactivity))
     for name, trend in figures:
         if trend is None:

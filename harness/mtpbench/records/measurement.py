@@ -103,7 +103,8 @@ class Trend:
         half_width: of the mean's 95% interval, by batch means.
         change: from the window's beginning to its end, by a straight line through the blocks.
         change_p: the chance of a change as large if nothing moved.
-        step: from the mean of the blocks before the moment that divides them best to that of those after it.
+        step: from the mean of the blocks before the moment that divides them best to that of those after it,
+            as a share of the latter.
         step_p: the chance of a step as large if nothing moved, at any of the moments that were tried.
     """
 

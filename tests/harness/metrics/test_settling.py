@@ -169,6 +169,17 @@ def energy_at(t: float) -> float:
     return 1000.0 * min(t, 60.0) + 500.0 * max(t - 60.0, 0.0)
 
 
+def test_a_rest_that_is_too_short_to_look_settled_is_not_taken_for_settled() -> None:
+    """Five requests a slot, of which the first is slow: four lives are left, and five blocks are needed."""
+    server = KnownServer(requests_per_slot=5, slower=lambda t: np.where(t < 24, 2.0, 1.0))
+    results = [judge(server, seed) for seed in range(10)]
+    late = [r for r in results if r.settling and r.settling.cut_share > 0.25]
+    assert len(late) >= 8
+    assert all(r.settling and r.settling.interactivity is None for r in late)
+    assert all(map(flagged, late))
+    assert not any(flagged(judge(KnownServer(requests_per_slot=5), seed)) for seed in range(30))
+
+
 def test_a_server_that_settles_early_counts_from_there_on() -> None:
     """The same sign in both: the older rule is 8% off, the newer within 1%."""
     server = KnownServer(requests_per_slot=20, slower=lambda t: 1 + 0.5 * np.exp(-t / 20))
