@@ -93,17 +93,22 @@ def waves(random: np.random.Generator, count: int, shared: float, waves_long: in
 
 
 @pytest.mark.parametrize("percent", PERCENTS)
-def test_intervals_hold_the_percentile_of_requests_that_wait_together(percent: float) -> None:
+@pytest.mark.parametrize(
+    ("shared", "waves_long", "parts"), [(0.4, 32, 9), (0.3, 64, 20)], ids=["shorter than a part", "longer"]
+)
+def test_intervals_hold_the_percentile_of_requests_that_wait_together(
+    percent: float, shared: float, waves_long: int, parts: int
+) -> None:
     """The interval of as many independent requests misses far too often."""
-    random, count, parts = np.random.default_rng(7), 640, parts_of(640)
+    random, count, where = np.random.default_rng(7), 640, parts_of(640, parts)
     truth = float(stats.norm.ppf(percent / 100))
     low, high = ranks(count, percent / 100)
     assert low is not None
     assert high is not None
     held, plain = [], []
     for _ in range(300):
-        values = waves(random, count, 0.4, 32)
-        held.append(holds(values, truth, percent, parts))
+        values = waves(random, count, shared, waves_long)
+        held.append(holds(values, truth, percent, where))
         ordered = np.sort(values)
         plain.append(ordered[low - 1] <= truth <= ordered[high - 1])
     assert 0.92 <= np.mean(held) <= 0.99
