@@ -31,7 +31,7 @@ from mtpbench_analysis.curves.curve import (
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
 from mtpbench_analysis.document import Caution, Document, Table, Text, filled
 from mtpbench_analysis.frame import PointSet
-from mtpbench_analysis.metric_table import metrics_in
+from mtpbench_analysis.metric_table import metrics_in, note_intervals
 from mtpbench_analysis.numbers import MISSING, dollars, listed, percent, rate, speed, spread
 from mtpbench_analysis.render.csv_json_parquet import record_lead
 
@@ -310,12 +310,17 @@ def _recipes_table(recipes: Sequence[PricedRecipe], needs: Requirement, economic
         )
         for recipe in recipes[:_LISTED]
     ]
-    more = f" {len(recipes) - _LISTED} more meet it." if len(recipes) > _LISTED else ""
+    more = f"{len(recipes) - _LISTED} more meet it." if len(recipes) > _LISTED else ""
+    notes = (
+        _note(economics),
+        more,
+        note_intervals([recipe.measured.mean for recipe in recipes[:_LISTED]], "recipes"),
+    )
     return Table(
         title=f"Measured recipes with {_say_needs(needs)}, the cheapest first",
         headers=("", "recipe", *(metric.label_in("recipes") for metric in metrics), "runs"),
         rows=tuple(rows),
-        caption=_note(economics) + more,
+        caption=" ".join(filter(None, notes)),
         text_columns=2,
     )
 

@@ -12,7 +12,7 @@ from mtpbench_analysis.curves.curve import Curve, describe_workload, display_nam
 from mtpbench_analysis.curves.ratios import Twins, find_twins
 from mtpbench_analysis.document import Document, List, Table, Text, Texts, filled
 from mtpbench_analysis.frame import Unused
-from mtpbench_analysis.metric_table import metrics_in
+from mtpbench_analysis.metric_table import metrics_in, note_intervals
 from mtpbench_analysis.numbers import (
     MISSING,
     fixed,
@@ -112,10 +112,19 @@ def metrics_table(comparison: Comparison) -> Table:
         rows=rows,
         caption="Rates are over all GPUs of the deployment. A cost per output (input) token puts the whole "
         "cost on the output (input) tokens. Latency, acceptance and metered energy are those of the two "
-        "knots: they belong to recipes, and between two recipes they mean nothing." + _unpriced(comparison),
+        "knots: they belong to recipes, and between two recipes they mean nothing."
+        + _unpriced(comparison)
+        + _intervals(comparison),
         sections=begins,
         text_columns=2,
     )
+
+
+def _intervals(comparison: Comparison) -> str:
+    """Returns what the intervals of the knots' figures hold; begins with a blank unless empty."""
+    knots = [knot.mean for row in comparison.rows for cell in row.cells for knot in cell.knots]
+    note = note_intervals(knots, "metrics")
+    return note and f" {note}"
 
 
 def _unpriced(comparison: Comparison) -> str:

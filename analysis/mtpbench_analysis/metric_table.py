@@ -338,9 +338,10 @@ def metrics_in(view: View, economics: Economics | None = None) -> tuple[Metric, 
     )
 
 
-def note_intervals(points: Sequence[CurvePoint]) -> str:
-    """Returns what the intervals beside recorded figures of points hold; empty where they have none."""
-    ends = [ends for point in points for metric in METRICS if (ends := metric.ends_of(point)) is not None]
+def note_intervals(points: Sequence[CurvePoint], view: View) -> str:
+    """Returns what the intervals beside recorded figures of points hold; empty where a view shows none."""
+    shown = metrics_in(view)
+    ends = [ends for point in points for metric in shown if (ends := metric.ends_of(point)) is not None]
     if not ends:
         return ""
     note = (

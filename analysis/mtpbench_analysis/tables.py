@@ -142,7 +142,7 @@ def points_table(comparison: Comparison) -> Table:
     notes = ["knot: valid and on the front."]
     notes += ["Every point is a single run."] if single else []
     notes += [f"Not recorded: {', '.join(dropped)}."] if dropped else []
-    notes += [note_intervals([point for _, point, *_ in entries])]
+    notes += [note_intervals([point for _, point, *_ in entries], "points")]
     return Table(
         id="points",
         title="All points",
@@ -351,7 +351,7 @@ def note_reading(comparison: Comparison) -> str:
     empty.
     """
     knots = [knot.mean for row in comparison.rows for cell in row.cells for knot in cell.knots]
-    notes = (_target_note(comparison) + _interval_note(comparison), note_intervals(knots))
+    notes = (_target_note(comparison) + _interval_note(comparison), note_intervals(knots, "matched"))
     return " ".join(filter(None, notes))
 
 

@@ -129,7 +129,7 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
         "intervals": [_intervals(row) for row in comparison.rows],
         "caption": _caption(comparison),
         "recorded_note": note_intervals(
-            [item.mean for curve in comparison.curves for item in curve.measured]
+            [item.mean for curve in comparison.curves for item in curve.measured], "matched"
         ),
         "no_constants": None if settings.economics else f"{comparison.constants.label}.",
         "crossings": list(write_crossings(comparison)),
