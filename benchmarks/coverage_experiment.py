@@ -251,10 +251,10 @@ class Experiment:
         sign = np.sign(other - base)
         truths = places[:-1][sign[1:] * sign[:-1] < 0]
         for crossing in found:
-            at = crossing.interactivity_tps
+            gap = crossing.gap
+            at = crossing.interactivity_tps if gap is None else float(np.sqrt(gap.low * gap.high))
             truth = min(truths, key=lambda true: abs(true - at), default=None)
             before = former.crossing_bounds(self.former, self._overlap()) if len(found) == 1 else None
-            gap = getattr(crossing, "gap", None)
             kind = "wide crossing" if crossing.wide_gap else "crossing"
             yield Answer(kind, 1.0, at, truth, _bounds(gap or crossing.interval), before)
 

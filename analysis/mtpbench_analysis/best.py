@@ -258,9 +258,11 @@ def _fastest_table(fastest: Sequence[Fastest], usd: float, economics: Economics 
             value += f" {spread(item.interval.low, item.interval.high, speed)}"
         knots = " and ".join(knot.mean.recipe for knot in item.cell.knots)
         where = "its fastest point; the cost would allow more" if item.at_end else f"between {knots}"
+        tput = rate(item.cell.tput_tps_per_gpu)
         if item.gap is not None:
             value, where = Caution(item.gap.text(speed)), f"somewhere in the wide gap above {knots}"
-        rows.append((item.curve.label, where, value, rate(item.cell.tput_tps_per_gpu)))
+            tput += f" at {speed(item.interactivity_tps)}"
+        rows.append((item.curve.label, where, value, tput))
     return Table(
         title=f"The highest tok/s/user at {dollars(usd)} per million tokens",
         headers=("", "where", "tok/s/user", "tok/s/GPU"),
@@ -287,16 +289,26 @@ def _say_fastest(fastest: Sequence[Fastest], usd: float) -> str:
         return f"What a million tokens cost is unknown: {best.no_price}."
     if best.interactivity_tps is None:
         return f"No curve serves a million tokens for {dollars(usd)}."
-    least = "at least " if best.at_end or best.gap else ""
-    shown = speed(best.interactivity_tps)
-    equal = [item for item in rest if (speed(item.interactivity_tps), item.at_end) == (shown, best.at_end)]
+    at = f"At {dollars(usd)} per million tokens"
+    rivals = [item for item in rest if item.gap and item.gap.high > best.interactivity_tps]
+    if rivals:
+        reached = [f"{item.curve.label} reaches {_reach(item)}" for item in (best, *rivals)]
+        return f"{at} it is not known who is the fastest: {listed(reached)} tok/s/user."
+    equal = [item for item in rest if _reach(item) == _reach(best)]
     who = listed([item.curve.label for item in (best, *equal)])
     rank = "are equal" if equal else "is the fastest"
-    text = f"At {dollars(usd)} per million tokens {who} {rank}: {least}{shown} tok/s/user"
+    text = f"{at} {who} {rank}: {_reach(best)} tok/s/user"
     slower = rest[len(equal) :]
     if slower and slower[0].interactivity_tps is not None:
-        text += f", then {slower[0].curve.label} with {speed(slower[0].interactivity_tps)}"
+        text += f", then {slower[0].curve.label} with {_reach(slower[0])}"
     return f"{text}."
+
+
+def _reach(fastest: Fastest) -> str:
+    """Returns the interactivity of a curve that has one, or all that is known of it."""
+    if fastest.gap is not None:
+        return f"somewhere from {fastest.gap.text(speed)}"
+    return ("at least " if fastest.at_end else "") + speed(fastest.interactivity_tps)
 
 
 def _recipes_table(recipes: Sequence[PricedRecipe], needs: Requirement, economics: Economics | None) -> Table:

@@ -10,7 +10,7 @@ from mtpbench_analysis.crossing_sentences import write_crossings
 from mtpbench_analysis.curves.crossings import Lead
 from mtpbench_analysis.curves.curve import Curve, describe_workload, display_name, short
 from mtpbench_analysis.curves.ratios import Twins, find_twins
-from mtpbench_analysis.document import Document, List, Table, Text, Texts, filled
+from mtpbench_analysis.document import Caution, Document, List, Table, Text, Texts, filled
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import metrics_in, note_intervals
 from mtpbench_analysis.numbers import (
@@ -141,9 +141,7 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
         margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
         sure = MISSING if lead.share_of_draws is None else _share(lead.share_of_draws)
         where = f"{speed(lead.low_tps)} to {speed(lead.high_tps)}"
-        leaders = listed([curves[index].label for index in lead.leaders])
-        leaders += " are equal" if lead.equals else ""
-        rows.append((where, leaders if lead.is_settled else f"{leaders}, of what was measured", margin, sure))
+        rows.append((where, _leaders(curves, lead), margin, sure))
     return Table(
         id="leads",
         title="Who serves the most",
@@ -153,6 +151,14 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
         "would do at the asked speed nobody measured (≤, best points).",
         text_columns=2,
     )
+
+
+def _leaders(curves: Sequence[Curve], lead: Lead) -> str:
+    labels = [curves[index].label for index in lead.leaders]
+    if lead.possible:
+        return Caution(f"not known: {' or '.join(labels)}")
+    leaders = listed(labels) + (" are equal" if lead.equals else "")
+    return leaders if lead.is_settled else f"{leaders}, of what was measured"
 
 
 MOST_SHARE = 0.99

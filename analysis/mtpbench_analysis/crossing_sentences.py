@@ -15,9 +15,10 @@ def write_crossings(comparison: Comparison) -> tuple[str, ...]:
     sentences = []
     for label, crossings in comparison.crossings.items():
         for crossing in crossings:
-            tput = rate(crossing.tput_tps_per_gpu)
-            at = f"at {speed(crossing.interactivity_tps)} tok/s/user ({tput} tok/s/GPU)"
-            if crossing.gap is not None:
+            if crossing.gap is None:
+                tput = rate(crossing.tput_tps_per_gpu)
+                at = f"at {speed(crossing.interactivity_tps)} tok/s/user ({tput} tok/s/GPU)"
+            else:
                 at = f"somewhere from {crossing.gap.text(speed)} tok/s/user"
             better, worse = ("above", "below") if crossing.wins_above else ("below", "above")
             text = (

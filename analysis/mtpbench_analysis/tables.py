@@ -357,13 +357,15 @@ def note_reading(comparison: Comparison) -> str:
 
 def _interval_note(comparison: Comparison) -> str:
     """Returns what the intervals hold, and what they leave out."""
-    cells = [cell for row in comparison.rows for cell in row.cells if cell.interval is not None]
+    every = [cell for row in comparison.rows for cell in row.cells]
+    cells = [cell for cell in every if cell.interval is not None]
     if not cells:
-        return " Throughput of single runs: no interval."
+        return " Single runs: no interval." if any(cell.no_interval == "single_run" for cell in every) else ""
     held = frozenset[Held]().union(*(cell.held for cell in cells))
     parts = [text for part, text in _HELD.items() if part in held]
     if "assumed_starts" in held:
-        parts.append(f"server starts ({percent(comparison.settings.start_noise)} assumed)")
+        where = " where a server was started once" if "starts" in held else ""
+        parts.append(f"server starts ({percent(comparison.settings.start_noise)} assumed{where})")
     note = f" In brackets: {comparison.settings.confidence:.0%} intervals that hold {listed(parts)}."
     if not all("repeats" in cell.held for cell in cells):
         note += " What another run would do is not in them where no run was repeated."
@@ -372,9 +374,9 @@ def _interval_note(comparison: Comparison) -> str:
 
 _HELD: Mapping[Held, str] = {
     "repeats": "the noise of runs",
-    "blocks": "that within a run (time blocks)",
+    "blocks": "noise within a run (time blocks)",
     "shape": "the curve's shape between points",
-    "starts": "several server starts",
+    "starts": "server starts (as measured)",
 }
 
 

@@ -104,3 +104,46 @@ def test_wrong_wishes_are_refused(words: tuple[str, ...], said: str) -> None:
     error = run(GLM5, *words).exception
     assert isinstance(error, InputError)
     assert said in str(error)
+
+
+OFF_WITH_A_GAP = ((10.0, 3000.0), (20.0, 2500.0), (80.0, 100.0))
+
+
+def answered(tmp_path: Path, *pairs: tuple[float, float]) -> Result:
+    points = [*make_points("off", *OFF_WITH_A_GAP), *make_points("mtp", *pairs)]
+    path = tmp_path / "points.csv"
+    path.write_text(write_points(points), "utf-8")
+    return run(path, "--cost", "0.4", "--usd-per-gpu-h", "1.73", "--format", "json")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        (
+            ((12.0, 3300.0), (30.0, 2000.0), (90.0, 900.0)),
+            "it is not known who is the fastest: MTP reaches 62.7 and Off reaches somewhere from "
+            "20 to 80 tok/s/user.",
+        ),
+        (
+            ((12.0, 3300.0), (90.0, 1300.0)),
+            "MTP is the fastest: at least 90 tok/s/user, then Off with somewhere from 20 to 80.",
+        ),
+        (
+            ((12.0, 3300.0), (18.0, 1000.0)),
+            "Off is the fastest: somewhere from 20 to 80 tok/s/user, then MTP with 17.5.",
+        ),
+        (
+            ((12.0, 3300.0), (20.0, 2800.0), (60.0, 300.0)),
+            "it is not known who is the fastest: Off reaches somewhere from 20 to 80 and MTP reaches "
+            "somewhere from 20 to 60 tok/s/user.",
+        ),
+    ],
+)
+def test_a_wide_gap_at_the_cost_leaves_open_who_is_the_fastest(
+    tmp_path: Path, pairs: tuple[tuple[float, float], ...], sentence: str
+) -> None:
+    (answer,) = json.loads(answered(tmp_path, *pairs).output)["answers"]
+    assert answer["sentences"][0] == f"At $0.400 per million tokens {sentence}"
+    off = next(item for item in answer["fastest"] if item["curve"] == "Off")
+    assert (off["interactivity_tps"], off["gap"], off["interval"]) == (20, [20, 80], None)
+    assert off["tput_tps_per_gpu"] == 2500, "that of the speed which is known"

@@ -9,6 +9,7 @@ import pytest
 
 from curve_points import make_curve
 from mtpbench_analysis.crossing_sentences import explain_no_crossing_interval
+from mtpbench_analysis.curves.cells import Span
 from mtpbench_analysis.curves.crossings import find_crossings, find_leads
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.curves.curve_reader import CurveReader
@@ -43,6 +44,42 @@ def test_a_crossing_between_far_knots_is_marked() -> None:
     off = reader("off", (10.0, 1000.0), (50.0, 100.0))
     (crossing,) = find_crossings(off, reader("mtp", (10.0, 800.0), (50.0, 400.0)))
     assert crossing.wide_gap
+    assert crossing.gap == Span(low=10, high=50)
+    assert (crossing.interactivity_tps, crossing.tput_tps_per_gpu, crossing.interval) == (None, None, None)
+    assert crossing.wins_above
+
+
+def test_curves_that_may_or_may_not_meet_within_a_wide_gap_have_no_crossing() -> None:
+    """MTP wins at both ends of the gap; a line between the knots would cross it twice, and nobody knows."""
+    off = reader("off", (10.0, 3000.0), (20.0, 2500.0), (80.0, 100.0))
+    mtp = reader("mtp", (12.0, 3300.0), (30.0, 2000.0), (90.0, 900.0))
+    assert off.serves([25.0]) > mtp.serves([25.0])
+    assert find_crossings(off, mtp) == ()
+
+
+def test_a_wide_gap_leaves_open_who_wins_as_far_as_its_knots_do() -> None:
+    off = reader("off", (10.0, 3000.0), (20.0, 2500.0), (80.0, 100.0))
+    mtp = reader("mtp", (10.0, 3300.0), (22.0, 2700.0), (42.0, 700.0), (90.0, 650.0))
+    leads = find_leads([off, mtp])
+    # MTP falls below what Off served at 20 before 42; from there on Off may serve more.
+    (start,) = np.interp([2500.0], [700.0, 2700.0], [42.0, 22.0])
+    at, low, high = next((lead, lead.low_tps, lead.high_tps) for lead in leads if lead.possible)
+    assert (low, high) == (pytest.approx(start, rel=0.05), 80)
+    assert mtp.serves([low])[0] == pytest.approx(2500, rel=1e-6)
+    assert (at.possible, at.leaders, at.is_settled, at.share_of_draws) == ((0, 1), (0, 1), False, None)
+    assert at.ratio is not None
+    assert (at.ratio.value, at.equals) == (None, ())
+    assert [lead.winner for lead in leads if not lead.possible] == [1] * (len(leads) - 1)
+
+
+def test_two_equal_curves_with_a_wide_gap_are_no_equals_in_it() -> None:
+    line = ((10.0, 1000.0), (20.0, 900.0), (60.0, 50.0))
+    leads = find_leads([reader("off", *line), reader("mtp", *line, stream=1)])
+    assert [(lead.low_tps, lead.high_tps, lead.equals, lead.possible) for lead in leads] == [
+        (0, 10, (1,), ()),
+        (10, 20, (1,), ()),
+        (20, 60, (), (0, 1)),
+    ]
 
 
 def noisy(
@@ -120,10 +157,21 @@ def test_a_lead_has_no_ratio_where_the_table_would_have_none() -> None:
     off = reader("off", (10.0, 1000.0), (48.0, 900.0), (100.0, 20.0))
     mtp = reader("mtp", (40.0, 2000.0), (120.0, 500.0))
     leads = find_leads([off, mtp])
-    assert [(lead.low_tps, lead.high_tps) for lead in leads] == [(0, 10), (10, 40), (40, 100), (100, 120)]
-    below, slower, gap, alone = leads
+    # At 98.67 MTP serves 900, as Off did at 48: beyond it Off may serve more.
+    ends = [0, 10, 40, pytest.approx(40 + 80 * 1100 / 1500), 100, 120]
+    assert [lead.low_tps for lead in leads] == ends[:-1]
+    assert [lead.high_tps for lead in leads] == ends[1:]
+    below, slower, gap, last, alone = leads
     # MTP was not measured below 40: its best point beats Off's; how much more it would serve nobody knows.
-    assert [(lead.winner, lead.is_settled) for lead in leads] == [(1, False), (1, True), (1, True), (1, True)]
+    assert [(lead.leaders, lead.is_settled) for lead in leads] == [
+        ((1,), False),
+        ((1,), True),
+        ((1,), True),
+        ((0, 1), False),
+        ((1,), True),
+    ]
+    assert last.ratio is not None
+    assert last.ratio.value is None
     assert below.ratio is not None
     assert slower.ratio is not None
     assert (below.ratio.bound, slower.ratio.bound) == ("best_points", "at_least")
@@ -170,12 +218,12 @@ def test_of_two_identical_curves_neither_wins() -> None:
 
 def test_curves_that_differ_by_less_than_a_ratio_shows_are_equal() -> None:
     known = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 20}
-    off = reader("off", (10.0, 1000.0), (50.0, 200.0), **known)
-    crossed = reader("mtp", (10.0, 1004.0), (50.0, 199.5), stream=1, **known)
+    off = reader("off", (10.0, 1000.0), (50.0, 210.0), **known)
+    crossed = reader("mtp", (10.0, 996.0), (50.0, 210.5), stream=1, **known)
     (_, tie) = find_leads([off, crossed])
     assert (tie.low_tps, tie.high_tps, set(tie.leaders), tie.share_of_draws) == (10, 50, {0, 1}, None)
     # 1.00× in the middle, 1.02× at an end: that end has a winner.
-    wide = reader("mtp", (10.0, 1020.0), (50.0, 200.0), stream=1, **known)
+    wide = reader("mtp", (10.0, 1020.0), (50.0, 210.0), stream=1, **known)
     assert [lead.leaders for lead in find_leads([off, wide])] == [(1,), (1,)]
 
 

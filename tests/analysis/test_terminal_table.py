@@ -252,4 +252,4 @@ def test_tables_mark_what_has_no_figure_and_what_is_invalid_and_nothing_else() -
         for cell in row
         if isinstance(cell, Caution)
     }
-    assert marked == {"not reached", "withheld", "NO", "100.0 to 1,000"}
+    assert marked == {"not reached", "withheld", "NO", "100.0 to 1,000", "not known"}

@@ -85,14 +85,12 @@ class EqualPoint:
 
     Args:
         number: the curve's number.
-        wide: whether the crossing lies between knots that are too far apart to be sure of it.
         interval_tps: its interval at the comparison's confidence; None where it is unknown.
     """
 
     number: int
     x: float
     y: float
-    wide: bool
     interval_tps: tuple[float, float] | None
 
 
@@ -250,26 +248,31 @@ def _value(point: CurvePoint, metric: Metric, base: CurveReader) -> float | None
 
 
 def _gain(point: CurvePoint, base: CurveReader) -> float | None:
-    """Returns a point's throughput over the baseline's curve at the same speed; None outside that curve."""
+    """Returns a point's throughput over the baseline's curve at the same speed; None outside that curve and
+    in a wide gap of it.
+    """
     low, high = base.curve.range_tps
-    if not low <= point.interactivity_tps <= high:
+    if not low <= point.interactivity_tps <= high or base.is_wide([point.interactivity_tps]).any():
         return None
     return point.tput_tps_per_gpu / float(base.serves([point.interactivity_tps])[0])
 
 
 def _crossings(comparison: Comparison, metric: Metric) -> tuple[EqualPoint, ...]:
-    """Returns the crossings of metrics that follow throughput; output or input tokens alone have none."""
+    """Returns the crossings of metrics that follow throughput; output or input tokens alone have none.
+
+    Where only a gap is known that one lies in there is no place for it.
+    """
     points = []
     for number, curve in enumerate(comparison.others, 1):
         for crossing in comparison.crossings[curve.label]:
-            y, interval = _height(crossing, metric, comparison), crossing.interval
-            if y is not None:
+            x, y = crossing.interactivity_tps, _height(crossing, metric, comparison)
+            interval = crossing.interval
+            if x is not None and y is not None:
                 points.append(
                     EqualPoint(
                         number=number,
-                        x=crossing.interactivity_tps,
+                        x=x,
                         y=y,
-                        wide=crossing.wide_gap,
                         interval_tps=None if interval is None else (interval.low, interval.high),
                     )
                 )

@@ -162,9 +162,8 @@ def draw_chart(axes: Axes, chart: Chart, *, log: bool, loads: bool) -> None:
 
 def _draw_rings(axes: Axes, crossings: Sequence[EqualPoint]) -> None:
     for equal in crossings:
-        style = (0, (2, 1.5)) if equal.wide else "solid"
         ring = axes.scatter([equal.x], [equal.y], s=150, facecolors="none", edgecolors=INK, linewidths=0.9)
-        ring.set(linestyle=style, zorder=2.6, clip_on=False)
+        ring.set(zorder=2.6, clip_on=False)
 
 
 def _draw_reason(axes: Axes, chart: Chart) -> None:

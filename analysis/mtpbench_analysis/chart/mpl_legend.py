@@ -102,7 +102,7 @@ def _crossing_text(chart: Chart) -> str:
     between = ""
     if mark.interval_tps is not None:
         between = f" ({speed(mark.interval_tps[0])}–{speed(mark.interval_tps[1])})"
-    return f"equal at {speed(mark.x)}{between} tok/s/user" + (", in a wide gap" if mark.wide else "")
+    return f"equal at {speed(mark.x)}{between} tok/s/user"
 
 
 def place_legend(axes: Axes, legend: Legend, chart: Chart) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import numpy.typing as npt
 
-from mtpbench_analysis.curves.cells import Interval, Span, span_of
+from mtpbench_analysis.curves.cells import Interval, Span
 from mtpbench_analysis.curves.curve_reader import CurveReader
 from mtpbench_analysis.curves.errors import FloatArray
 from mtpbench_analysis.curves.ratios import EQUAL, Ratio, ratio_of
@@ -17,6 +17,8 @@ from mtpbench_analysis.curves.ratios import EQUAL, Ratio, ratio_of
 _STEPS = 16
 """Looks between two neighbouring knots: two monotone cubics rarely cross twice between them."""
 _COARSE = 33
+_AT_KNOT = 1e-7
+"""An edge nearer to a knot than this share of it is the knot's own."""
 _ROUNDING = 1e-12
 """Throughputs that differ by less than this share are one number: arithmetic leaves 1e-15 between equals."""
 
@@ -26,18 +28,18 @@ class Crossing:
     """A crossing is an interactivity at which two curves serve the same.
 
     Args:
-        interactivity_tps: where.
-        tput_tps_per_gpu: what both serve there.
+        interactivity_tps: where; None in a gap.
+        tput_tps_per_gpu: what both serve there; None in a gap.
         wins_above: whether the curve beats the baseline above it (and loses below).
         interval: of the interactivity; None where too many draws do not cross, where there are several
-            crossings, or where one lies in a wide gap.
+            crossings, or in a gap.
         unclear_share: of the draws that do not cross, where that is why there is no interval.
-        gap: the interactivities of the knots that it lies between, where these are too far apart for the
-            comparison's ratios: that is then all that is known.
+        gap: the interactivities between which it lies, where knots that are too far apart for the
+            comparison's ratios leave open where: one curve serves more below them, the other above.
     """
 
-    interactivity_tps: float
-    tput_tps_per_gpu: float
+    interactivity_tps: float | None
+    tput_tps_per_gpu: float | None
     wins_above: bool
     interval: Interval | None = None
     unclear_share: float | None = None
@@ -62,6 +64,8 @@ class Lead:
             any ratio is; None where no other curve reaches it.
         share_of_draws: in how many draws of the noise the winner also wins there; None where that is unknown,
             the ratio is not exact, or others are equal.
+        possible: indices of the curves of which one wins, where wide gaps leave open which; the winner is
+            then the first of them.
     """
 
     low_tps: float
@@ -70,16 +74,18 @@ class Lead:
     ratio: Ratio | None
     share_of_draws: float | None
     equals: tuple[int, ...] = ()
+    possible: tuple[int, ...] = ()
 
     @property
     def leaders(self) -> tuple[int, ...]:
-        """Returns the winner and its equals."""
-        return (self.winner, *self.equals)
+        """Returns the winner and its equals, or those of which one wins."""
+        return self.possible or (self.winner, *self.equals)
 
     @property
     def is_settled(self) -> bool:
         """Returns whether the winner wins against any value of rivals that were not measured there."""
-        return self.ratio is None or self.ratio.bound in ("exact", "at_least")
+        is_won = self.ratio is None or self.ratio.bound in ("exact", "at_least")
+        return is_won and not self.possible
 
 
 def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing, ...]:
@@ -90,18 +96,18 @@ def find_crossings(baseline: CurveReader, other: CurveReader) -> tuple[Crossing,
     if len(grid) < 2:
         return ()
     crossings = []
-    for low, high in _sign_changes(baseline, other, grid):
-        at = _root(baseline, other, low, high)
-        cells = [reader.cells([at])[0] for reader in (baseline, other)]
-        before = float(other.serves([low])[0] - baseline.serves([low])[0])
-        crossings.append(
-            Crossing(
-                interactivity_tps=at,
-                tput_tps_per_gpu=float(baseline.serves([at])[0]),
-                wins_above=before < 0,
-                gap=span_of(*(knot.x for cell in cells if cell.wide_gap for knot in cell.knots)),
+    for low, high in _changes(grid, _signs(baseline, other, grid)):
+        between = grid[(grid >= low) & (grid <= high)]
+        wins_above = bool(_signs(baseline, other, np.array([low]))[0] < 0)
+        if baseline.is_wide(between).any() or other.is_wide(between).any():
+            gap = Span(low=low, high=high)
+            crossings.append(
+                Crossing(interactivity_tps=None, tput_tps_per_gpu=None, wins_above=wins_above, gap=gap)
             )
-        )
+            continue
+        at = _root(lambda places: other.serves(places) - baseline.serves(places), low, high)
+        tput = float(baseline.serves([at])[0])
+        crossings.append(Crossing(interactivity_tps=at, tput_tps_per_gpu=tput, wins_above=wins_above))
     if len(crossings) != 1 or crossings[0].gap is not None:
         return tuple(crossings)
     return (_with_interval(crossings[0], baseline, other, grid),)
@@ -111,41 +117,47 @@ def find_leads(readers: Sequence[CurveReader]) -> tuple[Lead, ...]:
     """Returns which curve serves the most at each interactivity, from 0 to the highest that any curve
     reaches.
 
-    Below its front a curve counts with its best point, which is faster than asked; what it would serve there
-    is not known, so a range ends where a front begins.
+    Over a wide gap a curve may serve anything between its knots. Below its front it counts with its best
+    point, which is faster than asked; what it would serve there is not known, so a range ends where a front
+    begins.
     """
-    crossings = {
-        at
-        for i, reader in enumerate(readers)
-        for other in readers[i + 1 :]
-        for at in _all_crossings(reader, other)
-    }
     knots = {knot.x for reader in readers for knot in reader.curve.front}
-    edges = np.array(sorted({0.0, *knots, *crossings}))
+    edges = np.array(sorted({0.0, *knots, *_edges(readers, np.array(sorted(knots)))}))
     places = (edges[:-1] + edges[1:]) / 2
     values = _values(readers, places)
     near_best = values >= np.nanmax(values, axis=0) * (1 - _ROUNDING)
-    winners = near_best.argmax(axis=0)
+    possible = _possible(readers, places)
+    winners = [min(some) if some else int(near_best[:, i].argmax()) for i, some in enumerate(possible)]
     there = np.isfinite(values)
     begun = np.stack([places >= reader.curve.range_tps[0] for reader in readers])
     # A lead goes on while the winner is the same, has rivals, equals or none, and it, and they, are measured.
     kinds = [
         (
-            int(winner),
+            winner,
             there[:, i].sum() == 1,
             begun[winner, i],
             _all_but(begun[:, i] | ~there[:, i], winner),
-            tuple(near_best[:, i]),
+            possible[i] or tuple(near_best[:, i]),
         )
         for i, winner in enumerate(winners)
     ]
     begins = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
     lows, highs = edges[begins], edges[[*begins[1:], -1]]
     leads = [
-        _lead(readers, int(winners[at]), float(low), float(high))
+        _lead(readers, winners[at], float(low), float(high), possible[at])
         for low, high, at in zip(lows, highs, begins, strict=True)
     ]
     return tuple(_without_crossings_of_equals(readers, leads))
+
+
+def _possible(readers: Sequence[CurveReader], places: FloatArray) -> list[tuple[int, ...]]:
+    """Returns for each place the curves of which one serves the most, where wide gaps leave open which."""
+    bounds = [reader.bounds(places) for reader in readers]
+    lowest, highest = np.stack([low for low, _ in bounds]), np.stack([high for _, high in bounds])
+    possible = highest >= np.nanmax(lowest, axis=0) * (1 - _ROUNDING)
+    wide = np.stack([reader.is_wide(places) for reader in readers]) & possible
+    is_open = wide.any(axis=0) & (possible.sum(axis=0) > 1)
+    return [tuple(np.flatnonzero(possible[:, i]).tolist()) if is_open[i] else () for i in range(len(places))]
 
 
 def _without_crossings_of_equals(readers: Sequence[CurveReader], leads: Sequence[Lead]) -> list[Lead]:
@@ -153,7 +165,7 @@ def _without_crossings_of_equals(readers: Sequence[CurveReader], leads: Sequence
     merged = list(leads[:1])
     for lead in leads[1:]:
         before = merged[-1]
-        same = before.equals and set(before.leaders) == set(lead.leaders)
+        same = before.equals and not lead.possible and set(before.leaders) == set(lead.leaders)
         if same and before.is_settled == lead.is_settled:
             merged[-1] = _lead(readers, before.winner, before.low_tps, lead.high_tps)
         else:
@@ -165,20 +177,34 @@ def _all_but(flags: npt.NDArray[np.bool_], index: int) -> bool:
     return bool(np.delete(flags, index).all())
 
 
-def _lead(readers: Sequence[CurveReader], winner: int, low: float, high: float) -> Lead:
+def _lead(
+    readers: Sequence[CurveReader], winner: int, low: float, high: float, possible: tuple[int, ...] = ()
+) -> Lead:
     middle = (low + high) / 2
     cells = [reader.cells([middle])[0] for reader in readers]
     rivals = [i for i, cell in enumerate(cells) if i != winner and cell.state != "not_reached"]
     ratio = None
     if rivals:
         serves = _values(readers, np.array([middle]))[:, 0]
-        # One that is only known by its best point may serve any more than that: it bounds before all others.
-        next_best = max(rivals, key=lambda i: (cells[i].state == "at_least", serves[i]))
+        # One that is only known by its best point may serve any more than that: it bounds before all others;
+        # where a wide gap leaves the winner open, so it does the ratio.
+        next_best = max(
+            rivals,
+            key=lambda i: (i in possible and cells[i].wide_gap, cells[i].state == "at_least", serves[i]),
+        )
         ratio = ratio_of(cells[winner], cells[next_best], readers[winner].max_gap)
     exact = ratio is None or (ratio.value is not None and ratio.bound == "exact")
-    equals = _equals(readers, winner, low, high)
+    equals = () if possible else _equals(readers, winner, low, high)
     share = _share(readers, winner, middle) if exact and not equals else None
-    return Lead(low_tps=low, high_tps=high, winner=winner, ratio=ratio, share_of_draws=share, equals=equals)
+    return Lead(
+        low_tps=low,
+        high_tps=high,
+        winner=winner,
+        ratio=ratio,
+        share_of_draws=share,
+        equals=equals,
+        possible=possible,
+    )
 
 
 def _equals(readers: Sequence[CurveReader], winner: int, low: float, high: float) -> tuple[int, ...]:
@@ -199,14 +225,24 @@ def _share(readers: Sequence[CurveReader], winner: int, place: float) -> float |
     return float((drawn.argmax(axis=0) == winner).mean())
 
 
-def _all_crossings(reader: CurveReader, other: CurveReader) -> list[float]:
-    """Returns where both serve the same at or above an interactivity, the flat parts below the fronts
-    included.
+def _edges(readers: Sequence[CurveReader], knots: FloatArray) -> list[float]:
+    """Returns where two curves serve the same at or above an interactivity, the flat parts below the fronts
+    included, and where it opens or ends that they may, over wide gaps.
     """
-    high = min(reader.curve.range_tps[1], other.curve.range_tps[1])
-    knots = {knot.x for side in (reader, other) for knot in side.curve.front if knot.x <= high}
-    grid = _fine(sorted({0.0, high, *knots}))
-    return [_root(reader, other, *edges) for edges in _sign_changes(reader, other, grid)]
+    edges = []
+    # A bound jumps where a wide gap begins or ends, so it is looked at beside the knots too.
+    beside = np.concatenate([knots * (1 - _AT_KNOT / 2), knots * (1 + _AT_KNOT / 2)])
+    for reader, other in permutations(readers, 2):
+        high = min(reader.curve.range_tps[1], other.curve.range_tps[1])
+        fine = _fine(sorted({0.0, high, *knots[knots <= high].tolist()}))
+        grid = np.sort(np.concatenate([fine, beside[beside < high]]))
+
+        def difference(places: FloatArray, a: CurveReader = reader, b: CurveReader = other) -> FloatArray:
+            return a.bounds(places)[0] - b.bounds(places)[1]
+
+        sign = np.sign(_without_rounding(difference(grid), reader.serves(grid)))
+        edges += [_root(difference, *change) for change in _changes(grid, sign)]
+    return [at for at in edges if np.abs(knots - at).min() > _AT_KNOT * at]
 
 
 def _grid(readers: Sequence[CurveReader]) -> FloatArray:
@@ -223,19 +259,33 @@ def _fine(edges: Sequence[float]) -> FloatArray:
     return np.concatenate([*pieces, [edges[-1]]]) if pieces else np.array(edges)
 
 
-def _sign_changes(baseline: CurveReader, other: CurveReader, grid: FloatArray) -> list[tuple[float, float]]:
-    served = baseline.serves(grid)
-    difference = other.serves(grid) - served
-    sign = np.sign(np.where(np.abs(difference) <= _ROUNDING * served, 0, difference))
+def _signs(baseline: CurveReader, other: CurveReader, places: FloatArray) -> FloatArray:
+    """Returns 1 where the other curve serves more than the baseline, −1 where it serves less, 0 where they
+    serve the same or wide gaps leave it open.
+    """
+    (base_low, base_high), (low, high) = baseline.bounds(places), other.bounds(places)
+    more = _without_rounding(low - base_high, base_high) > 0
+    less = _without_rounding(high - base_low, base_low) < 0
+    signs: FloatArray = more.astype(np.float64) - less
+    return signs
+
+
+def _without_rounding(difference: FloatArray, served: FloatArray) -> FloatArray:
+    """Returns differences of throughputs, 0 for those that arithmetic leaves between equals."""
+    return np.where(np.abs(difference) <= _ROUNDING * served, 0.0, difference)
+
+
+def _changes(grid: FloatArray, sign: FloatArray) -> list[tuple[float, float]]:
+    """Returns the places between which a sign changes; where it is 0 it is not known, or none."""
     nonzero = np.flatnonzero(sign)
     return [(float(grid[a]), float(grid[b])) for a, b in pairwise(nonzero) if sign[a] != sign[b]]
 
 
-def _root(baseline: CurveReader, other: CurveReader, low: float, high: float) -> float:
-    """Returns the crossing between two places of different sign, to 1e-9 of its value."""
+def _root(difference: Callable[[FloatArray], FloatArray], low: float, high: float) -> float:
+    """Returns where a difference changes its sign between two places, to 1e-9 of its value."""
     for _ in range(8):
         places = np.linspace(low, high, 17)
-        signs = np.sign(other.serves(places) - baseline.serves(places))
+        signs = np.sign(difference(places))
         after = int(np.flatnonzero(signs != signs[0])[0])
         low, high = float(places[after - 1]), float(places[after])
         if high - low <= 1e-9 * high:

@@ -15,7 +15,7 @@ from mtpbench_analysis.curves.curve import Curve, Measured
 from mtpbench_analysis.curves.draws import DRAWS, CurveDraws, draw_curve
 from mtpbench_analysis.curves.errors import START_NOISE, FloatArray
 from mtpbench_analysis.curves.noise import CurveNoise, Noise, find_noise, find_power_errors
-from mtpbench_analysis.curves.shape import Shape, find_shape
+from mtpbench_analysis.curves.shape import BoolArray, Shape, find_shape
 from mtpbench_analysis.curves.splines import Spline
 
 DEFAULT_CONFIDENCE = 0.95
@@ -90,17 +90,37 @@ class CurveReader:
         Over a wide gap a draw gives anything between the knots.
         """
         drawn = self.draws.read(targets_tps, self.serves(targets_tps))
-        x, y = np.array([(knot.x, knot.y) for knot in self.curve.front]).T
-        upper = np.searchsorted(x, targets_tps, side="left")
-        inside = (upper > 0) & (upper < len(x)) & (x[np.minimum(upper, len(x) - 1)] != targets_tps)
-        right = np.where(inside, upper, 0)
-        left = np.where(inside, upper - 1, 0)
-        wide = y[left] / y[right] > self.max_gap
+        wide, lowest, highest = self._wide_gaps(targets_tps)
         if not wide.any():
             return drawn
         anything = np.random.default_rng([_GAP_SEED, self.stream]).random((len(drawn), 1))
-        spread: FloatArray = np.where(wide, y[right] * (y[left] / y[right]) ** anything, drawn)
+        spread: FloatArray = np.where(wide, lowest * (highest / lowest) ** anything, drawn)
         return spread
+
+    def bounds(self, targets_tps: Sequence[float] | FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Returns the lowest and the highest (targets,) that the curve may serve: what `serves` gives, over a
+        wide gap its knots' throughputs.
+        """
+        served = self.serves(targets_tps)
+        wide, lowest, highest = self._wide_gaps(targets_tps)
+        return np.where(wide, lowest, served), np.where(wide, highest, served)
+
+    def is_wide(self, targets_tps: Sequence[float] | FloatArray) -> BoolArray:
+        """Returns (targets,) whether each target lies in a wide gap."""
+        return self._wide_gaps(targets_tps)[0]
+
+    def _wide_gaps(
+        self, targets_tps: Sequence[float] | FloatArray
+    ) -> tuple[BoolArray, FloatArray, FloatArray]:
+        """Returns whether each target lies in a wide gap, and the throughputs of the knots around it."""
+        targets = np.asarray(targets_tps, np.float64)
+        x, y = np.array([(knot.x, knot.y) for knot in self.curve.front]).T
+        right = np.searchsorted(x, targets * (1 + _SAME_TPS), side="right")
+        inside = (right > 0) & (right < len(x))
+        left, right = np.where(inside, right - 1, 0), np.where(inside, right, 0)
+        at_knot = np.abs(x[left] - targets) <= _SAME_TPS * targets
+        wide: BoolArray = (y[left] / y[right] > self.max_gap) & ~at_knot
+        return wide, y[right], y[left]
 
     def cells(self, targets_tps: Sequence[float], drawn: FloatArray | None = None) -> tuple[Cell, ...]:
         """Returns the curve at each target; throughput is interpolated, everything else derived from it.

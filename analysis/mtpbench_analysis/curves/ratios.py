@@ -38,7 +38,8 @@ class Ratio:
             baseline, is only known by its best point, which does better than the target), `best_points`
             (both are).
         withheld: the gap because of which `value` is None; where there is neither, a side is not reached.
-        interval: of the value; None where one side's is unknown.
+        interval: of the value, which holds of each side what that side's interval holds; None where neither
+            has one.
         envelope: lowest and highest ratio that falling curves through the same knots allow.
     """
 

@@ -279,15 +279,17 @@ def record_lead(lead: Lead, key: str, curves: Sequence[Curve]) -> dict[str, Any]
 
     Args:
         lead: a range of interactivity.
-        key: what the winner's label stands under; it is null where others are equal, who are all named.
+        key: what the winner's label stands under; it is null where others are equal or wide gaps leave it
+            open: then all are named.
         curves: what the lead's indices stand for.
     """
     ratio = lead.ratio
     return {
         "low_tps": lead.low_tps,
         "high_tps": lead.high_tps,
-        key: None if lead.equals else curves[lead.winner].label,
+        key: None if lead.equals or lead.possible else curves[lead.winner].label,
         "equal": [curves[index].label for index in lead.leaders] if lead.equals else [],
+        "possible": [curves[index].label for index in lead.possible],
         "margin": None if ratio is None else ratio.value,
         "bound": None if ratio is None else ratio.bound,
         "reason": "nobody else reaches it" if ratio is None else explain_no_ratio(ratio),
@@ -304,6 +306,7 @@ def _crossing(crossing: Crossing) -> dict[str, Any]:
         "interval": _interval(crossing.interval),
         "no_interval_because": explain_no_crossing_interval(crossing),
         "wide_gap": crossing.wide_gap,
+        "gap": _span(crossing.gap),
     }
 
 

@@ -78,7 +78,7 @@ function gainPieces(curve, base, comparison) {
 function chartContent(comparison, view) {
   const [yMetric, xMetric] = ["y", "x"].map((axis) => metricsIn(comparison, axis).find(({ key }) => key === view[axis]));
   const bySpeed = xMetric.id === "interactivity_tps", gain = yMetric.of === "ratio", missing = [];
-  const yOf = (point, curve) => (gain ? gainAt(point, curve, comparison.curves[0]) : atPoint(yMetric, point));
+  const yOf = (point, curve) => (gain ? gainAt(point, curve, comparison) : atPoint(yMetric, point));
   const series = comparison.curves.filter((curve) => !view.hidden.includes(curve.number)).map((curve) => {
     const valued = curve.points.map((point) => ({ point, x: atPoint(xMetric, point), y: yOf(point, curve) }));
     const complete = valued.filter((dot) => isKnown(dot.x) && isKnown(dot.y));

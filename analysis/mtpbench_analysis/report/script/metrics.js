@@ -65,8 +65,10 @@ function atInterval(metric, cell) {
   return ends.every(isKnown) ? ends.sort((a, b) => a - b) : null;
 }
 
-/** Returns throughput over the baseline's curve at a knot's interactivity; null for other points and outside of that curve. */
-const gainAt = (point, curve, base) => {
-  const below = curve && curve.number && point.onFront ? base.spline(point.x) : null;
+/** Returns throughput over the baseline's curve at a knot's interactivity; null for other points, outside of that curve and in a wide gap of it. */
+const gainAt = (point, curve, comparison) => {
+  const base = comparison.curves[0];
+  const within = curve && curve.number && point.onFront && base.spline(point.x) !== null;
+  const below = within ? readCell(base, point.x, comparison.max_gap).tput : null;
   return below ? point.y / below : null;
 };
