@@ -116,7 +116,8 @@ class TrueFront:
 
 
 def _interpolated(truth: Truth) -> tuple[float, PchipInterpolator]:
-    order = np.argsort(truth.x)
+    # Many concurrencies may run equally fast (each rank has as many requests): the one that serves most.
+    order = np.lexsort((truth.y, truth.x))
     x, y = truth.x[order], truth.y[order]
     best_right = np.maximum.accumulate(y[::-1])[::-1]
     front = np.append(y[:-1] > best_right[1:], True) & np.append(np.diff(x) > 0, True)
@@ -160,7 +161,7 @@ def draw_points(arm: str, truths: Sequence[Truth], design: Design, random: Any) 
 
 def ladder(truth: Truth, step: int) -> list[int]:
     """Which of its concurrencies a ladder of factor `step` measures."""
-    wanted, c = {truth.concurrency[-1]}, truth.first
+    wanted, c = {truth.concurrency[-1]}, truth.concurrency[0]
     while c < truth.concurrency[-1]:
         wanted.add(c)
         c *= step
@@ -208,6 +209,7 @@ class Experiment:
         self._random = random = np.random.default_rng([20261130, seed])
         sides = sides_of(design.pair)
         self.fronts = [TrueFront(truths) for truths in sides]
+        self._own = [{truth.topology: TrueFront((truth,)) for truth in truths} for truths in sides]
         points = [
             point
             for arm, truths in zip(("off", "mtp"), sides, strict=True)
@@ -228,18 +230,30 @@ class Experiment:
         sides = np.repeat([0, 1, 0, 1], [len(asked[0]), len(asked[1]), len(knots[0]), len(knots[1])])
         for i, (row, side) in enumerate(zip(comparison.rows, sides, strict=True)):
             before = former.bounds(drawn[side][:, i])
-            yield from _judge_cell(row.cells[side], Served(*truths[side][i]), before)
+            truth = self._of_recipe(row.cells[side], side) or Served(*truths[side][i])
+            yield from _judge_cell(row.cells[side], truth, before)
             quotient = former.bounds(drawn[1][:, i] / drawn[0][:, i])
             yield from _judge_ratio(row, ratios[i], quotient)
         yield from self._judge_crossings(comparison)
         yield from self._judge_fastest(comparison)
+
+    def _of_recipe(self, cell: Cell, side: int) -> Served | None:
+        """What is true of a measured cell: its own deployment there, of which alone it speaks."""
+        if cell.state != "measured" or cell.lower is None:
+            return None
+        own = self._own[side][str(cell.lower.mean.topology)]
+        return Served(*own.at(np.array([cell.target_tps]))[0])
 
     def _pair(self) -> tuple[Curve, list[Curve]]:
         baseline, other = self.curves
         return baseline, [other]
 
     def _ask(self, places: Floats, most: int = ASKED) -> Floats:
-        return self._random.choice(places, min(most, len(places)), replace=False)
+        """Some of the places, each as likely as the stretch of interactivity around it is long."""
+        weights = np.gradient(np.log(places)) if len(places) > 1 else np.ones(1)
+        chance = weights / weights.sum()
+        chosen: Floats = self._random.choice(places, min(most, len(places)), replace=False, p=chance)
+        return chosen
 
     def _judge_crossings(self, comparison: Comparison) -> Iterator[Answer]:
         (found,) = comparison.crossings.values()

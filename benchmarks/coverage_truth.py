@@ -43,29 +43,27 @@ PROCESSES = 2
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A deployment of a sweep whose ladders go from `first` to `last`; it is asked from `least` on.
+    """A deployment of a sweep, asked from the first edge to the last, in steps that begin anew at each.
 
-    What it serves below a ladder belongs to the truth: a deployment does not end where a ladder does.
+    The ranges are so wide that the front leaves a deployment before its range ends.
     """
 
     sweep: str
     prefill: str
     decode: str
-    least: int
-    first: int
-    last: int
+    edges: tuple[int, ...]
 
 
 ASKED = (
-    Asked("demo", "1xTP8", "1xTP8", 1, 1, 128),
-    Asked("dsv4-gb200-sglang", "1xTP8", "1xTP8", 1, 1, 64),
-    Asked("dsv4-gb200-sglang", "1xDEP8", "4xTP8", 8, 16, 256),
-    Asked("dsv4-gb200-sglang", "1xDEP8", "6xTP8", 8, 16, 256),
-    Asked("dsv4-gb200-sglang", "1xDEP8", "2xDEP16", 16, 64, 1024),
-    Asked("dsv4-gb200-sglang", "1xDEP8", "1xDEP16", 32, 128, 2048),
-    Asked("dsv4-gb200-sglang", "2xDEP8", "1xDEP16", 64, 256, 4096),
-    Asked("dsv4-gb200-sglang", "4xDEP8", "1xDEP16", 128, 512, 8192),
-    Asked("dsv4-gb200-sglang", "6xDEP8", "1xDEP16", 256, 1024, 16384),
+    Asked("demo", "1xTP8", "1xTP8", (1, 128)),
+    Asked("dsv4-gb200-sglang", "1xTP8", "1xTP8", (1, 64)),
+    Asked("dsv4-gb200-sglang", "1xDEP8", "4xTP8", (4, 16, 256)),
+    Asked("dsv4-gb200-sglang", "1xDEP8", "6xTP8", (4, 16, 256)),
+    Asked("dsv4-gb200-sglang", "1xDEP8", "2xDEP16", (16, 64, 1024)),
+    Asked("dsv4-gb200-sglang", "1xDEP8", "1xDEP16", (32, 128, 2048)),
+    Asked("dsv4-gb200-sglang", "2xDEP8", "1xDEP16", (64, 256, 4096)),
+    Asked("dsv4-gb200-sglang", "4xDEP8", "1xDEP16", (128, 512, 8192)),
+    Asked("dsv4-gb200-sglang", "6xDEP8", "1xDEP16", (256, 1024, 16384)),
 )
 
 
@@ -76,7 +74,6 @@ class Truth:
     Args:
         topology: `1xTP8-1xTP8`: prefill, decode.
         gpus: of the deployment.
-        first: the concurrency at which its ladders begin.
         concurrency: rising.
         x, y: interactivity (tok/s/user) and throughput (tok/s/GPU) there.
         output: output tokens (tok/s/GPU).
@@ -85,7 +82,6 @@ class Truth:
 
     topology: str
     gpus: int
-    first: int
     concurrency: tuple[int, ...]
     x: Floats
     y: Floats
@@ -119,7 +115,7 @@ def load_truth() -> dict[str, dict[str, tuple[Truth, ...]]]:
 def _truth(topology: str, row: Mapping[str, Any]) -> Truth:
     figures = [np.array(row[name], np.float64) for name in FIELDS]
     x, y, output, power_w = figures
-    return Truth(topology, row["gpus"], row["first"], tuple(row["concurrency"]), x, y, output, power_w)
+    return Truth(topology, row["gpus"], tuple(row["concurrency"]), x, y, output, power_w)
 
 
 def by_formula(base_ms: float, slope_ms: float, bend: int, steeper: float, tokens: float) -> Truth:
@@ -137,24 +133,17 @@ def by_formula(base_ms: float, slope_ms: float, bend: int, steeper: float, token
     step_ms = base_ms + slope_ms * (np.minimum(c, bend) + steeper * np.maximum(c - bend, 0))
     x = 1000 * tokens / step_ms
     output = c * x / 8
-    return Truth("1xTP8", 8, 1, asked, x, 9 * output, output, 1000 - 400 / (1 + c / 30))
+    return Truth("1xTP8", 8, asked, x, 9 * output, output, 1000 - 400 / (1 + c / 30))
 
 
 def main() -> None:
-    tasks = [
-        (asked, arm, c)
-        for asked in ASKED
-        for arm in ARMS
-        for c in concurrencies(asked.least, asked.first, asked.last)
-    ]
+    tasks = [(asked, arm, c) for asked in ASKED for arm in ARMS for c in concurrencies(*asked.edges)]
     with get_context("spawn").Pool(PROCESSES) as pool:
         rows = pool.starmap(ask, tasks, chunksize=4)
     sweeps: dict[str, dict[str, dict[str, Any]]] = {}
     for (asked, arm, c), (gpus, figures) in zip(tasks, rows, strict=True):
         arms = sweeps.setdefault(asked.sweep, {}).setdefault(arm, {})
-        row = arms.setdefault(
-            f"{asked.prefill}-{asked.decode}", {"gpus": gpus, "first": asked.first, "concurrency": []}
-        )
+        row = arms.setdefault(f"{asked.prefill}-{asked.decode}", {"gpus": gpus, "concurrency": []})
         row["concurrency"].append(c)
         for name, value in zip(FIELDS, figures, strict=True):
             row.setdefault(name, []).append(float(f"{value:.5g}"))
@@ -164,7 +153,7 @@ def main() -> None:
 
 MADE = (
     "benchmarks/coverage_truth.py: each sweep's own recipe on the embedded engine's virtual clock, asked at "
-    "every concurrency listed; settled runs (30 rounds of warm-up, at least 3, then 1,200 requests "
+    "every concurrency listed; settled runs (30 rounds of warm-up, at least 3, then 800 requests "
     "or more, at least 4 rounds). SIMULATED."
 )
 
@@ -174,7 +163,7 @@ def ask(asked: Asked, arm: str, concurrency: int) -> tuple[int, tuple[float, ...
     point = dataclasses.replace(_recipe(asked, arm), concurrency=concurrency)
     counts = RequestCounts(
         warmup=max(min(30 * concurrency, 3000), 60, 3 * concurrency),
-        measured=max(min(1000 + 200 * concurrency, 4000), 4 * concurrency),
+        measured=max(min(600 + 200 * concurrency, 4000), 4 * concurrency),
     )
     schedule = Schedule.independent(point.load, counts, concurrency, point.seed)
     lengths = draw_lengths(point.workload, counts.total, point.seed)
