@@ -145,15 +145,17 @@ def test_a_single_pair_of_single_runs_is_refused() -> None:
         find_regression([old], [new])
 
 
+def accepting(points: PointSet, length: float) -> PointSet:
+    moved = (replace(p, acceptance_length=length) if p.arm == "mtp" else p for p in points.points)
+    return replace(points, points=tuple(moved))
+
+
 def test_a_changed_acceptance_length_is_named_as_the_explanation() -> None:
     old, new = [sweep(1), sweep(2)], [sweep(3, factor=0.9), sweep(4, factor=0.9)]
-    for i, points in enumerate(new):
-        new[i] = replace(
-            points,
-            points=tuple(replace(p, acceptance_length=2.2) if p.arm == "mtp" else p for p in points.points),
-        )
-    found = find_regression(old, new)
+    found = find_regression(old, [accepting(points, 2.2) for points in new])
     assert any("acceptance length of MTP went from 2.50 to 2.20" in text for text in sentences(found))
+    same = find_regression(old, [accepting(points, 2.5001) for points in new])
+    assert not any("acceptance length of MTP" in text for text in sentences(same))
     assert not any("acceptance length" in reason for reason in found.gate)
     assert "lower" in to_markdown([write_regression(found)])
 

@@ -248,7 +248,9 @@ def _explanations(regression: Regression) -> list[str]:
     moved = [
         finding
         for finding in regression.select("arm", "acceptance_length")
-        if finding.p is not None and finding.p < 1 - regression.criteria.confidence
+        if finding.p is not None
+        and finding.p < 1 - regression.criteria.confidence
+        and signed(finding.change) != signed(0.0)
     ]
     return [
         f"The acceptance length of {f.of} went from {fixed(f.old, 2)} to {fixed(f.new, 2)} "
