@@ -98,15 +98,17 @@ def _run_shifts(random: np.random.Generator, noise: CurveNoise, draws: int) -> F
     Each draw also draws how large the noise is, which is itself only estimated: that makes a t of a normal.
     """
     errors = random.standard_normal((draws, len(noise.runs), 2))
-    common = {error.df: inflation(random, error.df, draws) for error in noise.runs if error and error.shared}
-    scale = np.ones((draws, len(noise.runs)))
-    roots = np.zeros((len(noise.runs), 2, 2))
-    for i, error in enumerate(noise.runs):
-        if error is not None:
-            roots[i] = _root(error.covariance)
-            scale[:, i] = common[error.df] if error.shared else inflation(random, error.df, draws)
-    shifts: FloatArray = roots[:, :, 0] * errors[:, :, :1] + roots[:, :, 1] * errors[:, :, 1:]
-    return shifts * scale[:, :, None]
+    known = [i for i, error in enumerate(noise.runs) if error is not None]
+    own = [error for error in noise.runs if error is not None]
+    if not own:
+        return np.zeros_like(errors)
+    roots = _roots(np.array([error.covariance for error in own]))
+    common = {error.df: inflation(random, error.df, draws) for error in own if error.shared}
+    alone = iter(inflation(random, np.array([error.df for error in own if not error.shared]), draws))
+    scale = np.array([common[error.df] if error.shared else next(alone) for error in own]).T
+    errors[:, known] = np.einsum("kab,dkb->dka", roots, errors[:, known]) * scale[:, :, None]
+    errors[:, [error is None for error in noise.runs]] = 0.0
+    return errors
 
 
 def _start_shifts(random: np.random.Generator, noise: CurveNoise, draws: int) -> FloatArray:
@@ -118,8 +120,10 @@ def _start_shifts(random: np.random.Generator, noise: CurveNoise, draws: int) ->
     return shifts
 
 
-def _root(covariance: FloatArray) -> FloatArray:
-    """Returns a square root of a covariance that may be singular (two values that always move together)."""
-    values, vectors = np.linalg.eigh(covariance)
-    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
-    return root
+def _roots(covariances: FloatArray) -> FloatArray:
+    """Returns (n, 2, 2) square roots of covariances that may be singular (two values that always move
+    together).
+    """
+    values, vectors = np.linalg.eigh(covariances)
+    roots: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]
+    return roots

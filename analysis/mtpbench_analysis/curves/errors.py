@@ -44,15 +44,18 @@ def pooled(variance: float, df: float, prior_variance: float, prior_df: float) -
     return (estimated + prior_variance * prior_df) / total, total
 
 
-def inflation(random: np.random.Generator, df: float, draws: int) -> FloatArray:
+def inflation(random: np.random.Generator, df: float | FloatArray, draws: int) -> FloatArray:
     """Returns (draws,) factors that make a t of a normal: how much larger an error may be than its estimate.
 
     Args:
         random: where they are drawn from.
-        df: degrees of freedom of the estimate; infinite for one that is known.
+        df: degrees of freedom of the estimate; infinite for one that is known; (n,) of n estimates, for
+            (n, draws) factors.
         draws: how many.
     """
-    if np.isinf(df):
-        return np.ones(draws)
-    factors: FloatArray = np.sqrt(df / random.chisquare(df, draws))
+    many = np.asarray(df, np.float64)
+    factors = np.ones((*many.shape, draws))
+    is_estimated = np.isfinite(many)
+    each = many[is_estimated][:, None]
+    factors[is_estimated] = np.sqrt(each / random.chisquare(each, (len(each), draws)))
     return factors
