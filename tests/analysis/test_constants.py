@@ -43,7 +43,7 @@ def test_all_tiers_are_there() -> None:
 def test_what_the_source_says_of_a_figure_stands_beside_it() -> None:
     assert find_economics("b300", "2026-05").label.startswith(
         "B300 at $2.34 per GPU-hour (hyperscaler; temporary in its source: 1.2 × B200's; survey of 2025-08), "
-        "2.17 kW provisioned per GPU (cooling included, by an article of its source"
+        "2.17 kW provisioned per GPU (scope not stated; corrected by its source in 2026-07)"
     )
     assert find_economics("gb300").label == (
         "GB300 at $2.31 per GPU-hour (hyperscaler), 2.12 kW provisioned per GPU (chip and its share of host "
@@ -72,8 +72,8 @@ def test_a_price_of_ones_own_says_that_it_is() -> None:
     assert (economics.usd_per_gpu_h, economics.tier) == (3.3, YOUR_PRICE)
     assert economics.label == (
         "GB200 at $3.30 per GPU-hour (your price, asked for with --usd-per-gpu-h), "
-        "2.1 kW provisioned per GPU (cooling included, by an article of its source, which corrected it in "
-        "2026-07), constants of 2026-05"
+        "2.1 kW provisioned per GPU (scope not stated; corrected by its source in 2026-07), constants of "
+        "2026-05"
     )
     assert economics.price("neocloud") == 2.75
 
