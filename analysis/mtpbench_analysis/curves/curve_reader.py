@@ -89,7 +89,7 @@ class CurveReader:
 
         Over a wide gap a draw gives anything between the knots.
         """
-        drawn = self.draws.read(targets_tps, self.serves(targets_tps))
+        drawn = self.draws.read(targets_tps)
         wide, lowest, highest = self._wide_gaps(targets_tps)
         if not wide.any():
             return drawn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from mtpbench_analysis.curves.shape import Shape, kinds_of, spread_between
 from mtpbench_analysis.curves.splines import Fronts, fronts
 
 DRAWS = 1000
+TOLD_APART = 2.0
+"""Standard deviations of their difference, in both coordinates, beyond which two points are no rivals for the
+front."""
 _SEED = 20261124
 """The same results give the same interval, on every machine and every day."""
 
@@ -28,47 +32,42 @@ class CurveDraws:
 
     Args:
         fronts: a front for each draw.
+        humble: the same where each point has the luck of the best of its neighbours taken from it.
         roughness: (draws, knots) how far a draw leaves its spline in the gap above each knot, in standard
             deviations of public curves.
     """
 
     fronts: Fronts
+    humble: Fronts
     roughness: FloatArray
 
-    def read(self, targets_tps: Sequence[float] | FloatArray, serves: FloatArray) -> FloatArray:
+    def read(self, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
         """Returns (draws, targets) the throughput at each target; the best point's below a front, NaN above
         it.
 
-        A front picks the luckiest of noisy points, and a draw, which adds noise to them, does so again: by as
-        much as the draws lie above the curve, the curve lies above the truth. So they are moved down twice.
-
-        Args:
-            targets_tps: interactivities.
-            serves: (targets,) what the curve itself gives there.
-
-        Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, 10.6 (bias correction).
+        A front picks the luckiest of points that noise can't tell apart, so the curve lies above the truth,
+        and draws around it do. The lower half of them is therefore read off the humble fronts; where no
+        points lie close together, these are the same.
         """
-        drawn = self.fronts.read(targets_tps)
-        logs = np.log(drawn)
-        with np.errstate(invalid="ignore"):
-            known = np.isfinite(logs).any(axis=0) & np.isfinite(serves)
-            middle = np.nanmedian(np.where(known, logs, 0.0), axis=0)
-            bias = np.where(known, middle - np.log(np.where(known, serves, 1.0)), 0.0)
-        moved: FloatArray = drawn * np.exp(-2 * bias) * self._shape(targets_tps, drawn)
-        return moved
+        proud, humble = (self._read(side, targets_tps) for side in (self.fronts, self.humble))
+        known = np.isfinite(proud)
+        middle = np.nanmedian(np.where(known.any(axis=0), proud, 0.0), axis=0)
+        is_lower = known & np.isfinite(humble) & (proud < middle)
+        drawn: FloatArray = np.where(is_lower, np.fmin(proud, humble), proud)
+        return drawn
 
-    def _shape(self, targets_tps: Sequence[float] | FloatArray, drawn: FloatArray) -> FloatArray:
-        """Returns by what factor each draw leaves its spline.
+    def _read(self, side: Fronts, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
+        """Returns what fronts serve with the errors of shape.
 
         A curve of one topology falls, so it stays between its knots; between two topologies a recipe that was
         not measured may serve more than both.
         """
-        gaps = self.fronts.gaps(targets_tps)
+        drawn, gaps = side.read(targets_tps), side.gaps(targets_tps)
         sd = spread_between(gaps.log_ratio, gaps.position, gaps.is_mixed)
         left = np.take_along_axis(self.roughness, gaps.index, 1) * sd
         highest = np.where(gaps.is_mixed, np.inf, gaps.lower)
-        shaped: FloatArray = np.clip(drawn * np.exp(left), gaps.upper, highest) / drawn
-        return shaped
+        shaped: FloatArray = np.clip(drawn * np.exp(left), gaps.upper, highest)
+        return np.where(np.isnan(drawn), np.nan, shaped)
 
 
 def draw_curve(curve: Curve, noise: CurveNoise, shape: Shape, stream: int, draws: int = DRAWS) -> CurveDraws:
@@ -85,11 +84,37 @@ def draw_curve(curve: Curve, noise: CurveNoise, shape: Shape, stream: int, draws
     random = np.random.default_rng([_SEED, stream])
     logs = np.log([(item.x, item.y) for item in curve.measured])
     shifts = _run_shifts(random, noise, draws) + _start_shifts(random, noise, draws)[:, :, None]
-    values = np.exp(np.clip(logs + shifts, -FARTHEST_LOG, FARTHEST_LOG))
     rough = random.standard_normal((draws, len(logs)))
     rough *= shape.factor * inflation(random, shape.df, draws)[:, None]
-    drawn = fronts(values[:, :, 0], values[:, :, 1], kinds_of(curve.measured))
-    return CurveDraws(fronts=drawn, roughness=rough)
+    kinds = kinds_of(curve.measured)
+    proud, humble = (_fronts(logs + shifts - luck, kinds) for luck in (0.0, expected_luck(logs, noise)))
+    return CurveDraws(fronts=proud, humble=humble, roughness=rough)
+
+
+def _fronts(logs: FloatArray, kinds: Sequence[int]) -> Fronts:
+    values = np.exp(np.clip(logs, -FARTHEST_LOG, FARTHEST_LOG))
+    return fronts(values[:, :, 0], values[:, :, 1], kinds)
+
+
+def expected_luck(logs: FloatArray, noise: CurveNoise) -> FloatArray:
+    """Returns (points, 2) how lucky the best of the points is that noise can't tell from each, as expected.
+
+    Args:
+        logs: (points, 2) logarithms of interactivity and throughput.
+        noise: of the points.
+
+    Source: G. Blom, Statistical Estimates and Transformed Beta-Variables, 1958 (normal order statistics).
+    """
+    variances = np.array(
+        [np.zeros(2) if error is None else np.diag(error.covariance) for error in noise.runs], np.float64
+    )
+    variances += ((noise.starts.membership * noise.starts.sd) ** 2).sum(axis=1)[:, None]
+    apart = np.abs(logs[:, None, :] - logs[None, :, :])
+    reach = TOLD_APART * np.sqrt(variances[:, None, :] + variances[None, :, :])
+    rivals = (apart <= reach).all(axis=2).sum(axis=1)
+    best = np.array([NormalDist().inv_cdf((m - 0.375) / (m + 0.25)) if m > 1 else 0.0 for m in rivals])
+    luck: FloatArray = best[:, None] * np.sqrt(variances)
+    return luck
 
 
 def _run_shifts(random: np.random.Generator, noise: CurveNoise, draws: int) -> FloatArray:
