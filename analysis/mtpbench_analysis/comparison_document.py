@@ -7,9 +7,10 @@ from functools import partial
 
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.crossing_sentences import write_crossings
+from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.crossings import Lead
 from mtpbench_analysis.curves.curve import Curve, describe_workload, display_name, short
-from mtpbench_analysis.curves.ratios import Twins, find_twins
+from mtpbench_analysis.curves.twins import Twins, find_twins
 from mtpbench_analysis.document import Caution, Document, List, Table, Text, Texts, filled
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import metrics_in, note_intervals
@@ -19,6 +20,7 @@ from mtpbench_analysis.numbers import (
     listed,
     percent,
     speed,
+    spread,
     target,
     times,
 )
@@ -171,18 +173,30 @@ def _share(share: float) -> str:
 
 def twins_table(comparison: Comparison) -> Table | None:
     """Returns the same recipe in both arms; None where no recipe was measured in both."""
-    twins = find_twins(comparison.baseline, comparison.others)
+    base, *others = comparison.readers
+    twins = find_twins(base, others)
     if not twins:
         return None
+    note = _TWINS_NOTE
+    if any(pair.tput_interval is not None for pair in twins):
+        kind = (
+            "of runs of one repeat, which sent the same requests" if twins[0].paired else "of both arms' runs"
+        )
+        note += f" In brackets: {base.confidence:.0%} intervals by the scatter {kind}, and server starts."
     return Table(
         id="twins",
         title="The same recipe, speculation off and on",
         headers=("", "recipe", "tok/s/user", "tok/s/GPU", "acceptance length", "gain / acceptance"),
         rows=tuple(_twins(pair) for pair in twins),
-        caption="Ratios to the baseline at equal concurrency, not at equal interactivity. Gain / acceptance: "
-        "the share of the ideal gain in tok/s/user (the acceptance length) that was reached.",
+        caption=note,
         text_columns=2,
     )
+
+
+_TWINS_NOTE = (
+    "Ratios to the baseline at equal concurrency, not at equal interactivity. Gain / acceptance: the share "
+    "of the ideal gain in tok/s/user (the acceptance length) that was reached."
+)
 
 
 def _twins(pair: Twins) -> Texts:
@@ -190,11 +204,16 @@ def _twins(pair: Twins) -> Texts:
     return (
         pair.label,
         pair.recipe,
-        f"{times(pair.interactivity_ratio)}×",
-        f"{times(pair.tput_ratio)}×",
+        _ratio(pair.interactivity_ratio, pair.interactivity_interval),
+        _ratio(pair.tput_ratio, pair.tput_interval),
         MISSING if length is None else fixed(length, 2),
         MISSING if share is None else percent(share),
     )
+
+
+def _ratio(value: float, interval: Interval | None) -> str:
+    text = f"{times(value)}×"
+    return text if interval is None else f"{text} {spread(interval.low, interval.high, times)}"
 
 
 _NAMED = ("model", "precision", "engine", "serving")

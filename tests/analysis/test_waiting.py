@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from curve_points import make_points
 from mtpbench_analysis.compare import Comparison, Settings, compare
 from mtpbench_analysis.curves.curve import build_curves
-from mtpbench_analysis.curves.ratios import find_twins
+from mtpbench_analysis.curves.curve_reader import CurveReader
+from mtpbench_analysis.curves.twins import find_twins
 from mtpbench_analysis.frame import LOAD_FIELDS, CurvePoint
 from mtpbench_analysis.importers.points_csv import read_points, write_points
 from mtpbench_analysis.sentences import write_caveats
@@ -100,8 +101,9 @@ def test_points_of_different_loads_are_never_runs_of_one(loads: list[tuple[Any, 
     for side in (points, again):
         off, mtp = build_curves(side)
         assert [len(item.runs) for item in (*off.measured, *mtp.measured)] == [1] * len(points)
-        assert len(find_twins(off, [mtp])) == len(loads)
-        assert all(pair.baseline.mean.load() == pair.other.mean.load() for pair in find_twins(off, [mtp]))
+        twins = find_twins(CurveReader(curve=off), [CurveReader(curve=mtp)])
+        assert len(twins) == len(loads)
+        assert all(pair.baseline.mean.load() == pair.other.mean.load() for pair in twins)
 
 
 @pytest.mark.parametrize(

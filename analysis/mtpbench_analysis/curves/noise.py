@@ -192,7 +192,7 @@ def _of_starts_alone(
     return CurveNoise(runs=runs, starts=starts)
 
 
-_LEAST_SCALE = 5e-4
+LEAST_SCALE = 5e-4
 """Time blocks of an engine that never varies scatter by nothing, which is no scale."""
 
 
@@ -209,7 +209,7 @@ def _scales(measured: Sequence[Measured]) -> FloatArray:
         squares = np.array([[x * x, y * y] for x, y in errors if x is not None and y is not None])
         if len(squares) < len(errors):
             return np.ones((len(measured), 2))
-        scales[i] = np.maximum(np.sqrt(squares.mean(axis=0)), _LEAST_SCALE)
+        scales[i] = np.maximum(np.sqrt(squares.mean(axis=0)), LEAST_SCALE)
     return scales
 
 

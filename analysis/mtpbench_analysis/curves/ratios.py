@@ -1,14 +1,11 @@
-"""Pure: what one curve has over another, at one target or for one recipe, or why there is no such number."""
+"""Pure: what one curve has over another at one target, or why there is no such number."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mtpbench_analysis.curves.cells import Cell, Interval, Span
-from mtpbench_analysis.curves.curve import Curve, Measured
-from mtpbench_analysis.frame import LOAD_FIELDS
 
 Bound = Literal["exact", "at_least", "at_most", "best_points"]
 EQUAL = 0.005
@@ -111,65 +108,3 @@ def energy_ratio_of(cell: Cell, base: Cell) -> Span | None:
     if ours is None or theirs is None or cell.wide_gap or base.wide_gap or cell.meters != base.meters:
         return None
     return Span(low=ours.low / theirs.high, high=ours.high / theirs.low)
-
-
-_RECIPE = ("topology", *LOAD_FIELDS, "gpus")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Twins:
-    """Twins are one recipe (topology, concurrency, GPUs) that both a curve and its baseline measured.
-
-    `gain_per_accepted` is the gain in interactivity over the acceptance length: 1 would mean that every
-    accepted draft is a whole step saved, which is the ideal; what is missing went into drafting, verifying
-    and larger steps. NULL where the acceptance length is unknown.
-    """
-
-    label: str
-    recipe: str
-    baseline: Measured
-    other: Measured
-
-    @property
-    def interactivity_ratio(self) -> float:
-        """Returns the tok/s/user of the curve over the baseline's."""
-        return self.other.x / self.baseline.x
-
-    @property
-    def tput_ratio(self) -> float:
-        """Returns the tok/s/GPU of the curve over the baseline's."""
-        return self.other.y / self.baseline.y
-
-    @property
-    def gain_per_accepted(self) -> float | None:
-        """Returns the share of the ideal gain that was reached."""
-        length = self.other.mean.acceptance_length
-        return None if not length else self.interactivity_ratio / length
-
-
-def find_twins(baseline: Curve, others: Sequence[Curve]) -> tuple[Twins, ...]:
-    """Returns every recipe of a curve that its baseline has once too, in the order of the concurrency."""
-    pairs = []
-    baselines = _by_recipe(baseline)
-    for other in others:
-        for recipe, item in _by_recipe(other).items():
-            base = baselines.get(recipe)
-            if item is not None and base is not None:
-                pairs.append((other.label, item, base))
-    pairs.sort(
-        key=lambda pair: (pair[0], pair[1].mean.concurrency or 0, pair[1].mean.rate_rps or 0, -pair[1].x)
-    )
-    return tuple(
-        Twins(label=label, recipe=item.mean.recipe, baseline=base, other=item) for label, item, base in pairs
-    )
-
-
-def _by_recipe(curve: Curve) -> dict[tuple[Any, ...], Measured | None]:
-    """Returns a curve's points by recipe; None for a recipe that stands twice (a pooled curve)."""
-    recipes: dict[tuple[Any, ...], Measured | None] = {}
-    for item in curve.measured:
-        if item.mean.concurrency is None:
-            continue
-        recipe = tuple(getattr(item.mean, name) for name in _RECIPE)
-        recipes[recipe] = None if recipe in recipes else item
-    return recipes

@@ -22,7 +22,8 @@ from mtpbench_analysis.curves.cells import Cell, Interval, Span
 from mtpbench_analysis.curves.crossings import Crossing, Lead
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, WORKLOAD_FIELDS, Curve, Measured, describe_workload
 from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS
-from mtpbench_analysis.curves.ratios import energy_ratio_of, find_twins
+from mtpbench_analysis.curves.ratios import energy_ratio_of
+from mtpbench_analysis.curves.twins import find_twins
 from mtpbench_analysis.document import json_text, visible_values
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
@@ -132,10 +133,13 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
                 "recipe": pair.recipe,
                 "interactivity_ratio": pair.interactivity_ratio,
                 "tput_ratio": pair.tput_ratio,
+                "interactivity_interval": _interval(pair.interactivity_interval),
+                "tput_interval": _interval(pair.tput_interval),
+                "paired": pair.paired,
                 "acceptance_length": pair.other.mean.acceptance_length,
                 "gain_per_accepted": pair.gain_per_accepted,
             }
-            for pair in find_twins(comparison.baseline, comparison.others)
+            for pair in find_twins(comparison.readers[0], comparison.readers[1:])
         ],
         "invalid_points": [record_to_json(point) for point in comparison.invalid],
         "reference": record_to_json(settings.reference) if settings.reference else None,
