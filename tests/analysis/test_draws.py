@@ -149,6 +149,25 @@ def test_draws_of_few_noisy_runs_overflow_nothing(runs: list[tuple[float, float]
         assert fixed(float(value), 2)
 
 
+def test_draws_are_moved_down_twice_by_what_the_luckiest_of_many_points_adds() -> None:
+    """Once for the luck that was measured, once for the luck that drawing adds again."""
+    known: dict[str, Any] = {"tput_rel_se": 0.05, "interactivity_rel_se": 1e-9, "se_df": 99}
+    points = [
+        CurvePoint(
+            arm="mtp", interactivity_tps=10, tput_tps_per_gpu=100, concurrency=1, topology=str(i), **known
+        )
+        for i in range(8)
+    ]
+    (curve,) = build_curves(points)
+    reader = CurveReader(curve=curve, start_noise=0.0)
+    target = [5.0]
+    raw = float(np.median(reader.draws.fronts.read(target)))
+    # The expected highest of eight normals is 1.42 of their standard deviation above their mean.
+    assert raw == pytest.approx(100 * np.exp(1.42 * 0.05), rel=0.01)
+    read = float(np.median(reader.draws.read(target, reader.serves(target))))
+    assert read / 100 == pytest.approx(100 / raw)
+
+
 def test_an_interval_is_central() -> None:
     interval = interval_of(np.arange(1001.0), 0.9)
     assert interval is not None

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from mtpbench_analysis.curves.errors import FloatArray
 
 IntArray = npt.NDArray[np.intp]
+_ROUNDING = 1e-12
+"""Interactivities that differ by less than this share are one."""
 
 
 def slopes(xs: Sequence[float], ys: Sequence[float]) -> FloatArray:
@@ -163,8 +165,10 @@ class Fronts:
         value = self._hermite(within, np.minimum(within + 1, last), targets)
         end = np.take_along_axis(self.x, last, 1)
         value = np.where(left < 0, self.y[:, :1], value)
-        value = np.where(end == targets, np.take_along_axis(self.y, last, 1), value)
-        read: FloatArray = np.where(targets > end, np.nan, value)
+        # The logarithm of an end and back is the end but for rounding.
+        is_end = np.abs(targets - end) <= _ROUNDING * end
+        value = np.where(is_end, np.take_along_axis(self.y, last, 1), value)
+        read: FloatArray = np.where((targets > end) & ~is_end, np.nan, value)
         return read
 
     def gaps(self, targets_tps: Sequence[float] | FloatArray) -> Gaps:
