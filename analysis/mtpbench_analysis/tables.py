@@ -359,24 +359,27 @@ def _interval_note(comparison: Comparison) -> str:
     """Returns what the intervals hold, and what they leave out."""
     every = [cell for row in comparison.rows for cell in row.cells]
     cells = [cell for cell in every if cell.interval is not None]
+    missing = {cell.no_interval for cell in every}
+    ends = " No interval where noise leaves open whether a curve reaches so far."
+    open_end = ends if "may_end_below" in missing else ""
     if not cells:
-        return " Single runs: no interval." if any(cell.no_interval == "single_run" for cell in every) else ""
+        return (" Single runs: no interval." if "single_run" in missing else "") + open_end
     held = frozenset[Held]().union(*(cell.held for cell in cells))
     parts = [text for part, text in _HELD.items() if part in held]
-    if "assumed_starts" in held:
-        where = " where a server was started once" if "starts" in held else ""
-        parts.append(f"server starts ({percent(comparison.settings.start_noise)} assumed{where})")
+    starts = [f"{percent(comparison.settings.start_noise)} assumed"] if "assumed_starts" in held else []
+    starts = ["as measured", *starts] if "starts" in held else starts
+    if starts:
+        parts.append(f"server starts ({', else '.join(starts)})")
     note = f" In brackets: {comparison.settings.confidence:.0%} intervals that hold {listed(parts)}."
     if not all("repeats" in cell.held for cell in cells):
         note += " What another run would do is not in them where no run was repeated."
-    return note
+    return note + open_end
 
 
 _HELD: Mapping[Held, str] = {
     "repeats": "the noise of runs",
     "blocks": "noise within a run (time blocks)",
     "shape": "the curve's shape between points",
-    "starts": "server starts (as measured)",
 }
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from curve_points import make_curve
 from mtpbench_analysis.curves.curve import build_curves, pareto_front
 from mtpbench_analysis.curves.curve_reader import CurveReader, interval_of
+from mtpbench_analysis.curves.draws import expected_luck
 from mtpbench_analysis.curves.splines import Spline, fronts
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.numbers import fixed
@@ -149,9 +150,8 @@ def test_draws_of_few_noisy_runs_overflow_nothing(runs: list[tuple[float, float]
         assert fixed(float(value), 2)
 
 
-def test_draws_are_moved_down_twice_by_what_the_luckiest_of_many_points_adds() -> None:
-    """Once for the luck that was measured, once for the luck that drawing adds again."""
-    known: dict[str, Any] = {"tput_rel_se": 0.05, "interactivity_rel_se": 1e-9, "se_df": 99}
+def test_the_lower_half_of_draws_has_the_luck_of_the_best_of_many_points_taken_from_it() -> None:
+    known: dict[str, Any] = {"tput_rel_se": 0.05, "interactivity_rel_se": 1e-9, "se_df": 10**6}
     points = [
         CurvePoint(
             arm="mtp", interactivity_tps=10, tput_tps_per_gpu=100, concurrency=1, topology=str(i), **known
@@ -160,12 +160,23 @@ def test_draws_are_moved_down_twice_by_what_the_luckiest_of_many_points_adds() -
     ]
     (curve,) = build_curves(points)
     reader = CurveReader(curve=curve, start_noise=0.0)
-    target = [5.0]
-    raw = float(np.median(reader.draws.fronts.read(target)))
+    raw, read = (np.sort(side.read([5.0])[:, 0]) for side in (reader.draws.fronts, reader.draws))
     # The expected highest of eight normals is 1.42 of their standard deviation above their mean.
-    assert raw == pytest.approx(100 * np.exp(1.42 * 0.05), rel=0.01)
-    read = float(np.median(reader.draws.read(target, reader.serves(target))))
-    assert read / 100 == pytest.approx(100 / raw)
+    assert np.median(raw) == pytest.approx(100 * np.exp(1.42 * 0.05), rel=0.01)
+    assert read[500:].tolist() == raw[500:].tolist()
+    assert read[:500] == pytest.approx(raw[:500] * np.exp(-1.42 * 0.05), rel=0.001)
+
+
+def test_points_that_noise_tells_apart_have_no_luck_to_take() -> None:
+    known: dict[str, Any] = {"tput_rel_se": 0.01, "interactivity_rel_se": 0.01, "se_df": 99}
+    curve = make_curve("mtp", (10.0, 1000.0), (10.1, 900.0), (20.0, 700.0), (20.1, 695.0), **known)
+    reader = CurveReader(curve=curve, start_noise=0.0)
+    logs = np.log([(item.x, item.y) for item in curve.measured])
+    luck = expected_luck(logs, reader.noise)
+    assert (luck > 0).all(axis=1).tolist() == [item.x > 15 for item in curve.measured]
+    assert luck.max() == pytest.approx(0.01 * 0.589, rel=0.01), "of the better of two"
+    alone = CurveReader(curve=make_curve("mtp", (10.0, 1000.0), (20.0, 700.0), **known)).draws
+    assert alone.humble is alone.fronts
 
 
 def test_an_interval_is_central() -> None:

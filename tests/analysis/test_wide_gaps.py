@@ -221,3 +221,27 @@ def test_the_caption_says_why_there_is_no_interval_only_where_it_is_so() -> None
     (wide,) = compare_points(point_set(*points), question).comparisons
     assert [cell.no_interval for cell in wide.rows[0].cells] == ["wide_gap", "wide_gap"]
     assert note_reading(wide) == ""
+
+
+def test_the_caption_says_where_noise_leaves_the_end_of_a_curve_open() -> None:
+    points = [
+        *make_points("off", (10.0, 1000.0), (20.0, 700.0), **{**RECORDED, "interactivity_rel_se": 0.2}),
+        *make_points("mtp", (10.0, 1000.0), (20.0, 700.0), **{**RECORDED, "interactivity_rel_se": 0.2}),
+    ]
+    (comparison,) = compare_points(point_set(*points), Question(targets_tps=(19.0,))).comparisons
+    assert {cell.no_interval for cell in comparison.rows[0].cells} == {"may_end_below"}
+    assert note_reading(comparison) == " No interval where noise leaves open whether a curve reaches so far."
+
+
+def test_the_caption_says_of_which_starts_something_was_measured() -> None:
+    points = [
+        *make_points("off", (10.0, 1000.0), (20.0, 700.0), start="a", gpus=8),
+        *make_points("off", (10.1, 1010.0), (20.2, 707.0), start="b", gpus=8),
+        *make_points("mtp", (10.0, 1000.0), (20.0, 700.0), gpus=8),
+    ]
+    (comparison,) = compare_points(point_set(*points), Question(targets_tps=(15.0,))).comparisons
+    assert [set(cell.held) for cell in comparison.rows[0].cells] == [
+        {"repeats", "shape", "starts"},
+        {"shape", "assumed_starts"},
+    ]
+    assert "server starts (as measured, else 1.0% assumed)." in note_reading(comparison)

@@ -49,7 +49,10 @@ class CurveDraws:
         and draws around it do. The lower half of them is therefore read off the humble fronts; where no
         points lie close together, these are the same.
         """
-        proud, humble = (self._read(side, targets_tps) for side in (self.fronts, self.humble))
+        proud = self._read(self.fronts, targets_tps)
+        if self.humble is self.fronts:
+            return proud
+        humble = self._read(self.humble, targets_tps)
         known = np.isfinite(proud)
         middle = np.nanmedian(np.where(known.any(axis=0), proud, 0.0), axis=0)
         is_lower = known & np.isfinite(humble) & (proud < middle)
@@ -87,7 +90,8 @@ def draw_curve(curve: Curve, noise: CurveNoise, shape: Shape, stream: int, draws
     rough = random.standard_normal((draws, len(logs)))
     rough *= shape.factor * inflation(random, shape.df, draws)[:, None]
     kinds = kinds_of(curve.measured)
-    proud, humble = (_fronts(logs + shifts - luck, kinds) for luck in (0.0, expected_luck(logs, noise)))
+    luck, proud = expected_luck(logs, noise), _fronts(logs + shifts, kinds)
+    humble = _fronts(logs + shifts - luck, kinds) if luck.any() else proud
     return CurveDraws(fronts=proud, humble=humble, roughness=rough)
 
 
