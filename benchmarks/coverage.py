@@ -28,7 +28,7 @@ PAIRS = (
 )
 EQUAL_FRONTS = "eight of equal truth against one"
 PROCESSES = 2
-TRIALS = 30
+TRIALS = 5
 GAPS = (1.0, 1.5, 2.0, 3.0, 5.0)
 """Bounds of classes of how far apart in throughput the knots around a target are."""
 
@@ -172,31 +172,52 @@ FACTORS: Mapping[str, Callable[[Design], str]] = {
     "runs": plan_of,
     "transient": lambda design: f"{design.transient:.1%}",
 }
-BY_FACTOR = ("cell", "ratio", "crossing", "fastest", "joules")
+KINDS = ("cell", "ratio", "crossing", "fastest", "joules")
+"""Kinds of answers whose cover stands by setting."""
 
 
 def write_tables(judged: Sequence[Judged]) -> str:
-    """All tables of the study."""
+    """The tables of the study: by kind of answer, by setting, and fronts of equal truth."""
     equal = [one for one in judged if one.design.pair == EQUAL_FRONTS]
     judged = [one for one in judged if one.design.pair != EQUAL_FRONTS]
-    parts = [table("answer", grouped(judged, lambda one: one.answer.kind))]
-    for kind in BY_FACTOR:
-        of_kind = [one for one in judged if one.answer.kind == kind]
-        rows: dict[str, list[Answer]] = {}
-        for factor, level in FACTORS.items():
-            by_level = grouped(of_kind, partial(_level_of, level))
-            rows |= {f"{factor}: {name}": answers for name, answers in sorted(by_level.items())}
-        by_gap = sorted(grouped(of_kind, lambda one: gap_class(one.answer.knot_ratio)).items())
-        rows |= {f"knots: {name}": answers for name, answers in by_gap}
-        parts.append(f"### {kind}\n\n{table('setting', rows)}")
+    parts = [table("answer", grouped(judged, lambda one: one.answer.kind)), by_setting(judged)]
     if equal:
-        name = "eight topologies of equal truth against one, 5% noise"
-        parts.append(table(name, grouped(equal, lambda one: f"{plan_of(one.design)}: {one.answer.kind}")))
+        parts.append(table("eight topologies of equal truth against one, 5% noise", by_plan(equal)))
     return "\n\n".join(parts)
 
 
-def _level_of(level: Callable[[Design], str], one: Judged) -> str:
-    return level(one.design)
+def by_setting(judged: Sequence[Judged]) -> str:
+    """A row for each level of each factor: the shares that hold, and how wide the intervals are."""
+    heads = [f"{kind}: holds" for kind in KINDS]
+    heads += ["cell: width", "formerly", "held formerly", "ratio: width", "formerly", "held formerly"]
+    lines = [f"| setting | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    for name, rows in _levels(judged):
+        kinds = {kind: [one.answer for one in rows if one.answer.kind == kind] for kind in KINDS}
+        covers = {kind: Cover.of(answers, lambda answer: answer.bounds) for kind, answers in kinds.items()}
+        cells = [_held(cover) for cover in covers.values()]
+        for kind in ("cell", "ratio"):
+            was = Cover.of(kinds[kind], lambda answer: answer.former)
+            cells += [_percent(covers[kind].width), _percent(was.width), _held(was)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _levels(judged: Sequence[Judged]) -> Iterator[tuple[str, list[Judged]]]:
+    for factor, level in FACTORS.items():
+        for name in sorted({level(one.design) for one in judged}):
+            yield f"{factor}: {name}", [one for one in judged if level(one.design) == name]
+    for name in sorted({gap_class(one.answer.knot_ratio) for one in judged}):
+        yield f"knots: {name}", [one for one in judged if gap_class(one.answer.knot_ratio) == name]
+
+
+def _held(cover: Cover) -> str:
+    return "–" if cover.width is None else f"{cover.held:.1%}"
+
+
+def by_plan(judged: Sequence[Judged]) -> dict[str, list[Answer]]:
+    """The answers that compare fronts, by plan and kind."""
+    wanted = [one for one in judged if one.answer.kind in ("cell", "ratio", "measured cell")]
+    return dict(sorted(grouped(wanted, lambda one: f"{plan_of(one.design)}: {one.answer.kind}").items()))
 
 
 def details(judged: Sequence[Judged]) -> str:
@@ -210,7 +231,7 @@ def details(judged: Sequence[Judged]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="every seventh setting")
+    parser.add_argument("--quick", action="store_true", help="every fifth setting")
     parser.add_argument("--trials", type=int, default=TRIALS, help="experiments for each setting")
     parser.add_argument("--details", type=Path, help="write one line for each setting here")
     parser.add_argument("--only", default="", help="truths whose name begins so")

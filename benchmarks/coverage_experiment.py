@@ -266,7 +266,7 @@ class Experiment:
         truths = places[:-1][sign[1:] * sign[:-1] < 0]
         for crossing in found:
             gap = crossing.gap
-            at = crossing.interactivity_tps if gap is None else float(np.sqrt(gap.low * gap.high))
+            at = float(np.sqrt(gap.low * gap.high)) if gap else crossing.interactivity_tps or 0.0
             truth = min(truths, key=lambda true: abs(true - at), default=None)
             before = former.crossing_bounds(self.former, self._overlap()) if len(found) == 1 else None
             kind = "wide crossing" if crossing.wide_gap else "crossing"
@@ -285,9 +285,8 @@ class Experiment:
                 (fastest,) = find_fastest([reader], cost)
                 if fastest.interactivity_tps is None or fastest.at_end or fastest.cell is None:
                     continue
-                gap = getattr(fastest, "gap", None)
-                kind = "wide fastest" if gap or fastest.cell.wide_gap else "fastest"
-                bounds = _bounds(gap or fastest.interval)
+                kind = "wide fastest" if fastest.gap else "fastest"
+                bounds = _bounds(fastest.gap or fastest.interval)
                 ratio = fastest.cell.knot_ratio or 1.0
                 before = formerly.bounds(needed)
                 yield Answer(kind, ratio, fastest.interactivity_tps, float(truth), bounds, before)
