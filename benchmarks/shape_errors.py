@@ -33,6 +33,8 @@ from mtpbench_analysis.importers import read_sources
 
 ROWS = Path(__file__).with_name("shape_rows.csv")
 POINT_NOISE = START_NOISE
+ALLOWED_FALL = 1.92
+"""Of the log likelihood, half of what a chi-squared of one degree of freedom reaches in 5%."""
 MOST_APART = 10.0
 """Knots further apart than this factor tell of cliffs and not of curves: a ratio is withheld long before."""
 COLUMNS = ("curve", "knot_ratio", "position", "mixed", "residual", "variance")
@@ -101,16 +103,30 @@ def log_likelihood(rows: ShapeRows, curvature: float, kink: float, roughness: fl
     return float((whole - (df + count) / 2 * np.log1p(distance / df) - size).sum())
 
 
-def fit(rows: ShapeRows) -> tuple[float, float, float, float]:
-    """Returns curvature, kink, roughness and the degrees of freedom that the curves have in common."""
+def fit(rows: ShapeRows, df: float = CURVES_DF) -> tuple[float, float, float]:
+    """Returns curvature, kink and roughness for the degrees of freedom that the curves have in common."""
 
     def loss(logs: Floats) -> float:
-        return -log_likelihood(rows, *np.exp(logs))
+        return -log_likelihood(rows, *np.exp(logs), df)
 
-    start = np.log([CURVATURE, KINK, ROUGHNESS, CURVES_DF])
+    start = np.log([CURVATURE, KINK, ROUGHNESS])
     found = optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-4})
-    curvature, kink, roughness, df = np.exp(found.x)
-    return float(curvature), float(kink), float(roughness), float(df)
+    curvature, kink, roughness = np.exp(found.x)
+    return float(curvature), float(kink), float(roughness)
+
+
+def most_allowed(rows: ShapeRows) -> tuple[float, float, float]:
+    """Returns the constants times the largest factor that the rows allow (95% by their likelihood ratio)."""
+    fitted = fit(rows)
+    best = log_likelihood(rows, *fitted, CURVES_DF)
+
+    def fall(factor: float) -> float:
+        scaled = [factor * value for value in fitted]
+        return best - log_likelihood(rows, *scaled, CURVES_DF) - ALLOWED_FALL
+
+    factor = float(optimize.brentq(fall, 1.0, 3.0))
+    curvature, kink, roughness = (factor * value for value in fitted)
+    return curvature, kink, roughness
 
 
 def main() -> None:
@@ -133,9 +149,13 @@ def main() -> None:
             f"  knots {low}x to {high}x apart: {len(sizes)}, median {np.median(sizes):.1%}, "
             f"95% {np.quantile(sizes, 0.95):.1%}"
         )
-    names = ("CURVATURE", "KINK", "ROUGHNESS", "CURVES_DF")
-    for name, fitted, used in zip(names, fit(rows), (CURVATURE, KINK, ROUGHNESS, CURVES_DF), strict=True):
-        print(f"{name}: fitted {fitted:.4g}, in use {used:.4g}")
+    for df in (2.0, CURVES_DF, 8.0, 12.0, 30.0):
+        print(f"  degrees of freedom {df:g}: log likelihood {log_likelihood(rows, *fit(rows, df), df):.2f}")
+    names = ("CURVATURE", "KINK", "ROUGHNESS")
+    constants = zip(names, fit(rows), most_allowed(rows), (CURVATURE, KINK, ROUGHNESS), strict=True)
+    print(f"with {CURVES_DF:g} degrees of freedom:")
+    for name, fitted, most, used in constants:
+        print(f"  {name}: fitted {fitted:.4g}, at most {most:.4g}, in use {used:.4g}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from mtpbench_analysis.numbers import (
     rate,
     seconds,
     speed,
+    spread,
     target,
     times,
 )
@@ -289,7 +290,10 @@ def _verdict(ratio: Ratio, cell: Cell, base_cell: Cell, other: Curve, base: Curv
         )
     bound = {"at_least": "at least ", "at_most": "at most "}.get(ratio.bound, "")
     equal = "equal, " if _costs_the_same(ratio) else ""
-    text = f"{equal}{bound}{times(ratio.value)} times the throughput, {describe_cost(ratio)} per token"
+    value = times(ratio.value)
+    if ratio.interval is not None:
+        value += f" {spread(ratio.interval.low, ratio.interval.high, times)}"
+    text = f"{equal}{bound}{value} times the throughput, {describe_cost(ratio)} per token"
     usd, base_usd = cell.usd_per_mtok, base_cell.usd_per_mtok
     if isinstance(usd, float) and isinstance(base_usd, float):
         text += f" ({money(usd)} against {money(base_usd)} per million)"

@@ -42,7 +42,7 @@ def test_the_ratio_stands_without_a_price() -> None:
     assert ratio.value is not None
     assert abs(ratio.value - 1.5) < 0.01
     sentence = write_document(comparison).items("words")[0]
-    assert "1.50 times the throughput, 33.3% lower cost per token." in sentence
+    assert "1.50 (1.36–1.68) times the throughput, 33.3% lower cost per token." in sentence
     assert "$" not in sentence
 
 

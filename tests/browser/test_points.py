@@ -354,7 +354,7 @@ def test_paper_shows_the_view_without_controls(open_page: OpenPage) -> None:
 def test_without_scripts_the_page_is_a_document(open_page: OpenPage) -> None:
     page = open_page(published(), java_script_enabled=False)
     text = page.locator("main").inner_text()
-    assert "1,260 (1,204–1,305) interpolated" in text
+    assert "1,260 (1,197–1,309) interpolated" in text
     assert "At 40 tok/s/user MTP serves 1,260 tok/s/GPU" in text
     assert page.locator(".static svg .shape").count() == 16
 

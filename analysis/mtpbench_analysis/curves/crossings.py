@@ -298,8 +298,8 @@ def _with_interval(
 ) -> Crossing:
     """Returns the only crossing of two curves with its interval, or with the reason why it has none.
 
-    A draw that crosses several times counts with its first crossing below and with its last above; one that
-    does not cross is already past it, or not there yet.
+    A draw that crosses several times counts with the middle between its first crossing and its last; one
+    that does not cross is already past it, or not there yet.
     """
     places = np.linspace(grid[0], grid[-1], 2 * _COARSE)
     difference = other.drawn(places) - baseline.drawn(places)
@@ -309,9 +309,10 @@ def _with_interval(
     none = ~changes.any(axis=1)
     first, last = changes.argmax(axis=1), changes.shape[1] - 1 - changes[:, ::-1].argmax(axis=1)
     beyond = np.where(wins[:, 0], -np.inf, np.inf)
-    low, high = (np.where(none, beyond, _zero(places, difference, column)) for column in (first, last))
+    middle = (_zero(places, difference, first) + _zero(places, difference, last)) / 2
+    at = np.where(none, beyond, middle)
     tail = (1 - baseline.confidence) / 2
-    edges = np.quantile(low, tail, method="lower"), np.quantile(high, 1 - tail, method="higher")
+    edges = np.quantile(at, tail, method="lower"), np.quantile(at, 1 - tail, method="higher")
     if not np.isfinite(edges).all():
         return replace(crossing, unclear_share=float(none.mean()))
     interval = Interval(low=float(edges[0]), high=float(edges[1]), confidence=baseline.confidence)

@@ -54,7 +54,8 @@ function verdictOf(ratio, cell, baseCell, other, base, kind, cost) {
   }
   const bound = { at_least: "at least ", at_most: "at most " }[ratio.bound] || "";
   const equal = costsTheSame(ratio) ? "equal, " : "";
-  let text = `${equal}${bound}${times(ratio.value)} times the throughput, ${describeCost(ratio)} per token`;
+  const interval = ratio.interval ? ` ${spread(ratio.interval, times)}` : "";
+  let text = `${equal}${bound}${times(ratio.value)}${interval} times the throughput, ${describeCost(ratio)} per token`;
   const [usd, baseUsd] = [cell, baseCell].map((side) => (cost ? atCell(cost, side) : null));
   if (typeof usd === "number" && typeof baseUsd === "number") text += ` (${money(usd)} against ${money(baseUsd)} per million)`;
   if (ratio.bound === "best_points") text += `, best ${kind} point against best ${kind} point`;
