@@ -131,30 +131,32 @@ class Cell:
     @property
     def output_share(self) -> float | None:
         """Returns the output tokens / all tokens here, between the knots' by distance; None where a knot has
-        none.
+        none, and over a wide gap, where each knot has its own.
         """
-        shares = [
-            None if knot.mean.output_tps_per_gpu is None else knot.mean.output_tps_per_gpu / knot.y
-            for knot in self.knots
-        ]
-        if not shares or None in shares or self.envelope is None:
+        shares = self._knot_shares
+        if not shares or self.tput_tps_per_gpu is None:
             return None
         if len(shares) == 1 or self.gap_tps is None or self.lower is None:
             return shares[0]
         way = (self.target_tps - self.lower.x) / self.gap_tps
-        low, high = (share for share in shares if share is not None)
-        return low + (high - low) * way
+        return shares[0] + (shares[1] - shares[0]) * way
+
+    @property
+    def _knot_shares(self) -> tuple[float, ...]:
+        """Returns the output tokens / all tokens of each knot; nothing where one is unknown."""
+        rates = [(knot.mean.output_tps_per_gpu, knot.y) for knot in self.knots]
+        shares = tuple(output / total for output, total in rates if output is not None)
+        return shares if len(shares) == len(rates) else ()
 
     @property
     def output_tps_per_gpu(self) -> float | Span | None:
         """Returns the output tokens/s over all GPUs."""
-        return self._derived(lambda tput: _times(tput, self.output_share))
+        return self._derived(_times)
 
     @property
     def input_tps_per_gpu(self) -> float | Span | None:
         """Returns the input tokens/s over all GPUs."""
-        share = self.output_share
-        return self._derived(lambda tput: _times(tput, None if share is None else 1 - share))
+        return self._derived(lambda tput, share: _times(tput, None if share is None else 1 - share))
 
     def usd_per_m(self, kind: TokenKind, tier: str | None = None) -> float | Span | None:
         """Returns the dollars for a million tokens of one kind, all of the deployment's cost put on them.
@@ -164,12 +166,15 @@ class Cell:
             tier: whose price; None for the comparison's.
         """
         price = None if self.economics is None else self.economics.price(tier)
-        output = self.output_share
-        shares = {"total": 1.0, "output": output, "input": None if output is None else 1 - output}
-        share = shares[kind]
-        if price is None or not share:
+        if price is None:
             return None
-        return self._derived(lambda tput: usd_per_mtok(tput * share, price))
+
+        def usd(tput: float, output: float | None) -> float | None:
+            shares = {"total": 1.0, "output": output, "input": None if output is None else 1 - output}
+            share = shares[kind]
+            return usd_per_mtok(tput * share, price) if share else None
+
+        return self._derived(usd)
 
     @property
     def usd_per_mtok(self) -> float | Span | None:
@@ -180,19 +185,23 @@ class Cell:
     def tps_per_mw(self) -> float | Span | None:
         """Returns the tokens/s of a provisioned megawatt."""
         kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
-        return None if kw is None else self._derived(lambda tput: tps_per_mw(tput, kw))
+        return None if kw is None else self._derived(lambda tput, _: tps_per_mw(tput, kw))
 
     @property
     def joules_per_token(self) -> float | Span | None:
         """Returns the joules for a token, from the provisioned power, not from a meter."""
         kw = None if self.economics is None else self.economics.hardware.power_kw_per_gpu
-        return None if kw is None else self._derived(lambda tput: joules_per_token(tput, kw * 1000))
+        return None if kw is None else self._derived(lambda tput, _: joules_per_token(tput, kw * 1000))
 
-    def _derived(self, derive: Callable[[float], float | None]) -> float | Span | None:
-        """Returns what follows from the throughput, or, across a wide gap, from those of both knots."""
+    def _derived(self, derive: Callable[[float, float | None], float | None]) -> float | Span | None:
+        """Returns what follows from the throughput and its share of output; over a wide gap from both
+        knots'.
+        """
         if self.tput_range is None:
-            return None if self.tput_tps_per_gpu is None else derive(self.tput_tps_per_gpu)
-        return span_of(derive(self.tput_range.low), derive(self.tput_range.high))
+            tput = self.tput_tps_per_gpu
+            return None if tput is None else derive(tput, self.output_share)
+        shares = self._knot_shares or (None, None)
+        return span_of(*(derive(knot.y, share) for knot, share in zip(self.knots, shares, strict=True)))
 
     def at_edges(self) -> tuple[Cell, Cell] | None:
         """Returns the cell with the lowest and with the highest throughput of its interval; None without
@@ -222,8 +231,12 @@ class Cell:
     @property
     def metered_joules_per_output_token(self) -> Span | None:
         """Returns all metered joules put on the output tokens."""
-        joules, share = self.metered_joules_per_token, self.output_share
-        return None if joules is None or not share else Span(low=joules.low / share, high=joules.high / share)
+        joules = self.metered_joules_per_token
+        shares = self._knot_shares if self.wide_gap else (self.output_share,)
+        known = [share for share in shares if share]
+        if joules is None or not known or len(known) < len(shares):
+            return None
+        return Span(low=joules.low / max(known), high=joules.high / min(known))
 
     @property
     def metered_tps_per_mw(self) -> Span | None:

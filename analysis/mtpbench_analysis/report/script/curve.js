@@ -72,22 +72,27 @@ function readCell(curve, target, maxGap) {
 }
 
 /** Returns the rates of one GPU at a throughput of a cell: `total`, `output` and `input`, null where unknown. */
-function ratesAt(cell, total) {
-  const share = cell.outputShare;
+function ratesAt(cell, total, share = cell.outputShare) {
   return { total, output: share === null ? null : total * share, input: share === null ? null : total * (1 - share) };
 }
 
 /** Returns what follows from a cell's throughput; across a wide gap [lowest, highest]; null where it is unknown. */
 function derived(cell, derive) {
-  if (cell.range === null) return cell.tput === null ? null : derive(cell.tput);
-  const ends = cell.range.map(derive);
+  if (cell.range === null) return cell.tput === null ? null : derive(cell.tput, cell.outputShare);
+  const shares = knotShares(cell), ends = cell.knots.map((knot, i) => derive(knot.y, shares ? shares[i] : null));
   return ends.every(isKnown) ? ends.sort((a, b) => a - b) : null;
 }
 
-function outputShare(cell) {
-  if (cell.envelope === null) return null;
+/** Returns the output tokens / all tokens of each knot; null where one is unknown. */
+function knotShares(cell) {
   const shares = cell.knots.map((knot) => (isKnown(knot.output_tps_per_gpu) ? knot.output_tps_per_gpu / knot.y : null));
-  if (!shares.length || shares.includes(null)) return null;
+  return !shares.length || shares.includes(null) ? null : shares;
+}
+
+/** Returns the output tokens / all tokens at a target; null over a wide gap, where each knot has its own. */
+function outputShare(cell) {
+  const shares = knotShares(cell);
+  if (cell.tput === null || !shares) return null;
   if (shares.length === 1) return shares[0];
   return shares[0] + (shares[1] - shares[0]) * ((cell.target - cell.lower.x) / cell.gap);
 }

@@ -17,8 +17,9 @@ function tokenJoules(cell) {
 
 /** Returns [lowest, highest] joules for an output token; output tokens carry all energy. */
 function outputJoules(cell) {
-  const joules = tokenJoules(cell), share = cell.outputShare;
-  return joules && share ? joules.map((value) => value / share) : null;
+  const joules = tokenJoules(cell), shares = cell.wide ? knotShares(cell) : [cell.outputShare];
+  if (!joules || !shares || !shares.every((share) => share)) return null;
+  return [joules[0] / Math.max(...shares), joules[1] / Math.min(...shares)];
 }
 
 /** Returns [lowest, highest] joules for an output token over the baseline's; null where a side is unknown or has a wide gap. */

@@ -50,12 +50,13 @@ const writeAt = (metric, point) => withEnds(metric.id, atPoint(metric, point), F
 
 /** Returns a metric at a target: its value, or [lowest, highest] where it follows from power or over a wide gap; null if unknown. */
 function atCell(metric, cell) {
-  if (metric.of !== "span") return derived(cell, (total) => quotient(metric, ratesAt(cell, total)));
+  if (metric.of !== "span") return derived(cell, (total, share) => quotient(metric, ratesAt(cell, total, share)));
   // Joules for a token are the power at one token a second: what else follows from power follows from them.
   const isPower = metric.over === "power" && !metric.under;
   const watts = isPower ? meteredPower(cell) : tokenJoules(cell);
-  const ends = watts && watts.map((power) => quotient(metric, { ...ratesAt(cell, 1), power }));
-  return ends && ends.every(isKnown) ? ends.sort((a, b) => a - b) : null;
+  const shares = cell.wide ? knotShares(cell) || [null] : [cell.outputShare];
+  const values = watts && watts.flatMap((power) => shares.map((share) => quotient(metric, { ...ratesAt(cell, 1, share), power })));
+  return values && values.every(isKnown) ? [Math.min(...values), Math.max(...values)] : null;
 }
 
 /** Returns [lowest, highest] of a metric over a cell's interval; null where it has none. */
