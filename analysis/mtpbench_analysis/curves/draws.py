@@ -62,14 +62,13 @@ class CurveDraws:
     def _read(self, side: Fronts, targets_tps: Sequence[float] | FloatArray) -> FloatArray:
         """Returns what fronts serve with the errors of shape.
 
-        A curve of one topology falls, so it stays between its knots; between two topologies a recipe that was
-        not measured may serve more than both.
+        A curve falls, so it stays between its knots: nothing that was measured tells that a recipe between
+        two topologies would serve more than both.
         """
         drawn, gaps = side.read(targets_tps), side.gaps(targets_tps)
         sd = spread_between(gaps.log_ratio, gaps.position, gaps.is_mixed)
         left = np.take_along_axis(self.roughness, gaps.index, 1) * sd
-        highest = np.where(gaps.is_mixed, np.inf, gaps.lower)
-        shaped: FloatArray = np.clip(drawn * np.exp(left), gaps.upper, highest)
+        shaped: FloatArray = np.clip(drawn * np.exp(left), gaps.upper, gaps.lower)
         return np.where(np.isnan(drawn), np.nan, shaped)
 
 
