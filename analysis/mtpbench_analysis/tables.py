@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 
-from mtpbench_analysis.compare import Comparison, Row, read_curves
+from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves.cells import Cell, Held, Span
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.ratios import Bound, Ratio, energy_ratio_of
@@ -190,7 +190,8 @@ def reference_table(comparison: Comparison) -> Table | None:
         return None
     rows: list[Texts] = []
     targets = [row.interactivity_tps for row in reference.rows]
-    readers = read_curves((*comparison.others, comparison.baseline), comparison.settings)
+    base, *others = comparison.readers
+    readers = (*others, base)
     for reader in readers:
         curve, cells = reader.curve, reader.cells(targets)
         for cell, published_row in zip(cells, reference.rows, strict=True):
