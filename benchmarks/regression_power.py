@@ -48,8 +48,8 @@ def make_sweep(random: np.random.Generator, start: float, factor: float) -> Poin
 def play(seed: int, start: float, sweeps: int, change: float = 0.0) -> Regression:
     """So many sweeps of each side; the new ones are changed by a share."""
     random = np.random.default_rng([seed, sweeps])
-    sides = [[make_sweep(random, start, factor) for _ in range(sweeps)] for factor in (1.0, 1.0 + change)]
-    return find_regression(*sides)
+    old, new = ([make_sweep(random, start, factor) for _ in range(sweeps)] for factor in (1.0, 1.0 + change))
+    return find_regression(old, new)
 
 
 def overall(regression: Regression) -> Finding:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import csv
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import optimize, special  # type: ignore[import-untyped]
 
 from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.curves.errors import START_NOISE
@@ -91,8 +92,9 @@ def make_rows(paths: list[Path]) -> list[dict[str, str]]:
     return lines
 
 
-def log_likelihood(rows: ShapeRows, curvature: float, kink: float, roughness: float, df: float) -> float:
+def log_likelihood(rows: ShapeRows, constants: Sequence[float] | Floats, df: float) -> float:
     """Returns the logarithm of the likelihood of all rows, a multivariate t for each curve."""
+    curvature, kink, roughness = constants
     flat_top = 1 - (2 * rows.position - 1) ** 4
     smooth = ((curvature * rows.log_ratio**2) ** 2 + roughness**2) * flat_top**2
     spread = smooth + (kink * rows.log_ratio * rows.mixed) ** 2 + rows.variance
@@ -107,7 +109,7 @@ def fit(rows: ShapeRows, df: float = CURVES_DF) -> tuple[float, float, float]:
     """Returns curvature, kink and roughness for the degrees of freedom that the curves have in common."""
 
     def loss(logs: Floats) -> float:
-        return -log_likelihood(rows, *np.exp(logs), df)
+        return -log_likelihood(rows, np.exp(logs), df)
 
     start = np.log([CURVATURE, KINK, ROUGHNESS])
     found = optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-4})
@@ -118,11 +120,11 @@ def fit(rows: ShapeRows, df: float = CURVES_DF) -> tuple[float, float, float]:
 def most_allowed(rows: ShapeRows) -> tuple[float, float, float]:
     """Returns the constants times the largest factor that the rows allow (95% by their likelihood ratio)."""
     fitted = fit(rows)
-    best = log_likelihood(rows, *fitted, CURVES_DF)
+    best = log_likelihood(rows, fitted, CURVES_DF)
 
     def fall(factor: float) -> float:
         scaled = [factor * value for value in fitted]
-        return best - log_likelihood(rows, *scaled, CURVES_DF) - ALLOWED_FALL
+        return best - log_likelihood(rows, scaled, CURVES_DF) - ALLOWED_FALL
 
     factor = float(optimize.brentq(fall, 1.0, 3.0))
     curvature, kink, roughness = (factor * value for value in fitted)
@@ -150,7 +152,7 @@ def main() -> None:
             f"95% {np.quantile(sizes, 0.95):.1%}"
         )
     for df in (2.0, CURVES_DF, 8.0, 12.0, 30.0):
-        print(f"  degrees of freedom {df:g}: log likelihood {log_likelihood(rows, *fit(rows, df), df):.2f}")
+        print(f"  degrees of freedom {df:g}: log likelihood {log_likelihood(rows, fit(rows, df), df):.2f}")
     names = ("CURVATURE", "KINK", "ROUGHNESS")
     constants = zip(names, fit(rows), most_allowed(rows), (CURVATURE, KINK, ROUGHNESS), strict=True)
     print(f"with {CURVES_DF:g} degrees of freedom:")

@@ -22,8 +22,8 @@ def test_the_constants_are_the_most_that_public_rows_allow() -> None:
 def test_the_rows_allow_the_curves_to_differ_that_much() -> None:
     """Within what a likelihood can't tell (1.92, a chi-squared of 95%)."""
     rows = read_rows()
-    best = max(log_likelihood(rows, *fit(rows, df), df) for df in (6.0, 12.0, 24.0))
-    assert log_likelihood(rows, *fit(rows), shape.CURVES_DF) > best - 1.92
+    best = max(log_likelihood(rows, fit(rows, df), df) for df in (6.0, 12.0, 24.0))
+    assert log_likelihood(rows, fit(rows), shape.CURVES_DF) > best - 1.92
 
 
 def test_public_rows_miss_by_what_was_found_before() -> None:
