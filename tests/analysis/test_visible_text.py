@@ -73,6 +73,8 @@ def test_an_ordinary_text_is_its_own_cell(text: str) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arm=TEXTS, engine=TEXTS, settings_=st.lists(TEXTS, max_size=3))
 @example(arm="=cmd", engine="\x1b[2J", settings_=["-x", "'"])
+@example(arm="# a, b", engine="#", settings_=[])
+@example(arm="#", engine="", settings_=[])
 def test_points_come_back_from_a_csv_as_they_went(
     tmp_path: Path, arm: str, engine: str, settings_: list[str]
 ) -> None:

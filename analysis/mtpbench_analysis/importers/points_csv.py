@@ -90,7 +90,12 @@ def write_points(points: Iterable[CurvePoint], comments: Iterable[str] = ()) -> 
     filled = [name for name in frame.columns if name in REQUIRED or frame[name].notna().any()]
     head = "".join(f"# {_to_comment(line)}\n" for line in comments)
     cells = frame[filled].map(lambda value: to_cell(value) if isinstance(value, str) else value)
-    return head + str(cells.to_csv(index=False, lineterminator="\n"))
+    body = str(cells.to_csv(index=False, lineterminator="\n"))
+    return head + _LIKE_A_COMMENT.sub(r'"\g<0>"', body)
+
+
+_LIKE_A_COMMENT = re.compile(r"^#[^,\n]*", re.MULTILINE)
+"""A first cell that would make a comment of its row."""
 
 
 _BEGINS_CELL = re.compile(f"(?<=[,;])(?= ?[\"'{FORMULA}])")
