@@ -183,7 +183,8 @@ def test_repeats_by_restart_are_measured_on_servers_that_were_started_again(
     (store.directory / sweep.points[2].id).rename(tmp_path / "elsewhere")
     before = starts_of(store, sweep, but=sweep.points[2].id)
     rest, _ = go(sweep, tmp_path)
-    assert rest.ladders == 1 + sum(not result.valid for result in log.results)
+    # A busy machine may have made points invalid: they are measured again, too.
+    assert rest.ladders == len({2, *(i for i, result in enumerate(log.results) if not result.valid)})
     assert starts_of(store, sweep)[2] not in before
 
 
