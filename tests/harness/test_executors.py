@@ -24,6 +24,7 @@ from mtpbench.executors import (
     hide_in_files,
     last_lines,
     listens_in_group,
+    new_log,
     refuse_taken,
 )
 from mtpbench.executors.local import LocalExecutor
@@ -348,3 +349,12 @@ def test_a_file_whose_secrets_stay_is_named_and_leaves_nothing_beside_it(
     assert said.startswith(f"{tmp_path / 'a.log'}: secrets may stand in it")
     assert (tmp_path / "b.log").read_text() == "***"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.log"]
+
+
+def test_the_log_of_an_earlier_start_goes(tmp_path: Path) -> None:
+    """A deployment may be started again in the folder of its first start."""
+    log = tmp_path / "a.log"
+    for text in (b"first", b"second"):
+        with new_log(log) as output:
+            output.write(text)
+    assert log.read_bytes() == b"second"

@@ -53,7 +53,7 @@ def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> 
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        ids = {p.id for p in points if _matches(p.id, pattern)}
+        ids = {p.id for p in points if is_chosen(p.id, pattern)}
         ids = ids or {p.id for p in points if pattern in p.id}
         if not ids:
             examples = "\n  ".join(p.id for p in points[:5])
@@ -62,11 +62,15 @@ def select(points: tuple[Point, ...], patterns: list[str] | tuple[str, ...]) -> 
     return tuple(point for point in points if not patterns or point.id in chosen)
 
 
-def _matches(point_id: str, pattern: str) -> bool:
-    """Whether a pattern matches whole parts of an id: `c1` is not c16, `mtp*c64` matches any repeat."""
-    return f"_{pattern}_" in f"_{point_id}_" or any(
-        fnmatchcase(point_id, form) for form in (pattern, f"{pattern}_*")
-    )
+def is_chosen(point_id: str, pattern: str) -> bool:
+    """Whether a pattern matches whole parts of an id: `c1` is not c16, `mtp*c64` matches any repeat.
+
+    The hash at its end counts as a whole only: `mtp*c2` is not every point whose hash ends in c2.
+    """
+    parts, _, digest = point_id.rpartition("_")
+    if f"_{pattern}_" in f"_{point_id}_" or (pattern.endswith(digest) and fnmatchcase(point_id, pattern)):
+        return True
+    return any(fnmatchcase(parts, form) for form in (pattern, f"{pattern}_*"))
 
 
 def site_of(executor: str, cluster: str | None, port: int | None) -> Site:

@@ -195,12 +195,13 @@ def lay_down(process: Process, directory: Path) -> Path:
 
 
 def new_log(path: Path) -> BinaryIO:
-    """Opens a process's log.
+    """Opens a process's log; that of an earlier start, or a link in its place, goes.
 
     Raises:
-        StoreError: it can't be made, or something is in its place.
+        StoreError: it can't be made, or a folder is in its place.
     """
     try:
+        path.unlink(missing_ok=True)
         return new_file(path)
     except OSError as error:
         raise StoreError(f"{path}: can't be written ({error.strerror})", path=path) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mtpbench.cli.options import is_chosen
 from mtpbench.records import SCHEMA_VERSION
 from mtpbench.store import read_sweep
 from mtpbench_analysis import comparisons
@@ -268,3 +269,20 @@ def test_the_command_line_starts_without_what_one_command_needs() -> None:
     heavy = ("pandas", "scipy", "matplotlib")
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_meant"),
+    [
+        *(
+            ("mtp*c1", True),
+            ("c1", True),
+            ("*_1bb7a0c2", True),
+            ("1bb7a0c2", True),
+            ("mtp_1xTP4_c1_r0", True),
+        ),
+        *(("mtp*c2", False), ("*c2", False), ("c2", False), ("a0c2", False)),
+    ],
+)
+def test_the_hash_of_an_id_counts_as_a_whole_only(pattern: str, is_meant: bool) -> None:
+    assert is_chosen("mtp_1xTP4_c1_r0_1bb7a0c2", pattern) == is_meant
