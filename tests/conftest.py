@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# How long an example takes says something of the machine, not of the code. Odd input in numbers has a tier of
-# its own (`make test-fuzz`).
-settings.register_profile("untimed", deadline=None, max_examples=50)
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

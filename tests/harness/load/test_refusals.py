@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 
+import numpy as np
 import pytest
 from answers import CHUNKED, answer, answering, chunk, head, token
 from hypothesis import given
@@ -133,8 +134,9 @@ def test_a_slot_without_a_place_burns_no_requests(monkeypatch, name):
     outcome, _ = serve(Places(3).script, transport=name, concurrency=4, warmup=4, measured=36)
     failed = [record for record in outcome.requests if record.error]
     assert {record.error for record in failed} == {"http_503"}
-    # At once it would be most of them; a busy machine lets the others take their time, too.
-    assert 3 <= len(failed) <= 14
+    # At once it would be most of them. However long a busy machine takes, pauses of 0.05 to 0.4 s come first.
+    sent_s = float(np.ptp(outcome.table.sent_s))
+    assert 3 <= len(failed) <= 5 + sent_s / 0.8
     assert min(shortest_pauses_s(outcome)) >= 0.05
     assert len(outcome.requests) == 40
     begins_us, ends_us = outcome.scheduler.pauses.table().T
@@ -143,7 +145,7 @@ def test_a_slot_without_a_place_burns_no_requests(monkeypatch, name):
     paused_s = float((ends_us.clip(max=sending_us) - begins_us).clip(min=0).sum()) / 1e6
     lost = failed_slot_time(outcome.table, paused_s)
     assert lost is not None
-    assert 0.1 < lost.share < 0.35
+    assert 0.15 < lost.share < 0.3
 
 
 def test_a_server_is_left_alone_for_as_long_as_it_asks(name):
