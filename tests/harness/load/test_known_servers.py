@@ -100,8 +100,17 @@ def judge(known, rounds=12, rule="2026-11", arm=OFF):
 
 
 def is_flagged(result):
-    """A busy machine may keep the client from measuring it at all: then the point is invalid by that."""
-    return {"not_settled", "client_saturated"} & {reason.code for reason in result.reasons}
+    return "not_settled" in [reason.code for reason in result.reasons]
+
+
+def judge_new(make, **options):
+    """Asks a server anew where a busy machine kept the client from measuring it, at most twice."""
+    for _ in range(3):
+        known = make()
+        result = judge(known, **options)
+        if "client_saturated" not in [reason.code for reason in result.reasons]:
+            break
+    return known, result
 
 
 def is_right(result, known, after=2 / 3):
@@ -128,13 +137,16 @@ def test_a_settled_server_is_measured_as_fast_as_it_is():
     ],
 )
 def test_a_server_whose_speed_changes_is_flagged_or_right(slower):
-    known = Known(slower)
-    result = judge(known)
+    known, result = judge_new(lambda: Known(slower))
     assert is_flagged(result) or is_right(result, known)
 
 
-def test_a_server_that_loses_its_acceptance_midway_is_flagged_or_right():
+def loses_acceptance():
     turns = itertools.count()
     known = Known(tokens=lambda t: 2 + next(turns) % 2 if len(known.answered) < 50 else 1)
-    result = judge(known, rounds=16, arm=MTP)
+    return known
+
+
+def test_a_server_that_loses_its_acceptance_midway_is_flagged_or_right():
+    known, result = judge_new(loses_acceptance, rounds=16, arm=MTP)
     assert is_flagged(result) or is_right(result, known)
