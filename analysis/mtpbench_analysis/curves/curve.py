@@ -94,6 +94,10 @@ class Curve:
         values = {getattr(run, name) for item in self.measured for run in item.runs}
         return tuple(sorted(values, key=lambda value: (value is None, str(value))))
 
+    def place_of(self, item: Measured) -> int:
+        """Returns where an item of `measured`, or a knot of the front, stands in `measured`."""
+        return next(i for i, measured in enumerate(self.measured) if measured is item)
+
     @property
     def workload_key(self) -> tuple[Any, ...]:
         """Returns a key that is equal for curves that may be compared."""

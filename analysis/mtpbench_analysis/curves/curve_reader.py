@@ -195,22 +195,24 @@ class CurveReader:
             return None
         if cell.interval is None:
             return Span(low=power.low / tput, high=power.high / tput)
-        errors = [self._power_errors[i] for i in map(self._index_of, cell.knots)]
-        joules = interval_of(self._watts(power, max(errors)) / drawn, self.confidence)
+        errors = [self._power_errors[self.curve.place_of(knot)] for knot in cell.knots]
+        known = [error for error in errors if error is not None]
+        joules = interval_of(self._watts(power, max(known, default=None)) / drawn, self.confidence)
         return None if joules is None else Span(low=joules.low, high=joules.high)
 
     @cached_property
-    def _power_errors(self) -> tuple[float, ...]:
+    def _power_errors(self) -> tuple[float | None, ...]:
         return find_power_errors(self.curve)
 
-    def _index_of(self, knot: Measured) -> int:
-        return next(i for i, item in enumerate(self.curve.measured) if item is knot)
+    def _watts(self, power: Span, rel_se: float | None) -> FloatArray:
+        """Returns (draws,) powers that a target may have: anything between its knots' as metered.
 
-    def _watts(self, power: Span, rel_se: float) -> FloatArray:
-        """Returns (draws,) powers that a target may have: anything between its knots' as metered."""
+        Where nothing tells how far a meter's mean may be off, it is taken as it was read.
+        """
         random = np.random.default_rng([_POWER_SEED, self.stream])
         between = random.uniform(np.log(power.low), np.log(power.high), DRAWS)
-        watts: FloatArray = np.exp(between + rel_se * random.standard_normal(DRAWS))
+        metered = 0.0 if rel_se is None else rel_se * random.standard_normal(DRAWS)
+        watts: FloatArray = np.exp(between + metered)
         return watts
 
 

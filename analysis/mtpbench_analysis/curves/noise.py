@@ -134,8 +134,8 @@ def find_noise(curve: Curve, start_noise: float = START_NOISE) -> CurveNoise:
     return CurveNoise(runs=runs, starts=_measured(deployments, membership, covariance, start_noise))
 
 
-def find_power_errors(curve: Curve) -> tuple[float, ...]:
-    """Returns the relative standard error of each point's metered power, 0 where nothing tells it.
+def find_power_errors(curve: Curve) -> tuple[float | None, ...]:
+    """Returns the relative standard error of each point's metered power, None where nothing tells it.
 
     As if it had nothing to do with the throughput's: where both rise together, joules err less.
     """
@@ -147,7 +147,7 @@ def find_power_errors(curve: Curve) -> tuple[float, ...]:
             df += len(powers) - 1
     if df:
         return tuple(math.sqrt(scatter / df / len(item.runs)) for item in curve.measured)
-    return tuple(item.runs[0].power_rel_se or 0.0 for item in curve.measured)
+    return tuple(item.runs[0].power_rel_se for item in curve.measured)
 
 
 def _assumed(membership: FloatArray, start_noise: float) -> StartNoise:

@@ -173,7 +173,7 @@ def _left_out_errors(logs: FloatArray, is_there: BoolArray) -> FloatArray:
 
 def _covariance(curve: Curve, noise: CurveNoise) -> FloatArray:
     """Returns (knots, knots, 2, 2) of the logarithms of a front's knots, by their runs and starts."""
-    order = [next(i for i, item in enumerate(curve.measured) if item is knot) for knot in curve.front]
+    order = [curve.place_of(knot) for knot in curve.front]
     starts = noise.starts.membership[order] * noise.starts.sd
     covariance = np.repeat((starts @ starts.T)[:, :, None], 4, axis=2).reshape(len(order), len(order), 2, 2)
     for at, point in enumerate(order):

@@ -162,8 +162,7 @@ def _scale(item: Measured, base: Measured) -> FloatArray | None:
 def _unpaired_error(*sides: tuple[CurveReader, Measured]) -> _Error | None:
     variance, spent = np.zeros(2), np.zeros(2)
     for reader, item in sides:
-        place = next(i for i, measured in enumerate(reader.curve.measured) if measured is item)
-        noise = reader.noise.runs[place]
+        noise = reader.noise.runs[reader.curve.place_of(item)]
         if noise is None:
             return None
         own = np.diag(noise.covariance)
@@ -175,9 +174,8 @@ def _unpaired_error(*sides: tuple[CurveReader, Measured]) -> _Error | None:
 
 def _start_variance(reader: CurveReader, item: Measured) -> float:
     """Returns the variance of a point by its starts, where its runs' scatter does not hold it already."""
-    place = next(i for i, measured in enumerate(reader.curve.measured) if measured is item)
     starts = reader.noise.starts
-    shares = starts.membership[place]
+    shares = starts.membership[reader.curve.place_of(item)]
     if len(item.runs) > 1 and (shares > 0).sum() == len(item.runs):
         return 0.0
     return float((shares**2).sum()) * starts.sd**2
