@@ -19,7 +19,7 @@ from rich.text import Text
 
 from mtpbench import plan as planning
 from mtpbench.engines import abouts
-from mtpbench.engines.parts import About
+from mtpbench.engines.about import About
 from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
 from mtpbench.load.ceiling import measure_ceiling

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mtpbench.engines import llamacpp, mocker, sglang, simulated, trtllm, vllm
-from mtpbench.engines.parts import About
+from mtpbench.engines import dynamo, llamacpp, mocker, sglang, simulated, trtllm, vllm
+from mtpbench.engines.about import About
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Hardware, Point, SpecCounters, SpecGauge, WorkerRole
 
@@ -101,7 +101,13 @@ class Cause:
 
 
 ADVICE: Mapping[str, str] = {
-    "bad_flag": "take the option away, or use an engine version that knows it",
+    "bad_flag": "take the option away, or name the release that runs in `engine.version` or `engine.image`: "
+    "options are written for it; `mtpbench doctor SWEEP --parsers` asks the engine itself",
+    "contradicting_options": "name the release that runs in `engine.version` or `engine.image`: options are "
+    "written for it",
+    "other_release": "Dynamo's workers are made for one release of the engine, which `mtpbench plan` names",
+    "mega_moe_too_small": "raise SGLANG_OPT_DEEPGEMM_MEGA_MOE_NUM_MAX_TOKENS_PER_RANK, or lower "
+    "--cuda-graph-max-bs or --chunked-prefill-size",
     "model_without_mtp": "this checkpoint has no MTP layer, or the engine does not know it; use `off`, or "
     "another checkpoint",
     "bad_speculation": "the engine refuses these speculation settings",
@@ -113,7 +119,7 @@ ADVICE: Mapping[str, str] = {
 }
 """What to do about a death, by code, the most telling first."""
 _OF_NO_ENGINE: Mapping[str, str] = {
-    "bad_flag": r"unrecognized arguments?:|[Nn]o such option|unexpected keyword argument"
+    "bad_flag": r"unrecognized arguments?:|[Nn]o such option|ambiguous option:|unexpected keyword argument"
     r"|Unexpected keyword argument",
     "model_without_mtp": r"does not (?:support|have) (?:an? )?(?:MTP|nextn)"
     r"|no (?:MTP|nextn) (?:layer|head|tensors)",
@@ -142,7 +148,8 @@ def explain(log_text: str) -> Cause | None:
 
 def _pattern(code: str) -> re.Pattern[str] | None:
     """Returns the pattern of a log line of this code; None where no engine prints any."""
-    patterns = [_OF_NO_ENGINE.get(code), *(about.deaths.get(code) for about in abouts())]
+    patterns = [_OF_NO_ENGINE.get(code), dynamo.DEATHS.get(code)]
+    patterns += [about.deaths.get(code) for about in abouts()]
     if code == "engine_not_installed":
         modules = "|".join(module for about in abouts() for module in about.modules)
         patterns.append(rf"No module named '?(?:{modules})\b")

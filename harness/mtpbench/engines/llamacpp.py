@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from mtpbench.engines.about import About
 from mtpbench.engines.parts import (
-    About,
     as_argv,
     assemble,
     env_of_role,

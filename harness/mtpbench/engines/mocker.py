@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from mtpbench.engines import dynamo
+from mtpbench.engines.about import About
 from mtpbench.engines.parts import (
-    About,
     PlacedWorker,
     as_argv,
     assemble,
     container_of,
-    dynamo_environment,
-    dynamo_frontend,
     env_of_role,
     merged,
     of_role,
@@ -123,7 +122,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
 
 
 def _frontend(point: Point) -> Process:
-    front = dynamo_frontend(point)
+    front = dynamo.frontend(point)
     # Without this variable the frontend listens on every interface.
     return dataclasses.replace(front, env={**front.env, "DYN_HTTP_HOST": f"@{{host:{front.name}}}"})
 
@@ -145,7 +144,7 @@ def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
         role=worker.role,
         argv=(*(point.engine.command or USUAL_COMMAND), *as_argv(flags)),
         env={
-            **dynamo_environment(point),
+            **dynamo.environment(),
             "DYN_SYSTEM_HOST": host,
             "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}",
             # `/health` answers 503 for ever without this variable.

@@ -30,7 +30,6 @@ from mtpbench.records import (
     File,
     Flags,
     Point,
-    Probe,
     Process,
     SpecCounters,
     SpecGauge,
@@ -39,38 +38,6 @@ from mtpbench.records import (
     WorkerRole,
 )
 from mtpbench.served import MOST_POSITIONS, metrics
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class About:
-    """An engine's module says here what generic code needs to know besides what the engine does.
-
-    Args:
-        title: its name in `mtpbench doctor`; None for the engine that comes with the harness.
-        package: the Python distribution whose version goes into provenance; None where there is none.
-        modules: Python modules that an installation has, its own first.
-        extra: the extra of mtpbench that installs it; None where there is none.
-        programs: programs or modules that start its command lines, its own first.
-        environment: prefixes of the variables that steer it, whose names go into provenance (`VLLM` for
-            `VLLM_…`).
-        kept: those of them whose values go there too, whatever they are.
-        speculation: further parts of option names that mean speculation, in lower case.
-        deaths: patterns, by code of `ADVICE`, of lines that it prints before it dies.
-        simulates: whether the figures come from a model of an engine.
-        interval_of_steps: whether its stream interval counts decode steps, not tokens.
-    """
-
-    title: str | None
-    package: str | None = None
-    modules: tuple[str, ...] = ()
-    extra: str | None = None
-    programs: tuple[str, ...] = ()
-    environment: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-    speculation: tuple[str, ...] = ()
-    deaths: Mapping[str, str] = field(default_factory=dict)
-    simulates: bool = False
-    interval_of_steps: bool = False
 
 
 def merged(*layers: Flags) -> Flags:
@@ -198,51 +165,9 @@ def assemble(point: Point, processes: Sequence[Process], nodes: int) -> Deployme
     )
 
 
-# --- Dynamo, in front of workers of several engines ---
-
-_FRONT = "router"
-
-
 def container_of(point: Point) -> Container | None:
     """Returns the container of the engine's image, or None where the sweep names no image."""
     return Container(image=point.engine.image) if point.engine.image else None
-
-
-def dynamo_environment(point: Point) -> Mapping[str, str]:
-    """Returns the environment that all processes of a Dynamo deployment share; all nodes must see @{dir}."""
-    del point
-    return {
-        "DYN_DISCOVERY_BACKEND": "file",
-        "DYN_FILE_KV": "@{dir}/dynamo",
-        "DYN_REQUEST_PLANE": "tcp",
-        # The last line of a log becomes the reason of a failed point: without colours.
-        "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
-    }
-
-
-def dynamo_frontend(point: Point) -> Process:
-    """Returns the process that takes requests and sends them through prefill and decode workers."""
-    return Process(
-        name=_FRONT,
-        role="router",
-        argv=(
-            *_dynamo_python(point),
-            "-m",
-            "dynamo.frontend",
-            "--http-port",
-            f"@{{port:{_FRONT}/http}}",
-        ),
-        env=dynamo_environment(point),
-        ports=("http",),
-        ready=Probe(port="http", path="/health", model=point.model.served_name),
-        container=container_of(point),
-    )
-
-
-def _dynamo_python(point: Point) -> tuple[str, ...]:
-    """Returns the start of the sweep's command before `-m`, which runs Dynamo's modules, or python3."""
-    command = point.engine.command or ()
-    return command[: command.index("-m")] if "-m" in command else ("python3",)
 
 
 # --- counters of speculation, out of Prometheus text ---

@@ -1,21 +1,21 @@
 """SGLang: `python -m sglang.launch_server`, or `python -m dynamo.sglang` behind Dynamo's frontend.
 
-Source: SGLang 0.5.23's options and the public GB200 recipes; read, not run here.
+Source: the parsers and checks of SGLang 0.5.12 to 0.5.23 (`make test-parsers`), 0.5.23's server on a CPU
+(`make test-sglang`), and the public GB200 recipes (read, not run).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mtpbench.engines import dynamo
+from mtpbench.engines.about import About, Release, Renaming, newest, release_of, spelled
 from mtpbench.engines.parts import (
-    About,
     PlacedWorker,
     Share,
     as_argv,
     assemble,
     container_of,
-    dynamo_environment,
-    dynamo_frontend,
     env_of_role,
     merged,
     node_count,
@@ -34,6 +34,7 @@ from mtpbench.records import (
     Probe,
     Process,
     SpecGauge,
+    WorkerGroup,
     WorkerRole,
 )
 
@@ -51,9 +52,69 @@ ABOUT = About(
         "SGLANG_TORCH_PROFILER_DIR",
     ),
     speculation=("sglang_simulate_acc",),
-    deaths={"out_of_memory": r"Not enough memory", "engine_core_dead": r"Scheduler hit an exception"},
+    deaths={
+        "mega_moe_too_small": r"mega MoE: num_tokens=\d+ exceeds cap",
+        "port_in_use": r"Port is already in use\. dist_init_port=",
+        "out_of_memory": r"Not enough memory",
+        "engine_core_dead": r"Scheduler hit an exception",
+    },
+    releases={
+        "0.5.9": "2026-02-23",
+        "0.5.10": "2026-04-05",
+        "0.5.10.post1": "2026-04-08",
+        "0.5.11": "2026-05-07",
+        "0.5.12": "2026-05-16",
+        "0.5.12.post1": "2026-05-23",
+        "0.5.13": "2026-06-11",
+        "0.5.13.post1": "2026-06-15",
+        "0.5.14": "2026-06-26",
+        "0.5.15": "2026-07-10",
+        "0.5.15.post1": "2026-07-14",
+        "0.5.16": "2026-07-25",
+        "0.5.17": "2026-08-08",
+        "0.5.18": "2026-08-21",
+        "0.5.19": "2026-09-04",
+        "0.5.20": "2026-09-18",
+        "0.5.21": "2026-10-01",
+        "0.5.22": "2026-10-16",
+        "0.5.23": "2026-10-30",
+    },
+    renamings=(
+        Renaming(
+            old="cuda-graph-max-bs",
+            new="cuda-graph-max-bs-decode",
+            since="0.5.14",
+            deprecated="0.5.14",
+            removed="0.5.20",
+        ),
+        Renaming(
+            old="cuda-graph-bs",
+            new="cuda-graph-bs-decode",
+            since="0.5.14",
+            deprecated="0.5.14",
+            removed="0.5.20",
+        ),
+        Renaming(
+            old="enable-dp-attention",
+            new="attn-dp-size",
+            since="0.5.22",
+            deprecated="0.5.22",
+            goes_after="2026-12-31",
+            written_as="attn-dp-size",
+        ),
+    ),
 )
+DERIVED_PORTS = 6
+"""The ports that SGLang derives from --dist-init-addr under attention DP: dist + 1 … dist + 6."""
+MEGA_MOE_TOKENS = "SGLANG_OPT_DEEPGEMM_MEGA_MOE_NUM_MAX_TOKENS_PER_RANK"
+"""The tokens of a step and rank that MegaMoE has room for."""
+MEGA_MOE_ROOM, MEGA_MOE_ROOM_SINCE = 8192, "0.5.18"
+"""SGLang's own room from that release on; before, it is 1024."""
+_USUAL_GRAPH_BATCH = 512
+"""SGLang's own largest captured batch on GPUs of this size."""
+_USUAL_CHUNK = 8192
 RESET_PATH: str | None = "/flush_cache"
+_NEWEST = Release(version=newest(ABOUT.releases), named_by="nothing")
 ROUTERS = ("dynamo", "sglang")
 
 
@@ -65,6 +126,15 @@ def check(point: Point, hardware: Hardware) -> None:
             f"sglang on {point.topology.name} needs `engine.router`: {' or '.join(ROUTERS)}, "
             f"not {point.engine.router!r}"
         )
+    for group in point.topology.groups:
+        _check_mega_moe(point, group)
+
+
+def release(point: Point) -> Release:
+    """Returns the release of SGLang that the point's command lines are written for."""
+    made = release_of(point.engine, ABOUT, dynamo.pinned(point.engine, "sglang"))
+    assert made is not None  # SGLang has a list of releases
+    return made
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
@@ -73,7 +143,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
     if not drafts or role == "prefill":
         return {}
     return {
-        "speculative-algo": "EAGLE",
+        "speculative-algorithm": "EAGLE",
         "speculative-num-steps": drafts,
         "speculative-eagle-topk": 1,
         "speculative-num-draft-tokens": drafts + 1,
@@ -90,6 +160,52 @@ def speculation_env(point: Point, role: WorkerRole) -> Mapping[str, str]:
         "SGLANG_SIMULATE_ACC_METHOD": "match-expected",
         "SGLANG_SIMULATE_ACC_TOKEN_MODE": "real-draft-token",
     }
+
+
+def mega_moe_env(point: Point, group: WorkerGroup) -> Mapping[str, str]:
+    """Returns the room for MegaMoE's tokens where the release's own may be too small for a step.
+
+    With too little room graph capture dies, and a chunk of prefill silently takes another kernel. Older
+    releases get what newer ones give, in all arms alike; a larger step gets what it needs.
+    """
+    needed = _mega_moe_tokens(point, group)
+    enough = release(point).since(MEGA_MOE_ROOM_SINCE) and needed <= MEGA_MOE_ROOM
+    if not needed or enough or MEGA_MOE_TOKENS in env_of_role(point, group.role):
+        return {}
+    return {MEGA_MOE_TOKENS: str(max(needed, MEGA_MOE_ROOM))}
+
+
+def _check_mega_moe(point: Point, group: WorkerGroup) -> None:
+    """Refuses room for MegaMoE's tokens that graph capture would exceed."""
+    given = env_of_role(point, group.role).get(MEGA_MOE_TOKENS)
+    captured = _captured_tokens(point, group) if _mega_moe_tokens(point, group) else 0
+    if given is None or not given.isdecimal() or int(given) >= captured:
+        return
+    raise UnsupportedError(
+        f"engine.env gives {group.role} workers {MEGA_MOE_TOKENS}={given}, and graph capture takes "
+        f"{captured} tokens a rank ({captured // (point.draft_tokens + 1)} sequences × "
+        f"{point.draft_tokens + 1}) and would fail; set it to {captured} or more, or leave it out: then the "
+        "harness sets it"
+    )
+
+
+def _mega_moe_tokens(point: Point, group: WorkerGroup) -> int:
+    """Returns the most tokens that a step of a rank takes through MegaMoE; 0 where it is not used."""
+    flags = of_role(point, group.role)
+    if flags.get("moe-a2a-backend") != "megamoe":
+        return 0
+    chunk = 0 if group.role == "decode" else whole(flags, "chunked-prefill-size", _USUAL_CHUNK)
+    # Attention DP divides the chunk among the ranks.
+    return max(_captured_tokens(point, group), -(-chunk // group.dp))
+
+
+def _captured_tokens(point: Point, group: WorkerGroup) -> int:
+    """Returns the tokens of the largest captured batch: each sequence holds its drafts and one token more."""
+    if group.role == "prefill":
+        return 0
+    flags = spelled(of_role(point, group.role), ABOUT.renamings, _NEWEST)
+    drafts = point.draft_tokens
+    return whole(flags, "cuda-graph-max-bs-decode", _USUAL_GRAPH_BATCH) * (drafts + 1)
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
@@ -118,7 +234,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     workers = _workers(point, hardware)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
-        processes.insert(0, dynamo_frontend(point))
+        processes.insert(0, dynamo.frontend(point))
     elif len(workers) > 1:
         processes.insert(0, _router(point, workers))
     return assemble(point, processes, node_count(workers))
@@ -131,7 +247,8 @@ def _workers(point: Point, hardware: Hardware) -> tuple[PlacedWorker, ...]:
 def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     name, group = worker.process(share), worker.group
     through_dynamo = point.engine.router == "dynamo"
-    flags = merged(
+    flags = _attention_dp(
+        point,
         {"model-path": point.model.path, "served-model-name": point.model.served_name},
         {
             "tensor-parallel-size": group.gpus_per_worker,
@@ -151,33 +268,57 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     module = "dynamo.sglang" if through_dynamo else "sglang.launch_server"
     is_head = share.rank == 0
     ports = ["http"]
-    ports += ["dist"] if is_head and len(worker.shares) > 1 else []
+    ports += ["dist"] if is_head and _meets(worker) else []
     ports += ["bootstrap"] if worker.role == "prefill" else []
-    env = {**env_of_role(point, worker.role), **speculation_env(point, worker.role)}
+    env = {
+        **env_of_role(point, worker.role),
+        **mega_moe_env(point, group),
+        **speculation_env(point, worker.role),
+    }
     if through_dynamo:
-        env = {**dynamo_environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
+        env = {**dynamo.environment(), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
     return Process(
         name=name,
         role=worker.role,
-        argv=(*(point.engine.command or ("python3", "-m", module)), *as_argv(flags)),
+        argv=(
+            *(point.engine.command or ("python3", "-m", module)),
+            *as_argv(spelled(flags, ABOUT.renamings, release(point))),
+        ),
         env=env,
         node=share.node,
         gpus=share.gpus,
         ports=tuple(ports),
+        port_spans={"dist": 1 + DERIVED_PORTS} if "dist" in ports else {},
         ready=Probe(port="http", path="/health") if is_head else None,
         metrics=("http", "/metrics") if is_head else None,
         container=container_of(point),
     )
 
 
+def _attention_dp(point: Point, *layers: Flags) -> Flags:
+    """Returns the options of the layers; attention DP as the release asks for it."""
+    flags = dict(merged(*layers))
+    if flags.get("enable-dp-attention") is True and release(point).since("0.5.22"):
+        # There --data-parallel-size counts whole replicas.
+        ranks = flags.pop("data-parallel-size", None)
+        flags = {"attn-dp-size" if n == "enable-dp-attention" else n: v for n, v in flags.items()}
+        flags["attn-dp-size"] = ranks
+    return flags
+
+
+def _meets(worker: PlacedWorker) -> bool:
+    """Returns whether a worker's processes meet at an address: those of several nodes, and of attention DP.
+
+    Without an address attention DP derives its ports from --port, which Dynamo's workers have in common.
+    """
+    return len(worker.shares) > 1 or worker.group.attention_dp
+
+
 def _rendezvous(worker: PlacedWorker, share: Share) -> Flags:
-    if len(worker.shares) == 1:
+    if not _meets(worker):
         return {}
-    return {
-        "nnodes": len(worker.shares),
-        "node-rank": share.rank,
-        "dist-init-addr": f"@{{host:{worker.head}}}:@{{port:{worker.head}/dist}}",
-    }
+    nodes = {"nnodes": len(worker.shares), "node-rank": share.rank} if len(worker.shares) > 1 else {}
+    return {**nodes, "dist-init-addr": f"@{{host:{worker.head}}}:@{{port:{worker.head}/dist}}"}
 
 
 def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:

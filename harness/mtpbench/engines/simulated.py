@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mtpbench.engines.about import About
 from mtpbench.engines.parts import (
-    About,
     PlacedWorker,
     assemble,
     env_of_role,

@@ -13,15 +13,14 @@ from typing import Any
 
 import yaml
 
+from mtpbench.engines import dynamo
+from mtpbench.engines.about import About
 from mtpbench.engines.parts import (
-    About,
     PlacedWorker,
     Share,
     as_argv,
     assemble,
     container_of,
-    dynamo_environment,
-    dynamo_frontend,
     env_of_role,
     node_count,
     of_role,
@@ -136,7 +135,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     workers = place(point.topology, hardware.gpus_per_node)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
-        processes.insert(0, dynamo_frontend(point))
+        processes.insert(0, dynamo.frontend(point))
     elif len(workers) > 1:
         processes.insert(0, _router(point, workers))
     return assemble(point, processes, node_count(workers))
@@ -149,7 +148,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     start = _dynamo_argv(point, worker, file) if through_dynamo else _serve_argv(point, worker, file)
     env = {**env_of_role(point, worker.role), **_pinned(point)}
     if through_dynamo:
-        env = {**dynamo_environment(point), "DYN_SYSTEM_PORT": f"@{{port:{worker.head}/http}}", **env}
+        env = {**dynamo.environment(), "DYN_SYSTEM_PORT": f"@{{port:{worker.head}/http}}", **env}
     return Process(
         name=name,
         role=worker.role,

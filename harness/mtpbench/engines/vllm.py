@@ -1,6 +1,7 @@
 """vLLM: `vllm serve`, or `python -m dynamo.vllm` behind Dynamo's frontend.
 
-Source: vLLM 0.32's options (its server was run on a CPU) and the public GB200 recipes (read, not run).
+Source: the parsers and checks of vLLM 0.25 to 0.33 (`make test-parsers`), its server on a CPU, also
+as two "nodes" behind Dynamo, and the public GB200 recipes (read, not run).
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mtpbench.engines import dynamo
+from mtpbench.engines.about import About, Release, Renaming, release_of, spelled
 from mtpbench.engines.parts import (
-    About,
     PlacedWorker,
     Share,
     as_argv,
     assemble,
     container_of,
-    dynamo_environment,
-    dynamo_frontend,
     env_of_role,
     merged,
     node_count,
@@ -52,12 +52,54 @@ ABOUT = About(
     ),
     deaths={
         "model_without_mtp": r"Unsupported speculative method: 'mtp'",
+        "contradicting_options": r"must not use --headless in external or hybrid dp lb mode",
         "bad_speculation": r"synthetic_acceptance_\w+ must be|validation error for SpeculativeConfig",
         "out_of_memory": r"is less than (?:requested|desired)|No available memory for the cache blocks",
         "engine_core_dead": r"EngineDeadError|EngineCore encountered an issue"
         r"|Engine core initialization failed",
     },
+    releases={
+        "0.15.1": "2026-02-05",
+        "0.16.0": "2026-02-26",
+        "0.17.0": "2026-03-07",
+        "0.17.1": "2026-03-11",
+        "0.18.0": "2026-03-20",
+        "0.18.1": "2026-03-31",
+        "0.19.0": "2026-04-03",
+        "0.19.1": "2026-04-18",
+        "0.20.0": "2026-04-27",
+        "0.20.1": "2026-05-03",
+        "0.20.2": "2026-05-10",
+        "0.21.0": "2026-05-15",
+        "0.22.0": "2026-05-29",
+        "0.22.1": "2026-06-05",
+        "0.23.0": "2026-06-15",
+        "0.24.0": "2026-06-30",
+        "0.25.0": "2026-07-11",
+        "0.25.1": "2026-07-14",
+        "0.26.0": "2026-07-25",
+        "0.27.0": "2026-08-10",
+        "0.27.1": "2026-08-11",
+        "0.28.0": "2026-08-26",
+        "0.29.0": "2026-09-09",
+        "0.30.0": "2026-09-22",
+        "0.31.0": "2026-10-05",
+        "0.32.0": "2026-10-18",
+        "0.33.0": "2026-11-02",
+    },
+    renamings=(
+        Renaming(
+            old="attention-config.use_fp4_indexer_cache",
+            new="attention-config.indexer_kv_dtype",
+            since="0.28.0",
+            deprecated="0.28.0",
+            removed="0.30.0",
+            values={True: "mxfp4"},
+        ),
+    ),
 )
+HYBRID_SINCE = "0.28.0"
+"""The release from which a start rank, 0 too, means hybrid load balancing, which `--headless` contradicts."""
 RESET_PATH: str | None = "/reset_prefix_cache"
 
 
@@ -105,12 +147,19 @@ def counters(metrics_text: str) -> SpecCounters | None:
     return spec_counters(metrics_text, "vllm:")
 
 
+def release(point: Point) -> Release:
+    """Returns the release of vLLM that the point's command lines are written for."""
+    made = release_of(point.engine, ABOUT, dynamo.pinned(point.engine, "vllm"))
+    assert made is not None  # vLLM has a list of releases
+    return made
+
+
 def deploy(point: Point, hardware: Hardware) -> Deployment:
     """Returns one process for each node of each worker, and Dynamo's frontend where the sweep names it."""
     workers = place(point.topology, hardware.gpus_per_node)
     processes = [_process(point, worker, share) for worker in workers for share in worker.shares]
     if point.engine.router == "dynamo":
-        processes.insert(0, dynamo_frontend(point))
+        processes.insert(0, dynamo.frontend(point))
     return assemble(point, processes, node_count(workers))
 
 
@@ -128,29 +177,49 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         {} if through_dynamo else {"enable-prompt-tokens-details": True},
         of_role(point, worker.role),
         speculation_flags(point, worker.role),
-        _rendezvous(worker, share),
+        _rendezvous(point, worker, share),
         {} if through_dynamo else {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},
     )
     usual = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.model.path)
     env = dict(env_of_role(point, worker.role))
     if through_dynamo:
-        env = {**dynamo_environment(point), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
-    is_head = share.rank == 0
+        env = {**dynamo.environment(), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
+    serves = share.rank == 0 or _is_hybrid(point, worker)
+    ports = ["http", "dist"] if share.rank == 0 and len(worker.shares) > 1 else ["http"]
+    if _uses_nixl(flags):
+        # Each data-parallel rank listens on this port plus its rank: two workers of a node must not meet.
+        ports.append("nixl")
+        env = {"VLLM_NIXL_SIDE_CHANNEL_PORT": f"@{{port:{name}/nixl}}", **env}
     return Process(
         name=name,
         role=worker.role,
-        argv=(*(point.engine.command or usual), *as_argv(flags)),
+        argv=(*(point.engine.command or usual), *as_argv(spelled(flags, ABOUT.renamings, release(point)))),
         env=env,
         node=share.node,
         gpus=share.gpus,
-        ports=("http", "dist") if is_head and len(worker.shares) > 1 else ("http",),
-        ready=Probe(port="http", path="/health") if is_head else None,
-        metrics=("http", "/metrics") if is_head else None,
+        ports=tuple(ports),
+        port_spans={"nixl": group.dp} if "nixl" in ports and group.dp > 1 else {},
+        ready=Probe(port="http", path="/health") if serves else None,
+        metrics=("http", "/metrics") if serves else None,
         container=container_of(point),
     )
 
 
-def _rendezvous(worker: PlacedWorker, share: Share) -> Flags:
+def _is_hybrid(point: Point, worker: PlacedWorker) -> bool:
+    """Returns whether each node of a worker serves its own data-parallel ranks, as a worker of Dynamo's.
+
+    Behind Dynamo no other way is left since 0.28, and public recipes start it so. `vllm serve` alone has one
+    front, on the first node.
+    """
+    several = worker.group.attention_dp and len(worker.shares) > 1
+    return several and point.engine.router == dynamo.ROUTER and release(point).since(HYBRID_SINCE)
+
+
+def _uses_nixl(flags: Flags) -> bool:
+    return "nixl" in str(flags.get("kv-transfer-config", "")).lower()
+
+
+def _rendezvous(point: Point, worker: PlacedWorker, share: Share) -> Flags:
     """Returns the options by which a worker's nodes meet: by start rank under DP, else by node."""
     if len(worker.shares) == 1:
         return {}
@@ -160,12 +229,16 @@ def _rendezvous(worker: PlacedWorker, share: Share) -> Flags:
         local = worker.group.dp // len(worker.shares)
         if not local:
             raise UnsupportedError(f"{worker.group.layout}: a vLLM data-parallel rank can't span nodes")
+        hybrid = _is_hybrid(point, worker)
+        # On the head of a worker with one front a start rank of 0 would mean hybrid load balancing.
+        start: Flags = {"data-parallel-start-rank": share.rank * local} if hybrid or share.rank else {}
         return {
+            **({"data-parallel-hybrid-lb": True} if hybrid else {}),
             "data-parallel-size-local": local,
-            "data-parallel-start-rank": share.rank * local,
+            **start,
             "data-parallel-address": host,
             "data-parallel-rpc-port": port,
-            **headless,
+            **({} if hybrid else headless),
         }
     return {
         "nnodes": len(worker.shares),

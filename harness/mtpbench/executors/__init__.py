@@ -64,6 +64,8 @@ def choose_ports(
 ) -> dict[tuple[str, str], int]:
     """Returns a port for each that a process listens on: all different, and none that is taken.
 
+    The numbers that a process derives from a port (`port_spans`) are kept free of other ports too.
+
     Nodes are probed from here, each by its address; this works too where several "nodes" are one machine.
 
     Args:
@@ -81,9 +83,10 @@ def choose_ports(
     for process in deployment.processes:
         host = hosts[process.name]
         for name in process.ports:
+            span = process.port_spans.get(name, 1)
             is_front = (process.name, name) == (deployment.front, deployment.front_port)
             if front_port is None or not is_front:
-                ports[process.name, name] = _next_free(free, host, silent)
+                ports[process.name, name] = _next_free(free, host, silent, span)
                 continue
             if is_taken(host, front_port, silent):
                 raise PortInUse(f"port {front_port} on {host} is taken; stop what listens, or choose another")
@@ -98,12 +101,18 @@ def _search(block: range) -> Iterator[int]:
     yield from (*range(block.stop, FREE_PORTS.stop), *range(FREE_PORTS.start, block.start))
 
 
-def _next_free(numbers: Iterator[int], host: str, silent: set[str]) -> int:
-    """Returns the next port on which nothing listens."""
-    port = next((number for number in numbers if not is_taken(host, number, silent)), None)
-    if port is None:
-        raise PortInUse(f"no free port on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}")
-    return port
+def _next_free(numbers: Iterator[int], host: str, silent: set[str], span: int = 1) -> int:
+    """Returns the next port from which on nothing listens on `span` numbers in a row."""
+    row = 0
+    last: int | None = None
+    for number in numbers:
+        follows = last is not None and number == last + 1
+        row = 0 if is_taken(host, number, silent) else 1 + row * follows
+        last = number
+        if row == span:
+            return number - span + 1
+    found = "no free port" if span == 1 else f"there are not {span} free ports in a row"
+    raise PortInUse(f"{found} on {host} between {FREE_PORTS[0]} and {FREE_PORTS[-1]}")
 
 
 def is_taken(host: str, port: int, silent: set[str]) -> bool:

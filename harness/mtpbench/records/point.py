@@ -155,12 +155,14 @@ class Engine:
 
     `flags` and `env` are by worker role, already merged for the topology (without what an arm forces).
     `command` is the start of a worker's command line in place of the engine's usual one; None for that one.
-    `router` names what stands in front of disaggregated workers (`dynamo`, `sglang`, `trtllm`, `simulated`).
+    `router` names what stands in front of disaggregated workers (`dynamo`, `sglang`, `trtllm`, `simulated`),
+    and `router_version` its release.
     `simulates` says that the figures come from a model of an engine.
     """
 
     name: str
     router: str | None = None
+    router_version: str | None = None
     version: str | None = None
     image: str | None = None
     command: tuple[str, ...] | None = None
@@ -276,6 +278,8 @@ class Point:
         if not self.launch:
             body.pop("launch")
         body["engine"].pop("simulates")
+        if self.engine.router_version is None:
+            body["engine"].pop("router_version")
         if self.arm.speculation is not None:
             policy = body["arm"]["speculation"]["acceptance"]
             policy.pop("pinned_by")

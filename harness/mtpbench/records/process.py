@@ -46,6 +46,8 @@ class Process:
         node: 0-based index of the node inside the deployment.
         gpus: 0-based indices on that node.
         ports: names of the ports it listens on; the executor chooses free numbers.
+        port_spans: how many numbers in a row a port takes, where it is more than one: its own and those that
+            the process derives from it.
         mpi_tasks: tasks that an MPI-aware executor starts for it on its node; 1 for an ordinary process.
         metrics: the port name and path of its Prometheus metrics, or None.
     """
@@ -59,6 +61,7 @@ class Process:
     gpus: tuple[int, ...] = ()
     mpi_tasks: int = 1
     ports: tuple[str, ...] = ()
+    port_spans: Mapping[str, int] = field(default_factory=dict)
     ready: Probe | None = None
     metrics: tuple[str, str] | None = None
     container: Container | None = None

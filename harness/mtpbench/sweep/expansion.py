@@ -318,6 +318,7 @@ def _engine(spec: SweepFile, topology: Topology) -> Engine:
     return Engine(
         name=spec.engine.name,
         router=spec.engine.router,
+        router_version=spec.engine.router_version,
         version=spec.engine.version,
         image=spec.engine.image,
         command=tuple(spec.engine.command) if spec.engine.command else None,

@@ -130,7 +130,12 @@ class EngineSpec(Strict):
 
     name: str = Field(json_schema_extra=lambda schema: schema.update(enum=list(ENGINES)))
     router: OneLine | None = Field(None, description="what stands in front of disaggregated workers")
-    version: OneLine | None = None
+    router_version: OneLine | None = Field(None, description="release of the router, such as 1.6.1 of Dynamo")
+    version: OneLine | None = Field(
+        None,
+        description="release of the engine, such as 0.33.0, that command lines are written for; by default "
+        "that of the image's tag, else the one that the router's release pins, else the newest known",
+    )
     image: OneLine | None = None
     command: Annotated[list[OneLine], Field(min_length=1)] | None = Field(
         None,

@@ -36,7 +36,7 @@ def test_the_plan_of_the_headline_sweep(cli, sweeps: Path) -> None:
     headline = [line for line in out.splitlines() if "6xDEP8-1xDEP16" in line and "16384" in line]
     assert headline
     assert " 64 " in headline[0]
-    commands = [line for line in out.splitlines() if "--speculative-algo EAGLE" in line]
+    commands = [line for line in out.splitlines() if "--speculative-algorithm EAGLE" in line]
     assert commands
     assert all("--disaggregation-mode decode" in line for line in commands)
 

@@ -52,7 +52,7 @@ def test_sglang_speculates_on_decode_workers_only() -> None:
     _, made = deployment("sglang", "mtp", "6xDEP8-1xDEP16")
     decode, prefill = options(process(made, "decode-0.r0")), options(process(made, "prefill-0.r0"))
     expected = {
-        "--speculative-algo": "EAGLE",
+        "--speculative-algorithm": "EAGLE",
         "--speculative-num-steps": "3",
         "--speculative-eagle-topk": "1",
         "--speculative-num-draft-tokens": "4",

@@ -34,7 +34,7 @@ SGLANG_ROLE = {
     ),
 }
 SGLANG_MTP = (
-    "--speculative-algo EAGLE --speculative-num-steps 3 --speculative-eagle-topk 1 "
+    "--speculative-algorithm EAGLE --speculative-num-steps 3 --speculative-eagle-topk 1 "
     "--speculative-num-draft-tokens 4"
 )
 VLLM = (

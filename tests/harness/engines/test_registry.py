@@ -12,7 +12,7 @@ import pytest
 
 from mtpbench.cli import doctor
 from mtpbench.engines import CODES, EMBEDDED, ENGINES, abouts, engine_of, explain, install_hint, vllm
-from mtpbench.engines.parts import About
+from mtpbench.engines.about import About
 from mtpbench.errors import SweepError
 from mtpbench.hardware import lookup
 from mtpbench.provenance import Started, collect

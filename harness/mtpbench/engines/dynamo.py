@@ -1,0 +1,91 @@
+"""Pure: Dynamo, in front of workers of several engines: its frontend, environment, and what it pins.
+
+Source: ai-dynamo's packages (the extras of each release pin one release of each engine) and its frontend and
+workers, which were run on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtpbench.engines.about import newest, version_at_start, version_in_image
+from mtpbench.engines.parts import container_of
+from mtpbench.records import Engine, Point, Probe, Process
+
+PACKAGE = "ai-dynamo"
+ROUTER = "dynamo"
+DEATHS = {"other_release": r"cannot import name '\w+' from '(?:vllm|sglang|tensorrt_llm)\b"}
+"""Patterns, by code of `ADVICE`, of what a worker of Dynamo's prints before it dies."""
+FRONT = "router"
+
+PINS: Mapping[str, Mapping[str, str]] = {
+    "1.0.2": {"vllm": "0.16.0", "sglang": "0.5.9", "tensorrt-llm": "1.3.0rc5.post1"},
+    "1.1.1": {"vllm": "0.19.0", "sglang": "0.5.10.post1", "tensorrt-llm": "1.3.0rc11"},
+    "1.2.1": {"vllm": "0.20.1", "sglang": "0.5.11", "tensorrt-llm": "1.3.0rc14"},
+    "1.3.1": {"vllm": "0.23.0", "sglang": "0.5.14", "tensorrt-llm": "1.3.0rc19"},
+    "1.4.2": {"vllm": "0.26.0", "sglang": "0.5.16", "tensorrt-llm": "1.3.0rc22"},
+    "1.5.1": {"vllm": "0.28.0", "sglang": "0.5.18", "tensorrt-llm": "1.3.0rc25"},
+    "1.6.0": {"vllm": "0.31.0", "sglang": "0.5.21", "tensorrt-llm": "1.3.0rc29"},
+    "1.6.1": {"vllm": "0.31.0", "sglang": "0.5.21", "tensorrt-llm": "1.3.0rc29"},
+}
+"""The engine releases that each release of Dynamo is made for, by their distributions."""
+
+
+def release(engine: Engine) -> str:
+    """Returns the release of Dynamo that a sweep names, by `router_version` or by an image of Dynamo's.
+
+    Where it names none, it is the newest known.
+    """
+    given = version_at_start(engine.router_version, PACKAGE)
+    return given or (version_in_image(engine.image) if _is_own(engine.image) else None) or newest(PINS)
+
+
+def pinned(engine: Engine, package: str) -> str | None:
+    """Returns the release of an engine that the sweep's Dynamo is made for.
+
+    None where Dynamo is not the router, another image names the engine's release, or its pins are not known.
+    """
+    if engine.router != ROUTER or (engine.image and not _is_own(engine.image)):
+        return None
+    return PINS.get(release(engine), {}).get(package)
+
+
+def _is_own(image: str | None) -> bool:
+    """Returns whether an image is one of Dynamo's, whose tag is Dynamo's release."""
+    return "ai-dynamo" in (image or "") or "dynamo" in (image or "").rpartition("/")[2]
+
+
+def environment() -> Mapping[str, str]:
+    """Returns the environment that all processes of a Dynamo deployment share; all nodes must see @{dir}."""
+    return {
+        "DYN_DISCOVERY_BACKEND": "file",
+        "DYN_FILE_KV": "@{dir}/dynamo",
+        "DYN_REQUEST_PLANE": "tcp",
+        # The last line of a log becomes the reason of a failed point: without colours.
+        "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
+    }
+
+
+def frontend(point: Point) -> Process:
+    """Returns the process that takes requests and sends them through prefill and decode workers."""
+    return Process(
+        name=FRONT,
+        role="router",
+        argv=(
+            *_python(point),
+            "-m",
+            "dynamo.frontend",
+            "--http-port",
+            f"@{{port:{FRONT}/http}}",
+        ),
+        env=environment(),
+        ports=("http",),
+        ready=Probe(port="http", path="/health", model=point.model.served_name),
+        container=container_of(point),
+    )
+
+
+def _python(point: Point) -> tuple[str, ...]:
+    """Returns the start of the sweep's command before `-m`, which runs Dynamo's modules, or python3."""
+    command = point.engine.command or ()
+    return command[: command.index("-m")] if "-m" in command else ("python3",)
