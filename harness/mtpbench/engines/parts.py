@@ -210,35 +210,30 @@ def spec_counters(metrics_text: str, prefix: str) -> SpecCounters | None:
     )
 
 
-def spec_gauges(metrics_text: str, length: str, verify_calls: str) -> tuple[SpecGauge, ...] | None:
-    """Returns gauges of the acceptance length by label set (rank), with the counters that weigh them.
+def spec_gauges(metrics_text: str, length: str) -> tuple[SpecGauge, ...] | None:
+    """Returns gauges of the acceptance length by label set (rank).
 
     A rank whose gauge is NaN has none: SGLang's gauges start as NaN.
 
     Args:
         metrics_text: the body of /metrics.
         length: name of the gauge.
-        verify_calls: name of the counter of verification steps.
 
     Raises:
         ValueError: the text is not Prometheus's exposition format, or a value can be none of its kind.
     """
     lengths: dict[str, float] = {}
-    calls: dict[str, float] = {}
     empty = 0
-    for metric in metrics(metrics_text, (length, verify_calls)):
-        if metric.name == verify_calls:
-            calls[metric.rank] = metric.amount
-        elif metric.name == length and math.isnan(metric.value):
+    for metric in metrics(metrics_text, (length,)):
+        if metric.name == length and math.isnan(metric.value):
             empty += 1
         elif metric.name == length:
             lengths[metric.rank] = metric.amount
     if empty and not lengths:
         raise ValueError(f"{length} is NaN in all of its {empty} series")
-    if not lengths:
-        return None
-    return tuple(
-        SpecGauge(rank=rank, length=value, verify_calls=calls.get(rank)) for rank, value in lengths.items()
+    return (
+        tuple(SpecGauge(rank=rank, length=value, verify_calls=None) for rank, value in lengths.items())
+        or None
     )
 
 

@@ -33,10 +33,12 @@ from mtpbench.records import (
     Point,
     Probe,
     Process,
+    SpecCounters,
     SpecGauge,
     WorkerGroup,
     WorkerRole,
 )
+from mtpbench.served import metrics
 
 ABOUT = About(
     title="sglang",
@@ -221,12 +223,28 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     return by_role
 
 
-def counters(metrics_text: str) -> tuple[SpecGauge, ...] | None:
-    """Returns gauges of the acceptance length by rank: SGLang has no counters of accepted tokens.
+_TOKENS, _REQUESTS = "sglang:generation_tokens_total", "sglang:num_requests_total"
+_STEPS = "sglang:spec_verify_calls_total"
 
-    `sglang:spec_verify_calls_total` weighs it where it is there.
+
+def counters(metrics_text: str) -> SpecCounters | tuple[SpecGauge, ...] | None:
+    """Returns verification steps and the drafts that they accepted, of the requests that have ended.
+
+    A request's first token comes from prefill, every other from a step, which gives one token and the drafts
+    that it accepts: those sent, for the last step is cut at the request's length. All three counters rise at
+    the end of a request. SGLang before 0.5.13 does not count steps: then its gauge of the acceptance length.
     """
-    return spec_gauges(metrics_text, "sglang:spec_accept_length", "sglang:spec_verify_calls_total")
+    sums: dict[str, float] = {}
+    series: dict[str, float] = {}
+    for metric in metrics(metrics_text, (_TOKENS, _REQUESTS, _STEPS)):
+        if metric.name in (_TOKENS, _REQUESTS, _STEPS):
+            sums[metric.name] = sums.get(metric.name, 0.0) + metric.amount
+            series[metric.series] = metric.amount
+    if len(sums) < 3:
+        return spec_gauges(metrics_text, "sglang:spec_accept_length")
+    # An aborted request may have no first token.
+    accepted = max(0.0, sums[_TOKENS] - sums[_REQUESTS] - sums[_STEPS])
+    return SpecCounters(drafts=sums[_STEPS], draft_tokens=None, accepted_tokens=accepted, series=series)
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:

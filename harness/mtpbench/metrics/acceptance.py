@@ -55,10 +55,7 @@ def measure_acceptance(
     """
     samples = [_sound(sample) for sample in samples if math.isfinite(sample.time_s)]
     if point.arm.speculation is None:
-        counted = [s.counters.draft_tokens for s in samples if s.counters]
-        return unknown_acceptance(
-            "off_but_drafting" if counted and max(counted) > min(counted) else "speculation_off", source
-        )
+        return unknown_acceptance("off_but_drafting" if _drafts(samples) else "speculation_off", source)
     if window is None:
         return unknown_acceptance("no_window", source)
     workers = _by_worker(samples, expected)
@@ -79,12 +76,21 @@ def measure_acceptance(
     return dataclasses.replace(_summed(deltas, source), length_by_block=_by_block(counted_steps, blocks))
 
 
+def _drafts(samples: Sequence[CounterSample]) -> bool:
+    """Returns whether a server drafts: counters of steps or drafted tokens rise, or a gauge is above 1."""
+    for readings in _by_worker(samples, ()).values():
+        counts = [(s.counters.drafts or 0.0, s.counters.draft_tokens or 0.0) for s in readings if s.counters]
+        if counts and max(counts) > min(counts):
+            return True
+    return any(gauge.length > 1 for sample in samples for gauge in sample.gauges)
+
+
 def _sound(sample: CounterSample) -> CounterSample:
     """Returns the sample without what can be no count: NaN, infinities, negative and huge values."""
     counters, gauges = sample.counters, sample.gauges
     if counters is not None:
-        steps = () if counters.drafts is None else (counters.drafts,)
-        counts = (*steps, counters.draft_tokens, counters.accepted_tokens, *counters.per_position)
+        counted = (counters.drafts, counters.draft_tokens)
+        counts = (*(c for c in counted if c is not None), counters.accepted_tokens, *counters.per_position)
         if any(known(count, 0.0, MOST_COUNTED) is None for count in counts):
             counters = None
     sound = tuple(gauge for gauge in gauges if _is_sound(gauge))
@@ -113,15 +119,18 @@ def unknown_acceptance(reason: AcceptanceGap, source: CounterSource | None = Non
 
 
 def _with_steps(sample: CounterSample, drafts: int) -> CounterSample:
-    """Returns the sample with verification steps, also if the engine counts only draft tokens.
+    """Returns the sample with steps and draft tokens, also if the engine counts only one of them.
 
     Each step drafts the same number of tokens.
     """
     counters = sample.counters
-    if counters is None or counters.drafts is not None:
+    if counters is None or (counters.drafts is not None and counters.draft_tokens is not None):
         return sample
-    steps = dataclasses.replace(counters, drafts=counters.draft_tokens / drafts)
-    return dataclasses.replace(sample, counters=steps)
+    if counters.draft_tokens is None:
+        both = dataclasses.replace(counters, draft_tokens=(counters.drafts or 0.0) * drafts)
+    else:
+        both = dataclasses.replace(counters, drafts=counters.draft_tokens / drafts)
+    return dataclasses.replace(sample, counters=both)
 
 
 def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | AcceptanceGap:
@@ -135,7 +144,8 @@ def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | Accep
     if any(s.restarted for s in used[1:]):
         return "counter_reset"
     totals = np.array([(c.drafts, c.draft_tokens, c.accepted_tokens) for c in counts], np.float64)
-    if (np.diff(totals, axis=0) < 0).any():
+    # Accepted tokens may fall where they are a difference of counters: an aborted request has no first token.
+    if (np.diff(totals[:, :2], axis=0) < 0).any():
         return "counter_reset"
     drafts, draft_tokens, accepted = (float(x) for x in totals[-1] - totals[0])
     return SpecCounters(
@@ -169,8 +179,8 @@ def average_gauges(
     """Computes acceptance for an engine with gauges only: their mean over the window's samples and ranks.
 
     The weight of a sample is the verification steps counted since the sample before; all weights are equal if
-    the engine does not count them. A gauge holds the engine's latest average only, so it tells less than a
-    counter.
+    the engine does not count them. A gauge below 1 is that of a rank without requests, and has no weight. A
+    gauge holds the engine's latest average only, so it tells less than a counter.
 
     Args:
         workers: samples by process, in time order.
@@ -187,7 +197,7 @@ def average_gauges(
             return unknown_acceptance(used, source)
         for before, after in pairwise(used):
             earlier = {gauge.rank: gauge.verify_calls for gauge in before.gauges}
-            for gauge in after.gauges:
+            for gauge in (gauge for gauge in after.gauges if gauge.length >= 1):
                 steps = _steps_since(earlier.get(gauge.rank), gauge.verify_calls)
                 if steps is not None and steps < 0:
                     return unknown_acceptance("counter_reset", source)
@@ -239,7 +249,7 @@ def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:
 
 def _summed(deltas: list[SpecCounters], source: CounterSource | None) -> Acceptance:
     drafts = sum(delta.drafts or 0.0 for delta in deltas)
-    drafted = sum(delta.draft_tokens for delta in deltas)
+    drafted = sum(delta.draft_tokens or 0.0 for delta in deltas)
     accepted = sum(delta.accepted_tokens for delta in deltas)
     if drafts <= 0:
         return unknown_acceptance("no_drafts", source)

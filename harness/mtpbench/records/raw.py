@@ -127,13 +127,13 @@ class RequestRecord:
 class SpecCounters:
     """Speculation counters of an engine at one moment, summed over the ranks of one process.
 
-    `drafts` counts verification steps, None where the engine counts only tokens. `per_position` counts
-    accepted drafts by position; empty where the engine does not count them. `series` holds what the sums are
-    of, by name and labels; it is not stored.
+    `drafts` counts verification steps, `draft_tokens` drafted tokens: an engine that counts only one of them
+    has None for the other. `per_position` counts accepted drafts by position; empty where the engine does not
+    count them. `series` holds what the sums are of, by name and labels; it is not stored.
     """
 
     drafts: float | None
-    draft_tokens: float
+    draft_tokens: float | None
     accepted_tokens: float
     per_position: tuple[float, ...] = ()
     series: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)

@@ -165,7 +165,7 @@ def read_counters(step_loop: StepLoop, gpus: int, timings: Timings) -> dict[tupl
     }
     if (spec := worker.counters()) and spec.drafts is not None:
         values["vllm:spec_decode_num_drafts", ""] = spec.drafts
-        values["vllm:spec_decode_num_draft_tokens", ""] = spec.draft_tokens
+        values["vllm:spec_decode_num_draft_tokens", ""] = spec.draft_tokens or 0.0
         values["vllm:spec_decode_num_accepted_tokens", ""] = spec.accepted_tokens
         for i, count in enumerate(spec.per_position):
             values["vllm:spec_decode_num_accepted_tokens_per_pos", f'position="{i}"'] = count

@@ -227,7 +227,7 @@ def _counter_samples(file: pq.ParquetFile) -> tuple[CounterSample, ...]:
             time_s=row["time_s"],
             process=row["process"],
             counters=None
-            if row["draft_tokens"] is None
+            if row["accepted_tokens"] is None
             else SpecCounters(
                 drafts=row["drafts"],
                 draft_tokens=row["draft_tokens"],

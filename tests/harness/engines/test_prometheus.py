@@ -6,7 +6,7 @@ import pytest
 
 from mtpbench.engines import sglang, trtllm, vllm
 from mtpbench.engines.parts import spec_counters
-from mtpbench.records import SpecGauge
+from mtpbench.records import SpecCounters
 
 CAPTURES = Path(__file__).resolve().parents[2] / "fixtures" / "captures"
 
@@ -64,18 +64,21 @@ def test_label_sets_are_summed_and_absent_counters_are_none() -> None:
     assert spec_counters("vllm:num_requests_running 3\n", "vllm:") is None
 
 
-def test_sglang_gives_gauges_by_rank() -> None:
-    """Names as in SGLang 0.5.23's sources; the values are made up."""
-    text = (
-        'sglang:spec_accept_length{dp_rank="0",model_name="m"} 2.5\n'
-        'sglang:spec_accept_length{dp_rank="1",model_name="m"} 2.25\n'
-        'sglang:spec_accept_rate{dp_rank="0",model_name="m"} 0.5\n'
-        'sglang:spec_verify_calls_total{dp_rank="0",model_name="m"} 120\n'
-    )
-    assert sglang.counters(text) == (
-        SpecGauge(rank="dp_rank=0,model_name=m", length=2.5, verify_calls=120),
-        SpecGauge(rank="dp_rank=1,model_name=m", length=2.25, verify_calls=None),
-    )
+def test_sglang_counts_steps_and_the_tokens_that_they_sent() -> None:
+    """The page of a real SGLang 0.5.23 after 5 requests of 568 tokens, in 231 steps."""
+    counters = sglang.counters((CAPTURES / "sglang_crafted_mtp3_metrics_after.txt").read_text("utf-8"))
+    assert isinstance(counters, SpecCounters)
+    assert (counters.drafts, counters.draft_tokens, counters.accepted_tokens) == (231, None, 568 - 5 - 231)
+    assert len(counters.series) == 5
+
+
+@pytest.mark.parametrize("lost", ["generation_tokens_total", "num_requests_total", "spec_verify_calls_total"])
+def test_sglang_without_one_of_its_counters_has_its_gauge_only(lost: str) -> None:
+    """Before 0.5.13 there is no count of steps, and before the first request ends there is none at all."""
+    page = (CAPTURES / "sglang_crafted_mtp3_metrics_after.txt").read_text("utf-8")
+    (gauge,) = sglang.counters(page.replace(f"sglang:{lost}", "sglang:other")) or ()
+    assert (gauge.length, gauge.verify_calls) == (2.45, None)
+    assert gauge.rank.startswith("engine_type=unified,model_name=tiny,moe_ep_rank=0")
     assert sglang.counters("sglang:num_running_reqs 3\n") is None
 
 

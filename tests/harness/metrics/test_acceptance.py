@@ -237,6 +237,44 @@ def test_gauges_without_a_count_of_steps_are_averaged_and_say_so() -> None:
     assert "unweighted" in found.source_text
 
 
+def test_a_gauge_of_a_rank_without_requests_has_no_weight() -> None:
+    """SGLang's gauge is 0.0 on a rank that has served nothing; no acceptance length lies below 1."""
+    samples = [gauge_sample(float(t), {"0": 2.5, "1": 0.0, "2": 0.0}) for t in range(5)]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=-1, end_s=5))
+    assert (found.length, found.rate) == (2.5, 0.5)
+    idle = [gauge_sample(float(t), {"0": 0.0}) for t in range(5)]
+    assert measure_acceptance(make_point(arm=MTP), idle, Window(start_s=-1, end_s=5)).reason == "no_drafts"
+
+
+def steps_sample(time_s: float, steps: float, accepted: float) -> CounterSample:
+    counters = SpecCounters(drafts=steps, draft_tokens=None, accepted_tokens=accepted)
+    return CounterSample(time_s=time_s, process="decode-0", counters=counters)
+
+
+def test_drafted_tokens_follow_from_steps_where_the_engine_does_not_count_them() -> None:
+    """162 steps that sent 398 tokens besides the first of each request, as on a real SGLang."""
+    samples = [steps_sample(0.0, 69, 100), steps_sample(9.0, 231, 100 + 398 - 162)]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0, end_s=9))
+    assert found.length == pytest.approx(398 / 162)
+    assert found.rate == pytest.approx((398 / 162 - 1) / 3)
+
+
+def test_accepted_tokens_that_fall_by_an_aborted_request_are_no_reset() -> None:
+    samples = [steps_sample(0.0, 10, 15), steps_sample(4.0, 10, 14), steps_sample(9.0, 30, 44)]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0, end_s=9))
+    assert found.length == pytest.approx(1 + 29 / 20)
+
+
+def test_an_arm_without_speculation_whose_server_drafts_is_found_by_steps_and_by_gauges() -> None:
+    off = make_point(arm=OFF)
+    window = Window(start_s=0, end_s=9)
+    rising, still = [steps_sample(0.0, 10, 15), steps_sample(9.0, 30, 44)], [steps_sample(0.0, 10, 15)] * 2
+    assert measure_acceptance(off, rising, window).reason == "off_but_drafting"
+    assert measure_acceptance(off, still, window).reason == "speculation_off"
+    assert measure_acceptance(off, [gauge_sample(1.0, {"0": 2.0})], window).reason == "off_but_drafting"
+    assert measure_acceptance(off, [gauge_sample(1.0, {"0": 0.0})], window).reason == "speculation_off"
+
+
 def test_a_reset_of_the_gauges_counter_makes_acceptance_unknown() -> None:
     samples = [gauge_sample(1.0, {"0": 2.0}, {"0": 50}), gauge_sample(2.0, {"0": 2.0}, {"0": 10})]
     found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0.9, end_s=2.1))
