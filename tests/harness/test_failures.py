@@ -27,6 +27,7 @@ FAILURES = Path(__file__).resolve().parents[1] / "fixtures" / "captures" / "fail
         ("fail_llama_missing_model", "model_missing", "/nope.gguf"),
         ("fail_llama_bad_flag", "bad_flag", "--no-such-flag"),
         ("fail_dsv4_on_cpu", "engine_core_dead", "Engine core initialization failed"),
+        ("fail_vllm_headless_in_hybrid", "contradicting_options", "engine 3 must not use --headless"),
         ("crash_engine_core", "engine_core_dead", "EngineCore encountered an issue"),
     ],
 )
@@ -41,6 +42,32 @@ def test_a_captured_death_is_named(name: str, code: str, telling: str) -> None:
 def test_every_captured_death_is_tested() -> None:
     tested = {mark[0] for mark in test_a_captured_death_is_named.pytestmark[0].args[1]}
     assert {path.stem for path in FAILURES.glob("*.txt")} == tested
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (
+            "launch_server.py: error: ambiguous option: --cuda-graph-max-bs could match "
+            "--cuda-graph-max-bs-decode, --cuda-graph-max-bs-prefill",
+            "bad_flag",
+        ),
+        (
+            "ImportError: cannot import name 'get_engine_zmq_addresses' from 'vllm.v1.engine.utils'",
+            "other_release",
+        ),
+        (
+            "AssertionError: mega MoE: num_tokens=4096 exceeds cap "
+            "SGLANG_OPT_DEEPGEMM_MEGA_MOE_NUM_MAX_TOKENS_PER_RANK=1024; raise the env var",
+            "mega_moe_too_small",
+        ),
+        ("ValueError: Port is already in use. dist_init_port=20001 port_base=20002", "port_in_use"),
+    ],
+)
+def test_a_death_that_was_read_in_sources_is_named(line: str, code: str) -> None:
+    cause = explain(f"Traceback (most recent call last):\n{line}\n")
+    assert cause is not None
+    assert (cause.code, cause.line) == (code, line)
 
 
 def test_an_engine_that_is_not_installed_is_named_with_how_to_get_it() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 import typer
@@ -13,6 +13,15 @@ from rich.text import Text
 
 from mtpbench import plan as planning
 from mtpbench.cli.options import SweepArgument
+from mtpbench.engines import dynamo, engine_of, release_for
+from mtpbench.engines.about import (
+    OptionNotice,
+    Release,
+    newest,
+    option_notices,
+    version_at_start,
+    version_in_image,
+)
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, stored_ceiling, workers_for
 from mtpbench.plan import START_S, Ladder, LadderEstimate, StartsEstimate
@@ -36,6 +45,7 @@ def plan(
     _print_totals(console, estimates, loaded.info)
     _print_rules(console, ladders[0].first)
     _print_client(console, ladders)
+    _print_release(console, loaded.points)
     _print_confounds(console, loaded.info)
     _print_missing(console, ladders)
     if commands:
@@ -192,6 +202,74 @@ def _print_client(console: Console, ladders: Sequence[Ladder]) -> None:
         f"load client: {needs} process{'es' * (needs > 1)} for up to {max(expected):,.0f} events/s ({basis})",
         highlight=False,
     )
+
+
+_NAMED_BY: Mapping[str, str] = {
+    "version": "named by engine.version",
+    "image": "named by the image",
+    "image_day": "the last release before the day in the image's name",
+    "router": "which the router's release pins",
+    "nothing": "the newest known here: neither engine.version nor the image names one",
+}
+
+
+def _print_release(console: Console, points: Sequence[Point]) -> None:
+    """Prints for which release the command lines are written, and which options it names otherwise."""
+    about, release = engine_of(points[0]).ABOUT, release_for(points[0])
+    if release is None:
+        return
+    console.print(
+        f"command lines are written for {about.package} {release.version} ({_NAMED_BY[release.named_by]})",
+        highlight=False,
+    )
+    for warning in _release_warnings(points, release):
+        console.print(Text.assemble(("  warning: ", "bold"), warning), soft_wrap=True)
+
+
+def _release_warnings(points: Sequence[Point], release: Release) -> Iterator[str]:
+    """Yields a sentence on whatever of a sweep doesn't fit its release, or won't fit a later one."""
+    engine, about = points[0].engine, engine_of(points[0]).ABOUT
+    tag = version_in_image(engine.image)
+    if (
+        release.named_by == "version"
+        and tag not in (None, release.version)
+        and not dynamo.is_own(engine.image)
+    ):
+        yield f"engine.version says {release.version}, and the image's name {tag}"
+    if engine.version and not version_at_start(engine.version, about.package):
+        yield f"engine.version is {engine.version!r}, which begins with no release number"
+    last = newest(about.releases)
+    if release.since(last) and release.version != last:
+        yield f"{release.version} is newer than {last}, the newest that mtpbench knows"
+    front = dynamo.named_release(engine)
+    pin = dynamo.PINS.get(front or "", {}).get(about.package or "")
+    if engine.router == dynamo.ROUTER and pin not in (None, release.version):
+        made = f"{dynamo.PACKAGE} {front} is made for {about.package} {pin}"
+        yield f"{made}: its workers may not start with another release"
+    layers = [flags for p in points for flags in (*p.engine.flags.values(), *p.arm.forces.values())]
+    for notice in option_notices(layers, about.renamings, release):
+        yield _notice_text(notice, f"{about.package} {release.version}")
+
+
+def _notice_text(notice: OptionNotice, release: str) -> str:
+    renaming, used = notice.renaming, _option_text(notice.used)
+    parts = []
+    if notice.written != notice.used:
+        parts.append(f"{used} is written {_option_text(notice.written)} for {release}")
+    if notice.used == renaming.old:
+        if renaming.removed is not None:
+            parts.append(f"{used} is gone since {renaming.removed}")
+        elif renaming.goes_after is not None:
+            parts.append(f"{used} goes after {renaming.goes_after}")
+        if notice.written == notice.used and renaming.new is not None:
+            parts.append(f"from {renaming.since} on {_option_text(renaming.new)} takes its place")
+    return "; ".join(parts)
+
+
+def _option_text(name: str) -> str:
+    """Returns an option as a command line has it; a key of a JSON option in braces."""
+    option, _, key = name.partition(".")
+    return f"--{option} {{{key}}}" if key else f"--{option}"
 
 
 def _print_confounds(console: Console, info: SweepInfo) -> None:

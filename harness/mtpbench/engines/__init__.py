@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mtpbench.engines import dynamo, llamacpp, mocker, sglang, simulated, trtllm, vllm
-from mtpbench.engines.about import About
+from mtpbench.engines.about import About, Release, release_of
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Hardware, Point, SpecCounters, SpecGauge, WorkerRole
 
@@ -65,6 +65,12 @@ def engine_of(point: Point) -> EngineModule:
         known = ", ".join(ENGINES)
         raise UnsupportedError(f"{point.id}: no engine is called {point.engine.name!r}; there are {known}")
     return module
+
+
+def release_for(point: Point) -> Release | None:
+    """Returns the release that a point's command lines are written for; None where they depend on none."""
+    about = engine_of(point).ABOUT
+    return release_of(point.engine, about, dynamo.pinned(point.engine, about.package or ""))
 
 
 def abouts() -> tuple[About, ...]:

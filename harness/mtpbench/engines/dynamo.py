@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtpbench.engines.about import newest, version_at_start, version_in_image
-from mtpbench.engines.parts import container_of
+from mtpbench.engines.parts import container_of, python_of
 from mtpbench.records import Engine, Point, Probe, Process
 
 PACKAGE = "ai-dynamo"
@@ -36,8 +36,13 @@ def release(engine: Engine) -> str:
 
     Where it names none, it is the newest known.
     """
+    return named_release(engine) or newest(PINS)
+
+
+def named_release(engine: Engine) -> str | None:
+    """Returns the release of Dynamo that a sweep names; None where it names none."""
     given = version_at_start(engine.router_version, PACKAGE)
-    return given or (version_in_image(engine.image) if _is_own(engine.image) else None) or newest(PINS)
+    return given or (version_in_image(engine.image) if is_own(engine.image) else None)
 
 
 def pinned(engine: Engine, package: str) -> str | None:
@@ -45,12 +50,12 @@ def pinned(engine: Engine, package: str) -> str | None:
 
     None where Dynamo is not the router, another image names the engine's release, or its pins are not known.
     """
-    if engine.router != ROUTER or (engine.image and not _is_own(engine.image)):
+    if engine.router != ROUTER or (engine.image and not is_own(engine.image)):
         return None
     return PINS.get(release(engine), {}).get(package)
 
 
-def _is_own(image: str | None) -> bool:
+def is_own(image: str | None) -> bool:
     """Returns whether an image is one of Dynamo's, whose tag is Dynamo's release."""
     return "ai-dynamo" in (image or "") or "dynamo" in (image or "").rpartition("/")[2]
 
@@ -72,7 +77,7 @@ def frontend(point: Point) -> Process:
         name=FRONT,
         role="router",
         argv=(
-            *_python(point),
+            *python_of(point),
             "-m",
             "dynamo.frontend",
             "--http-port",
@@ -83,9 +88,3 @@ def frontend(point: Point) -> Process:
         ready=Probe(port="http", path="/health", model=point.model.served_name),
         container=container_of(point),
     )
-
-
-def _python(point: Point) -> tuple[str, ...]:
-    """Returns the start of the sweep's command before `-m`, which runs Dynamo's modules, or python3."""
-    command = point.engine.command or ()
-    return command[: command.index("-m")] if "-m" in command else ("python3",)

@@ -165,6 +165,12 @@ def assemble(point: Point, processes: Sequence[Process], nodes: int) -> Deployme
     )
 
 
+def python_of(point: Point) -> tuple[str, ...]:
+    """Returns the start of the sweep's command before `-m`, which runs a router's modules too, or python3."""
+    command = point.engine.command or ()
+    return command[: command.index("-m")] if "-m" in command else ("python3",)
+
+
 def container_of(point: Point) -> Container | None:
     """Returns the container of the engine's image, or None where the sweep names no image."""
     return Container(image=point.engine.image) if point.engine.image else None

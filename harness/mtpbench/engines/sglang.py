@@ -6,6 +6,7 @@ Source: the parsers and checks of SGLang 0.5.12 to 0.5.23 (`make test-parsers`),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from mtpbench.engines import dynamo
@@ -21,6 +22,7 @@ from mtpbench.engines.parts import (
     node_count,
     of_role,
     place,
+    python_of,
     spec_gauges,
     whole,
 )
@@ -128,8 +130,20 @@ def check(point: Point, hardware: Hardware) -> None:
             f"sglang on {point.topology.name} needs `engine.router`: {' or '.join(ROUTERS)}, "
             f"not {point.engine.router!r}"
         )
+    if point.engine.router == "sglang" and len(_workers(point, hardware)) > 1:
+        _check_prompts(point)
     for group in point.topology.groups:
         _check_mega_moe(point, group)
+
+
+def _check_prompts(point: Point) -> None:
+    """Refuses prompts of token ids: sglang-router answers them with HTTP 422, smg with 400."""
+    if point.workload.prompts == "random" and not point.workload.chat_template:
+        raise UnsupportedError(
+            "SGLang's routers take no token ids as a prompt, and random prompts are token ids; set "
+            "`workload.chat_template: true` (with `workload.tokenizer` for exact lengths), use a dataset of "
+            "texts, or `engine.router: dynamo`"
+        )
 
 
 def release(point: Point) -> Release:
@@ -340,7 +354,11 @@ def _rendezvous(worker: PlacedWorker, share: Share) -> Flags:
 
 
 def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
-    argv = ["python3", "-m", "sglang_router.launch_router"]
+    rules = point.measurement
+    # Its own policy, cache_aware, would send equal beginnings to one worker; recipes take turns.
+    argv = [*python_of(point), "-m", "sglang_router.launch_router", "--policy", "round_robin"]
+    argv += ["--worker-startup-timeout-secs", str(math.ceil(rules.ready_timeout_s))]
+    argv += ["--request-timeout-secs", str(math.ceil(rules.request_timeout_s))]
     if point.topology.disaggregated:
         argv.append("--pd-disaggregation")
         for worker in workers:

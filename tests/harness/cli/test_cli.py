@@ -41,6 +41,78 @@ def test_the_plan_of_the_headline_sweep(cli, sweeps: Path) -> None:
     assert all("--disaggregation-mode decode" in line for line in commands)
 
 
+@pytest.mark.parametrize(
+    ("sweep", "old", "new", "said"),
+    [
+        (
+            "sglang",
+            "",
+            "",
+            (
+                "written for sglang 0.5.12.post1 (the last release before the day in the image's name)",
+                "warning: --enable-dp-attention goes after 2026-12-31; from 0.5.22 on --attn-dp-size takes",
+            ),
+        ),
+        (
+            "sglang",
+            "nightly-dev-cu13-20260528-0abe6a85",
+            "v0.5.23-cu130",
+            (
+                "written for sglang 0.5.23 (named by the image)",
+                "--cuda-graph-max-bs is written --cuda-graph-max-bs-decode for sglang 0.5.23",
+                "--cuda-graph-max-bs is gone since 0.5.20",
+                "--enable-dp-attention is written --attn-dp-size for sglang 0.5.23",
+            ),
+        ),
+        (
+            "vllm",
+            "  version: 0.25.1\n  image: vllm/vllm-openai:v0.25.1\n",
+            "",
+            (
+                "written for vllm 0.31.0 (which the router's release pins)",
+                "--attention-config {use_fp4_indexer_cache} is written --attention-config {indexer_kv_dtype}",
+            ),
+        ),
+        (
+            "vllm",
+            "  version: 0.25.1\n",
+            "  version: 0.34.0\n  router_version: 1.6.1\n",
+            (
+                "written for vllm 0.34.0 (named by engine.version)",
+                "warning: engine.version says 0.34.0, and the image's name 0.25.1",
+                "warning: 0.34.0 is newer than 0.33.0, the newest that mtpbench knows",
+                "warning: ai-dynamo 1.6.1 is made for vllm 0.31.0: its workers may not start with another",
+            ),
+        ),
+        (
+            "vllm",
+            "  version: 0.25.1\n  image: vllm/vllm-openai:v0.25.1\n",
+            "  version: our branch\n  image: registry/vllm:latest\n",
+            (
+                "written for vllm 0.33.0 (the newest known here: neither engine.version nor the image names",
+                "engine.version is 'our branch', which begins with no release number",
+            ),
+        ),
+    ],
+)
+def test_the_plan_says_for_which_release_lines_are_written_and_what_goes(
+    cli, sweeps: Path, tmp_path: Path, sweep: str, old: str, new: str, said: tuple[str, ...]
+) -> None:
+    text = (sweeps / f"dsv4-gb200-{sweep}.yaml").read_text("utf-8")
+    assert old in text
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text.replace(old, new), "utf-8")
+    code, out, _ = cli("plan", str(path), "--no-commands")
+    assert code == 0
+    for sentence in said:
+        assert sentence in " ".join(out.split())
+
+
+def test_the_plan_names_no_release_of_the_embedded_engine(cli, sweeps: Path) -> None:
+    _, out, _ = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
+    assert "written for" not in out
+
+
 def test_the_plan_prices_the_starts_of_servers_with_and_without_restart(
     cli, sweeps: Path, tmp_path: Path
 ) -> None:

@@ -232,13 +232,22 @@ def test_trtllm_workers_stand_behind_dynamo_too(write_sweep) -> None:
 def test_sglang_workers_stand_behind_their_own_router(write_sweep) -> None:
     path = write_sweep(
         (TRTLLM[0][0], "  name: sglang\n  router: sglang\n"),
-        ("  flags: {all: {stream-interval: 4}}\n", ""),
+        ("  flags: {all: {stream-interval: 4}}\n", "  command: [/opt/python, -m, sglang.launch_server]\n"),
         ("acceptance: golden", "acceptance: {length: 2.5}"),
         (TRTLLM[3][0], "- {prefill: 1xTP4, decode: 2xTP4, concurrency: [8]}"),
     )
+    text = path.read_text("utf-8")
+    with pytest.raises(SweepError, match=r"take no token ids .* set `workload\.chat_template: true`"):
+        load_sweep(path)
+    path.write_text(text.replace("workload: {", "workload: {chat_template: true, "), "utf-8")
     point = load_sweep(path).points[-1]
     made = engine_of(point).deploy(point, RACK)
     words = process(made, "router").argv
+    assert words[:5] == ("/opt/python", "-m", "sglang_router.launch_router", "--policy", "round_robin")
+    assert words[words.index("--request-timeout-secs") + 1] == f"{point.measurement.request_timeout_s:.0f}"
+    assert (
+        words[words.index("--worker-startup-timeout-secs") + 1] == f"{point.measurement.ready_timeout_s:.0f}"
+    )
     assert "--pd-disaggregation" in words
     at = words.index("--prefill")
     assert words[at + 1 : at + 3] == (
