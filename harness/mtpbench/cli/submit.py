@@ -30,6 +30,8 @@ from mtpbench.cli.options import (
     select,
 )
 from mtpbench.cli.run import RunView, run_until_signalled
+from mtpbench.engines import dynamo, release_for
+from mtpbench.engines.about import version_in_image
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
 from mtpbench.progress import now_utc
@@ -98,6 +100,7 @@ def submit(
     batches = _all_batches(loaded, _needs(chosen, store, request), request, journal)
     limit = clock(request.profile.time_limit_s)
     console.print(f"# time limit of each job: {limit} (days-hours:minutes:seconds)", highlight=False)
+    _warn_of_image(console, chosen[0], request.profile)
     if dry_run:
         _print_scripts(console, batches)
         return
@@ -308,6 +311,20 @@ def _check_cluster(slurm: Slurm, profile: ClusterProfile) -> None:
         raise InputError(
             f"partition {missing[0]!r} is unknown to this Slurm; it has: {', '.join(partitions)}"
         )
+
+
+def _warn_of_image(console: Console, point: Point, profile: ClusterProfile) -> None:
+    """Prints where the profile's image is of another release than command lines are written for."""
+    image = profile.container.image if profile.container else None
+    found, release = version_in_image(image), release_for(point)
+    if found is None or release is None or found == release.version or dynamo.is_own(image):
+        return
+    console.print(
+        f"# warning: the profile's image {image} is of release {found}, and command lines are written for "
+        f"{release.version}; name it in engine.version of the sweep",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _check_image(profile: ClusterProfile) -> None:

@@ -53,6 +53,20 @@ def test_without_analysis_there_is_no_last_job(tmp_path: Path) -> None:
     assert "mtpbench tables" not in result.output
 
 
+def test_an_image_of_another_release_in_the_profile_is_warned_of(tmp_path: Path) -> None:
+    """Engines rename options: lines for one release may not start another."""
+    profile = tmp_path / "other.yaml"
+    text = CLUSTER.read_text("utf-8")
+    for image, warns in (("lmsysorg/sglang:v0.5.23", True), ("lmsysorg/sglang:v0.5.12.post1-cu130", False)):
+        profile.write_text(text.replace("container:\n", f"container:\n  image: {image}\n"), "utf-8")
+        words = ["submit", str(SWEEP), "--cluster", str(profile), "--dry-run"]
+        output = CliRunner().invoke(app, words).output
+        said = (
+            "is of release 0.5.23, and command lines are written for 0.5.12.post1; name it in engine.version"
+        )
+        assert (said in output) is warns
+
+
 def test_a_deployment_that_is_larger_than_the_domain_is_refused(tmp_path: Path) -> None:
     profile = tmp_path / "small.yaml"
     profile.write_text("time_limit: 60\nsegment_nodes: 4\n", "utf-8")
