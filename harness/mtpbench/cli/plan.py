@@ -22,6 +22,7 @@ from mtpbench.engines.about import (
     version_at_start,
     version_in_image,
 )
+from mtpbench.engines.releases import PINS
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, stored_ceiling, workers_for
 from mtpbench.plan import START_S, Ladder, LadderEstimate, StartsEstimate
@@ -242,7 +243,7 @@ def _release_warnings(points: Sequence[Point], release: Release) -> Iterator[str
     if release.since(last) and release.version != last:
         yield f"{release.version} is newer than {last}, the newest that mtpbench knows"
     front = dynamo.named_release(engine)
-    pin = dynamo.PINS.get(front or "", {}).get(about.package or "")
+    pin = PINS.get(front or "", {}).get(about.package or "")
     if engine.router == dynamo.ROUTER and pin not in (None, release.version):
         made = f"{dynamo.PACKAGE} {front} is made for {about.package} {pin}"
         yield f"{made}: its workers may not start with another release"

@@ -32,7 +32,7 @@ class Renaming:
         removed: the first release that refuses the old name; None while all accept it.
         goes_after: the day (ISO 8601) after which the engine's own source says that the old name goes.
         values: the old name's values and what they are under the new one; empty where they stay.
-        written_as: the new option as the engine's module writes it, where more changes than a name.
+        written_as: what the engine's module writes since then, where more changes than a name.
     """
 
     old: str
@@ -43,6 +43,11 @@ class Renaming:
     goes_after: str | None = None
     values: Mapping[Any, Any] = field(default_factory=dict)
     written_as: str | None = None
+
+
+def renamed(old: str, new: str | None, *, since: str, **more: Any) -> Renaming:
+    """Builds a renaming whose old name is warned of from the first release that knows the new one."""
+    return Renaming(**{"old": old, "new": new, "since": since, "deprecated": since, **more})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +176,8 @@ def spelled(flags: Flags, renamings: Sequence[Renaming], release: Release | None
     for renaming in renamings:
         if renaming.written_as is None:
             flags = _renamed(flags, renaming, release)
+    for renaming in renamings:
+        _refuse_later(flags, renaming, release)
     return flags
 
 
@@ -188,18 +195,19 @@ def _renamed(flags: Flags, renaming: Renaming, release: Release) -> Flags:
         return flags
     if not renaming.values:
         return _replaced(flags, new, old, value)
-    for before, after in renaming.values.items():
-        if after == value:
-            return _replaced(flags, new, old, before)
+    before = next((before for before, after in renaming.values.items() if after == value), None)
+    return flags if before is None else _replaced(flags, new, old, before)
+
+
+def _refuse_later(flags: Flags, renaming: Renaming, release: Release) -> None:
+    """Refuses what only a later release has a name for: an option that no older one could be written for."""
+    new = renaming.new
+    if new is None or release.since(renaming.since) or (value := option_value(flags, new)) is None:
+        return
     raise UnsupportedError(
         f"the option {new} with {value!r} exists since {renaming.since}, and the sweep is for "
-        f"{release.version}; name a later `engine.version` or `engine.image`, or another value "
-        f"({_listed(renaming)})"
+        f"{release.version}; name a later `engine.version` or `engine.image`, or take it away"
     )
-
-
-def _listed(renaming: Renaming) -> str:
-    return ", ".join(repr(after) for after in renaming.values.values())
 
 
 def option_value(flags: Flags, name: str) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from mtpbench.engines.about import newest, version_at_start, version_in_image
 from mtpbench.engines.parts import container_of, python_of
+from mtpbench.engines.releases import PINS
 from mtpbench.records import Engine, Point, Probe, Process
 
 PACKAGE = "ai-dynamo"
@@ -17,18 +18,6 @@ ROUTER = "dynamo"
 DEATHS = {"other_release": r"cannot import name '\w+' from '(?:vllm|sglang|tensorrt_llm)\b"}
 """Patterns, by code of `ADVICE`, of what a worker of Dynamo's prints before it dies."""
 FRONT = "router"
-
-PINS: Mapping[str, Mapping[str, str]] = {
-    "1.0.2": {"vllm": "0.16.0", "sglang": "0.5.9", "tensorrt-llm": "1.3.0rc5.post1"},
-    "1.1.1": {"vllm": "0.19.0", "sglang": "0.5.10.post1", "tensorrt-llm": "1.3.0rc11"},
-    "1.2.1": {"vllm": "0.20.1", "sglang": "0.5.11", "tensorrt-llm": "1.3.0rc14"},
-    "1.3.1": {"vllm": "0.23.0", "sglang": "0.5.14", "tensorrt-llm": "1.3.0rc19"},
-    "1.4.2": {"vllm": "0.26.0", "sglang": "0.5.16", "tensorrt-llm": "1.3.0rc22"},
-    "1.5.1": {"vllm": "0.28.0", "sglang": "0.5.18", "tensorrt-llm": "1.3.0rc25"},
-    "1.6.0": {"vllm": "0.31.0", "sglang": "0.5.21", "tensorrt-llm": "1.3.0rc29"},
-    "1.6.1": {"vllm": "0.31.0", "sglang": "0.5.21", "tensorrt-llm": "1.3.0rc29"},
-}
-"""The engine releases that each release of Dynamo is made for, by their distributions."""
 
 
 def release(engine: Engine) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from mtpbench.engines import dynamo
-from mtpbench.engines.about import About, Release, Renaming, newest, release_of, spelled
+from mtpbench.engines import dynamo, releases
+from mtpbench.engines.about import About, Release, newest, release_of, renamed, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     Share,
@@ -62,50 +62,54 @@ ABOUT = About(
         "out_of_memory": r"Not enough memory",
         "engine_core_dead": r"Scheduler hit an exception",
     },
-    releases={
-        "0.5.9": "2026-02-23",
-        "0.5.10": "2026-04-05",
-        "0.5.10.post1": "2026-04-08",
-        "0.5.11": "2026-05-07",
-        "0.5.12": "2026-05-16",
-        "0.5.12.post1": "2026-05-23",
-        "0.5.13": "2026-06-11",
-        "0.5.13.post1": "2026-06-15",
-        "0.5.14": "2026-06-26",
-        "0.5.15": "2026-07-10",
-        "0.5.15.post1": "2026-07-14",
-        "0.5.16": "2026-07-25",
-        "0.5.17": "2026-08-08",
-        "0.5.18": "2026-08-21",
-        "0.5.19": "2026-09-04",
-        "0.5.20": "2026-09-18",
-        "0.5.21": "2026-10-01",
-        "0.5.22": "2026-10-16",
-        "0.5.23": "2026-10-30",
-    },
+    releases=releases.SGLANG,
     renamings=(
-        Renaming(
-            old="cuda-graph-max-bs",
-            new="cuda-graph-max-bs-decode",
-            since="0.5.14",
-            deprecated="0.5.14",
+        renamed("stream-output", "incremental-streaming-output", since="0.5.12", removed="0.5.20"),
+        renamed("nsa-prefill-backend", "dsa-prefill-backend", since="0.5.13", removed="0.5.20"),
+        renamed("nsa-decode-backend", "dsa-decode-backend", since="0.5.13", removed="0.5.20"),
+        renamed("cuda-graph-max-bs", "cuda-graph-max-bs-decode", since="0.5.14", removed="0.5.20"),
+        renamed("cuda-graph-bs", "cuda-graph-bs-decode", since="0.5.14", removed="0.5.20"),
+        renamed(
+            "piecewise-cuda-graph-max-tokens", "cuda-graph-max-bs-prefill", since="0.5.14", removed="0.5.20"
+        ),
+        renamed("piecewise-cuda-graph-tokens", "cuda-graph-bs-prefill", since="0.5.14", removed="0.5.20"),
+        *(
+            renamed(
+                old, "cuda-graph-backend-prefill", since="0.5.14", removed="0.5.20", values={True: backend}
+            )
+            for old, backend in (
+                ("disable-piecewise-cuda-graph", "disabled"),
+                ("enforce-piecewise-cuda-graph", "tc_piecewise"),
+                ("enable-breakable-cuda-graph", "breakable"),
+            )
+        ),
+        renamed("mamba-scheduler-strategy", "mamba-radix-cache-strategy", since="0.5.14", removed="0.5.20"),
+        renamed("prefill-cp-mode", "cp-strategy", since="0.5.14", removed="0.5.20"),
+        renamed("enable-prefill-context-parallel", "enable-prefill-cp", since="0.5.14", removed="0.5.20"),
+        renamed(
+            "speculative-dflash-draft-window-size",
+            "speculative-draft-window-size",
+            since="0.5.13",
             removed="0.5.20",
         ),
-        Renaming(
-            old="cuda-graph-bs",
-            new="cuda-graph-bs-decode",
-            since="0.5.14",
-            deprecated="0.5.14",
-            removed="0.5.20",
-        ),
-        Renaming(
-            old="enable-dp-attention",
-            new="attn-dp-size",
+        renamed(
+            "enable-dp-attention",
+            "attn-dp-size",
             since="0.5.22",
-            deprecated="0.5.22",
             goes_after="2026-12-31",
             written_as="attn-dp-size",
         ),
+        # Two options take its place, one for each role; it is accepted all the same.
+        renamed(
+            "disable-cuda-graph",
+            "cuda-graph-backend-decode",
+            since="0.5.14",
+            values={True: "disabled"},
+            written_as="disable-cuda-graph",
+        ),
+        renamed("prefill-round-robin-balance", None, since="0.5.12", removed="0.5.20"),
+        renamed("hybrid-kvcache-ratio", None, since="0.5.12", removed="0.5.14"),
+        renamed("speculative-skip-dp-mlp-sync", None, since="0.5.23", removed="0.5.23"),
     ),
 )
 DERIVED_PORTS = 6

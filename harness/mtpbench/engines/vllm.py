@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtpbench.engines import dynamo
-from mtpbench.engines.about import About, Release, Renaming, release_of, spelled
+from mtpbench.engines import dynamo, releases
+from mtpbench.engines.about import About, Release, release_of, renamed, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     Share,
@@ -58,41 +58,12 @@ ABOUT = About(
         "engine_core_dead": r"EngineDeadError|EngineCore encountered an issue"
         r"|Engine core initialization failed",
     },
-    releases={
-        "0.15.1": "2026-02-05",
-        "0.16.0": "2026-02-26",
-        "0.17.0": "2026-03-07",
-        "0.17.1": "2026-03-11",
-        "0.18.0": "2026-03-20",
-        "0.18.1": "2026-03-31",
-        "0.19.0": "2026-04-03",
-        "0.19.1": "2026-04-18",
-        "0.20.0": "2026-04-27",
-        "0.20.1": "2026-05-03",
-        "0.20.2": "2026-05-10",
-        "0.21.0": "2026-05-15",
-        "0.22.0": "2026-05-29",
-        "0.22.1": "2026-06-05",
-        "0.23.0": "2026-06-15",
-        "0.24.0": "2026-06-30",
-        "0.25.0": "2026-07-11",
-        "0.25.1": "2026-07-14",
-        "0.26.0": "2026-07-25",
-        "0.27.0": "2026-08-10",
-        "0.27.1": "2026-08-11",
-        "0.28.0": "2026-08-26",
-        "0.29.0": "2026-09-09",
-        "0.30.0": "2026-09-22",
-        "0.31.0": "2026-10-05",
-        "0.32.0": "2026-10-18",
-        "0.33.0": "2026-11-02",
-    },
+    releases=releases.VLLM,
     renamings=(
-        Renaming(
-            old="attention-config.use_fp4_indexer_cache",
-            new="attention-config.indexer_kv_dtype",
+        renamed(
+            "attention-config.use_fp4_indexer_cache",
+            "attention-config.indexer_kv_dtype",
             since="0.28.0",
-            deprecated="0.28.0",
             removed="0.30.0",
             values={True: "mxfp4"},
         ),

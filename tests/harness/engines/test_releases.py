@@ -115,7 +115,7 @@ def test_options_get_the_names_of_the_release(
 def test_a_value_that_the_release_has_no_name_for_is_refused() -> None:
     release = release_of(engine(version="1.0"), DATED)
     with pytest.raises(
-        UnsupportedError, match=r"json\.kind with 'large' exists since 1\.1, .* for 1\.0; .*'small'"
+        UnsupportedError, match=r"json\.kind with 'large' exists since 1\.1, .* for 1\.0; name a later"
     ):
         spelled({"json": {"kind": "large"}}, (KEYED,), release)
 
@@ -274,3 +274,28 @@ def test_two_nixl_workers_of_a_node_listen_on_ports_of_their_own() -> None:
     wide = deployed(point)
     assert all(p.port_spans == {"nixl": 8} for p in wide.processes if p.role == "decode")
     assert vllm.ABOUT.releases
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "written"),
+    [
+        ("0.5.13", {"disable-piecewise-cuda-graph": True}, {"disable-piecewise-cuda-graph": True}),
+        ("0.5.21", {"disable-piecewise-cuda-graph": True}, {"cuda-graph-backend-prefill": "disabled"}),
+        ("0.5.13", {"cuda-graph-backend-prefill": "breakable"}, {"enable-breakable-cuda-graph": True}),
+        ("0.5.23", {"nsa-decode-backend": "x"}, {"dsa-decode-backend": "x"}),
+        ("0.5.23", {"disable-cuda-graph": True}, {"disable-cuda-graph": True}),
+    ],
+)
+def test_sglangs_options_are_written_in_both_directions(
+    version: str, flags: dict[str, object], written: dict[str, object]
+) -> None:
+    release = release_of(Engine(name="sglang", version=version), sglang.ABOUT)
+    assert spelled(flags, sglang.ABOUT.renamings, release) == written
+
+
+def test_an_option_that_is_gone_without_another_in_its_place_is_refused() -> None:
+    release = release_of(Engine(name="sglang", version="0.5.23"), sglang.ABOUT)
+    with pytest.raises(
+        UnsupportedError, match=r"prefill-round-robin-balance is gone since 0\.5\.20; take it away"
+    ):
+        spelled({"prefill-round-robin-balance": True}, sglang.ABOUT.renamings, release)
