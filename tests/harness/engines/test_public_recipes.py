@@ -142,7 +142,8 @@ def test_trtllm(arm: str, topology: str) -> None:
         "--custom_tokenizer": "deepseek_v4",
     }
     said = options(list(head.argv))
-    assert {n: v for n, v in said.items() if n not in ("--host", "--port", "--config")} == expected
+    ours = ("--host", "--port", "--config", "--served_model_name")
+    assert {n: v for n, v in said.items() if n not in ours} == expected
     config = yaml.safe_load(head.files[0].text)
     shared = {
         "cuda_graph_config": {"enable_padding": True, "max_batch_size": 1024},
@@ -157,11 +158,15 @@ def test_trtllm(arm: str, topology: str) -> None:
         "stream_interval": 100,
         "num_postprocess_workers": 4,
         "moe_config": {"backend": "TRTLLM", "use_low_precision_moe_combine": True},
+        # The recipe does not count accepted tokens.
+        "return_perf_metrics": True,
+        "enable_iter_perf_stats": True,
     }
     if dep:
         shared["attention_dp_config"] = {"batching_wait_iters": 30, "enable_balance": True}
     if arm != "off":
-        shared["speculative_config"] = {"decoding_type": "MTP", "max_draft_len": 3}
+        mtp = {"decoding_type": "MTP", "max_draft_len": 3, "num_nextn_predict_layers": 3}
+        shared["speculative_config"] = mtp
         if dep:
             shared["enable_lm_head_tp_in_adp"] = True
     assert config == shared
