@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from packaging.version import Version
 
-from mtpbench.engines import dynamo
-from mtpbench.engines.about import About, Release, Renaming, release_of, spelled
+from mtpbench.engines import dynamo, releases
+from mtpbench.engines.about import About, Release, release_of, renamed, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     Share,
@@ -61,33 +61,9 @@ ABOUT = About(
         "engine_core_dead": r"Executor worker (?:died|returned error)",
     },
     interval_of_steps=True,
-    # Recipes and Dynamo run release candidates: no final release has counters. Of two no day is known.
-    releases={
-        "1.1.0": "2025-12-19",
-        "1.2.0": "2026-03-12",
-        "1.3.0rc12": "2026-04-17",
-        "1.2.1": "2026-04-20",
-        "1.3.0rc13": "2026-04-29",
-        "1.3.0rc14": "2026-05-07",
-        "1.3.0rc15": "2026-05-21",
-        "1.3.0rc16": "2026-05-26",
-        "1.3.0rc18": "2026-06-10",
-        "1.3.0rc19": "2026-06-23",
-        "1.3.0rc20": "2026-06-30",
-        "1.3.0rc22": "2026-07-22",
-        "1.3.0rc23": "2026-07-30",
-        "1.3.0rc24": "2026-08-10",
-        "1.3.0rc25": "2026-08-28",
-        "1.3.0rc26": "2026-09-09",
-        "1.3.0rc27": "2026-09-17",
-        "1.3.0rc28": "2026-09-23",
-        "1.3.0rc29": "2026-09-29",
-        "1.4.0rc0": "2026-10-13",
-        "1.4.0rc1": "2026-10-21",
-    },
+    releases=releases.TENSORRT_LLM,
     renamings=tuple(
-        Renaming(old=name, new=None, since="1.3.0rc8", deprecated="1.3.0rc8")
-        for name in ("moe_cluster_parallel_size", "cluster_size")
+        renamed(name, None, since="1.3.0rc8") for name in ("moe_cluster_parallel_size", "cluster_size")
     ),
 )
 COUNTERS_SINCE = "1.3.0rc12"
