@@ -81,7 +81,7 @@ TENSORRT_LLM: Mapping[str, str] = {
     "1.4.0rc0": "2026-10-13",
     "1.4.0rc1": "2026-10-21",
 }
-"""Recipes and Dynamo run release candidates, and no final release has counters. Of two of them no day is known."""
+"""Recipes and Dynamo run release candidates, and no final release has counters. Of two no day is known."""
 PINS: Mapping[str, Mapping[str, str]] = {
     "1.0.2": {"vllm": "0.16.0", "sglang": "0.5.9", "tensorrt-llm": "1.3.0rc5.post1"},
     "1.1.1": {"vllm": "0.19.0", "sglang": "0.5.10.post1", "tensorrt-llm": "1.3.0rc11"},
