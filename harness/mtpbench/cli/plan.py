@@ -262,6 +262,8 @@ def _notice_text(notice: OptionNotice, release: str) -> str:
             parts.append(f"{used} is gone since {renaming.removed}")
         elif renaming.goes_after is not None:
             parts.append(f"{used} goes after {renaming.goes_after}")
+        elif renaming.new is None:
+            parts.append(f"{used} is deprecated since {renaming.deprecated}")
         if notice.written == notice.used and renaming.new is not None:
             parts.append(f"from {renaming.since} on {_option_text(renaming.new)} takes its place")
     return "; ".join(parts)

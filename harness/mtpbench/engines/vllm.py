@@ -67,6 +67,17 @@ ABOUT = About(
             removed="0.30.0",
             values={True: "mxfp4"},
         ),
+        *(
+            renamed(gone, None, since="0.31.0", removed="0.31.0")
+            for gone in (
+                "calculate-kv-scales",
+                "max-long-partial-prefills",
+                "max-num-partial-prefills",
+                "override-attention-dtype",
+                "attention-config.use_prefill_decode_attention",
+            )
+        ),
+        *(renamed(idle, None, since="0.33.0") for idle in ("disable-cascade-attn", "mamba-cache-mode")),
     ),
 )
 HYBRID_SINCE = "0.28.0"

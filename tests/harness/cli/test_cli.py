@@ -86,6 +86,12 @@ def test_the_plan_of_the_headline_sweep(cli, sweeps: Path) -> None:
         ),
         (
             "vllm",
+            "  version: 0.25.1\n  image: vllm/vllm-openai:v0.25.1\n  flags:\n    all:\n",
+            "  version: 0.33.0\n  flags:\n    all:\n      disable-cascade-attn: true\n",
+            ("warning: --disable-cascade-attn is deprecated since 0.33.0",),
+        ),
+        (
+            "vllm",
             "  version: 0.25.1\n  image: vllm/vllm-openai:v0.25.1\n",
             "  version: our branch\n  image: registry/vllm:latest\n",
             (
