@@ -1,6 +1,6 @@
-"""Sets up the engines of `make test-engines` and `make demo-real`, then runs a command that finds them.
+"""Sets up the real engines of the tests and of `make demo-real`, then runs a command that finds them.
 
-    python tests/engines/setup/prepare.py [vllm] [llamacpp] [-- COMMAND …]
+    python tests/engines/setup/prepare.py [vllm] [llamacpp] [sglang] [-- COMMAND …]
 
 Everything lands in `$MTPBENCH_CACHE` (by default `mtpbench` in the user's cache folder) and is made once.
 COMMAND finds the engines by these variables; without a COMMAND they are printed.
@@ -8,6 +8,7 @@ COMMAND finds the engines by these variables; without a COMMAND they are printed
     MTPBENCH_CRAFTED        folder of the crafted checkpoints
     MTPBENCH_VLLM_PYTHON    interpreter of an environment with vLLM on the CPU
     MTPBENCH_LLAMA_SERVER   the program llama-server
+    MTPBENCH_SGLANG_PYTHON  interpreter of an environment with SGLang on the CPU
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ if __name__ == "__main__":
 from engines.setup.cache import BuildError, cache_root
 from engines.setup.checkpoints import craft_checkpoints
 from engines.setup.llama_server import build_llama_server
+from engines.setup.sglang_cpu import install_sglang
 from engines.setup.vllm_cpu import install_vllm
 
 ENGINES: Mapping[str, tuple[str, str, Callable[[], Path]]] = {
     "vllm": ("MTPBENCH_VLLM_PYTHON", "vLLM on the CPU (1.8 GB, 1 to 2 minutes)", install_vllm),
     "llamacpp": ("MTPBENCH_LLAMA_SERVER", "llama-server (5 to 10 minutes on 2 cores)", build_llama_server),
+    "sglang": ("MTPBENCH_SGLANG_PYTHON", "SGLang on the CPU (3.6 GB, 2 to 7 minutes)", install_sglang),
 }
 
 
