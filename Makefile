@@ -6,7 +6,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-real test check bench bench-client wheel schema lock clean test-slurm test-engines test-dynamo test-gpu test-browser test-fuzz
+.PHONY: help demo demo-real test check bench bench-client wheel schema lock clean test-slurm test-engines test-sglang test-dynamo test-gpu test-browser test-fuzz
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ clean: ## remove what was built; results/ stays
 # Tiers with real servers. Each one arrives with the part of the product that it tests.
 test-engines: $(DEV_READY) ## tests on real vLLM and llama.cpp, set up from nothing outside the tree
 	$(BIN)/python tests/engines/setup/prepare.py vllm llamacpp -- $(BIN)/python -m pytest tests/engines
+
+test-sglang: $(DEV_READY) ## tests on real SGLang on the CPU, set up from nothing outside the tree (3.6 GB)
+	$(BIN)/python tests/engines/setup/prepare.py sglang -- $(BIN)/python -m pytest tests/sglang
 
 test-dynamo: $(DEV_READY) ## tests on Dynamo's frontend with its mocker, set up from nothing outside the tree
 	$(BIN)/python tests/dynamo/prepare_mocker.py -- $(BIN)/python -m pytest tests/dynamo

@@ -1,0 +1,64 @@
+"""The tier of real SGLang on the CPU. `make test-sglang` sets it up and says where it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from engines.runs import Run, measure
+from mtpbench.errors import MtpbenchError
+from mtpbench.sweep import Sweep, load_sweep
+from mtpbench_analysis.cli import compare_folder, render_results
+
+SWEEPS = Path(__file__).resolve().parent / "sweeps"
+NEEDED = ("MTPBENCH_SGLANG_PYTHON", "MTPBENCH_CRAFTED")
+_measured: list[Run] = []
+
+
+def _load(name: str) -> Sweep:
+    """A sweep of the tier; where SGLang is missing the tier fails, it does not pass by skipping."""
+    for variable in NEEDED:
+        if variable not in os.environ:
+            pytest.fail(f"{variable} is not set: run `make test-sglang`, which sets SGLang up")
+    return load_sweep(SWEEPS / f"{name}.yaml")
+
+
+@pytest.fixture(scope="session")
+def sweep() -> Sweep:
+    """Off, MTP and pinned acceptance on one server each."""
+    return _load("sglang")
+
+
+@pytest.fixture(scope="session")
+def run(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The whole sweep, measured once."""
+    done = measure(sweep, sweep.points, tmp_path_factory.mktemp("sglang"))
+    _measured.append(done)
+    return done
+
+
+@pytest.fixture(scope="session")
+def killed_run(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One ladder, whose server is killed in the middle of its first point."""
+    ladder = [point for point in sweep.points if point.arm.name == "mtp3"]
+    return measure(sweep, ladder, tmp_path_factory.mktemp("sglang-killed"), kill=True)
+
+
+@pytest.fixture(scope="session")
+def routed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two workers behind SGLang's own router."""
+    routed = _load("sglang-router")
+    return measure(routed, routed.points, tmp_path_factory.mktemp("sglang-router"))
+
+
+def pytest_terminal_summary() -> None:
+    """Show the tables that were measured on the way."""
+    console = Console(width=100)
+    for done in _measured:
+        try:
+            console.print(render_results(compare_folder(done.directory)))
+        except MtpbenchError as error:
+            console.print(f"no table of {done.sweep.info.name}: {error}", markup=False)
