@@ -214,8 +214,12 @@ def test_commands_print_through_one_console() -> None:
     assert offenders == []
 
 
-STARTERS = ("output_check.py", "provenance.py", "reaper.py", "remote.py", "slurm/client.py")
-"""Where processes are started: the user's evaluation, servers and simulations, helpers, Slurm's programs."""
+STARTERS = (
+    *("output_check.py", "parsers/asking.py", "provenance.py"),
+    *("reaper.py", "remote.py", "slurm/client.py"),
+)
+"""Where processes are started: the user's evaluation, engines' parsers, servers and simulations, helpers,
+Slurm's programs."""
 STARTS = {"Popen", "create_subprocess_exec", "create_subprocess_shell", "fork"}
 
 
@@ -250,8 +254,8 @@ def test_executors_know_nothing_of_slurm_nor_of_runs() -> None:
 
 
 def test_programs_that_run_on_their_own_need_the_standard_library_only() -> None:
-    """`reaper.py` must outlive the harness, `rollcall.py` runs where mtpbench may not be."""
-    for path in ("reaper.py", "slurm/rollcall.py"):
+    """`reaper.py` must outlive the harness; `rollcall.py` and the asker run where mtpbench may not be."""
+    for path in ("reaper.py", "slurm/rollcall.py", "parsers/asker.py"):
         tree = ast.parse((HARNESS / path).read_text("utf-8"))
         assert {name.split(".")[0] for name in imports(tree)} <= sys.stdlib_module_names
 
@@ -269,6 +273,7 @@ WRITERS = {
     "executors/": "files and logs of servers",
     "load/worker_pool.py": "what its workers read, in a temporary folder",
     "load/worker.py": "what it recorded, in that folder",
+    "parsers/asker.py": "what an engine is asked to read, in a temporary folder",
     "power/agent.py": "its readings, until the point is stored",
     "remote.py": "what helpers print",
     "store/": "results",
@@ -334,6 +339,7 @@ FLOORS = {
         measure progress
         deployment output_check deployment_run run
         slurm snapshot
+        parsers
         cli
     """,
     ANALYSIS: """

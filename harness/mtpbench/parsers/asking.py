@@ -1,0 +1,283 @@
+"""How the asker is started: the Python of an engine that is installed here, or of its image on a cluster.
+
+A launcher takes a `Program` and returns the `Launch` that runs its engine's Python, or raises `NotHere`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import IO, Any
+
+from mtpbench.records import Container, Process, decode_json
+from mtpbench.slurm.client import Slurm
+from mtpbench.slurm.cluster_profile import ClusterProfile, clock
+from mtpbench.slurm.job_steps import StepOptions
+
+HERE_LIMIT_S = 300.0
+"""An engine's import takes up to a minute on a busy machine; the checks of a sweep as long again."""
+CLUSTER_LIMIT_S = 900.0
+"""A job waits for its node and its image first."""
+END_S = 10.0
+_PYTHON = re.compile(rb"(\S*/)?python[0-9.]*")
+_FILES = ("asker", "asked")
+_START = """
+import json, sys, types
+for name, text in json.loads({texts!r}):
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__path__ = []
+    exec(compile(text, name, "exec"), module.__dict__)
+sys.modules["mtpbench.parsers.asker"].main(sys.modules["mtpbench.parsers.asked"].ENGINES)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """A program is what a command line starts, and whose parser can be asked.
+
+    Args:
+        name: an engine of `asked.ENGINES`.
+        python: the interpreter that the command line names; None where it names the program alone.
+        command: the program that the command line names; its first line names the interpreter.
+        image: the container's image; None where there is none.
+    """
+
+    name: str
+    python: str | None = None
+    command: str | None = None
+    image: str | None = None
+
+
+class NotHere(Exception):
+    """A program can't be asked here; the message says why."""
+
+
+def asker_text() -> str:
+    """Returns the asker as one program for `python -c`."""
+    folder = resources.files("mtpbench.parsers")
+    texts = [("mtpbench", ""), ("mtpbench.parsers", "")]
+    texts += [(f"mtpbench.parsers.{name}", (folder / f"{name}.py").read_text("utf-8")) for name in _FILES]
+    return _START.format(texts=json.dumps(texts))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """A launch starts an engine's Python.
+
+    Args:
+        argv: the interpreter, behind what leads to it (`srun …`).
+        environment: all of it.
+        limit_s: the longest that all answers together may take.
+        code: what the interpreter runs.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    limit_s: float = HERE_LIMIT_S
+    code: str = field(default_factory=asker_text)
+
+
+Launcher = Callable[[Program], Launch]
+
+
+def launch_here(program: Program) -> Launch:
+    """Returns the launch of an engine that is installed on this machine.
+
+    Raises:
+        NotHere: there is no such program.
+    """
+    wanted = program.python or program.command or ""
+    found = shutil.which(wanted)
+    if found is None:
+        raise NotHere(f"no {wanted} on this machine")
+    return Launch(
+        argv=(found if program.python else _python_behind(Path(found)),), environment=dict(os.environ)
+    )
+
+
+def _python_behind(script: Path) -> str:
+    """Returns the Python that runs a program: its first line names it, or the second where that is too long.
+
+    Raises:
+        NotHere: it is no program of Python's.
+    """
+    with script.open("rb") as file:
+        start = file.read(2) == b"#!" and file.readline() + file.readline()
+    words = [word for word in (start or b"").split() if _PYTHON.fullmatch(word)]
+    if not words:
+        raise NotHere(f"{script} is no program of Python's, whose parser could be asked")
+    return os.fsdecode(words[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterLauncher:
+    """The cluster launcher asks on one node of a cluster, in the engine's image where the profile has one.
+
+    It asks for no GPU: where a partition lends nodes only with GPUs, the profile's directives say so.
+    """
+
+    profile: ClusterProfile
+    slurm: Slurm = field(default_factory=Slurm)
+
+    def __call__(self, program: Program) -> Launch:
+        """Returns the `srun` of the program's Python.
+
+        Raises:
+            NotHere: Slurm is not here, or a path can't be written.
+        """
+        if (missing := self.slurm.available()) is not None:
+            raise NotHere(missing)
+        inside = in_image(program, StepOptions.of(self.profile))
+        python = program.python or "python3"
+        start = (*self._options(), *inside, *(() if inside else self._prepared()), python)
+        return Launch(
+            argv=start,
+            environment={**self.slurm.environment, **self.profile.environment},
+            limit_s=CLUSTER_LIMIT_S,
+        )
+
+    def _options(self) -> tuple[str, ...]:
+        names = ("partition", "account", "qos", "reservation", "constraint")
+        values = {name: getattr(self.profile, name) for name in names}
+        chosen = [f"--{name}={value}" for name, value in values.items() if value is not None]
+        limit = clock(60 * math.ceil(min(CLUSTER_LIMIT_S, self.profile.time_limit_s) / 60))
+        fixed = ("--job-name=mtpbench-parsers", "--nodes=1", "--ntasks=1", f"--time={limit}", "--mpi=none")
+        return ("srun", *fixed, "--unbuffered", "--export=ALL", *chosen, *self.profile.directives)
+
+    def _prepared(self) -> tuple[str, ...]:
+        """Returns what runs the profile's commands in front of another one's own."""
+        if not self.profile.pre_commands:
+            return ()
+        lines = "\n".join(map(shlex.join, self.profile.pre_commands))
+        return ("bash", "-c", f'set -e\n{lines}\nexec "$@"', "bash")
+
+
+def in_image(program: Program, options: StepOptions) -> tuple[str, ...]:
+    """Returns pyxis's options for the image that a program runs in; none where it runs in none."""
+    image = options.image or program.image
+    if not options.container or image is None:
+        return ()
+    mounts = (f"--container-mounts={','.join(options.mounts)}",) if options.mounts else ()
+    return (f"--container-image={image}", *mounts, *options.container_flags)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """Answers are what an asker said, by the question's number, and why it did not say more."""
+
+    versions: Mapping[str, str]
+    by_number: Mapping[int, Mapping[str, Any]]
+    reason: str | None
+
+
+def run_asker(launch: Launch, program: str, questions: Sequence[Mapping[str, Any]]) -> Answers:
+    """Asks one engine all questions; one that can't be loaded, dies or is too slow answers fewer."""
+    text = "".join(json.dumps(question) + "\n" for question in questions).encode()
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                (*launch.argv, "-c", launch.code, program),
+                env=launch.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Answers(versions={}, by_number={}, reason=f"{launch.argv[0]}: {error.strerror}")
+        output, in_time = _communicate(process, text, launch.limit_s)
+        ending = _ending(process, errors) if in_time else f"no answer within {launch.limit_s:g} s"
+    return _read(output, ending)
+
+
+def _communicate(process: subprocess.Popen[bytes], text: bytes, limit_s: float) -> tuple[bytes, bool]:
+    """Returns what a program prints until its end or the limit, and whether it ended in time."""
+    try:
+        return process.communicate(text, limit_s)[0], True
+    except subprocess.TimeoutExpired:
+        return _end(process), False
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> bytes:
+    """Ends a program and what it started, SIGTERM first: `srun` then ends its step; returns its output."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=END_S)[0]
+    return b""
+
+
+def _ending(process: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+    lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+    return f"ended with exit code {process.returncode}: {lines[-1] if lines else 'no message'}"
+
+
+def _read(output: bytes, ending: str) -> Answers:
+    versions: Mapping[str, str] = {}
+    answers: dict[int, Mapping[str, Any]] = {}
+    reason = ending
+    for line in output.decode("utf-8", "replace").splitlines():
+        message: Any = None
+        with contextlib.suppress(ValueError):
+            message = decode_json(line)
+        kind = message.get("asker") if isinstance(message, dict) else None
+        if kind == "ready":
+            versions = message["versions"]
+        elif kind == "answer":
+            answers[message["number"]] = message
+        elif kind == "not_asked":
+            reason = message["reason"]
+    return Answers(versions=versions, by_number=answers, reason=reason)
+
+
+# --- what a command line starts ---
+
+_MODULES = {
+    "vllm.entrypoints.openai.api_server": "vllm",
+    "sglang.launch_server": "sglang",
+    "sglang_router.launch_router": "sglang_router",
+    "smg.launch_router": "smg",
+    **{f"dynamo.{name}": f"dynamo.{name}" for name in ("frontend", "mocker", "sglang", "trtllm", "vllm")},
+}
+_COMMANDS = {("vllm", "serve"): "vllm", ("sglang", "serve"): "sglang", ("trtllm-serve",): "trtllm-serve"}
+
+
+def program_of(process: Process) -> tuple[Program, tuple[str, ...]] | None:
+    """Returns the program that a process's command line starts, and the words after its name.
+
+    Returns:
+        None where no parser of it can be asked.
+    """
+    argv, image = process.argv, _image(process.container)
+    if "-m" in argv[1:-1]:
+        at = argv.index("-m")
+        if (module := _MODULES.get(argv[at + 1])) is None:
+            return None
+        return Program(name=module, python=argv[at - 1], image=image), argv[at + 2 :]
+    for start, word in enumerate(argv):
+        for command, name in _COMMANDS.items():
+            if (Path(word).name, *argv[start + 1 : start + len(command)]) == command:
+                found = Program(name=name, command=word, image=image)
+                return found, argv[start + len(command) :]
+    return None
+
+
+def _image(container: Container | None) -> str | None:
+    return container.image if container is not None else None

@@ -1,0 +1,261 @@
+"""The releases that are asked, each with the sweeps whose lines go to it, and how its Python is started."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from mtpbench import plan
+from mtpbench.parsers import Verdict, ask_ladders
+from mtpbench.parsers.asking import Launch, Launcher, NotHere, Program, asker_text
+from mtpbench.plan import Ladder
+from mtpbench.records import Process
+from mtpbench.sweep import load_sweep
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MADE_UP = HERE / "gb200.py"
+LIMIT_S = 900.0
+SHIPPED = sorted((ROOT / "sweeps").glob("*.yaml"))
+TESTED = [*sorted((ROOT / "tests").glob("*/sweeps/*.yaml")), ROOT / "tests" / "gpu" / "vllm.yaml"]
+SWEEPS = [
+    path
+    for path in (*SHIPPED, *TESTED)
+    if load_sweep(path).points[0].engine.name not in ("simulated", "llamacpp")
+]
+"""Every sweep of an engine that has a parser in Python; llama.cpp's server is run by `make test-engines`."""
+STANDS_FOR = {"lmsysorg/sglang:nightly-dev-cu13-20260528-0abe6a85": "0.5.12.post1"}
+"""The release before an image that has no number: five days before the nightly of 2026-05-28."""
+DYNAMO = ("ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A release of an engine, and which processes it is asked about.
+
+    Args:
+        engine: whose sweeps' lines it gets.
+        version: the engine's, as a sweep names it.
+        packages: the folders of wheels that lie on the environment.
+        python: the variable that holds the environment's interpreter.
+        programs: the programs that are asked.
+        wants: whether it gets a sweep: one that names it, or all, or those with Dynamo's router.
+        direct: whether what Dynamo's workers are given goes to the engine's own server instead.
+        made_up: whether the node is a made-up GB200; else it is this machine.
+    """
+
+    engine: str
+    version: str
+    packages: tuple[str, ...] = ()
+    python: str
+    programs: tuple[str, ...]
+    wants: Callable[[Path], bool] = lambda path: True
+    direct: bool = False
+    made_up: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.programs[-1]} {self.version}"
+
+    @property
+    def sweeps(self) -> list[Path]:
+        """The sweeps of which it gets lines."""
+        chosen = (path for path in SWEEPS if load_sweep(path).points[0].engine.name == self.engine)
+        return [path for path in chosen if self.wants(path)]
+
+
+def own_version(path: Path) -> str | None:
+    """The release that a sweep names, by its version or its image."""
+    engine = load_sweep(path).points[0].engine
+    if engine.image in STANDS_FOR:
+        return STANDS_FOR[engine.image]
+    number = re.search(r"\d+\.\d+\.\d+\S*", engine.version or engine.image or "")
+    return number[0] if number else None
+
+
+def names(version: str) -> Callable[[Path], bool]:
+    return lambda path: own_version(path) == version
+
+
+def behind(router: str) -> Callable[[Path], bool]:
+    return lambda path: load_sweep(path).points[0].engine.router == router
+
+
+VLLM, SGLANG = "MTPBENCH_VLLM_PYTHON", "MTPBENCH_SGLANG_PYTHON"
+RELEASES = (
+    Release(
+        engine="vllm",
+        version="0.25.1",
+        packages=("vllm==0.25.1",),
+        python=VLLM,
+        programs=("vllm",),
+        wants=names("0.25.1"),
+        direct=True,
+    ),
+    Release(
+        engine="vllm", version="0.32.0", python=VLLM, programs=("vllm",), wants=names("0.32.0"), made_up=False
+    ),
+    Release(
+        engine="vllm",
+        version="0.31.0",
+        packages=("vllm==0.31.0", *DYNAMO),
+        python=VLLM,
+        programs=("dynamo.frontend", "dynamo.vllm"),
+        wants=behind("dynamo"),
+    ),
+    Release(
+        engine="vllm",
+        version="0.33.0",
+        packages=("vllm==0.33.0",),
+        python=VLLM,
+        programs=("vllm",),
+        direct=True,
+    ),
+    Release(
+        engine="sglang",
+        version="0.5.12.post1",
+        packages=("sglang==0.5.12.post1",),
+        python=SGLANG,
+        programs=("sglang",),
+        wants=names("0.5.12.post1"),
+        direct=True,
+    ),
+    Release(
+        engine="sglang",
+        version="0.5.21",
+        packages=("sglang==0.5.21", *DYNAMO),
+        python=SGLANG,
+        programs=("dynamo.frontend", "dynamo.sglang"),
+        wants=behind("dynamo"),
+    ),
+    Release(
+        engine="sglang",
+        version="0.5.23",
+        packages=("sglang==0.5.23",),
+        python=SGLANG,
+        programs=("sglang",),
+        direct=True,
+    ),
+    Release(
+        engine="sglang", version="0.5.23", python=SGLANG, programs=("sglang_router",), wants=behind("sglang")
+    ),
+    Release(engine="sglang", version="0.5.23", python=SGLANG, programs=("smg",), wants=behind("sglang")),
+    Release(
+        engine="trtllm",
+        version="1.3.0rc29",
+        packages=DYNAMO,
+        python=SGLANG,
+        programs=("dynamo.frontend", "dynamo.trtllm"),
+        wants=behind("dynamo"),
+    ),
+    Release(
+        engine="mocker",
+        version="ai-dynamo 1.6.1",
+        packages=DYNAMO,
+        python=SGLANG,
+        programs=("dynamo.frontend", "dynamo.mocker"),
+    ),
+)
+NEWEST = {"vllm": "0.33.0", "sglang": "0.5.23"}
+"""By engine. Behind Dynamo 1.6.1 it is the release that Dynamo pins: 0.31.0 and 0.5.21."""
+
+
+def ladders_of(path: Path, version: str) -> tuple[Ladder, ...]:
+    """The ladders of a sweep as they are written for a release, whatever the sweep names itself."""
+    points = load_sweep(path).points
+    return plan.ladders_of(
+        replace(point, engine=replace(point.engine, version=version, image=None)) for point in points
+    )
+
+
+OWN_WORDS = {"dynamo.vllm": {"--disaggregation-mode": 2}}
+"""Words of Dynamo's workers that are not their engine's: how many of them there are."""
+SERVERS = {"dynamo.vllm": "vllm.entrypoints.openai.api_server", "dynamo.sglang": "sglang.launch_server"}
+
+
+def as_server(process: Process) -> Process:
+    """A worker of Dynamo's as its engine's own server: what Dynamo hands on."""
+    argv = process.argv
+    module = argv[argv.index("-m") + 1] if "-m" in argv else ""
+    if module not in SERVERS:
+        return process
+    at = argv.index("-m") + 2
+    return replace(
+        process, argv=(*argv[: at - 1], SERVERS[module], *without(argv[at:], OWN_WORDS.get(module, {})))
+    )
+
+
+def without(words: Sequence[str], own: Mapping[str, int]) -> list[str]:
+    """Words without those options and their values."""
+    kept: list[str] = []
+    left = list(words)
+    while left:
+        count = own.get(left[0], 0)
+        kept += [] if count else left[:1]
+        left = left[max(1, count) :]
+    return kept
+
+
+def launcher_of(release: Release) -> Launcher:
+    """Starts the Python of a release, on a made-up node where it is to."""
+    folder = Path(os.environ["MTPBENCH_PARSERS"])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(folder / package) for package in release.packages),
+        "MTPBENCH_PARSERS_MODELS": str(folder / "models"),
+    }
+    code = "\n".join([MADE_UP.read_text("utf-8")] * release.made_up + [asker_text()])
+
+    def launch(program: Program) -> Launch:
+        if program.name not in release.programs:
+            raise NotHere(f"{release} is not asked about {program.name}")
+        return Launch(
+            argv=("nice", os.environ[release.python]), environment=environment, limit_s=LIMIT_S, code=code
+        )
+
+    return launch
+
+
+@cache
+def verdicts_of(release: Release) -> Mapping[Path, tuple[Verdict, ...]]:
+    """What a release says of each of its sweeps, all asked at once: an engine takes long to load."""
+    ladders = {
+        path: [written(one, release) for one in ladders_of(path, release.version)] for path in release.sweeps
+    }
+    every = [ladder for group in ladders.values() for ladder in group]
+    said: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in ask_ladders(every, launcher_of(release), {**variables(), **os.environ}):
+        if verdict.program is not None and verdict.program.name in release.programs:
+            said[replace(verdict.point, launch=0).deployment_key].append(verdict)
+    return {
+        path: tuple(
+            one for key in dict.fromkeys(ladder.unlaunched_key for ladder in group) for one in said[key]
+        )
+        for path, group in ladders.items()
+    }
+
+
+def variables() -> Mapping[str, str]:
+    """What sweeps of other tiers ask of the environment; a parser needs none of it."""
+    model = Path(os.environ["MTPBENCH_PARSERS"]) / "models" / "deepseek-ai" / "DeepSeek-V4-Pro"
+    return {"MTPBENCH_DYNAMO_PYTHON": "python3", "MTPBENCH_DYNAMO_MODEL": str(model)}
+
+
+def written(ladder: Ladder, release: Release) -> Ladder:
+    """A ladder with its processes in the form that a release takes them."""
+    processes = ladder.deployment.processes
+    if release.direct:
+        processes = tuple(map(as_server, processes))
+    if "smg" in release.programs:
+        processes = tuple(map(as_smg, processes))
+    return replace(ladder, deployment=replace(ladder.deployment, processes=processes))
+
+
+def as_smg(process: Process) -> Process:
+    """SGLang's router under the name of its successor, which takes the same words."""
+    words = ("smg.launch_router" if word == "sglang_router.launch_router" else word for word in process.argv)
+    return replace(process, argv=tuple(words))

@@ -1,0 +1,112 @@
+"""Every command line that mtpbench writes, put to the parsers and checks of the engines' releases."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mtpbench.cli import main
+from mtpbench.parsers import REFUSALS, Finding, Verdict
+from parsers.releases import RELEASES, Release, verdicts_of
+
+pytestmark = pytest.mark.parsers
+CASES = [
+    pytest.param(release, path, id=f"{release}-{path.stem}")
+    for release in RELEASES
+    for path in release.sweeps
+]
+NEVER_HERE = {"config": "TensorRT-LLM is not here"}
+"""Its packages hold nothing; of what it is given, `test_trtllm_keys.py` keeps a table by hand."""
+
+
+def where(verdict: Verdict) -> str:
+    """Which processes a finding is about, by what tells them apart."""
+    return f"{verdict.point.arm.name} {verdict.process.role}"
+
+
+def counted(verdicts: tuple[Verdict, ...], finding_kinds: frozenset[str]) -> dict[str, int]:
+    """How many processes each finding of some kinds is about."""
+    found = [
+        f"{where(verdict)}: {finding.kind}: {finding.message}"
+        for verdict in verdicts
+        for finding in verdict.findings
+        if finding.kind in finding_kinds
+    ]
+    return dict(Counter(found))
+
+
+@pytest.mark.parametrize(("release", "path"), CASES)
+def test_a_release_is_asked_about_every_line_to_the_last_stage(release: Release, path: Path) -> None:
+    verdicts = verdicts_of(release)[path]
+    assert verdicts
+    assert {f"{where(one)}: {one.not_asked}" for one in verdicts if one.not_asked} == set()
+    expected = NEVER_HERE if "dynamo.trtllm" in release.programs else {}
+    assert {stage: why for one in verdicts for stage, why in one.left_out.items()} in ({}, expected)
+
+
+@pytest.mark.parametrize(("release", "path"), CASES)
+def test_a_release_takes_every_line(release: Release, path: Path) -> None:
+    """Nothing unknown, nothing that is only the beginning of an option, no port twice, no refusal."""
+    verdicts = verdicts_of(release)[path]
+    assert counted(verdicts, frozenset({*REFUSALS, "by_prefix"})) == {}
+
+
+@pytest.mark.parametrize(("release", "path"), CASES)
+def test_the_plan_mentions_what_a_release_calls_deprecated(
+    release: Release,
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verdicts = verdicts_of(release)[path]
+    deprecated = {found for one in verdicts for found in one.findings if found.kind == "deprecated"}
+    if deprecated:
+        plan = plan_of(path, release, tmp_path, monkeypatch, capsys)
+        assert {
+            unmentioned.message for unmentioned in deprecated if not is_mentioned(unmentioned, plan)
+        } == set()
+
+
+def is_mentioned(finding: Finding, plan: str) -> bool:
+    return finding.option is not None and finding.option in plan
+
+
+def plan_of(
+    path: Path,
+    release: Release,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    """What `mtpbench plan` says of a sweep for a release, without the command lines."""
+    sweep = yaml.safe_load(path.read_text("utf-8"))
+    sweep["engine"] = {**sweep["engine"], "version": release.version}
+    sweep["engine"].pop("image", None)
+    copy = folder / path.name
+    copy.write_text(yaml.safe_dump(sweep, sort_keys=False), "utf-8")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["mtpbench", "plan", str(copy), "--no-commands"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    assert not end.value.code, err
+    return out
+
+
+def test_the_releases_are_there() -> None:
+    """The tier does not pass by skipping."""
+    for variable in (
+        "MTPBENCH_PARSERS",
+        "MTPBENCH_VLLM_PYTHON",
+        "MTPBENCH_SGLANG_PYTHON",
+        "MTPBENCH_CRAFTED",
+    ):
+        assert variable in os.environ, (
+            f"{variable} is not set: run `make test-parsers`, which sets the engines up"
+        )
