@@ -1,4 +1,7 @@
-"""`mtpbench doctor` and `system-power`: what a machine has, what load it can make, what power it may draw."""
+"""`mtpbench doctor` and `system-power`: what a machine has, what load it can make, what power it may draw.
+
+`doctor SWEEP --parsers` asks the engines here, or in a cluster's images, whether they would take its lines.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import asyncio
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +24,16 @@ from rich.text import Text
 from mtpbench import plan as planning
 from mtpbench.engines import abouts
 from mtpbench.engines.about import About
+from mtpbench.errors import InputError
 from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
 from mtpbench.load.ceiling import measure_ceiling
+from mtpbench.parsers import REFUSALS, Finding, State, Verdict, ask_ladders
+from mtpbench.parsers.asking import ClusterLauncher, launch_here
 from mtpbench.power import provisioned
 from mtpbench.power.log import Unread
 from mtpbench.power.nvml import list_gpus
+from mtpbench.slurm.cluster_profile import load_cluster
 from mtpbench.sweep import load_sweep
 from mtpbench.yaml_files import read_yaml
 from mtpbench_analysis.cli.options import echo, make_console, write_output
@@ -36,10 +44,30 @@ def doctor(
     client: Annotated[
         bool, typer.Option("--client", help="measure what the load client can take, about half a minute")
     ] = False,
+    parsers: Annotated[
+        bool,
+        typer.Option(
+            "--parsers",
+            help="ask the sweep's engine here whether it would take the command lines; serves nothing",
+        ),
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option(help="ask with --parsers on a node of this cluster, in the engine's image")
+    ] = None,
 ) -> None:
-    """Show what this machine has: engines, GPUs, Slurm, power sources, and what its load client can take."""
+    """Show what this machine has: engines, GPUs, Slurm, power sources, and what its load client can take.
+
+    With --parsers it ends with 0 where every line was taken, 1 where one was refused, and 3 where none was
+    refused and some could not be asked.
+    """
     console = make_console()
     loaded = load_sweep(sweep) if sweep is not None else None
+    if parsers:
+        if loaded is None:
+            raise InputError("--parsers asks about the command lines of a sweep: give its file too")
+        raise typer.Exit(ask_parsers(console, planning.ladders_of(loaded.points), cluster))
+    if cluster is not None:
+        raise InputError("--cluster is for --parsers: `mtpbench doctor SWEEP --parsers --cluster NAME`")
     if not client and loaded is None:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)
         for name, text in _inventory():
@@ -127,6 +155,100 @@ def _print_needs(console: Console, ladders: tuple[planning.Ladder, ...]) -> None
     console.print(table)
     cores = usable_cores()
     console.print(f"{_ceiling_text(ceiling)}; {cores} cores here", highlight=False, soft_wrap=True)
+
+
+REFUSED, NOT_ASKED = 1, 3
+"""Exit codes of `--parsers`."""
+
+
+def ask_parsers(console: Console, ladders: Sequence[planning.Ladder], cluster: str | None) -> int:
+    """Asks the engines whether they would take the command lines; prints what they say.
+
+    Args:
+        console: takes the answers.
+        ladders: of a sweep.
+        cluster: the profile of the cluster whose node is asked; None for this machine.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: there is no such profile.
+    """
+    if cluster is None:
+        verdicts = ask_ladders(ladders, launch_here, os.environ)
+    else:
+        profile = load_cluster(cluster)
+        verdicts = ask_ladders(
+            ladders, ClusterLauncher(profile=profile), {**os.environ, **profile.environment}
+        )
+    console.print(_verdict_table(verdicts))
+    _print_findings(console, verdicts)
+    states = Counter(verdict.state for verdict in verdicts)
+    asked = ", ".join(f"{states[state]} {text}" for state, text in _STATES.items())
+    console.print(f"{len(verdicts)} command lines: {asked}", highlight=False, soft_wrap=True)
+    if not verdicts:
+        console.print("the embedded engine comes with mtpbench: there is no engine to ask", highlight=False)
+    return REFUSED if states["refused"] else NOT_ASKED if states["not_asked"] else 0
+
+
+_STATES: Mapping[State, str] = {"accepted": "accepted", "refused": "refused", "not_asked": "not asked"}
+
+
+def _verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """Returns the table of deployments and kinds of processes: who was asked, and how far each line came."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("arm", "topology", "processes", "asked", "verdict"):
+        table.add_column(heading, no_wrap=heading != "verdict")
+    rows: dict[tuple[str, str, str], list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        rows[verdict.point.arm.name, verdict.point.topology.name, verdict.process.role].append(verdict)
+    for (arm, topology, role), group in rows.items():
+        counts = Counter(map(_verdict_text, group))
+        kinds = ", ".join(f"{count} {text}" if len(counts) > 1 else text for text, count in counts.items())
+        table.add_row(arm, topology, f"{len(group)} {role}", Text(_asked_text(group[0])), Text(kinds))
+    return table
+
+
+def _asked_text(verdict: Verdict) -> str:
+    return ", ".join(f"{package} {version}" for package, version in verdict.versions.items()) or "–"
+
+
+def _verdict_text(verdict: Verdict) -> str:
+    if verdict.state != "accepted":
+        return _STATES[verdict.state]
+    return f"accepted ({', '.join(verdict.stages)})"
+
+
+_KINDS = {
+    "refused": "refused",
+    "unknown_option": "unknown option",
+    "config_refused": "refused",
+    "port_twice": "a port twice",
+    "by_prefix": "warning",
+    "deprecated": "deprecated",
+}
+
+
+def _print_findings(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Prints each finding once, refusals first, with the number of its lines; then what was not asked."""
+    found: Counter[Finding] = Counter(finding for verdict in verdicts for finding in verdict.findings)
+    for finding, lines in sorted(found.items(), key=lambda item: item[0].kind not in REFUSALS):
+        kind = Text(_KINDS[finding.kind], "bold red" if finding.kind in REFUSALS else "bold yellow")
+        where = f" ({finding.stage}, {_lines_text(lines)}): "
+        console.print(Text.assemble(kind, where, finding.message), soft_wrap=True)
+    unasked = Counter(verdict.not_asked for verdict in verdicts if verdict.not_asked is not None)
+    for reason, lines in unasked.items():
+        what = ("not asked", "bold yellow")
+        console.print(Text.assemble(what, f" ({_lines_text(lines)}): {reason}"), soft_wrap=True)
+    left_out = Counter(item for verdict in verdicts for item in verdict.left_out.items())
+    for (stage, reason), lines in left_out.items():
+        text = f" {stage} ({_lines_text(lines)}): {reason}"
+        console.print(Text.assemble(("not asked for", "bold yellow"), text), soft_wrap=True)
+
+
+def _lines_text(lines: int) -> str:
+    return f"{lines} line{'s' * (lines > 1)}"
 
 
 def system_power(

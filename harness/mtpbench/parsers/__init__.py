@@ -29,6 +29,7 @@ from mtpbench.redaction import Secrets
 Kind = Literal["refused", "unknown_option", "by_prefix", "deprecated", "port_twice", "config_refused"]
 REFUSALS: frozenset[Kind] = frozenset(("refused", "unknown_option", "port_twice", "config_refused"))
 """The engine would not start, or not as it was meant to."""
+State = Literal["accepted", "refused", "not_asked"]
 DIRECTORY = "/mtpbench-attempt"
 """Stands for the attempt's folder, which the asker makes."""
 
@@ -75,7 +76,7 @@ class Verdict:
     not_asked: str | None = None
 
     @property
-    def state(self) -> Literal["accepted", "refused", "not_asked"]:
+    def state(self) -> State:
         """Returns what the engine makes of the line; one with a deprecated option is accepted."""
         if any(finding.kind in REFUSALS for finding in self.findings):
             return "refused"

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any
@@ -179,7 +179,7 @@ class Answers:
 
     versions: Mapping[str, str]
     by_number: Mapping[int, Mapping[str, Any]]
-    reason: str | None
+    reason: str
 
 
 def run_asker(launch: Launch, program: str, questions: Sequence[Mapping[str, Any]]) -> Answers:
@@ -196,10 +196,12 @@ def run_asker(launch: Launch, program: str, questions: Sequence[Mapping[str, Any
                 start_new_session=True,
             )
         except OSError as error:
-            return Answers(versions={}, by_number={}, reason=f"{launch.argv[0]}: {error.strerror}")
+            reason = f"{launch.argv[0]} can't be run: {error.strerror}"
+            return Answers(versions={}, by_number={}, reason=reason)
         output, in_time = _communicate(process, text, launch.limit_s)
         ending = _ending(process, errors) if in_time else f"no answer within {launch.limit_s:g} s"
-    return _read(output, ending)
+    answers = _read(output, ending)
+    return replace(answers, reason=f"{launch.argv[-1]}: {answers.reason}")
 
 
 def _communicate(process: subprocess.Popen[bytes], text: bytes, limit_s: float) -> tuple[bytes, bool]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +107,100 @@ def test_the_client_is_measured_against_the_built_in_mock(cli, monkeypatch: pyte
     assert stored is not None
     assert [r.streams for r in stored.rungs] == [4, 8]
     assert stored.rungs[0].events_per_s > 0
+
+
+# --- the engines' parsers ---
+
+STAND_INS = Path(__file__).resolve().parents[2] / "fixtures" / "parsers"
+ASKED = """
+sweep: asked
+question: Would the engine take it?
+model: {{path: "{model}", served_name: m, precision: fp4}}
+hardware: gb200-nvl72
+engine: {{name: sglang, version: 0.5.12.post1, flags: {{all: {flags}}}}}
+workload: {{isl: 64, osl: 64}}
+arms: {{off: }}
+topologies: [{{aggregated: 1xTP4, concurrency: [1]}}, {{aggregated: 1xTP8, concurrency: [1]}}]
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A sweep with some options, for an engine that is installed here: a stand-in, found by `python3`."""
+    programs, model = tmp_path / "bin", tmp_path / "model"
+    programs.mkdir()
+    model.mkdir()
+    (model / "config.json").write_text("{}", "utf-8")
+    starts = f'#!/bin/sh\nPYTHONPATH={STAND_INS} exec {sys.executable} "$@"\n'
+    (programs / "python3").write_text(starts, "utf-8")
+    (programs / "python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("STAND_IN_GPU", "1")
+
+    def write(flags: str) -> Path:
+        path = tmp_path / "asked.yaml"
+        path.write_text(ASKED.format(model=model, flags=flags), "utf-8")
+        return path
+
+    return write
+
+
+def test_an_engine_that_takes_every_line_ends_with_0(cli, asked: Callable[[str], Path]) -> None:
+    code, out, _ = cli("doctor", asked("{page-size: 4}"), "--parsers")
+    assert code == 0, out
+    assert "3 command lines: 3 accepted, 0 refused, 0 not asked" in out
+    assert "accepted (parser, config, checks, ports)" in " ".join(out.split())
+
+
+def test_a_refusal_is_told_in_the_engine_s_words_and_ends_with_1(cli, asked: Callable[[str], Path]) -> None:
+    code, out, _ = cli("doctor", asked("{no-such: 1, enable-dp-attention: true}"), "--parsers")
+    assert code == 1
+    assert "unknown option (parser, 3 lines): unrecognized arguments: --no-such" in out
+    assert "deprecated (config, 3 lines): '--enable-dp-attention' is deprecated." in out
+    assert "3 command lines: 0 accepted, 3 refused, 0 not asked" in out
+
+
+def test_what_could_not_be_asked_is_said_and_ends_with_3(
+    cli, asked: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = asked("{exit-code: 7}")
+    code, out, _ = cli("doctor", path, "--parsers")
+    assert code == 3
+    assert "not asked (3 lines)" in out
+    assert "exit code 7" in out
+    monkeypatch.delenv("STAND_IN_GPU")
+    code, out, _ = cli("doctor", asked("{}"), "--parsers")
+    assert code == 0
+    assert "not asked for config (3 lines): SGLang finds no GPU here" in out
+
+
+def test_a_cluster_s_node_is_asked_through_srun(cli, asked: Callable[[str], Path], tmp_path: Path) -> None:
+    """The stand-in for srun drops its own options, and runs the rest."""
+    path = asked("{no-such: 1}")
+    for name in ("sbatch", "squeue", "scontrol", "scancel", "sinfo"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\n", "utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    told = f'#!/bin/sh\necho "$@" > {tmp_path}/told\n'
+    runs = 'while case "$1" in --*) true;; *) false;; esac; do shift; done\nexec "$@"\n'
+    (tmp_path / "bin" / "srun").write_text(told + runs, "utf-8")
+    (tmp_path / "bin" / "srun").chmod(0o755)
+    (tmp_path / "here.yaml").write_text("partition: quick\ntime_limit: 4:00:00\n", "utf-8")
+    code, out, _ = cli("doctor", path, "--parsers", "--cluster", tmp_path / "here.yaml")
+    assert code == 1, out
+    assert "unknown option (parser, 3 lines): unrecognized arguments: --no-such" in out
+    assert "--nodes=1 --ntasks=1" in (tmp_path / "told").read_text("utf-8")
+
+
+def test_what_parsers_need_is_said(cli, asked: Callable[[str], Path]) -> None:
+    code, _, err = cli("doctor", "--parsers")
+    assert code == 2
+    assert "give its file too" in err
+    code, _, err = cli("doctor", asked("{}"), "--cluster", "somewhere")
+    assert code == 2
+    assert "--cluster is for --parsers" in err
+
+
+def test_the_embedded_engine_has_nothing_to_ask(cli, sweeps: Path) -> None:
+    code, out, _ = cli("doctor", sweeps / "demo.yaml", "--parsers")
+    assert code == 0
+    assert "there is no engine to ask" in out
