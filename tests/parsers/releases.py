@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from mtpbench import plan
+from mtpbench.engines import release_for
 from mtpbench.parsers import Verdict, ask_ladders
 from mtpbench.parsers.asking import Launch, Launcher, NotHere, Program, asker_text
 from mtpbench.plan import Ladder
@@ -29,8 +29,6 @@ SWEEPS = [
     if load_sweep(path).points[0].engine.name not in ("simulated", "llamacpp")
 ]
 """Every sweep of an engine that has a parser in Python; llama.cpp's server is run by `make test-engines`."""
-STANDS_FOR = {"lmsysorg/sglang:nightly-dev-cu13-20260528-0abe6a85": "0.5.12.post1"}
-"""The release before an image that has no number: five days before the nightly of 2026-05-28."""
 DYNAMO = ("ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1")
 
 
@@ -69,12 +67,9 @@ class Release:
 
 
 def own_version(path: Path) -> str | None:
-    """The release that a sweep names, by its version or its image."""
-    engine = load_sweep(path).points[0].engine
-    if engine.image in STANDS_FOR:
-        return STANDS_FOR[engine.image]
-    number = re.search(r"\d+\.\d+\.\d+\S*", engine.version or engine.image or "")
-    return number[0] if number else None
+    """The release that a sweep's lines are written for: the one that its version or its image names."""
+    made = release_for(load_sweep(path).points[0])
+    return made.version if made is not None else None
 
 
 def names(version: str) -> Callable[[Path], bool]:
@@ -160,8 +155,6 @@ RELEASES = (
         programs=("dynamo.frontend", "dynamo.mocker"),
     ),
 )
-NEWEST = {"vllm": "0.33.0", "sglang": "0.5.23"}
-"""By engine. Behind Dynamo 1.6.1 it is the release that Dynamo pins: 0.31.0 and 0.5.21."""
 
 
 def ladders_of(path: Path, version: str) -> tuple[Ladder, ...]:

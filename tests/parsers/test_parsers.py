@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from mtpbench.cli import main
+from mtpbench.engines.about import newest
+from mtpbench.engines.releases import PINS, SGLANG, VLLM
 from mtpbench.parsers import REFUSALS, Finding, Verdict
 from parsers.releases import RELEASES, Release, verdicts_of
 
@@ -110,3 +112,15 @@ def test_the_releases_are_there() -> None:
         assert variable in os.environ, (
             f"{variable} is not set: run `make test-parsers`, which sets the engines up"
         )
+
+
+def test_the_newest_releases_that_mtpbench_knows_are_asked() -> None:
+    asked = {(release.engine, release.version) for release in RELEASES}
+    pins = PINS[newest(PINS)]
+    wanted = {
+        ("vllm", newest(VLLM)),
+        ("vllm", pins["vllm"]),
+        ("sglang", newest(SGLANG)),
+        ("sglang", pins["sglang"]),
+    }
+    assert wanted <= asked
