@@ -6,7 +6,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-real test check bench bench-client wheel schema lock clean test-slurm test-engines test-sglang test-dynamo test-gpu test-browser test-fuzz
+.PHONY: help demo demo-real test check bench bench-client wheel schema lock clean test-slurm test-engines test-sglang test-dynamo test-gpu test-browser test-fuzz test-parsers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,9 @@ test-dynamo: $(DEV_READY) ## tests on Dynamo's frontend with its mocker, set up 
 
 test-gpu: $(DEV_READY) ## measure vLLM on this machine's NVIDIA GPU; says NOT RUN where there is none
 	$(BIN)/python tests/gpu/measure_vllm.py
+
+test-parsers: $(DEV_READY) ## every command line to the parsers of engines' releases, unpacked outside the tree
+	$(BIN)/python tests/parsers/prepare.py -- $(BIN)/python -m pytest tests/parsers
 
 test-slurm: $(DEV_READY) ## tests on a private real Slurm; installs Debian's packages, says NOT RUN where it cannot
 	$(BIN)/python tests/slurm/prepare.py -- $(BIN)/python -m pytest tests/slurm

@@ -7,7 +7,8 @@ COMMAND finds it by these variables; without a COMMAND they are printed.
 
     MTPBENCH_PARSERS         folder with one folder for each release, and `models`
     MTPBENCH_VLLM_PYTHON     interpreter of an environment with vLLM on the CPU, on which vLLM's releases lie
-    MTPBENCH_SGLANG_PYTHON   interpreter of an environment with SGLang and its routers, likewise
+    MTPBENCH_SGLANG_PACKAGES_PYTHON    the same with SGLang and its routers
+    MTPBENCH_SGLANG_PYTHON   interpreter of an environment with SGLang on the CPU
     MTPBENCH_CRAFTED         folder of the crafted checkpoints
 """
 
@@ -26,7 +27,7 @@ if __name__ == "__main__":
 from engines.setup import vocabulary
 from engines.setup.cache import BuildError, cache_root, cached, call
 from engines.setup.checkpoints import DEEPSEEK, craft_checkpoints
-from engines.setup.sglang_cpu import install_packages
+from engines.setup.sglang_cpu import install_packages, install_sglang
 from engines.setup.vllm_cpu import install_vllm
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements" / "parsers.lock"
@@ -114,7 +115,8 @@ def prepare() -> dict[str, str]:
     return {
         "MTPBENCH_CRAFTED": str(gather_models()),
         "MTPBENCH_VLLM_PYTHON": str(install_vllm()),
-        "MTPBENCH_SGLANG_PYTHON": str(install_packages() / "bin" / "python"),
+        "MTPBENCH_SGLANG_PACKAGES_PYTHON": str(install_packages() / "bin" / "python"),
+        "MTPBENCH_SGLANG_PYTHON": str(install_sglang()),
         "MTPBENCH_PARSERS": str(unpack_releases()),
     }
 

