@@ -113,6 +113,16 @@ def test_a_deprecation_is_what_the_engine_says_of_an_option_of_the_line(model: P
     assert said(verdict) == [("deprecated", "config", "'--enable-dp-attention' is deprecated.")]
 
 
+def test_a_spelling_that_a_parser_s_help_calls_deprecated_is_told(model: Path) -> None:
+    """Dynamo takes some old names without a word."""
+    assert only(ask(model, "{log-level: info}")).findings == ()
+    ((kind, _, message),) = said(only(ask(model, "{verbosity: info}")))
+    assert (kind, message) == (
+        "deprecated",
+        "--verbosity is deprecated: how much. deprecating flag: --verbosity",
+    )
+
+
 def test_a_check_s_refusal_says_where_in_the_engine(model: Path) -> None:
     verdict = only(ask(model, "{page-size: 3}"))
     ((kind, stage, message),) = said(verdict)

@@ -195,7 +195,8 @@ def _verdicts(
         verdict = one if isinstance(one, Verdict) else _verdict(one, *answered[one.program, _key(one)])
         findings = (*verdict.findings, *together[verdict.process.name])
         hidden = tuple(dataclasses.replace(each, message=secrets.hide(each.message)) for each in findings)
-        made.append(dataclasses.replace(verdict, findings=hidden))
+        reason = verdict.not_asked and secrets.hide(verdict.not_asked)
+        made.append(dataclasses.replace(verdict, findings=hidden, not_asked=reason))
     return made
 
 
