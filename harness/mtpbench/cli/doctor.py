@@ -28,7 +28,7 @@ from mtpbench.errors import InputError
 from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
 from mtpbench.load.ceiling import measure_ceiling
-from mtpbench.parsers import REFUSALS, Finding, State, Verdict, ask_ladders
+from mtpbench.parsers import REFUSALS, UNTRIED, Finding, State, Verdict, ask_ladders
 from mtpbench.parsers.asking import ClusterLauncher, launch_here
 from mtpbench.power import provisioned
 from mtpbench.power.log import Unread
@@ -184,6 +184,10 @@ def ask_parsers(console: Console, ladders: Sequence[planning.Ladder], cluster: s
         )
     console.print(_verdict_table(verdicts))
     _print_findings(console, verdicts)
+    for name in UNTRIED:
+        if any(one.program and one.program.name == name and one.versions for one in verdicts):
+            text = f"{name} was asked by code that was written from its sources and has never met it"
+            console.print(text, highlight=False, soft_wrap=True)
     states = Counter(verdict.state for verdict in verdicts)
     asked = ", ".join(f"{states[state]} {text}" for state, text in _STATES.items())
     console.print(f"{len(verdicts)} command lines: {asked}", highlight=False, soft_wrap=True)

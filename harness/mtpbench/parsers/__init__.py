@@ -29,6 +29,8 @@ from mtpbench.redaction import Secrets
 Kind = Literal["refused", "unknown_option", "by_prefix", "deprecated", "port_twice", "config_refused"]
 REFUSALS: frozenset[Kind] = frozenset(("refused", "unknown_option", "port_twice", "config_refused"))
 """The engine would not start, or not as it was meant to."""
+UNTRIED = ("trtllm-serve", "dynamo.trtllm")
+"""What is asked by code that was written from its sources and has never met it."""
 State = Literal["accepted", "refused", "not_asked"]
 DIRECTORY = "/mtpbench-attempt"
 """Stands for the attempt's folder, which the asker makes."""
