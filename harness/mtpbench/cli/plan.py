@@ -15,6 +15,7 @@ from mtpbench import plan as planning
 from mtpbench.cli.options import SweepArgument
 from mtpbench.engines import dynamo, engine_of, release_for
 from mtpbench.engines.about import (
+    About,
     OptionNotice,
     Release,
     newest,
@@ -26,7 +27,7 @@ from mtpbench.engines.releases import PINS
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, stored_ceiling, workers_for
 from mtpbench.plan import START_S, Ladder, LadderEstimate, StartsEstimate
-from mtpbench.records import LEAST_WARMUP_TO_SPREAD, Point, SweepInfo
+from mtpbench.records import LEAST_WARMUP_TO_SPREAD, Engine, Point, SweepInfo
 from mtpbench.sweep import Sweep, load_sweep
 from mtpbench.sweep.schema import schema_text
 from mtpbench_analysis.cli.options import echo, make_console
@@ -210,6 +211,7 @@ _NAMED_BY: Mapping[str, str] = {
     "image": "named by the image",
     "image_day": "the last release before the day in the image's name",
     "router": "which the router's release pins",
+    "newest_router": "which the newest router known here pins: the sweep names no release",
     "nothing": "the newest known here: neither engine.version nor the image names one",
 }
 
@@ -230,26 +232,35 @@ def _print_release(console: Console, points: Sequence[Point]) -> None:
 def _release_warnings(points: Sequence[Point], release: Release) -> Iterator[str]:
     """Yields a sentence on whatever of a sweep doesn't fit its release, or won't fit a later one."""
     engine, about = points[0].engine, engine_of(points[0]).ABOUT
-    tag = version_in_image(engine.image)
-    if (
-        release.named_by == "version"
-        and tag not in (None, release.version)
-        and not dynamo.is_own(engine.image)
-    ):
+    own = dynamo.is_own(engine.image)
+    tag = None if own else version_in_image(engine.image, about.releases)
+    if release.named_by == "version" and tag is not None and not release.equals(tag):
         yield f"engine.version says {release.version}, and the image's name {tag}"
     if engine.version and not version_at_start(engine.version, about.package):
         yield f"engine.version is {engine.version!r}, which begins with no release number"
     last = newest(about.releases)
-    if release.since(last) and release.version != last:
+    if release.since(last) and not release.equals(last):
         yield f"{release.version} is newer than {last}, the newest that mtpbench knows"
-    front = dynamo.named_release(engine)
-    pin = PINS.get(front or "", {}).get(about.package or "")
-    if engine.router == dynamo.ROUTER and pin not in (None, release.version):
-        made = f"{dynamo.PACKAGE} {front} is made for {about.package} {pin}"
-        yield f"{made}: its workers may not start with another release"
+    if engine.router == dynamo.ROUTER or own:
+        yield from _router_warnings(engine, about, release)
     layers = [flags for p in points for flags in (*p.engine.flags.values(), *p.arm.forces.values())]
     for notice in option_notices(layers, about.renamings, release):
         yield _notice_text(notice, f"{about.package} {release.version}")
+
+
+def _router_warnings(engine: Engine, about: About, release: Release) -> Iterator[str]:
+    """Yields a sentence where Dynamo's release is unknown, or made for another release of the engine."""
+    if engine.router_version and not version_at_start(engine.router_version, dynamo.PACKAGE):
+        yield f"engine.router_version is {engine.router_version!r}, which begins with no release number"
+    if (front := dynamo.named_release(engine)) is None or about.package is None:
+        return
+    pin = dynamo.pins_of(front).get(about.package)
+    if pin is None and about.package in PINS[newest(PINS)]:
+        made = f"{dynamo.PACKAGE} {front} is not known here"
+        yield f"{made}, nor which {about.package} it is made for: name that in engine.version"
+    elif pin is not None and not release.equals(pin):
+        made = f"{dynamo.PACKAGE} {front} is made for {about.package} {pin}"
+        yield f"{made}: its workers may not start with another release"
 
 
 def _notice_text(notice: OptionNotice, release: str) -> str:

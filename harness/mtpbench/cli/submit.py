@@ -30,7 +30,7 @@ from mtpbench.cli.options import (
     select,
 )
 from mtpbench.cli.run import RunView, run_until_signalled
-from mtpbench.engines import dynamo, release_for
+from mtpbench.engines import dynamo, engine_of, release_for
 from mtpbench.engines.about import version_in_image
 from mtpbench.errors import InputError, RunError
 from mtpbench.plan import estimate_ladder
@@ -316,8 +316,9 @@ def _check_cluster(slurm: Slurm, profile: ClusterProfile) -> None:
 def _warn_of_image(console: Console, point: Point, profile: ClusterProfile) -> None:
     """Prints where the profile's image is of another release than command lines are written for."""
     image = profile.container.image if profile.container else None
-    found, release = version_in_image(image), release_for(point)
-    if found is None or release is None or found == release.version or dynamo.is_own(image):
+    release = release_for(point)
+    found = version_in_image(image, engine_of(point).ABOUT.releases)
+    if found is None or release is None or release.equals(found) or dynamo.is_own(image):
         return
     console.print(
         f"# warning: the profile's image {image} is of release {found}, and command lines are written for "

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mtpbench.engines import dynamo, llamacpp, mocker, sglang, simulated, trtllm, vllm
-from mtpbench.engines.about import About, Release, release_of
+from mtpbench.engines.about import About, Release
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import Deployment, EngineLimits, Hardware, Point, SpecCounters, SpecGauge, WorkerRole
 
@@ -69,8 +69,7 @@ def engine_of(point: Point) -> EngineModule:
 
 def release_for(point: Point) -> Release | None:
     """Returns the release that a point's command lines are written for; None where they depend on none."""
-    about = engine_of(point).ABOUT
-    return release_of(point.engine, about, dynamo.pinned(point.engine, about.package or ""))
+    return dynamo.release_for(point.engine, engine_of(point).ABOUT)
 
 
 def abouts() -> tuple[About, ...]:
@@ -113,7 +112,7 @@ ADVICE: Mapping[str, str] = {
     "written for it",
     "other_release": "Dynamo's workers are made for one release of the engine, which `mtpbench plan` names",
     "mega_moe_too_small": "raise SGLANG_OPT_DEEPGEMM_MEGA_MOE_NUM_MAX_TOKENS_PER_RANK, or lower "
-    "--cuda-graph-max-bs or --chunked-prefill-size",
+    "--cuda-graph-max-bs-decode (--cuda-graph-max-bs before 0.5.14) or --chunked-prefill-size",
     "model_without_mtp": "this checkpoint has no MTP layer, or the engine does not know it; use `off`, or "
     "another checkpoint",
     "bad_speculation": "the engine refuses these speculation settings",

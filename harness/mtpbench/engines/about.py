@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 from packaging.version import Version
@@ -64,6 +65,7 @@ class About:
             `VLLM_…`).
         kept: those of them whose values go there too, whatever they are.
         speculation: further parts of option names that mean speculation, in lower case.
+        text_routers: its routers that take no token ids as a prompt.
         deaths: patterns, by code of `ADVICE`, of lines that it prints before it dies.
         simulates: whether the figures come from a model of an engine.
         interval_of_steps: whether its stream interval counts decode steps, not tokens.
@@ -80,6 +82,7 @@ class About:
     environment: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     speculation: tuple[str, ...] = ()
+    text_routers: tuple[str, ...] = ()
     deaths: Mapping[str, str] = field(default_factory=dict)
     simulates: bool = False
     interval_of_steps: bool = False
@@ -92,20 +95,34 @@ class Release:
     """A release is the one that a sweep's command lines are written for, and what names it.
 
     `named_by` is the sweep's `version`, the `image`'s tag, the day in an image's tag (`image_day`: the last
-    release before it), the release of the `router` that pins it, or `nothing`: then it is the newest known.
+    release before it), the release of the `router` that pins it (`newest_router`: of the newest known), or
+    `nothing`: then it is the newest known.
     """
 
     version: str
-    named_by: Literal["version", "image", "image_day", "router", "nothing"]
+    named_by: Literal["version", "image", "image_day", "router", "newest_router", "nothing"]
 
     def since(self, version: str) -> bool:
         """Returns whether this is that release or a later one."""
         return Version(self.version) >= Version(version)
 
+    def equals(self, version: str) -> bool:
+        """Returns whether this is that release, however it is written: 0.33 is 0.33.0."""
+        return Version(self.version) == Version(version)
 
-_VERSION = r"v?(\d+\.\d+(?:\.\d+)?(?:\.?(?:a|b|rc|post|dev)\d+)*)"
-_IN_TAG = re.compile(rf"(?<![A-Za-z0-9.]){_VERSION}(?![A-Za-z0-9])")
-_DAY_IN_TAG = re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pinned:
+    """A router is made for one release of an engine; `named` says whether the sweep names the router's."""
+
+    version: str
+    named: bool
+
+
+_NUMBER = r"([0-9]+\.[0-9]+(?:\.[0-9]+)?(?:[.-]?(?:a|b|rc|post|dev)[0-9]+)*)"
+_ENDS = r"(?![A-Za-z0-9]|\.[0-9])"
+_IN_TAG = re.compile(rf"(?<![A-Za-z0-9.])([vV]?){_NUMBER}{_ENDS}")
+_DAY_IN_TAG = re.compile(r"(?<![0-9])(20[0-9]{2})-?([0-9]{2})-?([0-9]{2})(?![0-9])")
 
 
 def version_at_start(text: str | None, package: str | None = None) -> str | None:
@@ -113,35 +130,45 @@ def version_at_start(text: str | None, package: str | None = None) -> str | None
 
     The name of the package may stand before it, and a remark after it: `0.33.0 (CPU)`, `ai-dynamo 1.6.1`.
     """
-    name = f"(?:{re.escape(package)} )?" if package else ""
-    found = re.match(rf"{name}{_VERSION}(?![A-Za-z0-9.])", text or "")
+    name = f"(?:{re.escape(package)}(?: |==))?" if package else ""
+    found = re.match(rf"{name}[vV]?{_NUMBER}{_ENDS}", text or "")
     return found[1] if found else None
 
 
-def version_in_image(image: str | None) -> str | None:
-    """Returns the release number in the last part of an image's name; None where there is none."""
+def version_in_image(image: str | None, known: Iterable[str] = ()) -> str | None:
+    """Returns the release number in the last part of an image's name; None where there is none.
+
+    A number with a `v` comes before others, and of those only one whose first part some known release has: an
+    image's name may also hold the version of CUDA, or of its system.
+    """
     found = _IN_TAG.findall((image or "").rpartition("/")[2])
-    return found[0] if found else None
+    majors = {Version(version).major for version in known}
+    plain = [number for v, number in found if not v and (not majors or Version(number).major in majors)]
+    return next(iter([number for v, number in found if v] + plain), None)
 
 
-def release_of(engine: Engine, about: About, pinned: str | None = None) -> Release | None:
+def release_of(
+    engine: Engine, about: About, pinned: Pinned | None = None, *, own_image: bool = True
+) -> Release | None:
     """Returns the release that the command lines of a sweep are written for; None for an engine without any.
 
     Args:
         engine: the engine of the sweep's base.
         about: what that engine says about itself.
-        pinned: the release that the router of the sweep is made for, where one is.
+        pinned: the release that the router of the sweep is made for, where that is known.
+        own_image: whether the image's tag is the engine's release; False for an image of the router's.
     """
     if not about.releases:
         return None
     if version := version_at_start(engine.version, about.package):
         return Release(version=version, named_by="version")
-    if pinned is None and (version := version_in_image(engine.image)):
+    image = engine.image if own_image else None
+    if version := version_in_image(image, about.releases):
         return Release(version=version, named_by="image")
-    if pinned is None and (version := _release_by_day(engine.image, about.releases)):
+    if version := _release_by_day(image, about.releases):
         return Release(version=version, named_by="image_day")
-    if pinned is not None:
-        return Release(version=pinned, named_by="router")
+    if pinned is not None and image is None:
+        return Release(version=pinned.version, named_by="router" if pinned.named else "newest_router")
     return Release(version=newest(about.releases), named_by="nothing")
 
 
@@ -155,16 +182,53 @@ def _release_by_day(image: str | None, releases: Mapping[str, str]) -> str | Non
     found = _DAY_IN_TAG.search((image or "").rpartition("/")[2])
     if found is None:
         return None
-    day = "-".join(found.groups())
-    before = [version for version, released in releases.items() if released <= day]
+    try:
+        day = date(*map(int, found.groups()))
+    except ValueError:
+        return None
+    before = [version for version, released in releases.items() if date.fromisoformat(released) <= day]
     return max(before, key=Version) if before else None
 
 
 # --- the names of options ---
 
 
+def canonical(flags: Flags, renamings: Sequence[Renaming]) -> Flags:
+    """Returns the options of a layer under their newest names, with dashes; None stays, for it removes.
+
+    So layers that use different names of one option can be merged.
+
+    Raises:
+        UnsupportedError: an option is given under two names, or a renamed switch is neither on nor off.
+    """
+    named: dict[str, Any] = {}
+    for name, value in flags.items():
+        if (dashed := name.replace("_", "-")) in named:
+            raise UnsupportedError(f"the option {dashed} is given twice; leave one of them")
+        named[dashed] = value
+    flags = named
+    for renaming in renamings:
+        if renaming.new is not None and renaming.written_as is None and has_option(flags, renaming.old):
+            flags = _to_new(flags, renaming, renaming.new)
+    return flags
+
+
+def _to_new(flags: Flags, renaming: Renaming, new: str) -> Flags:
+    old, value = renaming.old, option_value(flags, renaming.old)
+    if has_option(flags, new):
+        raise UnsupportedError(f"{old} and {new} are two names of one option; leave one of them")
+    if renaming.values and value not in (None, False):
+        if not isinstance(value, Hashable) or value not in renaming.values:
+            known = " or ".join("true" if v is True else repr(v) for v in renaming.values)
+            raise UnsupportedError(f"the option {old} is {known} or false, not {value!r}")
+        value = renaming.values[value]
+    elif renaming.values:
+        value = None
+    return _replaced(flags, old, new, value)
+
+
 def spelled(flags: Flags, renamings: Sequence[Renaming], release: Release | None) -> Flags:
-    """Returns the options under the names that a release knows.
+    """Returns options with their newest names under the names that a release knows.
 
     A renaming with `written_as` is left to the engine's module.
 
@@ -175,23 +239,21 @@ def spelled(flags: Flags, renamings: Sequence[Renaming], release: Release | None
         return flags
     for renaming in renamings:
         if renaming.written_as is None:
-            flags = _renamed(flags, renaming, release)
+            flags = _to_release(flags, renaming, release)
     for renaming in renamings:
         _refuse_later(flags, renaming, release)
     return flags
 
 
-def _renamed(flags: Flags, renaming: Renaming, release: Release) -> Flags:
+def _to_release(flags: Flags, renaming: Renaming, release: Release) -> Flags:
+    """Returns the options with the old name of one, where the release knows only that."""
     old, new = renaming.old, renaming.new
-    if release.since(renaming.since):
-        if (value := option_value(flags, old)) is None:
-            return flags
-        if new is None:
-            if renaming.removed is None or not release.since(renaming.removed):
-                return flags
+    if new is None:
+        gone = renaming.removed is not None and release.since(renaming.removed)
+        if gone and option_value(flags, old) not in (None, False):
             raise UnsupportedError(f"the option {old} is gone since {renaming.removed}; take it away")
-        return _replaced(flags, old, new, renaming.values.get(value, value) if renaming.values else value)
-    if new is None or (value := option_value(flags, new)) is None:
+        return flags
+    if release.since(renaming.since) or (value := option_value(flags, new)) is None:
         return flags
     if not renaming.values:
         return _replaced(flags, new, old, value)
@@ -217,15 +279,31 @@ def option_value(flags: Flags, name: str) -> Any:
     return _mapping(value).get(key) if key else value
 
 
+def _dashed(name: str) -> str:
+    option, dot, key = name.partition(".")
+    return f"{option.replace('_', '-')}{dot}{key}"
+
+
+def has_option(flags: Flags, name: str) -> bool:
+    """Returns whether an option, or a key inside one, is there, with whatever value."""
+    option, _, key = name.partition(".")
+    return key in _mapping(flags.get(option)) if key else option in flags
+
+
 def _replaced(flags: Flags, name: str, by: str, value: Any) -> Flags:
-    """Returns the options with one, or a key inside one, under another name, in its old place."""
+    """Returns the options with one, or a key inside one, under another name, in its old place.
+
+    A key whose value is None is left out.
+    """
     option, _, key = name.partition(".")
     if not key:
-        return {by if n == option else n: value if n == option else v for n, v in flags.items() if n != by}
-    inside = by.partition(".")[2]
-    keys = _mapping(flags[option])
-    changed = {inside if k == key else k: value if k == key else v for k, v in keys.items() if k != inside}
-    return {**flags, option: changed}
+        return {by if n == option else n: value if n == option else v for n, v in flags.items()}
+    keys = {
+        by.partition(".")[2] if k == key else k: value if k == key else v
+        for k, v in _mapping(flags[option]).items()
+    }
+    kept = {k: v for k, v in keys.items() if v is not None}
+    return {**flags, option: kept or None}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -254,9 +332,11 @@ def option_notices(
     layers: Sequence[Flags], renamings: Sequence[Renaming], release: Release | None
 ) -> Iterator[OptionNotice]:
     """Yields a notice for each renamed option that a sweep uses: where it is written otherwise, or goes."""
+    layers = [{name.replace("_", "-"): value for name, value in flags.items()} for flags in layers]
     for renaming in renamings:
         names = [renaming.old] if renaming.new is None else [renaming.old, renaming.new]
-        used = next((n for n in names for flags in layers if option_value(flags, n) is not None), None)
+        known = ((n, option_value(flags, _dashed(n))) for n in names for flags in layers)
+        used = next((name for name, value in known if value not in (None, False)), None)
         if used is None or release is None:
             continue
         is_new = renaming.new is not None and release.since(renaming.since)

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtpbench.engines.about import newest, version_at_start, version_in_image
+from packaging.version import Version
+
+from mtpbench.engines.about import (
+    About,
+    Pinned,
+    Release,
+    newest,
+    release_of,
+    version_at_start,
+    version_in_image,
+)
 from mtpbench.engines.parts import container_of, python_of
 from mtpbench.engines.releases import PINS
 from mtpbench.records import Engine, Point, Probe, Process
@@ -21,27 +31,40 @@ FRONT = "router"
 
 
 def release(engine: Engine) -> str:
-    """Returns the release of Dynamo that a sweep names, by `router_version` or by an image of Dynamo's.
-
-    Where it names none, it is the newest known.
-    """
+    """Returns the release of Dynamo that a sweep names; where it names none, the newest known."""
     return named_release(engine) or newest(PINS)
 
 
 def named_release(engine: Engine) -> str | None:
-    """Returns the release of Dynamo that a sweep names; None where it names none."""
+    """Returns the release of Dynamo that a sweep names, by `router_version` or by an image of Dynamo's.
+
+    None where it names none.
+    """
     given = version_at_start(engine.router_version, PACKAGE)
     return given or (version_in_image(engine.image) if is_own(engine.image) else None)
 
 
-def pinned(engine: Engine, package: str) -> str | None:
-    """Returns the release of an engine that the sweep's Dynamo is made for.
+def pins_of(version: str) -> Mapping[str, str]:
+    """Returns the engines that a release of Dynamo is made for; those of its series where it is not known.
 
-    None where Dynamo is not the router, another image names the engine's release, or its pins are not known.
+    Nothing where the series is not known either.
     """
-    if engine.router != ROUTER or (engine.image and not is_own(engine.image)):
-        return None
-    return PINS.get(release(engine), {}).get(package)
+    wanted = Version(version)
+    series = [known for known in PINS if Version(known).release[:2] == wanted.release[:2]]
+    known = next((known for known in series if Version(known) == wanted), None)
+    return PINS[known or newest(series)] if series else {}
+
+
+def release_for(engine: Engine, about: About) -> Release | None:
+    """Returns the release of an engine that the command lines of a sweep are written for.
+
+    An image of Dynamo's holds the engine that its release pins: its tag is not the engine's release.
+    """
+    own = is_own(engine.image)
+    named = named_release(engine)
+    pin = pins_of(release(engine)).get(about.package or "") if engine.router == ROUTER or own else None
+    pinned = Pinned(version=pin, named=named is not None) if pin is not None else None
+    return release_of(engine, about, pinned, own_image=not own)
 
 
 def is_own(image: str | None) -> bool:

@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mtpbench.engines.about import Renaming, canonical
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.records import (
     Container,
@@ -46,9 +47,18 @@ def merged(*layers: Flags) -> Flags:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def of_role(point: Point, role: WorkerRole) -> Flags:
-    """Returns the options of one role: the base's, then what the arm forces."""
-    return merged(point.engine.flags.get(role, {}), point.arm.forces.get(role, {}))
+def of_role(point: Point, role: WorkerRole, renamings: Sequence[Renaming] | None = None) -> Flags:
+    """Returns the options of one role: the base's, then what the arm forces.
+
+    With the renamings of an engine they have their newest names, whichever each layer uses.
+
+    Raises:
+        UnsupportedError: a layer gives an option under two names.
+    """
+    layers = (point.engine.flags.get(role, {}), point.arm.forces.get(role, {}))
+    if renamings is not None:
+        layers = (canonical(layers[0], renamings), canonical(layers[1], renamings))
+    return merged(*layers)
 
 
 def env_of_role(point: Point, role: WorkerRole) -> Mapping[str, str]:
@@ -71,14 +81,19 @@ def whole(flags: Flags, name: str, usual: int) -> int:
     return int(value)
 
 
-def as_argv(flags: Flags) -> tuple[str, ...]:
-    """Returns `--name value` pairs: True is a bare flag, False and None are left out, mappings are JSON."""
+def as_argv(flags: Flags, *, list_words: bool = False) -> tuple[str, ...]:
+    """Returns `--name value` pairs: True is a bare flag, False and None are left out, mappings are JSON.
+
+    A list is JSON too, or with `list_words` a word for each of its items.
+    """
     argv: list[str] = []
     for name, value in flags.items():
         if value is None or value is False:
             continue
         argv.append(f"--{name}")
-        if isinstance(value, (Mapping, list, tuple)):
+        if list_words and isinstance(value, (list, tuple)):
+            argv += [str(item) for item in value]
+        elif isinstance(value, (Mapping, list, tuple)):
             argv.append(json.dumps(value, separators=(",", ":")))
         elif value is not True:
             argv.append(str(value))
@@ -166,9 +181,15 @@ def assemble(point: Point, processes: Sequence[Process], nodes: int) -> Deployme
 
 
 def python_of(point: Point) -> tuple[str, ...]:
-    """Returns the start of the sweep's command before `-m`, which runs a router's modules too, or python3."""
-    command = point.engine.command or ()
-    return command[: command.index("-m")] if "-m" in command else ("python3",)
+    """Returns what runs a router's modules: the sweep's command before `-m`, or the Python beside it.
+
+    It is `python3` where the command names no path.
+    """
+    command = point.engine.command or ("python3",)
+    if "-m" in command[1:]:
+        return command[: command.index("-m", 1)]
+    folder, slash, _ = command[0].rpartition("/")
+    return (f"{folder}{slash}python3",) if slash else ("python3",)
 
 
 def container_of(point: Point) -> Container | None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from mtpbench.engines import dynamo, releases
-from mtpbench.engines.about import About, Release, newest, release_of, renamed, spelled
+from mtpbench.engines.about import About, Release, renamed, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     Share,
@@ -56,6 +56,8 @@ ABOUT = About(
         "SGLANG_TORCH_PROFILER_DIR",
     ),
     speculation=("sglang_simulate_acc",),
+    # sglang-router answers token ids with HTTP 422, smg with 400.
+    text_routers=("sglang",),
     deaths={
         "mega_moe_too_small": r"mega MoE: num_tokens=\d+ exceeds cap",
         "port_in_use": r"Port is already in use\. dist_init_port=",
@@ -122,7 +124,6 @@ _USUAL_GRAPH_BATCH = 512
 """SGLang's own largest captured batch on GPUs of this size."""
 _USUAL_CHUNK = 8192
 RESET_PATH: str | None = "/flush_cache"
-_NEWEST = Release(version=newest(ABOUT.releases), named_by="nothing")
 ROUTERS = ("dynamo", "sglang")
 
 
@@ -134,25 +135,13 @@ def check(point: Point, hardware: Hardware) -> None:
             f"sglang on {point.topology.name} needs `engine.router`: {' or '.join(ROUTERS)}, "
             f"not {point.engine.router!r}"
         )
-    if point.engine.router == "sglang" and len(_workers(point, hardware)) > 1:
-        _check_prompts(point)
     for group in point.topology.groups:
         _check_mega_moe(point, group)
 
 
-def _check_prompts(point: Point) -> None:
-    """Refuses prompts of token ids: sglang-router answers them with HTTP 422, smg with 400."""
-    if point.workload.prompts == "random" and not point.workload.chat_template:
-        raise UnsupportedError(
-            "SGLang's routers take no token ids as a prompt, and random prompts are token ids; set "
-            "`workload.chat_template: true` (with `workload.tokenizer` for exact lengths), use a dataset of "
-            "texts, or `engine.router: dynamo`"
-        )
-
-
 def release(point: Point) -> Release:
     """Returns the release of SGLang that the point's command lines are written for."""
-    made = release_of(point.engine, ABOUT, dynamo.pinned(point.engine, "sglang"))
+    made = dynamo.release_for(point.engine, ABOUT)
     assert made is not None  # SGLang has a list of releases
     return made
 
@@ -199,7 +188,13 @@ def _check_mega_moe(point: Point, group: WorkerGroup) -> None:
     """Refuses room for MegaMoE's tokens that graph capture would exceed."""
     given = env_of_role(point, group.role).get(MEGA_MOE_TOKENS)
     captured = _captured_tokens(point, group) if _mega_moe_tokens(point, group) else 0
-    if given is None or not given.isdecimal() or int(given) >= captured:
+    if given is None:
+        return
+    if not (given.isascii() and given.isdecimal()):
+        raise UnsupportedError(
+            f"engine.env gives {MEGA_MOE_TOKENS}={given!r}; it is a whole number of tokens"
+        )
+    if int(given) >= captured:
         return
     raise UnsupportedError(
         f"engine.env gives {group.role} workers {MEGA_MOE_TOKENS}={given}, and graph capture takes "
@@ -211,7 +206,7 @@ def _check_mega_moe(point: Point, group: WorkerGroup) -> None:
 
 def _mega_moe_tokens(point: Point, group: WorkerGroup) -> int:
     """Returns the most tokens that a step of a rank takes through MegaMoE; 0 where it is not used."""
-    flags = of_role(point, group.role)
+    flags = of_role(point, group.role, ABOUT.renamings)
     if flags.get("moe-a2a-backend") != "megamoe":
         return 0
     chunk = 0 if group.role == "decode" else whole(flags, "chunked-prefill-size", _USUAL_CHUNK)
@@ -223,16 +218,19 @@ def _captured_tokens(point: Point, group: WorkerGroup) -> int:
     """Returns the tokens of the largest captured batch: each sequence holds its drafts and one token more."""
     if group.role == "prefill":
         return 0
-    flags = spelled(of_role(point, group.role), ABOUT.renamings, _NEWEST)
-    drafts = point.draft_tokens
-    return whole(flags, "cuda-graph-max-bs-decode", _USUAL_GRAPH_BATCH) * (drafts + 1)
+    flags = of_role(point, group.role, ABOUT.renamings)
+    if flags.get("disable-cuda-graph") is True or flags.get("cuda-graph-backend-decode") == "disabled":
+        return 0
+    listed = flags.get("cuda-graph-bs-decode")
+    usual = max(listed, default=0) if isinstance(listed, (list, tuple)) else _USUAL_GRAPH_BATCH
+    return whole(flags, "cuda-graph-max-bs-decode", usual) * (point.draft_tokens + 1)
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     """Returns running requests, prefill chunk and stream interval of each role, or SGLang's defaults."""
     by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
-        flags = of_role(point, group.role)
+        flags = of_role(point, group.role, ABOUT.renamings)
         by_role[group.role] = EngineLimits(
             max_running=whole(flags, "max-running-requests", 2048),
             prefill_chunk_tokens=whole(flags, "chunked-prefill-size", 8192),
@@ -260,8 +258,7 @@ def counters(metrics_text: str) -> SpecCounters | tuple[SpecGauge, ...] | None:
             series[metric.series] = metric.amount
     if len(sums) < 3:
         return spec_gauges(metrics_text, "sglang:spec_accept_length")
-    # An aborted request may have no first token.
-    accepted = max(0.0, sums[_TOKENS] - sums[_REQUESTS] - sums[_STEPS])
+    accepted = sums[_TOKENS] - sums[_REQUESTS] - sums[_STEPS]
     return SpecCounters(drafts=sums[_STEPS], draft_tokens=None, accepted_tokens=accepted, series=series)
 
 
@@ -294,7 +291,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         {} if worker.role == "aggregated" else {"disaggregation-mode": worker.role},
         # How many prompt tokens a prefix cache held; behind Dynamo's frontend that is said anyhow.
         {} if through_dynamo else {"enable-cache-report": True},
-        of_role(point, worker.role),
+        of_role(point, worker.role, ABOUT.renamings),
         speculation_flags(point, worker.role),
         {"enable-metrics": True},
         _rendezvous(worker, share),
@@ -318,7 +315,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         role=worker.role,
         argv=(
             *(point.engine.command or ("python3", "-m", module)),
-            *as_argv(spelled(flags, ABOUT.renamings, release(point))),
+            *as_argv(spelled(flags, ABOUT.renamings, release(point)), list_words=True),
         ),
         env=env,
         node=share.node,
@@ -332,14 +329,23 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
 
 
 def _attention_dp(point: Point, *layers: Flags) -> Flags:
-    """Returns the options of the layers; attention DP as the release asks for it."""
+    """Returns the options of the layers; attention DP as the release asks for it.
+
+    Since 0.5.22 --data-parallel-size counts whole replicas there.
+    """
     flags = dict(merged(*layers))
-    if flags.get("enable-dp-attention") is True and release(point).since("0.5.22"):
-        # There --data-parallel-size counts whole replicas.
-        ranks = flags.pop("data-parallel-size", None)
-        flags = {"attn-dp-size" if n == "enable-dp-attention" else n: v for n, v in flags.items()}
-        flags["attn-dp-size"] = ranks
-    return flags
+    ranks = flags["data-parallel-size"]
+    given = flags.get("attn-dp-size")
+    if given is not None and whole(flags, "attn-dp-size", 1) != ranks:
+        raise UnsupportedError(f"attn-dp-size is {given}, and the topology has {ranks} ranks; leave it out")
+    if flags.get("enable-dp-attention") is not True and given is None:
+        return flags
+    removed, put = "enable-dp-attention", {"attn-dp-size": ranks}
+    if release(point).since("0.5.22"):
+        flags.pop("data-parallel-size")
+    else:
+        removed, put = "attn-dp-size", {"enable-dp-attention": True}
+    return merged(flags, {removed: None}, put)
 
 
 def _meets(worker: PlacedWorker) -> bool:

@@ -18,7 +18,7 @@ import yaml
 from packaging.version import Version
 
 from mtpbench.engines import dynamo, releases
-from mtpbench.engines.about import About, Release, release_of, renamed, spelled
+from mtpbench.engines.about import About, Release, renamed, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     Share,
@@ -104,18 +104,20 @@ def _check_counters(point: Point) -> None:
     """Refuses MTP whose acceptance nothing would count: such a point is invalid after all it costs."""
     made = release(point)
     if not made.since(COUNTERS_SINCE):
-        by = "router_version" if made.named_by == "router" else "version"
+        later = f"{COUNTERS_SINCE} or later (`engine.version`)"
+        if made.named_by == "router":
+            later = f"a Dynamo that is made for {COUNTERS_SINCE} or later (`engine.router_version: 1.2.1`)"
         raise UnsupportedError(
             f"trtllm {made.version} has no counters of drafted and accepted tokens, so no MTP arm is valid; "
-            f"run {COUNTERS_SINCE} or later (`engine.{by}`)"
+            f"run {later}"
         )
     for group in point.topology.groups:
         options = _yaml(point, group.role)
         missing = [n for n in _counting(point) if options.get(n, True) is not True]
         if missing and group.role != "prefill":
             raise UnsupportedError(
-                f"the yaml of {group.role} workers sets {missing[0]}: {options[missing[0]]!r}, without which "
-                "trtllm does not count accepted tokens, and no arm with MTP is valid; leave it out"
+                f"the yaml of {group.role} workers turns {missing[0]} off, without which trtllm counts no "
+                "accepted tokens, and no arm with MTP is valid; leave it out"
             )
 
 
@@ -147,7 +149,7 @@ def _check_names(point: Point) -> None:
 
 def release(point: Point) -> Release:
     """Returns the release of TensorRT-LLM that the point's command lines are written for."""
-    made = release_of(point.engine, ABOUT, dynamo.pinned(point.engine, "tensorrt-llm"))
+    made = dynamo.release_for(point.engine, ABOUT)
     assert made is not None  # TensorRT-LLM has a list of releases
     return made
 

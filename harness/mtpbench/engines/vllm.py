@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtpbench.engines import dynamo, releases
-from mtpbench.engines.about import About, Release, release_of, renamed, spelled
+from mtpbench.engines.about import About, Release, renamed, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     Share,
@@ -115,7 +115,7 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     """Returns the limits; vLLM's options are per data-parallel rank, so a worker has dp times as many."""
     by_role: dict[WorkerRole, EngineLimits] = {}
     for group in point.topology.groups:
-        flags = of_role(point, group.role)
+        flags = of_role(point, group.role, ABOUT.renamings)
         by_role[group.role] = EngineLimits(
             max_running=whole(flags, "max-num-seqs", 256) * group.dp,
             prefill_chunk_tokens=whole(flags, "max-num-batched-tokens", 8192) * group.dp,
@@ -131,7 +131,7 @@ def counters(metrics_text: str) -> SpecCounters | None:
 
 def release(point: Point) -> Release:
     """Returns the release of vLLM that the point's command lines are written for."""
-    made = release_of(point.engine, ABOUT, dynamo.pinned(point.engine, "vllm"))
+    made = dynamo.release_for(point.engine, ABOUT)
     assert made is not None  # vLLM has a list of releases
     return made
 
@@ -157,7 +157,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
         # How many prompt tokens a prefix cache held; behind Dynamo's frontend that is said anyhow.
         {} if through_dynamo else {"enable-prompt-tokens-details": True},
-        of_role(point, worker.role),
+        of_role(point, worker.role, ABOUT.renamings),
         speculation_flags(point, worker.role),
         _rendezvous(point, worker, share),
         {} if through_dynamo else {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},

@@ -24,6 +24,7 @@ from mtpbench.records import (
     known,
 )
 
+_ROUNDING = 1e-9
 MIN_COVERAGE = 0.5
 """The share of the window that a worker's samples must span."""
 
@@ -51,7 +52,7 @@ def measure_acceptance(
 
     Returns:
         NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
-        `worker_vanished`, `too_few_samples`, `counter_reset` or `no_drafts` if there is no figure.
+        `worker_vanished`, `too_few_samples`, `counter_reset`, `no_drafts` or `impossible` if there is none.
     """
     samples = [_sound(sample) for sample in samples if math.isfinite(sample.time_s)]
     if point.arm.speculation is None:
@@ -66,14 +67,26 @@ def measure_acceptance(
     drafts = point.arm.speculation.draft_tokens
     if not any(s.counters for readings in workers.values() for s in readings):
         return average_gauges(workers, window, drafts, source)
-    counted_steps = [[_with_steps(sample, drafts) for sample in readings] for readings in workers.values()]
+    counted_steps = [
+        [_with_steps(sample, drafts) for sample in _from_zero(readings)] for readings in workers.values()
+    ]
     deltas: list[SpecCounters] = []
     for readings in counted_steps:
         delta = _delta(readings, window)
         if isinstance(delta, str):
             return unknown_acceptance(delta, source)
         deltas.append(delta)
-    return dataclasses.replace(_summed(deltas, source), length_by_block=_by_block(counted_steps, blocks))
+    made = _summed(deltas, source)
+    if made.length is not None and not _is_possible(made, drafts):
+        return unknown_acceptance("impossible", source)
+    return dataclasses.replace(made, length_by_block=_by_block(counted_steps, blocks))
+
+
+def _is_possible(made: Acceptance, drafts: int) -> bool:
+    """Returns whether a step gives 1 to drafts + 1 tokens, and accepts no more than was drafted."""
+    assert made.length is not None
+    rate = made.rate or 0.0
+    return 1 - _ROUNDING <= made.length <= drafts + 1 + _ROUNDING and -_ROUNDING <= rate <= 1 + _ROUNDING
 
 
 def _drafts(samples: Sequence[CounterSample]) -> bool:
@@ -90,8 +103,12 @@ def _sound(sample: CounterSample) -> CounterSample:
     counters, gauges = sample.counters, sample.gauges
     if counters is not None:
         counted = (counters.drafts, counters.draft_tokens)
-        counts = (*(c for c in counted if c is not None), counters.accepted_tokens, *counters.per_position)
-        if any(known(count, 0.0, MOST_COUNTED) is None for count in counts):
+        counts = (*(c for c in counted if c is not None), *counters.per_position)
+        # A difference of counters is below 0 where requests were aborted before their first token.
+        least = -MOST_COUNTED if counters.draft_tokens is None else 0.0
+        if known(counters.accepted_tokens, least, MOST_COUNTED) is None or any(
+            known(count, 0.0, MOST_COUNTED) is None for count in counts
+        ):
             counters = None
     sound = tuple(gauge for gauge in gauges if _is_sound(gauge))
     if counters is sample.counters and len(sound) == len(gauges):
@@ -116,6 +133,19 @@ def _by_worker(samples: Sequence[CounterSample], expected: Sequence[str]) -> dic
 def unknown_acceptance(reason: AcceptanceGap, source: CounterSource | None = None) -> Acceptance:
     """Returns an acceptance without figures, with the reason code."""
     return Acceptance(length=None, rate=None, per_position=None, drafts=None, source=source, reason=reason)
+
+
+def _from_zero(readings: Sequence[CounterSample]) -> list[CounterSample]:
+    """Returns the samples, with counters of 0 where only gauges were there before the first counters.
+
+    Counters have no series before the first request has ended.
+    """
+    first = next((i for i, sample in enumerate(readings) if sample.counters is not None), 0)
+    zero = SpecCounters(drafts=0.0, draft_tokens=None, accepted_tokens=0.0)
+    return [
+        dataclasses.replace(sample, counters=zero, gauges=()) if i < first and sample.gauges else sample
+        for i, sample in enumerate(readings)
+    ]
 
 
 def _with_steps(sample: CounterSample, drafts: int) -> CounterSample:

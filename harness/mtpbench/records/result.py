@@ -85,6 +85,7 @@ AcceptanceGap = Literal[
     "too_few_samples",
     "counter_reset",
     "no_drafts",
+    "impossible",
 ]
 """The codes of why an acceptance is NULL; docs/validity.md explains each."""
 

@@ -42,6 +42,7 @@ from mtpbench.simengine.profile import default_profile
 from mtpbench.sweep.arm_confounds import find_confounds
 from mtpbench.sweep.arm_schema import ArmSpec
 from mtpbench.sweep.schema import MOST_SECONDS, SweepFile, TopologySpec
+from mtpbench.workload.prompts import refuse_token_ids
 from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 
 MOST_POINTS = 10_000
@@ -170,8 +171,11 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
             ladder = _ladder_points(spec, document.path, arms[name], arm_spec, topology_spec)
             for point in ladder[:1]:
                 try:
-                    engine_of(point).check(point, rack)
-                    engine_of(point).deploy(point, rack)
+                    engine = engine_of(point)
+                    engine.check(point, rack)
+                    roles = {process.role for process in engine.deploy(point, rack).processes}
+                    if "router" in roles and point.engine.router in engine.ABOUT.text_routers:
+                        refuse_token_ids(point.workload)
                 except InputError as error:
                     raise fail(str(error), ("topologies", i)) from None
             points += ladder

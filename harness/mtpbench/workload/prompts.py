@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mtpbench.errors import SweepError
+from mtpbench.errors import SweepError, UnsupportedError
 from mtpbench.metrics.request_table import UNKNOWN, Floats, Ints
 from mtpbench.records import Workload
 from mtpbench.workload.content import WORDS, Piece, RandomContent, token_alphabet, word_alphabet
@@ -94,6 +94,31 @@ def _check_unit(dataset: Dataset) -> None:
         f'"timestamp" is in milliseconds, and would make {load} on average; if it is in seconds, name it '
         '"timestamp_s", and if that is what is meant, "timestamp_ms"',
         path=dataset.path,
+    )
+
+
+_LINES_TO_TELL = 1000
+
+
+def refuse_token_ids(workload: Workload) -> None:
+    """Refuses prompts that are lists of token ids, for a router that takes texts only.
+
+    Random ones are, without a chat template. Of a dataset the first lines tell.
+
+    Raises:
+        UnsupportedError: there are such prompts.
+        SweepError: the dataset can't be read.
+    """
+    if workload.chat_template:
+        return
+    if workload.prompts == "dataset":
+        payloads = read_dataset(workload, _LINES_TO_TELL).payloads
+        if not any(payload is None or b'"prompt":[' in payload for payload in payloads):
+            return
+    raise UnsupportedError(
+        "SGLang's routers take no token ids as a prompt, and this workload sends them; set "
+        "`workload.chat_template: true` (with `workload.tokenizer` for exact lengths), use a dataset of "
+        "texts, or `engine.router: dynamo`"
     )
 
 

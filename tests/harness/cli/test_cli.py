@@ -69,7 +69,7 @@ def test_the_plan_of_the_headline_sweep(cli, sweeps: Path) -> None:
             "  version: 0.25.1\n  image: vllm/vllm-openai:v0.25.1\n",
             "",
             (
-                "written for vllm 0.31.0 (which the router's release pins)",
+                "written for vllm 0.31.0 (which the newest router known here pins: the sweep names no",
                 "--attention-config {use_fp4_indexer_cache} is written --attention-config {indexer_kv_dtype}",
             ),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -230,6 +231,17 @@ def test_sglang_workers_stand_behind_their_own_router(write_sweep) -> None:
     text = path.read_text("utf-8")
     with pytest.raises(SweepError, match=r"take no token ids .* set `workload\.chat_template: true`"):
         load_sweep(path)
+    lines = path.with_name("lines.jsonl")
+    given = "workload: {prompts: dataset, dataset: lines.jsonl, "
+    path.write_text(text.replace("workload: {", given), "utf-8")
+    for line, refused in (
+        ('{"prompt_token_ids": [5, 6, 7], "output_tokens": 4}', True),
+        ('{"input_length": 8, "output_length": 4, "hash_ids": [0]}', True),
+        ('{"prompt": "one two", "output_tokens": 4}', False),
+    ):
+        lines.write_text(line + "\n", "utf-8")
+        with pytest.raises(SweepError, match="take no token ids") if refused else contextlib.nullcontext():
+            load_sweep(path)
     path.write_text(text.replace("workload: {", "workload: {chat_template: true, "), "utf-8")
     point = load_sweep(path).points[-1]
     made = engine_of(point).deploy(point, RACK)

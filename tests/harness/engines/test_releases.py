@@ -12,7 +12,9 @@ from mtpbench import hardware
 from mtpbench.engines import dynamo, engine_of, sglang, vllm
 from mtpbench.engines.about import (
     About,
+    Pinned,
     Renaming,
+    canonical,
     option_notices,
     release_of,
     spelled,
@@ -59,10 +61,16 @@ def process(of: Deployment, name: str) -> Process:
         ("/images/vllm-openai+v0.21.0-ubuntu2404.sqsh", "0.21.0"),
         ("vllm/vllm-openai:nightly-dev-arm64-cu13.0.1-426e59f", None),
         ("registry:5000/sglang:latest", None),
+        ("registry:5000/sglang@sha256:1.2.3abc", None),
+        ("x:cuda-13.0-v0.25.1", "0.25.1"),
+        ("x:ubuntu-22.04-0.25.1", "0.25.1"),
+        ("nvcr.io/nvidia/vllm:25.11-py3", None),
+        ("x:v0.25.1arm64", None),
+        ("x:v0.33.0-rc1", "0.33.0-rc1"),
     ],
 )
 def test_the_release_in_an_images_name(image: str, version: str | None) -> None:
-    assert version_in_image(image) == version
+    assert version_in_image(image, ["0.25.1", "1.2.1"]) == version
 
 
 @pytest.mark.parametrize(
@@ -73,24 +81,47 @@ def test_the_release_in_an_images_name(image: str, version: str | None) -> None:
         ({"version": "my branch", "image": "x:v1.0.0"}, None, ("1.0.0", "image")),
         ({"image": "x:nightly-dev-20260215-0abe6a85"}, None, ("1.1", "image_day")),
         ({"image": "x:nightly-0abe6a85"}, None, ("1.10", "nothing")),
+        ({"image": "x:nightly-2026-02-15"}, None, ("1.1", "image_day")),
+        ({"image": "x:nightly-20260230"}, None, ("1.10", "nothing")),
+        ({"version": "x==1.1"}, None, ("1.1", "version")),
+        ({"version": "V1.1"}, None, ("1.1", "version")),
+        ({"version": "\u0661.\u0661"}, None, ("1.10", "nothing")),
         ({"version": "1.0"}, "1.1", ("1.0", "version")),
+        ({"image": "x:v1.0.0"}, "1.1", ("1.0.0", "image")),
         ({}, "1.1", ("1.1", "router")),
         ({}, None, ("1.10", "nothing")),
     ],
 )
 def test_what_names_the_release(fields: dict[str, str], pinned: str | None, release: tuple[str, str]) -> None:
-    found = release_of(engine(**fields), DATED, pinned)
+    found = release_of(engine(**fields), DATED, Pinned(version=pinned, named=True) if pinned else None)
     assert found is not None
     assert (found.version, found.named_by) == release
 
 
-def test_dynamo_pins_the_engines_release() -> None:
-    assert dynamo.pinned(engine(router="dynamo"), "vllm") == "0.31.0"
-    assert dynamo.pinned(engine(router="dynamo", router_version="1.4.2"), "sglang") == "0.5.16"
-    own = "nvcr.io#nvidia/ai-dynamo/tensorrtllm-runtime:1.6.1"
-    assert dynamo.pinned(engine(router="dynamo", image=own), "tensorrt-llm") == "1.3.0rc29"
-    assert dynamo.pinned(engine(router="dynamo", image="vllm/vllm-openai:v0.25.1"), "vllm") is None
-    assert dynamo.pinned(engine(), "vllm") is None
+OWN = "nvcr.io#nvidia/ai-dynamo/vllm-runtime"
+
+
+@pytest.mark.parametrize(
+    ("fields", "release"),
+    [
+        ({"router": "dynamo"}, ("0.31.0", "newest_router")),
+        ({"router": "dynamo", "router_version": "1.4.2"}, ("0.26.0", "router")),
+        ({"router": "dynamo", "router_version": "ai-dynamo 1.6"}, ("0.31.0", "router")),
+        ({"router": "dynamo", "router_version": "v1.5.0"}, ("0.28.0", "router")),
+        ({"router": "dynamo", "router_version": "1.6.1.post1"}, ("0.31.0", "router")),
+        ({"router": "dynamo", "router_version": "1.7.0"}, ("0.33.0", "nothing")),
+        ({"router": "dynamo", "image": f"{OWN}:1.6.1"}, ("0.31.0", "router")),
+        ({"router": "dynamo", "image": f"{OWN}:1.1.0"}, ("0.19.0", "router")),
+        ({"router": "dynamo", "image": f"{OWN}:1.7.0"}, ("0.33.0", "nothing")),
+        ({"image": f"{OWN}:1.6.1"}, ("0.31.0", "router")),
+        ({"router": "dynamo", "image": "vllm/vllm-openai:v0.25.1"}, ("0.25.1", "image")),
+        ({}, ("0.33.0", "nothing")),
+    ],
+)
+def test_dynamo_pins_the_engines_release(fields: dict[str, str], release: tuple[str, str]) -> None:
+    found = dynamo.release_for(Engine(name="vllm", **fields), vllm.ABOUT)  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.version, found.named_by) == release
 
 
 @pytest.mark.parametrize(
@@ -98,18 +129,62 @@ def test_dynamo_pins_the_engines_release() -> None:
     [
         ("1.0", {"a": 1, "batch-decode": 2}, {"a": 1, "batch": 2}),
         ("1.1", {"batch": 2, "a": 1}, {"batch-decode": 2, "a": 1}),
-        ("1.10", {"batch": 2, "batch-decode": 3}, {"batch-decode": 2}),
+        ("1.1", {"batch": None}, {"batch-decode": None}),
         ("1.0", {"json": {"kind": "small", "b": 1}}, {"json": {"flag": True, "b": 1}}),
         ("1.1", {"json": {"flag": True}}, {"json": {"kind": "small"}}),
         ("1.1", {"json": '{"flag": true}'}, {"json": {"kind": "small"}}),
         ("1.1", {"json": "no json"}, {"json": "no json"}),
+        ("1.1", {"json": {"flag": False, "b": 1}}, {"json": {"b": 1}}),
+        ("1.1", {"json": {"flag": None}}, {"json": None}),
+        ("1.1", {"a_b": 1}, {"a-b": 1}),
     ],
 )
 def test_options_get_the_names_of_the_release(
     version: str, flags: dict[str, object], written: dict[str, object]
 ) -> None:
     release = release_of(engine(version=version), DATED)
-    assert spelled(flags, (NAMED, KEYED), release) == written
+    assert spelled(canonical(flags, (NAMED, KEYED)), (NAMED, KEYED), release) == written
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"batch": 2, "batch-decode": 3}, "batch and batch-decode are two names of one option"),
+        ({"a_b": 1, "a-b": 2}, "a-b is given twice"),
+        ({"json": {"flag": [1]}}, r"json\.flag is true or false, not \[1\]"),
+        ({"json": {"flag": "true"}}, r"json\.flag is true or false, not 'true'"),
+        ({"json": {"flag": True, "kind": "large"}}, "two names of one option"),
+    ],
+)
+def test_what_has_no_one_meaning_is_refused(flags: dict[str, object], said: str) -> None:
+    with pytest.raises(UnsupportedError, match=said):
+        canonical(flags, (NAMED, KEYED))
+
+
+@pytest.mark.parametrize(
+    ("base", "forces", "written"),
+    [
+        ({"cuda-graph-max-bs": 1024}, {"cuda-graph-max-bs-decode": 128}, "128"),
+        ({"cuda-graph-max-bs-decode": 1024}, {"cuda_graph_max_bs": 128}, "128"),
+        ({"cuda-graph-max-bs": 1024}, {"cuda-graph-max-bs-decode": None}, None),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.5.12.post1", "0.5.23"])
+def test_what_an_arm_forces_wins_under_whichever_name(
+    version: str, base: dict[str, object], forces: dict[str, object], written: str | None
+) -> None:
+    point = point_of("sglang", "mtp", "6xDEP8-1xDEP16", version=version)
+    flags = {
+        "decode": {**{n: v for n, v in point.engine.flags["decode"].items() if "graph" not in n}, **base}
+    }
+    point = dataclasses.replace(
+        point,
+        engine=dataclasses.replace(point.engine, flags={**point.engine.flags, **flags}),
+        arm=dataclasses.replace(point.arm, forces={"decode": forces}),
+    )
+    argv = process(deployed(point), "decode-0.r0").argv
+    said = [argv[i + 1] for i, word in enumerate(argv) if word.startswith("--cuda-graph-max-bs")]
+    assert said == ([] if written is None else [written])
 
 
 def test_a_value_that_the_release_has_no_name_for_is_refused() -> None:
@@ -290,7 +365,8 @@ def test_sglangs_options_are_written_in_both_directions(
     version: str, flags: dict[str, object], written: dict[str, object]
 ) -> None:
     release = release_of(Engine(name="sglang", version=version), sglang.ABOUT)
-    assert spelled(flags, sglang.ABOUT.renamings, release) == written
+    known = sglang.ABOUT.renamings
+    assert spelled(canonical(flags, known), known, release) == written
 
 
 def test_an_option_that_is_gone_without_another_in_its_place_is_refused() -> None:

@@ -102,7 +102,10 @@ def test_every_arm_counts_so_that_all_pay_alike(arm: str) -> None:
     [
         ({"version": "1.2.1"}, r"1\.2\.1 has no counters .* 1\.3\.0rc12 or later \(`engine\.version`\)"),
         ({"image": "nvcr.io#nvidia/tensorrt-llm/release:1.3.0rc11"}, r"1\.3\.0rc11 has no counters"),
-        ({"router": "dynamo", "router_version": "1.1.1"}, r"1\.3\.0rc11 .*\(`engine\.router_version`\)"),
+        (
+            {"router": "dynamo", "router_version": "1.1.1"},
+            r"1\.3\.0rc11 .*\(`engine\.router_version: 1\.2",
+        ),
     ],
 )
 def test_mtp_is_refused_where_nothing_would_count_it(engine: dict[str, str], named: str) -> None:
@@ -114,7 +117,7 @@ def test_mtp_is_refused_where_nothing_would_count_it(engine: dict[str, str], nam
 def test_mtp_is_refused_where_the_sweep_switches_its_counters_off() -> None:
     trtllm.check(with_yaml(point_of(), enable_iter_perf_stats=True), RACK)
     for name in ("return_perf_metrics", "enable_iter_perf_stats"):
-        with pytest.raises(UnsupportedError, match=rf"aggregated workers sets {name}: False"):
+        with pytest.raises(UnsupportedError, match=rf"aggregated workers turns {name} off"):
             trtllm.check(with_yaml(point_of(), **{name: False}), RACK)
         trtllm.check(with_yaml(point_of("off"), **{name: False}), RACK)
     behind = with_yaml(point_of(router="dynamo"), return_perf_metrics=False)

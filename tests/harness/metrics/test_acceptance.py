@@ -87,6 +87,7 @@ def test_positions_are_unknown_where_a_worker_does_not_say():
         ("worker_vanished", lose(counter_samples(), lambda t: t < 2), ("worker",)),
         ("too_few_samples", [s for s in counter_samples() if 1 <= s.time_s < 2], ()),
         ("no_drafts", counter_samples(drafts_per_s=0), ()),
+        ("impossible", counter_samples(accepted=(20, 20, 20)), ()),
         (
             "counter_reset",
             [
@@ -263,6 +264,27 @@ def test_accepted_tokens_that_fall_by_an_aborted_request_are_no_reset() -> None:
     samples = [steps_sample(0.0, 10, 15), steps_sample(4.0, 10, 14), steps_sample(9.0, 30, 44)]
     found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0, end_s=9))
     assert found.length == pytest.approx(1 + 29 / 20)
+
+
+def test_tokens_that_fell_by_many_aborted_requests_are_no_length() -> None:
+    samples = [steps_sample(0.0, 10, 15), steps_sample(9.0, 30, -65)]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0, end_s=9))
+    assert (found.length, found.reason) == (None, "impossible")
+    early = [steps_sample(0.0, 100, -350), steps_sample(9.0, 300, -50)]
+    found = measure_acceptance(make_point(arm=MTP), early, Window(start_s=0, end_s=9))
+    assert found.length == pytest.approx(2.5)
+
+
+def test_counters_begin_at_0_where_a_server_has_only_its_gauge_before() -> None:
+    """SGLang's counters have no series before its first request has ended."""
+    samples = [
+        gauge_sample(0.0, {"": 0.0}),
+        gauge_sample(1.0, {"": 2.5}),
+        *(steps_sample(t, 10 * t, 15 * t) for t in (8.0, 9.0)),
+    ]
+    samples = [dataclasses.replace(sample, process="decode-0") for sample in samples]
+    found = measure_acceptance(make_point(arm=MTP), samples, Window(start_s=0, end_s=9))
+    assert (found.length, found.drafts) == (2.5, 90)
 
 
 def test_an_arm_without_speculation_whose_server_drafts_is_found_by_steps_and_by_gauges() -> None:
