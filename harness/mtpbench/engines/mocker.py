@@ -2,7 +2,7 @@
 
 The mocker plays an engine's scheduler and step times by its own formulas; of a layout it knows only the
 data-parallel ranks. Its numbers say nothing about any hardware. All workers run on one node.
-Source: ai-dynamo 1.4.2, run on a CPU; docs: `python -m dynamo.mocker --help`.
+Source: ai-dynamo 1.4.2 and 1.6.1, run on a CPU; docs: `python -m dynamo.mocker --help`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtpbench.engines import dynamo
-from mtpbench.engines.about import About
+from mtpbench.engines.about import About, Release, Renaming, release_of, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     as_argv,
@@ -39,6 +39,23 @@ ABOUT = About(
     ),
     speculation=("nextn",),
     simulates=True,
+    releases={
+        "1.4.0": "2026-08-15",
+        "1.4.1": "2026-08-22",
+        "1.4.2": "2026-08-28",
+        "1.5.0": "2026-09-19",
+        "1.5.1": "2026-10-07",
+        "1.6.0": "2026-10-22",
+        "1.6.1": "2026-10-27",
+    },
+    # 1.6.1 accepts the old names too, without a warning, but not an old and a new one of the same option.
+    renamings=tuple(
+        Renaming(old=f"aic-{name}", new=f"ais-{name}", since="1.6.0")
+        for name in (
+            *("nextn", "nextn-accept-rates", "mtp-seed", "perf-model", "system", "backend"),
+            *("backend-version", "tp-size", "moe-tp-size", "moe-ep-size", "attention-dp-size"),
+        )
+    ),
 )
 RESET_PATH: str | None = None
 MAX_DRAFTS = 5
@@ -84,7 +101,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
             f"arm {point.arm.name}: the mocker plays 1 … {MAX_DRAFTS} draft tokens, not {drafts}"
         )
     if policy.mode == "measured":
-        return {"aic-nextn": drafts}
+        return {"ais-nextn": drafts}
     # The mocker accepts any number of rates without an error.
     if policy.rates is None or len(policy.rates) != drafts:
         raise UnsupportedError(
@@ -92,7 +109,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
             "not by a length; use `acceptance: golden` or give `rates`"
         )
     accept_rates = (f"{rate:.6g}" for rate in conditional_rates(policy.rates))
-    return {"aic-nextn": drafts, "aic-nextn-accept-rates": ",".join(accept_rates)}
+    return {"ais-nextn": drafts, "ais-nextn-accept-rates": ",".join(accept_rates)}
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
@@ -110,6 +127,14 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
 def counters(metrics_text: str) -> None:
     """Returns None: the mocker drafts and accepts, but counts neither, so that acceptance stays unknown."""
     del metrics_text
+
+
+def release(point: Point) -> Release:
+    """Returns the release of Dynamo that the point's command lines are written for."""
+    named = dynamo.release(point.engine) if point.engine.router_version else None
+    made = release_of(point.engine, ABOUT, named)
+    assert made is not None  # Dynamo has a list of releases
+    return made
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:
@@ -132,12 +157,13 @@ def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
     flags = merged(
         {"model-path": point.model.path, "model-name": point.model.served_name},
         # Workers in processes of their own would all accept the same drafts otherwise.
-        {"aic-mtp-seed": index},
+        {"ais-mtp-seed": index},
         {"data-parallel-size": group.dp} if group.dp > 1 else {},
         {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
         of_role(point, worker.role),
         speculation_flags(point, worker.role),
     )
+    flags = spelled(flags, ABOUT.renamings, release(point))
     host = f"@{{host:{name}}}"
     return Process(
         name=name,

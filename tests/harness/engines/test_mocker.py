@@ -43,7 +43,7 @@ def test_an_aggregated_worker_stands_behind_the_frontend(write_sweep) -> None:  
     assert options(worker) == {
         "--model-path": "some/model",
         "--model-name": "m",
-        "--aic-mtp-seed": "0",
+        "--ais-mtp-seed": "0",
         "--max-num-seqs": "64",
     }
     assert (worker.gpus, made["off"].gpus, made["off"].nodes) == ((), 4, 1)
@@ -79,9 +79,41 @@ def test_off_and_mtp_differ_in_drafts_on_workers_that_decode_and_in_nothing_else
     assert [mine == theirs for mine, theirs in pairs] == [True, True, False, False]
     for off, mtp in pairs[2:]:
         added = {name: value for name, value in options(mtp).items() if name not in options(off)}
-        assert added == {"--aic-nextn": "3", "--aic-nextn-accept-rates": "0.8,0.6,0.4"}
+        assert added == {"--ais-nextn": "3", "--ais-nextn-accept-rates": "0.8,0.6,0.4"}
         assert {**options(off), **added} == options(mtp)
         assert off.env == mtp.env
+
+
+@pytest.mark.parametrize(
+    ("named", "prefix"),
+    [
+        ("", "ais"),
+        ("  version: ai-dynamo 1.4.2\n", "aic"),
+        ("  version: 1.5.1\n", "aic"),
+        ("  version: ai-dynamo 1.6.0\n", "ais"),
+        ('  router_version: "1.4.2"\n', "aic"),
+        ("  image: nvcr.io/nvidia/ai-dynamo/vllm-runtime:1.5.1\n", "aic"),
+    ],
+)
+def test_options_have_the_names_of_the_release_that_the_sweep_names(
+    write_sweep,  # type: ignore[no-untyped-def]
+    named: str,
+    prefix: str,
+) -> None:
+    _, made = deployments(write_sweep(MOCKER, ("  router: dynamo\n", f"  router: dynamo\n{named}"), RATES))
+    words = options(made["mtp"].processes[1])
+    assert [name for name in words if name.startswith("--ai")] == [
+        f"--{prefix}-mtp-seed",
+        f"--{prefix}-nextn",
+        f"--{prefix}-nextn-accept-rates",
+    ]
+
+
+def test_an_option_of_the_sweep_takes_the_place_of_ours_under_either_name(write_sweep) -> None:  # type: ignore[no-untyped-def]
+    """The mocker refuses a line that has both names of one option."""
+    _, made = deployments(write_sweep(MOCKER, ("max-num-seqs: 64", "aic-mtp-seed: 7")))
+    assert options(made["off"].processes[1])["--ais-mtp-seed"] == "7"
+    assert "--aic-mtp-seed" not in options(made["off"].processes[1])
 
 
 @pytest.mark.parametrize(
@@ -103,8 +135,8 @@ def test_conditional_rates_multiply_to_the_unconditional_ones(
 def test_where_acceptance_is_measured_the_mocker_takes_rates_of_its_own(write_sweep) -> None:  # type: ignore[no-untyped-def]
     _, made = deployments(write_sweep(MOCKER, ("acceptance: golden", "acceptance: measured")))
     words = options(made["mtp"].processes[1])
-    assert words["--aic-nextn"] == "3"
-    assert "--aic-nextn-accept-rates" not in words
+    assert words["--ais-nextn"] == "3"
+    assert "--ais-nextn-accept-rates" not in words
 
 
 def test_limits_are_per_data_parallel_rank(write_sweep) -> None:  # type: ignore[no-untyped-def]
