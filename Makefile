@@ -68,8 +68,8 @@ test-engines: $(DEV_READY) ## tests on real vLLM and llama.cpp, set up from noth
 test-sglang: $(DEV_READY) ## tests on real SGLang on the CPU, set up from nothing outside the tree (3.6 GB)
 	$(BIN)/python tests/engines/setup/prepare.py sglang -- $(BIN)/python -m pytest tests/sglang
 
-test-dynamo: $(DEV_READY) ## tests on Dynamo's frontend with its mocker, set up from nothing outside the tree
-	$(BIN)/python tests/dynamo/prepare_mocker.py -- $(BIN)/python -m pytest tests/dynamo
+test-dynamo: $(DEV_READY) ## tests on Dynamo's frontend: its mocker, real vLLM and SGLang workers (5.2 GB outside the tree)
+	$(BIN)/python tests/dynamo/prepare.py -- $(BIN)/python -m pytest tests/dynamo
 
 test-gpu: $(DEV_READY) ## measure vLLM on this machine's NVIDIA GPU; says NOT RUN where there is none
 	$(BIN)/python tests/gpu/measure_vllm.py

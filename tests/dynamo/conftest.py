@@ -1,4 +1,4 @@
-"""The tier of Dynamo's mocker. `make test-dynamo` sets it up and says where it is."""
+"""The tier of Dynamo, its mocker and real workers. `make test-dynamo` sets them up and says where."""
 
 from __future__ import annotations
 
@@ -6,21 +6,54 @@ import os
 from pathlib import Path
 
 import pytest
-from mocker_runs import Run, measure
+from dynamo_runs import Run, measure
 
 from mtpbench.store import SweepStore
 from mtpbench.sweep import Sweep, load_sweep
 
-NEEDED = ("MTPBENCH_DYNAMO_PYTHON", "MTPBENCH_DYNAMO_MODEL")
+SWEEPS = Path(__file__).resolve().parent / "sweeps"
+NEEDED = {
+    "mocker": ("MTPBENCH_DYNAMO_PYTHON", "MTPBENCH_DYNAMO_MODEL"),
+    "vllm": ("MTPBENCH_DYNAMO_VLLM_PYTHON", "MTPBENCH_CRAFTED"),
+    "sglang": ("MTPBENCH_DYNAMO_SGLANG_PYTHON", "MTPBENCH_CRAFTED"),
+}
+ATTEMPTS = 3
+
+
+def sweep_of(engine: str, file: str) -> Sweep:
+    """A sweep of the tier; where its engine is missing the tier fails, it does not pass by skipping."""
+    for variable in NEEDED[engine]:
+        if variable not in os.environ:
+            pytest.fail(f"{variable} is not set: run `make test-dynamo`, which sets Dynamo up")
+    return load_sweep(SWEEPS / file)
 
 
 @pytest.fixture(scope="session")
 def sweep() -> Sweep:
-    """The tier's sweep; where Dynamo is missing the tier fails, it does not pass by skipping."""
-    for variable in NEEDED:
-        if variable not in os.environ:
-            pytest.fail(f"{variable} is not set: run `make test-dynamo`, which sets Dynamo up")
-    return load_sweep(Path(__file__).resolve().parent / "sweeps" / "mocker.yaml")
+    """The mocker's sweep."""
+    return sweep_of("mocker", "mocker.yaml")
+
+
+@pytest.fixture(scope="session", params=["vllm", "sglang"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine of real workers."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def workers(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Both arms on real workers of an engine, all on one node."""
+    sweep = sweep_of(engine, f"{engine}.yaml")
+    store = SweepStore(tmp_path_factory.mktemp(engine), sweep.info)
+    return measure(store, sweep.points, gpus_per_node=2, attempts=ATTEMPTS)
+
+
+@pytest.fixture(scope="session")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """MTP on a vLLM worker of four data-parallel ranks, two on each of two "nodes" that are this machine."""
+    sweep = sweep_of("vllm", "vllm-two-nodes.yaml")
+    store = SweepStore(tmp_path_factory.mktemp("two-nodes"), sweep.info)
+    return measure(store, sweep.points, gpus_per_node=2, attempts=ATTEMPTS)
 
 
 @pytest.fixture(scope="session")

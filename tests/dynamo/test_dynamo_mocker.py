@@ -6,25 +6,19 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from mocker_runs import Run, servers_under
+from dynamo_runs import Run, codes, servers_under
 from prometheus_client.parser import text_string_to_metric_families
 
 from mtpbench import hardware
 from mtpbench.deployment import LiveDeployment
 from mtpbench.engines import mocker
 from mtpbench.executors.local import LocalExecutor
-from mtpbench.records import PointResult
 from mtpbench.sweep import Sweep
 
 pytestmark = pytest.mark.dynamo
 
 SERVED = "dynamo_component_requests_total"
 WORKERS = ("prefill-0", "decode-0", "decode-1")
-
-
-def codes(result: PointResult) -> set[str]:
-    # A busy machine may add these.
-    return {reason.code for reason in result.reasons} - {"client_saturated", "not_settled"}
 
 
 @pytest.mark.parametrize("arm", ["off", "mtp3"])
@@ -111,6 +105,10 @@ def test_a_worker_lost_behind_a_healthy_frontend_costs_one_point(killed: Run) ->
     # The rest ran on the deployment that was started again.
     assert codes(third) == set()
     assert third.failed_requests == 0
+
+
+def test_nothing_listens_on_another_interface_than_loopback(aggregated: Run, split: Run) -> None:
+    assert aggregated.exposed() | split.exposed() == set()
 
 
 def test_nothing_that_was_started_is_left(aggregated: Run, split: Run, killed: Run) -> None:
