@@ -112,7 +112,7 @@ def measure(
     gpus_per_node: int | None = None,
     attempts: int = 1,
 ) -> Run:
-    """Run points; those that are invalid, which a busy machine can do, again until they were all attempted.
+    """Run points; those that came to nothing, which a busy machine can do, once more.
 
     Args:
         store: takes the results.
@@ -120,16 +120,18 @@ def measure(
         kill: the worker that is killed and the concurrency of the point, or None.
         gpus_per_node: lays workers out on nodes of so many "GPUs", all of which are this machine; None for
             nodes of the sweep's hardware.
-        attempts: how often an invalid point is run at most.
+        attempts: how often a point is run at most.
     """
     store.open()
-    watcher = Watcher(root=store.directory, kill=kill)
+    run = Run(watcher=Watcher(root=store.directory, kill=kill), directory=store.directory)
     for _ in range(attempts):
         plan = plan_run(points, store)
         if gpus_per_node is not None:
             plan = on_nodes_of(gpus_per_node, plan)
-        asyncio.run(run_live(plan, store, watcher, asyncio.Event(), LocalSite()))
-    return Run(watcher=watcher, directory=store.directory)
+        asyncio.run(run_live(plan, store, run.watcher, asyncio.Event(), LocalSite()))
+        results = run.results()
+        points = [point for point in points if codes(results[point.arm.name, point.concurrency])]
+    return run
 
 
 def on_nodes_of(gpus: int, plan: RunPlan) -> RunPlan:
