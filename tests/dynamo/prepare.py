@@ -48,7 +48,7 @@ PYTHON = f"{platform.python_version()} {platform.system()} {platform.machine()}"
 ON_LOOPBACK = {
     "HF_HUB_OFFLINE": "1",
     # Of the frontend; of a worker's /health and /metrics; of the requests and of the answers between them,
-    # where the last wants the name of an interface, not an address.
+    # where releases before 1.6 want the name of an interface, not an address.
     "DYN_HTTP_HOST": "127.0.0.1",
     "DYN_SYSTEM_HOST": "127.0.0.1",
     "DYN_TCP_RPC_HOST": "127.0.0.1",
@@ -109,10 +109,17 @@ def install_sglang_workers() -> Path:
     engine = sglang_cpu.install_sglang()
 
     def install(folder: Path) -> None:
-        python = _install_workers(folder, engine)
-        call((python, "-c", "import dynamo.frontend, dynamo.sglang.main"), folder / "install.log")
+        python, log = _install_workers(folder, engine), folder / "install.log"
+        # Building it leaves files behind: not in the tree.
+        plugin = folder / "plugin"
+        plugin.mkdir()
+        for name in PLUGIN_FILES:
+            shutil.copy(PLUGIN / name, plugin)
+        call((python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", plugin), log)
+        call((python, "-c", "import dynamo.frontend, dynamo.sglang.main, mtpbench_loopback"), log)
 
-    return cached("dynamo-sglang", _ingredients(engine), install) / "bin" / "python"
+    made_from = [*_ingredients(engine), *((PLUGIN / name).read_bytes() for name in PLUGIN_FILES)]
+    return cached("dynamo-sglang", made_from, install) / "bin" / "python"
 
 
 def craft_model() -> Path:
@@ -129,8 +136,7 @@ def _install_mocker(folder: Path) -> None:
 
 
 def _ingredients(engine: Path) -> list[str | bytes]:
-    plugin = [(PLUGIN / name).read_bytes() for name in PLUGIN_FILES]
-    return [LOCK.read_bytes(), str(engine), PYTHON, *plugin]
+    return [LOCK.read_bytes(), str(engine), PYTHON]
 
 
 def _install_workers(folder: Path, engine: Path, *more: Path) -> Path:
@@ -138,16 +144,10 @@ def _install_workers(folder: Path, engine: Path, *more: Path) -> Path:
     log, wanted = folder / "install.log", folder / "dynamo.lock"
     python = sglang_cpu.lay_over(folder, engine.parents[1], log)
     wanted.write_text("".join(_missing(LOCK.read_text("utf-8"), engine)), "utf-8")
-    pip = (python, "-m", "pip", "install", "-q", "--no-deps")
+    pip = (python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes")
     locks = [word for lock in (wanted, *more) for word in ("-r", lock)]
     # An older vLLM goes over a newer one, which pip would else take away from the environment below.
-    call((*pip, "--require-hashes", "--ignore-installed", *locks), log)
-    # Building it leaves files behind: not in the tree.
-    plugin = folder / "plugin"
-    plugin.mkdir()
-    for name in PLUGIN_FILES:
-        shutil.copy(PLUGIN / name, plugin)
-    call((*pip, "--no-build-isolation", plugin), log)
+    call((*pip, "--ignore-installed", *locks), log)
     return python
 
 

@@ -1,7 +1,7 @@
-"""A plugin of SGLang and vLLM with which torch's store of ranks listens on the address that it is given.
+"""A plugin of SGLang with which torch's store of ranks listens on the address that it is given.
 
-By itself it listens on every interface, also for a single rank on 127.0.0.1; there is no option for that. The
-engines call `register` in every process that they start.
+By itself it listens on every interface, also for a single rank on 127.0.0.1; there is no option for that.
+SGLang calls `register` in every process that it starts.
 """
 
 from __future__ import annotations
