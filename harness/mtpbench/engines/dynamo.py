@@ -62,7 +62,8 @@ def release_for(engine: Engine, about: About) -> Release | None:
     """
     own = is_own(engine.image)
     named = named_release(engine)
-    pin = pins_of(release(engine)).get(about.package or "") if engine.router == ROUTER or own else None
+    pins = {PACKAGE: release(engine), **pins_of(release(engine))}
+    pin = pins.get(about.package or "") if engine.router == ROUTER or own else None
     pinned = Pinned(version=pin, named=named is not None) if pin is not None else None
     return release_of(engine, about, pinned, own_image=not own)
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtpbench.engines import dynamo
-from mtpbench.engines.about import About, Release, Renaming, release_of, spelled
+from mtpbench.engines.about import About, Release, Renaming, spelled
 from mtpbench.engines.parts import (
     PlacedWorker,
     as_argv,
@@ -131,8 +131,7 @@ def counters(metrics_text: str) -> None:
 
 def release(point: Point) -> Release:
     """Returns the release of Dynamo that the point's command lines are written for."""
-    named = dynamo.release(point.engine) if point.engine.router_version else None
-    made = release_of(point.engine, ABOUT, named)
+    made = dynamo.release_for(point.engine, ABOUT)
     assert made is not None  # Dynamo has a list of releases
     return made
 
@@ -160,7 +159,7 @@ def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
         {"ais-mtp-seed": index},
         {"data-parallel-size": group.dp} if group.dp > 1 else {},
         {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
-        of_role(point, worker.role),
+        of_role(point, worker.role, ABOUT.renamings),
         speculation_flags(point, worker.role),
     )
     flags = spelled(flags, ABOUT.renamings, release(point))
