@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from mtpbench.parsers.asking import (
     program_of,
 )
 from mtpbench.plan import ladders_of
+from mtpbench.reaper import is_alive, reap
 from mtpbench.records import Process
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster_profile import ClusterProfile
@@ -31,11 +36,12 @@ sweep: asked
 question: Would the engine take it?
 model: {{path: "{model}", served_name: m, precision: fp4}}
 hardware: gb200-nvl72
-engine: {{name: sglang, router: sglang, version: 0.5.12.post1, flags: {{all: {flags}}}}}
+engine: {{name: {engine}, flags: {{all: {flags}}}}}
 workload: {{isl: 64, osl: 64, chat_template: true}}
 arms: {{off: }}
 topologies: [{{{topology}, concurrency: [1]}}]
 """
+SGLANG, ONE = "sglang, router: sglang, version: 0.5.12.post1", "aggregated: 1xTP4"
 
 
 @pytest.fixture
@@ -59,11 +65,11 @@ def launch(limit_s: float = 60.0, code: str | None = None, **variables: str) -> 
 
 
 def ask(
-    model: Path, flags: str = "{}", topology: str = "aggregated: 1xTP4", launcher: Any = None
+    model: Path, flags: str = "{}", topology: str = ONE, launcher: Any = None, engine: str = SGLANG
 ) -> dict[str, Verdict]:
     """The verdicts on a sweep with these options, by process."""
     path = model.parent / "sweep.yaml"
-    path.write_text(SWEEP.format(model=model, flags=flags, topology=topology), "utf-8")
+    path.write_text(SWEEP.format(model=model, flags=flags, topology=topology, engine=engine), "utf-8")
     verdicts = ask_ladders(ladders_of(load_sweep(path).points), launcher or launch(), os.environ)
     return {verdict.process.name: verdict for verdict in verdicts}
 
@@ -147,23 +153,109 @@ BALANCES_ITSELF = """
 import json, sys
 print(json.dumps({"asker": "ready", "versions": {"vllm": "9"}}))
 for line in map(json.loads, sys.stdin):
-    facts = {"meets_at": "here", "balances_itself": True, "headless": "--headless" in line["words"]}
+    facts = {"balances_itself": BALANCES, "headless": "--headless" in line["words"]}
     answer = {"stages": ["parser"], "findings": [], "left_out": {}, "ports": {}, "facts": facts}
     print(json.dumps({"asker": "answer", "number": line["number"], **answer}))
 """
 
 
+def ask_vllm(folder: Path, topology: str, *, balances_itself: bool) -> list[Verdict]:
+    """The verdicts on data-parallel vLLM workers that balance their load in one way or the other."""
+    launcher = launch(code=BALANCES_ITSELF.replace("BALANCES", repr(balances_itself)))
+    verdicts = ask(folder / "m", topology=topology, launcher=launcher, engine="vllm, router: dynamo")
+    return [verdict for verdict in verdicts.values() if verdict.process.role != "router"]
+
+
 def test_a_node_that_its_worker_s_first_node_would_turn_away_is_refused(tmp_path: Path) -> None:
+    """Its lines are those of a release behind Dynamo: no node is headless."""
+    layout = "aggregated: 1xDEP8"
+    assert [v.findings for v in ask_vllm(tmp_path, layout, balances_itself=True)] == [(), ()]
+    first, second = ask_vllm(tmp_path, layout, balances_itself=False)
+    ((kind, stage, message),) = said(second)
+    assert (first.findings, kind, stage) == ((), "config_refused", "worker")
+    assert "must use --headless" in message
+    assert "aggregated-0.r0 is its first node" in message
+
+
+@pytest.mark.parametrize("topology", ["aggregated: 2xDEP4", "prefill: 1xDEP2, decode: 1xDEP2"])
+def test_workers_of_one_node_turn_nobody_away(tmp_path: Path, topology: str) -> None:
+    """Each is its own first node, though all of them have the engine's usual address and port."""
+    assert [v.state for v in ask_vllm(tmp_path, topology, balances_itself=False)] == ["accepted"] * 2
+
+
+ANSWER: dict[str, Any] = {"asker": "answer", "number": 0, "stages": ["parser"], "findings": []}
+ANSWER.update(left_out={}, ports={}, facts=None)
+FINDING = {"kind": "refused", "stage": "parser", "message": "no", "option": None}
+READY: dict[str, Any] = {"asker": "ready", "versions": {"sglang": "9"}}
+
+
+def says(*messages: dict[str, Any]) -> Any:
+    """A launcher of an asker that says this."""
+    lines = "".join(json.dumps(message) + "\n" for message in messages)
+    return launch(code=f"import sys; sys.stdin.read(); print({lines!r})")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"asker": "answer"}],
+        [{"asker": "ready"}],
+        [{"asker": "ready", "versions": ["sglang"]}, ANSWER],
+        [{"asker": "not_asked"}],
+        [READY, {name: ANSWER[name] for name in ANSWER if name != "ports"}],
+        [READY, {**ANSWER, "number": [0]}],
+        [READY, {**ANSWER, "stages": 3}],
+        [READY, {**ANSWER, "ports": {"rpc": "many"}}],
+        [READY, {**ANSWER, "facts": {"headless": True}}],
+        [READY, {**ANSWER, "findings": [{**FINDING, "severity": 1}]}],
+        [READY, {**ANSWER, "findings": [{**FINDING, "kind": "odd"}]}],
+        [READY, {**ANSWER, "stages": []}],  # nothing was passed, and nothing refused
+    ],
+)
+def test_an_answer_that_is_none_has_accepted_nothing(model: Path, messages: list[dict[str, Any]]) -> None:
+    assert only(ask(model, launcher=says(READY, ANSWER))).state == "accepted"
+    verdict = only(ask(model, launcher=says(*messages)))
+    assert (verdict.state, verdict.stages) == ("not_asked", ())
+    assert verdict.not_asked == f"{sys.executable}: its answer is not readable"
+
+
+def test_what_an_engine_prints_is_shown_without_what_steers_a_terminal_and_in_short(model: Path) -> None:
+    def reason(errors: str) -> str | None:
+        code = f"import sys; sys.stdin.read(); sys.stderr.write({errors!r}); sys.exit(3)"
+        return only(ask(model, launcher=launch(code=code))).not_asked
+
+    start = f"{sys.executable}: ended with exit code 3"
+    assert reason("\0" * 5000) == f"{start}: no message"
+    assert reason("no \x1b[1;31mkernel\x1b[0m\a image\n\x1b[0m\0\n") == f"{start}: no kernel image"
+    assert len(reason("x" * 4000) or "") == 601
+    found = {**FINDING, "message": "a\0b\x1b[2J" + "c" * 9000}
+    verdict = only(ask(model, launcher=says(READY, {**ANSWER, "findings": [found]})))
+    assert [message[:4] + message[600:] for _, _, message in said(verdict)] == ["abcc…"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_ends_the_engine_too(model: Path, tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "sweep.yaml"
-    text = SWEEP.format(model="m", flags="{}", topology="aggregated: 1xDEP8")
-    path.write_text(
-        text.replace("name: sglang, router: sglang, version: 0.5.12.post1", "name: vllm"), "utf-8"
-    )
-    launcher = launch(code=BALANCES_ITSELF)
-    found = ask_ladders(ladders_of(load_sweep(path).points), launcher, os.environ)
-    first, second = (verdict.findings for verdict in found)
-    assert first == ()
-    assert [(f.kind, f.stage, f.option) for f in second] == [("config_refused", "worker", "--headless")]
+    engine = f"sglang, version: 0.5.12.post1, command: [{sys.executable}, -m, sglang.launch_server]"
+    path.write_text(SWEEP.format(model=model, flags="{pause-s: 600}", topology=ONE, engine=engine), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ENGINES), "STAND_IN_GPU": "1", "TMPDIR": str(tmp_path)}
+    words = (sys.executable, "-m", "mtpbench", "doctor", path, "--parsers")
+    with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as command:
+        deadline = time.monotonic() + 60
+        # The asker makes its folder when the engine is ready.
+        while not any(tmp_path.glob("mtpbench-parsers-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text("utf-8")
+        (engine_group,) = map(int, children.split())
+        command.send_signal(number)
+        code = command.wait(30)
+    try:
+        assert code == (-number if number == signal.SIGKILL else 130)
+        while (lives := is_alive(engine_group)) and number == signal.SIGKILL and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not lives
+    finally:
+        reap({engine_group})
 
 
 def test_what_this_machine_lacks_is_left_out_and_said(model: Path) -> None:
@@ -269,6 +361,14 @@ def test_the_python_behind_a_program_is_read_off_its_first_lines(tmp_path: Path)
         launch_here(Program(name="vllm", command=str(other)))
     with pytest.raises(NotHere, match="no no-such-engine on this machine"):
         launch_here(Program(name="vllm", command="no-such-engine"))
+
+
+def test_what_is_no_program_is_called_so(tmp_path: Path) -> None:
+    for program in (Program(name="vllm", python=str(tmp_path)), Program(name="vllm", command=str(tmp_path))):
+        with pytest.raises(NotHere, match=f"{tmp_path} is no program"):
+            launch_here(program)
+    with pytest.raises(NotHere, match="no /no/such/python on this machine"):
+        launch_here(Program(name="vllm", python="/no/such/python"))
 
 
 def test_a_cluster_is_asked_on_one_node_in_the_engine_s_image(tmp_path: Path) -> None:

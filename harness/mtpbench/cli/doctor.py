@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import shutil
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -22,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtpbench import plan as planning
+from mtpbench.cli.options import ending_signals
 from mtpbench.engines import abouts
 from mtpbench.engines.about import About
 from mtpbench.errors import InputError
@@ -29,7 +32,7 @@ from mtpbench.load import capacity
 from mtpbench.load.capacity import Ceiling, Rung, local_ports, most_descriptors, usable_cores, workers_for
 from mtpbench.load.ceiling import measure_ceiling
 from mtpbench.parsers import REFUSALS, UNTRIED, Finding, State, Verdict, ask_ladders
-from mtpbench.parsers.asking import ClusterLauncher, launch_here
+from mtpbench.parsers.asking import ClusterLauncher, Launcher, launch_here
 from mtpbench.power import provisioned
 from mtpbench.power.log import Unread
 from mtpbench.power.nvml import list_gpus
@@ -175,13 +178,13 @@ def ask_parsers(console: Console, ladders: Sequence[planning.Ladder], cluster: s
     Raises:
         InputError: there is no such profile.
     """
-    if cluster is None:
-        verdicts = ask_ladders(ladders, launch_here, os.environ)
-    else:
+    launcher: Launcher = launch_here
+    variables: Mapping[str, str] = os.environ
+    if cluster is not None:
         profile = load_cluster(cluster)
-        verdicts = ask_ladders(
-            ladders, ClusterLauncher(profile=profile), {**os.environ, **profile.environment}
-        )
+        launcher, variables = ClusterLauncher(profile=profile), {**os.environ, **profile.environment}
+    with _interrupted_by_signals():
+        verdicts = ask_ladders(ladders, launcher, variables)
     console.print(_verdict_table(verdicts))
     _print_findings(console, verdicts)
     for name in UNTRIED:
@@ -194,6 +197,21 @@ def ask_parsers(console: Console, ladders: Sequence[planning.Ladder], cluster: s
     if not verdicts:
         console.print("the embedded engine comes with mtpbench: there is no engine to ask", highlight=False)
     return REFUSED if states["refused"] else NOT_ASKED if states["not_asked"] else 0
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Makes every signal that ends a run do what Ctrl-C does within the block: what it started ends first."""
+
+    def interrupt(*_signal: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in ending_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 _STATES: Mapping[State, str] = {"accepted": "accepted", "refused": "refused", "not_asked": "not asked"}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,36 +22,28 @@ from typing import Any, Literal
 from mtpbench.engines.parts import Placement, resolve
 from mtpbench.errors import InputError
 from mtpbench.executors import FREE_PORTS, HOST, choose_ports
-from mtpbench.parsers.asking import Answers, Launcher, NotHere, Program, program_of, run_asker
+from mtpbench.parsers.asking import (
+    REFUSALS,
+    Answer,
+    Answers,
+    Finding,
+    Launcher,
+    NotHere,
+    Program,
+    program_of,
+    run_asker,
+    shown,
+)
 from mtpbench.plan import Ladder
 from mtpbench.records import Deployment, Point, Process
 from mtpbench.redaction import Secrets
 
-Kind = Literal["refused", "unknown_option", "by_prefix", "deprecated", "port_twice", "config_refused"]
-REFUSALS: frozenset[Kind] = frozenset(("refused", "unknown_option", "port_twice", "config_refused"))
-"""The engine would not start, or not as it was meant to."""
 UNTRIED = ("trtllm-serve", "dynamo.trtllm")
 """What is asked by code that was written from its sources and has never met it."""
+__all__ = ["REFUSALS", "UNTRIED", "Finding", "State", "Verdict", "ask_ladders"]
 State = Literal["accepted", "refused", "not_asked"]
 DIRECTORY = "/mtpbench-attempt"
 """Stands for the attempt's folder, which the asker makes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """A finding is what an engine says of a command line.
-
-    Args:
-        kind: what it means for the start.
-        stage: `parser`, `checks`, `config`, `ports`; `worker` where two processes don't fit together.
-        message: the engine's own words, where it has any.
-        option: the option, key or variable that it is about; None where that is not known.
-    """
-
-    kind: Kind
-    stage: str
-    message: str
-    option: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +148,7 @@ def _question(point: Point, process: Process, placement: Placement) -> _Question
     return _Question(point=point, process=process, filled=filled, program=program, words=words, ports=ports)
 
 
-_Answered = Mapping[tuple[Program, str], tuple[Answers, Mapping[str, Any] | None]]
+_Answered = Mapping[tuple[Program, str], tuple[Answers, Answer | None]]
 """By program and question: all that the program's asker said, and its answer to this one."""
 
 
@@ -164,7 +157,7 @@ def _ask(questions: Sequence[_Question], launcher: Launcher) -> _Answered:
     lines: dict[Program, dict[str, _Question]] = defaultdict(dict)
     for question in questions:
         lines[question.program].setdefault(_key(question), question)
-    answered: dict[tuple[Program, str], tuple[Answers, Mapping[str, Any] | None]] = {}
+    answered: dict[tuple[Program, str], tuple[Answers, Answer | None]] = {}
     for program, distinct in lines.items():
         asked = [question.line(number) for number, question in enumerate(distinct.values())]
         try:
@@ -196,13 +189,14 @@ def _verdicts(
     for one in group:
         verdict = one if isinstance(one, Verdict) else _verdict(one, *answered[one.program, _key(one)])
         findings = (*verdict.findings, *together[verdict.process.name])
-        hidden = tuple(dataclasses.replace(each, message=secrets.hide(each.message)) for each in findings)
-        reason = verdict.not_asked and secrets.hide(verdict.not_asked)
-        made.append(dataclasses.replace(verdict, findings=hidden, not_asked=reason))
+        told = tuple(dataclasses.replace(each, message=shown(each.message, secrets)) for each in findings)
+        reason = verdict.not_asked and shown(verdict.not_asked, secrets)
+        left_out = {stage: shown(why, secrets) for stage, why in verdict.left_out.items()}
+        made.append(dataclasses.replace(verdict, findings=told, not_asked=reason, left_out=left_out))
     return made
 
 
-def _verdict(question: _Question, answers: Answers, answer: Mapping[str, Any] | None) -> Verdict:
+def _verdict(question: _Question, answers: Answers, answer: Answer | None) -> Verdict:
     verdict = Verdict(
         point=question.point, process=question.process, program=question.program, versions=answers.versions
     )
@@ -210,9 +204,9 @@ def _verdict(question: _Question, answers: Answers, answer: Mapping[str, Any] | 
         return dataclasses.replace(verdict, not_asked=answers.reason)
     return dataclasses.replace(
         verdict,
-        stages=tuple(dict.fromkeys(answer["stages"])),
-        findings=tuple(Finding(**finding) for finding in answer["findings"]),
-        left_out=answer["left_out"],
+        stages=tuple(dict.fromkeys(answer.stages)),
+        findings=answer.findings,
+        left_out=answer.left_out,
     )
 
 
@@ -222,7 +216,7 @@ def _verdict(question: _Question, answers: Answers, answer: Mapping[str, Any] | 
 def _port_clashes(
     deployment: Deployment,
     group: Sequence[_Question | Verdict],
-    answers: Mapping[str, Mapping[str, Any]],
+    answers: Mapping[str, Answer],
 ) -> dict[str, list[Finding]]:
     """Returns the ports that an engine opens by itself where another of the node has them, by process."""
     nodes = {process.name: process.node for process in deployment.processes}
@@ -232,7 +226,7 @@ def _port_clashes(
             taken[nodes[one.process.name], port] = f"the port {name!r} of {one.process.name}"
     found: dict[str, list[Finding]] = defaultdict(list)
     for process, answer in answers.items():
-        for name, port in answer["ports"].items():
+        for name, port in answer.ports.items():
             place = nodes[process], port
             if place in taken:
                 text = f"{name}: the engine opens port {port} by itself, which is {taken[place]} too"
@@ -241,21 +235,20 @@ def _port_clashes(
     return found
 
 
-def _misfits(answers: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, Finding]]:
+_LATER_NODE = re.compile(r"(.+)\.r[1-9][0-9]*")
+"""The name of a process on a worker's second or a later node; the worker's name is in it."""
+
+
+def _misfits(answers: Mapping[str, Answer]) -> Iterable[tuple[str, Finding]]:
     """Yields the nodes of data-parallel vLLM workers that a worker's first node would turn away.
 
     Source: vLLM's v1/engine/utils.py, `wait_for_engine_startup`; a first node of 0.31 was seen to do so.
     """
-    workers: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
     for process, answer in answers.items():
-        if facts := answer["facts"]:
-            workers[facts["meets_at"]].append((process, facts))
-    for (head, first), *others in workers.values():
-        for process, facts in others:
-            if facts["headless"] == first["balances_itself"]:
-                must = "must not use --headless in" if facts["headless"] else "must use --headless unless in"
-                text = f"Remote engine {must} external or hybrid dp lb mode; {head} is its first node"
-                yield (
-                    process,
-                    Finding(kind="config_refused", stage="worker", message=text, option="--headless"),
-                )
+        worker = _LATER_NODE.fullmatch(process)
+        head = f"{worker[1]}.r0" if worker else process
+        first, node = answers[head].facts if head in answers else None, answer.facts
+        if worker and first and node and node.headless == first.balances_itself:
+            must = "must not use --headless in" if node.headless else "must use --headless unless in"
+            text = f"Remote engine {must} external or hybrid dp lb mode; {head} is its first node"
+            yield process, Finding(kind="config_refused", stage="worker", message=text, option="--headless")

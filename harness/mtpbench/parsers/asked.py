@@ -83,7 +83,7 @@ def _vllm_lacks(line: Line, model: str) -> str | None:
 
 
 def _vllm_config(line: Line, engine: Any, headless: bool) -> None:
-    """Makes vLLM's configuration; keeps how the nodes of a data-parallel worker meet, and what listens."""
+    """Makes vLLM's configuration; keeps how its data-parallel nodes get requests, and what listens."""
     for kept in vars(importlib.import_module("vllm.logger")).values():
         # What vLLM warns of once, it is to say of every line.
         getattr(kept, "cache_clear", bool)()
@@ -93,7 +93,6 @@ def _vllm_config(line: Line, engine: Any, headless: bool) -> None:
     parallel, transfer = made.parallel_config, made.kv_transfer_config
     if parallel.data_parallel_size > 1:
         line.facts = {
-            "meets_at": f"{engine.data_parallel_address}:{engine.data_parallel_rpc_port}",
             "balances_itself": bool(parallel.data_parallel_hybrid_lb or parallel.data_parallel_external_lb),
             "headless": bool(headless),
         }

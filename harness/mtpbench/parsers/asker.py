@@ -12,7 +12,8 @@ Answers are JSON lines on standard output; other lines there are an engine's or 
     {"asker": "ready", "versions": {"vllm": "0.33.0"}}      or  {"asker": "not_asked", "reason": "…"}
     {"asker": "answer", "number": 0, "stages": ["parser", …], "left_out": {"config": "why"},
      "findings": [{"kind", "stage", "message", "option"}], "ports": {"what the engine itself opens": 20001},
-     "facts": {}}
+     "facts": null, or what the nodes of a data-parallel vLLM worker must agree on:
+              {"balances_itself": false, "headless": false}}
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
@@ -72,7 +74,7 @@ class Line:
         self.findings: list[dict[str, str | None]] = []
         self.left_out: dict[str, str] = {}
         self.ports: dict[str, int] = {}
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[str, bool] | None = None
         self.marked: dict[str, str] = {}
         self.messages: dict[str, str] = {}
         for file in filled["files"]:
@@ -260,8 +262,20 @@ def _answer(ask: Ask, question: Mapping[str, Any], directory: str) -> dict[str, 
     return {"asker": "answer", "number": question["number"], **{name: getattr(line, name) for name in fields}}
 
 
+def _die_with_parent() -> None:
+    """Lets the kernel end this process with the one that started it, which may be killed; on Linux only.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main(engines: Mapping[str, Engine]) -> None:
     """Reads all questions, makes the engine ready, and answers one after the other."""
+    _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what an engine prints is no answer
 

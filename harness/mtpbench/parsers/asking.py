@@ -19,9 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-from mtpbench.records import Container, Process, decode_json
+from mtpbench.parsers.asker import LONGEST
+from mtpbench.records import Container, Process, decode_json, from_json
+from mtpbench.redaction import Secrets
 from mtpbench.slurm.client import Slurm
 from mtpbench.slurm.cluster_profile import ClusterProfile, clock
 from mtpbench.slurm.job_steps import StepOptions
@@ -101,7 +103,8 @@ def launch_here(program: Program) -> Launch:
     wanted = program.python or program.command or ""
     found = shutil.which(wanted)
     if found is None:
-        raise NotHere(f"no {wanted} on this machine")
+        is_there = os.path.dirname(wanted) and os.path.exists(wanted)
+        raise NotHere(f"{wanted} is no program" if is_there else f"no {wanted} on this machine")
     return Launch(
         argv=(found if program.python else _python_behind(Path(found)),), environment=dict(os.environ)
     )
@@ -113,8 +116,11 @@ def _python_behind(script: Path) -> str:
     Raises:
         NotHere: it is no program of Python's.
     """
-    with script.open("rb") as file:
-        start = file.read(2) == b"#!" and file.readline() + file.readline()
+    try:
+        with script.open("rb") as file:
+            start = file.read(2) == b"#!" and file.readline() + file.readline()
+    except OSError as error:
+        raise NotHere(f"{script} can't be read ({error.strerror})") from error
     words = [word for word in (start or b"").split() if _PYTHON.fullmatch(word)]
     if not words:
         raise NotHere(f"{script} is no program of Python's, whose parser could be asked")
@@ -173,13 +179,102 @@ def in_image(program: Program, options: StepOptions) -> tuple[str, ...]:
     return (f"--container-image={image}", *mounts, *options.container_flags)
 
 
+# --- what an asker says ---
+
+Kind = Literal["refused", "unknown_option", "by_prefix", "deprecated", "port_twice", "config_refused"]
+REFUSALS: frozenset[Kind] = frozenset(("refused", "unknown_option", "port_twice", "config_refused"))
+"""The engine would not start, or not as it was meant to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A finding is what an engine says of a command line.
+
+    Args:
+        kind: what it means for the start.
+        stage: `parser`, `checks`, `config`, `ports`; `worker` where two processes don't fit together.
+        message: the engine's own words, where it has any.
+        option: the option, key or variable that it is about; None where that is not known.
+    """
+
+    kind: Kind
+    stage: str
+    message: str
+    option: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Balancing:
+    """Balancing is how a node of a data-parallel vLLM worker gets its requests.
+
+    Args:
+        balances_itself: whether something in front of the worker's nodes chooses among them.
+        headless: whether the node takes no requests itself.
+    """
+
+    balances_itself: bool
+    headless: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An answer is what an engine makes of one line; `ports` are those that it opens by itself."""
+
+    number: int
+    stages: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    left_out: Mapping[str, str]
+    ports: Mapping[str, int]
+    facts: Balancing | None
+
+    def fault(self) -> str | None:
+        """Returns why nothing was learned of the line; None where something was."""
+        is_refused = any(finding.kind in REFUSALS for finding in self.findings)
+        return None if self.stages or is_refused else "no stage, and no refusal"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ready:
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _NotAsked:
+    reason: str
+
+
+_MESSAGES: Mapping[object, type[_Ready | _NotAsked | Answer]] = {
+    "ready": _Ready,
+    "not_asked": _NotAsked,
+    "answer": Answer,
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
     """Answers are what an asker said, by the question's number, and why it did not say more."""
 
     versions: Mapping[str, str]
-    by_number: Mapping[int, Mapping[str, Any]]
+    by_number: Mapping[int, Answer]
     reason: str
+
+
+def shown(text: str, secrets: Secrets) -> str:
+    """Returns an engine's words as they may be shown: short, without secrets and control characters."""
+    hidden = secrets.hide(_clean(text))
+    return hidden if len(hidden) <= LONGEST else f"{hidden[:LONGEST]}…"
+
+
+_STEERING = re.compile(r"\x1b\[[0-9;?]*[@-~]")
+
+
+def _clean(text: str) -> str:
+    """Returns a text without what steers a terminal; line feeds stay."""
+    kept = (
+        sign if sign.isprintable() or sign == "\n" else " " * sign.isspace()
+        for sign in _STEERING.sub("", text)
+    )
+    return "".join(kept).strip()
 
 
 def run_asker(launch: Launch, program: str, questions: Sequence[Mapping[str, Any]]) -> Answers:
@@ -195,8 +290,8 @@ def run_asker(launch: Launch, program: str, questions: Sequence[Mapping[str, Any
                 stderr=errors,
                 start_new_session=True,
             )
-        except OSError as error:
-            reason = f"{launch.argv[0]} can't be run: {error.strerror}"
+        except (OSError, ValueError) as error:  # no such program; a NUL in a script's first line
+            reason = f"{launch.argv[0]} can't be run: {getattr(error, 'strerror', error)}"
             return Answers(versions={}, by_number={}, reason=reason)
         output, in_time = _communicate(process, text, launch.limit_s)
         ending = _ending(process, errors) if in_time else f"no answer within {launch.limit_s:g} s"
@@ -216,36 +311,54 @@ def _communicate(process: subprocess.Popen[bytes], text: bytes, limit_s: float) 
 
 
 def _end(process: subprocess.Popen[bytes]) -> bytes:
-    """Ends a program and what it started, SIGTERM first: `srun` then ends its step; returns its output."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
+    """Ends a program and what it started, SIGTERM first: `srun` then ends its step; returns its output.
+
+    Another signal to this process meanwhile kills them at once.
+    """
+    try:
+        _signal_group(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=END_S)[0]
+            process.communicate(timeout=END_S)
+    finally:
+        _signal_group(process, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=END_S)[0]
     return b""
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def _ending(process: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
-    lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+    lines = [*filter(None, map(_clean, errors.read().decode("utf-8", "replace").splitlines()))]
     return f"ended with exit code {process.returncode}: {lines[-1] if lines else 'no message'}"
 
 
 def _read(output: bytes, ending: str) -> Answers:
+    """Reads an asker's messages, up to the first that is not as an asker writes it."""
     versions: Mapping[str, str] = {}
-    answers: dict[int, Mapping[str, Any]] = {}
+    answers: dict[int, Answer] = {}
     reason = ending
     for line in output.decode("utf-8", "replace").splitlines():
-        message: Any = None
-        with contextlib.suppress(ValueError):
-            message = decode_json(line)
-        kind = message.get("asker") if isinstance(message, dict) else None
-        if kind == "ready":
-            versions = message["versions"]
-        elif kind == "answer":
-            answers[message["number"]] = message
-        elif kind == "not_asked":
-            reason = message["reason"]
+        try:
+            message: Any = decode_json(line)
+        except ValueError:
+            continue  # an engine's or a site's
+        if not isinstance(message, dict) or not isinstance(kind := message.pop("asker", None), str):
+            continue
+        try:
+            said = from_json(_MESSAGES[kind], message)
+        except (KeyError, ValueError):
+            return Answers(versions=versions, by_number=answers, reason="its answer is not readable")
+        if isinstance(said, _Ready):
+            versions = said.versions
+        elif isinstance(said, Answer):
+            answers[said.number] = said
+        else:
+            reason = said.reason
     return Answers(versions=versions, by_number=answers, reason=reason)
 
 
