@@ -41,8 +41,6 @@ HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE.parents[1] / "requirements"
 LOCK = REQUIREMENTS / "dynamo.lock"
 VLLM_LOCK = REQUIREMENTS / "dynamo-vllm.lock"
-PLUGIN = HERE / "plugin"
-PLUGIN_FILES = ("pyproject.toml", "mtpbench_loopback.py")
 PYTHON = f"{platform.python_version()} {platform.system()} {platform.machine()}"
 
 ON_LOOPBACK = {
@@ -85,13 +83,11 @@ def install_vllm_workers() -> Path:
 
     def install(folder: Path) -> None:
         python = _install_workers(folder, engine, VLLM_LOCK)
-        # The same as for SGLang: PyPI's torchvision is built for GPUs. Python obeys a .pth file of a virtual
-        # environment twice, and torch wants operators declared once.
+        # The same as for SGLang: PyPI's torchvision is built for GPUs.
         packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)}))
         shutil.copy(plugin, packages)
-        name = plugin.stem
-        once = f"import sys; '{name}' in sys.modules or __import__('{name}').mend_torchvision()\n"
-        (packages / "torchvision.pth").write_text(once, "utf-8")
+        line = f"import {plugin.stem}; {plugin.stem}.mend_torchvision()\n"
+        (packages / "torchvision.pth").write_text(line, "utf-8")
         call((python, "-c", "import dynamo.frontend, dynamo.vllm.main"), folder / "install.log")
 
     made_from = [*_ingredients(engine), VLLM_LOCK.read_bytes(), plugin.read_bytes()]
@@ -110,16 +106,9 @@ def install_sglang_workers() -> Path:
 
     def install(folder: Path) -> None:
         python, log = _install_workers(folder, engine), folder / "install.log"
-        # Building it leaves files behind: not in the tree.
-        plugin = folder / "plugin"
-        plugin.mkdir()
-        for name in PLUGIN_FILES:
-            shutil.copy(PLUGIN / name, plugin)
-        call((python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", plugin), log)
-        call((python, "-c", "import dynamo.frontend, dynamo.sglang.main, mtpbench_loopback"), log)
+        call((python, "-c", "import dynamo.frontend, dynamo.sglang.main"), log)
 
-    made_from = [*_ingredients(engine), *((PLUGIN / name).read_bytes() for name in PLUGIN_FILES)]
-    return cached("dynamo-sglang", made_from, install) / "bin" / "python"
+    return cached("dynamo-sglang", _ingredients(engine), install) / "bin" / "python"
 
 
 def craft_model() -> Path:

@@ -4,6 +4,8 @@
    in its place. Here it stays: its kernels are those of `sgl_kernel` beside this module, in plain torch.
 2. PyPI's torchvision looks up two operators of its CUDA build when it is imported, and fails beside torch's
    own CPU build. Here they are declared, without a kernel: nothing calls them.
+3. torch's store of ranks listens on every interface, also for one rank on 127.0.0.1, and SGLang has no option
+   for that. Here it listens on the address that it is given.
 
 SGLang calls `register` in every process that it starts; a .pth file calls `mend_torchvision` at the start of
 every interpreter, so this module imports nothing heavy.
@@ -11,7 +13,9 @@ every interpreter, so this module imports nothing heavy.
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +25,12 @@ REPLACED = "_attention_backend_platform_fallbacks"
 
 
 def register() -> None:
+    """Keep the attention backend, and what listens on its address."""
+    keep_attention_backend()
+    listen_where_told()
+
+
+def keep_attention_backend() -> None:
     """Put a pass that changes nothing in the place of the one that falls back to other attention backends."""
     from sglang.srt.arg_groups import attention_hook
 
@@ -35,9 +45,29 @@ def register() -> None:
     attention_hook._attention_backend_platform_fallbacks = keep_backend
 
 
+def listen_where_told() -> None:
+    """Put a function that listens by itself in the place of the class that torch makes stores with."""
+    # `torch.distributed.rendezvous` is a function, which hides the module.
+    rendezvous = importlib.import_module("torch.distributed.rendezvous")
+    stock: Any = rendezvous.TCPStore
+    if not isinstance(stock, type):
+        return  # registered before
+
+    def store(host_name: str, port: int, **options: Any) -> Any:
+        if options.get("is_master"):
+            options["master_listen_fd"] = socket.create_server((host_name, port)).detach()
+        return stock(host_name, port, **options)
+
+    rendezvous.TCPStore = store
+
+
 def mend_torchvision() -> None:
-    """Declare torchvision's operators as soon as something imports torchvision."""
-    sys.meta_path.insert(0, _BeforeTorchvision())
+    """Declare torchvision's operators as soon as something imports torchvision.
+
+    Python obeys a .pth file of a virtual environment twice, and torch wants operators declared once.
+    """
+    if not any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTorchvision())
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
@@ -49,6 +79,8 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
         if name != "torchvision":
             return
         sys.meta_path.remove(self)
+        if _BeforeTorchvision.library is not None:
+            return
         import torch
 
         # Kept alive: a library's operators go with it.
