@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -38,9 +39,13 @@ def engine(**fields: str) -> Engine:
     return Engine(name="x", **fields)  # type: ignore[arg-type]
 
 
+@functools.cache
+def points_of(sweep: str) -> tuple[Point, ...]:
+    return tuple(load_sweep(SWEEPS / f"dsv4-gb200-{sweep}.yaml").points)
+
+
 def point_of(sweep: str, arm: str, topology: str, **fields: str | None) -> Point:
-    points = load_sweep(SWEEPS / f"dsv4-gb200-{sweep}.yaml").points
-    point = next(p for p in points if (p.arm.name, p.topology.name) == (arm, topology))
+    point = next(p for p in points_of(sweep) if (p.arm.name, p.topology.name) == (arm, topology))
     return dataclasses.replace(point, engine=dataclasses.replace(point.engine, **fields))
 
 

@@ -139,7 +139,7 @@ def test_a_slot_without_a_place_burns_no_requests(monkeypatch, name):
     failed = [record for record in outcome.requests if record.error]
     assert {record.error for record in failed} == {"http_503"}
     # At once it would be most of them. Which slot has no place may change, and a new one begins anew.
-    assert 3 <= len(failed) <= 14
+    assert 3 <= len(failed) <= len(outcome.requests) / 2
     for in_a_row, pause_s in pauses_in_a_row(outcome):
         assert pause_s >= min(0.05 * 2 ** (in_a_row - 1), 0.8)
     assert len(outcome.requests) == 40
