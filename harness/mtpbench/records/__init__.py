@@ -18,6 +18,8 @@ among `READABLE_VERSIONS`)
     7   2026-11   which start of its servers a point was measured in, and which of several it asks for;
                   what its source says of a constant; intervals of percentiles; power and acceptance by time
                   block; the rule of measuring, and how a run settled
+    8   2026-11   which release of its router a point asks for; counters of steps alone; an acceptance that no
+                  step can give is unknown
 """
 
 from mtpbench.records.codec import (

@@ -1,6 +1,6 @@
 """Pure: migrates records of schema versions 2 to 4 to version 5, which holds sources and reasons as fields.
 
-Versions 6 and 7 only added fields, which are NULL in what an older version wrote.
+Versions 6 to 8 only added fields, which are NULL in what an older version wrote.
 
 The older versions held them as text. Only this module parses that text, and nothing writes it any more: the
 tables here are complete and don't change.

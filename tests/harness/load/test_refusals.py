@@ -138,9 +138,13 @@ def test_a_slot_without_a_place_burns_no_requests(monkeypatch, name):
     outcome, _ = serve(Places(3).script, transport=name, concurrency=4, warmup=4, measured=36)
     failed = [record for record in outcome.requests if record.error]
     assert {record.error for record in failed} == {"http_503"}
-    # At once it would be most of them. Which slot has no place may change, and a new one begins anew.
+    # At once it would be most of them. Which slot has no place changes with luck, and a new one begins anew: of
+    # one slot's refusals in a row, those after the first are few (4 on a quiet machine).
+    rows = list(pauses_in_a_row(outcome))
+    again = len(failed) - sum(in_a_row == 1 for in_a_row, _ in rows)
     assert 3 <= len(failed) <= len(outcome.requests) / 2
-    for in_a_row, pause_s in pauses_in_a_row(outcome):
+    assert again <= 8
+    for in_a_row, pause_s in rows:
         assert pause_s >= min(0.05 * 2 ** (in_a_row - 1), 0.8)
     assert len(outcome.requests) == 40
     begins_us, ends_us = outcome.scheduler.pauses.table().T
@@ -159,13 +163,16 @@ def test_a_slot_without_a_place_burns_no_requests(monkeypatch, name):
 def test_a_server_is_left_alone_for_as_long_as_it_asks(name):
     """Three seconds on a clock that runs ten times as fast."""
     places = Places(1, retry_after=3)
-    outcome, _ = serve(places.script, transport=name, concurrency=2, warmup=0, measured=30, time_scale=10.0)
+    # Engine seconds, of which a busy machine needs many: nothing is cut off.
+    rules = Measurement(request_timeout_s=200.0, point_timeout_s=600.0)
+    outcome, _ = serve(
+        places.script, transport=name, concurrency=2, warmup=0, measured=30, time_scale=10.0, rules=rules
+    )
     pauses_s = shortest_pauses_s(outcome)
     assert pauses_s
     assert min(pauses_s) >= 3.0
-    # A slot that has no request left after its refusal makes no pause.
-    refused = sum(error is not None for error in outcome.errors)
-    assert len(pauses_s) <= len(outcome.scheduler.pauses.table()) <= refused
+    assert set(outcome.errors) == {None, "http_503"}
+    assert len(outcome.scheduler.pauses.table()) == sum(error is not None for error in outcome.errors)
 
 
 @pytest.mark.usefixtures("pauses_as_shipped")
