@@ -28,7 +28,7 @@ class Renaming:
     Args:
         old: the name until then.
         new: the name that takes its place; None where nothing does.
-        since: the first release that knows the new name.
+        since: the first release that knows the new name, or warns of the old one where there is no new one.
         deprecated: the first release that warns of the old name; None where none does.
         removed: the first release that refuses the old name; None while all accept it.
         goes_after: the day (ISO 8601) after which the engine's own source says that the old name goes.

@@ -68,6 +68,13 @@ def release_for(engine: Engine, about: About) -> Release | None:
     return release_of(engine, about, pinned, own_image=not own)
 
 
+def written_for(point: Point, about: About) -> Release:
+    """Returns the release that the command lines of a point are written for, of an engine that has a list."""
+    made = release_for(point.engine, about)
+    assert made is not None, f"{about.title} has no list of releases"
+    return made
+
+
 def is_own(image: str | None) -> bool:
     """Returns whether an image is one of Dynamo's, whose tag is Dynamo's release."""
     return "ai-dynamo" in (image or "") or "dynamo" in (image or "").rpartition("/")[2]

@@ -42,6 +42,7 @@ from mtpbench.records import (
 )
 from mtpbench.served import metrics
 
+ATTN_DP_SIZE_SINCE = "0.5.22"
 ABOUT = About(
     title="sglang",
     package="sglang",
@@ -97,7 +98,7 @@ ABOUT = About(
         renamed(
             "enable-dp-attention",
             "attn-dp-size",
-            since="0.5.22",
+            since=ATTN_DP_SIZE_SINCE,
             goes_after="2026-12-31",
             written_as="attn-dp-size",
         ),
@@ -141,9 +142,7 @@ def check(point: Point, hardware: Hardware) -> None:
 
 def release(point: Point) -> Release:
     """Returns the release of SGLang that the point's command lines are written for."""
-    made = dynamo.release_for(point.engine, ABOUT)
-    assert made is not None  # SGLang has a list of releases
-    return made
+    return dynamo.written_for(point, ABOUT)
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
@@ -341,7 +340,7 @@ def _attention_dp(point: Point, *layers: Flags) -> Flags:
     if flags.get("enable-dp-attention") is not True and given is None:
         return flags
     removed, put = "enable-dp-attention", {"attn-dp-size": ranks}
-    if release(point).since("0.5.22"):
+    if release(point).since(ATTN_DP_SIZE_SINCE):
         flags.pop("data-parallel-size")
     else:
         removed, put = "attn-dp-size", {"enable-dp-attention": True}

@@ -149,9 +149,7 @@ def _check_names(point: Point) -> None:
 
 def release(point: Point) -> Release:
     """Returns the release of TensorRT-LLM that the point's command lines are written for."""
-    made = dynamo.release_for(point.engine, ABOUT)
-    assert made is not None  # TensorRT-LLM has a list of releases
-    return made
+    return dynamo.written_for(point, ABOUT)
 
 
 def speculation_options(point: Point, group: WorkerGroup) -> Mapping[str, Any]:

@@ -131,9 +131,7 @@ def counters(metrics_text: str) -> SpecCounters | None:
 
 def release(point: Point) -> Release:
     """Returns the release of vLLM that the point's command lines are written for."""
-    made = dynamo.release_for(point.engine, ABOUT)
-    assert made is not None  # vLLM has a list of releases
-    return made
+    return dynamo.written_for(point, ABOUT)
 
 
 def deploy(point: Point, hardware: Hardware) -> Deployment:

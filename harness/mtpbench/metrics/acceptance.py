@@ -136,11 +136,12 @@ def unknown_acceptance(reason: AcceptanceGap, source: CounterSource | None = Non
 
 
 def _from_zero(readings: Sequence[CounterSample]) -> list[CounterSample]:
-    """Returns the samples, with counters of 0 where only gauges were there before the first counters.
+    """Returns the samples of a worker, with counters of 0 where only gauges were there before the first ones.
 
-    Counters have no series before the first request has ended.
+    Counters have no series before the worker's first request has ended: an idle worker never has any.
     """
-    first = next((i for i, sample in enumerate(readings) if sample.counters is not None), 0)
+    counted = (i for i, sample in enumerate(readings) if sample.counters is not None)
+    first = next(counted, len(readings))
     zero = SpecCounters(drafts=0.0, draft_tokens=None, accepted_tokens=0.0)
     return [
         dataclasses.replace(sample, counters=zero, gauges=()) if i < first and sample.gauges else sample

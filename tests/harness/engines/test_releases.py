@@ -244,6 +244,22 @@ def test_sglangs_attention_dp_has_the_name_of_the_release() -> None:
     assert new[new.index("--attn-dp-size") + 1] == "16"
 
 
+@pytest.mark.parametrize("version", ["0.5.21", "0.5.23"])
+def test_a_sweeps_own_attn_dp_size_is_that_of_the_topology(version: str) -> None:
+    point = point_of("sglang", "off", "1xDEP8-1xDEP16", version=version)
+
+    def given(**options: object) -> Point:
+        kept = {n: v for n, v in point.engine.flags["decode"].items() if n != "enable-dp-attention"}
+        flags = {**point.engine.flags, "decode": {**kept, **options}}
+        return dataclasses.replace(point, engine=dataclasses.replace(point.engine, flags=flags))
+
+    usual = process(deployed(point), "decode-0.r0").argv
+    own = process(deployed(given(**{"attn-dp-size": 16})), "decode-0.r0").argv
+    assert sorted(own) == sorted(usual)
+    with pytest.raises(UnsupportedError, match="attn-dp-size is 8, and the topology has 16 ranks"):
+        deployed(given(**{"attn-dp-size": 8}))
+
+
 def test_the_ports_that_sglang_derives_meet_no_other_port() -> None:
     """SGLang's PortArgs takes dist + 1 to dist + 6 under attention DP, also on one node."""
     base = point_of("sglang", "mtp", "6xDEP8-1xDEP16")

@@ -138,8 +138,8 @@ def test_a_slot_without_a_place_burns_no_requests(monkeypatch, name):
     outcome, _ = serve(Places(3).script, transport=name, concurrency=4, warmup=4, measured=36)
     failed = [record for record in outcome.requests if record.error]
     assert {record.error for record in failed} == {"http_503"}
-    # At once it would be most of them. Which slot has no place changes with luck, and a new one begins anew: of
-    # one slot's refusals in a row, those after the first are few (4 on a quiet machine).
+    # At once it would be most of them. Which slot has no place changes with luck, and a new one begins anew:
+    # of one slot's refusals in a row, those after the first are few (4 on a quiet machine).
     rows = list(pauses_in_a_row(outcome))
     again = len(failed) - sum(in_a_row == 1 for in_a_row, _ in rows)
     assert 3 <= len(failed) <= len(outcome.requests) / 2

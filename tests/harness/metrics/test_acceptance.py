@@ -287,6 +287,15 @@ def test_counters_begin_at_0_where_a_server_has_only_its_gauge_before() -> None:
     assert (found.length, found.drafts) == (2.5, 90)
 
 
+def test_a_worker_that_served_nothing_adds_nothing() -> None:
+    """Fewer users than workers: an idle SGLang has its gauge of 0.0, and never a counter."""
+    idle = [dataclasses.replace(gauge_sample(float(t), {"": 0.0}), process="decode-1") for t in range(10)]
+    samples = [steps_sample(float(t), 10.0 * t, 15.0 * t) for t in range(10)] + idle
+    window = Window(start_s=0, end_s=9)
+    found = measure_acceptance(make_point(arm=MTP), samples, window, ["decode-0", "decode-1"])
+    assert (found.length, found.drafts) == (2.5, 90)
+
+
 def test_an_arm_without_speculation_whose_server_drafts_is_found_by_steps_and_by_gauges() -> None:
     off = make_point(arm=OFF)
     window = Window(start_s=0, end_s=9)
