@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Console
+
+from mtpbench.errors import MtpbenchError
 from mtpbench.executors.local import LocalSite
 from mtpbench.load.client import LoadProgress
 from mtpbench.records import Deployment, Point, PointResult
 from mtpbench.run import plan_run, run_live
 from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import Sweep
+from mtpbench_analysis.cli import compare_folder, render_results
 
 PROMPTS = ("The quick brown fox", "zzz")
 ANSWER_TOKENS = 60
@@ -126,3 +130,13 @@ def processes_under(root: Path) -> list[int]:
         if output.startswith(f"{root}/"):
             found.append(int(pid))
     return found
+
+
+def show_tables(runs: Sequence[Run]) -> None:
+    """Print the tables of what was measured on the way."""
+    console = Console(width=100)
+    for done in runs:
+        try:
+            console.print(render_results(compare_folder(done.directory)))
+        except MtpbenchError as error:
+            console.print(f"no table of {done.sweep.info.name}: {error}", markup=False)

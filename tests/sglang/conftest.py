@@ -6,12 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from engines.runs import Run, measure
-from mtpbench.errors import MtpbenchError
+from engines.runs import Run, measure, show_tables
 from mtpbench.sweep import Sweep, load_sweep
-from mtpbench_analysis.cli import compare_folder, render_results
 
 SWEEPS = Path(__file__).resolve().parent / "sweeps"
 NEEDED = ("MTPBENCH_SGLANG_PYTHON", "MTPBENCH_CRAFTED")
@@ -59,9 +56,4 @@ def routed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def pytest_terminal_summary() -> None:
     """Show the tables that were measured on the way."""
-    console = Console(width=100)
-    for done in _measured:
-        try:
-            console.print(render_results(compare_folder(done.directory)))
-        except MtpbenchError as error:
-            console.print(f"no table of {done.sweep.info.name}: {error}", markup=False)
+    show_tables(_measured)
