@@ -312,6 +312,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     return Process(
         name=name,
         role=worker.role,
+        worker=worker.name,
         argv=(
             *(point.engine.command or ("python3", "-m", module)),
             *as_argv(spelled(flags, ABOUT.renamings, release(point)), list_words=True),

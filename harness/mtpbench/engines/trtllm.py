@@ -217,6 +217,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     return Process(
         name=name,
         role=worker.role,
+        worker=worker.name,
         argv=(*(("trtllm-llmapi-launch",) if across_nodes else ()), *start),
         env=env,
         files=(File(path=file, text=_config(point, worker.group, through_dynamo)),) if is_head else (),

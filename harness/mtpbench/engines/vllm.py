@@ -173,6 +173,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     return Process(
         name=name,
         role=worker.role,
+        worker=worker.name,
         argv=(*(point.engine.command or usual), *as_argv(spelled(flags, ABOUT.renamings, release(point)))),
         env=env,
         node=share.node,

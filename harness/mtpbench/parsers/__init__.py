@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -183,7 +182,7 @@ def _verdicts(
         if isinstance(one, _Question) and (answer := answered[one.program, _key(one)][1]) is not None
     }
     together = _port_clashes(ladder.deployment, group, answers)
-    for name, finding in _misfits(answers):
+    for name, finding in _misfits(ladder.deployment, answers):
         together[name].append(finding)
     made = []
     for one in group:
@@ -235,20 +234,21 @@ def _port_clashes(
     return found
 
 
-_LATER_NODE = re.compile(r"(.+)\.r[1-9][0-9]*")
-"""The name of a process on a worker's second or a later node; the worker's name is in it."""
-
-
-def _misfits(answers: Mapping[str, Answer]) -> Iterable[tuple[str, Finding]]:
+def _misfits(deployment: Deployment, answers: Mapping[str, Answer]) -> Iterable[tuple[str, Finding]]:
     """Yields the nodes of data-parallel vLLM workers that a worker's first node would turn away.
 
     Source: vLLM's v1/engine/utils.py, `wait_for_engine_startup`; a first node of 0.31 was seen to do so.
     """
-    for process, answer in answers.items():
-        worker = _LATER_NODE.fullmatch(process)
-        head = f"{worker[1]}.r0" if worker else process
-        first, node = answers[head].facts if head in answers else None, answer.facts
-        if worker and first and node and node.headless == first.balances_itself:
+    heads: dict[str, str] = {}
+    for process in deployment.processes:
+        head = heads.setdefault(process.worker or process.name, process.name)
+        if not {head, process.name} <= answers.keys():
+            continue
+        first, node = answers[head].facts, answers[process.name].facts
+        if head != process.name and first and node and node.headless == first.balances_itself:
             must = "must not use --headless in" if node.headless else "must use --headless unless in"
             text = f"Remote engine {must} external or hybrid dp lb mode; {head} is its first node"
-            yield process, Finding(kind="config_refused", stage="worker", message=text, option="--headless")
+            yield (
+                process.name,
+                Finding(kind="config_refused", stage="worker", message=text, option="--headless"),
+            )

@@ -43,6 +43,7 @@ class Process:
     argv, env and files may hold placeholders, which `engines.parts.fill` lists and replaces.
 
     Args:
+        worker: the worker that it is a part of; processes of one worker have it in common. None for others.
         node: 0-based index of the node inside the deployment.
         gpus: 0-based indices on that node.
         ports: names of the ports it listens on; the executor chooses free numbers.
@@ -55,6 +56,7 @@ class Process:
     name: str
     role: Role
     argv: tuple[str, ...]
+    worker: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     files: tuple[File, ...] = ()
     node: int = 0
