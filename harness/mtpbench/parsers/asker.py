@@ -273,9 +273,18 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+class _Ended(BaseException):
+    """The asker is to end: what it wrote goes, and no engine takes this for a refusal of its own."""
+
+
+def _end(*_: object) -> None:
+    raise _Ended
+
+
 def main(engines: Mapping[str, Engine]) -> None:
     """Reads all questions, makes the engine ready, and answers one after the other."""
     _die_with_parent()
+    signal.signal(signal.SIGTERM, _end)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what an engine prints is no answer
 
