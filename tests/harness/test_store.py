@@ -325,7 +325,8 @@ def test_an_unknown_schema_is_refused(tmp_path: Path, sweep: Sweep) -> None:
     result = json.loads((directory / "result.json").read_text())
     (directory / "result.json").write_text(json.dumps({**result, "schema_version": 99}))
     with pytest.raises(
-        SchemaError, match=r"result.json: written under schema version 99; .* reads 2, 3, 4, 5, 6, 7 and 8\."
+        SchemaError,
+        match=r"result.json: written under schema version 99; .* 3, 4, 5, 6, 7, 8 and 9\.",
     ):
         read_sweep(store.directory)
 

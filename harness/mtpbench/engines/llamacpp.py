@@ -106,7 +106,7 @@ def deploy(point: Point, hardware: Hardware) -> Deployment:
     workers = place(point.topology, hardware.gpus_per_node)
     name, share = workers[0].head, workers[0].shares[0]
     flags = merged(
-        {"model": point.model.path, "alias": point.model.served_name, "metrics": True},
+        {"model": point.checkpoint, "alias": point.model.served_name, "metrics": True},
         of_role(point, "aggregated"),
         speculation_flags(point, "aggregated"),
         {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},

@@ -152,7 +152,7 @@ def _frontend(point: Point) -> Process:
 def _worker(point: Point, index: int, worker: PlacedWorker) -> Process:
     name, group = worker.name, worker.group
     flags = merged(
-        {"model-path": point.model.path, "model-name": point.model.served_name},
+        {"model-path": point.checkpoint, "model-name": point.model.served_name},
         # Workers in processes of their own would all accept the same drafts otherwise.
         {"ais-mtp-seed": index},
         {"data-parallel-size": group.dp} if group.dp > 1 else {},

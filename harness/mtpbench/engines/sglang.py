@@ -281,7 +281,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     through_dynamo = point.engine.router == "dynamo"
     flags = _attention_dp(
         point,
-        {"model-path": point.model.path, "served-model-name": point.model.served_name},
+        {"model-path": point.checkpoint, "served-model-name": point.model.served_name},
         {
             "tensor-parallel-size": group.gpus_per_worker,
             "data-parallel-size": group.dp,

@@ -134,7 +134,7 @@ def _check_pinned(point: Point) -> None:
 def _check_names(point: Point) -> None:
     """Refuses names that the release does not have, of the model as it serves it and of a tokenizer."""
     made, through_dynamo = release(point), point.engine.router == "dynamo"
-    name, path = point.model.served_name, point.model.path
+    name, path = point.model.served_name, point.checkpoint
     # A folder is served under its last part; what is no path is taken for a hub id.
     own = path.rstrip("/").rpartition("/")[2] if path.startswith(("/", "./", "../", "~")) else path
     if not through_dynamo and not made.since(NAME_SINCE) and name != own:
@@ -240,7 +240,7 @@ def _serve_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...
     group = worker.group
     return (
         *(point.engine.command or ("trtllm-serve",)),
-        *(point.model.path, "--backend", "pytorch"),
+        *(point.checkpoint, "--backend", "pytorch"),
         *("--tp_size", str(group.gpus_per_worker), "--ep_size", str(group.ep)),
         *("--max_batch_size", str(_batch(point, worker.role))),
         *("--max_num_tokens", str(max_num_tokens(point, worker.role))),
@@ -253,7 +253,7 @@ def _serve_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...
 
 def _dynamo_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...]:
     """Returns the command line of Dynamo's worker, which takes nearly everything from the file."""
-    flags: dict[str, Any] = {"model": point.model.path, "served-model-name": point.model.served_name}
+    flags: dict[str, Any] = {"model": point.checkpoint, "served-model-name": point.model.served_name}
     if worker.role != "aggregated":
         flags["disaggregation-mode"] = worker.role
     flags |= {"extra-engine-args": file, _publishing(dynamo.release(point.engine)): True}

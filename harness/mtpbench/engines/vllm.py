@@ -149,7 +149,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     flags = merged(
         {"served-model-name": point.model.served_name},
         # Only `vllm serve` takes the model as a positional argument.
-        {"model": point.model.path} if through_dynamo or point.engine.command else {},
+        {"model": point.checkpoint} if through_dynamo or point.engine.command else {},
         {"tensor-parallel-size": group.tp, "data-parallel-size": group.dp},
         {"enable-expert-parallel": True} if group.ep > 1 else {},
         {"disaggregation-mode": worker.role} if worker.role != "aggregated" else {},
@@ -160,7 +160,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         _rendezvous(point, worker, share),
         {} if through_dynamo else {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},
     )
-    usual = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.model.path)
+    usual = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.checkpoint)
     env = dict(env_of_role(point, worker.role))
     if through_dynamo:
         env = {**dynamo.environment(), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}

@@ -20,6 +20,8 @@ among `READABLE_VERSIONS`)
                   block; the rule of measuring, and how a run settled
     8   2026-11   which release of its router a point asks for; counters of steps alone; an acceptance that no
                   step can give is unknown
+    9   2026-11   arms of any method of speculation, with a checkpoint and a rule of depth of their own; how
+                  many drafts a step really makes; categories of prompts; keys of a request's body
 """
 
 from mtpbench.records.codec import (
@@ -96,17 +98,33 @@ from mtpbench.records.result import (
     SweepInfo,
     TpotBasis,
 )
-from mtpbench.records.speculation import AcceptancePolicy, Arm, GoldenTable, Speculation
+from mtpbench.records.speculation import (
+    DRAFT_CHECKPOINTS,
+    MOST_DRAFTS,
+    OWN_HEADS,
+    WITHOUT_MODEL,
+    AcceptancePolicy,
+    Arm,
+    DepthRange,
+    DepthRule,
+    GoldenTable,
+    Method,
+    Speculation,
+)
 
 __all__ = [
+    "DRAFT_CHECKPOINTS",
     "GRACE",
     "LEAST_WARMUP_TO_SPREAD",
     "MAX_SPEED",
     "MOST_COUNTED",
+    "MOST_DRAFTS",
     "OLDEST_RULE",
+    "OWN_HEADS",
     "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "UNUSED",
+    "WITHOUT_MODEL",
     "Acceptance",
     "AcceptanceGap",
     "AcceptancePolicy",
@@ -119,6 +137,8 @@ __all__ = [
     "CounterSample",
     "CounterSource",
     "Deployment",
+    "DepthRange",
+    "DepthRule",
     "Distribution",
     "Energy",
     "Engine",
@@ -139,6 +159,7 @@ __all__ = [
     "LoadForm",
     "Measurement",
     "MeasuringRule",
+    "Method",
     "Model",
     "Point",
     "PointResult",

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Written into every stored record; the history stands in the package's docstring."""
-READABLE_VERSIONS = (2, 3, 4, 5, 6, 7, 8)
+READABLE_VERSIONS = (2, 3, 4, 5, 6, 7, 8, 9)
 """What the store reads; fields that an older version lacked are NULL (`store/migration.py`)."""
 
 MOST_COUNTED = 2.0**53

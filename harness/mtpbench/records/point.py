@@ -190,6 +190,8 @@ class Workload:
     unique from its first token, 1 makes them all equal. `chat_template` sends chat completions; `tokenizer`
     is the model's folder or tokenizer.json, with which their length is exact in tokens. `vocabulary` bounds
     the random token ids of a model with a small vocabulary; None for the number that `workload` assumes.
+    `chat_template_kwargs` reach the server's chat template (`{thinking: true}`), `extra_body` are further
+    keys of every request.
     """
 
     isl: Positive
@@ -203,6 +205,18 @@ class Workload:
     temperature: float = 0.0
     ignore_eos: bool = True
     vocabulary: int | None = None
+    chat_template_kwargs: Mapping[str, Json] = field(default_factory=dict)
+    extra_body: Mapping[str, Json] = field(default_factory=dict)
+
+
+_LATER = ("draft_model", "draft_sampling", "rejection_method", "depth")
+"""Fields of a speculation that schema version 9 brought."""
+
+
+def _drop_unset(body: Json, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not body[name]:
+            body.pop(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,11 +282,16 @@ class Point:
         """Returns the draft tokens per step; 0 is speculation off."""
         return self.arm.speculation.draft_tokens if self.arm.speculation else 0
 
+    @property
+    def checkpoint(self) -> str:
+        """Returns the path or hub id that the point's servers load: the arm's own, else the sweep's."""
+        return self.arm.checkpoint or self.model.path
+
     def _hashed(self) -> Json:
         """Returns the JSON that ids hash: that of schema version 4, so that ids of measured points stay.
 
-        That version held what pins acceptance as text, did not record which engines simulate, and started a
-        deployment once.
+        That version held what pins acceptance as text, did not record which engines simulate, started a
+        deployment once, and knew MTP of one depth only: what came later is hashed where it is used.
         """
         body = to_json(self)
         if not self.launch:
@@ -280,7 +299,10 @@ class Point:
         body["engine"].pop("simulates")
         if self.engine.router_version is None:
             body["engine"].pop("router_version")
+        _drop_unset(body["arm"], ("checkpoint",))
+        _drop_unset(body["workload"], ("chat_template_kwargs", "extra_body"))
         if self.arm.speculation is not None:
+            _drop_unset(body["arm"]["speculation"], _LATER)
             policy = body["arm"]["speculation"]["acceptance"]
             policy.pop("pinned_by")
             policy.pop("table")

@@ -106,6 +106,7 @@ class Acceptance:
     `per_position` is accepted at position i / drafts. All NULL with a `reason` where unknown or off.
     `gauge` says that the engine has no counters, and how its gauges were averaged. `length_by_block` is that
     of each time block of the window; NULL of gauges, and where counters were read less than twice a block.
+    `draft_tokens_per_step` is drafted / drafts where the engine counts both; NULL where it counts only one.
     """
 
     length: NotNegative | None
@@ -116,6 +117,7 @@ class Acceptance:
     gauge: GaugeMean | None = None
     reason: AcceptanceGap | None = None
     length_by_block: tuple[NotNegative, ...] | None = None
+    draft_tokens_per_step: NotNegative | None = None
 
     @property
     def source_text(self) -> str:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from mtpbench.records.codec import Flags
+from mtpbench.records.codec import Flags, Json, Positive, Within
+
+Method = Literal["mtp", "dspark", "eagle3", "draft_model", "ngram", "suffix"]
+"""How drafts are made: by the model's own MTP or DSpark layers, by an EAGLE-3 head or a smaller model of its
+own checkpoint, or without a model: out of the text so far (n-gram), or out of earlier answers (suffix)."""
+OWN_HEADS: tuple[Method, ...] = ("mtp", "dspark")
+"""Methods whose draft layers lie in the target's checkpoint."""
+DRAFT_CHECKPOINTS: tuple[Method, ...] = ("eagle3", "draft_model")
+"""Methods that need a draft checkpoint besides the target's."""
+WITHOUT_MODEL: tuple[Method, ...] = ("ngram", "suffix")
+MOST_DRAFTS = 64
+"""Draft tokens of a step; the longest that an engine drafts by itself (n-gram of llama.cpp)."""
+Drafts = Annotated[int, Within(0, MOST_DRAFTS)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoldenTable:
-    """A golden table is one of published mean acceptance lengths (in `data/golden_acceptance.yaml`)."""
+    """A golden table is one of published mean acceptance lengths (in `data/golden_acceptance.yaml`).
+
+    `model` names the model and its checkpoint as the tables do (`deepseek-v4-pro-0813`); `mode` is the
+    thinking mode.
+    """
 
     model: str
     method: str
@@ -39,26 +55,71 @@ class AcceptancePolicy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Speculation:
-    """Speculation is the speculative decoding that an arm declares."""
+class DepthRange:
+    """A depth range says how many tokens a step drafts while its batch holds `first` to `last` requests."""
 
-    method: Literal["mtp"] = "mtp"
-    draft_tokens: int
+    first: Positive
+    last: Positive
+    draft_tokens: Drafts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthRule:
+    """A depth rule says how many tokens each step drafts, where that is not the same for all steps.
+
+    Args:
+        kind: `by_batch` looks the depth up by the requests of a step; with `adaptive` the engine chooses it.
+        ranges: of `by_batch`, rising, without gaps from batch 1 on; above the last one its depth stays.
+        config: of `adaptive`, the engine's own settings; empty for its defaults.
+    """
+
+    kind: Literal["by_batch", "adaptive"]
+    ranges: tuple[DepthRange, ...] = ()
+    config: Mapping[str, Json] = field(default_factory=dict)
+
+    def depth_at(self, batch: int) -> int:
+        """Returns the tokens that a step of `batch` requests drafts by a rule `by_batch`."""
+        return next((r.draft_tokens for r in self.ranges if batch <= r.last), self.ranges[-1].draft_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speculation:
+    """Speculation is the speculative decoding that an arm declares, whatever its kind.
+
+    Args:
+        method: how drafts are made.
+        draft_tokens: the most tokens that a step drafts; DSpark's block size.
+        acceptance: how drafts are accepted.
+        draft_model: the checkpoint that drafts, for methods that need one of their own.
+        draft_sampling: how drafts are chosen: the most probable, or sampled; None for the engine's default.
+        rejection_method: how drafts are verified: one by one (`standard`) or jointly (`block`); None for the
+            engine's default.
+        depth: how many tokens a step drafts; None for always `draft_tokens`.
+    """
+
+    method: Method = "mtp"
+    draft_tokens: Annotated[int, Within(1, MOST_DRAFTS)]
     acceptance: AcceptancePolicy
+    draft_model: str | None = None
+    draft_sampling: Literal["greedy", "probabilistic"] | None = None
+    rejection_method: Literal["standard", "block"] | None = None
+    depth: DepthRule | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
     """An arm is one side of a comparison: the base with speculation off, or on with what that forces.
 
-    `forces` are the engine options that speculation makes necessary, by worker role; they are the only
-    options in which two arms of a sweep can differ, and plan and every table list them.
+    `forces` are the engine options that speculation makes necessary, by worker role; they and `checkpoint`
+    are the only things in which two arms of a sweep can differ, and plan and every table list them.
+    `checkpoint` is what the arm serves in place of the sweep's model, such as one that holds DSpark layers.
     """
 
     name: str
     speculation: Speculation | None = None
     forces: Mapping[str, Flags] = field(default_factory=dict)
     forces_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    checkpoint: str | None = None
 
 
 def pinned_text(policy: AcceptancePolicy) -> str | None:

@@ -1,6 +1,6 @@
 """Pure: migrates records of schema versions 2 to 4 to version 5, which holds sources and reasons as fields.
 
-Versions 6 to 8 only added fields, which are NULL in what an older version wrote.
+Versions 6 to 9 only added fields, which are NULL in what an older version wrote.
 
 The older versions held them as text. Only this module parses that text, and nothing writes it any more: the
 tables here are complete and don't change.
@@ -98,6 +98,7 @@ _NEW_FIGURES: Mapping[int, tuple[str, ...]] = {
         *(f"{name}.p{percent}_interval" for name in _DISTRIBUTIONS for percent in (50, 90, 99)),
         *("energy.power_w_per_gpu_by_block", "acceptance.length_by_block"),
     ),
+    9: ("acceptance.draft_tokens_per_step",),
 }
 """Figures of a result that a version brought: fields, or `field.field` of the record that a field holds."""
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mtpbench import golden
 from mtpbench.input_files import check_line
+from mtpbench.records import DRAFT_CHECKPOINTS, MOST_DRAFTS, OWN_HEADS, WITHOUT_MODEL, Method
 from mtpbench.yaml_files import OneLine, Strict, Variable, text_of
 
 check_name = text_of(r"[a-z0-9][a-z0-9.+-]*", ": use lower-case letters, digits, '.', '+' and '-'")
@@ -36,8 +37,11 @@ def _check_value(value: Any) -> Any:
 
 Options = dict[Annotated[str, AfterValidator(_check_option)], Annotated[Any, AfterValidator(_check_value)]]
 FlagLayers = dict[str, Options]
+JsonKeys = dict[OneLine, Annotated[Any, AfterValidator(_check_value)]]
 EnvironmentLayers = dict[str, dict[Variable, OneLine]]
 _GOLDEN = golden.default_table()
+Batch = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Depth = Annotated[int, Field(ge=0, le=MOST_DRAFTS, strict=True)]
 
 
 class GoldenSpec(Strict):
@@ -72,24 +76,148 @@ AcceptanceSpec = Annotated[
 ]
 
 
-class ArmSpec(Strict):
-    """An arm adds to the base: nothing (off), or draft tokens, an acceptance policy and what they force."""
+class DepthRuleSpec(Strict):
+    """A rule of depth is a table by the requests of a step, or left to the engine."""
 
-    draft_tokens: int | None = Field(
-        None, ge=1, le=16, description="draft tokens per step; leave out for off"
+    by_batch: list[tuple[Batch, Batch, Depth]] | None = Field(
+        None,
+        min_length=1,
+        description="[first, last, draft tokens] by the requests of a step, from 1 on, without gaps; the "
+        "depth of the last range stays",
     )
+    adaptive: dict[str, Any] | None = Field(
+        None, description="the engine's own settings; {} for its defaults"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> DepthRuleSpec:
+        if (self.by_batch is None) == (self.adaptive is None):
+            raise ValueError("give exactly one of `by_batch` and `adaptive`")
+        expected = 1
+        for first, last, _ in self.by_batch or ():
+            if first != expected:
+                what = "overlap" if first < expected else "leave a gap"
+                raise ValueError(
+                    f"the ranges {what} at batch {min(first, expected)}: [{first}, {last}, …] needs to begin "
+                    f"at {expected}"
+                )
+            if last < first:
+                raise ValueError(f"the range [{first}, {last}, …] ends before it begins")
+            expected = last + 1
+        if self.by_batch and not any(drafts for _, _, drafts in self.by_batch):
+            raise ValueError("no range drafts a token: that is speculation off; leave the arm's options out")
+        return self
+
+
+def _named_rule(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("static", "adaptive"):
+        raise ValueError(
+            f"{value!r} is no rule of depth; say static, adaptive or {{by_batch: [[1, 16, 3], [17, 64, 2]]}}"
+        )
+    return {"adaptive": {}} if value == "adaptive" else value
+
+
+DepthSpec = Annotated[
+    Literal["static"] | DepthRuleSpec,
+    BeforeValidator(_named_rule, json_schema_input_type=Literal["static", "adaptive"] | DepthRuleSpec),
+]
+
+
+class ArmSpec(Strict):
+    """An arm adds to the base: nothing (off), or a method of speculation, settings and what they force."""
+
+    method: Method | Literal["off"] | None = Field(
+        None, description="how drafts are made; mtp where only `draft_tokens` is given, off without them"
+    )
+    draft_tokens: int | None = Field(
+        None, ge=1, le=MOST_DRAFTS, description="most draft tokens of a step; leave out for off"
+    )
+    block_size: int | None = Field(
+        None, ge=1, le=MOST_DRAFTS, description="dspark only: another name of `draft_tokens`"
+    )
+    draft_model: OneLine | None = Field(None, description="hub id or folder of the checkpoint that drafts")
+    checkpoint: OneLine | None = Field(
+        None, description="hub id or folder that this arm serves in place of `model.path`"
+    )
+    draft_sampling: Literal["greedy", "probabilistic"] | None = Field(
+        None, description="how a draft is chosen: the most probable token, or a sampled one"
+    )
+    rejection_method: Literal["standard", "block"] | None = Field(
+        None, description="how drafts are verified: one by one, or jointly"
+    )
+    depth: DepthSpec | None = Field(None, description="drafts of each step: static (default), or a rule")
     acceptance: AcceptanceSpec | None = Field(None, description="measured (default), golden, or a policy")
     forces: FlagLayers = Field(
         default_factory=dict, description="engine flags that speculation makes necessary"
     )
     forces_env: EnvironmentLayers = Field(default_factory=dict, description="the same for the environment")
 
+    @property
+    def speculates(self) -> bool:
+        """Returns whether the arm drafts tokens."""
+        return self.drafting is not None
+
+    @property
+    def drafting(self) -> Method | None:
+        """Returns how drafts are made: by MTP where only their number is given; None where none are."""
+        if self.method == "off":
+            return None
+        return self.method or ("mtp" if self.most_drafts is not None else None)
+
+    @property
+    def most_drafts(self) -> int | None:
+        """Returns the most tokens that a step drafts, whichever key says it; None where none does."""
+        given = self.draft_tokens if self.block_size is None else self.block_size
+        return self.deepest if given is None else given
+
+    @property
+    def deepest(self) -> int | None:
+        """Returns the most tokens that the rule of depth drafts; None where there is no table."""
+        table = self.depth.by_batch if isinstance(self.depth, DepthRuleSpec) else None
+        return max(drafts for _, _, drafts in table) if table else None
+
     @model_validator(mode="after")
-    def _overlay_needs_drafts(self) -> ArmSpec:
-        overlays = [name for name in ("acceptance", "forces", "forces_env") if getattr(self, name)]
-        if self.draft_tokens is None and overlays:
+    def _settings_fit(self) -> ArmSpec:
+        method, drafts = self.drafting, self.most_drafts
+        if method is None:
+            self._refuse_settings_of_speculation()
+            return self
+        if self.block_size is not None and method != "dspark":
+            raise ValueError("`block_size` is DSpark's; other methods say `draft_tokens`")
+        if drafts is None:
             raise ValueError(
-                f"`{overlays[0]}` without `draft_tokens`: an arm without speculation is the bare base "
-                "(move settings that both arms share to `engine.flags`)"
+                f"`method: {method}` needs `draft_tokens`: the bounds and the golden length of its "
+                "acceptance follow from it"
             )
+        if self.draft_tokens not in (None, drafts):
+            raise ValueError(
+                f"`block_size` {self.block_size} and `draft_tokens` {self.draft_tokens} are two names of one "
+                "number; give one of them"
+            )
+        if (self.deepest or 0) > drafts:
+            raise ValueError(f"`depth` drafts up to {self.deepest} tokens, and `draft_tokens` is {drafts}")
+        self._refuse_misfits(method)
         return self
+
+    def _refuse_misfits(self, method: Method) -> None:
+        """Refuses settings that the method has no use for, and a method without what it needs."""
+        if method in DRAFT_CHECKPOINTS and self.draft_model is None:
+            raise ValueError(f"`method: {method}` needs `draft_model`, the checkpoint that drafts")
+        if method in OWN_HEADS and self.draft_model is not None:
+            raise ValueError(
+                f"`method: {method}` drafts from the target's own checkpoint; leave `draft_model` out "
+                "(`checkpoint` names another target)"
+            )
+        for name in ("draft_model", "draft_sampling"):
+            if method in WITHOUT_MODEL and getattr(self, name) is not None:
+                raise ValueError(f"`method: {method}` drafts without a model; leave `{name}` out")
+
+    def _refuse_settings_of_speculation(self) -> None:
+        names = ("draft_tokens", "block_size", "draft_model", "draft_sampling", "rejection_method", "depth")
+        for name in (*names, "acceptance", "forces", "forces_env"):
+            if getattr(self, name):
+                lacking = "with `method: off`" if self.method == "off" else "without `draft_tokens`"
+                raise ValueError(
+                    f"`{name}` {lacking}: an arm without speculation is the bare base "
+                    "(move settings that both arms share to `engine.flags`)"
+                )

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mtpbench import golden, hardware
+from mtpbench import hardware
 from mtpbench.engines import EMBEDDED, ENGINES, engine_of
 from mtpbench.errors import InputError, SweepError
-from mtpbench.input_files import read_json
 from mtpbench.load.pacer import RequestCounts
 from mtpbench.records import (
-    AcceptancePolicy,
     Arm,
     Engine,
     Fault,
     Flags,
-    GoldenTable,
     Hardware,
     Load,
     Measurement,
@@ -30,7 +27,6 @@ from mtpbench.records import (
     Reference,
     ReferenceRow,
     Simulation,
-    Speculation,
     SweepInfo,
     Topology,
     WorkerGroup,
@@ -41,6 +37,7 @@ from mtpbench.redaction import bare_secret
 from mtpbench.simengine.profile import default_profile
 from mtpbench.sweep.arm_confounds import find_confounds
 from mtpbench.sweep.arm_schema import ArmSpec
+from mtpbench.sweep.arms import ArmError, make_arm, with_rates
 from mtpbench.sweep.schema import MOST_SECONDS, SweepFile, TopologySpec
 from mtpbench.workload.prompts import refuse_token_ids
 from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
@@ -48,9 +45,6 @@ from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 MOST_POINTS = 10_000
 MOST_REQUESTS = 10_000_000
 """Of one point."""
-MOST_CONFIG_BYTES = 1 << 24
-MTP_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "n_predict")
-"""How configurations name the number of MTP layers (DeepSeek, GLM, MiMo; Qwen3-Next; others)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,37 +101,13 @@ def _simulated(point: Point) -> Point:
     simulation = point.simulation or Simulation(profile=default_profile())
     arm = point.arm
     if arm.speculation:
-        arm = dataclasses.replace(arm, speculation=_with_rates(arm.speculation))
+        arm = dataclasses.replace(arm, speculation=with_rates(arm.speculation))
     return dataclasses.replace(
         point,
         sweep=f"{point.sweep}.simulated",
         arm=arm,
         simulation=dataclasses.replace(simulation, clock="virtual", speed=1.0, faults=()),
     )
-
-
-def _with_rates(speculation: Speculation) -> Speculation:
-    """Returns the speculation with the acceptance rates that the embedded engine draws from.
-
-    Where the sweep says `measured` there is no model to measure: the rates are those of the golden table, and
-    the policy records that.
-    """
-    policy = speculation.acceptance
-    if policy.rates is not None:
-        return speculation
-    table = golden.default_table()
-    lengths = golden.golden_table(table)
-    if policy.length is not None:
-        lengths = {**lengths, speculation.draft_tokens: policy.length}
-    rates = golden.golden_rates(lengths, speculation.draft_tokens)
-    drawn = AcceptancePolicy(
-        mode="golden",
-        length=1 + sum(rates),
-        rates=rates,
-        pinned_by=policy.pinned_by or "engine",
-        table=policy.table if policy.pinned_by else table,
-    )
-    return dataclasses.replace(speculation, acceptance=drawn)
 
 
 # ------------------------------------------------------------------------------------------------ expansion
@@ -154,16 +124,9 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
     arms: dict[str, Arm] = {}
     for name, arm_spec in spec.arms.items():
         try:
-            arms[name] = _arm(name, arm_spec, spec)
-        except InputError as error:
-            raise fail(str(error), ("arms", name)) from None
-    if spec.engine.name != EMBEDDED and mtp_layers(spec.model.path) == 0:
-        for name in (name for name, arm in arms.items() if arm.speculation):
-            raise fail(
-                f"{spec.model.path}/config.json names no MTP layer ({', '.join(MTP_KEYS)}): this checkpoint "
-                "can't draft; leave `draft_tokens` out, or use a checkpoint with MTP layers",
-                ("arms", name, "draft_tokens"),
-            )
+            arms[name] = make_arm(name, arm_spec, spec.model.path, draws=spec.engine.name == EMBEDDED)
+        except ArmError as error:
+            raise fail(str(error), ("arms", name, *error.keys)) from None
     _check_size(spec, fail)
     points = []
     for name, arm_spec in spec.arms.items():
@@ -281,43 +244,6 @@ def _layered(layers: Mapping[str, Mapping[str, Any]], topology: Topology) -> Map
     return merged
 
 
-def _arm(name: str, spec: ArmSpec, sweep: SweepFile) -> Arm:
-    if spec.draft_tokens is None:
-        return Arm(name=name)
-    speculation = Speculation(draft_tokens=spec.draft_tokens, acceptance=_policy(spec, spec.draft_tokens))
-    if sweep.engine.name == EMBEDDED:
-        speculation = _with_rates(speculation)
-    return Arm(name=name, speculation=speculation)
-
-
-def _policy(spec: ArmSpec, drafts: int) -> AcceptancePolicy:
-    acceptance = spec.acceptance
-    if acceptance is None or acceptance == "measured":
-        return AcceptancePolicy(mode="measured")
-    assert not isinstance(acceptance, str)
-    if acceptance.golden is not None:
-        table = GoldenTable(model=acceptance.model, method="mtp", mode=acceptance.golden)
-        lengths = golden.golden_table(table)
-        return AcceptancePolicy(
-            mode="golden",
-            length=golden.golden_length(table, drafts),
-            rates=golden.golden_rates(lengths, drafts),
-            pinned_by="golden",
-            table=table,
-        )
-    if acceptance.rates is not None:
-        rates = tuple(acceptance.rates)
-        if len(rates) != drafts or list(rates) != sorted(rates, reverse=True):
-            raise InputError(f"`rates` needs {drafts} non-increasing numbers, one per draft token")
-        return AcceptancePolicy(mode="golden", length=1 + sum(rates), rates=rates, pinned_by="sweep")
-    assert acceptance.length is not None
-    if acceptance.length > drafts + 1:
-        raise InputError(
-            f"an acceptance length of {acceptance.length} needs 1 … {drafts + 1} with {drafts} drafts"
-        )
-    return AcceptancePolicy(mode="golden", length=acceptance.length, pinned_by="sweep")
-
-
 def _engine(spec: SweepFile, topology: Topology) -> Engine:
     return Engine(
         name=spec.engine.name,
@@ -360,25 +286,8 @@ def _simulation(spec: SweepFile) -> Simulation | None:
     )
 
 
-def mtp_layers(model_path: str) -> int | None:
-    """Returns the MTP layers that a checkpoint's local config.json declares; None where that is unknown.
-
-    Returns 0 where the file is readable and names none. A hub id or a path of another machine is unknown.
-    """
-    try:
-        data = read_json(Path(model_path) / "config.json", MOST_CONFIG_BYTES)
-    except SweepError:
-        return None
-    if not isinstance(data, dict):
-        return None
-    # At the top or one level down (`text_config` of vision models).
-    places = [data, *(value for value in data.values() if isinstance(value, dict))]
-    counts = [place.get(key) for place in places for key in MTP_KEYS]
-    return max((count for count in counts if isinstance(count, int)), default=0)
-
-
 def _info(spec: SweepFile, rack: Hardware, points: tuple[Point, ...]) -> SweepInfo:
-    plain = [name for name, arm in spec.arms.items() if arm.draft_tokens is None]
+    plain = [name for name, arm in spec.arms.items() if not arm.speculates]
     baseline = spec.baseline or (plain or list(spec.arms))[0]
     reference = None
     if spec.reference:

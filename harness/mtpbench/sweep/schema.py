@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtpbench.engines import EMBEDDED, ENGINES
 from mtpbench.records import MAX_SPEED, Load, Measurement, MeasuringRule, WorkerGroup, WorkerRole
-from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, check_name
+from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, JsonKeys, check_name
 from mtpbench.yaml_files import OneLine, Strict, Variable
 
 LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
@@ -211,6 +211,10 @@ class WorkloadSpec(Strict):
         le=2_000_000,
         description="the model's vocabulary, where it is smaller than the 32,000 assumed",
     )
+    chat_template_kwargs: JsonKeys = Field(
+        default_factory=dict, description="for the chat template, such as {thinking: true}"
+    )
+    extra_body: JsonKeys = Field(default_factory=dict, description="further keys of every request's body")
 
     @model_validator(mode="after")
     def _dataset_given(self) -> WorkloadSpec:
@@ -346,7 +350,7 @@ class SweepFile(Strict):
         for name in arms:
             if len(check_name(name)) > _LONGEST_ARM:
                 raise ValueError(f"the name of an arm has at most {_LONGEST_ARM} characters, not {len(name)}")
-        if "off" in arms and arms["off"].draft_tokens is not None:
+        if "off" in arms and arms["off"].speculates:
             raise ValueError("the arm `off` drafts tokens; give the arm with speculation another name")
         return arms
 
