@@ -67,7 +67,8 @@ def test_an_off_arm_may_serve_another_checkpoint(write_sweep) -> None:
 def test_an_arm_of_every_setting_survives_its_record(write_sweep) -> None:
     text = (
         "{method: eagle3, draft_tokens: 4, draft_model: a/head, checkpoint: b/target, "
-        "rejection_method: block, draft_sampling: greedy, depth: {adaptive: {ema_alpha: 0.2}}, acceptance: {length: 2.5}}"
+        "rejection_method: block, draft_sampling: greedy, depth: {adaptive: {ema_alpha: 0.2}}, "
+        "acceptance: {length: 2.5}}"
     )
     point = next(p for p in load_sweep(write_sweep((MTP, f"x: {text}"))).points if p.arm.name == "x")
     assert from_json(Point, json.loads(json.dumps(to_json(point)))) == point
