@@ -74,6 +74,7 @@ async def answer_greedily(live: LiveDeployment, point: Point) -> Answers:
 
 async def _answer(reader: Reader, live: LiveDeployment, point: Point, prompt: str) -> str:
     chat = point.workload.chat_template
+    # What the template is told shapes an answer; extra keys of the load may sample, and so vary, one.
     question: dict[str, object] = {
         "model": live.deployment.model_name,
         "max_tokens": point.measurement.greedy_tokens,
@@ -81,6 +82,8 @@ async def _answer(reader: Reader, live: LiveDeployment, point: Point, prompt: st
         "stream": False,
     }
     question |= {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    if point.workload.chat_template_kwargs:
+        question["chat_template_kwargs"] = point.workload.chat_template_kwargs
     url = live.base_url + ("/v1/chat/completions" if chat else "/v1/completions")
     patience_s = min(ANSWER_TIMEOUT_S, point.measurement.request_timeout_s)
     answer = parsed(await reader.post(url, patience_s, question))

@@ -164,6 +164,19 @@ def test_an_open_loop_and_a_shared_prefix_stand_in_the_workload() -> None:
     assert point.workload.endswith("25% of every prompt shared, open loop, gamma arrivals of burstiness 0.5")
 
 
+def test_thinking_on_and_off_are_two_workloads() -> None:
+    chat = Workload(isl=8192, osl=1024, chat_template=True)
+    sides = [
+        imported({"workload": replace(chat, chat_template_kwargs={"thinking": on})}).workload
+        for on in (True, False)
+    ]
+    assert sides[0] == f'{imported({"workload": chat}).workload}, template told {{"thinking": true}}'
+    assert sides[0] != sides[1]
+    sampled = imported({"workload": replace(chat, extra_body={"top_p": 0.9, "min_p": 0})}).workload
+    assert sampled is not None
+    assert sampled.endswith(', sent besides: {"min_p": 0, "top_p": 0.9}')
+
+
 def test_what_was_measured_of_acceptance_and_waiting_is_kept() -> None:
     found = Acceptance(length=2.5, rate=0.5, per_position=(0.8, 0.5, 0.2), drafts=10.0, source=None)
     point = imported(acceptance=found)

@@ -174,7 +174,7 @@ def test_bytes_of_a_model_s_folder_changed(folder: Path, data: st.DataObject) ->
     which = data.draw(st.sampled_from(("tokenizer", "config")))
     (here / "tokenizer.json").write_bytes(data.draw(mutated(tokens)) if which == "tokenizer" else tokens)
     (here / "tokenizer_config.json").write_bytes(data.draw(mutated(config)) if which == "config" else config)
-    check(str(here), lambda: ChatTokenizer(here))
+    check(str(here), lambda: ChatTokenizer(here, {}))
 
 
 @given(

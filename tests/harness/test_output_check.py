@@ -63,10 +63,15 @@ async def test_each_start_answers_the_fixed_prompts_greedily() -> None:
 async def test_chat_workloads_are_asked_by_chat() -> None:
     server, requests = await serve()
     point = make_point()
-    point = dataclasses.replace(point, workload=dataclasses.replace(point.workload, chat_template=True))
+    told = {"thinking": True}
+    workload = dataclasses.replace(
+        point.workload, chat_template=True, chat_template_kwargs=told, extra_body={"top_p": 0.5}
+    )
+    point = dataclasses.replace(point, workload=workload)
     assert len((await answer_greedily(live_at(server), point)).texts) == 4
     await server.close()
     assert {path for path, _ in requests} == {"/v1/chat/completions"}
+    assert all(body["chat_template_kwargs"] == told and "top_p" not in body for _, body in requests)
 
 
 async def test_a_prompt_that_is_not_answered_gives_a_reason_and_no_answers() -> None:

@@ -294,6 +294,13 @@ def _workload(workload: Workload, load: Load) -> str:
     parts = [f"{workload.prompts} prompts", template, lengths, f"temperature {workload.temperature:g}"]
     if workload.prefix_share:
         parts.append(f"{workload.prefix_share:.0%} of every prompt shared")
+    # Another thinking mode, or other sampling, is another workload.
+    for what, keys in (
+        ("template told", workload.chat_template_kwargs),
+        ("sent besides:", workload.extra_body),
+    ):
+        if keys:
+            parts.append(f"{what} {json.dumps(keys, sort_keys=True)}")
     if load.open:
         parts.append(f"open loop, {_pacing(load)}")
     return ", ".join(parts)

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from mtpbench.engines import EMBEDDED, ENGINES
 from mtpbench.records import MAX_SPEED, Load, Measurement, MeasuringRule, WorkerGroup, WorkerRole
 from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, JsonKeys, check_name
+from mtpbench.workload.prompts import check_extra_body
 from mtpbench.yaml_files import OneLine, Strict, Variable
 
 LAYERS = ("all", "tp", "tep", "dep", "prefill", "decode", "aggregated")
@@ -224,7 +225,15 @@ class WorkloadSpec(Strict):
             raise ValueError("`prefix_share` is for random prompts; a dataset brings its own prefixes")
         if self.tokenizer is not None and not self.chat_template:
             raise ValueError("`tokenizer` needs `chat_template: true`; token ids are exact without one")
+        if self.chat_template_kwargs and not self.chat_template:
+            raise ValueError("`chat_template_kwargs` needs `chat_template: true`")
         return self
+
+    @field_validator("extra_body")
+    @classmethod
+    def _keys_are_free(cls, keys: dict[str, Any]) -> dict[str, Any]:
+        check_extra_body(keys)
+        return keys
 
 
 _LOAD = Load()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -307,9 +308,36 @@ class Prompts:
                 )
 
 
+HARNESS_KEYS: Mapping[str, str] = {
+    "model": "`model.served_name` sets it",
+    **dict.fromkeys(("prompt", "messages"), "`workload.prompts` and `workload.dataset` set it"),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "`workload.osl` sets it"),
+    "temperature": "`workload.temperature` sets it",
+    "ignore_eos": "`workload.ignore_eos` sets it",
+    "chat_template_kwargs": "`workload.chat_template_kwargs` sets it",
+    "stream": "every answer is streamed",
+    "stream_options": "`measurement.continuous_usage` sets it",
+    **dict.fromkeys(("n", "best_of"), "every request asks for one answer"),
+    "echo": "an answer holds no prompt",
+}
+"""Keys of a request's body that are not the user's, and what sets each."""
+
+
+def check_extra_body(keys: Iterable[str]) -> None:
+    """Checks further keys of every request's body.
+
+    Raises:
+        ValueError: the harness sets one itself.
+    """
+    for key in keys:
+        if key in HARNESS_KEYS:
+            raise ValueError(f"`{key}` is not for extra keys: {HARNESS_KEYS[key]}")
+
+
 def _front(workload: Workload, model_name: str, continuous_usage: bool) -> bytes:
     """Returns the beginning of every body, up to the number of output tokens."""
     options: dict[str, Any] = {
+        **workload.extra_body,
         "model": model_name,
         "temperature": workload.temperature,
         "stream": True,
@@ -319,13 +347,15 @@ def _front(workload: Workload, model_name: str, continuous_usage: bool) -> bytes
         options["stream_options"]["continuous_usage_stats"] = True
     if workload.ignore_eos:
         options["ignore_eos"] = True
+    if workload.chat_template_kwargs:
+        options["chat_template_kwargs"] = workload.chat_template_kwargs
     return orjson.dumps(options)[:-1] + b',"max_tokens":'
 
 
 def _tokenizer(workload: Workload) -> ChatTokenizer | None:
     if workload.tokenizer is None or not workload.chat_template:
         return None
-    return load_tokenizer(workload.tokenizer)
+    return load_tokenizer(workload.tokenizer, json.dumps(workload.chat_template_kwargs, sort_keys=True))
 
 
 def _count(dataset: Dataset, row: int, payload: bytes, tokenizer: ChatTokenizer) -> int:

@@ -32,13 +32,14 @@ class ChatTemplate:
 
     Args:
         folder: holds `tokenizer_config.json` with a `chat_template`, or the file `chat_template.jinja`.
+        arguments: what requests pass to the template besides the messages, such as `thinking`.
 
     Raises:
         SweepError: the folder has no template, or it can't be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
+        self._folder, self._arguments = folder, arguments
         config = _read_object(folder / "tokenizer_config.json")
         source = _find_template(folder, config)
         self._special = _special_tokens(folder, config)
@@ -54,9 +55,8 @@ class ChatTemplate:
             SweepError: the template refuses the messages.
         """
         try:
-            return self._template.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._special
-            )
+            given = {"tools": None, "documents": None, "add_generation_prompt": True, **self._special}
+            return self._template.render({**given, **self._arguments, "messages": messages})
         except Exception as error:  # a template is a program, and raises whatever programs raise
             message = f"its chat template refuses the messages: {error}"
             raise SweepError(message, path=self._folder, key=_KEY) from error
@@ -161,6 +161,7 @@ class ChatTokenizer:
 
     Args:
         path: a model's folder, or its tokenizer.json (with tokenizer_config.json beside it).
+        arguments: what requests pass to the chat template besides the messages.
 
     Attributes:
         overhead: tokens of the template around the words.
@@ -171,11 +172,11 @@ class ChatTokenizer:
         SweepError: files are missing or wrong, or too few words are one token.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, arguments: Mapping[str, Any]) -> None:
         self._path = path
         folder = path if os.path.isdir(path) else path.parent
         self._tokenizer = _load(path / "tokenizer.json" if os.path.isdir(path) else path)
-        self._template = ChatTemplate(folder)
+        self._template = ChatTemplate(folder, arguments)
         before, after = self._split_template()
         self.opening = self._count(before)
         self.overhead, self.words = self._choose_words(before, after)
@@ -250,9 +251,14 @@ class ChatTokenizer:
 
 
 @functools.lru_cache(maxsize=2)
-def load_tokenizer(path: str) -> ChatTokenizer:
-    """Loads the tokenizer at a path, once for all points of a sweep."""
-    return ChatTokenizer(Path(path))
+def load_tokenizer(path: str, arguments: str = "{}") -> ChatTokenizer:
+    """Loads the tokenizer at a path, once for all points of a sweep.
+
+    Args:
+        path: as of a `ChatTokenizer`.
+        arguments: those of the chat template, as a JSON object.
+    """
+    return ChatTokenizer(Path(path), json.loads(arguments))
 
 
 def _user_message(content: str) -> list[Mapping[str, Any]]:

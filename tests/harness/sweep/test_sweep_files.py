@@ -107,6 +107,20 @@ def test_layers_of_flags_are_all_then_layout_then_role(sweeps: Path) -> None:
         ("{all: {stream-interval: 4}}", "{all: {streem: 4}}", r"streem"),
         ("{all: {stream-interval: 4}}", "{al: {stream-interval: 4}}", r"unknown layer al; valid: all, tp"),
         ("arms:", "arms: [", r"not YAML"),
+        (
+            "isl: 64",
+            "isl: 64, extra_body: {temperature: 1}",
+            r"10: workload.extra_body: `temperature` is not",
+        ),
+        ("isl: 64", "isl: 64, extra_body: {max_tokens: 1}", r"`max_tokens` .*: `workload.osl` sets it"),
+        ("isl: 64", "isl: 64, extra_body: {n: 2}", r"`n` .*: every request asks for one answer"),
+        ("isl: 64", "isl: 64, extra_body: {top_p: .nan}", r"workload.extra_body.top_p: '.nan' is no finite"),
+        ("isl: 64", "isl: 64, extra_body: {seed: 99999999999999999999}", r"extra_body.seed: .* 64 bits"),
+        (
+            "isl: 64",
+            "isl: 64, chat_template_kwargs: {thinking: true}",
+            r"10: workload: `chat_template_kwargs` needs `chat_template: true`",
+        ),
     ],
 )
 def test_bad_input_says_where_what_and_what_is_right(write_sweep, old: str, new: str, said: str) -> None:

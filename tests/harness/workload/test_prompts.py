@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -15,6 +16,7 @@ from mtpbench.errors import SweepError
 from mtpbench.records import Workload
 from mtpbench.workload import WORDS, Lengths, Prompts, draw_lengths
 from mtpbench.workload.content import MOST_PIECES, join_buffers
+from mtpbench.workload.prompts import HARNESS_KEYS, check_extra_body
 
 RANDOM = Workload(isl=64, osl=8, range_ratio=0.5)
 CHAT = Workload(isl=64, osl=8, chat_template=True, temperature=0.5, ignore_eos=False)
@@ -70,6 +72,26 @@ def test_a_chat_completion_is_one_message_of_words_and_not_exact():
         "stream_options": {"include_usage": True},
     }
     assert not prompts.exact
+
+
+@pytest.mark.parametrize("base", [RANDOM, CHAT])
+def test_a_request_has_exactly_the_keys_that_the_workload_adds(base):
+    further = {"top_p": 0.9, "return_spec_tokens_details": True, "logit_bias": {"5": -1}}
+    told = {"thinking": True, "reasoning_effort": "high"} if base is CHAT else {}
+    body = parse(make(dataclasses.replace(base, extra_body=further, chat_template_kwargs=told)), 0)
+    plain = parse(make(base), 0)
+    expected = {**plain, **further, **({"chat_template_kwargs": told} if told else {})}
+    assert body == expected
+
+
+def test_no_key_that_the_harness_sets_may_be_set_besides():
+    """Else a key would stand twice in a body, or mean something else than the record says."""
+    chat = dataclasses.replace(CHAT, chat_template_kwargs={"thinking": False}, ignore_eos=True)
+    sets = {*parse(make(RANDOM), 0), *parse(make(chat, usage=True), 0)}
+    assert sets <= set(HARNESS_KEYS)
+    for key in HARNESS_KEYS:
+        with pytest.raises(ValueError, match=f"^`{key}` is not for extra keys: "):
+            check_extra_body(["top_p", key])
 
 
 @pytest.mark.parametrize("workload", [RANDOM, CHAT])

@@ -85,6 +85,20 @@ def test_a_template_with_a_system_text_costs_what_it_costs(tmp_path):
     assert load_tokenizer(str(model)).count(parse(prompts, 0)["messages"]) == 60
 
 
+def test_what_the_template_is_told_counts(tmp_path):
+    """Thinking on or off is another prompt: its length is as exact as any other's."""
+    thinks = "{% if thinking %}<|assistant|>let us think {{ 'long ' * effort }}{% endif %}"
+    model = write_model(tmp_path, template=TEMPLATE + thinks)
+    plain = make(chat(model, isl=60), 1)
+    told = make(chat(model, isl=60, chat_template_kwargs={"thinking": True, "effort": 3}), 1)
+    assert len(said(plain, 0)) == 60 - OVERHEAD
+    assert len(said(told, 0)) < len(said(plain, 0)) - 5
+    body = parse(told, 0)
+    assert body["chat_template_kwargs"] == {"thinking": True, "effort": 3}
+    tokenizer = load_tokenizer(str(model), '{"thinking": true, "effort": 3}')
+    assert tokenizer.count(body["messages"]) == 60
+
+
 def test_a_prompt_shorter_than_the_template_is_refused_with_both_numbers(model):
     make(chat(model, isl=OVERHEAD + 1))
     with pytest.raises(SweepError, match=f"a prompt of 7 tokens .* takes {OVERHEAD} and .* at least 8"):
