@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtpbench.records import LoadForm, SweepInfo, load_label
+from mtpbench.records import LoadForm, SweepInfo, load_label, speculation_label
 from mtpbench_analysis.numbers import counted
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ class CurvePoint:
         prefill_gpus, decode_gpus: those of each role; None where one pool does both.
         engine: what serves, router included where there is one (`dynamo-trt`).
         serving: `aggregated` or `disaggregated`.
+        method: how drafts are made: one of `mtpbench.records.METHOD_NAMES`, `off` among them; None where it
+            was not recorded. An arm's name does not tell it.
+        draft_tokens: tokens that a step drafts; the most of them by a rule of depth.
+        depth_rule: `static`, `by_batch` or `adaptive`; None without speculation, or where not recorded.
+        depth_table: the rule's table or settings, one text each (`batch 1-16: 3`).
+        checkpoint: what the servers load as the target model, by path or hub id.
+        draft_model: the checkpoint that drafts, where it is one of its own.
+        draft_sampling: `greedy` or `probabilistic`; None for the engine's default.
+        rejection_method: `standard` or `block`; None for the engine's default.
+        draft_tokens_per_step: drafted tokens / verification steps, as counted.
         acceptance_mode: `off` (no speculation), `measured`, `golden`, or None where it was not recorded.
         settings: the engine's options and environment beside those that speculation forces, one text each,
             the role first (`decode: max_num_seqs 512`); None where they were not recorded.
@@ -105,7 +115,15 @@ class CurvePoint:
     osl: int | None = None
     workload: str | None = None
     date: str | None = None
+    method: str | None = None
     draft_tokens: int | None = None
+    depth_rule: str | None = None
+    depth_table: tuple[str, ...] | None = None
+    checkpoint: str | None = None
+    draft_model: str | None = None
+    draft_sampling: str | None = None
+    rejection_method: str | None = None
+    draft_tokens_per_step: float | None = field(default=None, metadata=MEAN)
     acceptance_length: float | None = field(default=None, metadata=MEAN)
     acceptance_per_position: tuple[float, ...] | None = None
     acceptance_mode: str | None = None
@@ -151,6 +169,11 @@ class CurvePoint:
         """Returns whether requests started by the clock, as far as recorded."""
         return self.rate_rps is not None or self.arrivals is not None
 
+    @property
+    def speculation(self) -> str | None:
+        """Returns what its speculation is called: `off`, `DSpark k=6`; None where nobody recorded any."""
+        return speculation_label(self.method, self.draft_tokens, self.depth_rule)
+
     def load(self, form: LoadForm = "long") -> str:
         """Returns what its load is called: `concurrency 64`, `8 req/s, cap 2`."""
         return load_label(self.concurrency, self.rate_rps, self.arrivals, self.ramp_s, form)
@@ -184,6 +207,12 @@ class CurvePoint:
 
 LOAD_FIELDS = ("concurrency", "rate_rps", "arrivals", "ramp_s")
 """What makes a load: points that differ in one of them are two points, never runs of one."""
+
+SPECULATION_FIELDS = (
+    *("method", "draft_tokens", "depth_rule", "depth_table", "checkpoint", "draft_model", "draft_sampling"),
+    "rejection_method",
+)
+"""What makes a speculation: points that differ in one of them are never runs of one recipe."""
 
 ERROR_FIELDS = (
     *("tput_rel_se", "interactivity_rel_se", "rel_se_correlation", "power_rel_se", "power_tput_correlation"),

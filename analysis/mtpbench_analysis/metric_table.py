@@ -252,6 +252,13 @@ METRICS = (
     Metric(
         id="acceptance_per_position", label="accepted by position", show="hundredths_list", better="higher"
     ),
+    Metric(
+        id="draft_tokens_per_step",
+        label="draft tokens/step",
+        unit="tokens/step",
+        show="hundredths",
+        explains=True,
+    ),
     Metric(id="concurrency", label="concurrency", show="whole", labels={"points": "conc."}),
     Metric(id="rate_rps", label="requests/s asked", unit="1/s", show="speed"),
     Metric(id="sent_rps", label="requests/s sent", unit="1/s", show="speed"),
@@ -271,7 +278,7 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
         *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "metered_tps_per_mw"),
         *("joules_per_token", "metered_joules_per_token", "metered_joules_per_output_token"),
         *("ttft_p50_s", "ttft_p99_s", "e2el_p50_s", "ttft_from_schedule_p50_s", "interactivity_p99_tps"),
-        *("acceptance_length", "acceptance_per_position", "gpus", "topology"),
+        *("acceptance_length", "acceptance_per_position", "draft_tokens_per_step", "gpus", "topology"),
     ),
     "points": (
         *("concurrency", "topology", "gpus", "tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s"),
@@ -288,13 +295,15 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
     "page": (
         *("interactivity_tps", "tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "concurrency"),
         *("rate_rps", "sent_rps", "gpus", "prefill_gpus", "decode_gpus", "draft_tokens", "acceptance_length"),
-        *("acceptance_per_position", "power_w_per_gpu", "ttft_p50_s", "ttft_p99_s", "e2el_p50_s"),
+        *("acceptance_per_position", "draft_tokens_per_step", "power_w_per_gpu", "ttft_p50_s"),
+        *("ttft_p99_s", "e2el_p50_s"),
         *("ttft_from_schedule_p50_s", "interactivity_p99_tps"),
     ),
     "page_more": (
         *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "joules_per_token"),
         *("metered_tps_per_mw", "metered_joules_per_token", "metered_joules_per_output_token"),
         *("ttft_p99_s", "e2el_p50_s", "interactivity_p99_tps", "acceptance_per_position"),
+        "draft_tokens_per_step",
     ),
     "x": ("interactivity_tps", "e2el_p50_s", "ttft_p50_s", "concurrency"),
     "y": (

@@ -151,7 +151,7 @@ def _distance(curve: Curve, baseline: Curve) -> tuple[int, int, int]:
     return differing, _days(curve, baseline), -len(baseline.measured)
 
 
-_OWN = ("acceptance_mode", "draft_tokens", "topology", "date")
+_OWN = ("method", "acceptance_mode", "draft_tokens", "depth_rule", "topology", "date")
 """Fields in which an arm differs from its baseline by its nature, or that say nothing of closeness."""
 
 

@@ -79,8 +79,8 @@ def test_splitting_is_a_choice() -> None:
 @pytest.mark.parametrize(
     ("pool", "split", "said"),
     [
-        (("colour",), (), "can't pool colour; one of engine, version"),
-        ((), ("engine",), "can't split by engine; one of topology, draft_tokens, date"),
+        (("colour",), (), "can't pool colour; one of method, engine, version"),
+        ((), ("engine",), "can't split by engine; one of topology, draft_tokens, depth_rule, date"),
         (("topology",), ("topology",), "both pooled and split"),
     ],
 )

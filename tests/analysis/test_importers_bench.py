@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,41 @@ def test_a_csv_that_is_not_aiperf_s_is_refused_by_its_reader(tmp_path: Path) -> 
 
 def test_a_file_of_another_kind_is_listed_by_a_reader_that_was_named() -> None:
     assert "not a result of vllm bench serve" in reason_of(read_vllm(AIPERF, MTP))
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "drafts"),
+    [
+        ({}, "mtp", 3),
+        ({"speculative_draft_model_path": "deepseek-ai/DeepSeek-R1"}, "mtp", 3),
+        ({"speculative_draft_model_path": "a/head"}, None, 3),
+        ({"speculative_algorithm": "EAGLE3", "speculative_draft_model_path": "a/head"}, "eagle3", 3),
+        (
+            {
+                "speculative_algorithm": "DSPARK",
+                "speculative_num_steps": 1,
+                "speculative_num_draft_tokens": 7,
+            },
+            "dspark",
+            6,
+        ),
+        ({"speculative_algorithm": "NGRAM", "speculative_eagle_topk": 10}, "ngram", None),
+        ({"speculative_algorithm": None}, "off", 0),
+    ],
+)
+def test_the_options_of_a_server_tell_the_method_and_the_arm_s_name_does_not(
+    tmp_path: Path, options: dict[str, Any], method: str | None, drafts: int | None
+) -> None:
+    info = json.loads(SGLANG.read_text("utf-8").split("\n")[0])["server_info"] | options
+    (point,) = read_source(rewritten(tmp_path, SGLANG, server_info=info), replace(MTP, arm="side")).points
+    assert (point.method, point.draft_tokens) == (method, drafts)
+    assert point.checkpoint == "deepseek-ai/DeepSeek-R1"
+
+
+def test_what_a_file_does_not_say_of_speculation_can_be_declared() -> None:
+    declared = replace(MTP, method="dspark", checkpoint="deepseek-ai/DeepSeek-V4-Pro-0813")
+    (point, *_) = read_source(VLLM, declared).points
+    assert (point.method, point.draft_tokens, point.checkpoint) == ("dspark", 3, declared.checkpoint)
+    assert point.draft_tokens_per_step == pytest.approx(3.0)
+    with pytest.raises(InputError, match="--method eagle: one of off, mtp, dspark"):
+        replace(MTP, method="eagle")

@@ -13,16 +13,21 @@ from mtpbench.metrics.energy import measure_energy
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
     Acceptance,
+    AcceptancePolicy,
     Blocks,
+    DepthRange,
+    DepthRule,
     Distribution,
     Engine,
     Interval,
     Load,
     Point,
     PointResult,
+    Speculation,
     Topology,
     WorkerGroup,
     Workload,
+    speculation_label,
 )
 from mtpbench.store import StoredPoint
 from mtpbench_analysis.curves.noise import block_errors
@@ -225,3 +230,69 @@ def test_the_meter_is_one_whether_or_not_its_point_could_be_cross_checked() -> N
     assert first == second
     nothing = measure_energy([], window, 2, 600.0, 300.0, "simulated")
     assert imported(energy=nothing).power_source is None
+
+
+def _with_arm(**changes: Any) -> dict[str, Any]:
+    return {"arm": replace(MTP, **changes)}
+
+
+def test_a_point_tells_its_method_depth_and_checkpoint_whatever_its_arm_is_called() -> None:
+    policy = AcceptancePolicy(mode="measured")
+    dspark = Speculation(method="dspark", draft_tokens=6, acceptance=policy, draft_sampling="probabilistic")
+    point = imported(_with_arm(speculation=dspark, checkpoint="deepseek-ai/DeepSeek-V4-Pro-0813"))
+    assert (point.method, point.draft_tokens, point.depth_rule) == ("dspark", 6, "static")
+    assert (point.checkpoint, point.draft_sampling) == ("deepseek-ai/DeepSeek-V4-Pro-0813", "probabilistic")
+    assert point.speculation == "DSpark k=6"
+    off = imported(_with_arm(name="mtp-later", speculation=None))
+    assert (off.method, off.draft_tokens, off.depth_rule, off.speculation) == ("off", 0, None, "off")
+    assert off.checkpoint == store_point(MTP, 16).model.path
+
+
+def test_a_rule_of_depth_brings_its_table() -> None:
+    table = DepthRule(
+        kind="by_batch",
+        ranges=(
+            DepthRange(first=1, last=16, draft_tokens=3),
+            DepthRange(first=17, last=64, draft_tokens=0),
+        ),
+    )
+    policy = AcceptancePolicy(mode="measured")
+    ruled = Speculation(draft_tokens=3, acceptance=policy, depth=table)
+    point = imported(_with_arm(speculation=ruled))
+    assert point.depth_table == ("batch 1-16: 3", "batch 17-64: 0")
+    assert point.speculation == "MTP k≤3 by batch"
+    adaptive = DepthRule(kind="adaptive", config={"ema_alpha": 0.2})
+    chosen = Speculation(
+        method="eagle3", draft_tokens=3, acceptance=policy, draft_model="head", depth=adaptive
+    )
+    point = imported(_with_arm(speculation=chosen))
+    assert (point.depth_table, point.draft_model) == (("ema_alpha 0.2",), "head")
+    assert point.speculation == "EAGLE-3 k≤3 adaptive"
+
+
+def test_the_drafts_of_a_step_as_counted_come_with_the_point() -> None:
+    acceptance = replace(
+        store_result(store_point(MTP, 16), 60.0, 800.0).acceptance, draft_tokens_per_step=2.25
+    )
+    assert imported(acceptance=acceptance).draft_tokens_per_step == 2.25
+
+
+@pytest.mark.parametrize(
+    ("facts", "label"),
+    [
+        ((None, None, None), None),
+        ((None, 0, None), "off"),
+        ((None, 3, None), "k=3"),
+        (("off", None, None), "off"),
+        (("mtp", 3, None), "MTP k=3"),
+        (("ngram", 4, "static"), "n-gram k=4"),
+        (("ngram", None, None), "n-gram"),
+        (("draft_model", 5, None), "draft model k=5"),
+        (("suffix", None, "adaptive"), "suffix adaptive"),
+        (("dflash", 8, None), "dflash k=8"),
+    ],
+)
+def test_a_speculation_has_one_short_name(
+    facts: tuple[str | None, int | None, str | None], label: str | None
+) -> None:
+    assert speculation_label(*facts) == label

@@ -17,6 +17,7 @@ from mtpbench_analysis.curves.curve import build_curves
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers import KINDS, Declared, Reader, read_source, read_sources
 from mtpbench_analysis.importers.documents import join_reasons
+from mtpbench_analysis.importers.names import METHODS
 from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.numbers import counted
 from mtpbench_analysis.pairing import describe, describe_invalid
@@ -46,6 +47,12 @@ class ImportOptions:
     version: Annotated[str | None, typer.Option("--engine-version", help="The engine's version.")] = None
     serving: Annotated[str | None, typer.Option(help="aggregated or disaggregated.")] = None
     image: Annotated[str | None, typer.Option(help="The container image.")] = None
+    method: Annotated[
+        str | None,
+        typer.Option(help="How drafts are made, if unsaid: " + ", ".join(METHODS) + "."),
+    ] = None
+    draft_tokens: Annotated[int | None, typer.Option(help="Tokens that a step drafts.")] = None
+    checkpoint: Annotated[str | None, typer.Option(help="What was loaded as the target model.")] = None
     acceptance_mode: Annotated[
         str | None, typer.Option("--acceptance-mode", help="off, measured, or golden (pinned).")
     ] = None

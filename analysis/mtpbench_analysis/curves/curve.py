@@ -10,18 +10,29 @@ from typing import Any
 
 from mtpbench.errors import InputError
 from mtpbench_analysis.curves.mean_errors import mean_errors
-from mtpbench_analysis.frame import ERROR_FIELDS, LOAD_FIELDS, CurvePoint, averaged
+from mtpbench_analysis.frame import ERROR_FIELDS, LOAD_FIELDS, SPECULATION_FIELDS, CurvePoint, averaged
 
 WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "simulated")
 """Curves that differ in one of these answer different questions and are never compared."""
 
-CURVE_FIELDS = ("engine", "version", "image", "serving", "workload", "acceptance_mode")
+CURVE_FIELDS = (
+    "method",
+    "engine",
+    "version",
+    "image",
+    "serving",
+    "workload",
+    "acceptance_mode",
+    "checkpoint",
+)
 """Fields that split an arm into several curves, unless a reader pools them by name."""
 
-SPLITTABLE = ("topology", "draft_tokens", "date")
+SPLITTABLE = ("topology", "draft_tokens", "depth_rule", "date")
 """Fields in which one curve's points may differ, unless a reader splits by them."""
 
-_RECIPE_FIELDS = ("topology", *LOAD_FIELDS, "gpus", "draft_tokens", "measuring_rule", *CURVE_FIELDS)
+_RECIPE_FIELDS = tuple(
+    dict.fromkeys(("topology", *LOAD_FIELDS, "gpus", *SPECULATION_FIELDS, "measuring_rule", *CURVE_FIELDS))
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from mtpbench_analysis.curves.curve import CURVE_FIELDS, Curve, Measured
 from mtpbench_analysis.curves.errors import START_NOISE, START_NOISE_DF, FloatArray, pooled
-from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.frame import SPECULATION_FIELDS, CurvePoint
 
 Basis = Literal["repeats", "blocks"]
 StartBasis = Literal["measured", "assumed", "in_runs"]
@@ -25,7 +25,7 @@ StartBasis = Literal["measured", "assumed", "in_runs"]
 MIN_BLOCKS = 5
 """With fewer time blocks than this there is no error: their scatter is itself hardly known."""
 
-_DEPLOYMENT_FIELDS = ("topology", "gpus", "draft_tokens", *CURVE_FIELDS)
+_DEPLOYMENT_FIELDS = ("topology", "gpus", *SPECULATION_FIELDS, *CURVE_FIELDS)
 _deployment_of = attrgetter(*_DEPLOYMENT_FIELDS)
 
 

@@ -143,12 +143,20 @@ def to_run(row: FileRow, *, rounded: bool = False) -> Run:
         ),
         tolerance=RATE_TOLERANCE + (_WINDOW_S + (_ROUNDING if rounded else 0)) / duration.seconds,
         acceptance_length=_number(fields, "spec_decode_token_weighted_acceptance_length", "avg"),
+        draft_tokens_per_step=_drafts_per_step(fields),
         drafted=True if "spec_decode_token_weighted_acceptance_length" in fields.values else None,
         **load,
         date=_read_date(fields.text("start_time")),
         problems=_find_problems(fields, tpot.seconds, rounded),
         notes=fields.notes,
     )
+
+
+def _drafts_per_step(fields: Fields) -> float | None:
+    drafted, steps = (
+        _number(fields, f"total_spec_decode_{name}", "avg") for name in ("draft_tokens", "steps")
+    )
+    return drafted / steps if drafted and steps else None
 
 
 def _count_failed(fields: Fields) -> int | None:

@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from mtpbench.errors import InputError
+from mtpbench.records import OFF
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
 from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import FileRow, FileRows
@@ -77,6 +78,8 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
     isl, osl = declared.isl or run.isl, declared.osl or run.osl
     reasons = tuple(find_problems(run, declared))
     output, total = run.output_tokens / run.duration_s, run.input_tokens + run.output_tokens
+    # Drafts that were counted are evidence against a name; without evidence an arm off is off.
+    method = run.method or declared.method or (OFF if arm == OFF and not run.drafted else None)
     point = CurvePoint(
         arm=arm,
         interactivity_tps=1 / run.interactivity.seconds,
@@ -100,10 +103,15 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
         osl=osl,
         workload=run.workload,
         date=run.date,
-        draft_tokens=run.draft_tokens,
+        method=method,
+        draft_tokens=run.draft_tokens or (0 if method == OFF else declared.draft_tokens),
+        depth_rule=None if run.adaptive is None else "adaptive" if run.adaptive else "static",
+        checkpoint=declared.checkpoint or run.checkpoint,
+        draft_model=run.draft_model,
+        draft_tokens_per_step=run.draft_tokens_per_step,
         acceptance_length=run.acceptance_length,
         acceptance_per_position=run.acceptance_per_position,
-        acceptance_mode=declared.acceptance_mode or ("off" if arm == "off" and not run.drafted else None),
+        acceptance_mode=declared.acceptance_mode or (OFF if method == OFF else None),
         ttft_p50_s=run.ttft.at_s(50),
         ttft_p99_s=run.ttft.at_s(99),
         e2el_p50_s=run.e2el.at_s(50),

@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mtpbench.errors import InputError
+from mtpbench_analysis.importers.names import METHODS
 
 SERVING = ("aggregated", "disaggregated")
 ACCEPTANCE_MODES = ("off", "measured", "golden")
-_COUNTS = ("gpus", "prefill_gpus", "decode_gpus", "isl", "osl", "concurrency", "stream_interval")
+_COUNTS = (
+    "gpus",
+    "prefill_gpus",
+    "decode_gpus",
+    "isl",
+    "osl",
+    "concurrency",
+    "stream_interval",
+    "draft_tokens",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +28,9 @@ class Declared:
     Args:
         gpus: all GPUs of the deployment; the sum of `prefill_gpus` and `decode_gpus` where they are given.
         serving: `aggregated` or `disaggregated`; the latter follows from two numbers of GPUs.
+        method: how drafts are made, `off` where they are not.
+        checkpoint: what was loaded as the target model, by path or hub id.
+        draft_tokens: tokens that a step drafts.
         acceptance_mode: `off`, `measured` or `golden`.
         isl, osl: the lengths that the requests were made to have, in tokens.
         concurrency: for files that do not say it (AIPerf's CSV).
@@ -40,6 +53,9 @@ class Declared:
     version: str | None = None
     serving: str | None = None
     image: str | None = None
+    method: str | None = None
+    checkpoint: str | None = None
+    draft_tokens: int | None = None
     acceptance_mode: str | None = None
     isl: int | None = None
     osl: int | None = None
@@ -57,6 +73,7 @@ class Declared:
         if self.arm is not None and not self.arm.strip():
             raise InputError("--arm is empty; an arm such as off or mtp is needed")
         _check_word("--serving", self.serving, SERVING)
+        _check_word("--method", self.method, METHODS)
         _check_word("--acceptance-mode", self.acceptance_mode, ACCEPTANCE_MODES)
         self._check_gpus()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,53 +141,6 @@ def check_finite(point: CurvePoint) -> CurvePoint:
     return point
 
 
-_RUNNER = re.compile(r"(gb|b|h|a|mi)\d+[a-z]*(?=[-_]|$)", re.IGNORECASE)
-"""The GPU at the head of a runner's name: `gb200` of `gb200-nv_1`."""
-
-_ENGINES = {"dynamo-trtllm": "dynamo-trt", "sglang-disagg": "mori-sglang"}
-_PRECISIONS = {"nvfp4": "fp4", "mxfp4": "fp4"}
-
-
-def gpu_of(runner: str | None) -> str | None:
-    """Returns the GPU that a runner is named after, else its whole name."""
-    match = _RUNNER.match(runner) if runner else None
-    return match[0].lower() if match else runner
-
-
-def engine_of(framework: str | None) -> str | None:
-    """Returns the engine by its newest name in the public rows."""
-    return None if framework is None else _ENGINES.get(framework.lower(), framework.lower())
-
-
-def precision_of(precision: str | None) -> str | None:
-    """Returns the precision as tables group it: every 4-bit float is `fp4`."""
-    return None if precision is None else _PRECISIONS.get(precision.lower(), precision.lower())
-
-
-def image_of(name: str | None) -> str | None:
-    """Returns the image; file names hold `#` for `/`."""
-    return None if name is None else name.replace("#", "/")
-
-
-def name_worker(
-    gpus: int, *, experts: bool = False, attention_dp: bool = False, pp: int = 1, pcp: int = 1, dcp: int = 1
-) -> str:
-    """Returns the short name of a worker: `TP8`, `DEP16`, `TP4PP2` (2 pipeline stages of 4 GPUs each).
-
-    Args:
-        gpus: all of the worker.
-        experts: whether experts are spread over them.
-        attention_dp: whether attention is data-parallel.
-        pp: pipeline stages.
-        pcp: ranks of prefill context parallelism.
-        dcp: ranks of decode context parallelism, which share the GPUs of TP.
-    """
-    width = gpus // (pp * pcp) if gpus % (pp * pcp) == 0 else gpus
-    kind = ("DEP" if experts else "DP") if attention_dp else ("TEP" if experts else "TP")
-    more = "".join(f"{name}{size}" for name, size in (("PP", pp), ("PCP", pcp), ("DCP", dcp)) if size > 1)
-    return f"{kind}{width}{more}"
-
-
 def as_number(value: object) -> float | None:
     """Returns a finite number, else None; true and a text are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -320,6 +272,9 @@ class Run:
         rate_rps: of an open loop. burstiness: of its gamma arrivals; 1 is Poisson's.
         queued_s: how long requests waited for a slot of the client, on average.
         drafted: whether the file counts drafts; None where it would not say.
+        method: how they are made, where the file says it. adaptive: whether the engine chooses the depth.
+        checkpoint: what was loaded as the target model. draft_model: what drafts, where it is one of its own.
+        draft_tokens_per_step: drafted tokens / verification steps, as counted.
         isl, osl: as the file names them. drawn: how lengths were drawn, where it says so.
         worker, worker_gpus: one worker's layout and GPUs, where the file says them.
         problems: what else makes the point invalid.
@@ -346,7 +301,12 @@ class Run:
     burstiness: float = 1.0
     queued_s: float | None = None
     drafted: bool | None = None
+    method: str | None = None
+    adaptive: bool | None = None
+    checkpoint: str | None = None
+    draft_model: str | None = None
     draft_tokens: int | None = None
+    draft_tokens_per_step: float | None = None
     acceptance_length: float | None = None
     acceptance_per_position: tuple[float, ...] | None = None
     model: str | None = None

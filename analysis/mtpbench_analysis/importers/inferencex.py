@@ -30,7 +30,7 @@ from typing import Any
 
 from mtpbench.errors import ImportFileError
 from mtpbench_analysis.frame import CurvePoint, PointSet, Unused
-from mtpbench_analysis.importers import fields as names
+from mtpbench_analysis.importers import names
 from mtpbench_analysis.importers.declared import Declared
 from mtpbench_analysis.importers.documents import describe, join_reasons, read_json
 from mtpbench_analysis.importers.fields import Fields, UnusableError, as_number, check_finite, show
@@ -137,6 +137,9 @@ def to_curve_point(
         isl=fields.whole("isl") or declared.isl,
         osl=osl,
         date=date,
+        method=said if (said := names.read_method(fields)) in names.METHODS else declared.method,
+        checkpoint=declared.checkpoint,
+        draft_tokens=declared.draft_tokens,
         acceptance_mode="off" if arm == "off" else declared.acceptance_mode,
         power_w_per_gpu=None if row.get("power_valid") == 0 else metrics.known("avg_power_w"),
         ttft_p50_s=metrics.known("median_ttft"),
@@ -164,11 +167,9 @@ def _read_interactivity(metrics: Fields) -> float:
 
 
 def _read_arm(fields: Fields, declared: Declared) -> str:
-    for name, off in (("spec_method", "none"), ("spec_decoding", "none"), ("mtp", "off")):
-        method = fields.text(name)
-        if method is not None:
-            speculation = "mtp" if name == "mtp" and method.lower() == "on" else method.lower()
-            return "off" if speculation == off else speculation
+    said = names.read_method(fields)
+    if said is not None:
+        return said
     if declared.arm is None:
         raise UnusableError(
             "spec_method, spec_decoding and mtp are missing: --arm names the side it belongs to"

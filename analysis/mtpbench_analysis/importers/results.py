@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mtpbench.records import (
+    OFF,
+    DepthRule,
     Distribution,
     Energy,
     Engine,
@@ -138,7 +140,8 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         workload=_workload(point.workload, point.load),
         settings=_settings(point.engine),
         date=stored.provenance.started_utc[:10],
-        draft_tokens=point.draft_tokens,
+        **_speculation(point),
+        draft_tokens_per_step=result.acceptance.draft_tokens_per_step,
         acceptance_length=result.acceptance.length,
         acceptance_per_position=result.acceptance.per_position,
         acceptance_mode=speculation.acceptance.mode if speculation else "off",
@@ -155,6 +158,31 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         valid=not reasons,
         reasons=reasons,
     )
+
+
+def _speculation(point: Point) -> dict[str, Any]:
+    """Returns what the arm drafts with; without speculation that is `off`, whatever the arm is called."""
+    speculation = point.arm.speculation
+    if speculation is None:
+        return {"method": OFF, "draft_tokens": 0, "checkpoint": point.checkpoint}
+    rule = speculation.depth
+    return {
+        "method": speculation.method,
+        "draft_tokens": speculation.draft_tokens,
+        "depth_rule": rule.kind if rule else "static",
+        "depth_table": _table(rule) if rule else None,
+        "checkpoint": point.checkpoint,
+        "draft_model": speculation.draft_model,
+        "draft_sampling": speculation.draft_sampling,
+        "rejection_method": speculation.rejection_method,
+    }
+
+
+def _table(rule: DepthRule) -> tuple[str, ...] | None:
+    """Returns a rule of depth, one text for each range of the batch or setting; None for an engine's own."""
+    ranges = [f"batch {each.first}-{each.last}: {each.draft_tokens}" for each in rule.ranges]
+    settings = [_option(name, value) for name, value in rule.config.items()]
+    return (*ranges, *settings) or None
 
 
 def _why_unusable(interactivity_tps: float, tput_tps_per_gpu: float) -> str | None:

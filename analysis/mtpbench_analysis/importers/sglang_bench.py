@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mtpbench.records import OFF
 from mtpbench_analysis.frame import PointSet
 from mtpbench_analysis.importers.bench_run import read_runs
 from mtpbench_analysis.importers.declared import Declared
@@ -26,8 +27,8 @@ from mtpbench_analysis.importers.fields import (
     UnusableError,
     as_number,
     drawn_from,
-    name_worker,
 )
+from mtpbench_analysis.importers.names import name_worker, sglang_method
 from mtpbench_analysis.importers.vllm_bench import (
     check_requests,
     count_errors,
@@ -87,7 +88,8 @@ def to_run(row: FileRow) -> Run:
         concurrency=read_concurrency(fields, rate, completed + (failed or 0)),
         rate_rps=rate,
         drafted=_speculates(info, length),
-        draft_tokens=_count_drafts(info),
+        **_read_speculation(info),
+        checkpoint=info.text("model_path"),
         acceptance_length=length,
         model=info.text("model_path"),
         version=info.text("version"),
@@ -155,14 +157,29 @@ def _speculates(info: Fields, acceptance_length: float | None) -> bool | None:
     return info.values["speculative_algorithm"] is not None
 
 
-def _count_drafts(info: Fields) -> int | None:
-    """Returns `speculative_num_steps` of a chain; a tree (top-k above 1) drafts more than one token
-    a step.
-    """
-    chain = info.values.get("speculative_eagle_topk") in (None, 1)
-    if info.text("speculative_algorithm") is None or not chain:
-        return None
-    return info.whole("speculative_num_steps")
+def _read_speculation(info: Fields) -> dict[str, Any]:
+    """Returns what drafts, and how deep, by the server's resolved options; empty where it does not say."""
+    if "speculative_algorithm" not in info.values:
+        return {}
+    said = info.text("speculative_algorithm")
+    if said is None:
+        return {"method": OFF}
+    draft, verified = info.text("speculative_draft_model_path"), info.whole("speculative_num_draft_tokens")
+    draft = None if draft == info.text("model_path") else draft
+    adaptive = info.values.get("speculative_adaptive")
+    drafts = None
+    if said.upper() == "DSPARK":
+        # A block is drafted in one step; the number counts the token that the target adds.
+        drafts = verified - 1 if verified and verified > 1 else None
+    elif info.values.get("speculative_eagle_topk") in (None, 1):
+        # A tree (top-k above 1) drafts more than one token a step.
+        drafts = info.whole("speculative_num_steps")
+    return {
+        "method": sglang_method(said, draft),
+        "draft_model": draft,
+        "draft_tokens": drafts,
+        "adaptive": adaptive if isinstance(adaptive, bool) else None,
+    }
 
 
 def _read_worker(info: Fields) -> dict[str, Any]:

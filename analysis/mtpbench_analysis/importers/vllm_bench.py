@@ -323,6 +323,7 @@ def _read_acceptance(fields: Fields) -> dict[str, Any]:
     return {
         "drafted": True,
         "draft_tokens": as_count(drafted / steps),
+        "draft_tokens_per_step": drafted / steps,
         "acceptance_length": fields.known("spec_decode_acceptance_length"),
         "acceptance_per_position": by_position or None,
     }

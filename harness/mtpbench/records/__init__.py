@@ -100,7 +100,9 @@ from mtpbench.records.result import (
 )
 from mtpbench.records.speculation import (
     DRAFT_CHECKPOINTS,
+    METHOD_NAMES,
     MOST_DRAFTS,
+    OFF,
     OWN_HEADS,
     WITHOUT_MODEL,
     AcceptancePolicy,
@@ -110,6 +112,7 @@ from mtpbench.records.speculation import (
     GoldenTable,
     Method,
     Speculation,
+    speculation_label,
 )
 
 __all__ = [
@@ -117,8 +120,10 @@ __all__ = [
     "GRACE",
     "LEAST_WARMUP_TO_SPREAD",
     "MAX_SPEED",
+    "METHOD_NAMES",
     "MOST_COUNTED",
     "MOST_DRAFTS",
+    "OFF",
     "OLDEST_RULE",
     "OWN_HEADS",
     "READABLE_VERSIONS",
@@ -194,6 +199,7 @@ __all__ = [
     "from_json",
     "known",
     "load_label",
+    "speculation_label",
     "to_json",
     "well_formed",
 ]

@@ -16,6 +16,18 @@ OWN_HEADS: tuple[Method, ...] = ("mtp", "dspark")
 DRAFT_CHECKPOINTS: tuple[Method, ...] = ("eagle3", "draft_model")
 """Methods that need a draft checkpoint besides the target's."""
 WITHOUT_MODEL: tuple[Method, ...] = ("ngram", "suffix")
+OFF = "off"
+"""What stands in a method's place where nothing drafts."""
+METHOD_NAMES: Mapping[str, str] = {
+    OFF: "off",
+    "mtp": "MTP",
+    "dspark": "DSpark",
+    "eagle3": "EAGLE-3",
+    "draft_model": "draft model",
+    "ngram": "n-gram",
+    "suffix": "suffix",
+}
+"""What each method is called wherever it is shown."""
 MOST_DRAFTS = 64
 """Draft tokens of a step; the longest that an engine drafts by itself (n-gram of llama.cpp)."""
 Drafts = Annotated[int, Within(0, MOST_DRAFTS)]
@@ -106,6 +118,30 @@ class Speculation:
     depth: DepthRule | None = None
 
 
+def speculation_label(
+    method: str | None, draft_tokens: int | None = None, depth_rule: str | None = None
+) -> str | None:
+    """Returns what a speculation is called, wherever it is shown: `off`, `MTP k=3`, `MTP k≤3 by batch`.
+
+    Args:
+        method: one of `METHOD_NAMES`; None where it was not recorded.
+        draft_tokens: of a step; the most of them by a rule of depth. 0 is speculation off.
+        depth_rule: `static`, `by_batch` or `adaptive`; None where it was not recorded.
+
+    Returns:
+        The label; None where neither method nor draft tokens were recorded.
+    """
+    if method == OFF or (method is None and draft_tokens == 0):
+        return METHOD_NAMES[OFF]
+    parts = [] if method is None else [METHOD_NAMES.get(method, method)]
+    ruled = depth_rule in ("by_batch", "adaptive")
+    if draft_tokens is not None:
+        parts.append(f"k{'≤' if ruled else '='}{draft_tokens}")
+    if ruled and parts:
+        parts.append("by batch" if depth_rule == "by_batch" else "adaptive")
+    return " ".join(parts) or None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
     """An arm is one side of a comparison: the base with speculation off, or on with what that forces.
@@ -120,6 +156,21 @@ class Arm:
     forces: Mapping[str, Flags] = field(default_factory=dict)
     forces_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     checkpoint: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Returns the arm's name and speculation, where the name does not say it: `mtp3: MTP k=3`, `off`."""
+        speculation = self.speculation_label
+        return self.name if speculation == self.name else f"{self.name}: {speculation}"
+
+    @property
+    def speculation_label(self) -> str:
+        """Returns what its speculation is called: `off`, `DSpark k=6`."""
+        spec = self.speculation
+        if spec is None:
+            return METHOD_NAMES[OFF]
+        rule = spec.depth.kind if spec.depth else None
+        return speculation_label(spec.method, spec.draft_tokens, rule) or spec.method
 
 
 def pinned_text(policy: AcceptancePolicy) -> str | None:
