@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from mtpbench.engines import engine_of
 from mtpbench.error_rate import by_count, check_error_rate
+from mtpbench.metrics.acceptance_rules import check_acceptance
 from mtpbench.metrics.request_table import CUT_OFF, UNKNOWN, Floats, Ints, RequestTable
 from mtpbench.metrics.settling import check_settling
 from mtpbench.metrics.window import due_in_window, rates_due_and_sent
 from mtpbench.records import Point, PointResult, Reason, RunFacts
 
-MIN_ACCEPTANCE_LENGTH = 1.05
 MAX_LAG_OF_GAP = 0.5
 TIMER_RESOLUTION_S = 0.005
 """Wall seconds: a lag below this comes from the operating system's timer and scheduler."""
@@ -63,9 +63,11 @@ CODES: Mapping[str, str] = {
     "rate_not_reached": "requests of the open loop went out more slowly than they were due",
     "clock_stepped": "the clock that stamps was set while the point ran, and stamps are wrong by it",
     "client_saturated": "the load client, not the server, may have been the bottleneck",
-    "mtp_not_accepting": "MTP is on, but (almost) no draft token was accepted",
+    "mtp_not_accepting": "speculation is on, but (almost) no draft token was accepted",
     "off_is_drafting": "speculation is off in the sweep, but the engine drafts tokens",
-    "mtp_no_counters": "MTP is on, but nothing shows that drafts were accepted",
+    "mtp_no_counters": "speculation is on, but nothing shows that drafts were accepted",
+    "wrong_draft_tokens": "steps drafted another number of tokens than the arm declares",
+    "pinned_not_met": "acceptance is pinned to a length, and another one was counted",
     "power_missing": "the sweep requires power, and the energy is unknown",
 }
 
@@ -100,7 +102,7 @@ def check(
         *_check_clock(point, result, furthest_back_us),
         *_check_rate(point, table, result),
         *_check_client(point, table, result),
-        *_check_acceptance(point, result),
+        *check_acceptance(point, table, result),
         *_check_power(point, result),
     ]
     order = list(CODES)
@@ -359,22 +361,3 @@ def _check_pace(point: Point, result: PointResult) -> Iterable[str]:
             idle -= client.paused_slots
         if idle > max((1 - MIN_CONCURRENCY_SHARE) * point.concurrency, FREE_SLOTS):
             yield f"it kept {client.achieved_concurrency:.4g} of {point.concurrency} requests in flight"
-
-
-def _check_acceptance(point: Point, result: PointResult) -> Iterable[Reason]:
-    acceptance = result.acceptance
-    if acceptance.reason == "off_but_drafting":
-        detail = "the engine's counters of drafted tokens rose while the point ran"
-        yield Reason(code="off_is_drafting", detail=detail)
-    if point.arm.speculation is None or result.steady is None:
-        return
-    if acceptance.reason == "no_drafts":
-        detail = "not one verification step was counted in the window: MTP may be silently off"
-        yield Reason(code="mtp_not_accepting", detail=detail)
-    elif acceptance.length is None:
-        yield Reason(code="mtp_no_counters", detail=f"acceptance is unknown: {acceptance.reason}")
-    elif acceptance.length < MIN_ACCEPTANCE_LENGTH:
-        detail = (
-            f"the acceptance length is {acceptance.length:.3f}; at least {MIN_ACCEPTANCE_LENGTH} is expected"
-        )
-        yield Reason(code="mtp_not_accepting", detail=detail)

@@ -108,7 +108,7 @@ def as_before_7(result: PointResult, **changes: Any) -> PointResult:
         if (distribution := getattr(result, name)) is not None:
             changes[name] = dataclasses.replace(distribution, **intervals)
     energy = dataclasses.replace(result.energy, power_w_per_gpu_by_block=None)
-    acceptance = dataclasses.replace(result.acceptance, length_by_block=None)
+    acceptance = dataclasses.replace(result.acceptance, length_by_block=None, draft_tokens_per_step=None)
     return dataclasses.replace(result, energy=energy, acceptance=acceptance, **changes)
 
 

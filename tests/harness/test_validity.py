@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from measured import (
@@ -18,7 +19,21 @@ from measured import (
 )
 from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
-from mtpbench.records import ClientHealth, Load, Measurement, RunFacts, Simulation, Workload
+from mtpbench.records import (
+    AcceptancePolicy,
+    Arm,
+    ClientHealth,
+    CounterSample,
+    DepthRange,
+    DepthRule,
+    Load,
+    Measurement,
+    RunFacts,
+    Simulation,
+    SpecCounters,
+    Speculation,
+    Workload,
+)
 from mtpbench.store import RawPoint
 from mtpbench.validity import CODES
 
@@ -91,6 +106,40 @@ def warped(records, slower_per_s):
     ]
 
 
+def of_arm(**changes):
+    """A point that drafts at most 3 tokens."""
+    settings = {"draft_tokens": 3, "acceptance": AcceptancePolicy(mode="measured"), **changes}
+    return make_point(arm=Arm(name="it", speculation=Speculation(**settings)))
+
+
+def pinned(length):
+    return AcceptancePolicy(mode="golden", length=length, pinned_by="sweep")
+
+
+def drafting(drafts, *, seconds=5, drafts_per_s=1e5, accepted=None):
+    """An engine that drafts so many tokens a step, and accepts 2.5 of so many steps that chance is small;
+    answers are of 600 tokens, so that their ends explain little.
+    """
+    accepted = accepted or ((8, 5, 2) if drafts > 2 else (8, 0, 0))
+    counters = [
+        dataclasses.replace(
+            s, counters=dataclasses.replace(s.counters, draft_tokens=drafts * s.counters.drafts)
+        )
+        for s in counter_samples(seconds=seconds, drafts_per_s=drafts_per_s, accepted=accepted)
+    ]
+    lengths = {"chunk_tokens": (150, 300, 450, 600), "output_tokens": 600, "asked_output_tokens": 600}
+    return {"counters": counters, "records": [dataclasses.replace(r, **lengths) for r in steady_load()]}
+
+
+REST = DepthRange(first=2, last=64, draft_tokens=0)
+BY_BATCH = DepthRule(
+    kind="by_batch",
+    ranges=(DepthRange(first=1, last=8, draft_tokens=3), DepthRange(first=9, last=64, draft_tokens=0)),
+)
+TWO_DEPTHS = DepthRule(
+    kind="by_batch",
+    ranges=(DepthRange(first=1, last=1, draft_tokens=3), DepthRange(first=2, last=64, draft_tokens=1)),
+)
 SETTLES = make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, rule="2026-11"))
 OPEN = make_point(arm=MTP, load=Load(pacing="poisson", rate_rps=2.0))
 LATE = [dataclasses.replace(r, scheduled_s=r.sent_s / 2, warmup=False) for r in LONG if r.sent_s > 0]
@@ -158,6 +207,16 @@ CASES = {
         {"counters": counter_samples(drafts_per_s=0)},
     ],
     "mtp_no_counters": [{"counters": []}],
+    "wrong_draft_tokens": [
+        drafting(1.0),
+        drafting(3.2),
+        {"point": of_arm(method="ngram"), **drafting(3.2)},
+        {"point": of_arm(depth=BY_BATCH), **drafting(1.0)},
+    ],
+    "pinned_not_met": [
+        {"point": of_arm(acceptance=pinned(2.6)), **drafting(3.0)},
+        {"point": of_arm(acceptance=pinned(2.4)), **drafting(3.0)},
+    ],
     "power_missing": [
         {
             "point": make_point(arm=MTP, measurement=Measurement(min_window_s=1.0, power="required")),
@@ -271,6 +330,90 @@ def test_an_engine_that_died_inside_is_named_from_what_the_stream_said():
     message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
     records = some(steady_load(), 1, error="stream_error", error_detail=message)
     assert "engine_core_dead: EngineCore encountered an issue" in judge(records=records)["error_rate"]
+
+
+def test_drafts_that_are_fewer_by_nature_are_no_fault():
+    for case in (
+        drafting(2.9),  # rounded
+        {"point": of_arm(method="ngram"), **drafting(1.2)},
+        {"point": of_arm(method="suffix"), **drafting(1.2)},
+        {"point": of_arm(depth=DepthRule(kind="adaptive")), **drafting(1.2)},
+        {"point": of_arm(depth=TWO_DEPTHS), **drafting(1.2)},
+    ):
+        assert judge(**case) == {}
+    # llama.cpp drafts no further than an answer may go: 4620 tokens in 1569 steps, by answers of 48 tokens.
+    short = [dataclasses.replace(r, output_tokens=48, chunk_tokens=(12, 24, 36, 48)) for r in steady_load()]
+    near_ends = {**drafting(4620 / 1569), "records": short}
+    assert "wrong_draft_tokens" not in judge(**near_ends)
+    assert "1 tokens per step, and the arm declares 3" in judge(**drafting(1.0))["wrong_draft_tokens"]
+
+
+def test_drafts_that_are_found_may_seldom_be_right_and_those_of_a_head_may_not():
+    seldom = drafting(3.0, accepted=(0.3, 0, 0))
+    for method, known in (("ngram", False), ("suffix", False), ("dspark", True), ("mtp", True)):
+        assert ("mtp_not_accepting" in judge(point=of_arm(method=method), **seldom)) is known
+    silent = judge(point=of_arm(method="dspark"), counters=counter_samples(drafts_per_s=0))
+    assert "DSpark may be silently off" in silent["mtp_not_accepting"]
+    nothing = judge(point=of_arm(method="ngram"), counters=counter_samples(drafts_per_s=0))
+    assert "n-gram drafting found no match, or is silently off" in nothing["mtp_not_accepting"]
+
+
+def test_a_rule_of_depth_may_draft_nothing_where_it_says_so():
+    still = counter_samples(drafts_per_s=0)
+    resting = DepthRule(kind="by_batch", ranges=(DepthRange(first=1, last=1, draft_tokens=3), REST))
+    assert judge(point=of_arm(depth=resting), counters=still) == {}
+    assert judge(point=of_arm(depth=DepthRule(kind="adaptive")), counters=still) == {}
+    # At two requests the rule drafts 3; nothing is drafted from nine on.
+    assert "mtp_not_accepting" in judge(point=of_arm(depth=BY_BATCH), counters=still)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"point": of_arm(acceptance=pinned(2.55)), **drafting(3.0)},
+        {"point": of_arm(acceptance=pinned(2.45)), **drafting(3.0)},
+        # By few steps it may be chance, and by a rule of depth the length depends on the depths played.
+        {"point": of_arm(acceptance=pinned(2.6)), **drafting(3.0, drafts_per_s=10)},
+        {"point": of_arm(acceptance=pinned(3.5), depth=BY_BATCH), **drafting(3.0)},
+        {"point": of_arm(acceptance=pinned(3.5), method="ngram"), **drafting(3.0)},
+    ],
+)
+def test_a_pin_is_met_within_2_percent_ends_of_answers_and_chance(case):
+    assert judge(**case) == {}
+
+
+def test_a_pin_that_is_missed_is_told_with_the_figures():
+    found = judge(point=of_arm(acceptance=pinned(3.0)), **drafting(3.0))["pinned_not_met"]
+    assert found == (
+        "acceptance is pinned to 3 tokens per step, and 2.5 were counted: -16.7%, where 2%, the ends of "
+        "answers (0.50%) and chance (0.29%) explain less"
+    )
+
+
+@pytest.mark.parametrize("steps", [2, 5, 40, 400])
+@pytest.mark.parametrize("length", [1.3, 2.49, 3.9])
+def test_a_short_run_is_not_invalid_by_chance_though_a_whole_batch_accepts_alike(steps, length):
+    """SGLang draws once for all requests of a step: the floor or the ceiling of the pinned length."""
+    random = np.random.default_rng(int(steps * 100 + length * 10))
+    whole = int(length)
+    missed = 0
+    for _ in range(100):
+        tokens = whole + (random.random(steps) < length - whole).mean()
+        counters = [
+            CounterSample(
+                time_s=float(t),
+                process="worker",
+                counters=SpecCounters(
+                    drafts=2.0 * steps * t / 5,
+                    draft_tokens=None,
+                    accepted_tokens=2.0 * steps * t / 5 * (tokens - 1),
+                ),
+            )
+            for t in range(6)
+        ]
+        case = {**drafting(3.0), "counters": counters}
+        missed += "pinned_not_met" in judge(point=of_arm(acceptance=pinned(length)), **case)
+    assert missed <= 1
 
 
 def test_every_code_has_a_case_here_and_a_row_in_the_document():

@@ -13,6 +13,7 @@ from mtpbench.metrics.meter_series import MeterSeries
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
     MOST_COUNTED,
+    WITHOUT_MODEL,
     Acceptance,
     AcceptanceGap,
     CounterSample,
@@ -21,6 +22,7 @@ from mtpbench.records import (
     Point,
     SpecCounters,
     SpecGauge,
+    Speculation,
     known,
 )
 
@@ -52,7 +54,8 @@ def measure_acceptance(
 
     Returns:
         NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
-        `worker_vanished`, `too_few_samples`, `counter_reset`, `no_drafts` or `impossible` if there is none.
+        `worker_vanished`, `too_few_samples`, `counter_reset`, `no_drafts`, `steps_unknown` or `impossible` if
+        there is none.
     """
     samples = [_sound(sample) for sample in samples if math.isfinite(sample.time_s)]
     if point.arm.speculation is None:
@@ -64,29 +67,70 @@ def measure_acceptance(
         return unknown_acceptance("no_counters", source)
     if set(expected) - set(workers):
         return unknown_acceptance("worker_missing", source)
-    drafts = point.arm.speculation.draft_tokens
+    speculation = point.arm.speculation
     if not any(s.counters for readings in workers.values() for s in readings):
-        return average_gauges(workers, window, drafts, source)
-    counted_steps = [
-        [_with_steps(sample, drafts) for sample in _from_zero(readings)] for readings in workers.values()
-    ]
+        return average_gauges(workers, window, speculation, source)
+    fixed = speculation.draft_tokens if drafts_evenly(speculation) else None
+    counted = [[_with_steps(sample, fixed) for sample in _from_zero(group)] for group in workers.values()]
     deltas: list[SpecCounters] = []
-    for readings in counted_steps:
+    for readings in counted:
         delta = _delta(readings, window)
         if isinstance(delta, str):
             return unknown_acceptance(delta, source)
         deltas.append(delta)
+    if fixed is None and any(map(_has_assumed_steps, deltas)):
+        return unknown_acceptance("steps_unknown", source)
     made = _summed(deltas, source)
-    if made.length is not None and not _is_possible(made, drafts):
+    if made.length is not None and not _is_possible(made, deltas, speculation.draft_tokens):
         return unknown_acceptance("impossible", source)
-    return dataclasses.replace(made, length_by_block=_by_block(counted_steps, blocks))
+    counts_both = all(
+        s.counters.draft_tokens is not None for group in workers.values() for s in group if s.counters
+    )
+    return dataclasses.replace(
+        made,
+        length_by_block=_by_block(counted, blocks, speculation.draft_tokens) if made.length else None,
+        draft_tokens_per_step=made.draft_tokens_per_step if counts_both else None,
+        drafting_steps_only=made.length is not None and counts_both and may_skip_drafts(speculation),
+    )
 
 
-def _is_possible(made: Acceptance, drafts: int) -> bool:
-    """Returns whether a step gives 1 to drafts + 1 tokens, and accepts no more than was drafted."""
+def drafts_evenly(speculation: Speculation) -> bool:
+    """Returns whether each step drafts the same number of tokens: no rule of depth, no search for matches."""
+    return speculation.depth is None and speculation.method not in WITHOUT_MODEL
+
+
+def may_skip_drafts(speculation: Speculation) -> bool:
+    """Returns whether a step may draft nothing: by its rule of depth, or where it finds no match."""
+    rule = speculation.depth
+    if rule is None:
+        return speculation.method in WITHOUT_MODEL
+    return rule.kind == "adaptive" or any(r.draft_tokens == 0 for r in rule.ranges)
+
+
+def _has_assumed_steps(delta: SpecCounters) -> bool:
+    """Returns whether the steps are drafted tokens / a depth that is not that of every step.
+
+    An engine that counts both steps and drafted tokens counts accepted ones by position as well; TensorRT-LLM
+    before 1.3.0rc19 does not, and its steps follow from the depth in its configuration.
+    """
+    return bool(delta.draft_tokens) and delta.accepted_tokens > 0 and not delta.per_position
+
+
+def _is_possible(made: Acceptance, deltas: Sequence[SpecCounters], drafts: int) -> bool:
+    """Returns whether a step gives 1 to drafts + 1 tokens, on no worker more, and accepts no more than was
+    drafted, at no position.
+    """
     assert made.length is not None
-    rate = made.rate or 0.0
-    return 1 - _ROUNDING <= made.length <= drafts + 1 + _ROUNDING and -_ROUNDING <= rate <= 1 + _ROUNDING
+    shares = (made.rate or 0.0, *(made.per_position or ()))
+    return (
+        _is_length(made.length, drafts)
+        and all(-_ROUNDING <= share <= 1 + _ROUNDING for share in shares)
+        and all(delta.accepted_tokens <= (delta.drafts or 0.0) * drafts * (1 + _ROUNDING) for delta in deltas)
+    )
+
+
+def _is_length(length: float, drafts: int) -> bool:
+    return 1 - _ROUNDING <= length <= drafts + 1 + _ROUNDING
 
 
 def _drafts(samples: Sequence[CounterSample]) -> bool:
@@ -149,18 +193,15 @@ def _from_zero(readings: Sequence[CounterSample]) -> list[CounterSample]:
     ]
 
 
-def _with_steps(sample: CounterSample, drafts: int) -> CounterSample:
-    """Returns the sample with steps and draft tokens, also if the engine counts only one of them.
+def _with_steps(sample: CounterSample, drafts: int | None) -> CounterSample:
+    """Returns the sample with drafted tokens where the engine counts only steps that each draft `drafts`.
 
-    Each step drafts the same number of tokens.
+    Steps never follow from drafted tokens: an engine may draft another number than the arm says.
     """
     counters = sample.counters
-    if counters is None or (counters.drafts is not None and counters.draft_tokens is not None):
+    if counters is None or counters.draft_tokens is not None or counters.drafts is None or drafts is None:
         return sample
-    if counters.draft_tokens is None:
-        both = dataclasses.replace(counters, draft_tokens=(counters.drafts or 0.0) * drafts)
-    else:
-        both = dataclasses.replace(counters, drafts=counters.draft_tokens / drafts)
+    both = dataclasses.replace(counters, draft_tokens=counters.drafts * drafts)
     return dataclasses.replace(sample, counters=both)
 
 
@@ -180,8 +221,8 @@ def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | Accep
         return "counter_reset"
     drafts, draft_tokens, accepted = (float(x) for x in totals[-1] - totals[0])
     return SpecCounters(
-        drafts=drafts,
-        draft_tokens=draft_tokens,
+        drafts=known(drafts, 0.0, MOST_COUNTED),
+        draft_tokens=known(draft_tokens, 0.0, MOST_COUNTED),
         accepted_tokens=accepted,
         per_position=_per_position(counts[0], counts[-1]),
     )
@@ -204,7 +245,7 @@ def _covering(samples: list[CounterSample], window: Window) -> list[CounterSampl
 def average_gauges(
     workers: Mapping[str, list[CounterSample]],
     window: Window,
-    drafts: int,
+    speculation: Speculation,
     source: CounterSource | None,
 ) -> Acceptance:
     """Computes acceptance for an engine with gauges only: their mean over the window's samples and ranks.
@@ -216,7 +257,7 @@ def average_gauges(
     Args:
         workers: samples by process, in time order.
         window: the steady-state window.
-        drafts: draft tokens per step.
+        speculation: the arm's; it bounds the length.
         source: where the gauges come from.
     """
     lengths: list[float] = []
@@ -237,10 +278,12 @@ def average_gauges(
                 counted += steps or 0.0
     if not sum(weights):
         return unknown_acceptance("no_drafts", source)
-    length = float(np.average(lengths, weights=weights))
+    length, drafts = float(np.average(lengths, weights=weights)), speculation.draft_tokens
+    if not _is_length(max(lengths), drafts):
+        return unknown_acceptance("impossible", source)
     return Acceptance(
         length=length,
-        rate=(length - 1) / drafts,
+        rate=(length - 1) / drafts if drafts_evenly(speculation) else None,
         per_position=None,
         drafts=counted or None,
         source=source,
@@ -253,23 +296,31 @@ def _steps_since(before: float | None, after: float | None) -> float | None:
 
 
 def _by_block(
-    workers: Sequence[Sequence[CounterSample]], blocks: Sequence[Window]
+    workers: Sequence[Sequence[CounterSample]], blocks: Sequence[Window], drafts: int
 ) -> tuple[float, ...] | None:
     """Returns the acceptance length of each block, from counters interpolated to the blocks' edges.
 
-    None where there are none, a worker's counters were read less than twice a block, or a block had no draft.
+    None where there are none, a worker's counters were read less than twice a block, or a block had no draft
+    or a length that can't be.
     """
     total = np.zeros((2, len(blocks)))
     for samples in workers:
-        counts = [(s.time_s, s.counters.drafts, s.counters.accepted_tokens) for s in samples if s.counters]
+        counts = [
+            (s.time_s, s.counters.drafts, s.counters.accepted_tokens)
+            for s in samples
+            if s.counters and s.counters.drafts is not None
+        ]
         times_s, *counters = np.array(counts, np.float64).reshape(-1, 3).T
         for row, counter in zip(total, counters, strict=True):
             by_block = MeterSeries(times_s, counter).differences(blocks)
             if by_block is None:
                 return None
             row += by_block
-    drafts, accepted = total
-    return tuple((1 + accepted / drafts).tolist()) if (drafts > 0).all() else None
+    steps, accepted = total
+    if not (steps > 0).all():
+        return None
+    lengths = (1 + accepted / steps).tolist()
+    return tuple(lengths) if all(_is_length(length, drafts) for length in lengths) else None
 
 
 def _per_position(first: SpecCounters, last: SpecCounters) -> tuple[float, ...]:
@@ -282,6 +333,12 @@ def _summed(deltas: list[SpecCounters], source: CounterSource | None) -> Accepta
     drafts = sum(delta.drafts or 0.0 for delta in deltas)
     drafted = sum(delta.draft_tokens or 0.0 for delta in deltas)
     accepted = sum(delta.accepted_tokens for delta in deltas)
+    if any(delta.drafts is None for delta in deltas):
+        if accepted or not drafted:
+            return unknown_acceptance("steps_unknown" if drafted else "no_drafts", source)
+        return Acceptance(length=1.0, rate=0.0, per_position=None, drafts=None, source=source)
+    if any(delta.draft_tokens is None for delta in deltas):
+        drafted = 0.0
     if drafts <= 0:
         return unknown_acceptance("no_drafts", source)
     lengths = {len(delta.per_position) for delta in deltas if delta.drafts}
@@ -295,4 +352,5 @@ def _summed(deltas: list[SpecCounters], source: CounterSource | None) -> Accepta
         per_position=positions,
         drafts=drafts,
         source=source,
+        draft_tokens_per_step=drafted / drafts if drafted > 0 else None,
     )

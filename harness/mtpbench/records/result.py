@@ -85,6 +85,7 @@ AcceptanceGap = Literal[
     "too_few_samples",
     "counter_reset",
     "no_drafts",
+    "steps_unknown",
     "impossible",
 ]
 """The codes of why an acceptance is NULL; docs/validity.md explains each."""
@@ -107,6 +108,7 @@ class Acceptance:
     `gauge` says that the engine has no counters, and how its gauges were averaged. `length_by_block` is that
     of each time block of the window; NULL of gauges, and where counters were read less than twice a block.
     `draft_tokens_per_step` is drafted / drafts where the engine counts both; NULL where it counts only one.
+    `drafting_steps_only` says that steps may draft nothing, and that such steps are not among the `drafts`.
     """
 
     length: NotNegative | None
@@ -118,11 +120,14 @@ class Acceptance:
     reason: AcceptanceGap | None = None
     length_by_block: tuple[NotNegative, ...] | None = None
     draft_tokens_per_step: NotNegative | None = None
+    drafting_steps_only: bool = False
 
     @property
     def source_text(self) -> str:
         """Returns the source of the counters as text; `none` where nothing was counted."""
         text = "none" if self.source is None else str(self.source)
+        if self.drafting_steps_only:
+            text += ", of the steps that drafted"
         if self.gauge is None:
             return text
         weighed = "weighted by verification steps" if self.gauge.weighted else "unweighted"

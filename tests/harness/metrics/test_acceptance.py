@@ -17,7 +17,20 @@ from mtpbench.errors import InputError
 from mtpbench.golden import golden_length, golden_rates, golden_table
 from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.window import Window
-from mtpbench.records import CounterSample, CounterSource, GoldenTable, SpecCounters, SpecGauge, to_json
+from mtpbench.records import (
+    AcceptancePolicy,
+    Arm,
+    CounterSample,
+    CounterSource,
+    DepthRange,
+    DepthRule,
+    GoldenTable,
+    Point,
+    SpecCounters,
+    SpecGauge,
+    Speculation,
+    to_json,
+)
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 POINT = make_point(arm=MTP)
@@ -312,16 +325,83 @@ def test_a_reset_of_the_gauges_counter_makes_acceptance_unknown() -> None:
     assert (found.length, found.reason) == (None, "counter_reset")
 
 
-def test_steps_follow_from_drafted_tokens_where_the_engine_does_not_count_them() -> None:
-    def sample(time_s: float, drafted: float, accepted: float) -> CounterSample:
-        counters = SpecCounters(drafts=None, draft_tokens=drafted, accepted_tokens=accepted)
+def of_arm(**changes) -> Point:
+    speculation = Speculation(
+        **{"draft_tokens": 3, "acceptance": AcceptancePolicy(mode="measured"), **changes}
+    )
+    return make_point(arm=Arm(name="it", speculation=speculation))
+
+
+NGRAM = of_arm(method="ngram")
+BY_BATCH = of_arm(
+    depth=DepthRule(
+        kind="by_batch",
+        ranges=(
+            DepthRange(first=1, last=8, draft_tokens=3),
+            DepthRange(first=9, last=64, draft_tokens=0),
+        ),
+    )
+)
+
+
+def test_steps_never_follow_from_drafted_tokens() -> None:
+    """An engine that drafts 1 a step where the arm says 3 would seem to give 3.4 tokens a step, not 1.8."""
+
+    def sample(time_s: float) -> CounterSample:
+        counters = SpecCounters(drafts=None, draft_tokens=100 * time_s, accepted_tokens=80 * time_s)
         return CounterSample(time_s=time_s, process="aggregated-0", counters=counters)
 
-    found = measure_acceptance(
-        make_point(arm=MTP), [sample(0.0, 30, 10), sample(9.0, 330, 160)], Window(start_s=0, end_s=9)
-    )
-    assert found.drafts == pytest.approx(100)
-    assert found.length == pytest.approx(2.5)
+    found = measure_acceptance(POINT, [sample(0.0), sample(9.0)], Window(start_s=0, end_s=9))
+    assert (found.length, found.rate, found.drafts, found.reason) == (None, None, None, "steps_unknown")
+
+
+def test_drafts_of_a_step_are_known_where_the_engine_counts_steps_and_drafted_tokens() -> None:
+    got = measure_acceptance(POINT, counter_samples(), WINDOW)
+    assert (got.draft_tokens_per_step, got.drafting_steps_only) == (pytest.approx(3), False)
+    steps = [steps_sample(0.0, 69, 100), steps_sample(9.0, 231, 336)]
+    assert measure_acceptance(POINT, steps, Window(start_s=0, end_s=9)).draft_tokens_per_step is None
+
+
+@pytest.mark.parametrize("point", [NGRAM, BY_BATCH, of_arm(depth=DepthRule(kind="adaptive"))])
+def test_where_steps_may_draft_nothing_the_counted_ones_are_those_that_drafted(point) -> None:
+    got = measure_acceptance(point, counter_samples(), WINDOW, source=VLLM)
+    assert (got.drafting_steps_only, got.length) == (True, pytest.approx(2.5))
+    assert got.source_text.endswith(", of the steps that drafted")
+    # One that counts steps alone may count those too; and what they drafted in all is unknown.
+    steps = [steps_sample(0.0, 69, 100), steps_sample(9.0, 231, 336)]
+    got = measure_acceptance(point, steps, Window(start_s=0, end_s=9))
+    assert (got.drafting_steps_only, got.rate) == (False, None)
+    assert got.length == pytest.approx(398 / 162)
+
+
+def test_steps_that_follow_from_a_configured_depth_are_unknown_where_the_depth_changes() -> None:
+    assumed = [
+        replace(s, counters=replace(s.counters, per_position=())) for s in counter_samples() if s.counters
+    ]
+    assert measure_acceptance(POINT, assumed, WINDOW).length == pytest.approx(2.5)
+    assert measure_acceptance(BY_BATCH, assumed, WINDOW).reason == "steps_unknown"
+
+
+def test_a_gauge_above_what_a_step_can_give_is_impossible() -> None:
+    samples = [gauge_sample(float(t), {"0": 2.5, "1": 4.5}) for t in range(5)]
+    assert measure_acceptance(POINT, samples, Window(start_s=-1, end_s=5)).reason == "impossible"
+
+
+def test_a_worker_that_counts_the_impossible_spoils_the_sum() -> None:
+    """Accepted 5 of 3 drafted on one worker of four: the sum of all would look sound."""
+    odd = [
+        replace(
+            s, counters=SpecCounters(drafts=s.time_s, draft_tokens=3 * s.time_s, accepted_tokens=5 * s.time_s)
+        )
+        for s in counter_samples()
+    ]
+    others = [s for name in "abc" for s in counter_samples(name)]
+    assert measure_acceptance(POINT, [*odd, *others], WINDOW).reason == "impossible"
+
+
+def test_a_position_accepted_more_often_than_drafted_is_impossible() -> None:
+    samples = counter_samples(accepted=(12, 2, 1))
+    assert measure_acceptance(POINT, samples, WINDOW).reason == "impossible"
 
 
 ODD = st.none() | st.floats() | st.sampled_from([0.0, 1.0, 5.0, 100.0, 1e9, 1e308, -1.0, 2.0**63])
@@ -355,6 +435,16 @@ def test_any_samples_give_an_acceptance_that_can_be_stored_or_a_reason(samples, 
         got = measure_acceptance(point, samples, WINDOW, expected)
         to_json(got)
         assert (got.length is None) == (got.reason is not None)
+
+
+@given(ANY_SAMPLES, st.sampled_from([POINT, NGRAM, BY_BATCH]), st.sampled_from([1, 3]))
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_a_length_is_1_to_k_plus_1_and_a_rate_is_a_share_whatever_is_counted(samples, point, blocks):
+    got = measure_acceptance(point, samples, WINDOW, blocks=blocks_of(blocks))
+    lengths = [length for length in (got.length, *(got.length_by_block or ())) if length is not None]
+    shares = [share for share in (got.rate, *(got.per_position or ())) if share is not None]
+    assert all(1 - 1e-6 <= length <= 4 + 1e-6 for length in lengths)
+    assert all(-1e-6 <= share <= 1 + 1e-6 for share in shares)
 
 
 def test_a_rank_that_began_anew_is_a_reset_though_the_sum_rises():
