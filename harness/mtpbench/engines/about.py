@@ -276,7 +276,7 @@ def option_value(flags: Flags, name: str) -> Any:
     """Returns the value of an option, or of a key inside one; None where it is not there."""
     option, _, key = name.partition(".")
     value = flags.get(option)
-    return _mapping(value).get(key) if key else value
+    return as_mapping(value).get(key) if key else value
 
 
 def _dashed(name: str) -> str:
@@ -287,7 +287,7 @@ def _dashed(name: str) -> str:
 def has_option(flags: Flags, name: str) -> bool:
     """Returns whether an option, or a key inside one, is there, with whatever value."""
     option, _, key = name.partition(".")
-    return key in _mapping(flags.get(option)) if key else option in flags
+    return key in as_mapping(flags.get(option)) if key else option in flags
 
 
 def _replaced(flags: Flags, name: str, by: str, value: Any) -> Flags:
@@ -300,13 +300,13 @@ def _replaced(flags: Flags, name: str, by: str, value: Any) -> Flags:
         return {by if n == option else n: value if n == option else v for n, v in flags.items()}
     keys = {
         by.partition(".")[2] if k == key else k: value if k == key else v
-        for k, v in _mapping(flags[option]).items()
+        for k, v in as_mapping(flags[option]).items()
     }
     kept = {k: v for k, v in keys.items() if v is not None}
     return {**flags, option: kept or None}
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
     """Returns an option's keys, where it is JSON, given as a mapping or as text."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from mtpbench.engines.about import About
+from mtpbench.engines.declared import declared, misfit
 from mtpbench.engines.parts import (
     as_argv,
     assemble,
@@ -27,6 +29,7 @@ from mtpbench.records import (
     EngineLimits,
     Flags,
     Hardware,
+    Method,
     Point,
     Probe,
     Process,
@@ -67,16 +70,42 @@ def check(point: Point, hardware: Hardware) -> None:
             "llamacpp spreads layers, not tensors or experts, over GPUs: "
             f"{point.topology.name} needs to be 1xTP1"
         )
+    _check_speculation(point)
+
+
+KINDS: Mapping[Method, str] = {
+    "mtp": "draft-mtp",
+    "dspark": "draft-dspark",
+    "eagle3": "draft-eagle3",
+    "draft_model": "draft-simple",
+    "ngram": "ngram-simple",
+}
+
+
+def _check_speculation(point: Point) -> None:
+    speculation = declared(
+        point,
+        tuple(KINDS),
+        ("draft_sampling", "rejection_method", "depth"),
+        starts=("spec-type", "spec-default"),
+    )
+    if speculation is not None and speculation.method == "dspark" and speculation.draft_model is None:
+        raise misfit(point, "llamacpp drafts from a GGUF file of its own; give it as `draft_model`")
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
-    """Returns what MTP adds: drafts from the model's own MTP layer, and the acceptance where it is pinned."""
+    """Returns what speculation adds: how drafts are made, how many, and the acceptance where it is pinned."""
     del role
     speculation = point.arm.speculation
     if speculation is None:
         return {}
-    flags = {"spec-type": "draft-mtp", "spec-draft-n-max": speculation.draft_tokens}
-    policy = speculation.acceptance
+    drafts, policy = speculation.draft_tokens, speculation.acceptance
+    flags: dict[str, Any] = {"spec-type": KINDS[speculation.method], "spec-draft-n-max": drafts}
+    if speculation.draft_model is not None:
+        flags["spec-draft-model"] = speculation.draft_model
+    if speculation.method == "ngram":
+        # N-grams have a length of their own, which is 48 by default.
+        flags["spec-ngram-simple-size-m"] = drafts
     if policy.mode == "measured":
         return flags
     if policy.pinned_by == "sweep" and policy.rates is not None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from mtpbench.engines import dynamo
 from mtpbench.engines.about import About, Release, Renaming, spelled
+from mtpbench.engines.declared import declared
 from mtpbench.engines.parts import (
     PlacedWorker,
     as_argv,
@@ -24,7 +25,17 @@ from mtpbench.engines.parts import (
     whole,
 )
 from mtpbench.errors import UnsupportedError
-from mtpbench.records import Deployment, EngineLimits, Flags, Hardware, Point, Probe, Process, WorkerRole
+from mtpbench.records import (
+    Deployment,
+    EngineLimits,
+    Flags,
+    Hardware,
+    Method,
+    Point,
+    Probe,
+    Process,
+    WorkerRole,
+)
 
 ABOUT = About(
     title="dynamo",
@@ -58,6 +69,7 @@ ABOUT = About(
     ),
 )
 RESET_PATH: str | None = None
+METHODS: tuple[Method, ...] = ("mtp",)
 MAX_DRAFTS = 5
 USUAL_COMMAND = ("python3", "-m", "dynamo.mocker")
 
@@ -74,6 +86,8 @@ def check(point: Point, hardware: Hardware) -> None:
             f"not {point.engine.router!r}"
         )
     place(point.topology, hardware.gpus_per_node)
+    lacks = ("draft_sampling", "rejection_method", "depth")
+    declared(point, METHODS, lacks, starts=("ais-nextn", "aic-nextn"))
     speculation_flags(point, "decode")
 
 

@@ -26,6 +26,13 @@ from mtpbench.engines.parts import (
     spec_gauges,
     whole,
 )
+from mtpbench.engines.sglang_speculation import (
+    check_speculation,
+    running_requests,
+    speculation_env,
+    speculation_files,
+    speculation_flags,
+)
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -56,7 +63,7 @@ ABOUT = About(
         "SGLANG_MOE_CONFIG_DIR",
         "SGLANG_TORCH_PROFILER_DIR",
     ),
-    speculation=("sglang_simulate_acc",),
+    speculation=("sglang_simulate_acc", "ragged_verify"),
     # sglang-router answers token ids with HTTP 422, smg with 400.
     text_routers=("sglang",),
     deaths={
@@ -136,6 +143,7 @@ def check(point: Point, hardware: Hardware) -> None:
             f"sglang on {point.topology.name} needs `engine.router`: {' or '.join(ROUTERS)}, "
             f"not {point.engine.router!r}"
         )
+    check_speculation(point, release(point))
     for group in point.topology.groups:
         _check_mega_moe(point, group)
 
@@ -143,31 +151,6 @@ def check(point: Point, hardware: Hardware) -> None:
 def release(point: Point) -> Release:
     """Returns the release of SGLang that the point's command lines are written for."""
     return dynamo.written_for(point, ABOUT)
-
-
-def speculation_flags(point: Point, role: WorkerRole) -> Flags:
-    """Returns what MTP adds: EAGLE on the decoding workers only, one chain of drafts."""
-    drafts = point.draft_tokens
-    if not drafts or role == "prefill":
-        return {}
-    return {
-        "speculative-algorithm": "EAGLE",
-        "speculative-num-steps": drafts,
-        "speculative-eagle-topk": 1,
-        "speculative-num-draft-tokens": drafts + 1,
-    }
-
-
-def speculation_env(point: Point, role: WorkerRole) -> Mapping[str, str]:
-    """Returns the environment that pins an acceptance length, where the arm pins one."""
-    speculation = point.arm.speculation
-    if speculation is None or role == "prefill" or speculation.acceptance.mode == "measured":
-        return {}
-    return {
-        "SGLANG_SIMULATE_ACC_LEN": f"{speculation.acceptance.length:g}",
-        "SGLANG_SIMULATE_ACC_METHOD": "match-expected",
-        "SGLANG_SIMULATE_ACC_TOKEN_MODE": "real-draft-token",
-    }
 
 
 def mega_moe_env(point: Point, group: WorkerGroup) -> Mapping[str, str]:
@@ -231,7 +214,7 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     for group in point.topology.groups:
         flags = of_role(point, group.role, ABOUT.renamings)
         by_role[group.role] = EngineLimits(
-            max_running=whole(flags, "max-running-requests", 2048),
+            max_running=whole(flags, "max-running-requests", running_requests(point, group)),
             prefill_chunk_tokens=whole(flags, "chunked-prefill-size", 8192),
             stream_interval=whole(flags, "stream-interval", 1),
         )
@@ -278,7 +261,7 @@ def _workers(point: Point, hardware: Hardware) -> tuple[PlacedWorker, ...]:
 
 def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     name, group = worker.process(share), worker.group
-    through_dynamo = point.engine.router == "dynamo"
+    through_dynamo, table = point.engine.router == "dynamo", f"@{{dir}}/{name}.speculative.json"
     flags = _attention_dp(
         point,
         {"model-path": point.checkpoint, "served-model-name": point.model.served_name},
@@ -290,8 +273,9 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         {} if worker.role == "aggregated" else {"disaggregation-mode": worker.role},
         # How many prompt tokens a prefix cache held; behind Dynamo's frontend that is said anyhow.
         {} if through_dynamo else {"enable-cache-report": True},
+        {"max-running-requests": running_requests(point, group)},
         of_role(point, worker.role, ABOUT.renamings),
-        speculation_flags(point, worker.role),
+        speculation_flags(point, worker.role, table),
         {"enable-metrics": True},
         _rendezvous(worker, share),
         {} if through_dynamo else {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},
@@ -318,6 +302,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
             *as_argv(spelled(flags, ABOUT.renamings, release(point)), list_words=True),
         ),
         env=env,
+        files=speculation_files(point, worker.role, table),
         node=share.node,
         gpus=share.gpus,
         ports=tuple(ports),

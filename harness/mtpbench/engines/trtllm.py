@@ -32,6 +32,14 @@ from mtpbench.engines.parts import (
     whole,
 )
 from mtpbench.engines.trtllm_counters import counters as counters
+from mtpbench.engines.trtllm_speculation import (
+    CONFIG,
+    batch_of,
+    check_speculation,
+    forced_drafts,
+    speculation_env,
+    speculation_options,
+)
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -78,7 +86,6 @@ RESET_PATH: str | None = None
 ROUTERS = ("dynamo", "trtllm")
 _PROMPT_ROOM_TOKENS = 256
 _LEAST_BATCHED_TOKENS = 8192
-_DEFAULT_BATCH = 1024
 _LIMITS = ("max_batch_size", "max_num_tokens", "max_seq_len")
 
 
@@ -96,20 +103,22 @@ def check(point: Point, hardware: Hardware) -> None:
         )
     if point.draft_tokens:
         _check_counters(point)
+    given = {group.role: _yaml(point, group.role).get(CONFIG) for group in point.topology.groups}
+    check_speculation(point, release(point), given)
     _check_pinned(point)
     _check_names(point)
 
 
 def _check_counters(point: Point) -> None:
-    """Refuses MTP whose acceptance nothing would count: such a point is invalid after all it costs."""
+    """Refuses drafts whose acceptance nothing would count: such a point is invalid after all it costs."""
     made = release(point)
     if not made.since(COUNTERS_SINCE):
         later = f"{COUNTERS_SINCE} or later (`engine.version`)"
         if made.named_by == "router":
             later = f"a Dynamo that is made for {COUNTERS_SINCE} or later (`engine.router_version: 1.2.1`)"
         raise UnsupportedError(
-            f"trtllm {made.version} has no counters of drafted and accepted tokens, so no MTP arm is valid; "
-            f"run {later}"
+            f"trtllm {made.version} has no counters of drafted and accepted tokens, so no arm that drafts is "
+            f"valid; run {later}"
         )
     for group in point.topology.groups:
         options = _yaml(point, group.role)
@@ -117,12 +126,12 @@ def _check_counters(point: Point) -> None:
         if missing and group.role != "prefill":
             raise UnsupportedError(
                 f"the yaml of {group.role} workers turns {missing[0]} off, without which trtllm counts no "
-                "accepted tokens, and no arm with MTP is valid; leave it out"
+                "accepted tokens, and no arm that drafts is valid; leave it out"
             )
 
 
 def _check_pinned(point: Point) -> None:
-    drafts_accepted, made = _pinned_drafts(point), release(point)
+    drafts_accepted, made = forced_drafts(point), release(point)
     if drafts_accepted is None or drafts_accepted == int(drafts_accepted) or made.since(FRACTIONS_SINCE):
         return
     raise UnsupportedError(
@@ -152,28 +161,13 @@ def release(point: Point) -> Release:
     return dynamo.written_for(point, ABOUT)
 
 
-def speculation_options(point: Point, group: WorkerGroup) -> Mapping[str, Any]:
-    """Returns what MTP adds to the YAML of either role, and what it forces with attention DP.
-
-    Releases before 1.3.0rc15 draft `num_nextn_predict_layers` tokens, whatever `max_draft_len` says, and one
-    where it is left out; later ones draft `max_draft_len`, and drop the other with a warning (#12341).
-    """
-    if not (drafts := point.draft_tokens):
-        return {}
-    mtp = {"decoding_type": "MTP", "max_draft_len": drafts, "num_nextn_predict_layers": drafts}
-    options: dict[str, Any] = {"speculative_config": mtp}
-    if group.attention_dp:
-        options["enable_lm_head_tp_in_adp"] = True
-    return options
-
-
 def max_num_tokens(point: Point, role: WorkerRole) -> int:
-    """Returns the tokens of one step: the sweep's, or room for a prompt, and with MTP for all drafts.
+    """Returns the tokens of one step: the sweep's, or room for a prompt, and for all drafts.
 
     A decode worker of its own takes no prompts: its step holds its sequences and their drafts.
     """
     flags = of_role(point, role)
-    batch = _batch(point, role)
+    batch = batch_of(point, role)
     step = (point.draft_tokens + 1) * batch if point.draft_tokens else 0
     if given := whole(flags, "max_num_tokens", 0):
         return max(given, step)
@@ -187,7 +181,7 @@ def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
     """Returns the limits: batch and tokens of a step are per rank under attention data parallelism."""
     return {
         group.role: EngineLimits(
-            max_running=_batch(point, group.role) * group.dp,
+            max_running=batch_of(point, group.role) * group.dp,
             prefill_chunk_tokens=max_num_tokens(point, group.role) * group.dp,
             stream_interval=whole(_yaml(point, group.role), "stream_interval", 1),
         )
@@ -211,7 +205,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
     through_dynamo = point.engine.router == "dynamo"
     file = f"@{{dir}}/{worker.name}.yaml"
     start = _dynamo_argv(point, worker, file) if through_dynamo else _serve_argv(point, worker, file)
-    env = {**env_of_role(point, worker.role), **_pinned(point)}
+    env = {**env_of_role(point, worker.role), **speculation_env(point)}
     if through_dynamo:
         env = {**dynamo.environment(), "DYN_SYSTEM_PORT": f"@{{port:{worker.head}/http}}", **env}
     return Process(
@@ -242,7 +236,7 @@ def _serve_argv(point: Point, worker: PlacedWorker, file: str) -> tuple[str, ...
         *(point.engine.command or ("trtllm-serve",)),
         *(point.checkpoint, "--backend", "pytorch"),
         *("--tp_size", str(group.gpus_per_worker), "--ep_size", str(group.ep)),
-        *("--max_batch_size", str(_batch(point, worker.role))),
+        *("--max_batch_size", str(batch_of(point, worker.role))),
         *("--max_num_tokens", str(max_num_tokens(point, worker.role))),
         *_options(point, worker.role),
         *(("--served_model_name", point.model.served_name) if release(point).since(NAME_SINCE) else ()),
@@ -303,19 +297,6 @@ def _router(point: Point, workers: tuple[PlacedWorker, ...]) -> Process:
     )
 
 
-def _pinned_drafts(point: Point) -> float | None:
-    """Returns the accepted drafts that the arm pins, without the bonus token; None where it is measured."""
-    speculation = point.arm.speculation
-    if speculation is None or speculation.acceptance.length is None:
-        return None
-    return speculation.acceptance.length - 1
-
-
-def _pinned(point: Point) -> Mapping[str, str]:
-    drafts = _pinned_drafts(point)
-    return {} if drafts is None else {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": f"{drafts:g}"}
-
-
 def _yaml(point: Point, role: WorkerRole) -> Mapping[str, Any]:
     """Returns the options of the YAML file: the flag named `yaml`."""
     options: Any = of_role(point, role).get("yaml", {})
@@ -334,12 +315,8 @@ def _options(point: Point, role: WorkerRole) -> list[str]:
     return argv
 
 
-def _batch(point: Point, role: WorkerRole) -> int:
-    return whole(of_role(point, role), "max_batch_size", _DEFAULT_BATCH)
-
-
 def _config(point: Point, group: WorkerGroup, through_dynamo: bool) -> str:
-    graphs = {"enable_padding": True, "max_batch_size": _batch(point, group.role)}
+    graphs = {"enable_padding": True, "max_batch_size": batch_of(point, group.role)}
     config: dict[str, Any] = {"cuda_graph_config": graphs, "enable_attention_dp": group.attention_dp}
     if group.role == "prefill":
         # A context server runs no decoding steps to capture, and its overlap scheduler is not supported.
@@ -349,8 +326,9 @@ def _config(point: Point, group: WorkerGroup, through_dynamo: bool) -> str:
     config |= dict.fromkeys(_counting(point), True)
     if through_dynamo:
         config |= _engine_arguments(point, group)
+    options = _yaml(point, group.role)
     return yaml.safe_dump(
-        {**config, **_yaml(point, group.role), **speculation_options(point, group)}, sort_keys=False
+        {**config, **options, **speculation_options(point, group, options.get(CONFIG))}, sort_keys=False
     )
 
 
@@ -371,7 +349,7 @@ def _engine_arguments(point: Point, group: WorkerGroup) -> Flags:
         "tensor_parallel_size": group.gpus_per_worker,
         "moe_expert_parallel_size": group.ep,
         **numbers,
-        "max_batch_size": _batch(point, group.role),
+        "max_batch_size": batch_of(point, group.role),
         "max_num_tokens": max_num_tokens(point, group.role),
         **({"trust_remote_code": True} if flags.get("trust_remote_code") else {}),
     }

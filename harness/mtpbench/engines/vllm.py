@@ -7,7 +7,6 @@ as two "nodes" behind Dynamo, and the public GB200 recipes (read, not run).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mtpbench.engines import dynamo, releases
 from mtpbench.engines.about import About, Release, renamed, spelled
@@ -25,6 +24,7 @@ from mtpbench.engines.parts import (
     spec_counters,
     whole,
 )
+from mtpbench.engines.vllm_speculation import check_speculation, speculation_env, speculation_flags
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -92,23 +92,7 @@ def check(point: Point, hardware: Hardware) -> None:
         raise UnsupportedError(
             f"vllm on {point.topology.name} needs `engine.router: dynamo`, not {point.engine.router!r}"
         )
-
-
-def speculation_flags(point: Point, role: WorkerRole) -> Flags:
-    """Returns what MTP adds, to prefill workers too: the MTP layer fills its own KV cache in prefill."""
-    del role
-    speculation = point.arm.speculation
-    if speculation is None:
-        return {}
-    config: dict[str, Any] = {"method": "mtp", "num_speculative_tokens": speculation.draft_tokens}
-    policy = speculation.acceptance
-    if policy.mode == "golden":
-        config["rejection_sample_method"] = "synthetic"
-        if policy.pinned_by == "sweep" and policy.rates is not None:
-            config["synthetic_acceptance_rates"] = list(policy.rates)
-        else:
-            config["synthetic_acceptance_length"] = policy.length
-    return {"speculative-config": config}
+    check_speculation(point, release(point))
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
@@ -161,7 +145,7 @@ def _process(point: Point, worker: PlacedWorker, share: Share) -> Process:
         {} if through_dynamo else {"host": f"@{{host:{name}}}", "port": f"@{{port:{name}/http}}"},
     )
     usual = ("python3", "-m", "dynamo.vllm") if through_dynamo else ("vllm", "serve", point.checkpoint)
-    env = dict(env_of_role(point, worker.role))
+    env = {**env_of_role(point, worker.role), **speculation_env(point, worker.role, release(point))}
     if through_dynamo:
         env = {**dynamo.environment(), "DYN_SYSTEM_PORT": f"@{{port:{name}/http}}", **env}
     serves = share.rank == 0 or _is_hybrid(point, worker)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mtpbench import golden
 from mtpbench.input_files import check_line
-from mtpbench.records import DRAFT_CHECKPOINTS, MOST_DRAFTS, OWN_HEADS, WITHOUT_MODEL, Method
+from mtpbench.records import DRAFT_CHECKPOINTS, MOST_DRAFTS, WITHOUT_MODEL, Method
 from mtpbench.yaml_files import OneLine, Strict, Variable, text_of
 
 check_name = text_of(r"[a-z0-9][a-z0-9.+-]*", ": use lower-case letters, digits, '.', '+' and '-'")
@@ -203,9 +203,9 @@ class ArmSpec(Strict):
         """Refuses settings that the method has no use for, and a method without what it needs."""
         if method in DRAFT_CHECKPOINTS and self.draft_model is None:
             raise ValueError(f"`method: {method}` needs `draft_model`, the checkpoint that drafts")
-        if method in OWN_HEADS and self.draft_model is not None:
+        if method == "mtp" and self.draft_model is not None:
             raise ValueError(
-                f"`method: {method}` drafts from the target's own checkpoint; leave `draft_model` out "
+                "`method: mtp` drafts from the target's own checkpoint; leave `draft_model` out "
                 "(`checkpoint` names another target)"
             )
         for name in ("draft_model", "draft_sampling"):
