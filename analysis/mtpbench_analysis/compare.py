@@ -10,6 +10,13 @@ from typing import Literal
 
 from mtpbench.errors import InputError, NotComparable
 from mtpbench.records import Reference
+from mtpbench_analysis.curves.break_even import (
+    BreakEven,
+    NoProjection,
+    StepCosts,
+    find_break_evens,
+    find_step_costs,
+)
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell
 from mtpbench_analysis.curves.confounds import (
     Agreement,
@@ -54,6 +61,7 @@ class Settings:
         known_confounds: what the sweep's plan says differs beyond speculation.
         reference: published numbers to print beside.
         agreements: whether the arms of the sweep answer the same, where they were given the same prompts.
+        what_if: acceptance lengths to project drafting curves to, beside what was measured.
     """
 
     targets_tps: tuple[float, ...] = ()
@@ -65,6 +73,7 @@ class Settings:
     known_confounds: tuple[str, ...] = ()
     reference: Reference | None = None
     agreements: tuple[Agreement, ...] = ()
+    what_if: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +117,23 @@ class Comparison:
         `curves`.
         """
         return find_leads(self.readers)
+
+    @cached_property
+    def step_costs(self) -> Mapping[str, StepCosts | NoProjection]:
+        """Returns what a step of each curve costs, or why nothing tells it, by the curve's label."""
+        return {other.label: find_step_costs(other, self.baseline) for other in self.others}
+
+    @cached_property
+    def break_evens(self) -> Mapping[str, tuple[BreakEven, ...]]:
+        """Returns the acceptance lengths below which a curve stops paying, one for each target, by the label
+        of each curve whose steps are known.
+        """
+        cells = [row.cells[0] for row in self.rows]
+        return {
+            reader.curve.label: find_break_evens(self.readers[0], reader, costs, cells)
+            for reader in self.readers[1:]
+            if isinstance(costs := self.step_costs[reader.curve.label], StepCosts)
+        }
 
     @property
     def constants(self) -> Economics | NoConstants:
