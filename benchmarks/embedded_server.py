@@ -91,7 +91,7 @@ class OldStream:
 async def serve_aiohttp(port: int, profile: str) -> None:
     group = WorkerGroup(role="aggregated", workers=1, tp=8, dp=1, ep=1)
     limits = EngineLimits(max_running=8192, prefill_chunk_tokens=10_000_000)
-    step_loop = StepLoop(make_worker(group, load_profile(profile), limits, (), [0]), Clock(1.0))
+    step_loop = StepLoop(make_worker(group, load_profile(profile), limits, None, [0]), Clock(1.0))
 
     async def complete(request: web.Request) -> web.StreamResponse:
         completion = parse_request(await request.read(), chat=False, model="m", max_model_len=10**6)

@@ -15,7 +15,7 @@ from mtpbench.engines import engine_of
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import RequestCounts
 from mtpbench.metrics.request_table import Floats
-from mtpbench.records import Deployment, Hardware, Point, Process, WorkerGroup
+from mtpbench.records import Deployment, Hardware, Method, Point, Process, WorkerGroup
 from mtpbench.simengine.profile import Profile, load_profile, profile_of
 from mtpbench.sweep import Sweep
 
@@ -69,12 +69,14 @@ class LadderEstimate:
     """The estimate of a ladder.
 
     `hours` are wall hours with the start included; None with a `reason` where nothing estimates them.
+    `lacking` is the method for which there are no step costs: those of MTP stand in.
     """
 
     ladder: Ladder
     requests: int | None = None
     hours: float | None = None
     reason: str | None = None
+    lacking: Method | None = None
 
     @property
     def gpu_hours(self) -> float | None:
@@ -127,14 +129,17 @@ def estimate_ladder(ladder: Ladder) -> LadderEstimate:
         reason = f"no step costs for {ladder.first.hardware} to estimate with"
         return LadderEstimate(ladder=ladder, reason=reason)
     try:
-        estimates = [estimate_point(point, load_profile(name)) for point in ladder.points]
+        profile = load_profile(name)
+        estimates = [estimate_point(point, profile) for point in ladder.points]
     except InputError as error:
         return LadderEstimate(ladder=ladder, reason=str(error))
     load_s = sum(estimate.load_s for estimate in estimates) / ladder.deployment.time_scale
+    method = _method(ladder.first)
     return LadderEstimate(
         ladder=ladder,
         requests=sum(estimate.requests for estimate in estimates),
         hours=(load_s + _start_s(ladder.first)) / 3600,
+        lacking=None if profile.step_costs(ladder.first.topology, method) == method else method,
     )
 
 
@@ -224,8 +229,7 @@ def _requests_per_s(point: Point, profile: Profile, isl: float, osl: float) -> f
     fullest = max(1, math.ceil(point.concurrency / ranks))
     sequences = np.arange(1, fullest + 1, dtype=np.float64)
     # A tensor-parallel worker is one rank that holds all its sequences.
-    steps: Floats = profile.step_times_s(decoding, point.draft_tokens, fullest)[1:]
-    decode_s = osl / _acceptance_length(point) * steps
+    decode_s = osl * _token_s(point, profile, decoding, fullest)
     prefill = point.topology.group("prefill")
     if prefill is None:
         cycle_s = decode_s + sequences * profile.prefill_line_s(decoding).at(isl)
@@ -237,6 +241,42 @@ def _requests_per_s(point: Point, profile: Profile, isl: float, osl: float) -> f
     fits = np.minimum(ranks * sequences, point.concurrency) + rates * first_s <= point.concurrency
     inside = rates[fits] if fits.any() else np.array([point.concurrency / (first_s + decode_s[0])])
     return float(min(inside.max(), ceiling))
+
+
+def _token_s(point: Point, profile: Profile, decoding: WorkerGroup, fullest: int) -> Floats:
+    """Returns seconds for each token of a sequence by the sequences on a rank, 1 … `fullest`.
+
+    Where the arm's depth goes by the batch, it is that of so many requests.
+    """
+    depths = np.array([_depth_at(point, sequences) for sequences in range(1, fullest + 1)])
+    token_s: Floats = np.empty(fullest)
+    costs = profile.step_costs(point.topology, _method(point))
+    for depth in {*depths.tolist()}:
+        steps_s = profile.step_times_s(decoding, depth, fullest, costs)[1:]
+        token_s[depths == depth] = (steps_s / _tokens_per_step(point, depth))[depths == depth]
+    return token_s
+
+
+def _method(point: Point) -> Method:
+    return point.arm.speculation.method if point.arm.speculation else "mtp"
+
+
+def _depth_at(point: Point, requests: int) -> int:
+    rule = point.arm.speculation.depth if point.arm.speculation else None
+    if rule is None or rule.kind == "adaptive":
+        return point.draft_tokens
+    return min(rule.depth_at(requests), point.draft_tokens)
+
+
+def _tokens_per_step(point: Point, depth: int) -> float:
+    """Returns the mean tokens of a step that drafts `depth` tokens, the arm's most or fewer."""
+    speculation = point.arm.speculation
+    if speculation is None or not depth:
+        return 1.0
+    rates = speculation.acceptance.rates
+    if depth < speculation.draft_tokens and rates is not None:
+        return 1.0 + sum(rates[:depth])
+    return min(_acceptance_length(point), depth + 1.0)
 
 
 def _prefills_per_s(group: WorkerGroup, profile: Profile, isl: float) -> float:

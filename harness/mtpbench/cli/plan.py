@@ -116,6 +116,11 @@ def _print_totals(console: Console, estimates: tuple[LadderEstimate, ...], info:
         console.print(f"not estimated: {reason}", highlight=False)
     if not estimated:
         return
+    if lacking := dict.fromkeys(estimate.lacking for estimate in estimated if estimate.lacking):
+        console.print(
+            f"no step costs of {', '.join(lacking)}: those of mtp with as many drafts stand in",
+            highlight=False,
+        )
     hours = sum(estimate.hours or 0 for estimate in estimated)
     if estimated[0].ladder.first.simulation:
         console.print(

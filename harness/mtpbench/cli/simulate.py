@@ -14,6 +14,7 @@ from rich.table import Table
 from mtpbench.load.pacer import RequestCounts, Schedule
 from mtpbench.records import Load, Workload
 from mtpbench.simengine import server
+from mtpbench.simengine.drafting import Drafting
 from mtpbench.simengine.profile import Profile, default_profile, load_profile, read_data
 from mtpbench.simengine.profile_fit import (
     Calibration,
@@ -75,7 +76,8 @@ def play_measured(point: MeasuredPoint, profile: Profile, setting: FitSetting) -
     schedule = Schedule.independent(Load(), counts, slots, _SEED)
     workload = Workload(isl=setting.isl, osl=setting.osl, range_ratio=setting.range_ratio)
     lengths = draw_lengths(workload, counts.total, _SEED)
-    cluster = Cluster(point.topology, profile, setting.limits(point.topology), point.rates, _SEED)
+    drafting = Drafting(rates=point.rates) if point.rates else None
+    cluster = Cluster(point.topology, profile, setting.limits(point.topology), drafting, _SEED)
     run = play_schedule(cluster, schedule, lengths, 1.0)
     return measure_steady(run.requests, point.topology.gpus)
 

@@ -40,6 +40,7 @@ from mtpbench.records import (
     to_json,
 )
 from mtpbench.served import MOST_POSITIONS, metrics
+from mtpbench.simengine.drafting import Drafting, drafting_of
 from mtpbench.simengine.faults import check_fault
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.worker_model import make_worker
@@ -77,9 +78,9 @@ def check(point: Point, hardware: Hardware) -> None:
         )
     for fault in simulation.faults:
         check_fault(fault)
-    profile, rates, by_role = load_profile(simulation.profile), _rates(point), limits(point)
+    profile, drafting, by_role = load_profile(simulation.profile), drafting_of(point), limits(point)
     for group in point.topology.groups:
-        make_worker(group, profile, by_role[group.role], rates, [0])
+        make_worker(group, profile, by_role[group.role], drafting, [0])
 
 
 def limits(point: Point) -> Mapping[WorkerRole, EngineLimits]:
@@ -131,16 +132,19 @@ def _speed(simulation: Simulation) -> float:
     return simulation.speed if simulation.clock == "scaled" else 1.0
 
 
-def _rates(point: Point) -> tuple[float, ...]:
-    if point.arm.speculation is None:
-        return ()
-    rates = point.arm.speculation.acceptance.rates or ()
-    if len(rates) != point.draft_tokens:
-        raise UnsupportedError(
-            f"arm {point.arm.name}: the embedded engine needs {point.draft_tokens} acceptance rates (one per "
-            f"draft token), not {list(rates)}; use `acceptance: golden` or give the rates"
-        )
-    return rates
+def _drafting_options(drafting: Drafting) -> dict[str, Any]:
+    """Returns the options of a worker that drafts; those that are as always are left out."""
+    options: dict[str, Any] = {"acceptance-rates": ",".join(map(str, drafting.rates))}
+    if drafting.shape != "by_position":
+        options["acceptance-shape"] = drafting.shape
+    if drafting.spread:
+        options["acceptance-spread"] = drafting.spread
+    if drafting.depth:
+        rows = [[r.first, r.last, r.draft_tokens] for r in drafting.depth.ranges]
+        options["draft-depth"] = json.dumps(rows, separators=(",", ":"))
+    if drafting.costs != "mtp":
+        options["draft-costs"] = drafting.costs
+    return options
 
 
 def _limits_of(point: Point, group: WorkerGroup) -> EngineLimits:
@@ -179,8 +183,8 @@ def _worker(point: Point, seed: int, worker: PlacedWorker, front: str) -> Proces
     }
     if allowed.kv_tokens is not None:
         options["kv-tokens"] = allowed.kv_tokens
-    if worker.role != "prefill" and (rates := _rates(point)):
-        options["acceptance-rates"] = ",".join(map(str, rates))
+    if worker.role != "prefill" and (drafting := drafting_of(point)):
+        options |= _drafting_options(drafting)
     faults = [f for f in simulation.faults if f.role == worker.role or (not f.role and worker.name == front)]
     return _process(point, worker.name, worker.role, options, faults, worker)
 

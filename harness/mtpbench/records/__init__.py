@@ -52,6 +52,7 @@ from mtpbench.records.measurement import (
 )
 from mtpbench.records.point import (
     MAX_SPEED,
+    AcceptanceShape,
     Engine,
     EngineLimits,
     Fault,
@@ -133,6 +134,7 @@ __all__ = [
     "Acceptance",
     "AcceptanceGap",
     "AcceptancePolicy",
+    "AcceptanceShape",
     "Answers",
     "Arm",
     "Blocks",

@@ -21,7 +21,7 @@ from mtpbench.records.codec import (
 )
 from mtpbench.records.load import Load, LoadForm, load_label
 from mtpbench.records.measurement import Measurement
-from mtpbench.records.speculation import Arm, pinned_text
+from mtpbench.records.speculation import Arm, Method, pinned_text
 
 Width = Annotated[int, Within(1, 10**6)]
 
@@ -118,18 +118,34 @@ MAX_SPEED: float = 10
 """Engine seconds per real second of the scaled clock: beyond it the HTTP client would be what is measured."""
 
 
+AcceptanceShape = Literal["by_position", "minimum_variance", "lock_step", "geometric"]
+"""How accepted drafts scatter around their mean: each draws by position, as real heads do; or as engines pin
+a length: the fraction above its whole part drawn by each request, or once for all, or all drafts alike."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Simulation:
     """A simulation says with which step costs and by which clock the embedded engine runs a point.
 
-    `speed` is engine seconds per real second under the scaled clock; 1 under the real one; ignored by the
-    virtual one.
+    Args:
+        profile: the step costs.
+        clock: drives it.
+        speed: engine seconds per real second under the scaled clock; 1 under the real one; ignored by the
+            virtual one.
+        faults: that it plays.
+        acceptance_shape: how accepted drafts scatter around their mean; None for `by_position`.
+        acceptance_spread: relative standard deviation of requests' own acceptance lengths; None for none.
+        step_costs: the method whose step costs stand in for those of the arm's, where the profile has none
+            of its own: they are no prediction of it.
     """
 
     profile: str
     clock: Clock = "real"
     speed: float = 1.0
     faults: tuple[Fault, ...] = ()
+    acceptance_shape: AcceptanceShape | None = None
+    acceptance_spread: float | None = None
+    step_costs: Method | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -300,6 +316,8 @@ class Point:
         if self.engine.router_version is None:
             body["engine"].pop("router_version")
         _drop_unset(body["arm"], ("checkpoint",))
+        if body["simulation"]:
+            _drop_unset(body["simulation"], ("acceptance_shape", "acceptance_spread", "step_costs"))
         _drop_unset(body["workload"], ("chat_template_kwargs", "extra_body"))
         if self.arm.speculation is not None:
             _drop_unset(body["arm"]["speculation"], _LATER)

@@ -1,7 +1,4 @@
-"""Pure: the steps of a worker: the sequences in them, their costs, and the drafts that each sequence accepts.
-
-Accepted tokens are drawn in blocks.
-"""
+"""Pure: the steps of a worker: the sequences in them, and what they cost."""
 
 from __future__ import annotations
 
@@ -9,14 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-
-from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Ints
-from mtpbench.records import EngineLimits, SpecCounters, WorkerGroup
+from mtpbench.records import EngineLimits, WorkerGroup
+from mtpbench.simengine.drafting import Drafting
 from mtpbench.simengine.profile import Line, Profile
-
-_BLOCK = 1 << 17
 
 
 class Emission(NamedTuple):
@@ -72,9 +65,19 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """Costs hold what a worker's steps cost, computed from a profile for one layout and draft count."""
+    """Costs hold what a worker's steps cost, computed from a profile for one layout.
 
-    step_s: list[float]
+    Args:
+        step_s: seconds of a decode step, by its drafts and by the sequences on the fullest rank; empty for
+            depths that no step has.
+        depths: drafts of a step by the requests on the fullest rank, where they depend on those.
+        prefill, prefill_fixed_s: seconds by prompt tokens of the fullest rank, and those that each step has.
+        kv_tokens_per_rank: room of an attention rank.
+        idle_w, prefill_w, decode_w: power of one GPU.
+    """
+
+    step_s: list[list[float]]
+    depths: list[int] | None
     prefill: Line
     prefill_fixed_s: float
     kv_tokens_per_rank: int
@@ -83,13 +86,23 @@ class Costs:
     decode_w: float
 
     @classmethod
-    def of(cls, profile: Profile, group: WorkerGroup, drafts: int, limits: EngineLimits) -> Costs:
+    def of(
+        cls, profile: Profile, group: WorkerGroup, drafting: Drafting | None, limits: EngineLimits
+    ) -> Costs:
         """Returns the costs of a worker of `group` that runs at most `limits.max_running` sequences."""
-        ranks = group.dp
+        ranks, longest = group.dp, limits.max_running
+        step_s: list[list[float]] = [[] for _ in range((drafting.most if drafting else 0) + 1)]
+        for depth in drafting.depths if drafting else (0,):
+            method = drafting.costs if drafting else "mtp"
+            step_s[depth] = profile.step_times_s(group, depth, longest, method).tolist()
+        depths = None
+        if drafting and drafting.depth:
+            depths = [drafting.depth_at(requests) for requests in range(longest + 1)]
         line = profile.prefill_line_s(group)
         pool = profile.kv_tokens(group) if limits.kv_tokens is None else limits.kv_tokens // ranks
         return cls(
-            step_s=profile.step_times_s(group, drafts, limits.max_running).tolist(),
+            step_s=step_s,
+            depths=depths,
             prefill=line,
             prefill_fixed_s=max(0.0, line.at(0)),
             kv_tokens_per_rank=pool,
@@ -99,59 +112,9 @@ class Costs:
         )
 
 
-class Drafts:
-    """Drafts are a seeded stream of tokens per verification step.
-
-    One uniform u per step and sequence: position i is accepted iff u < rates[i]. The rates are
-    unconditional and do not rise, so accepted drafts are always a prefix. Counters count accepted drafts
-    also where `max_tokens` cut them off, as vLLM's do.
-
-    Args:
-        rates: unconditional acceptance rate by position, one per draft.
-        seed: anything numpy takes as a seed.
-    """
-
-    def __init__(self, rates: Sequence[float], seed: Sequence[int]) -> None:
-        if not rates or any(not 0 <= r <= 1 for r in rates) or list(rates) != sorted(rates, reverse=True):
-            raise InputError(
-                f"acceptance rates {list(rates)}: one per draft, each in [0, 1], none above the last"
-            )
-        self.rates = tuple(rates)
-        self._rng = np.random.default_rng(list(seed))
-        self._block: Ints = np.empty(0, np.int64)
-        self._next = self._tallied = 0
-        self._steps = 0
-        self._accepted = np.zeros(len(rates), np.int64)
-
-    def take(self, count: int) -> Ints:
-        """Returns the tokens that each sequence's next step emits, shape (count,): 1 + accepted drafts."""
-        if self._next + count > len(self._block):
-            self._tally()
-            self._refill(max(_BLOCK, 4 * count))
-        start, self._next = self._next, self._next + count
-        return self._block[start : self._next]
-
-    def counters(self) -> SpecCounters:
-        """Returns the counts of drafted and accepted tokens so far."""
-        self._tally()
-        k = len(self.rates)
-        return SpecCounters(
-            drafts=float(self._steps),
-            draft_tokens=float(self._steps * k),
-            accepted_tokens=float(self._accepted.sum()),
-            per_position=tuple(float(count) for count in self._accepted),
-        )
-
-    def _refill(self, size: int) -> None:
-        uniform = self._rng.random(size, dtype=np.float32)
-        tokens = np.ones(size, np.int64)
-        for rate in self.rates:
-            tokens += uniform < rate
-        self._block, self._next, self._tallied = tokens, 0, 0
-
-    def _tally(self) -> None:
-        used = self._block[self._tallied : self._next]
-        by_tokens = np.bincount(used, minlength=len(self.rates) + 2)
-        self._accepted += by_tokens[::-1].cumsum()[::-1][2:]
-        self._steps += len(used)
-        self._tallied = self._next
+def count_fullest(decoding: Sequence[int], chunks: Sequence[tuple[TokenSequence, int]]) -> int:
+    """Returns the requests of the fullest rank in a step: those that decode, and those in prefill."""
+    counts = list(decoding)
+    for sequence, _ in chunks:
+        counts[sequence.rank] += 1
+    return max(counts)

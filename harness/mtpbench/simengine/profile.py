@@ -4,13 +4,17 @@ A profile is JSON (`profiles/*.json`, or any file of that form). Its tables are 
 them; `factors` say how the engine at hand differs from them and are what calibration fits:
 step = table × decode_scale + decode_overhead_ms, prefill = table × prefill_scale.
 
+A decode table is named by layout and drafts: `dep8_k0` without speculation, `dep8_k3` of MTP,
+`dep8_dspark_k5` of another method. A step without drafts costs the same for every method. Where a profile
+has no table of a method, its steps can be played at MTP's cost only, and whoever does so has to say it.
+
 Rules for what the tables do not hold (none of them is a prediction):
 - beyond a table's end (sequences, prompt tokens): the straight line of its last two knots;
 - below its first knot: decode steps stay at the first knot's time, prefill follows the first two knots' line;
 - attention-DP widths between two tables (DEP12): linear in the width; beyond the tables: the nearest one;
 - tensor-parallel widths without a table (TP4, TEPn): the nearest width's table, unscaled;
 - draft counts above the tables' K: each further draft costs what the last one did,
-  t(k) = t(K) + (k - K)(t(K) - t(K - 1)).
+  t(k) = t(K) + (k - K)(t(K) - t(K - 1)); of a method with tables of its own, by its two deepest.
 """
 
 from __future__ import annotations
@@ -24,16 +28,18 @@ from functools import cache
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from mtpbench.errors import InputError
 from mtpbench.input_files import check_line, compose_yaml, parse_json, plain_data, read_json
 from mtpbench.metrics.request_table import Floats
-from mtpbench.records import WorkerGroup
+from mtpbench.records import Method, Topology, WorkerGroup
 
 Knots = tuple[tuple[float, float], ...]
+DecodeTables = Mapping[tuple[str, int, int], Knots]
+"""By family, width and drafts."""
 _KEYS = (
     "name",
     "about",
@@ -46,7 +52,9 @@ _KEYS = (
     "factors",
     "notes",
 )
-_DECODE_NAME = re.compile(r"(dep|tp)([1-9][0-9]{0,5})_k([0-9]{1,2})")
+_METHODS: tuple[Method, ...] = get_args(Method)
+_NAMED = "|".join(method for method in _METHODS if method != "mtp")
+_DECODE_NAME = re.compile(rf"(dep|tp)([1-9][0-9]{{0,5}})_(?:({_NAMED})_)?k([0-9]{{1,2}})")
 _LAYOUT_NAME = re.compile(r"(dep|tp)([1-9][0-9]{0,5})")
 MOST_BYTES = 1 << 22
 _LONGEST = 300
@@ -86,8 +94,8 @@ class Profile:
     """A profile holds the costs of one model on one kind of GPU.
 
     Args:
-        decode_step_ms: raw tables by (family, width, drafts): knots of (sequences per attention rank's GPU,
-            or per tensor-parallel worker; milliseconds).
+        decode_step_ms: raw tables of each method: knots of (sequences per attention rank's GPU, or per
+            tensor-parallel worker; milliseconds). MTP's hold those without drafts, which all methods share.
         prefill_ms: raw tables by (family, width): knots of (prompt tokens per rank, milliseconds).
         kv_tokens_per_rank: KV-cache tokens by (family, width) of one attention rank (a GPU under attention
             DP, the whole worker under tensor parallelism).
@@ -97,7 +105,7 @@ class Profile:
 
     name: str
     about: str
-    decode_step_ms: Mapping[tuple[str, int, int], Knots]
+    decode_step_ms: Mapping[Method, DecodeTables]
     prefill_ms: Mapping[tuple[str, int], Knots]
     kv_tokens_per_rank: Mapping[tuple[str, int], int]
     transfer_base_ms: float
@@ -107,15 +115,29 @@ class Profile:
     decode_w: float
     factors: Factors
 
-    def step_times_s(self, group: WorkerGroup, drafts: int, longest: int) -> Floats:
-        """Returns decode step times in seconds by sequences on the fullest rank, shape (longest + 1,)."""
+    def step_costs(self, topology: Topology, method: Method) -> Method:
+        """Returns the method whose decode tables a method is played with: MTP's where it has none.
+
+        It needs one for the layout of every group that decodes.
+        """
+        families = {family for family, _, _ in self.decode_step_ms.get(method, ())}
+        decoding = (group for group in topology.groups if group.role != "prefill")
+        return method if all(family_of(group) in families for group in decoding) else "mtp"
+
+    def step_times_s(self, group: WorkerGroup, drafts: int, longest: int, method: Method = "mtp") -> Floats:
+        """Returns decode step times in seconds by sequences on the fullest rank, shape (longest + 1,).
+
+        Raises:
+            InputError: there is no table of the method for the layout, or none to derive its drafts from.
+        """
         family = family_of(group)
         sequences = np.arange(longest + 1, dtype=np.float64) / (group.tp if group.attention_dp else 1)
         scale = self.factors.decode_scale.get(family, 1.0)
         overhead = self.factors.decode_overhead_ms.get(family, 0.0)
-        times: Floats = (
-            self._raw_step_ms(family, group.gpus_per_worker, drafts, sequences) * scale + overhead
-        ) / 1e3
+        raw_ms = self._raw_step_ms(
+            family, group.gpus_per_worker, drafts, sequences, method if drafts else "mtp"
+        )
+        times: Floats = (raw_ms * scale + overhead) / 1e3
         times[0] = 0.0
         if (times[1:] <= 0).any():
             raise InputError(
@@ -124,35 +146,39 @@ class Profile:
             )
         return times
 
-    def _raw_step_ms(self, family: str, width: int, drafts: int, sequences: Floats) -> Floats:
-        widths = sorted({w for f, w, _ in self.decode_step_ms if f == family})
+    def _raw_step_ms(self, family: str, width: int, drafts: int, sequences: Floats, method: Method) -> Floats:
+        tables = self.decode_step_ms.get(method, {})
+        widths = sorted({w for f, w, _ in tables if f == family})
         if not widths:
+            of = "" if method == "mtp" else f" of {method}"
+            has = ", ".join(sorted({f"{f}{w}" for f, w, _ in tables})) or f"none{of}"
             raise InputError(
-                f"profile {self.name!r} has no decode table for {family} layouts; it has "
-                + ", ".join(sorted({f"{f}{w}" for f, w, _ in self.decode_step_ms}))
+                f"profile {self.name!r} has no decode table{of} for {family} layouts; it has {has}"
             )
         low = max((w for w in widths if w <= width), default=widths[0])
         high = min((w for w in widths if w >= width), default=widths[-1])
         if family == "tp" and low != high:
             low = high = min((low, high), key=lambda w: abs(w - width))
-        at_low = self._raw_drafts_ms(family, low, drafts, sequences)
+        at_low = self._raw_drafts_ms(family, low, drafts, sequences, method)
         if low == high:
             return at_low
         share = (width - low) / (high - low)
-        return at_low + share * (self._raw_drafts_ms(family, high, drafts, sequences) - at_low)
+        return at_low + share * (self._raw_drafts_ms(family, high, drafts, sequences, method) - at_low)
 
-    def _raw_drafts_ms(self, family: str, width: int, drafts: int, sequences: Floats) -> Floats:
-        tabled = sorted(k for f, w, k in self.decode_step_ms if (f, w) == (family, width))
+    def _raw_drafts_ms(
+        self, family: str, width: int, drafts: int, sequences: Floats, method: Method
+    ) -> Floats:
+        tables = self.decode_step_ms[method]
+        tabled = sorted(k for f, w, k in tables if (f, w) == (family, width))
         if drafts in tabled:
-            return _interpolate(self.decode_step_ms[family, width, drafts], sequences)
+            return _interpolate(tables[family, width, drafts], sequences)
         if len(tabled) < 2 or drafts < tabled[-1]:
+            of = "" if method == "mtp" else f"{method} "
             raise InputError(
-                f"profile {self.name!r} has {family}{width} tables for k = {', '.join(map(str, tabled))} "
+                f"profile {self.name!r} has {family}{width} {of}tables for k = {', '.join(map(str, tabled))} "
                 f"only; k = {drafts} can't be derived from them"
             )
-        last, before = (
-            _interpolate(self.decode_step_ms[family, width, k], sequences) for k in tabled[:-3:-1]
-        )
+        last, before = (_interpolate(tables[family, width, k], sequences) for k in tabled[:-3:-1])
         return last + (drafts - tabled[-1]) / (tabled[-1] - tabled[-2]) * (last - before)
 
     def prefill_line_s(self, group: WorkerGroup) -> Line:
@@ -258,9 +284,7 @@ def parse_profile(data: Mapping[str, Any], where: str) -> Profile:
         return Profile(
             name=_text(data, "name"),
             about=_text(data, "about"),
-            decode_step_ms={
-                _decode_key(key): _knots(rows, key) for key, rows in _mapping(data, "decode_step_ms").items()
-            },
+            decode_step_ms=_decode_tables(_mapping(data, "decode_step_ms")),
             prefill_ms={
                 _layout_key(key.removeprefix("ctx_")): _prefill_knots(rows, key, prompt_tokens)
                 for key, rows in _mapping(data, "prefill_ms").items()
@@ -316,10 +340,20 @@ def _factors(factors: Mapping[str, Any]) -> Factors:
     )
 
 
-def _decode_key(text: str) -> tuple[str, int, int]:
-    if not (match := _DECODE_NAME.fullmatch(text)):
-        raise ValueError(f"table {text!r} is not named like dep16_k3 or tp8_k0")
-    return match[1], int(match[2]), int(match[3])
+def _decode_tables(tables: Mapping[str, Any]) -> Mapping[Method, DecodeTables]:
+    parsed: dict[Method, dict[tuple[str, int, int], Knots]] = {}
+    for name, rows in tables.items():
+        if not (match := _DECODE_NAME.fullmatch(name)):
+            raise ValueError(
+                f"table {name!r} is not named like dep16_k3 or tp8_k0, nor like dep8_dspark_k5 (of "
+                f"{', '.join(_METHODS[1:])})"
+            )
+        family, width, method, drafts = match.groups()
+        if method and not int(drafts):
+            raise ValueError(f"table {name!r}: steps without drafts are the same for all; {family}{width}_k0")
+        key = family, int(width), int(drafts)
+        parsed.setdefault(cast(Method, method or "mtp"), {})[key] = _knots(rows, name)
+    return parsed
 
 
 def _layout_key(text: str) -> tuple[str, int]:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from aiohttp import web
 
 from mtpbench.errors import InputError
-from mtpbench.records import MAX_SPEED, EngineLimits, Fault, WorkerGroup
+from mtpbench.records import (
+    MAX_SPEED,
+    AcceptanceShape,
+    DepthRange,
+    DepthRule,
+    EngineLimits,
+    Fault,
+    Method,
+    WorkerGroup,
+    from_json,
+)
 from mtpbench.simengine.connection import Connection
+from mtpbench.simengine.drafting import Drafting
 from mtpbench.simengine.faults import STATUSES, FaultPlan, parse_faults
 from mtpbench.simengine.openai import HEADERS, RequestError, bad_request, models_body
 from mtpbench.simengine.profile import default_profile
@@ -38,7 +51,7 @@ class Options:
     speed: float
     seed: int
     loop: str = "auto"
-    rates: tuple[float, ...] = ()
+    drafting: Drafting | None = None
     group: WorkerGroup | None = None
     limits: EngineLimits | None = None
     faults: tuple[Fault, ...] = ()
@@ -76,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="unconditional acceptance rates, such as 0.79,0.48,0.22; empty is off",
     )
+    add("--acceptance-shape", choices=get_args(AcceptanceShape), default="by_position")
+    add("--acceptance-spread", type=float, default=0.0, help="relative, of requests' own lengths")
+    add("--draft-depth", default="[]", help="JSON: [[first, last, drafts], ...] by requests of a step")
+    add("--draft-costs", choices=get_args(Method), default="mtp", help="the method whose steps are played")
     add("--faults", default="[]", help="JSON list of faults")
     for role in ("prefill", "decode", "aggregated"):
         add(f"--{role}", default="", help=f"router: addresses of the {role} workers, comma-separated")
@@ -90,12 +107,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
     """
     parsed = _parser().parse_args(arguments)
     _check_numbers(parsed)
-    try:
-        rates = tuple(float(rate) for rate in parsed.acceptance_rates.split(",") if rate)
-    except ValueError as error:
-        raise InputError(
-            f"--acceptance-rates {parsed.acceptance_rates}: numbers between commas are needed"
-        ) from error
     router = parsed.role == "router"
     return Options(
         name=parsed.name,
@@ -107,7 +118,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
         speed=parsed.speed,
         seed=parsed.seed,
         loop=parsed.loop,
-        rates=rates,
+        drafting=_drafting(parsed),
         group=None
         if router
         else WorkerGroup(role=parsed.role, workers=1, tp=parsed.tp, dp=parsed.dp, ep=parsed.ep),
@@ -126,6 +137,36 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
     for name in ("tp", "dp", "ep", "max_running", "prefill_chunk_tokens", "stream_interval", "kv_tokens"):
         if (value := getattr(parsed, name)) is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: a whole number above 0 is needed")
+
+
+def _drafting(parsed: argparse.Namespace) -> Drafting | None:
+    try:
+        rates = tuple(float(rate) for rate in parsed.acceptance_rates.split(",") if rate)
+    except ValueError as error:
+        raise InputError(
+            f"--acceptance-rates {parsed.acceptance_rates}: numbers between commas are needed"
+        ) from error
+    if not rates:
+        return None
+    ranges = _ranges(parsed.draft_depth)
+    return Drafting(
+        rates=rates,
+        depth=DepthRule(kind="by_batch", ranges=ranges) if ranges else None,
+        shape=parsed.acceptance_shape,
+        spread=parsed.acceptance_spread,
+        costs=parsed.draft_costs,
+    )
+
+
+def _ranges(text: str) -> tuple[DepthRange, ...]:
+    names = ("first", "last", "draft_tokens")
+    try:
+        rows = [dict(zip(names, row, strict=True)) for row in json.loads(text)]
+        return tuple(from_json(DepthRange, row) for row in rows)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"--draft-depth {reprlib.repr(text)}: JSON like [[1,16,3],[17,64,2]] is needed"
+        ) from error
 
 
 def _addresses(parsed: argparse.Namespace) -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from mtpbench.records import (
     Topology,
     WorkerRole,
 )
+from mtpbench.simengine.drafting import Drafting, drafting_of
 from mtpbench.simengine.engine_steps import Emission, TokenSequence
 from mtpbench.simengine.faults import SILENTLY_OFF
 from mtpbench.simengine.profile import Profile, load_profile
@@ -41,7 +42,7 @@ class Cluster:
         topology: one aggregated group, or a prefill and a decode group.
         profile: the step costs.
         limits: by worker role.
-        rates: unconditional acceptance rates, empty where speculation is off.
+        drafting: what workers that decode draft; None where speculation is off.
         seed: of the drafts.
     """
 
@@ -50,7 +51,7 @@ class Cluster:
         topology: Topology,
         profile: Profile,
         limits: Mapping[WorkerRole, EngineLimits],
-        rates: Sequence[float],
+        drafting: Drafting | None,
         seed: int,
     ) -> None:
         self.names: list[str] = []
@@ -59,7 +60,7 @@ class Cluster:
         for group in topology.groups:
             for i in range(group.workers):
                 stream = [seed, 3, len(self.workers)]
-                self.workers.append(make_worker(group, profile, limits[group.role], rates, stream))
+                self.workers.append(make_worker(group, profile, limits[group.role], drafting, stream))
                 self.names.append(f"{group.role}-{i}")
                 self.gpus.append(group.gpus_per_worker)
         self._fronts = [i for i, w in enumerate(self.workers) if w.role != "decode"]
@@ -160,7 +161,7 @@ def simulate_point(
         raise InputError(f"point {point.id} has no simulation: it names no profile to take costs from")
     _check_lengths(lengths, schedule.total)
     profile = load_profile(point.simulation.profile)
-    cluster = Cluster(point.topology, profile, limits, _rates(point), point.seed)
+    cluster = Cluster(point.topology, profile, limits, _drafting(point), point.seed)
     return play_schedule(cluster, schedule, lengths, point.measurement.sample_interval_s)
 
 
@@ -182,22 +183,14 @@ def _check_lengths(lengths: Lengths, requests: int) -> None:
         raise InputError("a request needs at least 1 prompt and 1 output token")
 
 
-def _rates(point: Point) -> Sequence[float]:
+def _drafting(point: Point) -> Drafting | None:
     faults = point.simulation.faults if point.simulation else ()
     if others := sorted({fault.kind for fault in faults} - {SILENTLY_OFF}):
         raise UnsupportedError(
             f"fault {', '.join(others)} needs processes; the virtual clock plays {SILENTLY_OFF} only "
             "(use the real or the scaled clock)"
         )
-    if point.arm.speculation is None or faults:
-        return ()
-    rates = point.arm.speculation.acceptance.rates
-    if not rates or len(rates) != point.draft_tokens:
-        raise InputError(
-            f"arm {point.arm.name}: the embedded engine needs {point.draft_tokens} acceptance rates, "
-            f"not {list(rates or ())}"
-        )
-    return rates
+    return None if faults else drafting_of(point)
 
 
 class _Player:

@@ -53,11 +53,11 @@ class WorkerApp:
         self._options, self._plan, self._clock, self._health = options, plan, clock, health
         self._profile = load_profile(options.profile)
         self._gpus = options.group.gpus_per_worker
-        rates = () if plan.find(SILENTLY_OFF) else options.rates
-        worker = make_worker(options.group, self._profile, options.limits, rates, [options.seed, 3, 0])
+        drafting = None if plan.find(SILENTLY_OFF) else options.drafting
+        worker = make_worker(options.group, self._profile, options.limits, drafting, [options.seed, 3, 0])
         self.step_loop = StepLoop(worker, clock)
         self._timings = Timings(options.name, clock.speed)
-        self._max_model_len = worker.costs.kv_tokens_per_rank - len(rates) - 1
+        self._max_model_len = worker.costs.kv_tokens_per_rank - (drafting.most if drafting else 0) - 1
         self._baseline: Counters = {}
 
     def handlers(self) -> dict[bytes, Handler]:

@@ -3,6 +3,8 @@
 The driver calls `begin(now)` to plan a step, waits until the end that it returns, and calls `finish()`. All
 attention ranks of a worker step together, so the fullest rank sets the time. A step decodes every running
 sequence and, where prompts wait, takes a chunk of them (mixed steps share the fixed part of both costs).
+Where the depth goes by the batch, a step drafts and verifies as many tokens as the requests of its fullest
+rank ask for, those whose prompts it computes included: an attention rank is what vLLM calls an engine core.
 
 Roles: `prefill` ends a prompt with `prefilled`; `decode` takes sequences whose KV came with them and sends
 the first token when it admits them; `aggregated` does both. When the KV pool overflows, the youngest
@@ -19,7 +21,8 @@ import numpy as np
 from mtpbench.errors import InputError
 from mtpbench.metrics.request_table import Ints
 from mtpbench.records import EngineLimits, SpecCounters, WorkerGroup, WorkerRole
-from mtpbench.simengine.engine_steps import Costs, Drafts, Emission, EngineStep, TokenSequence, Totals
+from mtpbench.simengine.drafting import Drafting, Drafts
+from mtpbench.simengine.engine_steps import Costs, Emission, EngineStep, TokenSequence, Totals, count_fullest
 from mtpbench.simengine.profile import Profile
 
 _KEY, _REMAINING, _DUE, _TOTAL, _PROMPT, _RANK, _AGE = range(7)
@@ -45,7 +48,7 @@ class Worker:
         self.prefilled: list[TokenSequence] = []
         self._ranks = ranks
         self._chunk = max(1, limits.prefill_chunk_tokens // ranks)
-        self._drafted = len(drafts.rates) if drafts else 0
+        self._drafted = self._depth = drafts.drafting.most if drafts else 0
         self._sequences: dict[int, TokenSequence] = {}
         self._waiting: deque[TokenSequence] = deque()
         self._ready: deque[TokenSequence] = deque()
@@ -146,7 +149,9 @@ class Worker:
         if not n and not chunks:
             return None
         costs = self.costs
-        decode_s = costs.step_s[max(self._counts_decoding())] if n else 0.0
+        if costs.depths is not None:
+            self._depth = costs.depths[count_fullest(self._counts_decoding(), chunks)]
+        decode_s = costs.step_s[self._depth][max(self._counts_decoding())] if n else 0.0
         duration_s = decode_s
         prefill_s = 0.0
         if chunks:
@@ -167,7 +172,8 @@ class Worker:
         self.totals.extra_j += step.extra_w * (step.end_s - step.start_s)
         if n := self._n:
             remaining = self._remaining[:n]
-            remaining -= self.drafts.take(n) if self.drafts else 1
+            drafts, depth = self.drafts, self._depth
+            remaining -= drafts.take(self._key[:n], self._rank[:n], depth) if drafts and depth else 1
             (due,) = (remaining <= self._due[:n]).nonzero()
             if due.size:
                 self._emit(due, step.end_s)
@@ -345,12 +351,8 @@ class Worker:
         if self._n:
             state[:, : self._n] = self._state[:, : self._n]
         self._state = state
-        self._key, self._remaining, self._due, self._total = (
-            state[_KEY],
-            state[_REMAINING],
-            state[_DUE],
-            state[_TOTAL],
-        )
+        self._key, self._remaining, self._due, self._total = state[:4]
+        self._rank = state[_RANK]
 
     def _emit(self, due: Ints, now_s: float) -> None:
         remaining = self._remaining[due]
@@ -378,14 +380,19 @@ class Worker:
 
 
 def make_worker(
-    group: WorkerGroup, profile: Profile, limits: EngineLimits, rates: Sequence[float], seed: Sequence[int]
+    group: WorkerGroup,
+    profile: Profile,
+    limits: EngineLimits,
+    drafting: Drafting | None,
+    seed: Sequence[int],
 ) -> Worker:
-    """Builds one worker of a group; `rates` is empty without speculation. Prefill workers never draft."""
-    drafting = bool(rates) and group.role != "prefill"
+    """Builds one worker of a group; `drafting` is None without speculation. Prefill workers never draft."""
+    if group.role == "prefill":
+        drafting = None
     return Worker(
         role=group.role,
         ranks=group.dp,
-        costs=Costs.of(profile, group, len(rates) if drafting else 0, limits),
+        costs=Costs.of(profile, group, drafting, limits),
         limits=limits,
-        drafts=Drafts(rates, seed) if drafting else None,
+        drafts=Drafts(drafting, seed, group.dp) if drafting else None,
     )

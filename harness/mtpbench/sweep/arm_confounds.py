@@ -28,7 +28,20 @@ def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -
         if base:
             sentences += _ladders(base, others, baseline, name)
             sentences += _settings(others, base[0].arm, name, hardware)
-    return tuple(dict.fromkeys(sentences))
+    return tuple(dict.fromkeys((*sentences, *find_stand_ins(points))))
+
+
+def find_stand_ins(points: Sequence[Point]) -> tuple[str, ...]:
+    """Returns one sentence for each arm whose steps the embedded engine plays at another method's cost."""
+    return tuple(
+        dict.fromkeys(
+            f"{point.arm.name}: the profile {point.simulation.profile} has no step costs of "
+            f"{point.arm.speculation.method}; those of {point.simulation.step_costs} with as many drafts "
+            f"stand in and are no prediction of {point.arm.speculation.method}"
+            for point in points
+            if point.simulation and point.simulation.step_costs and point.arm.speculation
+        )
+    )
 
 
 def _ladders(base: Sequence[Point], others: Sequence[Point], baseline: str, name: str) -> list[str]:

@@ -34,8 +34,9 @@ from mtpbench.records import (
     digest,
 )
 from mtpbench.redaction import bare_secret
-from mtpbench.simengine.profile import default_profile
-from mtpbench.sweep.arm_confounds import find_confounds
+from mtpbench.simengine.drafting import drafting_of
+from mtpbench.simengine.profile import default_profile, load_profile
+from mtpbench.sweep.arm_confounds import find_confounds, find_stand_ins
 from mtpbench.sweep.arm_schema import ArmSpec
 from mtpbench.sweep.arms import ArmError, make_arm, with_rates
 from mtpbench.sweep.schema import MOST_SECONDS, SweepFile, TopologySpec
@@ -90,24 +91,43 @@ def simulate(sweep: Sweep) -> Sweep:
             path=sweep.path,
             key="load.pacing",
         )
-    points = tuple(_simulated(point) for point in sweep.points)
+    points = tuple(_simulated(point, sweep.path) for point in sweep.points)
     info = dataclasses.replace(
-        sweep.info, name=f"{sweep.info.name}.simulated", planned=tuple(point.id for point in points)
+        sweep.info,
+        name=f"{sweep.info.name}.simulated",
+        planned=tuple(point.id for point in points),
+        confounds=tuple(dict.fromkeys((*sweep.info.confounds, *find_stand_ins(points)))),
     )
     return Sweep(path=sweep.path, info=info, points=points)
 
 
-def _simulated(point: Point) -> Point:
+def _simulated(point: Point, path: Path) -> Point:
     simulation = point.simulation or Simulation(profile=default_profile())
     arm = point.arm
     if arm.speculation:
         arm = dataclasses.replace(arm, speculation=with_rates(arm.speculation))
-    return dataclasses.replace(
+    point = dataclasses.replace(
         point,
         sweep=f"{point.sweep}.simulated",
         arm=arm,
         simulation=dataclasses.replace(simulation, clock="virtual", speed=1.0, faults=()),
     )
+    try:
+        drafting_of(point)
+        return _with_step_costs(point)
+    except InputError as error:
+        raise SweepError(str(error), path=path, key=f"arms.{arm.name}") from None
+
+
+def _with_step_costs(point: Point) -> Point:
+    """Returns the point with MTP's step costs where its profile has none of its arm's method."""
+    speculation, simulation = point.arm.speculation, point.simulation
+    if simulation is None or speculation is None:
+        return point
+    costs = load_profile(simulation.profile).step_costs(point.topology, speculation.method)
+    if costs == speculation.method:
+        return point
+    return dataclasses.replace(point, simulation=dataclasses.replace(simulation, step_costs=costs))
 
 
 # ------------------------------------------------------------------------------------------------ expansion
@@ -132,15 +152,16 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
     for name, arm_spec in spec.arms.items():
         for i, topology_spec in enumerate(spec.topologies):
             ladder = _ladder_points(spec, document.path, arms[name], arm_spec, topology_spec)
-            for point in ladder[:1]:
-                try:
+            try:
+                ladder = [_with_step_costs(point) for point in ladder]
+                for point in ladder[:1]:
                     engine = engine_of(point)
                     engine.check(point, rack)
                     roles = {process.role for process in engine.deploy(point, rack).processes}
                     if "router" in roles and point.engine.router in engine.ABOUT.text_routers:
                         refuse_token_ids(point.workload)
-                except InputError as error:
-                    raise fail(str(error), ("topologies", i)) from None
+            except InputError as error:
+                raise fail(str(error), ("topologies", i)) from None
             points += ladder
     if not points:
         raise fail("no point is left: no arm has a ladder in any topology", ("topologies",))
@@ -283,6 +304,8 @@ def _simulation(spec: SweepFile) -> Simulation | None:
         clock=engine.clock,
         speed=engine.speed,
         faults=tuple(Fault(**fault.model_dump()) for fault in engine.faults),
+        acceptance_shape=engine.acceptance_shape,
+        acceptance_spread=engine.acceptance_spread,
     )
 
 

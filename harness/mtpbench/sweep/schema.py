@@ -13,7 +13,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtpbench.engines import EMBEDDED, ENGINES
-from mtpbench.records import MAX_SPEED, Load, Measurement, MeasuringRule, WorkerGroup, WorkerRole
+from mtpbench.records import (
+    MAX_SPEED,
+    AcceptanceShape,
+    Load,
+    Measurement,
+    MeasuringRule,
+    WorkerGroup,
+    WorkerRole,
+)
 from mtpbench.sweep.arm_schema import ArmSpec, EnvironmentLayers, FlagLayers, JsonKeys, check_name
 from mtpbench.workload.prompts import check_extra_body
 from mtpbench.yaml_files import OneLine, Strict, Variable
@@ -151,6 +159,15 @@ class EngineSpec(Strict):
         1.0, ge=1e-3, le=MAX_SPEED, description="simulated only: engine seconds per second when scaled"
     )
     faults: list[FaultSpec] = Field(default_factory=list, description="simulated only")
+    acceptance_shape: AcceptanceShape | None = Field(
+        None, description="simulated only: how accepted drafts scatter around their mean (by_position)"
+    )
+    acceptance_spread: float | None = Field(
+        None,
+        gt=0,
+        lt=10,
+        description="simulated only: relative deviation of requests' own acceptance lengths",
+    )
 
     @field_validator("name", mode="before")
     @classmethod
@@ -169,7 +186,8 @@ class EngineSpec(Strict):
 
     @model_validator(mode="after")
     def _simulation_only(self) -> EngineSpec:
-        changed = [n for n in ("profile", "clock", "speed", "faults") if n in self.model_fields_set]
+        own = ("profile", "clock", "speed", "faults", "acceptance_shape", "acceptance_spread")
+        changed = [name for name in own if name in self.model_fields_set]
         if changed and self.name != EMBEDDED:
             raise ValueError(f"`{changed[0]}` is for the simulated engine, not for {self.name}")
         if self.command and self.name == EMBEDDED:

@@ -7,6 +7,7 @@ from mtpbench import hardware
 from mtpbench.engines import simulated
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import EngineLimits, Fault
+from mtpbench.simengine.drafting import drafting_of
 from mtpbench.simengine.service import parse_arguments
 
 GB200 = hardware.lookup("gb200-nvl72")
@@ -56,7 +57,7 @@ def test_the_servers_own_parser_reads_every_command_line_back():
         read[process.name] = parse_arguments(words)
     assert read["decode-0"].limits == simulated.limits(point)["decode"]
     assert read["decode-0"].limits.kv_tokens == 5000
-    assert read["decode-0"].rates == (0.79, 0.48, 0.22)
+    assert read["decode-0"].drafting == drafting_of(point)
     assert [fault.kind for fault in read["router"].faults] == ["stall"]
     assert [fault.kind for fault in read["decode-0"].faults] == ["http_503"]
     assert read["prefill-0"].group == dataclasses.replace(point.topology.groups[0], workers=1)

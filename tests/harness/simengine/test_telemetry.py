@@ -229,7 +229,7 @@ def test_a_request_that_comes_while_the_last_events_go_out_is_not_slept_over():
     async def test():
         group = WorkerGroup(role="decode", workers=1, tp=8, dp=1, ep=1)
         limits = EngineLimits(max_running=1024, prefill_chunk_tokens=8192)
-        step_loop = StepLoop(make_worker(group, load_profile("dsv4-gb200"), limits, (), [0]), Clock(1.0))
+        step_loop = StepLoop(make_worker(group, load_profile("dsv4-gb200"), limits, None, [0]), Clock(1.0))
         ended = asyncio.Event()
         late = Sink(ended.set)
         first = Sink(lambda: step_loop.submit(8, 1, late, kv_ready=True))

@@ -7,6 +7,7 @@ from simulated_points import RATES, group
 
 from mtpbench.errors import InputError
 from mtpbench.records import EngineLimits
+from mtpbench.simengine.drafting import Drafting
 from mtpbench.simengine.engine_steps import TokenSequence
 from mtpbench.simengine.profile import load_profile
 from mtpbench.simengine.worker_model import make_worker
@@ -16,7 +17,8 @@ PROFILE = load_profile("dsv4-gb200")
 
 def worker(role="aggregated", layout="TP8", drafts=0, **limits):
     given = {"max_running": 64, "prefill_chunk_tokens": 8192} | limits
-    return make_worker(group(role, 1, layout), PROFILE, EngineLimits(**given), RATES[drafts], [1])
+    drafting = Drafting(rates=RATES[drafts]) if drafts else None
+    return make_worker(group(role, 1, layout), PROFILE, EngineLimits(**given), drafting, [1])
 
 
 def play(target, steps=100_000):
