@@ -171,7 +171,8 @@ def _strength(rates: tuple[float, ...], spread: float) -> float:
         InputError: no lengths of so many drafts spread so widely around their mean.
     """
     low, high = 0.0, _MOST_STRENGTH
-    if not 0 < spread < (widest := _spread_at(rates, high)):
+    widest = _spread_at(rates, high)
+    if not 0 < spread < widest:
         raise InputError(
             f"acceptance_spread {spread:g}: around a mean acceptance length of {1 + sum(rates):.3g} with "
             f"{len(rates)} drafts it lies between 0 and {widest:.2g}"

@@ -39,7 +39,8 @@ from mtpbench.simengine.profile import default_profile, load_profile
 from mtpbench.sweep.arm_confounds import find_confounds, find_stand_ins
 from mtpbench.sweep.arm_schema import ArmSpec
 from mtpbench.sweep.arms import ArmError, make_arm, with_rates
-from mtpbench.sweep.schema import MOST_SECONDS, SweepFile, TopologySpec
+from mtpbench.sweep.engine_schema import MOST_SECONDS
+from mtpbench.sweep.schema import SweepFile, TopologySpec
 from mtpbench.workload.prompts import refuse_token_ids
 from mtpbench.yaml_files import KeyPath, LinedYaml, dotted, read_yaml
 

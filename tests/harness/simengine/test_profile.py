@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from simulated_points import group
+from simulated_points import aggregated, group
 
 from mtpbench.errors import InputError
 from mtpbench.simengine.profile import load_profile, names, parse_profile, read_data
@@ -77,6 +77,14 @@ def test_an_unknown_profile_lists_the_shipped_ones():
     [
         ({"decode": 1}, "unknown decode; valid: name"),
         ({"decode_step_ms": {"dep16-k3": [[1, 2]]}}, "'dep16-k3' is not named like"),
+        (
+            {"decode_step_ms": {"dep16_mtp_k3": [[1, 2]]}},
+            "nor like dep8_dspark_k5 .of dspark, eagle3, draft_",
+        ),
+        (
+            {"decode_step_ms": {"dep16_ngram_k0": [[1, 2]]}},
+            "steps without drafts are the same for all; dep16_k0",
+        ),
         ({"decode_step_ms": {"dep16_k3": [[2, 1], [1, 2]]}}, "rising first column"),
         ({"power_w": {"idle": 1}}, "power_w.prefill: a number from 0"),
     ],
@@ -93,3 +101,43 @@ def test_a_missing_key_is_named(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match=r"mine\.json: missing prefill_ms"):
         load_profile(str(path))
+
+
+def with_tables(**tables):
+    """The shipped profile with crafted decode tables beside its own: for tests, no figures of any engine."""
+    data = read_data("dsv4-gb200")
+    return parse_profile(data | {"decode_step_ms": data["decode_step_ms"] | tables}, "crafted.json")
+
+
+def test_a_method_with_tables_of_its_own_is_played_with_them(profile):
+    mine = with_tables(dep8_dspark_k5=[[1, 20.0], [2, 30.0]], dep8_dspark_k6=[[1, 22.0], [2, 34.0]])
+    dep8, tp8 = aggregated(1, "DEP8"), aggregated(1, "TP8")
+    (decoding,) = dep8.groups
+    times = {k: mine.step_times_s(decoding, k, 3, "dspark") for k in (0, 5, 6, 7)}
+    scale, added = (
+        getattr(mine.factors, name).get("dep", otherwise)
+        for name, otherwise in (("decode_scale", 1.0), ("decode_overhead_ms", 0.0))
+    )
+    assert times[5][1:] == pytest.approx([(ms * scale + added) / 1e3 for ms in (20, 30, 40)])
+    # Each draft beyond costs what the last one did, and none costs what it does for all.
+    assert times[7] == pytest.approx(2 * times[6] - times[5])
+    assert (times[0] == profile.step_times_s(decoding, 0, 3)).all()
+    assert mine.step_costs(dep8, "dspark") == "dspark"
+    # TP8 has no such table, nor has another method any.
+    assert {mine.step_costs(tp8, "dspark"), mine.step_costs(dep8, "ngram")} == {"mtp"}
+    assert (mine.step_times_s(decoding, 3, 9) == profile.step_times_s(decoding, 3, 9)).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "drafts", "method", "message"),
+    [
+        ("DEP8", 3, "dspark", "has dep8 dspark tables for k = 5 only; k = 3 can't be derived from them"),
+        ("DEP8", 6, "dspark", "has dep8 dspark tables for k = 5 only; k = 6 can't be"),
+        ("TP8", 5, "dspark", "has no decode table of dspark for tp layouts; it has dep8"),
+        ("TP8", 5, "ngram", "has no decode table of ngram for tp layouts; it has none of ngram"),
+    ],
+)
+def test_steps_of_a_method_without_a_table_are_refused_with_what_there_is(layout, drafts, method, message):
+    mine = with_tables(dep8_dspark_k5=[[1, 20.0], [2, 30.0]])
+    with pytest.raises(InputError, match=message):
+        mine.step_times_s(group("decode", 1, layout), drafts, 3, method)

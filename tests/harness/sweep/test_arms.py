@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -67,10 +68,15 @@ def test_an_off_arm_may_serve_another_checkpoint(write_sweep) -> None:
 def test_an_arm_of_every_setting_survives_its_record(write_sweep) -> None:
     text = (
         "{method: eagle3, draft_tokens: 4, draft_model: a/head, checkpoint: b/target, "
-        "rejection_method: block, draft_sampling: greedy, depth: {adaptive: {ema_alpha: 0.2}}, "
+        "rejection_method: block, draft_sampling: greedy, depth: {by_batch: [[1, 8, 4], [9, 9, 1]]}, "
         "acceptance: {length: 2.5}}"
     )
     point = next(p for p in load_sweep(write_sweep((MTP, f"x: {text}"))).points if p.arm.name == "x")
+    adaptive = DepthRule(kind="adaptive", config={"ema_alpha": 0.2})
+    assert point.arm.speculation is not None
+    speculation = dataclasses.replace(point.arm.speculation, depth=adaptive)
+    another = dataclasses.replace(point, arm=dataclasses.replace(point.arm, speculation=speculation))
+    assert from_json(Point, json.loads(json.dumps(to_json(another)))) == another
     assert from_json(Point, json.loads(json.dumps(to_json(point)))) == point
 
 
@@ -103,6 +109,7 @@ def test_an_arm_of_every_setting_survives_its_record(write_sweep) -> None:
         ("{depth: {by_batch: [[1, 0, 3]]}}", r"greater than or equal to 1"),
         ("{depth: {by_batch: [[1, 4, 3], [5, 2, 1]]}}", r"the range \[5, 2, …\] ends before it begins"),
         ("{depth: {by_batch: [[1, 4, 0]]}}", r"no range drafts a token: that is speculation off"),
+        ("{draft_tokens: 3, depth: adaptive}", r"engine has no rule of its own .*; give it a table, such as"),
         ("{draft_tokens: 3, depth: sometimes}", r"'sometimes' is no rule of depth; say static, adaptive or"),
         (
             "{draft_tokens: 3, depth: {by_batch: [[1, 4, 1]], adaptive: {}}}",
