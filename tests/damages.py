@@ -187,6 +187,8 @@ TO_SAMPLES: dict[str, Damage] = {
     "huge gaps": _column(REQUESTS, "chunk_gaps_us", lambda values: [[2**62] * len(v) for v in values]),
     "negative tokens": _column(REQUESTS, "output_tokens", lambda values: [-7] * len(values)),
     "warm-up as numbers": _column(REQUESTS, "warmup", lambda values: [1] * len(values)),
+    "categories as numbers": _column(REQUESTS, "category", lambda values: [1] * len(values)),
+    "negative drafts": _column(REQUESTS, "drafts", lambda values: [-7] * len(values)),
     "counters without times": _column(COUNTERS, "time_s", lambda values: [None] * len(values)),
     "counters without positions": _column(COUNTERS, "per_position", lambda values: [None] * len(values)),
     "power without processes": _column(POWER, "process", lambda values: [None] * len(values)),

@@ -26,6 +26,7 @@ PURE = (
     "load/refusals.py",
     "load/http1.py",
     "load/stream.py",
+    "load/usage.py",
     "workload/content.py",
     "workload/lengths.py",
     "power/log.py",

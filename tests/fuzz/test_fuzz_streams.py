@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtpbench.load.http1 import DONE, BadResponse, Response
-from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Stream
+from mtpbench.load.stream import Stream
+from mtpbench.load.usage import TOKEN_BITS, UNCOUNTED
 
 CAPTURES = Path(__file__).resolve().parents[1] / "fixtures" / "captures"
 STREAMS = [path.read_bytes()[-6000:] for path in sorted(CAPTURES.glob("*mtp3*.sse"))]

@@ -32,7 +32,12 @@ def test_any_table_of_whole_microseconds_comes_back_to_the_bit(data, group: int,
         times = sorted(data.draw(st.lists(st.floats(sent, 2e5), max_size=5)))
         counts = tuple(itertools.accumulate(data.draw(st.integers(0, 4)) for _ in times))
         counted = data.draw(st.booleans())
-        more = {"chunk_tokens": counts if counted else None}
+        more = {
+            "chunk_tokens": counts if counted else None,
+            "category": data.draw(st.sampled_from([None, "math", "coding"])),
+            "drafts": data.draw(st.sampled_from([None, 0, 7])),
+            "draft_tokens": data.draw(st.none() | st.integers(0, 99)),
+        }
         records.append(make_request(index, index, sent, times, **more))
     table = RequestTable.from_records(records)
     with (
@@ -60,6 +65,28 @@ def test_times_that_older_schemas_hold_in_seconds_are_read_exactly(tmp_path: Pat
     again = read_requests(path)
     for field in dataclasses.fields(RequestTable):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(table, field.name))
+
+
+def told_load(**more):
+    records = steady_load()
+    return [dataclasses.replace(record, drafts=3, accepted_draft_tokens=5, **more) for record in records]
+
+
+def test_files_of_an_older_schema_tell_nothing_of_drafts_and_have_no_categories(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    write_requests(RequestTable.from_records(told_load(category="math")), path)
+    assert set(read_requests(path).category) == {"math"}
+    names = ("drafts", "draft_tokens", "accepted_draft_tokens", "category")
+    pq.write_table(pq.read_table(path).drop_columns(names), path)
+    assert [getattr(read_requests(path), name) for name in names] == [None] * 4
+
+
+def test_a_file_with_more_categories_than_any_dataset_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    records = [dataclasses.replace(make_request(i, i, 0, [1]), category=f"kind {i}") for i in range(65)]
+    write_requests(RequestTable.from_records(records), path)
+    with pytest.raises(StoreError, match="65 kinds of text: no dataset has more than 64"):
+        read_packed(path)
 
 
 def test_chunks_are_packed_into_few_bytes(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from measured import make_point, make_request
-from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Stream
+from mtpbench.load.stream import Stream
+from mtpbench.load.usage import TOKEN_BITS, UNCOUNTED
 from mtpbench.measure import measure
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import PointResult

@@ -83,6 +83,8 @@ def collect(
         if member.number not in summaries
     ]
     table = read_table(pool.directory, schedule, pool.count, deaths, prompts.lengths)
+    if prompts.categories is not None:
+        table = dataclasses.replace(table, category=prompts.categories[table.index])
     written = tuple(summaries.values())
     client = judge_client(
         [_load_notes(pool, number) for number in summaries],

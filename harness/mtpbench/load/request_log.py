@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from mtpbench.load.pacer import Schedule, Turn
-from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Answer, Stream
-from mtpbench.metrics.request_table import UNKNOWN, Ints, RequestTable
+from mtpbench.load.stream import Answer, Stream
+from mtpbench.load.usage import TOKEN_BITS, UNCOUNTED
+from mtpbench.metrics.request_table import TOLD, UNKNOWN, Ints, RequestTable
 from mtpbench.workload import Lengths
 
 ROW = np.dtype(
@@ -37,6 +38,7 @@ ROW = np.dtype(
         ("output_tokens", "<i8"),
         ("cached_prompt_tokens", "<i8"),
         ("reasoning_tokens", "<i8"),
+        *((name, "<i8") for name in TOLD),
         ("chunks", "<i8"),
     ]
 )
@@ -96,6 +98,7 @@ class RequestLog:
             UNKNOWN if answer.output_tokens is None else answer.output_tokens,
             UNKNOWN if answer.cached_prompt_tokens is None else answer.cached_prompt_tokens,
             UNKNOWN if answer.reasoning_tokens is None else answer.reasoning_tokens,
+            *answer.told,
             len(stream.chunks),
         )
         self._chunks += stream.chunks.tobytes()
@@ -195,7 +198,7 @@ def _lost_requests(
         rows[name] = death.at_us
     rows["asked_prompt_tokens"] = lengths.prompt_tokens[lost]
     rows["asked_output_tokens"] = lengths.output_tokens[lost]
-    for name in ("prompt_tokens", "output_tokens", "cached_prompt_tokens", "reasoning_tokens"):
+    for name in ("prompt_tokens", "output_tokens", "cached_prompt_tokens", "reasoning_tokens", *TOLD):
         rows[name] = UNKNOWN
     texts = np.empty((len(lost), 3), object)
     texts[:] = (None, WORKER_DIED, death.detail)
@@ -221,6 +224,9 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
     def in_engine_us(wall_us: Ints) -> Ints:
         return np.ascontiguousarray(wall_us if time_scale == 1 else np.rint(wall_us * time_scale), np.int64)
 
+    def told(name: str) -> Ints | None:
+        return None if (rows[name] == UNKNOWN).all() else ints(name)
+
     def ints(name: str) -> Ints:
         return np.ascontiguousarray(rows[name])
 
@@ -237,6 +243,9 @@ def _table(rows: Any, packed: Ints, texts: Any, time_scale: float) -> RequestTab
         output_tokens=ints("output_tokens"),
         cached_prompt_tokens=ints("cached_prompt_tokens"),
         reasoning_tokens=ints("reasoning_tokens"),
+        drafts=told("drafts"),
+        draft_tokens=told("draft_tokens"),
+        accepted_draft_tokens=told("accepted_draft_tokens"),
         finish_reason=texts[:, 0],
         error=texts[:, 1],
         error_detail=texts[:, 2],

@@ -25,15 +25,13 @@ from typing import Any
 from orjson import loads
 
 from mtpbench.load.http1 import MOST_EVENT_BYTES, SseParser, holds_output, listed_tokens
+from mtpbench.load.usage import TOKEN_BITS, UNCOUNTED, UNTOLD, read_count, read_detail, read_told
 from mtpbench.records.codec import storable
 
 DETAIL_LENGTH = 300
 """Characters of an error's detail that are kept."""
 RAW_DETAIL_LENGTH = 4096
 """Characters that a stream itself keeps: secrets are taken out before the detail is cut, never after."""
-TOKEN_BITS = 24
-UNCOUNTED = (1 << TOKEN_BITS) - 1
-"""The token part of a packed chunk whose count the server does not give."""
 _NEVER = object()
 """A value that equals no count that a server can give."""
 _AUTOMATIC = 47  # zlib's window size for gzip and zlib streams alike
@@ -57,6 +55,8 @@ class Answer:
     output_tokens: int | None
     cached_prompt_tokens: int | None = None
     reasoning_tokens: int | None = None
+    told: tuple[int, int, int] = UNTOLD
+    """Verification steps, drafted and accepted tokens, as the engine told them; each may be `UNKNOWN`."""
     finish_reason: str | None
     error: str | None
     error_detail: str | None
@@ -86,6 +86,7 @@ class Stream:
         "_prompt_tokens",
         "_quick",
         "_reasoning_tokens",
+        "_told",
         "chunks",
         "done",
         "events",
@@ -115,6 +116,7 @@ class Stream:
         self._output_tokens: int | None = None
         self._cached_tokens: int | None = None
         self._reasoning_tokens: int | None = None
+        self._told = UNTOLD
         self._finish_reason: str | None = None
         self._error: tuple[str, str] | None = None
 
@@ -223,6 +225,7 @@ class Stream:
             output_tokens=self._output_tokens,
             cached_prompt_tokens=self._cached_tokens,
             reasoning_tokens=self._reasoning_tokens,
+            told=self._told,
             finish_reason=self._finish_reason and storable(self._finish_reason[:DETAIL_LENGTH]),
             error=code,
             error_detail=storable(detail[:RAW_DETAIL_LENGTH]) if detail else None,
@@ -301,6 +304,8 @@ class Stream:
             counted = bool(usage) and usage.get("completion_tokens") is not None
             for choice in body.get("choices") or ():
                 self._take_choice(at_us, choice, self._output_tokens if counted else None, risen)
+            if self._finish_reason is not None and self._told is UNTOLD:
+                self._told = read_told(body)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             return self._fail(at_us, "bad_event", f"unexpected shape ({error}): {_excerpt(event)}")
         return False
@@ -308,14 +313,14 @@ class Stream:
     def _take_usage(self, usage: dict[str, Any]) -> bool:
         """Keeps the counts; returns whether output tokens rose. A missing output count is unknown, not 0."""
         before = self._output_tokens or 0
-        prompt = self._checked_prompt = _count(usage["prompt_tokens"])
+        prompt = self._checked_prompt = read_count(usage["prompt_tokens"])
         self._prompt_tokens = prompt or self._prompt_tokens
-        cached = _detail(usage, "prompt_tokens_details", "cached_tokens", prompt)
+        cached = read_detail(usage, "prompt_tokens_details", "cached_tokens", prompt)
         self._cached_tokens = self._cached_tokens if cached is None else cached
         if (output := usage.get("completion_tokens")) is None:
             return False
-        self._output_tokens = _count(output)
-        thoughts = _detail(usage, "completion_tokens_details", "reasoning_tokens", self._output_tokens)
+        self._output_tokens = read_count(output)
+        thoughts = read_detail(usage, "completion_tokens_details", "reasoning_tokens", self._output_tokens)
         self._reasoning_tokens = self._reasoning_tokens if thoughts is None else thoughts
         return self._output_tokens > before
 
@@ -371,24 +376,6 @@ class Stream:
 
 def _of(held: list[int], *kinds: int) -> list[int]:
     return [at | UNCOUNTED for at in held if at & UNCOUNTED in kinds]
-
-
-def _count(value: Any) -> int:
-    """Returns a number of tokens.
-
-    Raises:
-        ValueError: the value is no such number, or does not fit into a packed chunk.
-    """
-    if isinstance(value, (int, float)) and 0 <= value < UNCOUNTED and value == int(value):
-        return int(value)
-    raise ValueError(f"{value!r} is no number of tokens")
-
-
-def _detail(usage: dict[str, Any], group: str, name: str, of_tokens: int) -> int | None:
-    """Returns a count of a usage's details; None where there is none, or it is above its whole."""
-    details = usage.get(group)
-    value = details.get(name) if isinstance(details, dict) else None
-    return value if type(value) is int and 0 <= value <= of_tokens else None
 
 
 def _excerpt(event: bytes) -> str:

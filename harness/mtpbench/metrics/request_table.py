@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 UNKNOWN = -1
 """Stands for None in the integer columns, inside this table only (Parquet and records hold null)."""
+TOLD = ("drafts", "draft_tokens", "accepted_draft_tokens")
+"""The columns that engines tell of each request at its end, where they do."""
 CUT_OFF = "cut_off"
 """The error of a request that the harness ended: it shows nothing about the server."""
 
@@ -45,6 +47,9 @@ class RequestRows:
         asked_prompt_tokens, asked_output_tokens: (n,) int64.
         prompt_tokens, output_tokens: (n,) int64 as the server counted them, `UNKNOWN` if it did not.
         cached_prompt_tokens, reasoning_tokens: (n,) int64, those of a prefix cache and of thoughts, likewise.
+        drafts, draft_tokens, accepted_draft_tokens: (n,) int64, those that the engine told of each request,
+            likewise; None where it told them of none.
+        category: (n,) object array of str or None, the kind of text; None where no request has one.
         finish_reason, error, error_detail: (n,) object arrays of str or None.
         chunk_offsets: (n + 1,) int64; chunks of row i are [chunk_offsets[i], chunk_offsets[i + 1]).
     """
@@ -65,6 +70,10 @@ class RequestRows:
     error: npt.NDArray[np.object_]
     error_detail: npt.NDArray[np.object_]
     chunk_offsets: Ints
+    drafts: Ints | None = None
+    draft_tokens: Ints | None = None
+    accepted_draft_tokens: Ints | None = None
+    category: npt.NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -169,6 +178,10 @@ class RequestTable(RequestRows):
             values = (getattr(row, name) for row in rows)
             return np.array([UNKNOWN if value is None else value for value in values], np.int64)
 
+        def told(name: str) -> Ints | None:
+            column = ints(name)
+            return None if (column == UNKNOWN).all() else column
+
         def times_us(name: str) -> Ints:
             return whole_us(np.array([getattr(row, name) for row in rows], np.float64))
 
@@ -190,6 +203,8 @@ class RequestTable(RequestRows):
             output_tokens=ints("output_tokens"),
             cached_prompt_tokens=ints("cached_prompt_tokens"),
             reasoning_tokens=ints("reasoning_tokens"),
+            **{name: told(name) for name in TOLD},
+            category=objects("category") if any(row.category for row in rows) else None,
             finish_reason=objects("finish_reason"),
             error=objects("error"),
             error_detail=objects("error_detail"),
@@ -203,6 +218,8 @@ class RequestTable(RequestRows):
 
         def optional(value: Any) -> int | None:
             return None if value == UNKNOWN else int(value)
+
+        told = {name: column for name in TOLD if (column := getattr(self, name)) is not None}
 
         scheduled_s, sent_s, end_s = self.scheduled_s, self.sent_s, self.end_s
         times_s = self.chunk_times_s
@@ -224,6 +241,8 @@ class RequestTable(RequestRows):
                 output_tokens=optional(self.output_tokens[i]),
                 cached_prompt_tokens=optional(self.cached_prompt_tokens[i]),
                 reasoning_tokens=optional(self.reasoning_tokens[i]),
+                **{name: optional(column[i]) for name, column in told.items()},
+                category=None if self.category is None else self.category[i],
                 finish_reason=self.finish_reason[i],
                 error=self.error[i],
                 error_detail=self.error_detail[i],

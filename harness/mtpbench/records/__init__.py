@@ -66,6 +66,7 @@ from mtpbench.records.point import (
 from mtpbench.records.process import Container, Deployment, File, Probe, Process
 from mtpbench.records.raw import (
     GRACE,
+    MOST_CATEGORIES,
     UNUSED,
     Answers,
     ClientHealth,
@@ -122,6 +123,7 @@ __all__ = [
     "LEAST_WARMUP_TO_SPREAD",
     "MAX_SPEED",
     "METHOD_NAMES",
+    "MOST_CATEGORIES",
     "MOST_COUNTED",
     "MOST_DRAFTS",
     "OFF",

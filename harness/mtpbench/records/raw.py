@@ -93,6 +93,10 @@ class CounterSource:
         return f"{self.engine or 'engine'} /metrics of every decoding worker"
 
 
+MOST_CATEGORIES = 64
+"""Kinds of text in one dataset: each is a row of a table."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestRecord:
     """A request record holds one request as the client saw it. A failed request is a record too.
@@ -101,7 +105,9 @@ class RequestRecord:
     output tokens after each chunk as the server counted them, or None where it does not count. `error` is
     a short code (`http_503`, `timeout`, `disconnected`, `no_usage`, `stream_error`, `bad_event`, …).
     `cached_prompt_tokens` came from a prefix cache; `reasoning_tokens` are those of the output that were
-    thoughts. Both are None where the server does not say.
+    thoughts. Both are None where the server does not say. `category` is the kind of text that the dataset
+    says its prompt is. `drafts` are verification steps, `draft_tokens` drafted tokens, and
+    `accepted_draft_tokens` those that were accepted, where the engine tells them of each request.
     """
 
     index: int
@@ -118,6 +124,10 @@ class RequestRecord:
     output_tokens: int | None = None
     cached_prompt_tokens: int | None = None
     reasoning_tokens: int | None = None
+    drafts: int | None = None
+    draft_tokens: int | None = None
+    accepted_draft_tokens: int | None = None
+    category: str | None = None
     finish_reason: str | None = None
     error: str | None = None
     error_detail: str | None = None

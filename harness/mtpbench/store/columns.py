@@ -13,8 +13,16 @@ import pyarrow.parquet as pq
 
 from mtpbench.errors import StoreError
 from mtpbench.metrics.packed_chunks import BATCH_CHUNKS, ChunkBatch, PackedTable, Requests, batches, smallest
-from mtpbench.metrics.request_table import UNKNOWN, Ints, RequestTable, whole_us
-from mtpbench.records import CounterSample, PowerSample, SpecCounters, SpecGauge, to_json, well_formed
+from mtpbench.metrics.request_table import TOLD, UNKNOWN, Ints, RequestTable, whole_us
+from mtpbench.records import (
+    MOST_CATEGORIES,
+    CounterSample,
+    PowerSample,
+    SpecCounters,
+    SpecGauge,
+    to_json,
+    well_formed,
+)
 from mtpbench.store.files import check_file, guarded
 
 _TIMES = {"scheduled_us": "scheduled_s", "sent_us": "sent_s", "end_us": "end_s"}
@@ -22,6 +30,8 @@ _TIMES = {"scheduled_us": "scheduled_s", "sent_us": "sent_s", "end_us": "end_s"}
 _INTS = ("index", "slot", "asked_prompt_tokens", "asked_output_tokens", *_TIMES)
 _SINCE_6 = ("cached_prompt_tokens", "reasoning_tokens")
 """Columns that files of an older schema lack: unknown there."""
+_SINCE_9 = (*TOLD, "category")
+"""Columns that files of an older schema lack, and that are null where no request has a value."""
 _KNOWN_OR_NULL = ("prompt_tokens", "output_tokens", *_SINCE_6)
 _GAUGE = pa.struct([("rank", pa.string()), ("length", pa.float64()), ("verify_calls", pa.float64())])
 _GAPS, _BROUGHT = "chunk_gaps_us", "chunk_tokens_brought"
@@ -32,7 +42,8 @@ _REQUESTS = pa.schema(
         *((name, pa.int64()) for name in _INTS),
         ("warmup", pa.bool_()),
         *((name, pa.int64()) for name in _KNOWN_OR_NULL),
-        *((name, pa.string()) for name in _TEXTS),
+        *((name, pa.int64()) for name in TOLD),
+        *((name, pa.string()) for name in ("category", *_TEXTS)),
         (_GAPS, pa.large_list(pa.int64())),
         (_BROUGHT, pa.large_list(pa.int64())),
     ]
@@ -77,7 +88,7 @@ def write_requests(table: Requests, path: Path) -> None:
             sink,
             _REQUESTS,
             compression="zstd",
-            use_dictionary=[f"{_BROUGHT}.list.element", *_TEXTS],
+            use_dictionary=[f"{_BROUGHT}.list.element", "category", *_TEXTS],
             column_encoding={f"{_GAPS}.list.element": "BYTE_STREAM_SPLIT"},
             write_page_checksum=True,
         ) as writer,
@@ -92,8 +103,15 @@ def _columns(table: Requests, batch: ChunkBatch) -> dict[str, Any]:
     }
     for name in _KNOWN_OR_NULL:
         columns[name] = _nullable(getattr(table, name)[batch.rows])
-    for name in _TEXTS:
-        columns[name] = _text_array(getattr(table, name)[batch.rows].tolist())
+    for name in TOLD:
+        column = getattr(table, name)
+        columns[name] = (
+            pa.nulls(len(batch.counts), pa.int64()) if column is None else _nullable(column[batch.rows])
+        )
+    for name in ("category", *_TEXTS):
+        column = getattr(table, name)
+        texts = [None] * len(batch.counts) if column is None else column[batch.rows].tolist()
+        columns[name] = _text_array(texts)
     offsets = pa.array(batch.offsets, pa.int64())
     columns[_GAPS] = pa.LargeListArray.from_arrays(offsets, pa.array(batch.gaps_us, pa.int64()))
     columns[_BROUGHT] = pa.LargeListArray.from_arrays(offsets, _nullable(batch.brought.astype(np.int64)))
@@ -117,14 +135,14 @@ def read_packed(path: Path) -> PackedTable:
     Raises:
         StoreError: the file is damaged or lacks a column.
     """
-    return _guarded(path, _REQUESTS, _packed, younger=_SINCE_6)
+    return _guarded(path, _REQUESTS, _packed, younger=(*_SINCE_6, *_SINCE_9))
 
 
 def _packed(file: pq.ParquetFile) -> PackedTable:
     column_names = file.schema_arrow.names
     data = file.read(
         columns=[name if name in column_names else _TIMES[name] for name in _ROW_COLUMNS]
-        + [name for name in _SINCE_6 if name in column_names]
+        + [name for name in (*_SINCE_6, *_SINCE_9) if name in column_names]
     )
     # The bytes of a text may be none.
     data.validate(full=True)
@@ -134,6 +152,7 @@ def _packed(file: pq.ParquetFile) -> PackedTable:
         known = name in data.column_names
         columns[name] = _ints(data[name]) if known else np.full(len(data), UNKNOWN, np.int64)
         _check_range(name, columns[name], UNKNOWN, _MOST)
+    columns |= _since_9(data)
     columns |= {name: _objects(data[name].to_pylist()) for name in _TEXTS}
     if (columns["end_us"] < columns["sent_us"]).any():
         raise ValueError("a request ends before it was sent")
@@ -142,6 +161,21 @@ def _packed(file: pq.ParquetFile) -> PackedTable:
     if len(counts) != len(data):
         raise ValueError(f"{len(counts)} lists of chunks for {len(data)} requests")
     return PackedTable(**columns, chunk_offsets=np.concatenate(([0], np.cumsum(counts))), chunks=chunks)
+
+
+def _since_9(data: Any) -> dict[str, Any]:
+    """Returns the columns that older files lack; None of one that holds nothing."""
+    filled = [name for name in _SINCE_9 if name in data.column_names and data[name].null_count < len(data)]
+    columns: dict[str, Any] = {name: _ints(data[name]) for name in filled if name in TOLD}
+    for name, column in columns.items():
+        _check_range(name, column, UNKNOWN, _MOST)
+    if "category" in filled:
+        columns["category"] = _objects(data["category"].to_pylist())
+        if (kinds := len({*columns["category"]} - {None})) > MOST_CATEGORIES:
+            raise ValueError(
+                f"category holds {kinds} kinds of text: no dataset has more than {MOST_CATEGORIES}"
+            )
+    return columns
 
 
 def _row_ints(data: Any, name: str) -> Ints:

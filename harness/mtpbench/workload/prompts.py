@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from mtpbench.errors import SweepError, UnsupportedError
@@ -154,6 +155,7 @@ class Prompts:
             later turn without a timestamp has that of the line before it.
         after: (n,) the request that must end before this one may start (the turn before); -1 for none.
         delay_s: (n,) pause after that end.
+        categories: (n,) the kinds of text that a dataset's lines name, or None; None where no line does.
 
     Raises:
         SweepError: the dataset, one of its lines, the tokenizer or a length can't be used.
@@ -166,6 +168,7 @@ class Prompts:
     arrivals_s: Floats | None
     after: Ints
     delay_s: Floats
+    categories: npt.NDArray[np.object_] | None
 
     def __init__(
         self, workload: Workload, lengths: Lengths, seed: int, *, model_name: str, continuous_usage: bool
@@ -179,6 +182,7 @@ class Prompts:
         timing = untimed(count) if self._dataset is None else time_rows(self._dataset, count)
         self.arrivals_s, self.after, self.delay_s = timing.arrivals_s, timing.after, timing.delay_s
         self.notes = timing.notes
+        self.categories = None if self._dataset is None else self._dataset.categories_of(count)
         self.lengths = lengths if self._dataset is None else self._dataset_lengths(self._dataset, lengths)
         texts = self._dataset is not None and bool((self._dataset.prompt_tokens[:count] == UNKNOWN).any())
         self.exact = self._tokenizer is not None or not (workload.chat_template or texts)

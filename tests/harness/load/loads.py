@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from mtpbench.load.pacer import Schedule
 from mtpbench.load.request_log import read_table
 from mtpbench.load.worker import LoadWorker
 from mtpbench.metrics.request_table import RequestTable
-from mtpbench.records import Load, Measurement, Workload
+from mtpbench.records import Load, Measurement, Workload, from_json, to_json
 from mtpbench.workload import Prompts
 
 RULES = Measurement(request_timeout_s=5.0, point_timeout_s=20.0)
@@ -69,14 +70,13 @@ class PreparedJob(ClientSpec):
 
     def prepare(self) -> tuple[Prompts, Schedule]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(ClientSpec)}
-        return _prepare(
-            ClientSpec(**{**fields, "base_url": "", "load": dataclasses.replace(self.load, transport="auto")})
-        )
+        load = dataclasses.replace(self.load, transport="auto")
+        return _prepare(json.dumps(to_json(ClientSpec(**{**fields, "base_url": "", "load": load}))))
 
 
 @functools.lru_cache(maxsize=32)
-def _prepare(spec: ClientSpec) -> tuple[Prompts, Schedule]:
-    return spec.prepare()
+def _prepare(spec: str) -> tuple[Prompts, Schedule]:
+    return from_json(ClientSpec, json.loads(spec)).prepare()
 
 
 class Channel:

@@ -88,7 +88,8 @@ def test_an_open_loop_over_two_workers_sends_everything_by_its_arrivals(pacing, 
     load, workload = Load(pacing=pacing, rate_rps=200.0), None
     if pacing == "trace":
         trace = tmp_path / "trace.jsonl"
-        lines = [{"timestamp": 15 * n, "input_length": 8, "output_length": 4} for n in range(40)]
+        line = {"input_length": 8, "output_length": 4}
+        lines = [{"timestamp": 15 * n, "category": ("even", "odd")[n % 2], **line} for n in range(40)]
         trace.write_text("\n".join(map(json.dumps, lines)))
         load = Load(pacing="trace")
         workload = Workload(isl=8, osl=4, prompts="dataset", dataset_path=str(trace))
@@ -103,6 +104,7 @@ def test_an_open_loop_over_two_workers_sends_everything_by_its_arrivals(pacing, 
     assert result.table.scheduled_s == pytest.approx(schedule.arrivals_s, abs=3e-6)
     if pacing == "trace":
         assert schedule.arrivals_s == pytest.approx(np.arange(40) * 0.015)
+        assert result.table.category.tolist() == ["even", "odd"] * 20
     assert (result.table.sent_s >= result.table.scheduled_s - 2e-6).all()
     assert result.client.unsent == 0
 

@@ -18,7 +18,8 @@ from mtpbench.load.request_log import (
     WorkerDeath,
     read_table,
 )
-from mtpbench.load.stream import TOKEN_BITS, Stream
+from mtpbench.load.stream import Stream
+from mtpbench.load.usage import TOKEN_BITS
 from mtpbench.workload import Lengths
 
 

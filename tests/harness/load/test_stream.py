@@ -13,7 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtpbench.load.http1 import SseParser
-from mtpbench.load.stream import TOKEN_BITS, UNCOUNTED, Stream
+from mtpbench.load.stream import Stream
+from mtpbench.load.usage import TOKEN_BITS, UNCOUNTED, UNTOLD
+from mtpbench.metrics.request_table import UNKNOWN
 
 
 def times(stream):
@@ -39,6 +41,49 @@ def replay(name):
     stream = Stream()
     stream.feed(7, (CAPTURES / f"{name}.sse").read_bytes())
     return stream, stream.answer(True)
+
+
+SGLANG = {"spec_verify_ct": 21, "spec_num_proposed_drafts": 63, "spec_num_correct_drafts": 42}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("vllm_mimo_synth3_completion", (22, 66, 41)),
+        ("vllm_mimo_synth3_chat", (22, 66, 42)),
+        ("llamacpp_crafted_mtp3_completion", (UNKNOWN, 75, 37)),
+        ("llamacpp_crafted_mtp3_chat_continuous_usage", (UNKNOWN, 75, 37)),
+        ("vllm_qwen3_off_chat", UNTOLD),
+        ("vllm_crafted_mtp3_chat", UNTOLD),
+    ],
+)
+def test_what_a_real_engine_tells_of_a_request_s_drafts_is_kept(name, told):
+    assert replay(name)[1].told == told
+
+
+def test_sglang_tells_of_drafts_in_an_event_of_its_own():
+    """By the source of 0.5.21 and 0.5.23: after the finish reason, before the usage."""
+    told = {"choices": [], "sglext": {"spec_tokens_details": SGLANG}}
+    _, answer = read(text("a"), text("b", "length"), told, last_usage(64), "[DONE]")
+    assert (answer.error, answer.told) == (None, (21, 63, 42))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"sglext": {"spec_tokens_details": [SGLANG]}},
+        {"sglext": {"spec_tokens_details": {**SGLANG, "spec_num_correct_drafts": 64}}},
+        {"sglext": {"spec_tokens_details": {**SGLANG, "spec_num_correct_drafts": True}}},
+        {"sglext": [1]},
+        {"metrics": {"speculative_decoding": None}},
+        {"metrics": {"speculative_decoding": {"num_draft_tokens": "9", "num_accepted_draft_tokens": 3}}},
+        {"timings": {"draft_n": 1e999, "draft_n_accepted": -1}},
+        {"timings": {"draft_n": 2**70, "draft_n_accepted": 2**69}},
+    ],
+)
+def test_a_tale_of_drafts_that_can_t_be_is_none_and_fails_no_request(body):
+    _, answer = read(text("a"), text("b", "length"), {"choices": [], **body}, last_usage(64), "[DONE]")
+    assert (answer.error, answer.told) == (None, UNTOLD)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from workload_files import dataset, ids, make, parse, said
 
 from mtpbench.errors import SweepError
-from mtpbench.records import Workload
+from mtpbench.records import MOST_CATEGORIES, Workload
 from mtpbench.workload import count_lines
 
 TALK = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -74,6 +74,27 @@ def test_of_a_long_file_only_the_rows_in_use_keep_their_prompts(tmp_path):
     assert len(prompts._dataset) == 50
 
 
+def test_requests_have_the_categories_of_their_lines_however_often_they_are_used(tmp_path):
+    lines = ({"prompt": "a", "category": "math"}, {"prompt": "b"}, {"prompt": "c", "category": " coding "})
+    prompts = make(dataset(tmp_path, *lines), 5)
+    assert prompts.categories.tolist() == ["math", None, "coding", "math", None]
+    assert make(dataset(tmp_path, *lines), 2).categories.tolist() == ["math", None]
+    assert "category" not in parse(prompts, 0)
+    assert make(dataset(tmp_path, {"prompt": "a", "category": None}), 2).categories is None
+    assert make(Workload(isl=8, osl=8), 2).categories is None
+
+
+def test_more_categories_than_a_table_has_rows_for_are_refused_where_they_begin(tmp_path):
+    lines = [{"prompt": "a", "category": f"kind {number}"} for number in range(MOST_CATEGORIES)]
+    assert len({*make(dataset(tmp_path, *lines, *lines), 130).categories}) == MOST_CATEGORIES
+    workload = dataset(tmp_path, *lines, lines[0], {"prompt": "a", "category": "kind of its own"})
+    with pytest.raises(
+        SweepError, match=f"'kind of its own' is one more than the {MOST_CATEGORIES}"
+    ) as caught:
+        make(workload, 1)
+    assert caught.value.line == MOST_CATEGORIES + 2
+
+
 BAD = [
     ("{broken", "not JSON"),
     (b"\xff", "not JSON"),
@@ -103,6 +124,12 @@ BAD = [
     ({"prompt": "a", "delay": 5}, 'give the line a "session_id" too'),
     ({"prompt": "a", "delay": -5, "session_id": "s"}, '"delay" is a number of milliseconds'),
     ({"prompt": "a", "delay": 5, "session_id": "s"}, "this is the first turn of 's'"),
+    ({"prompt": "a", "category": 5}, '"category" is a text of at most 60 characters, not 5'),
+    ({"prompt": "a", "category": ["math"]}, '"category" is a text of at most 60 characters'),
+    ({"prompt": "a", "category": " "}, '"category" is a text of at most 60 characters'),
+    ({"prompt": "a", "category": "x" * 61}, '"category" is a text of at most 60 characters'),
+    ({"prompt": "a", "category": "a\nb"}, '"category" holds the character U.000A'),
+    ({"prompt": "a", "category": "\x1b[1m"}, '"category" holds the character U.001B'),
     ({"prompt": "a", "session_id": [1]}, '"session_id" is a text or a whole number'),
 ]
 
