@@ -210,7 +210,9 @@ def _start_s(point: Point) -> float:
 
 
 def _acceptance_length(point: Point) -> float:
-    """Returns the mean acceptance length that an estimate assumes: the arm's, else the golden table's."""
+    """Returns the mean acceptance length that an estimate assumes: the arm's, else that of the method's
+    golden table, and MTP's for methods without one.
+    """
     speculation = point.arm.speculation
     if speculation is None:
         return 1.0
@@ -219,8 +221,9 @@ def _acceptance_length(point: Point) -> float:
         return policy.length
     if policy.rates is not None:
         return 1.0 + sum(policy.rates)
-    table = golden.golden_table(golden.default_table())
-    return table[min(speculation.draft_tokens, max(table))]
+    table = golden.default_table(speculation.method) or golden.default_table("mtp")
+    lengths = golden.golden_table(table) if table else {1: 1.0}
+    return lengths[min(speculation.draft_tokens, max(lengths))]
 
 
 def _requests_per_s(point: Point, profile: Profile, isl: float, osl: float) -> float:

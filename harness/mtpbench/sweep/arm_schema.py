@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from mtpbench import golden
 from mtpbench.input_files import check_line
 from mtpbench.records import DRAFT_CHECKPOINTS, MOST_DRAFTS, WITHOUT_MODEL, Method
 from mtpbench.yaml_files import OneLine, Strict, Variable, text_of
@@ -39,7 +38,6 @@ Options = dict[Annotated[str, AfterValidator(_check_option)], Annotated[Any, Aft
 FlagLayers = dict[str, Options]
 JsonKeys = dict[OneLine, Annotated[Any, AfterValidator(_check_value)]]
 EnvironmentLayers = dict[str, dict[Variable, OneLine]]
-_GOLDEN = golden.default_table()
 Batch = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Depth = Annotated[int, Field(ge=0, le=MOST_DRAFTS, strict=True)]
 
@@ -48,7 +46,9 @@ class GoldenSpec(Strict):
     """Acceptance is pinned to a published mean length (`golden: thinking_on`), or to a length or rates."""
 
     golden: OneLine | None = Field(None, description="mode in the golden table, such as thinking_on")
-    model: OneLine = Field(_GOLDEN.model, description="model in the golden table")
+    model: OneLine | None = Field(
+        None, description="model in the golden table; that of the arm's checkpoint if left out"
+    )
     length: float | None = Field(None, ge=1, description="mean acceptance length, bonus token included")
     rates: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
         None, description="unconditional acceptance rate by position, non-increasing, one per draft"
@@ -67,11 +67,11 @@ def _named_policy(value: Any) -> Any:
             f"{value!r} is no acceptance policy; say measured, golden, {{golden: thinking_on}}, "
             "{length: 2.49} or {rates: [0.8, 0.5, 0.2]}"
         )
-    return {"golden": _GOLDEN.mode} if value == "golden" else value
+    return value
 
 
 AcceptanceSpec = Annotated[
-    Literal["measured"] | GoldenSpec,
+    Literal["measured", "golden"] | GoldenSpec,
     BeforeValidator(_named_policy, json_schema_input_type=Literal["measured", "golden"] | GoldenSpec),
 ]
 

@@ -105,15 +105,15 @@ def simulate(sweep: Sweep) -> Sweep:
 def _simulated(point: Point, path: Path) -> Point:
     simulation = point.simulation or Simulation(profile=default_profile())
     arm = point.arm
-    if arm.speculation:
-        arm = dataclasses.replace(arm, speculation=with_rates(arm.speculation))
-    point = dataclasses.replace(
-        point,
-        sweep=f"{point.sweep}.simulated",
-        arm=arm,
-        simulation=dataclasses.replace(simulation, clock="virtual", speed=1.0, faults=()),
-    )
     try:
+        if arm.speculation:
+            arm = dataclasses.replace(arm, speculation=with_rates(arm.speculation, point.checkpoint))
+        point = dataclasses.replace(
+            point,
+            sweep=f"{point.sweep}.simulated",
+            arm=arm,
+            simulation=dataclasses.replace(simulation, clock="virtual", speed=1.0, faults=()),
+        )
         drafting_of(point)
         return _with_step_costs(point)
     except InputError as error:
@@ -145,7 +145,13 @@ def _expand(spec: SweepFile, document: LinedYaml) -> Sweep:
     arms: dict[str, Arm] = {}
     for name, arm_spec in spec.arms.items():
         try:
-            arms[name] = make_arm(name, arm_spec, spec.model.path, draws=spec.engine.name == EMBEDDED)
+            arms[name] = make_arm(
+                name,
+                arm_spec,
+                spec.model.path,
+                draws=spec.engine.name == EMBEDDED,
+                template_arguments=spec.workload.chat_template_kwargs,
+            )
         except ArmError as error:
             raise fail(str(error), ("arms", name, *error.keys)) from None
     _check_size(spec, fail)

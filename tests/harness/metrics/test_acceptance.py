@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from measured import MTP, OFF, counter_samples, make_point
 from mtpbench.errors import InputError
-from mtpbench.golden import golden_length, golden_rates, golden_table
+from mtpbench.golden import even_rates, golden_length, golden_rates, golden_table
 from mtpbench.metrics.acceptance import measure_acceptance
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
@@ -210,6 +210,16 @@ def test_an_impossible_length_is_refused(length):
 def test_an_unknown_golden_name_lists_the_known_ones(names, known):
     with pytest.raises(InputError, match=f"known: .*{known}"):
         golden_length(replace(THINKING_ON, **names), 9)
+
+
+@given(st.integers(1, 64).flatmap(lambda k: st.tuples(st.just(k), st.floats(1, k + 1))))
+@settings(derandomize=True, deadline=None, max_examples=200)
+def test_even_rates_sum_to_their_length_and_each_draft_is_as_likely_as_the_one_before(drawn):
+    drafts, length = drawn
+    rates = even_rates(length, drafts)
+    assert 1 + sum(rates) == pytest.approx(length, abs=1e-6)
+    assert rates == pytest.approx([rates[0] ** i for i in range(1, drafts + 1)], abs=1e-9)
+    assert all(0 <= rate <= 1 for rate in rates)
 
 
 def test_a_table_with_a_hole_or_no_draft_is_refused():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from mtpbench.errors import SweepError
-from mtpbench.records import Arm, DepthRange, DepthRule, Point, from_json, to_json
-from mtpbench.sweep import load_sweep
+from mtpbench.records import AcceptancePolicy, Arm, DepthRange, DepthRule, Point, from_json, to_json
+from mtpbench.sweep import load_sweep, simulate
 
 MTP = "mtp: {draft_tokens: 3, acceptance: golden}"
 
@@ -120,3 +121,200 @@ def test_an_arm_of_every_setting_survives_its_record(write_sweep) -> None:
 def test_a_wrong_arm_says_what_would_be_right(write_sweep, arm: str, said: str) -> None:
     with pytest.raises(SweepError, match=said):
         load_sweep(write_sweep((MTP, f"x: {arm}")))
+
+
+# ------------------------------------------------------------------------------------- golden rows
+REAL = (
+    ("  name: simulated\n  clock: scaled\n  speed: 5\n", "  name: vllm\n"),
+    ("  flags: {all: {stream-interval: 4}}\n", ""),
+)
+
+
+def policy_of(write_sweep, text: str, *changes: tuple[str, str]) -> AcceptancePolicy:  # type: ignore[no-untyped-def]
+    points = load_sweep(write_sweep(*changes, (MTP, f"x: {text}"))).points
+    arm = next(point.arm for point in points if point.arm.name == "x")
+    assert arm.speculation is not None
+    return arm.speculation.acceptance
+
+
+@pytest.mark.parametrize(
+    ("method", "checkpoint", "drafts", "on", "off"),
+    [
+        ("mtp", "some/model", 3, 2.49, 2.97),
+        ("mtp", "deepseek-ai/DeepSeek-V4-Pro", 8, 2.58, 3.11),
+        ("dspark", "deepseek-ai/DeepSeek-V4-Pro-DSpark", 6, 3.82, 4.87),
+        ("dspark", "deepseek-ai/DeepSeek-V4-Pro-0813", 6, 3.77, 5.12),
+        ("dspark", "/models/deepseek-v4-pro-0813/", 5, 3.61, 4.74),
+    ],
+)
+def test_a_golden_row_is_found_by_checkpoint_method_drafts_and_mode(
+    write_sweep, method: str, checkpoint: str, drafts: int, on: float, off: float
+) -> None:
+    for mode, length in (("golden", on), ("{golden: thinking_on}", on), ("{golden: thinking_off}", off)):
+        arm = f"{{method: {method}, draft_tokens: {drafts}, checkpoint: {checkpoint}, acceptance: {mode}}}"
+        for changes in ((), REAL):
+            policy = policy_of(write_sweep, arm, *changes)
+            assert policy.length == pytest.approx(length)
+            assert policy.rates is not None
+            assert 1 + sum(policy.rates) == pytest.approx(length)
+
+
+def test_a_named_model_goes_before_the_checkpoints(write_sweep) -> None:
+    named = "acceptance: {golden: thinking_on, model: kimi-k3}"
+    arm = f"{{method: dspark, draft_tokens: 8, checkpoint: a/b, {named}}}"
+    assert policy_of(write_sweep, arm).length == 3.88
+
+
+def test_a_row_without_shorter_lengths_has_even_rates(write_sweep) -> None:
+    arm = "{method: dspark, draft_tokens: 5, checkpoint: x/DeepSeek-V4.1-Flash, acceptance: golden}"
+    policy = policy_of(write_sweep, arm)
+    assert policy.rates is not None
+    first, *others = policy.rates
+    assert others == pytest.approx([first**power for power in (2, 3, 4, 5)])
+    assert 1 + sum(policy.rates) == pytest.approx(3.51)
+
+
+THINKING = "workload: {isl: 64, osl: 32, chat_template: true, chat_template_kwargs: {thinking: %s}}"
+
+
+@pytest.mark.parametrize(("thinks", "length"), [("true", 2.49), ("false", 2.97)])
+def test_whether_the_model_thinks_tells_the_mode(write_sweep, thinks: str, length: float) -> None:
+    changes = [("workload: {isl: 64, osl: 32}", THINKING % thinks)]
+    plain = "{draft_tokens: 3, acceptance: %s}"
+    assert policy_of(write_sweep, plain % "golden", *changes).length == length
+    other = "thinking_off" if thinks == "true" else "thinking_on"
+    with pytest.raises(SweepError, match=rf"`golden: {other}` pins the acceptance of the other mode"):
+        policy_of(write_sweep, plain % f"{{golden: {other}}}", *changes)
+    # A length of the sweep's own may be whatever it is.
+    assert policy_of(write_sweep, plain % "{length: 2.0}", *changes).length == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        (
+            "{method: ngram, draft_tokens: 4, acceptance: golden}",
+            r"of ngram on some/model in .*known: d",
+        ),
+        (
+            "{method: eagle3, draft_model: a/b, draft_tokens: 4, acceptance: golden}",
+            r"acceptance of eagle3",
+        ),
+        ("{method: dspark, draft_tokens: 4, acceptance: golden}", r"kimi-k3 dspark; .*Name one"),
+        (
+            "{draft_tokens: 3, checkpoint: deepseek-ai/DeepSeek-V4-Pro-0813, acceptance: golden}",
+            r"of mtp on deepseek-ai/DeepSeek-V4-Pro-0813 in",
+        ),
+        ("{draft_tokens: 9, acceptance: golden}", r"for 9 draft tokens .*known: 1, 2, 3, 4, 5, 6, 7, 8"),
+        (
+            "{method: dspark, draft_tokens: 3, checkpoint: a/DeepSeek-V4.1-Flash, acceptance: golden}",
+            r"for 3 draft tokens in deepseek-v4.1-flash dspark thinking_on; known: 5",
+        ),
+        ("{method: ngram, draft_tokens: 4}", r"no model that could accept drafts of ngram.*\{length: 2.5\}"),
+        ("{method: dspark, draft_tokens: 9}", r"no acceptance length for 9 draft tokens"),
+    ],
+)
+def test_no_golden_row_is_refused_with_the_known_ones(write_sweep, arm: str, said: str) -> None:
+    with pytest.raises(SweepError, match=said):
+        load_sweep(write_sweep((MTP, f"x: {arm}")))
+
+
+def test_the_embedded_engine_draws_a_methods_acceptance_from_its_own_table(write_sweep) -> None:
+    """It has no model to measure; a length alone has even rates, but for MTP, whose table gives them."""
+    dspark = policy_of(write_sweep, "{method: dspark, draft_tokens: 6}")
+    assert (dspark.length, dspark.pinned_by) == (pytest.approx(3.77), "engine")
+    assert dspark.table is not None
+    assert (dspark.table.model, dspark.table.method) == ("deepseek-v4-pro-0813", "dspark")
+    original = "{method: dspark, draft_tokens: 6, checkpoint: a/DeepSeek-V4-Pro-DSpark}"
+    assert policy_of(write_sweep, original).length == pytest.approx(3.82)
+    ngram = policy_of(write_sweep, "{method: ngram, draft_tokens: 3, acceptance: {length: 1.875}}")
+    assert ngram.rates == pytest.approx((0.5, 0.25, 0.125), abs=1e-9)
+    mtp = policy_of(write_sweep, "{draft_tokens: 3, acceptance: {length: 2.3}}")
+    assert mtp.rates == pytest.approx((0.79, 0.48, 0.03))
+
+
+def test_a_real_sweep_of_other_methods_is_simulated_with_their_tables(write_sweep) -> None:
+    arm = "{method: dspark, draft_tokens: 5, checkpoint: deepseek-ai/DeepSeek-V4-Pro-0813}"
+    real = load_sweep(write_sweep(*REAL, (MTP, f"x: {arm}")))
+    drawn = next(p.arm.speculation for p in simulate(real).points if p.arm.name == "x")
+    assert drawn is not None
+    assert drawn.acceptance.length == pytest.approx(3.61)
+
+
+# ------------------------------------------------------------------------------------- draft layers
+DSPARK_KEYS = '{"dspark_block_size": 5, "n_predict": 5%s}'
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "folder", "said"),
+    [
+        ("mtp", DSPARK_KEYS % "", False, "holds DSpark and no MTP layer"),
+        ("mtp", "{}", True, "holds DSpark and no MTP layer"),
+        ("mtp", DSPARK_KEYS % ', "num_nextn_predict_layers": 1', False, None),
+        ("mtp", '{"n_predict": 1}', False, None),
+        ("dspark", DSPARK_KEYS % "", False, None),
+        ("dspark", "{}", True, None),
+        ("dspark", '{"text_config": {"dspark_markov_rank": 8}}', False, None),
+        ("dspark", '{"num_nextn_predict_layers": 1}', False, "config.json names no DSpark"),
+        ("dspark", None, False, None),
+        ("ngram", "{}", False, None),
+    ],
+)
+def test_a_head_that_a_checkpoint_is_known_to_lack_is_refused(
+    write_sweep, tmp_path: Path, method: str, config: str | None, folder: bool, said: str | None
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    if config is not None:
+        (model / "config.json").write_text(config)
+    if folder:
+        (model / "dspark").mkdir()
+    path = write_sweep(*REAL, (MTP, f"x: {{method: {method}, draft_tokens: 5, checkpoint: {model}}}"))
+    if said is None:
+        assert load_sweep(path).points
+    else:
+        with pytest.raises(SweepError, match=rf"arms.x.*{said}.*[Rr]ight is"):
+            load_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "checkpoint", "said"),
+    [
+        (
+            "mtp",
+            "deepseek-ai/DeepSeek-V4-Pro-0813",
+            r"accepts nothing .*Right is `method: dspark`, or",
+        ),
+        (
+            "mtp",
+            "/models/deepseek-v4-pro-0813",
+            r"/deepseek-v4-pro-0813 can't draft by mtp: it bundles",
+        ),
+        ("mtp", "deepseek-ai/DeepSeek-V4.1-Flash", r"no MTP layer; engines refuse MTP there"),
+        ("dspark", "deepseek-ai/DeepSeek-V4-Pro", r"one MTP layer and no DSpark.*V4-Pro-0813"),
+        ("dspark", "deepseek-ai/DeepSeek-V4-Pro-0813", None),
+        ("mtp", "deepseek-ai/DeepSeek-V4-Pro", None),
+        ("dspark", "unknown/checkpoint", None),
+        ("mtp", "unknown/checkpoint", None),
+    ],
+)
+def test_a_known_checkpoint_needs_no_file_to_be_refused(
+    write_sweep, method: str, checkpoint: str, said: str | None
+) -> None:
+    text = f"x: {{method: {method}, draft_tokens: 5, checkpoint: {checkpoint}}}"
+    path = write_sweep(*REAL, (MTP, text))
+    if said is None:
+        assert load_sweep(path).points
+    else:
+        with pytest.raises(SweepError, match=said):
+            load_sweep(path)
+
+
+def test_a_config_that_names_dspark_goes_before_what_a_name_is_known_for(write_sweep, tmp_path: Path) -> None:
+    model = tmp_path / "DeepSeek-V4-Pro"
+    model.mkdir()
+    text = f"x: {{method: dspark, draft_tokens: 5, checkpoint: {model}}}"
+    with pytest.raises(SweepError, match="no DSpark"):
+        load_sweep(write_sweep(*REAL, (MTP, text)))
+    (model / "config.json").write_text('{"dspark_block_size": 5}')
+    assert load_sweep(write_sweep(*REAL, (MTP, text))).points
