@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mtpbench.hardware import power_limits_w
 from mtpbench.metrics.acceptance import measure_acceptance
+from mtpbench.metrics.categories import CountedRequests, figures_by_category
 from mtpbench.metrics.chunk_latency import AT_ONCE_S, ChunkGaps, summarise
 from mtpbench.metrics.energy import MAX_GAP_S, measure_energy, split_by_node, unknown_energy
 from mtpbench.metrics.packed_chunks import Requests, TokenCounts, count_tokens
@@ -46,7 +47,7 @@ from mtpbench.records import (
     TpotBasis,
 )
 from mtpbench.store import RawPoint
-from mtpbench.validity import check, most_tokens_per_event, time_scale
+from mtpbench.validity import check, most_tokens_per_event, stream_interval, time_scale
 
 Mask = npt.NDArray[np.bool_]
 
@@ -60,6 +61,7 @@ class Latencies:
         ended_s: (r,) when it ended.
         tpot_s: (q,) of those that have a TPOT.
         tpot_ended_s: (q,) when those ended.
+        later_tokens: (r,) output tokens after the first chunk.
         tpot_basis: how the tokens of the first chunk are known.
         first_chunk_tokens: the median of that number; None where it is unknown.
     """
@@ -69,6 +71,7 @@ class Latencies:
     ended_s: Floats
     tpot_s: Floats
     tpot_ended_s: Floats
+    later_tokens: Ints
     send_lag_s: Floats
     tpot_basis: TpotBasis | None
     first_chunk_tokens: float | None
@@ -114,6 +117,21 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
         e2el_from_schedule_s=summarise(figures.e2el_s + figures.send_lag_s, parts),
         stalls=gaps.stalls(),
         tokens_per_chunk=_share(rows.output_tokens, chunk_counts, counted),
+        by_category=figures_by_category(
+            CountedRequests(
+                rows=rows,
+                counted=counted,
+                later_tokens=figures.later_tokens,
+                later_chunks=chunk_counts[counted] - 1,
+                tpot_s=figures.tpot_s,
+                ended_s=figures.ended_s,
+                window=steady,
+                blocks=blocks,
+            ),
+            point.arm.speculation,
+            acceptance,
+            stream_interval(point),
+        ),
         tokens_per_burst=_tokens_per_burst(point, rows, counted & (chunk_counts > 1), gaps, acceptance),
         first_chunk_tokens=figures.first_chunk_tokens,
         cached_prompt_share=_cached_share(rows, counted),
@@ -298,6 +316,7 @@ def latencies(
         ended_s=table.end_s[counted],
         tpot_s=tpot,
         tpot_ended_s=table.end_s[counted][several],
+        later_tokens=later,
         send_lag_s=sent - table.scheduled_s[counted],
         tpot_basis=basis,
         first_chunk_tokens=float(np.median(in_first)) if first_is_counted else None,

@@ -194,10 +194,15 @@ def most_tokens_per_event(point: Point, per_step: float | None = None) -> float:
     speculation, engine = point.arm.speculation, engine_of(point)
     if per_step is None:
         per_step = 1.0 + (speculation.draft_tokens if speculation else 0)
-    limits = engine.limits(point)
-    of_role = limits.get("decode" if point.topology.disaggregated else "aggregated")
-    interval = max(of_role.stream_interval if of_role else 1, 1)
+    interval = stream_interval(point)
     return interval * per_step if engine.ABOUT.interval_of_steps else interval + per_step - 1
+
+
+def stream_interval(point: Point) -> int:
+    """Returns how many tokens (of some engines steps) are gathered before an event is sent."""
+    limits = engine_of(point).limits(point)
+    of_role = limits.get("decode" if point.topology.disaggregated else "aggregated")
+    return max(of_role.stream_interval if of_role else 1, 1)
 
 
 def _check_chunks(point: Point, result: PointResult, first_burst: float) -> Iterable[Reason]:

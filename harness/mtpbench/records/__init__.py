@@ -40,7 +40,7 @@ from mtpbench.records.codec import (
     to_json,
     well_formed,
 )
-from mtpbench.records.latency import Distribution, Interval, Stalls
+from mtpbench.records.latency import CategoryFigures, Distribution, Interval, Stalls, StepsGap, ToldGap
 from mtpbench.records.load import Load, LoadForm, load_label
 from mtpbench.records.measurement import (
     LEAST_WARMUP_TO_SPREAD,
@@ -140,6 +140,7 @@ __all__ = [
     "Answers",
     "Arm",
     "Blocks",
+    "CategoryFigures",
     "ClientHealth",
     "Clock",
     "Container",
@@ -191,7 +192,9 @@ __all__ = [
     "SpecGauge",
     "Speculation",
     "Stalls",
+    "StepsGap",
     "SweepInfo",
+    "ToldGap",
     "Topology",
     "TpotBasis",
     "Trend",

@@ -1,8 +1,9 @@
-"""What is said of latencies: distributions with intervals of their percentiles, and stalls."""
+"""What is said of a run's requests: distributions of latencies with intervals, stalls, and kinds of text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mtpbench.records.codec import AboveZero, Count, NotNegative
 
@@ -72,3 +73,47 @@ class Stalls:
     share: float
     over_time: tuple[int, ...]
     worst: tuple[tuple[int, float], ...]
+
+
+StepsGap = Literal[
+    "events_gathered",
+    "events_split_or_merged",
+    "uncounted",
+    "no_later_events",
+    "impossible",
+]
+"""Why tokens per step are NULL; docs/validity.md explains each."""
+ToldGap = Literal["speculation_off", "not_told", "no_drafts", "impossible"]
+"""Why the acceptance length of a kind of text is NULL."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CategoryFigures:
+    """Category figures hold what a point measured of the requests of one kind of text.
+
+    Args:
+        category: the kind, as the dataset names it; None for the lines that name none.
+        requests: how many requests count.
+        tpot_s: of those that have a TPOT.
+        tokens_per_step: output tokens after the first chunk / the steps that made them, those without drafts
+            too; NULL where neither the client nor the engine tells steps.
+        steps_from: whether steps are the `events` that the client saw, or output tokens less the drafts that
+            the `engine` told of each request; NULL without tokens per step.
+        steps_gap: why there are no tokens per step, or None.
+        acceptance_length: 1 + accepted drafts / verification steps, as the engine told of each request.
+        acceptance_gap: why there is none, or None.
+    """
+
+    category: str | None
+    requests: Count
+    tpot_s: Distribution | None
+    tokens_per_step: NotNegative | None
+    steps_from: Literal["events", "engine"] | None
+    steps_gap: StepsGap | None
+    acceptance_length: NotNegative | None
+    acceptance_gap: ToldGap | None
+
+    @property
+    def interactivity_tps(self) -> float | None:
+        """Returns the tokens/s that one user sees: 1 / median TPOT."""
+        return 1 / self.tpot_s.p50 if self.tpot_s is not None and self.tpot_s.p50 > 0 else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from mtpbench.records.codec import SCHEMA_VERSION, AboveZero, Clock, Count, NotNegative, Positive
-from mtpbench.records.latency import Distribution, Stalls
+from mtpbench.records.codec import SCHEMA_VERSION, AboveZero, Clock, Count, NotNegative, Positive, Within
+from mtpbench.records.latency import CategoryFigures, Distribution, Stalls
 from mtpbench.records.load import Load
 from mtpbench.records.measurement import Settling
 from mtpbench.records.raw import (
+    MOST_CATEGORIES,
     Answers,
     ClientHealth,
     CounterSource,
@@ -231,6 +232,8 @@ class PointResult:
     """Output tokens / chunks of the requests counted above."""
     first_chunk_tokens: float | None = None
     """The median of the tokens that a request's first chunk held; NULL where their number is unknown."""
+    by_category: Annotated[tuple[CategoryFigures, ...], Within(0, MOST_CATEGORIES + 1)] = ()
+    """By kind of text, in the order of their names, where the dataset names any."""
     tokens_per_burst: float | None = None
     """Output tokens / bursts: chunks that came at once, as those of one step may, are one burst."""
     cached_prompt_share: float | None = None
