@@ -31,6 +31,7 @@ check: $(DEV_READY) ## formatting, lint, types
 
 bench: $(DEV_READY) ## what must be fast, each beside the straightforward way (bench-client: the load client)
 	$(BIN)/python benchmarks/virtual_clock.py
+	$(BIN)/python benchmarks/acceptance_shapes.py
 	$(BIN)/python benchmarks/prompts.py
 	$(BIN)/python benchmarks/chunk_store.py
 	$(BIN)/python benchmarks/recompute.py
