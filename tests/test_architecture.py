@@ -348,7 +348,7 @@ FLOORS = {
         curves
         importers traces metric metric_table
         compare pairing sentences crossing_sentences
-        tables comparison_document
+        tables what_if comparison_document
         render chart public_page
         comparisons regression best report
         cli

@@ -44,6 +44,7 @@ from mtpbench_analysis.tables import (
     show_ratio,
     show_value,
 )
+from mtpbench_analysis.what_if import break_even_table, projection_tables
 
 
 def write_document(comparison: Comparison) -> Document:
@@ -63,6 +64,8 @@ def write_document(comparison: Comparison) -> Document:
             List(id="differences", title="What differs besides speculation", items=differences),
             _leads(comparison),
             twins_table(comparison),
+            break_even_table(comparison),
+            *projection_tables(comparison),
             metrics_table(comparison),
             reference_table(comparison),
             points_table(comparison),

@@ -43,6 +43,7 @@ class Question:
         strict: refuse curves that differ in more than speculation.
         confidence: of every interval.
         start_noise: how far two starts of one server are taken to differ, as a share.
+        what_if: acceptance lengths to project drafting curves to.
     """
 
     targets_tps: tuple[float, ...] = ()
@@ -56,6 +57,7 @@ class Question:
     strict: bool = False
     confidence: float = DEFAULT_CONFIDENCE
     start_noise: float = START_NOISE
+    what_if: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,6 +232,7 @@ def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Se
         economics=_economics(curve, question, info),
         known_confounds=info.confounds if info else (),
         reference=info.reference if info else None,
+        what_if=question.what_if,
     )
 
 

@@ -18,6 +18,7 @@ from mtpbench_analysis.cli.options import (
     SourcesArgument,
     Writers,
     deliver,
+    parse_lengths,
     with_options,
 )
 from mtpbench_analysis.comparison_document import summarize, write_document
@@ -37,6 +38,7 @@ from mtpbench_analysis.render.csv_json_parquet import (
 from mtpbench_analysis.render.markup import to_latex, to_markdown
 from mtpbench_analysis.render.terminal import curves_of, to_terminal
 from mtpbench_analysis.report import FolderComparison
+from mtpbench_analysis.what_if import projection_lines
 
 HONEST = "honest"
 Format = Literal["terminal", "md", "csv", "json", "latex", "parquet"]
@@ -64,10 +66,18 @@ def compare_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse curves that differ in more than speculation.")
     ] = False,
+    what_if_acceptance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Project drafting curves to these acceptance lengths, such as 2.0,2.5, in tables of "
+            "their own; CSV and Parquet then hold the projections alone.",
+        ),
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Compare arms at equal interactivity: throughput, cost, tokens per megawatt, and what they rest on."""
-    question = replace(options.comparison_question, strict=strict)
+    what_if = parse_lengths(what_if_acceptance or ())
+    question = replace(options.comparison_question, strict=strict, what_if=what_if)
     points = read_sources(sources)
     if method != HONEST:
         explanations = explain_page(points, question, options.filter, check_method(method))
@@ -76,7 +86,8 @@ def compare_command(
     outcome = compare_points(points, question, options.filter)
     drawings = _drawings(outcome, curve, output is not None)
     texts = _summary_texts(outcome) if summary else {}
-    deliver({**_texts(outcome, full, drawings), **texts}, output_format, output)
+    projected = _projected_texts(outcome) if what_if else {}
+    deliver({**_texts(outcome, full, drawings), **texts, **projected}, output_format, output)
 
 
 def _drawings(outcome: ComparisonOutcome, drawn: bool | None, to_file: bool) -> Sequence[TerminalCurve]:
@@ -109,6 +120,14 @@ def _summary_texts(outcome: ComparisonOutcome) -> Writers:
         "terminal": lambda: to_terminal(documents),
         "md": lambda: to_markdown(documents),
         "latex": lambda: to_latex(documents),
+    }
+
+
+def _projected_texts(outcome: ComparisonOutcome) -> Writers:
+    """Returns the formats of lines, which hold nothing measured where projections are asked for."""
+    return {
+        "csv": lambda: lines_to_csv(projection_lines(outcome.comparisons)),
+        "parquet": lambda: lines_to_parquet(projection_lines(outcome.comparisons)),
     }
 
 

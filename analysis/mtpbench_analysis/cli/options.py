@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -176,19 +176,32 @@ def parse_targets(text: str) -> tuple[float, ...]:
     Raises:
         InputError: a target is not a positive number; the message says which.
     """
-    targets = []
+    return _numbers("--targets", text, 0, "a positive number; interactivities in tok/s/user such as 32,46,61")
+
+
+def parse_lengths(texts: Sequence[str]) -> tuple[float, ...]:
+    """Parses acceptance lengths such as `2.0,2.5`, from an option that may be repeated.
+
+    Raises:
+        InputError: a length is no number of at least 1; the message says which.
+    """
+    needed = "a number of at least 1; acceptance lengths such as 2.0,2.5 (the bonus token included)"
+    lengths = [_numbers("--what-if-acceptance", text, 1, needed) for text in texts]
+    return tuple(dict.fromkeys(length for some in lengths for length in some))
+
+
+def _numbers(option: str, text: str, least: float, needed: str) -> tuple[float, ...]:
+    """Returns the numbers of a list, each once; they lie above 0, and at or above the least."""
+    numbers = []
     for part in (part.strip() for part in text.split(",")) if text.strip() else ():
         try:
             value = float(part)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value <= 0:
-            raise InputError(
-                f"--targets {text}: {part!r} is not a positive number; interactivities in tok/s/user such as "
-                "32,46,61 are needed"
-            )
-        targets.append(value)
-    return tuple(dict.fromkeys(targets))
+        if not math.isfinite(value) or value <= 0 or value < least:
+            raise InputError(f"{option} {text}: {part!r} is not {needed} are needed")
+        numbers.append(value)
+    return tuple(dict.fromkeys(numbers))
 
 
 class _Visible(Console):

@@ -35,6 +35,7 @@ from mtpbench_analysis.sentences import (
     write_sentences,
 )
 from mtpbench_analysis.spreadsheet import to_cell
+from mtpbench_analysis.what_if import flat_break_even, record_break_evens, record_projections
 
 SCHEMA_VERSION = 2
 
@@ -141,6 +142,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             }
             for pair in find_twins(comparison.readers[0], comparison.readers[1:])
         ],
+        "break_evens": record_break_evens(comparison),
+        "projections": record_projections(comparison),
         "invalid_points": [record_to_json(point) for point in comparison.invalid],
         "reference": record_to_json(settings.reference) if settings.reference else None,
     }
@@ -205,7 +208,7 @@ def _row(comparison: Comparison, row: Row) -> dict[str, Any]:
 def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
     economics = comparison.settings.economics
     lines = []
-    for row in comparison.rows:
+    for at, row in enumerate(comparison.rows):
         for index, (curve, cell) in enumerate(zip(comparison.curves, row.cells, strict=True)):
             ratio = row.ratios[index - 1] if index else None
             lines.append(
@@ -230,6 +233,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
                     "ratio_bound": ratio.bound if ratio and ratio.value is not None else None,
                     "no_ratio_because": explain_no_ratio(ratio) if ratio else None,
                     "lower_cost_share": ratio.lower_cost if ratio else None,
+                    **flat_break_even(comparison, curve.label, at),
                     "confounds": "; ".join(comparison.confounds.get(curve.label, ())) or None,
                     "constants_date": economics.hardware.constants_date if economics else None,
                     "constants_caveats": "; ".join(economics.caveats) or None if economics else None,

@@ -28,6 +28,7 @@ from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.report.panel import TextTable, Traces
 from mtpbench_analysis.tables import is_shown, note_reading
 from mtpbench_analysis.traces import SweepTrace
+from mtpbench_analysis.what_if import record_break_evens, record_projections
 
 NUMBERS = (*(metric.id for metric in metrics_in("page")), "valid")
 TEXTS = (
@@ -132,6 +133,8 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
             [item.mean for curve in comparison.curves for item in curve.measured], "matched"
         ),
         "no_constants": None if settings.economics else f"{comparison.constants.label}.",
+        "break_evens": record_break_evens(comparison),
+        "projections": record_projections(comparison),
         "crossings": list(write_crossings(comparison)),
         "crossed": [[equal.number, equal.x, equal.y] for equal in chart.crossings],
         "invalid": [_point(point, 1, texts) for point in comparison.invalid],
