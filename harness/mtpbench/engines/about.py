@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from packaging.version import Version
 
 from mtpbench.errors import UnsupportedError
-from mtpbench.records import Engine, Flags
+from mtpbench.records import Engine, Flags, Point, WorkerRole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +72,8 @@ class About:
         releases: the day (ISO 8601) on which each release came out, oldest first; empty where lines don't
             depend on it.
         renamings: what became of its options.
+        step_room: returns the sequences that a step of a role has room for, with the drafts that the arm
+            declares, by the option that bounds them; None where no option counts drafts.
     """
 
     title: str | None
@@ -88,6 +90,7 @@ class About:
     interval_of_steps: bool = False
     releases: Mapping[str, str] = field(default_factory=dict)
     renamings: tuple[Renaming, ...] = ()
+    step_room: Callable[[Point, WorkerRole], Mapping[str, int]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,12 @@ from mtpbench.engines.parts import (
     spec_counters,
     whole,
 )
-from mtpbench.engines.vllm_speculation import check_speculation, speculation_env, speculation_flags
+from mtpbench.engines.vllm_speculation import (
+    check_speculation,
+    speculation_env,
+    speculation_flags,
+    step_room,
+)
 from mtpbench.errors import UnsupportedError
 from mtpbench.records import (
     Deployment,
@@ -79,6 +84,7 @@ ABOUT = About(
         ),
         *(renamed(idle, None, since="0.33.0") for idle in ("disable-cascade-attn", "mamba-cache-mode")),
     ),
+    step_room=step_room,
 )
 HYBRID_SINCE = "0.28.0"
 """The release from which a start rank, 0 too, means hybrid load balancing, which `--headless` contradicts."""

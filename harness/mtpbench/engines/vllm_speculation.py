@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtpbench.engines.about import Release
+from mtpbench.engines.about import Release, as_mapping
 from mtpbench.engines.declared import LEAVE_OUT, declared, joined, misfit
-from mtpbench.engines.parts import env_of_role, of_role
+from mtpbench.engines.parts import env_of_role, of_role, whole
 from mtpbench.records import Flags, Method, Point, Speculation, WorkerRole
 
 METHODS: tuple[Method, ...] = ("mtp", "dspark", "eagle3", "draft_model", "ngram", "suffix")
@@ -26,6 +26,10 @@ ADAPTIVE_SINCE = "0.28.0"
 V2_RUNNER, V2_RUNNER_SINCE = "VLLM_USE_V2_MODEL_RUNNER", "0.31.0"
 """The variable that chooses between the two model runners, and a release from which the second is the
 default; before, it is the default of some models only."""
+BATCHED, CAPTURED = "max-num-batched-tokens", "max-cudagraph-capture-size"
+SIZES = {"cudagraph_capture_sizes", "max_cudagraph_capture_size"}
+OWN_LIMITS = {BATCHED: 8192, CAPTURED: 1024}
+"""The most tokens that vLLM sets by itself; half of them captured where the GPU is older than Blackwell."""
 NGRAM_DEFAULTS = {"prompt_lookup_max": 5, "prompt_lookup_min": 5}
 """vLLM's own, written out so that no release changes them."""
 
@@ -114,6 +118,24 @@ def speculation_env(point: Point, role: WorkerRole, made: Release) -> Mapping[st
     if speculation.method == "suffix":
         return {V2_RUNNER: "0"} if usual else {}
     return {V2_RUNNER: "1"} if not usual and _needs_v2(speculation) else {}
+
+
+def step_room(point: Point, role: WorkerRole) -> Mapping[str, int]:
+    """Returns the sequences that a step, and its captured graph, has room for; nothing where none are set.
+
+    Each takes its drafts and one token more; those without room wait, or run without a graph.
+    """
+    flags = of_role(point, role, ())
+    sequences = whole(flags, "max-num-seqs", 0)
+    if not sequences or role == "prefill":
+        return {}
+    sized = as_mapping(flags.get("compilation-config")).keys() & {
+        "cudagraph_capture_sizes",
+        "max_cudagraph_capture_size",
+    }
+    own_sizes = sized or flags.get("enforce-eager") is True
+    tokens = {n: whole(flags, n, most) for n, most in OWN_LIMITS.items() if n == BATCHED or not own_sizes}
+    return {name: min(sequences, most // (point.draft_tokens + 1)) for name, most in tokens.items()}
 
 
 def _check_release(point: Point, speculation: Speculation, made: Release) -> None:

@@ -7,11 +7,11 @@ engine adds by itself.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mtpbench.engines import abouts, engine_of
 from mtpbench.errors import UnsupportedError
-from mtpbench.records import Arm, Hardware, Point, Process
+from mtpbench.records import Arm, Hardware, Point, Process, WorkerRole
 
 _IS_SPECULATION = ("spec", "draft", "accept")
 """Parts of option names that mean speculation; each engine's module has its own."""
@@ -26,6 +26,7 @@ def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -
     sentences: list[str] = []
     for name, others in by_arm.items():
         if base:
+            sentences += _checkpoints(base[0], others[0], by_arm)
             sentences += _ladders(base, others, baseline, name)
             sentences += _settings(others, base[0].arm, name, hardware)
     return tuple(dict.fromkeys((*sentences, *find_stand_ins(points))))
@@ -42,6 +43,20 @@ def find_stand_ins(points: Sequence[Point]) -> tuple[str, ...]:
             if point.simulation and point.simulation.step_costs and point.arm.speculation
         )
     )
+
+
+def _checkpoints(base: Point, other: Point, by_arm: Mapping[str, Sequence[Point]]) -> list[str]:
+    """Returns that an arm serves another checkpoint, and which arm without drafts serves that one too."""
+    if base.checkpoint == other.checkpoint:
+        return []
+    sharing = [
+        name
+        for name, points in by_arm.items()
+        if points[0].checkpoint == other.checkpoint and not points[0].draft_tokens
+    ]
+    named = f"{other.arm.name} serves {other.checkpoint} instead of {base.checkpoint}"
+    twin = next((name for name in sharing if name != other.arm.name), None)
+    return [f"{named}; without drafts, {twin} serves it too" if twin else named]
 
 
 def _ladders(base: Sequence[Point], others: Sequence[Point], baseline: str, name: str) -> list[str]:
@@ -63,15 +78,34 @@ def _ladders(base: Sequence[Point], others: Sequence[Point], baseline: str, name
 def _settings(others: Sequence[Point], base: Arm, name: str, hardware: Hardware) -> list[str]:
     differences: dict[str, set[str]] = {}
     for other in {point.deployment_key: point for point in others}.values():
-        twin = dataclasses.replace(other, arm=base)
+        # What differs by the checkpoint is said once, by its name.
+        twin = dataclasses.replace(other, arm=dataclasses.replace(base, checkpoint=other.arm.checkpoint))
         try:
             pair = [engine_of(point).deploy(point, hardware).processes for point in (twin, other)]
+            narrower = [*_less_room(twin, other)]
         except UnsupportedError:
             continue
+        for role, sentence in narrower:
+            differences.setdefault(sentence, set()).add(role)
         for base_process, process in zip(*pair, strict=True):
             for sentence in compare_processes(base_process, process):
                 differences.setdefault(sentence, set()).add(base_process.role)
     return [f"{name} on {' and '.join(sorted(roles))}: {text}" for text, roles in differences.items()]
+
+
+def _less_room(base: Point, other: Point) -> Iterator[tuple[WorkerRole, str]]:
+    """Yields by role the options that have room for fewer sequences with the drafts of the other side."""
+    room = engine_of(other).ABOUT.step_room
+    for group in other.topology.groups if room is not None else ():
+        assert room is not None
+        before, after = room(base, group.role), room(other, group.role)
+        for option in before:
+            if after[option] < before[option]:
+                yield (
+                    group.role,
+                    f"--{option} has room for {after[option]} sequences with their drafts instead of "
+                    f"{before[option]} (set it for the deepest arm in `engine.flags`)",
+                )
 
 
 def compare_processes(base: Process, other: Process) -> list[str]:
@@ -108,6 +142,8 @@ def _lines(process: Process) -> dict[str, str]:
     """Returns the top-level lines of generated YAML; nested lines count as part of the key above them."""
     lines: dict[str, str] = {}
     for file in process.files:
+        if any(part in file.path for part in _IS_SPECULATION):
+            continue
         key = ""
         for line in file.text.splitlines():
             if line and not line[0].isspace():
