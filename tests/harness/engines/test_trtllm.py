@@ -231,6 +231,15 @@ def test_all_that_is_written_stands_in_the_kept_table_for_that_release(
             assert "removed" not in row or named < Version(row["removed"])
 
 
+@pytest.mark.parametrize("arm", ["mtp3", "ngram", "dspark6"])
+def test_the_keys_and_kinds_of_every_method_stand_in_the_kept_table(arm: str) -> None:
+    points = load_sweep(SWEEP.with_name("dsv4-gb200-arms-trtllm.yaml")).points
+    config = file_of(head(next(point for point in points if point.arm.name == arm)))
+    known = {row["key"]: row for row in yaml.safe_load(OPTIONS.read_text("utf-8"))["yaml"]}
+    assert leaves(config) <= known.keys()
+    assert config["speculative_config"]["decoding_type"] in known["speculative_config.decoding_type"]["values"]
+
+
 # --- counters (names as in its sources; the values are made up) ---
 
 ITERATIONS = (
