@@ -34,6 +34,7 @@ from mtpbench.records import (
     Probe,
     Process,
     SpecCounters,
+    Speculation,
     WorkerRole,
 )
 
@@ -80,6 +81,9 @@ KINDS: Mapping[Method, str] = {
     "draft_model": "draft-simple",
     "ngram": "ngram-simple",
 }
+MATCHED, MATCHED_TOKENS = "spec-ngram-simple-size-n", 12
+"""The option for the tokens that n-grams are matched by, and llama.cpp's own number. It drafts nothing (no
+warning) where that is more than the draft's tokens, which are 48 by default (common/ngram-map.cpp)."""
 
 
 def _check_speculation(point: Point) -> None:
@@ -89,8 +93,21 @@ def _check_speculation(point: Point) -> None:
         ("draft_sampling", "rejection_method", "depth"),
         starts=("spec-type", "spec-default"),
     )
-    if speculation is not None and speculation.method == "dspark" and speculation.draft_model is None:
+    if speculation is None:
+        return
+    if speculation.method == "dspark" and speculation.draft_model is None:
         raise misfit(point, "llamacpp drafts from a GGUF file of its own; give it as `draft_model`")
+    if speculation.method == "ngram" and _matched_tokens(point, speculation) > speculation.draft_tokens:
+        raise misfit(
+            point,
+            f"llamacpp drafts nothing after a match that is longer than the draft: {MATCHED} "
+            f"{_matched_tokens(point, speculation)} is more than `draft_tokens` {speculation.draft_tokens}",
+        )
+
+
+def _matched_tokens(point: Point, speculation: Speculation) -> int:
+    """Returns the tokens that must stand in the text before for n-grams to be drafted."""
+    return whole(of_role(point, "aggregated"), MATCHED, min(MATCHED_TOKENS, speculation.draft_tokens))
 
 
 def speculation_flags(point: Point, role: WorkerRole) -> Flags:
@@ -105,7 +122,7 @@ def speculation_flags(point: Point, role: WorkerRole) -> Flags:
         flags["spec-draft-model"] = speculation.draft_model
     if speculation.method == "ngram":
         # N-grams have a length of their own, which is 48 by default.
-        flags["spec-ngram-simple-size-m"] = drafts
+        flags |= {"spec-ngram-simple-size-m": drafts, MATCHED: _matched_tokens(point, speculation)}
     if policy.mode == "measured":
         return flags
     if policy.pinned_by == "sweep" and policy.rates is not None:

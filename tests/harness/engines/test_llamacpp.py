@@ -29,6 +29,8 @@ arms:
   mtp: {draft_tokens: 3}
   pinned: {draft_tokens: 3, acceptance: {length: 2.2}}
   rates: {draft_tokens: 2, acceptance: {rates: [0.8, 0.5]}}
+  ngram: {method: ngram, draft_tokens: 3}
+  ngram16: {method: ngram, draft_tokens: 16}
 topologies:
   - {aggregated: 1xTP1, concurrency: [1, 8]}
 """
@@ -64,6 +66,20 @@ def test_one_process_serves_the_file_under_its_name_with_metrics(points: dict[st
     [
         ("mtp", ("--spec-type", "draft-mtp", "--spec-draft-n-max", "3")),
         ("pinned", ("--spec-type", "draft-mtp", "--spec-draft-n-max", "3", "--spec-synth-len", "2.2")),
+        (
+            "ngram",
+            (
+                *("--spec-type", "ngram-simple", "--spec-draft-n-max", "3"),
+                *("--spec-ngram-simple-size-m", "3", "--spec-ngram-simple-size-n", "3"),
+            ),
+        ),
+        (
+            "ngram16",
+            (
+                *("--spec-type", "ngram-simple", "--spec-draft-n-max", "16"),
+                *("--spec-ngram-simple-size-m", "16", "--spec-ngram-simple-size-n", "12"),
+            ),
+        ),
         ("rates", ("--spec-type", "draft-mtp", "--spec-draft-n-max", "2", "--spec-synth-rates", "0.8,0.5")),
     ],
 )
@@ -73,6 +89,14 @@ def test_the_arms_differ_in_speculation_alone(
     (off,), (on,) = deploy(points["off"]).processes, deploy(points[arm]).processes
     assert on.argv == (*off.argv[:-4], *added, *off.argv[-4:])
     assert compare_processes(off, on) == []
+
+
+def test_the_tokens_that_n_grams_are_matched_by_can_be_given(write_sweep) -> None:  # type: ignore[no-untyped-def]
+    given = SWEEP.replace("parallel: 8", "spec-ngram-simple-size-n: 1")
+    points = {point.arm.name: point for point in load_sweep(write_sweep(text=given)).points}
+    (process,) = deploy(points["ngram"]).processes
+    assert process.argv.count("--spec-ngram-simple-size-n") == 1
+    assert process.argv[process.argv.index("--spec-ngram-simple-size-n") + 1] == "1"
 
 
 def test_the_words_that_start_it_can_be_given(write_sweep) -> None:  # type: ignore[no-untyped-def]
@@ -93,6 +117,7 @@ def test_slots_and_the_batch_are_its_limits(points: dict[str, Point]) -> None:
         (("1xTP1", "1xTP2"), "spreads layers, not tensors"),
         (("aggregated: 1xTP1", "prefill: 1xTP1, decode: 1xTP1"), "prefills and decodes"),
         (("name: llamacpp", "name: llamacpp\n  router: dynamo"), "has no router"),
+        (("parallel: 8", "spec-ngram-simple-size-n: 4"), "drafts nothing after a match that is longer"),
     ],
 )
 def test_what_it_can_not_do_is_refused(write_sweep, replace: tuple[str, str], message: str) -> None:  # type: ignore[no-untyped-def]
