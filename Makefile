@@ -14,7 +14,7 @@ help: ## this list
 demo: $(RUN_READY) ## a sweep on the embedded engine, ending in the comparison table and a report
 	$(BIN)/mtpbench run sweeps/demo.yaml
 
-demo-real: $(RUN_READY) ## the same on real vLLM on this machine's CPU (installs it: 1.8 GB outside the tree)
+demo-real: $(RUN_READY) ## the same on real vLLM on this machine's CPU (installs it: 2.0 GB outside the tree)
 	$(BIN)/python tests/engines/setup/prepare.py vllm -- $(BIN)/mtpbench run sweeps/demo-real.yaml
 
 test: $(DEV_READY) ## the fast tests

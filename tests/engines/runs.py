@@ -27,7 +27,7 @@ PROMPTS = ("The quick brown fox", "zzz")
 ANSWER_TOKENS = 60
 TEMPERATURE = 1.0
 ATTEMPTS = 3
-"""A busy machine may make a point invalid (`client_saturated`), and a table needs one point of each arm."""
+"""A busy machine may make a point invalid (`client_saturated`), and a table needs points of two arms."""
 
 
 @dataclass(kw_only=True)
@@ -108,12 +108,14 @@ def free_port() -> int:
 
 
 def measure(sweep: Sweep, points: Sequence[Point], root: Path, *, kill: bool = False) -> Run:
-    """Run points of a sweep; arms of which a busy machine spoilt every point are run again."""
+    """Run points of a sweep; where a busy machine left too few for a table, the arms without any again."""
     store = SweepStore(root, sweep.info)
     store.open()
     watcher = Watcher(port=free_port(), kill_under=root if kill else None)
     for _ in range(1 if kill else ATTEMPTS):
         measured = {point.arm.name for point in points if store.state(point.id) == "valid"}
+        if "off" in measured and len(measured) > 1:
+            break
         left = [point for point in points if point.arm.name not in measured]
         asyncio.run(run_live(plan_run(left, store), store, watcher, asyncio.Event(), LocalSite(watcher.port)))
     return Run(sweep=sweep, watcher=watcher, directory=store.directory)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engines.setup import deepseek, gguf, mimo
 from engines.setup.cache import cached
+from engines.setup.chain import LONG_CHAIN
 
 MIMO, MIMO_DEEP, DEEPSEEK, GLM = "mimo", "mimo-deep", "deepseek-v3", "glm4-moe.gguf"
 DEEP_LAYERS = 24
@@ -23,4 +24,4 @@ def _craft(folder: Path) -> None:
     mimo.craft(folder / MIMO)
     mimo.craft(folder / MIMO_DEEP, layers=DEEP_LAYERS)
     deepseek.craft(folder / DEEPSEEK, shape=deepseek.Shape(layers=3, experts=4))
-    gguf.craft(folder / GLM)
+    gguf.craft(folder / GLM, LONG_CHAIN)

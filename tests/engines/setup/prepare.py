@@ -29,7 +29,7 @@ from engines.setup.sglang_cpu import install_sglang
 from engines.setup.vllm_cpu import install_vllm
 
 ENGINES: Mapping[str, tuple[str, str, Callable[[], Path]]] = {
-    "vllm": ("MTPBENCH_VLLM_PYTHON", "vLLM on the CPU (1.8 GB, 1 to 2 minutes)", install_vllm),
+    "vllm": ("MTPBENCH_VLLM_PYTHON", "vLLM on the CPU (2.0 GB, 1 to 2 minutes)", install_vllm),
     "llamacpp": ("MTPBENCH_LLAMA_SERVER", "llama-server (5 to 10 minutes on 2 cores)", build_llama_server),
     "sglang": ("MTPBENCH_SGLANG_PYTHON", "SGLang on the CPU (3.6 GB, 2 to 7 minutes)", install_sglang),
 }

@@ -14,7 +14,7 @@ PLUGIN_FILES = ("pyproject.toml", "mtpbench_vllm_cpu.py")
 
 
 def install_vllm() -> Path:
-    """The interpreter of an environment with vLLM, made now (1.8 GB, 1 to 2 minutes) unless it is there.
+    """The interpreter of an environment with vLLM, made now (2.0 GB, 1 to 2 minutes) unless it is there.
 
     Raises:
         BuildError: a step failed; with the end of its log.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.setup.chain import Chain
+from engines.setup.chain import NEVER, Chain
 
 SPECIAL = ("<|bos|>", "<|eos|>", "<|pad|>")
 MERGE = ("t", "h")
@@ -31,7 +31,7 @@ BOS, EOS, PAD = range(3)
 class Classes:
     """Which class of the chain each token belongs to, and the token that stands for each class.
 
-    `says` are the letters a, b, c … that the model says; `never` is what it never says, for wrong drafts.
+    `says` are the letters that the model says; `never` is what it never says, for wrong drafts.
     """
 
     of_token: tuple[int, ...]
@@ -40,12 +40,12 @@ class Classes:
 
 
 def classify(chain: Chain) -> Classes:
-    """Every token in a class of the chain: the letters from `a` in theirs, the others by their number."""
-    says = tuple(TOKENS.index(chr(ord("a") + i)) for i in range(chain.length))
+    """Every token in a class of the chain: its letters in theirs, the others by their number."""
+    says = tuple(TOKENS.index(letter) for letter in chain.letters)
     of_token = [token % chain.length for token in range(len(TOKENS))]
     for position, token in enumerate(says):
         of_token[token] = position
-    return Classes(of_token=tuple(of_token), says=says, never=TOKENS.index("~"))
+    return Classes(of_token=tuple(of_token), says=says, never=TOKENS.index(NEVER))
 
 
 def byte_level_tokenizer(tokens: Sequence[str], merges: Iterable[Sequence[str]]) -> dict[str, Any]:
