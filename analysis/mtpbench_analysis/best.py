@@ -6,8 +6,9 @@ measured recipes only. There is an answer for each hardware, model and workload,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from mtpbench_analysis.curves.curve import (
     build_curves,
     describe_bounds,
     describe_workload,
+    full_names,
     group_by_workload,
     relabel,
 )
@@ -197,6 +199,9 @@ class BuyerQuestion:
     requirement: Requirement | None = None
 
 
+_TOLD = ("arm", "method", "draft_tokens", "depth_rule", "checkpoint")
+
+
 def answer(points: PointSet, question: Question, ask: BuyerQuestion) -> tuple[Document, ...]:
     """Returns one answer for each hardware, model, precision and workload among the points.
 
@@ -213,11 +218,14 @@ def answer(points: PointSet, question: Question, ask: BuyerQuestion) -> tuple[Do
 
 
 def _answer(curves: Sequence[Curve], settings: Settings, ask: BuyerQuestion) -> Document:
+    # A buyer sets up what wins: a name says method, depth and checkpoint.
+    curves = [replace(curve, label=name) for curve, name in zip(curves, full_names(curves), strict=True)]
     readers = read_curves(curves, settings)
     simulated = bool(curves[0].shared("simulated"))
     tables: list[Table] = []
     sentences: list[str] = []
-    data: dict[str, Any] = {"curves": [curve.label for curve in curves], "simulated": simulated}
+    arms = [{"curve": each.label, **{name: each.shared(name) for name in _TOLD}} for each in curves]
+    data: dict[str, Any] = {"curves": [each.label for each in curves], "arms": arms, "simulated": simulated}
     if ask.max_usd_per_mtok is not None:
         fastest = find_fastest(readers, ask.max_usd_per_mtok)
         tables.append(_fastest_table(fastest, ask.max_usd_per_mtok, settings.economics))
@@ -288,7 +296,9 @@ def _say_fastest(fastest: Sequence[Fastest], usd: float) -> str:
     if best.no_price is not None:
         return f"What a million tokens cost is unknown: {best.no_price}."
     if best.interactivity_tps is None:
-        return f"No curve serves a million tokens for {dollars(usd)}."
+        nearest = min(fastest, key=lambda item: item.least_usd_per_mtok or math.inf)
+        why = f"the cheapest is {nearest.curve.label}: {_why_not(nearest)}"
+        return f"No curve serves a million tokens for {dollars(usd)}; {why}."
     at = f"At {dollars(usd)} per million tokens"
     rivals = [item for item in rest if item.gap and item.gap.high > best.interactivity_tps]
     if rivals:

@@ -21,7 +21,9 @@ from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP, Cell
 from mtpbench_analysis.curves.confounds import (
     Agreement,
     Confound,
+    OtherCheckpoint,
     acceptance_warnings,
+    find_checkpoints,
     find_confounds,
     find_length_mismatch,
     find_pooling,
@@ -83,6 +85,8 @@ class Comparison:
     Args:
         target_rule: `given`, `overlap` (quartiles of the range that all fronts share) or `union`.
         confounds: by the label of a curve, what it differs in from the baseline beyond speculation.
+        checkpoints: by the label of a curve that serves another target checkpoint than the baseline, which
+            ones they are.
         warnings: what is true of the acceptance and should make a reader careful.
         pooling: what a single curve mixes (several images, say), one sentence each.
         readers: the curves with their noise, the baseline first.
@@ -95,6 +99,7 @@ class Comparison:
     target_rule: TargetRule
     settings: Settings
     confounds: Mapping[str, tuple[str, ...]]
+    checkpoints: Mapping[str, OtherCheckpoint]
     warnings: tuple[str, ...]
     pooling: tuple[str, ...] = ()
     readers: tuple[CurveReader, ...] = ()
@@ -150,6 +155,11 @@ class Comparison:
         """Returns the curves that draft tokens."""
         return tuple(c for c in self.curves if speculates(c, self.baseline.arm))
 
+    def name_ratio(self, index: int) -> str:
+        """Returns a ratio's name, `MTP / Off`; with `†` where the curve serves another checkpoint."""
+        label = self.others[index].label
+        return f"{label} / {self.baseline.label}{'†' if label in self.checkpoints else ''}"
+
     @property
     def agreements(self) -> tuple[Agreement, ...]:
         """Returns the agreements of the arms that are compared here."""
@@ -183,6 +193,7 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
             label: (*dict.fromkeys(confound.text for confound in of_curve), *settings.known_confounds)
             for label, of_curve in confounds.items()
         },
+        checkpoints=find_checkpoints(baseline, others),
         warnings=acceptance_warnings(baseline, others),
         pooling=tuple(sentence for curve in labelled for sentence in find_pooling(curve)),
         readers=readers,

@@ -9,7 +9,14 @@ from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.crossing_sentences import write_crossings
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.crossings import Lead
-from mtpbench_analysis.curves.curve import Curve, describe_workload, display_name, short
+from mtpbench_analysis.curves.curve import (
+    Curve,
+    brief_checkpoint,
+    describe_sides,
+    describe_workload,
+    full_names,
+    short,
+)
 from mtpbench_analysis.curves.twins import Twins, find_twins
 from mtpbench_analysis.document import Caution, Document, List, Table, Text, Texts, filled
 from mtpbench_analysis.frame import Unused
@@ -32,6 +39,7 @@ from mtpbench_analysis.sentences import (
     write_sentences,
 )
 from mtpbench_analysis.tables import (
+    UNKNOWN,
     Section,
     matched_table,
     per_curve,
@@ -57,6 +65,7 @@ def write_document(comparison: Comparison) -> Document:
         simulated=comparison.simulated,
         blocks=filled(
             Text(lines=write_overview(comparison)),
+            arms_table(comparison),
             matched_table(comparison),
             List(id="words", title="In words", items=sentences),
             List(id="caveats", title="Careful", items=caveats),
@@ -81,10 +90,48 @@ def _leads(comparison: Comparison) -> Table | None:
 
 
 def _title(comparison: Comparison) -> str:
-    arms = list(dict.fromkeys(display_name(other.arm) for other in comparison.others))
-    versus = f"{', '.join(arms)} versus {display_name(comparison.baseline.arm)}"
+    versus = describe_sides(comparison.others, comparison.baseline)
     where = describe_workload(comparison.baseline)
     return versus + (f": {where}" if where else "")
+
+
+def arms_table(comparison: Comparison) -> Table | None:
+    """Returns what each arm drafts with; None where there is one beside the baseline, on one checkpoint."""
+    if len(comparison.others) < 2 and not comparison.checkpoints:
+        return None
+    curves = (*comparison.others, comparison.baseline)
+    columns = {
+        "speculation": [curve.speculation or UNKNOWN for curve in curves],
+        "acceptance": [_told(curve, "acceptance_mode") for curve in curves],
+        "draft model": [_told(curve, "draft_model") for curve in curves],
+        "draft sampling": [_told(curve, "draft_sampling") for curve in curves],
+        "rejection": [_told(curve, "rejection_method") for curve in curves],
+        "checkpoint": [brief_checkpoint(curve) or MISSING for curve in curves],
+        "points": [str(len(curve.measured)) for curve in curves],
+        "tok/s/user": [_range(curve) for curve in curves],
+    }
+    figures = ("points", "tok/s/user")
+    same = {name: cells for name, cells in columns.items() if len(set(cells)) == 1 and name not in figures}
+    alike = {name: cells[0] for name, cells in same.items() if cells[0] != MISSING}
+    shown = {name: cells for name, cells in columns.items() if name not in same}
+    return Table(
+        id="arms",
+        title="The arms",
+        headers=("", *shown),
+        rows=tuple(zip([curve.label for curve in curves], *shown.values(), strict=True)),
+        caption=" ".join(f"The same in all: {name} {text}." for name, text in alike.items()),
+        text_columns=1 + len(shown) - len(figures),
+    )
+
+
+def _range(curve: Curve) -> str:
+    low, high = curve.range_tps
+    return speed(low) if low == high else f"{speed(low)} to {speed(high)}"
+
+
+def _told(curve: Curve, name: str) -> str:
+    values = [short(value, name) for value in curve.values(name) if value is not None]
+    return ", ".join(values) or MISSING
 
 
 def _differences(comparison: Comparison) -> Texts:
@@ -141,12 +188,12 @@ def _unpriced(comparison: Comparison) -> str:
 
 def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
     """Returns which curve serves the most tokens per GPU, by range of interactivity."""
-    rows = []
+    rows, names = [], full_names(curves)
     for lead in leads:
         margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
         sure = MISSING if lead.share_of_draws is None else _share(lead.share_of_draws)
         where = f"{speed(lead.low_tps)} to {speed(lead.high_tps)}"
-        rows.append((where, _leaders(curves, lead), margin, sure))
+        rows.append((where, _leaders(names, lead), margin, sure))
     return Table(
         id="leads",
         title="Who serves the most",
@@ -158,8 +205,8 @@ def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
     )
 
 
-def _leaders(curves: Sequence[Curve], lead: Lead) -> str:
-    labels = [curves[index].label for index in lead.leaders]
+def _leaders(names: Sequence[str], lead: Lead) -> str:
+    labels = [names[index] for index in lead.leaders]
     if lead.possible:
         return Caution(f"not known: {' or '.join(labels)}")
     leaders = listed(labels) + (" are equal" if lead.equals else "")
@@ -282,7 +329,7 @@ def _count_ratios(group: Sequence[Comparison]) -> tuple[str, ...]:
 
 def _summary_rows(comparison: Comparison, index: int) -> list[Texts]:
     other, base = comparison.others[index], comparison.baseline
-    name = _name(other, base)
+    name = _name(other, base, checkpoints_differ=other.label in comparison.checkpoints)
     points = f"{len(other.measured)} / {len(base.measured)}"
     return [
         (
@@ -297,11 +344,13 @@ def _summary_rows(comparison: Comparison, index: int) -> list[Texts]:
     ]
 
 
-def _name(other: Curve, base: Curve) -> str:
+def _name(other: Curve, base: Curve, *, checkpoints_differ: bool) -> str:
     lengths = f"{other.shared('isl')}/{other.shared('osl')}" if other.shared("isl") else None
     parts = [*(other.shared(name) for name in _NAMED[:2]), lengths]
     parts += [other.shared(name) for name in _NAMED[2:]]
     parts.append(f"{other.label} / {base.label}")
+    if checkpoints_differ:
+        parts.append("checkpoints differ")
     if other.shared("image") == base.shared("image") and other.shared("image"):
         parts.append(short(other.shared("image"), "image"))
     elif other.shared("image") or base.shared("image"):

@@ -30,15 +30,39 @@ TTFT_LONG_S = 10.0
 """It also names one that is longer than this: no reader of a screen waits so long for a first token."""
 
 
+MOST_IN_WORDS = 4
+"""Curves beside the baseline that all have their sentences; of more only the one that serves the most."""
+
+
 def write_sentences(comparison: Comparison) -> tuple[str, ...]:
     """Returns one sentence per target and curve: what both sides serve there, the ratio, and what it rests
-    on.
+    on. Of many curves only the one that serves the most has them.
     """
-    return tuple(
-        _sentence(comparison, row, index)
-        for row in comparison.rows
-        for index in range(len(comparison.others))
-    )
+    count = len(comparison.others)
+    note = note_words(comparison)
+    sentences = [] if note is None else [note]
+    for row in comparison.rows:
+        indices = range(count) if count <= MOST_IN_WORDS else (_most(row),)
+        sentences += [_sentence(comparison, row, index) for index in indices]
+    return tuple(sentences)
+
+
+def note_words(comparison: Comparison) -> str | None:
+    """Returns of which curves the sentences are, where not of all."""
+    count = len(comparison.others)
+    if count <= MOST_IN_WORDS:
+        return None
+    return f"Of {count} arms only that which serves the most at a target is put in words; the table has all."
+
+
+def _most(row: Row) -> int:
+    """Returns the number of the curve that serves the most at a target, as far as that is known."""
+
+    def least_served(index: int) -> float:
+        cell = row.cells[index + 1]
+        return cell.tput_tps_per_gpu or (cell.tput_range.low if cell.tput_range else 0.0)
+
+    return max(range(len(row.ratios)), key=least_served)
 
 
 def describe_gap(gap: Gap) -> str:
@@ -69,17 +93,22 @@ def explain_no_interval(cell: Cell) -> str | None:
 def write_overview(comparison: Comparison) -> tuple[str, ...]:
     """Returns what was measured on each side, and where the two can be compared at all."""
     base = comparison.baseline
-    sentences = []
+    several = len(comparison.others) > 1
+    both = f"It and {base.label}" if several else "They"
+    # What each of several arms measured stands in the table of arms.
+    sentences = [f"{_extent(base)}."] if several else []
     for other in comparison.others:
         low, high = max(base.range_tps[0], other.range_tps[0]), min(base.range_tps[1], other.range_tps[1])
-        text = f"{_extent(other)}; {_extent(base)}."
+        text = f"{_extent(other)}." if several else f"{_extent(other)}; {_extent(base)}."
         if low <= high:
+            if several:
+                continue
             where = f"{speed(low)} to {speed(high)}" if low < high else f"at {speed(low)} only"
             text += f" Shared range: {where} tok/s/user."
         else:
             slow, fast = (other, base) if other.range_tps[1] < base.range_tps[0] else (base, other)
             text += (
-                f" They share no interactivity, so no ratio at equal speed exists: {slow.label} would need "
+                f" {both} share no interactivity, so no ratio at equal speed exists: {slow.label} would need "
                 f"points above {speed(slow.range_tps[1])} tok/s/user, or {fast.label} points below "
                 f"{speed(fast.range_tps[0])}. Their best points: {slow.label} "
                 f"{rate(slow.front[0].y)} tok/s/GPU at {speed(slow.front[0].x)}, {fast.label} "
@@ -215,8 +244,13 @@ def _sentence(comparison: Comparison, row: Row, index: int) -> str:
         )
     claim = f"At {at} tok/s/user {_serves(other, cell)} and {base.label} {_figure(base_cell)}"
     verdict = f"{claim}: {_verdict(ratio, cell, base_cell, other, base)}."
+    found = comparison.checkpoints.get(other.label)
     return " ".join(
-        (verdict, _basis(other, cell, base, base_cell), *_energy(other, cell, base, base_cell, ratio.bound))
+        (
+            *(verdict, _basis(other, cell, base, base_cell)),
+            *_energy(other, cell, base, base_cell, ratio.bound),
+            *([f"{found.text}."] if found else []),
+        )
     )
 
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.curves.cells import Cell, Held, Span
+from mtpbench_analysis.curves.confounds import note_checkpoints
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.ratios import Bound, Ratio, energy_ratio_of
 from mtpbench_analysis.document import Caution, Table, Texts
@@ -15,7 +16,12 @@ from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metric, metrics_in, note_intervals
 from mtpbench_analysis.numbers import MISSING, counted, listed, percent, rate, speed, spread, target, times
-from mtpbench_analysis.sentences import describe_cost, describe_energy, describe_gap, explain_no_ratio
+from mtpbench_analysis.sentences import (
+    describe_cost,
+    describe_energy,
+    describe_gap,
+    explain_no_ratio,
+)
 
 _SIGNS = {"exact": "", "at_least": "≥ ", "at_most": "≤ ", "best_points": ""}
 UNKNOWN = "unknown"
@@ -47,7 +53,7 @@ def matched_table(comparison: Comparison) -> Table:
         title="At equal interactivity",
         headers=("tok/s/user", "", *(target(row.target_tps) for row in comparison.rows)),
         rows=rows,
-        caption=f"{comparison.constants.label}.{note_reading(comparison)}",
+        caption=f"{comparison.constants.label}.{note_reading(comparison)}{note_checkpoints(comparison.checkpoints)}",
         sections=begins,
         text_columns=2,
     )
@@ -229,10 +235,10 @@ def _per_ratio(metric: Metric, comparison: Comparison) -> list[tuple[str, Texts]
     """Returns the ratio of each curve to the baseline, for a metric that has one."""
     if metric.id not in _RATIOS:
         return []
-    show, base = _RATIOS[metric.id], comparison.baseline.label
+    show = _RATIOS[metric.id]
     return [
-        (f"{other.label} / {base}", tuple(show(row, i) for row in comparison.rows))
-        for i, other in enumerate(comparison.others)
+        (comparison.name_ratio(i), tuple(show(row, i) for row in comparison.rows))
+        for i in range(len(comparison.others))
     ]
 
 

@@ -57,6 +57,7 @@ def page_data(page: str) -> dict[str, Any]:
 
 def decode(data: dict[str, Any], row: list[Any]) -> dict[str, Any]:
     values = dict(zip(data["columns"], row[: len(data["columns"])], strict=True))
+    values |= dict.fromkeys(data["unrecorded"])
     for name in data["texts"]:
         values[name] = None if values[name] is None else data["words"][values[name]]
     return values

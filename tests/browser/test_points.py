@@ -186,7 +186,7 @@ def test_exported_points_compare_as_before(open_page: OpenPage, tmp_path: Path) 
     (invalid,) = after.invalid
     assert (invalid.arm, invalid.reasons) == ("mtp", ("errors: 3, of 9",))
     (note,) = read.unused
-    assert note.what == "points.csv: column curve, on_front, recipe, load_short, load_mark, runs"
+    assert note.what == "points.csv: column curve, on_front, recipe, load_short, load_mark, speculation, runs"
     rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
     assert [row["curve"] for row in rows if row["valid"] == "false"] == ["MTP"]
 

@@ -17,7 +17,7 @@ from mtpbench_analysis.chart.comparison_chart import Chart, describe_chart
 from mtpbench_analysis.chart.power_chart import describe_power
 from mtpbench_analysis.chart.style import PictureFormat, PictureOptions
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.curves.curve import describe_bounds, describe_workload, display_name, short
+from mtpbench_analysis.curves.curve import describe_bounds, describe_sides, describe_workload, short
 from mtpbench_analysis.document import SIMULATED_BANNER
 from mtpbench_analysis.frame import PointSet, Unused
 from mtpbench_analysis.traces import SweepPower
@@ -201,12 +201,12 @@ def _distinction(comparison: Comparison) -> str:
 
 def write_title(comparisons: Sequence[Comparison]) -> str:
     """Returns `MTP versus Off`, with SIMULATED in front where any comparison is simulated."""
-    arms = list(
-        dict.fromkeys(display_name(curve.arm) for comparison in comparisons for curve in comparison.others)
-    )
-    names = ", ".join(arms[:4]) + (f" and {len(arms) - 4} more" if len(arms) > 4 else "")
-    text = f"{names} versus {display_name(comparisons[0].baseline.arm)}"
+    others = [curve for comparison in comparisons for curve in comparison.others]
+    text = describe_sides(others, comparisons[0].baseline)
     return f"SIMULATED: {text}" if any(comparison.simulated for comparison in comparisons) else text
+
+
+_MOST_CAUTIONS = 3
 
 
 def describe_cautions(comparisons: Sequence[Comparison], pool: Sequence[str]) -> tuple[str, ...]:
@@ -219,6 +219,8 @@ def describe_cautions(comparisons: Sequence[Comparison], pool: Sequence[str]) ->
     sentences = []
     if any(comparison.pooling for comparison in comparisons) and pool:
         sentences.append(f"A curve may mix points that differ in {', '.join(pool)}, as was asked for.")
+    notes = [f"{item.text}." for each in comparisons for item in each.checkpoints.values()]
+    sentences += list(dict.fromkeys(notes))[:_MOST_CAUTIONS]
     differing = sum(any(comparison.confounds.values()) for comparison in comparisons)
     if differing:
         where = "" if len(comparisons) == 1 else f" in {differing} of {len(comparisons)} charts"

@@ -3,14 +3,18 @@ speculation changed the greedy answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from mtpbench_analysis.curves.curve import Curve, list_values
-from mtpbench_analysis.frame import ArmAnswers
+from mtpbench.records import OFF
+from mtpbench_analysis.curves.curve import Curve, list_values, short
+from mtpbench_analysis.frame import SPECULATION_FIELDS, ArmAnswers
+from mtpbench_analysis.numbers import listed
 
 _COMPARED = ("engine", "serving", "version", "image", "workload", "topology", "date")
+_WHERE_DIFFERENT = ("checkpoint",)
+"""Told where the sides differ in it; where neither side recorded it, the model's name has to do."""
 _WHERE_RECORDED = ("power_source", "power_cap_w", "measuring_rule")
 """Told only where both sides recorded them: most points are not metered at all, and other tools have no such
 rule."""
@@ -22,7 +26,7 @@ _ONE_RECIPE = (
     "image",
     "workload",
     "date",
-    "draft_tokens",
+    *(name for name in SPECULATION_FIELDS if name != "depth_table"),
     "measuring_rule",
 )
 _ASSUMED = ("hardware", "model", "precision", "isl", "osl")
@@ -67,6 +71,11 @@ def find_confounds(baseline: Curve, other: Curve) -> tuple[Confound, ...]:
         unknown.append("settings")
     elif mine != its:
         confounds.append(_differing("settings", _only((baseline, its - mine), (other, mine - its))))
+    confounds += [
+        _differing(name, _difference(baseline, other, name))
+        for name in _WHERE_DIFFERENT
+        if other.values(name) != baseline.values(name)
+    ]
     for name in _WHERE_RECORDED:
         recorded = [set(curve.values(name)) - {None} for curve in (other, baseline)]
         if all(recorded) and recorded[0] != recorded[1]:
@@ -181,13 +190,84 @@ def acceptance_warnings(baseline: Curve, others: Sequence[Curve]) -> tuple[str, 
 
 
 def _difference(baseline: Curve, other: Curve, name: str) -> str:
-    ours, theirs = set(other.values(name)), set(baseline.values(name))
+    ours, theirs = ({_told(name, value) for value in curve.values(name)} for curve in (other, baseline))
     parts = []
     for curve, only in ((baseline, theirs - ours), (other, ours - theirs)):
         if only:
             also = "also " if ours & theirs else ""
             parts.append(f"{curve.label} {also}{list_values(only)}")
     return "; ".join(parts)
+
+
+def _told(name: str, value: object) -> object:
+    return short(value, name) if name == "checkpoint" and value is not None else value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OtherCheckpoint:
+    """Another checkpoint is what a curve serves as its target where the baseline serves a different one.
+
+    A ratio of the two holds what the checkpoints differ in beside their drafts.
+
+    Args:
+        label, ours: the curve's label and checkpoint.
+        baseline, theirs: the baseline's.
+        partner_arm: an arm without speculation on the curve's own checkpoint; None without one.
+    """
+
+    label: str
+    ours: str
+    baseline: str
+    theirs: str
+    partner_arm: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Returns both sides' checkpoints in words, without a full stop."""
+        return f"{self.label} serves {self.ours}, {self.baseline} {self.theirs}"
+
+
+def note_checkpoints(checkpoints: Mapping[str, OtherCheckpoint]) -> str:
+    """Returns what `†` beside a ratio means, alike curves together; begins with a blank unless empty."""
+    groups: dict[tuple[str, str], list[OtherCheckpoint]] = {}
+    for item in checkpoints.values():
+        groups.setdefault((item.ours, item.theirs), []).append(item)
+    notes = []
+    for (ours, theirs), items in groups.items():
+        serve = "serves" if len(items) == 1 else "serve"
+        note = f"{listed([item.label for item in items])} {serve} {ours}, {items[0].baseline} {theirs}"
+        partner = next((item.partner_arm for item in items if item.partner_arm), None)
+        if partner is not None:
+            note += f" (--baseline {partner} compares on one checkpoint)"
+        notes.append(note)
+    return f" †: {'; '.join(notes)}." if notes else ""
+
+
+def find_checkpoints(baseline: Curve, others: Sequence[Curve]) -> Mapping[str, OtherCheckpoint]:
+    """Returns the checkpoints of the curves that serve another one than the baseline, by their labels."""
+    found = {}
+    for other in others:
+        sides = [{*curve.values("checkpoint")} - {None} for curve in (other, baseline)]
+        if all(sides) and sides[0] != sides[1]:
+            ours, theirs = (list_values(_told("checkpoint", value) for value in side) for side in sides)
+            partner = next((each for each in others if each is not other and _is_partner(each, other)), None)
+            found[other.label] = OtherCheckpoint(
+                label=other.label,
+                ours=ours,
+                baseline=baseline.label,
+                theirs=theirs,
+                partner_arm=partner.arm if partner else None,
+            )
+    return found
+
+
+def _is_partner(curve: Curve, other: Curve) -> bool:
+    """Returns whether a curve is another one without speculation, on the same checkpoint."""
+    return (
+        curve.values("method") == (OFF,)
+        and other.values("method") != (OFF,)
+        and curve.values("checkpoint") == other.values("checkpoint")
+    )
 
 
 MIN_SAME_SHARE = 0.75

@@ -9,8 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from mtpbench.errors import InputError
+from mtpbench.records import METHOD_NAMES, OFF, speculation_label
 from mtpbench_analysis.curves.mean_errors import mean_errors
 from mtpbench_analysis.frame import ERROR_FIELDS, LOAD_FIELDS, SPECULATION_FIELDS, CurvePoint, averaged
+from mtpbench_analysis.numbers import counted
 
 WORKLOAD_FIELDS = ("hardware", "model", "precision", "isl", "osl", "simulated")
 """Curves that differ in one of these answer different questions and are never compared."""
@@ -110,6 +112,26 @@ class Curve:
         return next(i for i, measured in enumerate(self.measured) if measured is item)
 
     @property
+    def speculation(self) -> str | None:
+        """Returns what its points' speculation is called: `MTP k=3`, `MTP k=1, MTP k=3`; None if unknown."""
+        labels = sorted({run.speculation or "" for item in self.measured for run in item.runs} - {""})
+        return ", ".join(labels) or None
+
+    @property
+    def full_name(self) -> str:
+        """Returns the label with what it does not say of method and depth: `MTP3 (k=3)`, `a (DSpark k=6)`."""
+        said = _said(self.arm)
+        facts = {
+            (run.method, run.draft_tokens, run.depth_rule) for item in self.measured for run in item.runs
+        }
+        texts = {
+            speculation_label(None if method == said else method, drafts, rule)
+            for method, drafts, rule in facts
+        }
+        more = sorted(text for text in texts if text is not None and text != said)
+        return f"{self.label} ({', '.join(more)})" if more else self.label
+
+    @property
     def workload_key(self) -> tuple[Any, ...]:
         """Returns a key that is equal for curves that may be compared."""
         return tuple(self.shared(name) for name in WORKLOAD_FIELDS)
@@ -171,7 +193,7 @@ def relabel(curves: Sequence[Curve]) -> tuple[Curve, ...]:
         ]
         for curve in family:
             texts = [short(curve.shared(name), name) for name in _enough(family, telling)]
-            labels[id(curve)] = display_name(curve.arm) + (f" ({', '.join(texts)})" if texts else "")
+            labels[id(curve)] = _name(curve) + (f" ({', '.join(texts)})" if texts else "")
     return tuple(replace(curve, label=labels[id(curve)]) for curve in curves)
 
 
@@ -203,11 +225,15 @@ def group_by_workload(curves: Iterable[Curve]) -> tuple[list[Curve], ...]:
 
 
 def short(value: object, name: str) -> str:
-    """Returns a field's value as a label can carry it: an image without its registry, a date's day."""
+    """Returns a field's value as a label can carry it: an image without its registry, the end of a path."""
     if value is None:
         return f"{name.replace('_', ' ')} unknown"
     text = str(value)
-    return text.rsplit("/", 1)[-1] if name == "image" else text
+    if name == "method":
+        return METHOD_NAMES.get(text, text)
+    # A hub id is `owner/name`; a folder's path says where somebody's files lie.
+    is_path = name == "image" or (name == "checkpoint" and text.startswith(("/", "~", ".")))
+    return text.rstrip("/").rsplit("/", 1)[-1] if is_path else text
 
 
 _LISTED = 4
@@ -221,11 +247,53 @@ def list_values(values: Iterable[object]) -> str:
     return ", ".join(texts) + (f" and {more} more" if more else "")
 
 
+_SPELLINGS = {OFF: "Off", **{name: METHOD_NAMES[name] for name in ("mtp", "dspark")}}
+
+
 def display_name(arm: str) -> str:
-    """Returns an arm's name as a table says it: `off` is Off, `mtp-k3` is MTP-k3."""
-    if arm == "off":
-        return "Off"
-    return "MTP" + arm[3:] if arm.startswith("mtp") else arm
+    """Returns an arm's name as a table says it: `off` is Off, `mtp-k3` is MTP-k3, `dspark6` is DSpark6."""
+    said = _said(arm)
+    return arm if said is None else _SPELLINGS[said] + arm.removeprefix(said)
+
+
+def _said(arm: str) -> str | None:
+    """Returns the method that an arm's name begins with, whatever it drafts with; None without one."""
+    return next((method for method in _SPELLINGS if arm.startswith(method)), None)
+
+
+def _name(curve: Curve) -> str:
+    """Returns a curve's arm as tables say it, without a method that it does not draft with."""
+    said, methods = _said(curve.arm), {*curve.values("method")} - {None}
+    return curve.arm if said is not None and methods and methods != {said} else display_name(curve.arm)
+
+
+def full_names(curves: Sequence[Curve]) -> tuple[str, ...]:
+    """Returns the curves' names with method and depth, and with the checkpoint where that is not the first
+    curve's.
+    """
+    usual = curves[0].values("checkpoint")
+    return tuple(
+        curve.full_name
+        if curve.values("checkpoint") in (usual, (None,))
+        else f"{curve.full_name} on {brief_checkpoint(curve)}"
+        for curve in curves
+    )
+
+
+def brief_checkpoint(curve: Curve) -> str | None:
+    """Returns the last part of what a curve serves, which tells the checkpoints of a model apart."""
+    parts = [str(value).rstrip("/").rsplit("/", 1)[-1] for value in curve.values("checkpoint") if value]
+    return ", ".join(parts) or None
+
+
+_MOST_NAMED = 4
+
+
+def describe_sides(others: Iterable[Curve], baseline: Curve) -> str:
+    """Returns the arms that are compared: `MTP versus Off`, `11 arms versus Off`."""
+    arms = list(dict.fromkeys(display_name(other.arm) for other in others))
+    sides = ", ".join(arms) if len(arms) <= _MOST_NAMED else counted(len(arms), "arm")
+    return f"{sides} versus {display_name(baseline.arm)}"
 
 
 def describe_workload(curve: Curve, *, served_by: bool = True) -> str:

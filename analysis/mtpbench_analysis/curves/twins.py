@@ -63,19 +63,18 @@ class Twins:
 
 
 def find_twins(baseline: CurveReader, others: Sequence[CurveReader]) -> tuple[Twins, ...]:
-    """Returns every recipe of a curve that its baseline has once too, in the order of the concurrency."""
+    """Returns every recipe of a curve that its baseline has once too, curve by curve, in the order of the
+    concurrency.
+    """
     pairs: list[Twins] = []
     for other in others:
-        pairs += _twins(baseline, other)
-    pairs.sort(
-        key=lambda pair: (
-            pair.label,
-            pair.other.mean.concurrency or 0,
-            pair.other.mean.rate_rps or 0,
-            -pair.other.x,
-        )
-    )
+        pairs += sorted(_twins(baseline, other), key=_by_load)
     return tuple(pairs)
+
+
+def _by_load(pair: Twins) -> tuple[float, float, float]:
+    mean = pair.other.mean
+    return mean.concurrency or 0, mean.rate_rps or 0, -pair.other.x
 
 
 def _twins(baseline: CurveReader, other: CurveReader) -> list[Twins]:

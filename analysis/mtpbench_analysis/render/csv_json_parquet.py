@@ -25,7 +25,7 @@ from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS
 from mtpbench_analysis.curves.ratios import energy_ratio_of
 from mtpbench_analysis.curves.twins import find_twins
 from mtpbench_analysis.document import json_text, visible_values
-from mtpbench_analysis.frame import Unused
+from mtpbench_analysis.frame import SPECULATION_FIELDS, Unused
 from mtpbench_analysis.metric_table import METRICS, TOKEN_KINDS, VIEWS, metrics_in
 from mtpbench_analysis.sentences import (
     explain_no_interval,
@@ -39,7 +39,8 @@ from mtpbench_analysis.what_if import flat_break_even, record_break_evens, recor
 
 SCHEMA_VERSION = 2
 
-_CURVE = ("arm", *CURVE_FIELDS)
+_SPECULATION = tuple(name for name in SPECULATION_FIELDS if name not in ("depth_table", *CURVE_FIELDS))
+_CURVE = ("arm", *CURVE_FIELDS, *_SPECULATION)
 
 
 def to_json(comparisons: Sequence[Comparison], left_out: Sequence[Unused] = ()) -> str:
@@ -121,6 +122,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "sentences": [*write_sentences(comparison), *write_crossings(comparison)],
         "caveats": list(write_caveats(comparison)),
         "agreements": [record_to_json(item) for item in comparison.agreements],
+        "checkpoints": {label: record_to_json(item) for label, item in comparison.checkpoints.items()},
         "confounds": {label: list(texts) for label, texts in comparison.confounds.items()},
         "pooling": list(comparison.pooling),
         "crossings": {
@@ -152,6 +154,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 def _curve(curve: Curve) -> dict[str, Any]:
     return {
         "label": curve.label,
+        "speculation": curve.speculation,
         **{name: curve.shared(name) for name in _CURVE},
         "points": [
             {

@@ -80,6 +80,7 @@ _LATEX = {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "×": r"$\times$",
+    "†": r"$\dagger$",
     "–": "--",
     "−": "$-$",
     "·": r"$\cdot$",
@@ -93,8 +94,8 @@ _HEAD = "% Needs \\usepackage{booktabs}. Made by mtpbench."
 
 
 def to_latex(documents: Sequence[Document], left_out: Texts = ()) -> str:
-    """Returns a `table` environment for a document's first table, or for each table where none has
-    reservations.
+    """Returns a `table` environment for a document's tables up to the first with figures, or for each table
+    where none has reservations.
 
     The caption says what the figures rest on, what differs besides speculation and what to be careful about:
     a table that is cut out of a paper keeps its reservations. What is in no document stands as comments.
@@ -104,10 +105,17 @@ def to_latex(documents: Sequence[Document], left_out: Texts = ()) -> str:
         if document.reservations is None:
             parts += [_environment(_caption(document, table), table) for table in document.tables]
         else:
-            first = document.tables[0]
-            parts.append(_environment(_reserved(document, first, document.reservations), first))
+            *before, matched = _through(document.tables, "matched")
+            parts += [_environment(_caption(document, table), table) for table in before]
+            parts.append(_environment(_reserved(document, matched, document.reservations), matched))
     parts += [f"% Not used: {visible(' '.join(text.split()))}" for text in left_out]
     return "\n".join(parts) + "\n"
+
+
+def _through(tables: Sequence[Table], name: str) -> Sequence[Table]:
+    """Returns the tables up to that of an id; the first where there is none of it."""
+    ends = next((i for i, table in enumerate(tables) if table.id == name), 0)
+    return tables[: ends + 1]
 
 
 def _caption(document: Document, table: Table) -> str:

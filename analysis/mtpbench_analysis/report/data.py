@@ -17,6 +17,7 @@ from mtpbench_analysis.chart.style import CROSS, MARKS
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.crossing_sentences import write_crossings
 from mtpbench_analysis.curves.cells import Interval, Span
+from mtpbench_analysis.curves.confounds import note_checkpoints
 from mtpbench_analysis.curves.curve import display_name
 from mtpbench_analysis.curves.curve_reader import CurveReader
 from mtpbench_analysis.curves.mean_errors import PERCENTILES, STANDARD_ERRORS, reach_of
@@ -26,6 +27,7 @@ from mtpbench_analysis.metric import Metric, View
 from mtpbench_analysis.metric_table import costs, metrics_in, note_intervals
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.report.panel import TextTable, Traces
+from mtpbench_analysis.sentences import note_words
 from mtpbench_analysis.tables import is_shown, note_reading
 from mtpbench_analysis.traces import SweepTrace
 from mtpbench_analysis.what_if import record_break_evens, record_projections
@@ -44,6 +46,14 @@ TEXTS = (
     "workload",
     "settings",
     "date",
+    "method",
+    "speculation",
+    "depth_rule",
+    "depth_table",
+    "checkpoint",
+    "draft_model",
+    "draft_sampling",
+    "rejection_method",
     "acceptance_mode",
     "power_source",
     "source",
@@ -74,9 +84,10 @@ def describe_page(
         title: the title of the page; files that a reader saves from it have its name.
     """
     texts, traces, metrics = TextTable(), Traces(sweeps), _Declarations()
+    columns = _filled(comparisons)
     described = [
         {
-            **_comparison(comparison, document, chart, texts),
+            **_comparison(comparison, document, chart, texts, columns),
             **_traces(comparison, traces),
             "views": _views(comparison, metrics),
         }
@@ -85,7 +96,8 @@ def describe_page(
     return {
         "title": title,
         "opening": opening,
-        "columns": list(COLUMNS),
+        "columns": [*columns, "runs"],
+        "unrecorded": [name for name in COLUMNS if name not in (*columns, "runs")],
         "texts": list(TEXTS),
         "ends": PERCENTILES,
         "reaches": {name: _REACHES.index(field) for name, field in STANDARD_ERRORS.items()},
@@ -106,9 +118,23 @@ def to_script_text(data: Any) -> str:
     return text
 
 
-def _comparison(comparison: Comparison, document: Document, chart: Chart, texts: TextTable) -> dict[str, Any]:
+def _filled(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """Returns the columns in which any point of the page has a value: the others would only take room."""
+    points = [item.mean for each in comparisons for curve in each.curves for item in curve.measured]
+    points += [point for each in comparisons for point in each.invalid]
+    return tuple(
+        name
+        for name in (*NUMBERS, *TEXTS)
+        if any(getattr(point, name) not in (None, (), "") for point in points)
+    )
+
+
+def _comparison(
+    comparison: Comparison, document: Document, chart: Chart, texts: TextTable, columns: Sequence[str]
+) -> dict[str, Any]:
     settings, baseline = comparison.settings, comparison.baseline
     isl, osl = baseline.shared("isl"), baseline.shared("osl")
+    notes = {label: item.text for label, item in comparison.checkpoints.items()}
     return {
         "title": document.heading,
         "mark": "SIMULATED" if comparison.simulated else None,
@@ -123,7 +149,10 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
         "confidence": settings.confidence,
         "economics": _economics(comparison),
         "curves": [
-            _curve(reader, comparison.readers[0], series.band, texts)
+            {
+                **_curve(reader, comparison.readers[0], series.band, texts, columns),
+                "checkpoint_note": notes.get(reader.curve.label),
+            }
             for reader, series in zip(comparison.readers, chart.series, strict=True)
         ],
         "targets": [row.target_tps for row in comparison.rows],
@@ -135,9 +164,11 @@ def _comparison(comparison: Comparison, document: Document, chart: Chart, texts:
         "no_constants": None if settings.economics else f"{comparison.constants.label}.",
         "break_evens": record_break_evens(comparison),
         "projections": record_projections(comparison),
+        "words_note": note_words(comparison),
+        "checkpoints_note": note_checkpoints(comparison.checkpoints),
         "crossings": list(write_crossings(comparison)),
         "crossed": [[equal.number, equal.x, equal.y] for equal in chart.crossings],
-        "invalid": [_point(point, 1, texts) for point in comparison.invalid],
+        "invalid": [_point(point, 1, texts, columns) for point in comparison.invalid],
         "invalid_curves": [curve_of(point, comparison.readers) for point in comparison.invalid],
     }
 
@@ -222,13 +253,15 @@ def _caption(comparison: Comparison) -> str:
     return note if comparison.settings.economics else f"{comparison.constants.label}.{note}"
 
 
-def _curve(reader: CurveReader, base: CurveReader, band: Band | None, texts: TextTable) -> dict[str, Any]:
+def _curve(
+    reader: CurveReader, base: CurveReader, band: Band | None, texts: TextTable, columns: Sequence[str]
+) -> dict[str, Any]:
     curve = reader.curve
     place = {id(item): i for i, item in enumerate(curve.measured)}
     return {
         "label": curve.label,
         "arm": display_name(curve.arm),
-        "points": [_point(item.mean, len(item.runs), texts) for item in curve.measured],
+        "points": [_point(item.mean, len(item.runs), texts, columns) for item in curve.measured],
         "front": [place[id(knot)] for knot in curve.front],
         "sure": [int(noise is not None) for noise in reader.noise.runs],
         "band": _rows(band),
@@ -256,9 +289,9 @@ def _pair(interval: Interval | Span | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
 
 
-def _point(point: CurvePoint, runs: int, texts: TextTable) -> list[Any]:
-    numbers = [getattr(point, name) for name in NUMBERS]
-    values = [_text(point, name) for name in TEXTS]
+def _point(point: CurvePoint, runs: int, texts: TextTable, columns: Sequence[str]) -> list[Any]:
+    numbers = [getattr(point, name) for name in NUMBERS if name in columns]
+    values = [_text(point, name) for name in TEXTS if name in columns]
     joined = [(join_list(value) or None) if isinstance(value, tuple) else value for value in values]
     return [*numbers, *(texts.index(text) for text in joined), runs, *_ends(point)]
 
@@ -273,8 +306,11 @@ def _ends(point: CurvePoint) -> Iterator[list[float | None]]:
         yield [end and float(f"{end:.10g}") for end in (*ends, *reaches)]
 
 
+_PATHS = ("source", "checkpoint", "draft_model")
+
+
 def _text(point: CurvePoint, name: str) -> Any:
     value = getattr(point, name)
     if name == "reasons":
         return tuple(shorten_paths(reason) for reason in value)
-    return shorten_paths(value) if name == "source" and value is not None else value
+    return shorten_paths(value) if name in _PATHS and value is not None else value

@@ -293,9 +293,9 @@ function update() {
 
 function sentencesOf(comparison, read) {
   const base = comparison.curves[0], cost = costAt(comparison, state.tier);
-  const sentences = read.filter((entry) => entry.cells).flatMap(({ cells, ratios }) => comparison.curves.slice(1).map((other, i) =>
-    sentenceOf(other, cells[i + 1], base, cells[0], ratios[i], comparison.kind, cost)));
-  return [...sentences, ...comparison.crossings];
+  const sentences = read.filter((entry) => entry.cells).flatMap(({ cells, ratios }) => inWords(cells).map((i) =>
+    sentenceOf(comparison.curves[i + 1], cells[i + 1], base, cells[0], ratios[i], comparison.kind, cost)));
+  return [...(comparison.words_note ? [comparison.words_note] : []), ...sentences, ...comparison.crossings];
 }
 
 function redraw() {

@@ -7,6 +7,7 @@ function decodePoint(row) {
   page.columns.forEach((name, i) => {
     point[name] = isText.has(name) && row[i] !== null ? page.words[row[i]] : row[i];
   });
+  for (const name of page.unrecorded) point[name] = null;
   const ends = row[page.columns.length] || [], ids = Object.keys(page.ends);
   point.ends = Object.fromEntries(ids.map((id, i) => [id, [ends[2 * i] ?? null, ends[2 * i + 1] ?? null]]));
   point.reaches = ends.slice(2 * ids.length);

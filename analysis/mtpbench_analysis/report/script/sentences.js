@@ -62,6 +62,17 @@ function verdictOf(ratio, cell, baseCell, other, base, kind, cost) {
   return text;
 }
 
+/** Curves beside the baseline that all have their sentences; of more only the one that serves the most. */
+const MOST_IN_WORDS = 4;
+
+/** Returns the numbers of the curves, from 0 after the baseline, that have a sentence at a target. */
+function inWords(cells) {
+  const others = cells.slice(1), all = others.map((_, i) => i);
+  if (others.length <= MOST_IN_WORDS) return all;
+  const least = (i) => others[i].tput || (others[i].range ? others[i].range[0] : 0);
+  return [all.reduce((best, i) => (least(i) > least(best) ? i : best))];
+}
+
 /** Returns the sentence of one target about a curve and the baseline. */
 function sentenceOf(other, cell, base, baseCell, ratio, kind, cost) {
   const at = showTarget(cell.target);
@@ -77,5 +88,5 @@ function sentenceOf(other, cell, base, baseCell, ratio, kind, cost) {
   }
   return `At ${at} tok/s/user ${servesText(other, cell)} and ${figureOf(base, baseCell)}: `
     + `${verdictOf(ratio, cell, baseCell, other, base, kind, cost)}. ${basisOf(other, cell, base, baseCell, kind)}`
-    + energySentence(other, cell, base, baseCell, ratio.bound, kind);
+    + energySentence(other, cell, base, baseCell, ratio.bound, kind) + (other.checkpoint_note ? ` ${other.checkpoint_note}.` : "");
 }

@@ -137,7 +137,7 @@ function tableRows(comparison, view, read) {
     if (!showRatioOf) return;
     const ratioOf = (entry, i) => (entry.cells ? showRatioOf(entry.ratios[i], entry.cells[i + 1], entry.cells[0]) : [MISSING]);
     comparison.curves.slice(1).forEach((curve, i) =>
-      push(metric.label, `${curve.label} / ${base}`, read.map((entry) => ratioOf(entry, i)), false, false));
+      push(metric.label, `${curve.label} / ${base}${curve.checkpoint_note ? "†" : ""}`, read.map((entry) => ratioOf(entry, i)), false, false));
   };
   for (const row of shortRows(comparison, view, metered)) add(row, false);
   for (const row of longRows(comparison, view)) add(row, true);
@@ -184,7 +184,8 @@ function explainTargets(comparison, read) {
 function captionOf(comparison, view, read) {
   const { economics } = comparison;
   const constants = economics ? `${economics.labels[view.tier]}.` : "";
-  if (view.targets.join() === comparison.targets.map(String).join()) return constants + comparison.caption;
+  const checkpoints = comparison.checkpoints_note;
+  if (view.targets.join() === comparison.targets.map(String).join()) return constants + comparison.caption + checkpoints;
   const cells = read.flatMap((entry) => entry.cells || []);
   let intervals = " Throughput of single runs: no interval.";
   if (cells.some((cell) => cell.interval)) {
@@ -194,7 +195,7 @@ function captionOf(comparison, view, read) {
     intervals = " No interval is known here.";
   }
   const recorded = comparison.recorded_note ? ` ${comparison.recorded_note}` : "";
-  return `${constants || comparison.no_constants} Targets: as typed.${intervals}${recorded}`;
+  return `${constants || comparison.no_constants} Targets: as typed.${intervals}${recorded}${checkpoints}`;
 }
 
 // ----------------------------------------------------------------------------------------------------- CSV
