@@ -39,7 +39,7 @@ FLAT = {  # steps of a millisecond, so that only the server is in the way
     "decode_step_ms": {"tp8_k0": [[1, 1.0]]},
     "prefill_ms": {"ctx_tp8": [[1, 1.0], [2, 1.0]]},
     "prefill_prompt_tokens": 8192,
-    "kv_tokens_per_rank": {"tp8": 10**9},
+    "kv_tokens_per_rank": {"tp8": 10**8},
     "transfer_ms": {"base": 0, "per_token": 0},
     "power_w": {"idle": 1, "prefill": 2, "decode": 3},
 }
