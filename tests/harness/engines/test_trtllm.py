@@ -237,7 +237,9 @@ def test_the_keys_and_kinds_of_every_method_stand_in_the_kept_table(arm: str) ->
     config = file_of(head(next(point for point in points if point.arm.name == arm)))
     known = {row["key"]: row for row in yaml.safe_load(OPTIONS.read_text("utf-8"))["yaml"]}
     assert leaves(config) <= known.keys()
-    assert config["speculative_config"]["decoding_type"] in known["speculative_config.decoding_type"]["values"]
+    assert (
+        config["speculative_config"]["decoding_type"] in known["speculative_config.decoding_type"]["values"]
+    )
 
 
 # --- counters (names as in its sources; the values are made up) ---

@@ -5,6 +5,7 @@ Step costs here are crafted straight lines, so that the truth is known in closed
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from mtpbench.errors import SweepError
 from mtpbench.plan import estimate_point, plan_sweep
 from mtpbench.run import run_virtual_point
 from mtpbench.simengine.profile import load_profile
-from mtpbench.store import SweepStore, read_raw
+from mtpbench.store import SweepStore, read_raw, read_sweep
 from mtpbench.sweep import Sweep, load_sweep, simulate
 
 
@@ -128,6 +129,17 @@ def compared(directory: Path, *words: str) -> dict[str, Any]:
     return found
 
 
+def tput_by_arm(directory: Path) -> dict[str, dict[int, float]]:
+    """Throughput by arm and concurrency."""
+    found: dict[str, dict[int, float]] = {}
+    for stored in read_sweep(directory).points:
+        steady = stored.result.steady
+        assert steady is not None
+        assert steady.tput_tps_per_gpu is not None
+        found.setdefault(stored.point.arm.name, {})[stored.point.concurrency] = steady.tput_tps_per_gpu
+    return found
+
+
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("five")
@@ -171,6 +183,24 @@ def test_the_arm_that_serves_the_most_changes_where_the_lines_meet(comparison) -
     for below, above in pairwise(leads):
         arms = ARMS[below["winner"].lower()], ARMS[above["winner"].lower()]
         assert ladder_steps(arms[0], below["high_tps"], meeting_tps(*arms)) < 0.5
+
+
+def test_a_table_of_depths_reaches_the_envelope_of_the_static_arms(tmp_path) -> None:
+    """At each batch the depth that serves the most there: lines meet at 32 and at 300 requests."""
+    more = (
+        "ruled: {depth: {by_batch: [[1, 32, 3], [33, 300, 1], [301, 1000, 0]]}, "
+        "acceptance: {rates: [0.8, 0.45, 0.25]}}"
+    )
+    ladder = (16, 128, 512)
+    sweep = simulate(load_sweep(write(tmp_path, more=more, ladder=ladder)))
+    arms = {"off", "mtp1", "mtp3", "ruled"}
+    chosen = dataclasses.replace(sweep, points=tuple(p for p in sweep.points if p.arm.name in arms))
+    ruled, *static = (tput_by_arm(play(chosen, tmp_path / "results"))[arm] for arm in sorted(arms)[::-1])
+    best = {batch: max(arm[batch] for arm in static) for batch in ladder}
+    assert all(ruled[batch] >= 0.98 * best[batch] for batch in ladder)
+    assert all(any(arm[batch] < 0.97 * best[batch] for batch in ladder) for arm in static), (
+        "one depth would do"
+    )
 
 
 def test_a_method_without_step_costs_is_played_with_mtps_and_says_so_everywhere(tmp_path) -> None:
