@@ -23,6 +23,7 @@ from mtpbench_analysis.curves.confounds import (
     Confound,
     OtherCheckpoint,
     acceptance_warnings,
+    find_acceptance_caveats,
     find_checkpoints,
     find_confounds,
     find_length_mismatch,
@@ -59,7 +60,8 @@ class Settings:
         economics: the constants for cost and megawatts, or None where the hardware has none.
         confidence: of every interval.
         start_noise: how far two starts of one server are taken to differ, as a share.
-        strict: refuse curves that differ in more than speculation.
+        strict: refuse curves that differ in more than speculation, or whose measured acceptance has a
+            caveat.
         known_confounds: what the sweep's plan says differs beyond speculation.
         reference: published numbers to print beside.
         agreements: whether the arms of the sweep answer the same, where they were given the same prompts.
@@ -181,6 +183,7 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
     confounds = {other.label: find_confounds(baseline, other) for other in others}
     if settings.strict:
         _refuse_confounds(baseline, confounds)
+        _refuse_caveats(labelled)
     targets, rule = _targets(settings, labelled)
     readers = read_curves(labelled, settings)
     return Comparison(
@@ -246,6 +249,13 @@ def _refuse_confounds(baseline: Curve, confounds: Mapping[str, tuple[Confound, .
         raise NotComparable(
             f"--strict: {baseline.label} and what is set against it differ in more than speculation:{lines}"
         )
+
+
+def _refuse_caveats(curves: Sequence[Curve]) -> None:
+    """Refuses drafting curves whose acceptance was measured where it is not that of real use."""
+    drafting = [curve for curve in curves if speculates(curve, curves[0].arm)]
+    if caveats := find_acceptance_caveats(drafting):
+        raise NotComparable("--strict: " + "".join(f"\n  - {caveat}" for caveat in caveats))
 
 
 def _targets(settings: Settings, curves: Sequence[Curve]) -> tuple[tuple[float, ...], TargetRule]:

@@ -40,7 +40,8 @@ class Question:
         usd_per_gpu_h: a price of the reader's own, in place of the tier's.
         kw_per_gpu: a provisioned power of the reader's own.
         grouping: what makes one curve, where it is not the usual; the tables say so.
-        strict: refuse curves that differ in more than speculation.
+        strict: refuse curves that differ in more than speculation, or whose measured acceptance has a
+            caveat.
         confidence: of every interval.
         start_noise: how far two starts of one server are taken to differ, as a share.
         what_if: acceptance lengths to project drafting curves to.

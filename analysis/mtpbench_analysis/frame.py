@@ -58,6 +58,8 @@ class CurvePoint:
         workload: what the requests were beyond ISL and OSL (prompts, template, lengths).
         acceptance_length: tokens per verification step, the bonus token included.
         acceptance_per_position: accepted at position i / verification steps.
+        acceptance_caveats: why it may not be that of real use (`random_prompts`, `ignore_eos`), where it was
+            measured.
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
         power_source: what was read, and what it covers.
         power_cap_w: the power limit that was enforced on every GPU; None where they differ or are unknown.
@@ -127,6 +129,7 @@ class CurvePoint:
     acceptance_length: float | None = field(default=None, metadata=MEAN)
     acceptance_per_position: tuple[float, ...] | None = None
     acceptance_mode: str | None = None
+    acceptance_caveats: tuple[str, ...] = ()
     power_w_per_gpu: float | None = field(default=None, metadata=MEAN)
     power_source: str | None = None
     power_cap_w: float | None = None

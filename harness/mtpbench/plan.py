@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,16 @@ from mtpbench.engines import engine_of
 from mtpbench.errors import InputError, UnsupportedError
 from mtpbench.load.pacer import RequestCounts
 from mtpbench.metrics.request_table import Floats
-from mtpbench.records import Deployment, Hardware, Method, Point, Process, WorkerGroup
+from mtpbench.records import (
+    CAVEATS,
+    AcceptanceCaveat,
+    Deployment,
+    Hardware,
+    Method,
+    Point,
+    Process,
+    WorkerGroup,
+)
 from mtpbench.simengine.profile import Profile, load_profile, profile_of
 from mtpbench.sweep import Sweep
 
@@ -202,6 +211,26 @@ def estimate_point(point: Point, profile: Profile) -> PointEstimate:
     isl, osl = mean * point.workload.isl, mean * point.workload.osl
     rate = _requests_per_s(point, profile, isl, osl)
     return PointEstimate(requests=counts.total, load_s=counts.total / rate, requests_per_s=rate)
+
+
+_INSTEAD: Mapping[AcceptanceCaveat, str] = {
+    "random_prompts": "send a dataset, or pin it (`acceptance: golden`, `{length: 2.5}`)",
+    "ignore_eos": "say `ignore_eos: false`, or pin it",
+}
+
+
+def acceptance_warnings(points: Iterable[Point]) -> tuple[str, ...]:
+    """Returns a sentence for each cause why an acceptance that points would measure is not that of real
+    use.
+    """
+    arms: dict[AcceptanceCaveat, dict[str, None]] = {}
+    for point in points:
+        for caveat in point.acceptance_caveats:
+            arms.setdefault(caveat, {})[point.arm.name] = None
+    return tuple(
+        f"acceptance of {', '.join(names)} is measured {CAVEATS[caveat]}: {_INSTEAD[caveat]}"
+        for caveat, names in arms.items()
+    )
 
 
 def _start_s(point: Point) -> float:

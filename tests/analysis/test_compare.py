@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +15,10 @@ from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, defa
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves.cells import Cell
 from mtpbench_analysis.curves.cost import find_economics, joules_per_token, tps_per_mw, usd_per_mtok
+from mtpbench_analysis.curves.curve import Curve
 from mtpbench_analysis.curves.ratios import Gap
 from mtpbench_analysis.pairing import ComparisonOutcome
-from mtpbench_analysis.sentences import explain_no_ratio
+from mtpbench_analysis.sentences import explain_no_ratio, write_caveats
 
 OFF = ((10.0, 1000.0), (30.0, 400.0), (50.0, 100.0))
 
@@ -315,6 +317,57 @@ def test_acceptance_warnings_when_they_are_true() -> None:
         "The acceptance modes differ",
         "Acceptance was not recorded for MTP-b, so part of the gain may be the benchmark's prompts.",
     ]
+
+
+def drafting_where(**shared: Any) -> Curve:
+    return make_curve("mtp", *OFF, engine="vllm", acceptance_length=2.5, **shared)
+
+
+def test_acceptance_measured_on_random_tokens_or_past_the_end_of_answers_is_said() -> None:
+    off = make_curve("off", *OFF, engine="vllm", acceptance_mode="off")
+    both = drafting_where(acceptance_mode="measured", acceptance_caveats=("random_prompts", "ignore_eos"))
+    random, endless = compare(off, [both]).warnings
+    assert random.startswith("Acceptance of MTP was measured on random tokens, ")
+    assert endless.startswith("Acceptance of MTP was measured with ignore_eos, ")
+    assert [*write_caveats(compare(off, [both]))][:2] == [random, endless]
+    # Other tools' files don't say whether acceptance was pinned: what is known of the prompts is told.
+    unsaid = drafting_where(acceptance_caveats=("random_prompts",))
+    assert compare(off, [unsaid]).warnings == (random,)
+
+
+@pytest.mark.parametrize("mode", ["golden", "measured"])
+def test_a_pinned_acceptance_and_one_of_texts_have_no_caveat(mode: str) -> None:
+    caveats = ("random_prompts",) if mode == "golden" else ()
+    off = make_curve(
+        "off", *OFF, engine="vllm", acceptance_mode="off", acceptance_caveats=("random_prompts",)
+    )
+    mtp = drafting_where(acceptance_mode=mode, acceptance_caveats=caveats)
+    assert compare(off, [mtp]).warnings == ()
+
+
+def test_strict_refuses_an_acceptance_with_a_caveat() -> None:
+    known = {
+        "engine": "vllm",
+        "serving": "aggregated",
+        "version": "1",
+        "workload": "random",
+        "settings": (),
+        "topology": "1xTP8",
+        "date": "2026-01-01",
+        "hardware": "b200",
+        "model": "m",
+        "precision": "fp8",
+        "isl": 1,
+        "osl": 1,
+    }
+    off = make_curve("off", *OFF, acceptance_mode="off", **known)
+    sound, odd = (
+        make_curve("mtp", *OFF, acceptance_mode="measured", acceptance_caveats=caveats, **known)
+        for caveats in ((), ("ignore_eos",))
+    )
+    assert compare(off, [sound], Settings(strict=True))
+    with pytest.raises(NotComparable, match=r"--strict: \n  - Acceptance of MTP was measured with ignore"):
+        compare(off, [odd], Settings(strict=True))
 
 
 # -------------------------------------------------------------------------------------------------- pairing

@@ -252,6 +252,25 @@ def test_lines_of_sglang_are_points() -> None:
     assert all(point.valid for point in points.points)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "caveats"),
+    [("random-ids", ("random_prompts",)), ("random", ()), ("sharegpt", ())],
+)
+def test_only_random_ids_of_sglang_are_random_tokens(
+    tmp_path: Path, dataset: str, caveats: tuple[str, ...]
+) -> None:
+    """Its `random` cuts and repeats texts of ShareGPT to the lengths asked for."""
+    (point,) = read_source(rewritten(tmp_path, SGLANG, dataset_name=dataset), MTP).points
+    assert point.acceptance_caveats == caveats
+
+
+def test_aiperf_says_whether_answers_ran_on_past_their_end(tmp_path: Path) -> None:
+    (point,) = read_source(AIPERF, MTP).points
+    assert point.acceptance_caveats == ("ignore_eos",)
+    (unsaid,) = read_source(rewritten(tmp_path, AIPERF, input_config=None), MTP).points
+    assert unsaid.acceptance_caveats == ()
+
+
 def test_what_sglang_does_not_say_is_listed() -> None:
     listed = notes(read_source(SGLANG, Declared(arm="mtp", gpus=8)))
     assert any(

@@ -14,6 +14,7 @@ from mtpbench.metrics.window import Window
 from mtpbench.records import (
     Acceptance,
     AcceptancePolicy,
+    Arm,
     Blocks,
     DepthRange,
     DepthRule,
@@ -23,6 +24,7 @@ from mtpbench.records import (
     Load,
     Point,
     PointResult,
+    Simulation,
     Speculation,
     Topology,
     WorkerGroup,
@@ -167,6 +169,28 @@ def test_an_open_loop_and_a_shared_prefix_stand_in_the_workload() -> None:
     assert point.rate_rps == 12.5
     assert point.workload is not None
     assert point.workload.endswith("25% of every prompt shared, open loop, gamma arrivals of burstiness 0.5")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "ignore_eos", "mode", "caveats"),
+    [
+        ("random", True, "measured", ("random_prompts", "ignore_eos")),
+        ("random", False, "measured", ("random_prompts",)),
+        ("dataset", True, "measured", ("ignore_eos",)),
+        ("dataset", False, "measured", ()),
+        ("random", True, "golden", ()),
+    ],
+)
+def test_a_measured_acceptance_brings_why_it_may_not_be_that_of_real_use(
+    prompts: Any, ignore_eos: bool, mode: Any, caveats: tuple[str, ...]
+) -> None:
+    workload = Workload(isl=8192, osl=1024, prompts=prompts, ignore_eos=ignore_eos)
+    arm = Arm(name="mtp", speculation=Speculation(draft_tokens=3, acceptance=AcceptancePolicy(mode=mode)))
+    assert imported({"workload": workload, "arm": arm, "simulation": None}).acceptance_caveats == caveats
+    assert imported({"workload": workload, "arm": Arm(name="off")}).acceptance_caveats == ()
+    # A model of an engine accepts by its own rates, whatever the prompts are.
+    modelled = {"workload": workload, "arm": arm, "simulation": Simulation(profile="p")}
+    assert imported(modelled).acceptance_caveats == ()
 
 
 def test_thinking_on_and_off_are_two_workloads() -> None:

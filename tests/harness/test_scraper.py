@@ -8,7 +8,7 @@ import time
 import pytest
 from aiohttp import web
 
-from mtpbench.engines import vllm
+from mtpbench.engines import llamacpp, sglang, simulated, trtllm, vllm
 from mtpbench.engines.simulated import simulated_power
 from mtpbench.records import SpecCounters
 from mtpbench.scraper import Scraper
@@ -145,6 +145,48 @@ def test_one_of_many_ranks_that_begins_anew_shows_though_the_sum_rises(after):
     handler = pages(of_ranks(a=100, b=100), of_ranks(a=120, b=120), after)
     samples = sample({"d0": handler}, counters=vllm.counters).counters
     assert [s.counters.drafts for s in samples] == sorted(s.counters.drafts for s in samples)
+    assert [s.restarted for s in samples] == [False, False, True] + [False] * (len(samples) - 3)
+
+
+def of_sglang(**counts):
+    """Streaming and other requests are counted apart."""
+    return "".join(
+        f'sglang:{name}{{is_streaming="{kind}"}} {value}\n'
+        for kind, value in counts.items()
+        for name in ("generation_tokens_total", "num_requests_total", "spec_verify_calls_total")
+    )
+
+
+def of_trtllm(**counts):
+    return "".join(
+        f'trtllm_spec_decode_{name}_tokens_total{{rank="{rank}",token_position="0"}} {value}\n'
+        for rank, value in counts.items()
+        for name in ("drafted", "accepted")
+    )
+
+
+def of_trtllm_iterations(**counts):
+    return "".join(
+        f'trtllm_spec_decode_num_{name}_tokens_total{{rank="{rank}"}} {value}\n'
+        for rank, value in counts.items()
+        for name in ("draft", "accepted")
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "page"),
+    [
+        (simulated, of_ranks),
+        (llamacpp, lambda **counts: of_ranks(**counts).replace("vllm:", "llamacpp:")),
+        (sglang, of_sglang),
+        (trtllm, of_trtllm),
+        (trtllm, of_trtllm_iterations),
+    ],
+    ids=["simulated", "llamacpp", "sglang", "trtllm", "trtllm, of iterations"],
+)
+def test_a_series_that_fell_shows_on_every_engine_though_the_sum_rises(engine, page):
+    handler = pages(page(a=100, b=100), page(a=120, b=120), page(a=1, b=500))
+    samples = sample({"d0": handler}, counters=engine.counters).counters
     assert [s.restarted for s in samples] == [False, False, True] + [False] * (len(samples) - 3)
 
 

@@ -64,7 +64,11 @@ def compare_command(
         typer.Option("--curve/--no-curve", help="Draw the curves too; if unsaid, in a terminal only."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse curves that differ in more than speculation.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse curves that differ in more than speculation, and acceptance with a caveat.",
+        ),
     ] = False,
     what_if_acceptance: Annotated[
         list[str] | None,

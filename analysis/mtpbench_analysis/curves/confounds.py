@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from mtpbench.records import OFF
+from mtpbench.records import CAVEATS, OFF, AcceptanceCaveat
 from mtpbench_analysis.curves.curve import Curve, list_values, short
 from mtpbench_analysis.frame import SPECULATION_FIELDS, ArmAnswers
 from mtpbench_analysis.numbers import listed
@@ -186,7 +186,26 @@ def acceptance_warnings(baseline: Curve, others: Sequence[Curve]) -> tuple[str, 
         warnings.append(
             f"Acceptance was not recorded{whose}, so part of the gain may be the benchmark's prompts."
         )
-    return tuple(warnings)
+    return (*warnings, *find_acceptance_caveats(speculating))
+
+
+def find_acceptance_caveats(curves: Sequence[Curve]) -> tuple[str, ...]:
+    """Returns a sentence for each cause why an acceptance that was measured may not be that of real use.
+
+    Args:
+        curves: those that draft tokens; where acceptance is pinned, prompts don't matter.
+    """
+    labels: dict[AcceptanceCaveat, dict[str, None]] = {}
+    for curve in curves:
+        for item in curve.measured:
+            known = () if item.mean.acceptance_mode == "golden" else item.mean.acceptance_caveats
+            for caveat in (name for name in CAVEATS if name in known):
+                labels.setdefault(caveat, {})[curve.label] = None
+    return tuple(
+        f"Acceptance of {' and '.join(labels[caveat])} was measured {CAVEATS[caveat]}."
+        for caveat in CAVEATS
+        if caveat in labels
+    )
 
 
 def _difference(baseline: Curve, other: Curve, name: str) -> str:

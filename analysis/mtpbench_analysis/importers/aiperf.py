@@ -144,12 +144,18 @@ def to_run(row: FileRow, *, rounded: bool = False) -> Run:
         tolerance=RATE_TOLERANCE + (_WINDOW_S + (_ROUNDING if rounded else 0)) / duration.seconds,
         acceptance_length=_number(fields, "spec_decode_token_weighted_acceptance_length", "avg"),
         draft_tokens_per_step=_drafts_per_step(fields),
+        acceptance_caveats=("ignore_eos",) if _ignores_eos(fields) else (),
         drafted=True if "spec_decode_token_weighted_acceptance_length" in fields.values else None,
         **load,
         date=_read_date(fields.text("start_time")),
         problems=_find_problems(fields, tpot.seconds, rounded),
         notes=fields.notes,
     )
+
+
+def _ignores_eos(fields: Fields) -> bool:
+    endpoint = _object(_object(fields.values.get("input_config")).get("endpoint"))
+    return _object(endpoint.get("extra")).get("ignore_eos") is True
 
 
 def _drafts_per_step(fields: Fields) -> float | None:

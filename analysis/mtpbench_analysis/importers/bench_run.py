@@ -6,8 +6,7 @@ tok/s/user        1 / median TPOT over requests, never of the inter-token latenc
                   tokens a chunk holds, and where nothing speculates that is one
 units             TTFT + TPOT × (output tokens − 1) has to be near the latency that the file states, or
                   near the one that its concurrency implies (Little's law)
-load              a rate and a concurrency that were asked for have to be reached
-lengths           those that were asked for have to be served
+load, lengths     the rate, concurrency and lengths that were asked for have to be reached
 failed requests   more than 1% make the point invalid
 """
 
@@ -111,6 +110,7 @@ def to_curve_point(run: Run, declared: Declared) -> CurvePoint:
         draft_tokens_per_step=run.draft_tokens_per_step,
         acceptance_length=run.acceptance_length,
         acceptance_per_position=run.acceptance_per_position,
+        acceptance_caveats=run.acceptance_caveats,
         acceptance_mode=declared.acceptance_mode or (OFF if method == OFF else None),
         ttft_p50_s=run.ttft.at_s(50),
         ttft_p99_s=run.ttft.at_s(99),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mtpbench.records import AcceptanceCaveat
 from mtpbench_analysis.frame import CurvePoint, Unused, field_types
 
 _MOST_SHOWN = 40
@@ -309,6 +310,7 @@ class Run:
     draft_tokens_per_step: float | None = None
     acceptance_length: float | None = None
     acceptance_per_position: tuple[float, ...] | None = None
+    acceptance_caveats: tuple[AcceptanceCaveat, ...] = ()
     model: str | None = None
     version: str | None = None
     isl: int | None = None

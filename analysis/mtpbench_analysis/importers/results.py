@@ -145,6 +145,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         acceptance_length=result.acceptance.length,
         acceptance_per_position=result.acceptance.per_position,
         acceptance_mode=speculation.acceptance.mode if speculation else "off",
+        acceptance_caveats=point.acceptance_caveats,
         power_w_per_gpu=result.energy.mean_power_w_per_gpu,
         power_source=_power_source(result.energy),
         power_cap_w=_power_cap_w(result.gpus),

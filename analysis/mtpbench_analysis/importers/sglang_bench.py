@@ -91,6 +91,8 @@ def to_run(row: FileRow) -> Run:
         **_read_speculation(info),
         checkpoint=info.text("model_path"),
         acceptance_length=length,
+        # Its `random` cuts and repeats texts of ShareGPT; only `random-ids` draws tokens.
+        acceptance_caveats=("random_prompts",) if fields.text("dataset_name") == "random-ids" else (),
         model=info.text("model_path"),
         version=info.text("version"),
         isl=_read_length(fields, "input", tokens_in, completed),

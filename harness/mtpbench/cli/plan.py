@@ -24,6 +24,7 @@ from mtpbench.engines.about import (
     version_in_image,
 )
 from mtpbench.engines.releases import PINS
+from mtpbench.errors import InputError
 from mtpbench.executors.local import missing_program
 from mtpbench.load.capacity import ASSUMED_EVENTS_PER_S, stored_ceiling, workers_for
 from mtpbench.plan import START_S, Ladder, LadderEstimate, StartsEstimate
@@ -36,10 +37,16 @@ from mtpbench_analysis.cli.options import echo, make_console
 def plan(
     sweep: SweepArgument,
     commands: Annotated[bool, typer.Option(help="show every process's command line")] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="refuse to measure acceptance where it is not that of real use")
+    ] = False,
 ) -> None:
     """Show a sweep's points, nodes, GPU-hours, dollars, command lines and confounds; starts nothing."""
     console = make_console()
     loaded = load_sweep(sweep)
+    warnings = planning.acceptance_warnings(loaded.points)
+    if strict and warnings:
+        raise InputError("--strict: " + "; ".join(warnings))
     estimates = planning.plan_sweep(loaded)
     ladders = [estimate.ladder for estimate in estimates]
     console.print(Text.assemble((loaded.info.name, "bold"), f": {loaded.info.question}"))
@@ -48,6 +55,7 @@ def plan(
     _print_rules(console, ladders[0].first)
     _print_client(console, ladders)
     _print_release(console, loaded.points)
+    _print_warnings(console, warnings)
     _print_confounds(console, loaded.info)
     _print_missing(console, ladders)
     if commands:
@@ -230,7 +238,11 @@ def _print_release(console: Console, points: Sequence[Point]) -> None:
         f"command lines are written for {about.package} {release.version} ({_NAMED_BY[release.named_by]})",
         highlight=False,
     )
-    for warning in _release_warnings(points, release):
+    _print_warnings(console, _release_warnings(points, release))
+
+
+def _print_warnings(console: Console, warnings: Iterable[str]) -> None:
+    for warning in warnings:
         console.print(Text.assemble(("  warning: ", "bold"), warning), soft_wrap=True)
 
 

@@ -33,7 +33,7 @@ from mtpbench.cli.run import RunView, run_until_signalled
 from mtpbench.engines import dynamo, engine_of, release_for
 from mtpbench.engines.about import version_in_image
 from mtpbench.errors import InputError, RunError
-from mtpbench.plan import estimate_ladder
+from mtpbench.plan import acceptance_warnings, estimate_ladder
 from mtpbench.progress import now_utc
 from mtpbench.records import Point
 from mtpbench.run import plan_run
@@ -101,6 +101,8 @@ def submit(
     limit = clock(request.profile.time_limit_s)
     console.print(f"# time limit of each job: {limit} (days-hours:minutes:seconds)", highlight=False)
     _warn_of_image(console, chosen[0], request.profile)
+    for warning in acceptance_warnings(chosen):
+        console.print(f"# warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     if dry_run:
         _print_scripts(console, batches)
         return

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from mtpbench.metrics.acceptance import drafts_evenly, may_skip_drafts
 from mtpbench.metrics.request_table import RequestTable
-from mtpbench.records import WITHOUT_MODEL, Acceptance, Method, Point, PointResult, Reason, Speculation
+from mtpbench.records import METHOD_NAMES, WITHOUT_MODEL, Acceptance, Point, PointResult, Reason, Speculation
 
 MIN_ACCEPTANCE_LENGTH = 1.05
 MAX_DRAFTS_OFF = 0.05
@@ -16,15 +16,6 @@ MAX_PIN_MISSED = 0.02
 """The share by which an acceptance length may be off the one that it is pinned to."""
 CHANCE_DEVIATIONS = 3.3
 """Standard deviations that chance explains: more happens in 1 of 1,000 runs."""
-
-METHOD_NAMES: Mapping[Method, str] = {
-    "mtp": "MTP",
-    "dspark": "DSpark",
-    "eagle3": "EAGLE-3",
-    "draft_model": "the draft model",
-    "ngram": "n-gram drafting",
-    "suffix": "suffix drafting",
-}
 
 
 def check_acceptance(point: Point, table: RequestTable, result: PointResult) -> Iterable[Reason]:

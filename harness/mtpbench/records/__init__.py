@@ -101,12 +101,14 @@ from mtpbench.records.result import (
     TpotBasis,
 )
 from mtpbench.records.speculation import (
+    CAVEATS,
     DRAFT_CHECKPOINTS,
     METHOD_NAMES,
     MOST_DRAFTS,
     OFF,
     OWN_HEADS,
     WITHOUT_MODEL,
+    AcceptanceCaveat,
     AcceptancePolicy,
     Arm,
     DepthRange,
@@ -118,6 +120,7 @@ from mtpbench.records.speculation import (
 )
 
 __all__ = [
+    "CAVEATS",
     "DRAFT_CHECKPOINTS",
     "GRACE",
     "LEAST_WARMUP_TO_SPREAD",
@@ -134,6 +137,7 @@ __all__ = [
     "UNUSED",
     "WITHOUT_MODEL",
     "Acceptance",
+    "AcceptanceCaveat",
     "AcceptanceGap",
     "AcceptancePolicy",
     "AcceptanceShape",

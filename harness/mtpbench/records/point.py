@@ -21,7 +21,7 @@ from mtpbench.records.codec import (
 )
 from mtpbench.records.load import Load, LoadForm, load_label
 from mtpbench.records.measurement import Measurement
-from mtpbench.records.speculation import Arm, Method, pinned_text
+from mtpbench.records.speculation import AcceptanceCaveat, Arm, Method, pinned_text
 
 Width = Annotated[int, Within(1, 10**6)]
 
@@ -297,6 +297,19 @@ class Point:
     def draft_tokens(self) -> int:
         """Returns the draft tokens per step; 0 is speculation off."""
         return self.arm.speculation.draft_tokens if self.arm.speculation else 0
+
+    @property
+    def acceptance_caveats(self) -> tuple[AcceptanceCaveat, ...]:
+        """Returns why the acceptance that the point measures may not be that of real use; none of a pinned
+        one, and of a model of an engine, which accepts by its own rates.
+        """
+        speculation = self.arm.speculation
+        if speculation is None or speculation.acceptance.mode != "measured" or self.simulated:
+            return ()
+        random: tuple[AcceptanceCaveat, ...] = (
+            ("random_prompts",) if self.workload.prompts == "random" else ()
+        )
+        return (*random, "ignore_eos") if self.workload.ignore_eos else random
 
     @property
     def checkpoint(self) -> str:

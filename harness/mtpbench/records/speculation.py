@@ -28,6 +28,13 @@ METHOD_NAMES: Mapping[str, str] = {
     "suffix": "suffix",
 }
 """What each method is called wherever it is shown."""
+AcceptanceCaveat = Literal["random_prompts", "ignore_eos"]
+"""Why an acceptance that is measured may not be that of real use."""
+CAVEATS: Mapping[AcceptanceCaveat, str] = {
+    "random_prompts": "on random tokens, of which a model accepts far more or far fewer than of text",
+    "ignore_eos": "with ignore_eos, past the end of answers, where acceptance differs from run to run",
+}
+"""How it was measured, by caveat, as a sentence goes on."""
 MOST_DRAFTS = 64
 """Draft tokens of a step; the longest that an engine drafts by itself (n-gram of llama.cpp)."""
 Drafts = Annotated[int, Within(0, MOST_DRAFTS)]

@@ -114,6 +114,24 @@ def test_the_plan_says_for_which_release_lines_are_written_and_what_goes(
         assert sentence in " ".join(out.split())
 
 
+def test_a_plan_warns_of_acceptance_that_is_not_that_of_real_use(cli, sweeps: Path, tmp_path: Path) -> None:
+    """The public sweep measures it on random tokens with ignore_eos; pinned or by a dataset it is none."""
+    text = (sweeps / "dsv4-gb200-vllm.yaml").read_text("utf-8")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text, "utf-8")
+    _, out, _ = cli("plan", str(path), "--no-commands")
+    random, endless = (line for line in out.splitlines() if line.startswith("  warning: acceptance of"))
+    assert "is measured on random tokens, of which a model accepts far more or far fewer" in random
+    assert "is measured with ignore_eos, past the end of answers" in endless
+    code, _, error = cli("plan", str(path), "--no-commands", "--strict")
+    assert code != 0
+    assert "--strict: acceptance of " in error
+    assert text.count("acceptance: measured")
+    path.write_text(text.replace("acceptance: measured", "acceptance: golden"), "utf-8")
+    code, out, _ = cli("plan", str(path), "--no-commands", "--strict")
+    assert (code, "warning: acceptance" in out) == (0, False)
+
+
 def test_the_plan_names_no_release_of_the_embedded_engine(cli, sweeps: Path) -> None:
     _, out, _ = cli("plan", str(sweeps / "demo.yaml"), "--no-commands")
     assert "written for" not in out

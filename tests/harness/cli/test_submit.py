@@ -30,6 +30,15 @@ def test_a_dry_run_prints_every_script_and_writes_nothing(tmp_path: Path) -> Non
     assert not results.exists()
 
 
+def test_acceptance_that_is_not_that_of_real_use_is_warned_of_before_the_scripts(tmp_path: Path) -> None:
+    lines = submit("--dry-run", "--results", tmp_path / "results").output.splitlines()
+    warned = [
+        i for i, line in enumerate(lines) if line.startswith("# warning: acceptance of mtp is measured")
+    ]
+    assert len(warned) == 2
+    assert max(warned) < next(i for i, line in enumerate(lines) if line.startswith("#!"))
+
+
 def test_every_repeat_by_restart_gets_a_job(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP.read_text("utf-8") + "repeats: 3\nrestart: true\n", "utf-8")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mtpbench.engines import sglang, trtllm, vllm
+from measured import make_point
+from mtpbench.engines import llamacpp, sglang, simulated, trtllm, vllm
 from mtpbench.engines.parts import spec_counters
-from mtpbench.records import SpecCounters
+from mtpbench.metrics.acceptance import measure_acceptance
+from mtpbench.metrics.window import Window
+from mtpbench.records import CounterSample, SpecCounters
 
 CAPTURES = Path(__file__).resolve().parents[2] / "fixtures" / "captures"
 
@@ -88,3 +92,43 @@ def test_trtllm_counts_tokens_but_no_steps() -> None:
     counters = trtllm.counters(text)
     assert counters is not None
     assert (counters.drafts, counters.draft_tokens, counters.accepted_tokens) == (None, 300, 150)
+
+
+# --- an arm without speculation whose server drafts all the same, by each engine's own page ---
+
+
+def vllms(prefix: str, count: int) -> str:
+    names = ("drafts_total", "draft_tokens_total", "accepted_tokens_total")
+    return "".join(f"{prefix}spec_decode_num_{name} {count}\n" for name in names)
+
+
+def sglangs(count: int) -> str:
+    names = ("generation_tokens_total", "num_requests_total", "spec_verify_calls_total")
+    return "".join(f"sglang:{name} {factor * count}\n" for name, factor in zip(names, (5, 1, 2), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("engine", "page"),
+    [
+        (vllm, lambda count: vllms("vllm:", count)),
+        (simulated, lambda count: vllms("vllm:", count)),
+        (llamacpp, lambda count: vllms("llamacpp:", count)),
+        (sglang, sglangs),
+        (sglang, lambda count: f"sglang:spec_accept_length {1.0 + count / 10}\n"),
+        (trtllm, lambda count: f'trtllm_spec_decode_drafted_tokens_total{{token_position="0"}} {count}\n'),
+        (trtllm, lambda count: f"trtllm_spec_decode_num_draft_tokens_total {count}\n"),
+    ],
+    ids=["vllm", "simulated", "llamacpp", "sglang", "sglang gauge", "trtllm", "trtllm iterations"],
+)
+def test_an_off_arm_that_drafts_is_found_on_every_engine(engine: Any, page: Any) -> None:
+    def reason(*counts: int) -> str | None:
+        samples = []
+        for time_s, count in enumerate(counts):
+            found = engine.counters(page(count))
+            counted = found if isinstance(found, SpecCounters) else None
+            gauges = found if isinstance(found, tuple) else ()
+            samples.append(CounterSample(time_s=float(time_s), process="w", counters=counted, gauges=gauges))
+        return measure_acceptance(make_point(), samples, Window(start_s=0, end_s=2)).reason
+
+    assert reason(0, 4, 9) == "off_but_drafting"
+    assert reason(0, 0, 0) == "speculation_off"
