@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mtpbench.records import (
     Energy,
     Engine,
     Measurement,
+    Method,
     Model,
     Point,
     PointResult,
@@ -35,6 +36,7 @@ from mtpbench.records import (
     Workload,
 )
 from mtpbench.store import RawPoint, SweepStore
+from mtpbench_analysis.frame import CurvePoint
 
 OFF = Arm(name="off")
 MTP = Arm(name="mtp", speculation=Speculation(draft_tokens=3, acceptance=AcceptancePolicy(mode="measured")))
@@ -105,6 +107,42 @@ def store_result(point: Point, speed: float, tput: float, **changes: Any) -> Poi
         ),
     )
     return replace(result, **changes)
+
+
+def depth_runs(
+    throughputs: Mapping[int, Callable[[float], float]],
+    loads: Sequence[int] = (1, 4, 16, 64, 256),
+    group: WorkerGroup | None = None,
+    method: Method = "mtp",
+    rel_se: float | None = 0.005,
+    **changes: Any,
+) -> list[tuple[Point, CurvePoint]]:
+    """Points of one recipe at several depths, each with the output tok/s/GPU that its depth serves at a load.
+
+    The error of a run is the same at all of them, in both coordinates.
+    """
+    group = group or WorkerGroup(role="aggregated", workers=1, tp=8)
+    errors = {"tput_rel_se": rel_se, "interactivity_rel_se": rel_se, "se_df": 20} if rel_se else {}
+    runs = []
+    for depth, serves in throughputs.items():
+        policy = AcceptancePolicy(mode="measured")
+        speculation = Speculation(method=method, draft_tokens=depth, acceptance=policy) if depth else None
+        arm = Arm(name=f"{method}{depth}" if depth else "off", speculation=speculation)
+        for load in loads:
+            point = replace(store_point(arm, load), topology=Topology(groups=(group,)))
+            figures = CurvePoint(
+                arm=arm.name,
+                interactivity_tps=serves(load) / load,
+                tput_tps_per_gpu=9 * serves(load),
+                output_tps_per_gpu=serves(load),
+                concurrency=load,
+                topology=point.topology.name,
+                gpus=group.gpus,
+                draft_tokens=depth,
+                **errors,
+            )
+            runs.append((replace(point, **changes), figures))
+    return runs
 
 
 def provenance() -> Provenance:

@@ -350,7 +350,7 @@ FLOORS = {
         compare pairing sentences crossing_sentences
         tables what_if comparison_document
         render chart public_page
-        comparisons regression best report
+        comparisons regression best schedule report
         cli
     """,
 }

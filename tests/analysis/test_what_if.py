@@ -63,8 +63,6 @@ def test_an_unknown_acceptance_is_null_with_its_reason() -> None:
 
 
 def test_a_depth_that_changes_by_load_has_no_break_even() -> None:
-    if "depth_rule" not in make_points("mtp", *MTP)[0].__dataclass_fields__:
-        pytest.skip("points say no rule of depth yet")
     compared = comparison(depth_rule="by_batch")
     assert compared.step_costs["MTP"] == "dynamic_depth"
 

@@ -10,6 +10,7 @@ from mtpbench_analysis.cli.imports import import_app
 from mtpbench_analysis.cli.plot import plot_command
 from mtpbench_analysis.cli.regress import regress_command
 from mtpbench_analysis.cli.report import report_command
+from mtpbench_analysis.cli.schedule import schedule_command
 from mtpbench_analysis.report import compare_folder, write_report
 
 __all__ = [
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command("compare")(compare_command)
     app.command("best")(best_command)
     app.command("regress")(regress_command)
+    app.command("schedule")(schedule_command)
     app.command("report")(report_command)
     app.command("plot")(plot_command)
     app.add_typer(import_app, name="import")

@@ -121,7 +121,7 @@ def _why_none(runs: Sequence[CurvePoint]) -> NoProjection | None:
         return "no_speculation"
     if any(run.is_open for run in runs):
         return "open_loop"
-    if any(getattr(run, "depth_rule", None) in ("by_batch", "adaptive") for run in runs):
+    if any(run.depth_rule in ("by_batch", "adaptive") for run in runs):
         return "dynamic_depth"
     depths = {run.draft_tokens for run in runs}
     if None in depths:
