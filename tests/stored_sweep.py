@@ -180,12 +180,13 @@ def write_sweep(root: Path, **info_changes: Any) -> Path:
     nothing: dict[str, Any] = {"interactivity_tps": None, "steady": None, "whole": None, "reasons": dead}
     plan.append((died, store_result(died, 1.0, 1.0, **nothing)))
     plan.append((store_point(OFF, 512), None))
-    return _write(root, plan, info_changes)
+    return write_plan(root, plan, info_changes)
 
 
-def _write(
+def write_plan(
     root: Path, plan: Sequence[tuple[Point, PointResult | None]], info_changes: dict[str, Any]
 ) -> Path:
+    """results/small, with these points."""
     info = SweepInfo(
         name="small",
         question="?",

@@ -348,7 +348,7 @@ FLOORS = {
         curves
         importers traces metric metric_table
         compare pairing sentences crossing_sentences
-        tables what_if comparison_document
+        tables what_if category_table comparison_document
         render chart public_page
         comparisons regression best schedule report
         cli

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from mtpbench_analysis.category_table import category_table
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.crossing_sentences import write_crossings
 from mtpbench_analysis.curves.cells import Interval
@@ -75,6 +76,7 @@ def write_document(comparison: Comparison) -> Document:
             twins_table(comparison),
             break_even_table(comparison),
             *projection_tables(comparison),
+            category_table(comparison),
             metrics_table(comparison),
             reference_table(comparison),
             points_table(comparison),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtpbench.records import LoadForm, SweepInfo, load_label, speculation_label
+from mtpbench.records import CategoryFigures, LoadForm, SweepInfo, load_label, speculation_label
 from mtpbench_analysis.numbers import counted
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MEAN = {"mean": True}
 """Marks a field of which the mean over the runs of a recipe is taken."""
+INNER = {"inner": True}
+"""Marks a field that holds records: no column of a points CSV."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,8 @@ class CurvePoint:
         acceptance_per_position: accepted at position i / verification steps.
         acceptance_caveats: why it may not be that of real use (`random_prompts`, `ignore_eos`), where it was
             measured.
+        by_category: figures of each kind of text, where the prompts name any; of a mean of runs none.
+        demonstrates: whether the prompts are those that come with mtpbench, which are no benchmark.
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
         power_source: what was read, and what it covers.
         power_cap_w: the power limit that was enforced on every GPU; None where they differ or are unknown.
@@ -130,6 +134,8 @@ class CurvePoint:
     acceptance_per_position: tuple[float, ...] | None = None
     acceptance_mode: str | None = None
     acceptance_caveats: tuple[str, ...] = ()
+    by_category: tuple[CategoryFigures, ...] = field(default=(), metadata=INNER)
+    demonstrates: bool = field(default=False, metadata=INNER)
     power_w_per_gpu: float | None = field(default=None, metadata=MEAN)
     power_source: str | None = None
     power_cap_w: float | None = None
@@ -305,7 +311,7 @@ def _start_in(item: PointSet) -> Callable[[CurvePoint], CurvePoint]:
 
 def columns() -> tuple[str, ...]:
     """Returns the names of `CurvePoint`'s fields, in order: the columns of a points CSV."""
-    return tuple(f.name for f in dataclasses.fields(CurvePoint))
+    return tuple(f.name for f in dataclasses.fields(CurvePoint) if f.metadata != INNER)
 
 
 @cache

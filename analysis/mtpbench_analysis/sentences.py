@@ -121,6 +121,8 @@ def write_overview(comparison: Comparison) -> tuple[str, ...]:
 def write_caveats(comparison: Comparison) -> tuple[str, ...]:
     """Returns what a reader of the sentences must be careful about, each only where it is true."""
     caveats = list(comparison.warnings)
+    if any(True in curve.values("demonstrates") for curve in comparison.curves):
+        caveats.append("The prompts are mtpbench's demonstration set, which is no benchmark.")
     pinned = [c for c in comparison.speculating if c.shared("acceptance_mode") == "golden"]
     if pinned:
         caveats.append(

@@ -341,6 +341,7 @@ def _mean(runs: Sequence[CurvePoint], errors: Mapping[str, Any]) -> CurvePoint:
     sources = [run.source for run in runs if run.source]
     means["source"] = "; ".join(sources) or None
     means["repeat"] = means["start"] = None
+    means["by_category"] = ()
     means["run_url"] = runs[0].run_url if len({run.run_url for run in runs}) == 1 else None
     # The errors of single runs stay with the runs; `noise` says what those of the mean's rates are.
     means |= {**dict.fromkeys(ERROR_FIELDS), **errors}

@@ -144,6 +144,8 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         draft_tokens_per_step=result.acceptance.draft_tokens_per_step,
         acceptance_length=result.acceptance.length,
         acceptance_per_position=result.acceptance.per_position,
+        by_category=result.by_category,
+        demonstrates=point.workload.demonstrates,
         acceptance_mode=speculation.acceptance.mode if speculation else "off",
         acceptance_caveats=point.acceptance_caveats,
         power_w_per_gpu=result.energy.mean_power_w_per_gpu,
@@ -320,7 +322,8 @@ def _workload(workload: Workload, load: Load) -> str:
         "exact lengths" if workload.range_ratio == 1 else f"lengths from {workload.range_ratio:g} L to L"
     )
     template = "chat template" if workload.chat_template else "no chat template"
-    parts = [f"{workload.prompts} prompts", template, lengths, f"temperature {workload.temperature:g}"]
+    prompts = "demonstration prompts" if workload.demonstrates else f"{workload.prompts} prompts"
+    parts = [prompts, template, lengths, f"temperature {workload.temperature:g}"]
     if workload.prefix_share:
         parts.append(f"{workload.prefix_share:.0%} of every prompt shared")
     # Another thinking mode, or other sampling, is another workload.

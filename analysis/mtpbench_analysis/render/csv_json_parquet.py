@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtpbench.records import to_json as record_to_json
+from mtpbench_analysis.category_table import category_rows
 from mtpbench_analysis.compare import Comparison, Row
 from mtpbench_analysis.crossing_sentences import explain_no_crossing_interval, write_crossings
 from mtpbench_analysis.curves.cells import Cell, Interval, Span
@@ -146,6 +147,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         ],
         "break_evens": record_break_evens(comparison),
         "projections": record_projections(comparison),
+        "categories": [record_to_json(row) for row in category_rows(comparison)],
         "invalid_points": [record_to_json(point) for point in comparison.invalid],
         "reference": record_to_json(settings.reference) if settings.reference else None,
     }

@@ -51,6 +51,7 @@ from mtpbench.records.measurement import (
     Trend,
 )
 from mtpbench.records.point import (
+    DEMONSTRATION,
     MAX_SPEED,
     AcceptanceShape,
     Engine,
@@ -121,6 +122,7 @@ from mtpbench.records.speculation import (
 
 __all__ = [
     "CAVEATS",
+    "DEMONSTRATION",
     "DRAFT_CHECKPOINTS",
     "GRACE",
     "LEAST_WARMUP_TO_SPREAD",

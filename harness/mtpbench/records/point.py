@@ -196,18 +196,22 @@ class Model:
     precision: str
 
 
+DEMONSTRATION = "demonstration"
+"""Stands for the path of the dataset that comes with mtpbench: prompts of eleven kinds, and no benchmark."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
     """The workload describes the requests of a point: their prompts and lengths.
 
     Lengths are uniform in [range_ratio × L, L]. `prompts` is `random` (seeded token ids or words) or
-    `dataset` (JSONL at `dataset_path`: prompts, conversations, or a trace of lengths). `prefix_share` is the
-    share of every random prompt that all of them have in common, from its first token on: 0 makes each one
-    unique from its first token, 1 makes them all equal. `chat_template` sends chat completions; `tokenizer`
-    is the model's folder or tokenizer.json, with which their length is exact in tokens. `vocabulary` bounds
-    the random token ids of a model with a small vocabulary; None for the number that `workload` assumes.
-    `chat_template_kwargs` reach the server's chat template (`{thinking: true}`), `extra_body` are further
-    keys of every request.
+    `dataset` (JSONL at `dataset_path`, or `DEMONSTRATION`: prompts, conversations, or a trace of lengths).
+    `prefix_share` is the share of every random prompt that all of them have in common, from its first token
+    on: 0 makes each one unique from its first token, 1 makes them all equal. `chat_template` sends chat
+    completions; `tokenizer` is the model's folder or tokenizer.json, with which their length is exact in
+    tokens. `vocabulary` bounds the random token ids of a model with a small vocabulary; None for the number
+    that `workload` assumes. `chat_template_kwargs` reach the server's chat template (`{thinking: true}`),
+    `extra_body` are further keys of every request.
     """
 
     isl: Positive
@@ -223,6 +227,11 @@ class Workload:
     vocabulary: int | None = None
     chat_template_kwargs: Mapping[str, Json] = field(default_factory=dict)
     extra_body: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def demonstrates(self) -> bool:
+        """Returns whether the prompts are mtpbench's own, which show how tables look and are no benchmark."""
+        return self.dataset_path == DEMONSTRATION
 
 
 _LATER = ("draft_model", "draft_sampling", "rejection_method", "depth")

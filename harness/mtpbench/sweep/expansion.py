@@ -15,6 +15,7 @@ from mtpbench.engines import EMBEDDED, ENGINES, engine_of
 from mtpbench.errors import InputError, SweepError
 from mtpbench.load.pacer import RequestCounts
 from mtpbench.records import (
+    DEMONSTRATION,
     Arm,
     Engine,
     Fault,
@@ -299,7 +300,8 @@ def _workload(spec: SweepFile, path: Path) -> Workload:
         # Not Path.resolve, which ends at links that lead to each other.
         return os.path.realpath(path.parent / name) if name else None
 
-    return Workload(**fields, dataset_path=beside(dataset), tokenizer=beside(tokenizer))
+    place = dataset if dataset == DEMONSTRATION else beside(dataset)
+    return Workload(**fields, dataset_path=place, tokenizer=beside(tokenizer))
 
 
 def _simulation(spec: SweepFile) -> Simulation | None:

@@ -129,7 +129,9 @@ class WorkloadSpec(Strict):
     osl: Tokens = Field(ge=2, description="output sequence length, tokens; one token has no time per token")
     range_ratio: float = Field(1.0, gt=0, le=1, description="lengths are uniform in [range_ratio × L, L]")
     prompts: Literal["random", "dataset"] = "random"
-    dataset: OneLine | None = Field(None, description="JSONL file, relative to the sweep file")
+    dataset: OneLine | None = Field(
+        None, description="JSONL file, relative to the sweep file; or `demonstration`"
+    )
     prefix_share: float = Field(
         0.0, ge=0, le=1, description="share of every random prompt that all have in common; 1 for equal ones"
     )

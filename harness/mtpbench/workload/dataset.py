@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from array import array
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,8 @@ def count_lines(workload: Workload) -> int:
 def _path(workload: Workload) -> Path:
     if not workload.dataset_path:
         raise SweepError("prompts: dataset needs the path of a JSONL file", key="workload.dataset")
+    if workload.demonstrates:
+        return Path(str(resources.files("mtpbench"))) / "data" / "demonstration_prompts.jsonl"
     return Path(workload.dataset_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mtpbench.errors import SweepError
 from mtpbench.plan import ladders_of
-from mtpbench.records import Load
+from mtpbench.records import DEMONSTRATION, Load
 from mtpbench.sweep import load_sweep, simulate
 from mtpbench.sweep.schema import schema_text
 
@@ -240,6 +240,13 @@ def test_the_trtllm_sweep_climbs_to_1024_with_three_drafts_and_two_at_large_batc
     assert {p.topology.gpus for p in points} == {8}
     assert {p.concurrency for p in points} == {2**i for i in range(11)}
     assert {(p.arm.name, p.draft_tokens) for p in points} == {("off", 0), ("mtp-k3", 3), ("mtp-k2", 2)}
+
+
+def test_the_sweep_of_kinds_of_text_asks_the_demonstration_set_through_the_template(sweeps: Path) -> None:
+    points = load_sweep(sweeps / "demo-prompts.yaml").points
+    assert {p.workload.dataset_path for p in points} == {DEMONSTRATION}
+    assert {p.draft_tokens for p in points} == {0, 1, 2, 3}
+    assert all(p.simulated and p.workload.chat_template_kwargs == {"thinking": False} for p in points)
 
 
 def test_the_editors_schema_is_the_models_schema(sweeps: Path) -> None:

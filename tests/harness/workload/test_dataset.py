@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+from collections import Counter
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from workload_files import dataset, ids, make, parse, said
 
 from mtpbench.errors import SweepError
-from mtpbench.records import MOST_CATEGORIES, Workload
+from mtpbench.records import DEMONSTRATION, MOST_CATEGORIES, Workload
 from mtpbench.workload import count_lines
 
 TALK = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -93,6 +96,28 @@ def test_more_categories_than_a_table_has_rows_for_are_refused_where_they_begin(
     ) as caught:
         make(workload, 1)
     assert caught.value.line == MOST_CATEGORIES + 2
+
+
+def test_the_demonstration_set_is_found_by_its_name_and_has_eleven_kinds_that_say_what_they_are():
+    workload = Workload(isl=64, osl=8, prompts="dataset", dataset_path=DEMONSTRATION, chat_template=True)
+    prompts = make(workload, 60)
+    kinds = Counter(prompts.categories[:44].tolist())
+    assert len(kinds) == 11
+    assert set(kinds.values()) == {4}
+    assert len({prompts.body(i) for i in range(44)}) == 44
+    assert "44 lines were reused for 60" in prompts.notes[0]
+    path = resources.files("mtpbench").joinpath("data/demonstration_prompts.jsonl")
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert all("no benchmark" in line["note"] for line in lines)
+    assert not workload.chat_template_kwargs
+    assert workload.demonstrates
+    assert not dataclasses.replace(workload, dataset_path="/a/demonstration").demonstrates
+
+
+def test_natural_prompts_are_sent_as_they_are_whatever_isl_says(tmp_path):
+    long = "word " * 500
+    prompts = make(dataset(tmp_path, {"prompt": "short"}, {"prompt": long}), 2)
+    assert [parse(prompts, i)["prompt"] for i in range(2)] == ["short", long]
 
 
 BAD = [
