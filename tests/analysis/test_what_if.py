@@ -22,6 +22,7 @@ from mtpbench_analysis.curves.curve_reader import CurveReader
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 from mtpbench_analysis.what_if import find_projections, projection_lines
+from stored_sweep import write_sweep
 
 OFF = ((20.0, 1500.0), (40.0, 900.0), (80.0, 300.0))
 MTP = ((30.0, 1600.0), (60.0, 1000.0), (120.0, 320.0))
@@ -107,6 +108,43 @@ def test_projecting_to_what_was_measured_changes_no_figure() -> None:
     (item, _) = find_projections(compared)
     for cell, row in zip(item.cells, compared.rows, strict=True):
         assert cell.tput_tps_per_gpu == pytest.approx(row.cells[1].tput_tps_per_gpu)
+
+
+def call(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+    return done.exit_code, done.stdout, f"{done.stderr}{done.exception}"
+
+
+def test_the_command_projects_to_repeated_and_listed_lengths_in_every_format(tmp_path: Path) -> None:
+    results = write_sweep(tmp_path)
+    asked = ("--what-if-acceptance", "2.0,3", "--what-if-acceptance", "2")
+    status, text, _ = call("compare", results, *asked, "--format", "md")
+    assert status == 0
+    assert text.count("### PROJECTION, not measured: at an acceptance length of") == 2
+    lines = [*csv.DictReader(io.StringIO(call("compare", results, *asked, "--format", "csv")[1]))]
+    assert {(line["projected"], line["acceptance_length"]) for line in lines} == {
+        ("True", "2.0"),
+        ("True", "3.0"),
+    }
+    (compared,) = json.loads(call("compare", results, *asked, "--format", "json")[1])["comparisons"]
+    assert [item["acceptance_length"] for item in compared["projections"]] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--what-if-acceptance", "0.5"), "is not a number of at least 1"),
+        (("--what-if-acceptance", "many"), "is not a number of at least 1"),
+        (("--what-if-acceptance", "4.5"), "1 to 4"),
+        (("--what-if-acceptance", "2", "--method", "page"), "has no projections"),
+    ],
+)
+def test_the_command_refuses_what_is_no_length_of_an_arm(
+    tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    status, _, errors = call("compare", write_sweep(tmp_path), *words)
+    assert status != 0
+    assert message in errors
 
 
 SWEEP = """\

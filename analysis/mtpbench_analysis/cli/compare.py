@@ -11,6 +11,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from mtpbench.errors import InputError
 from mtpbench_analysis.chart.terminal_curve import TerminalCurve, asks_for_ascii
 from mtpbench_analysis.cli.options import (
     ComparisonOptions,
@@ -84,6 +85,8 @@ def compare_command(
     question = replace(options.comparison_question, strict=strict, what_if=what_if)
     points = read_sources(sources)
     if method != HONEST:
+        if what_if:
+            raise InputError(f"--method {method} has no projections; leave --what-if-acceptance out")
         explanations = explain_page(points, question, options.filter, check_method(method))
         deliver(_page_texts(explanations), output_format, output)
         return
