@@ -93,13 +93,20 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     def rates_over(window: Window) -> Rates:
         return _rates(rows, window, counts, point.topology.gpus)
 
+    steady_rates = rates_over(steady) if steady else None
     acceptance = measure_acceptance(
-        point, raw.counters, steady, facts.counter_processes, facts.counter_source, blocks
+        point,
+        raw.counters,
+        steady,
+        facts.counter_processes,
+        facts.counter_source,
+        blocks,
+        _decoded_tps(steady_rates),
     )
     errors = Counter(error for error in rows.error[~rows.warmup] if error is not None)
     parts = TimeParts.of(steady, blocks, figures.ended_s) if steady else None
     tpot_parts = TimeParts.of(steady, blocks, figures.tpot_ended_s) if steady else None
-    tpot, steady_rates = summarise(figures.tpot_s, tpot_parts), rates_over(steady) if steady else None
+    tpot = summarise(figures.tpot_s, tpot_parts)
     block_rates = [rates_over(block) for block in blocks]
     result = PointResult(
         point_id=point.id,
@@ -158,6 +165,11 @@ def measure(point: Point, raw: RawPoint) -> PointResult:
     )
     reasons = check(point, rows, result, facts, gaps.furthest_back_us, gaps.first_burst())
     return dataclasses.replace(result, reasons=reasons)
+
+
+def _decoded_tps(rates: Rates | None) -> float | None:
+    """Returns output tokens per second without the first of each request, which comes from its prefill."""
+    return (rates.output_tokens - rates.requests_completed) / rates.duration_s if rates else None
 
 
 def _settled(

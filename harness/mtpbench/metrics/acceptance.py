@@ -13,7 +13,6 @@ from mtpbench.metrics.meter_series import MeterSeries
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
     MOST_COUNTED,
-    WITHOUT_MODEL,
     Acceptance,
     AcceptanceGap,
     CounterSample,
@@ -38,6 +37,7 @@ def measure_acceptance(
     expected: Sequence[str] = (),
     source: CounterSource | None = None,
     blocks: Sequence[Window] = (),
+    decoded_tps: float | None = None,
 ) -> Acceptance:
     """Computes acceptance from counter differences over the window, summed over the verifying workers.
 
@@ -51,6 +51,8 @@ def measure_acceptance(
         expected: names of the decode or aggregated processes; empty for every process with counters.
         source: where the counters come from, for the record.
         blocks: the window's time blocks, of which the length is computed too.
+        decoded_tps: output tokens per second in the window besides the first of each request, as the client
+            counted them.
 
     Returns:
         NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
@@ -70,41 +72,30 @@ def measure_acceptance(
     speculation = point.arm.speculation
     if not any(s.counters for readings in workers.values() for s in readings):
         return average_gauges(workers, window, speculation, source)
-    fixed = speculation.draft_tokens if drafts_evenly(speculation) else None
+    fixed = speculation.draft_tokens if speculation.drafts_evenly else None
     counted = [[_with_steps(sample, fixed) for sample in _from_zero(group)] for group in workers.values()]
-    deltas: list[SpecCounters] = []
-    for readings in counted:
-        delta = _delta(readings, window)
-        if isinstance(delta, str):
-            return unknown_acceptance(delta, source)
-        deltas.append(delta)
+    if fixed and _drafts_by_client(counted, window, decoded_tps) == fixed:
+        counted = [[_with_steps_of(sample, fixed) for sample in group] for group in counted]
+    deltas = _deltas(counted, window)
+    if isinstance(deltas, str):
+        return unknown_acceptance(deltas, source)
     if fixed is None and any(map(_has_assumed_steps, deltas)):
         return unknown_acceptance("steps_unknown", source)
     made = _summed(deltas, source)
     if made.length is not None and not _is_possible(made, deltas, speculation.draft_tokens):
         return unknown_acceptance("impossible", source)
     counts_both = all(
-        s.counters.draft_tokens is not None for group in workers.values() for s in group if s.counters
+        None not in (s.counters.drafts, s.counters.draft_tokens)
+        for group in workers.values()
+        for s in group
+        if s.counters
     )
     return dataclasses.replace(
         made,
         length_by_block=_by_block(counted, blocks, speculation.draft_tokens) if made.length else None,
         draft_tokens_per_step=made.draft_tokens_per_step if counts_both else None,
-        drafting_steps_only=made.length is not None and counts_both and may_skip_drafts(speculation),
+        drafting_steps_only=made.length is not None and counts_both and speculation.may_skip_drafts,
     )
-
-
-def drafts_evenly(speculation: Speculation) -> bool:
-    """Returns whether each step drafts the same number of tokens: no rule of depth, no search for matches."""
-    return speculation.depth is None and speculation.method not in WITHOUT_MODEL
-
-
-def may_skip_drafts(speculation: Speculation) -> bool:
-    """Returns whether a step may draft nothing: by its rule of depth, or where it finds no match."""
-    rule = speculation.depth
-    if rule is None:
-        return speculation.method in WITHOUT_MODEL
-    return rule.kind == "adaptive" or any(r.draft_tokens == 0 for r in rule.ranges)
 
 
 def _has_assumed_steps(delta: SpecCounters) -> bool:
@@ -196,13 +187,57 @@ def _from_zero(readings: Sequence[CounterSample]) -> list[CounterSample]:
 def _with_steps(sample: CounterSample, drafts: int | None) -> CounterSample:
     """Returns the sample with drafted tokens where the engine counts only steps that each draft `drafts`.
 
-    Steps never follow from drafted tokens: an engine may draft another number than the arm says.
+    Steps don't follow from drafted tokens alone: an engine may draft another number than the arm says.
     """
     counters = sample.counters
     if counters is None or counters.draft_tokens is not None or counters.drafts is None or drafts is None:
         return sample
     both = dataclasses.replace(counters, draft_tokens=counters.drafts * drafts)
     return dataclasses.replace(sample, counters=both)
+
+
+def _with_steps_of(sample: CounterSample, drafts: int) -> CounterSample:
+    """Returns the sample with steps where the engine counts only the `drafts` tokens of each."""
+    counters = sample.counters
+    if counters is None or counters.drafts is not None or counters.draft_tokens is None:
+        return sample
+    return dataclasses.replace(
+        sample, counters=dataclasses.replace(counters, drafts=counters.draft_tokens / drafts)
+    )
+
+
+def _drafts_by_client(
+    workers: Sequence[list[CounterSample]], window: Window, decoded_tps: float | None
+) -> int | None:
+    """Returns the whole drafts of a step that the client's tokens tell, where the engine counts no steps.
+
+    Every token that is neither the first of its request nor an accepted draft comes from a step of its own:
+    that gives the steps, to a few percent, as counters and requests are not cut at the same moments. None
+    where the engine counts steps, or nothing is told.
+    """
+    deltas = _deltas(workers, window)
+    if decoded_tps is None or isinstance(deltas, str) or any(delta.drafts is not None for delta in deltas):
+        return None
+    drafted_tps = accepted_tps = 0.0
+    for samples, delta in zip(workers, deltas, strict=True):
+        used = _covering(samples, window)
+        assert not isinstance(used, str)
+        span_s = used[-1].time_s - used[0].time_s
+        drafted_tps += (delta.draft_tokens or 0.0) / span_s
+        accepted_tps += delta.accepted_tokens / span_s
+    steps_per_s = decoded_tps - accepted_tps
+    return round(min(drafted_tps / steps_per_s, MOST_COUNTED)) if steps_per_s > 0 else None
+
+
+def _deltas(workers: Sequence[list[CounterSample]], window: Window) -> list[SpecCounters] | AcceptanceGap:
+    """Returns the counts of each worker over the window, or the reason code of why one's are unknown."""
+    deltas: list[SpecCounters] = []
+    for samples in workers:
+        delta = _delta(samples, window)
+        if isinstance(delta, str):
+            return delta
+        deltas.append(delta)
+    return deltas
 
 
 def _delta(samples: list[CounterSample], window: Window) -> SpecCounters | AcceptanceGap:
@@ -283,7 +318,7 @@ def average_gauges(
         return unknown_acceptance("impossible", source)
     return Acceptance(
         length=length,
-        rate=(length - 1) / drafts if drafts_evenly(speculation) else None,
+        rate=(length - 1) / drafts if speculation.drafts_evenly else None,
         per_position=None,
         drafts=counted or None,
         source=source,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from mtpbench.metrics.acceptance import drafts_evenly, may_skip_drafts
 from mtpbench.metrics.request_table import RequestTable
 from mtpbench.records import METHOD_NAMES, WITHOUT_MODEL, Acceptance, Point, PointResult, Reason, Speculation
 
@@ -61,7 +60,7 @@ def _check_length(speculation: Speculation, acceptance: Acceptance, length: floa
 
     Steps that draft nothing give one token: where the engine counts them too, a low mean says nothing.
     """
-    mixed = may_skip_drafts(speculation) and not acceptance.drafting_steps_only
+    mixed = speculation.may_skip_drafts and not acceptance.drafting_steps_only
     if length < MIN_ACCEPTANCE_LENGTH and not _searches(speculation) and not mixed:
         detail = f"the acceptance length is {length:.3f}; at least {MIN_ACCEPTANCE_LENGTH} is expected"
         yield Reason(code="mtp_not_accepting", detail=detail)
@@ -110,7 +109,7 @@ def _check_pin(
     k / output tokens of it.
     """
     pinned = speculation.acceptance.length
-    if pinned is None or not drafts_evenly(speculation):
+    if pinned is None or not speculation.drafts_evenly:
         return
     share = MAX_PIN_MISSED + speculation.draft_tokens / answer_tokens
     chance = CHANCE_DEVIATIONS * _standard_error(point, result, speculation, pinned)

@@ -124,6 +124,20 @@ class Speculation:
     rejection_method: Literal["standard", "block"] | None = None
     depth: DepthRule | None = None
 
+    @property
+    def drafts_evenly(self) -> bool:
+        """Returns whether each step drafts the same number of tokens: no rule of depth, no search for
+        matches.
+        """
+        return self.depth is None and self.method not in WITHOUT_MODEL
+
+    @property
+    def may_skip_drafts(self) -> bool:
+        """Returns whether a step may draft nothing: by its rule of depth, or where it finds no match."""
+        if self.depth is None:
+            return self.method in WITHOUT_MODEL
+        return self.depth.kind == "adaptive" or any(r.draft_tokens == 0 for r in self.depth.ranges)
+
 
 def speculation_label(
     method: str | None, draft_tokens: int | None = None, depth_rule: str | None = None

@@ -354,7 +354,7 @@ BY_BATCH = of_arm(
 )
 
 
-def test_steps_never_follow_from_drafted_tokens() -> None:
+def test_steps_do_not_follow_from_drafted_tokens_alone() -> None:
     """An engine that drafts 1 a step where the arm says 3 would seem to give 3.4 tokens a step, not 1.8."""
 
     def sample(time_s: float) -> CounterSample:
@@ -363,6 +363,38 @@ def test_steps_never_follow_from_drafted_tokens() -> None:
 
     found = measure_acceptance(POINT, [sample(0.0), sample(9.0)], Window(start_s=0, end_s=9))
     assert (found.length, found.rate, found.drafts, found.reason) == (None, None, None, "steps_unknown")
+
+
+@pytest.mark.parametrize(
+    ("per_step", "rate", "decoded_tps", "length"),
+    [
+        (3, 0.5, 250.0, 2.5),
+        (3, 0.5, 262.0, 2.5),  # what is counted at the edges makes a few percent
+        (1, 0.8, 180.0, None),
+        (2, 0.6, 220.0, None),
+        (3, 0.5, 120.0, None),  # fewer tokens came than were accepted
+        (3, 0.5, None, None),
+    ],
+)
+def test_steps_follow_from_drafted_tokens_where_the_clients_tokens_tell_the_same_depth(
+    per_step: int, rate: float, decoded_tps: float | None, length: float | None
+) -> None:
+    """100 steps a second, which the engine does not count; the arm says that 3 tokens are drafted in each."""
+    samples = [
+        CounterSample(
+            time_s=float(t),
+            process="worker",
+            counters=SpecCounters(
+                drafts=None, draft_tokens=100.0 * per_step * t, accepted_tokens=100.0 * per_step * rate * t
+            ),
+        )
+        for t in range(6)
+    ]
+    found = measure_acceptance(POINT, samples, WINDOW, blocks=blocks_of(1), decoded_tps=decoded_tps)
+    assert found.length == (pytest.approx(length) if length else None)
+    assert found.reason == (None if length else "steps_unknown")
+    assert found.draft_tokens_per_step is None
+    assert found.length_by_block == ((pytest.approx(2.5),) if length else None)
 
 
 def test_drafts_of_a_step_are_known_where_the_engine_counts_steps_and_drafted_tokens() -> None:
