@@ -97,8 +97,11 @@ def make_up_vllm():
 
     vllm.platforms._current_platform = MadeUp()
     import vllm._custom_ops as operators
+    import vllm.config.vllm as configuration
     import vllm.model_executor.models.registry as registry
 
+    # A GPU's vLLM has Triton, without which it takes its first model runner.
+    configuration.HAS_TRITON = True
     for name in dir(operators):
         if "support" in name and callable(getattr(operators, name)):
             setattr(operators, name, lambda *args, **options: True)

@@ -6,6 +6,7 @@ Everything lands in `$MTPBENCH_CACHE` (by default `mtpbench` in the user's cache
 COMMAND finds it by these variables; without a COMMAND they are printed.
 
     MTPBENCH_PARSERS         folder with one folder for each release, and `models`
+    MTPBENCH_PARSERS_MODELS  folder of those models, and of one that bundles DSpark
     MTPBENCH_VLLM_PYTHON     interpreter of an environment with vLLM on the CPU, on which vLLM's releases lie
     MTPBENCH_SGLANG_PACKAGES_PYTHON    the same with SGLang and its routers
     MTPBENCH_SGLANG_PYTHON   interpreter of an environment with SGLang on the CPU
@@ -14,6 +15,7 @@ COMMAND finds it by these variables; without a COMMAND they are printed.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -32,6 +34,14 @@ from engines.setup.vllm_cpu import install_vllm
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements" / "parsers.lock"
 MODEL = "deepseek-ai/DeepSeek-V4-Pro"
+DSPARK_MODEL = f"{MODEL}-0813"
+DSPARK_KEYS = {
+    "dspark_block_size": 5,
+    "dspark_noise_token_id": 128799,
+    "dspark_target_layer_ids": [1, 30, 58],
+    "dspark_markov_rank": 256,
+}
+"""What a configuration that bundles DSpark has beside MODEL's own keys; the values are made up."""
 CONFIG_PACKAGE = "aiconfigurator-core"
 CONFIG_FILE = f"aiconfigurator_core/model_configs/{MODEL.replace('/', '--')}_config.json"
 GPU_MODEL = "deepseek-v3-deep"
@@ -66,6 +76,19 @@ def gather_models() -> Path:
         (folder / GPU_MODEL).symlink_to(crafted / DEEPSEEK)
 
     return cached("parsers-crafted", [str(crafted), GPU_MODEL], link)
+
+
+def gather_configurations(models: Path) -> Path:
+    """The folder of the models' configurations, with one that bundles DSpark beside the one without."""
+
+    def lay_down(folder: Path) -> None:
+        (folder / MODEL).parent.mkdir(parents=True)
+        (folder / MODEL).symlink_to(models / MODEL)
+        config = json.loads((models / MODEL / "config.json").read_text("utf-8"))
+        text = json.dumps({**config, **DSPARK_KEYS}, indent=1)
+        _lay_down_model(text.encode(), folder / DSPARK_MODEL)
+
+    return cached("parsers-models", [str(models), json.dumps(DSPARK_KEYS)], lay_down)
 
 
 def _unpack(folder: Path) -> None:
@@ -112,12 +135,14 @@ def prepare() -> dict[str, str]:
     Raises:
         BuildError: one could not be set up.
     """
+    releases = unpack_releases()
     return {
         "MTPBENCH_CRAFTED": str(gather_models()),
         "MTPBENCH_VLLM_PYTHON": str(install_vllm()),
         "MTPBENCH_SGLANG_PACKAGES_PYTHON": str(install_packages() / "bin" / "python"),
         "MTPBENCH_SGLANG_PYTHON": str(install_sglang()),
-        "MTPBENCH_PARSERS": str(unpack_releases()),
+        "MTPBENCH_PARSERS": str(releases),
+        "MTPBENCH_PARSERS_MODELS": str(gather_configurations(releases / "models")),
     }
 
 

@@ -194,7 +194,6 @@ def launcher_of(release: Release) -> Launcher:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(folder / package) for package in release.packages),
-        "MTPBENCH_PARSERS_MODELS": str(folder / "models"),
     }
     code = "\n".join([MADE_UP.read_text("utf-8")] * release.made_up + [asker_text()])
 
@@ -232,7 +231,7 @@ def ask(release: Release, ladders: Iterable[Ladder]) -> list[Verdict]:
 
 def variables() -> Mapping[str, str]:
     """What sweeps of other tiers ask of the environment; a parser needs none of it."""
-    model = Path(os.environ["MTPBENCH_PARSERS"]) / "models" / "deepseek-ai" / "DeepSeek-V4-Pro"
+    model = Path(os.environ["MTPBENCH_PARSERS_MODELS"]) / "deepseek-ai" / "DeepSeek-V4-Pro"
     pythons = ("MTPBENCH_DYNAMO_PYTHON", "MTPBENCH_DYNAMO_VLLM_PYTHON", "MTPBENCH_DYNAMO_SGLANG_PYTHON")
     return {**dict.fromkeys(pythons, "python3"), "MTPBENCH_DYNAMO_MODEL": str(model)}
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from mtpbench import plan
 from mtpbench.cli import main
 from mtpbench.engines.about import newest
 from mtpbench.engines.releases import PINS, SGLANG, VLLM
 from mtpbench.parsers import REFUSALS, Finding, Verdict
-from mtpbench.records import Deployment, Process
+from mtpbench.plan import Ladder
+from mtpbench.records import (
+    AcceptancePolicy,
+    Deployment,
+    DepthRange,
+    DepthRule,
+    Method,
+    Process,
+    Speculation,
+)
 from parsers.releases import RELEASES, Release, ask, ladders_of, points_of, refused_by_mtpbench, verdicts_of
 
 pytestmark = pytest.mark.parsers
@@ -147,6 +159,93 @@ def test_lines_of_half_a_year_ago_are_refused_by_the_newest_release(
     found = {(f.kind, f.message) for verdict in ask(release, ladders) for f in verdict.findings}
     for kind, start in expected:
         assert any(of == kind and message.startswith(start) for of, message in found), (kind, start, found)
+
+
+TABLE = DepthRule(
+    kind="by_batch",
+    ranges=(
+        DepthRange(first=1, last=16, draft_tokens=3),
+        DepthRange(first=17, last=256, draft_tokens=1),
+    ),
+)
+
+
+def arm(method: Method, **more: Any) -> Speculation:
+    return Speculation(method=method, draft_tokens=3, acceptance=AcceptancePolicy(mode="measured"), **more)
+
+
+def unchecked(path: Path, release: Release, change: Mapping[str, Any]) -> Ladder:
+    """The lines of a point that mtpbench refuses."""
+    points = [point for point in points_of(path, release.version) if point.topology.name == change["layout"]]
+    point = next(point for point in points if point.arm.name == change.get("like", "off"))
+    flags = {role: {**flags, **change.get("flags", {})} for role, flags in point.engine.flags.items()}
+    env = {role: change.get("env", {}) for role in point.engine.flags}
+    point = replace(
+        point,
+        engine=replace(point.engine, flags=flags, env=env),
+        arm=replace(point.arm, speculation=change["arm"]),
+    )
+    assert refused_by_mtpbench(point) is not None
+    (ladder,) = plan.ladders_of([point])
+    return ladder
+
+
+MISFITS: dict[str, list[tuple[Mapping[str, Any], str]]] = {
+    "vllm": [
+        ({"layout": "1xDEP8", "arm": arm("mtp", depth=TABLE)}, "vLLM drops num_speculative_tokens_per_batch"),
+        (
+            {
+                "layout": "1xTP8",
+                "like": "dspark5",
+                "arm": arm("dspark", depth=DepthRule(kind="adaptive")),
+                "flags": {"enforce-eager": True},
+            },
+            "Adaptive verification requires full CUDA graphs",
+        ),
+        (
+            {
+                "layout": "1xTP8",
+                "like": "dspark5",
+                "arm": arm("dspark"),
+                "env": {"VLLM_USE_V2_MODEL_RUNNER": "0"},
+            },
+            "dspark speculative decoding",
+        ),
+    ],
+    "sglang": [
+        (
+            {"layout": "1xDEP8-1xDEP16", "arm": arm("mtp", depth=TABLE)},
+            "SGLang drops --speculative-adaptive",
+        ),
+        (
+            {
+                "layout": "1xDEP8-1xDEP16",
+                "like": "dspark5",
+                "arm": arm("dspark"),
+                "flags": {"enable-dp-lm-head": False},
+            },
+            "requires --enable-dp-lm-head",
+        ),
+    ],
+}
+"""What mtpbench refuses, by the program that is asked, and what the newest release says of it."""
+
+
+@pytest.mark.parametrize("asks", MISFITS)
+def test_what_mtpbench_refuses_an_engine_refuses_or_ignores(asks: str) -> None:
+    release = next(r for r in reversed(RELEASES) if r.asks == asks and r.direct and r.made_up)
+    path = next(path for path in release.sweeps if path.stem == f"dsv4-gb200-arms-{asks}")
+    ladders = [unchecked(path, release, change) for change, _ in MISFITS[asks]]
+    verdicts = ask(release, ladders)
+    for ladder, (_, expected) in zip(ladders, MISFITS[asks], strict=True):
+        said = {
+            finding.message
+            for verdict in verdicts
+            if verdict.point == ladder.first
+            for finding in verdict.findings
+            if finding.kind in REFUSALS
+        }
+        assert any(expected in message for message in said), (expected, said)
 
 
 def test_the_releases_are_there() -> None:

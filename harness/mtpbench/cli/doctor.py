@@ -248,6 +248,7 @@ _KINDS = {
     "config_refused": "refused",
     "port_twice": "a port twice",
     "by_prefix": "warning",
+    "ignored": "ignored",
     "deprecated": "deprecated",
 }
 

@@ -90,6 +90,7 @@ def _vllm_config(line: Line, engine: Any, headless: bool) -> None:
     takes_headless = "headless" in inspect.signature(engine.create_engine_config).parameters
     options = {"headless": headless} if takes_headless else {}
     made = line.run("config", lambda: engine.create_engine_config(**options))
+    _find_dropped_depths(line, engine.speculative_config, made.speculative_config)
     parallel, transfer = made.parallel_config, made.kv_transfer_config
     if parallel.data_parallel_size > 1:
         line.facts = {
@@ -106,6 +107,14 @@ def _vllm_config(line: Line, engine: Any, headless: bool) -> None:
         }
 
 
+def _find_dropped_depths(line: Line, given: Any, made: Any) -> None:
+    """Keeps that vLLM drops a table of depths, which it says in a warning only."""
+    table = "num_speculative_tokens_per_batch_size"
+    if isinstance(given, Mapping) and given.get(table) and getattr(made, table, None) is None:
+        text = f"vLLM drops {table} and always drafts {made.num_speculative_tokens} tokens"
+        line.find("ignored", text, f"speculative-config.{table}")
+
+
 # --- SGLang and its routers ---
 
 
@@ -120,7 +129,8 @@ def ask_sglang() -> tuple[dict[str, str], Ask]:
     def ask(line: Line) -> None:
         args = line.run("parser", lambda: parser.parse_args(line.words))
         if not line.lacks("config", _sglang_lacks(line, args.model_path)):
-            _sglang_config(line, line.run("config", lambda: arguments.from_cli_args(args)))
+            adapts = getattr(args, "speculative_adaptive", False)
+            _sglang_config(line, line.run("config", lambda: arguments.from_cli_args(args)), adapts)
 
     return _versions("sglang"), ask
 
@@ -132,10 +142,13 @@ def _sglang_lacks(line: Line, model: str) -> str | None:
     return _missing_config(model)
 
 
-def _sglang_config(line: Line, made: Any) -> None:
+def _sglang_config(line: Line, made: Any, adapts: bool = False) -> None:
     """Resolves and checks SGLang's arguments; keeps the ports that it derives, on a worker's first node."""
     if hasattr(made, "resolve_once"):
         line.run("config", made.resolve_once)
+    if adapts and not made.speculative_adaptive:
+        text = "SGLang drops --speculative-adaptive and stays at one depth"
+        line.find("ignored", text, "--speculative-adaptive")
     line.run("checks", made.check_server_args)
     if made.node_rank:
         return
@@ -175,7 +188,7 @@ def ask_dynamo(name: str) -> tuple[dict[str, str], Ask]:
         if name == "vllm" and not line.lacks("config", _vllm_lacks(line, made.engine_args.model)):
             _vllm_config(line, made.engine_args, made.headless)
         elif name == "sglang" and made is not None:
-            _sglang_config(line, made.server_args)
+            _sglang_config(line, made.server_args, "--speculative-adaptive" in line.words)
         elif name == "trtllm":
             _check_yaml(line, made.model, made.extra_engine_args)
 

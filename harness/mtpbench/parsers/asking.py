@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 from mtpbench.parsers.asker import LONGEST
 from mtpbench.records import Container, Process, decode_json, from_json
@@ -181,8 +181,10 @@ def in_image(program: Program, options: StepOptions) -> tuple[str, ...]:
 
 # --- what an asker says ---
 
-Kind = Literal["refused", "unknown_option", "by_prefix", "deprecated", "port_twice", "config_refused"]
-REFUSALS: frozenset[Kind] = frozenset(("refused", "unknown_option", "port_twice", "config_refused"))
+Kind = Literal[
+    "refused", "unknown_option", "by_prefix", "deprecated", "port_twice", "config_refused", "ignored"
+]
+REFUSALS: frozenset[Kind] = frozenset(get_args(Kind)) - {"by_prefix", "deprecated"}
 """The engine would not start, or not as it was meant to."""
 
 
