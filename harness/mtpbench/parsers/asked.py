@@ -146,7 +146,7 @@ def _sglang_config(line: Line, made: Any, adapts: bool = False) -> None:
     """Resolves and checks SGLang's arguments; keeps the ports that it derives, on a worker's first node."""
     if hasattr(made, "resolve_once"):
         line.run("config", made.resolve_once)
-    if adapts and not made.speculative_adaptive:
+    if adapts and not _resolved(made).speculative_adaptive:
         text = "SGLang drops --speculative-adaptive and stays at one depth"
         line.find("ignored", text, "--speculative-adaptive")
     line.run("checks", made.check_server_args)
@@ -156,6 +156,13 @@ def _sglang_config(line: Line, made: Any, adapts: bool = False) -> None:
     derived = vars(line.run("ports", lambda: ports.init_new(made)))
     found = {name: _LISTENED_AT.fullmatch(str(address)) for name, address in derived.items()}
     line.ports = {name: int(match[1]) for name, match in found.items() if match}
+
+
+def _resolved(made: Any) -> Any:
+    """Returns SGLang's arguments as they are resolved; older releases resolve them in place."""
+    with contextlib.suppress(ModuleNotFoundError, AttributeError):
+        return importlib.import_module("sglang.srt.arg_groups.overrides").resolved_view(made)
+    return made
 
 
 def ask_router(package: str) -> tuple[dict[str, str], Ask]:
