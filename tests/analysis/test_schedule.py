@@ -208,6 +208,23 @@ def test_tensorrt_llm_needs_the_most_drafts_first_and_no_max_concurrency() -> No
         check_engine(capped, "trtllm")
 
 
+@pytest.mark.parametrize(
+    ("version", "refused"), [("1.2.1", True), ("1.3.0rc14", True), ("1.3.0rc15", False), ("odd", False)]
+)
+def test_releases_of_tensorrt_llm_that_read_the_keys_in_another_way_get_no_table(
+    version: str, refused: bool
+) -> None:
+    """The same mapping would draft by other batches there, without an error."""
+    point = schedule().point
+    measured = replace(point, engine=replace(point.engine, name="trtllm", version=version))
+    found = replace(schedule(), point=measured)
+    if not refused:
+        return check_engine(found, "trtllm")
+    with pytest.raises(InputError, match="as the first batch of its depth"):
+        check_engine(found, "trtllm")
+    return None
+
+
 def test_where_drafting_never_pays_there_is_no_table() -> None:
     found = find_schedule(depth_runs({0: power(20.0, 0.8), 2: power(10.0, 0.7)}))
     assert found.table == [[1, 256, 0]]

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+from packaging.version import InvalidVersion, Version
+
 from mtpbench.errors import InputError
 from mtpbench.records import Method
 from mtpbench.records import to_json as record_to_json
@@ -17,6 +19,7 @@ from mtpbench_analysis.schedule.measured import Doubt, Rung, Schedule
 EngineForm = Literal["vllm", "sglang", "trtllm", "mtpbench"]
 ENGINE_FORMS: tuple[EngineForm, ...] = get_args(EngineForm)
 _SGLANG_ALGORITHMS: dict[Method, str] = {"mtp": "EAGLE", "eagle3": "EAGLE3"}
+_TRTLLM_SINCE = "1.3.0rc15"
 _TRTLLM_METHODS: tuple[Method, ...] = ("mtp", "eagle3", "draft_model", "suffix")
 
 
@@ -98,6 +101,11 @@ def _check_sglang(schedule: Schedule) -> str | None:
 
 def _check_trtllm(schedule: Schedule) -> str | None:
     method, first = schedule.speculation.method, schedule.ranges[0]
+    if earlier := _earlier_trtllm(schedule):
+        return (
+            f"TensorRT-LLM {earlier} reads a key of draft_len_schedule as the first batch of its depth, not the "
+            f"last, which is known of {_TRTLLM_SINCE} and later; use one of these, or a static depth"
+        )
     if method not in _TRTLLM_METHODS:
         return (
             f"TensorRT-LLM has draft_len_schedule for {listed(_TRTLLM_METHODS)}, not for {method}; use a "
@@ -111,6 +119,17 @@ def _check_trtllm(schedule: Schedule) -> str | None:
             f"{first.first} to {first.last} draft {first.draft_tokens} of {schedule.most}; use a static depth"
         )
     return None
+
+
+def _earlier_trtllm(schedule: Schedule) -> str | None:
+    """Returns the release that the sweep measured, where it reads the table in another way."""
+    engine = schedule.point.engine
+    if engine.name != "trtllm" or engine.version is None:
+        return None
+    try:
+        return engine.version if Version(engine.version) < Version(_TRTLLM_SINCE) else None
+    except InvalidVersion:
+        return None
 
 
 _CHECKS: dict[EngineForm, Callable[[Schedule], str | None]] = {
