@@ -335,6 +335,18 @@ def test_acceptance_measured_on_random_tokens_or_past_the_end_of_answers_is_said
     assert compare(off, [unsaid]).warnings == (random,)
 
 
+def test_an_acceptance_of_drafting_steps_alone_is_said_to_be_one() -> None:
+    off = make_curve("off", *OFF, engine="vllm", acceptance_mode="off")
+    told = [
+        [text for text in write_caveats(compare(off, [curve])) if "steps" in text]
+        for curve in (drafting_where(drafting_steps_only=True), drafting_where())
+    ]
+    assert told == [
+        ["Acceptance of MTP is of the steps that drafted: steps may draft nothing, and give one token."],
+        [],
+    ]
+
+
 @pytest.mark.parametrize("mode", ["golden", "measured"])
 def test_a_pinned_acceptance_and_one_of_texts_have_no_caveat(mode: str) -> None:
     caveats = ("random_prompts",) if mode == "golden" else ()
