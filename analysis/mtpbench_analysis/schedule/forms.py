@@ -103,8 +103,8 @@ def _check_trtllm(schedule: Schedule) -> str | None:
     method, first = schedule.speculation.method, schedule.ranges[0]
     if earlier := _earlier_trtllm(schedule):
         return (
-            f"TensorRT-LLM {earlier} reads a key of draft_len_schedule as the first batch of its depth, not the "
-            f"last, which is known of {_TRTLLM_SINCE} and later; use one of these, or a static depth"
+            f"TensorRT-LLM {earlier} reads a key of draft_len_schedule as the first batch of its depth, not "
+            f"the last, which is known of {_TRTLLM_SINCE} and later; use one of these, or a static depth"
         )
     if method not in _TRTLLM_METHODS:
         return (
