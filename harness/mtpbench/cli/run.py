@@ -197,6 +197,8 @@ def _announce(console: Console, sweep: Sweep, valid: int, to_measure: int) -> No
     simulated = "  SIMULATED" if sweep.points[0].simulated else ""
     title = Text.assemble((sweep.info.name, "bold"), f": {sweep.info.question}", (simulated, "bold yellow"))
     console.print(title)
+    for sentence in sweep.left_out:
+        console.print(Text(sentence, style="yellow"))
     already = f", {valid} valid already" if valid else ""
     console.print(f"{to_measure} points to measure{already}", highlight=False)
 

@@ -22,7 +22,7 @@ from mtpbench.snapshot import SeenPoint, Snapshot
 from mtpbench.snapshot.reader import SnapshotReader
 from mtpbench.store import is_there
 from mtpbench.store.reading import SWEEP_FILE
-from mtpbench.sweep import Sweep, load_sweep, simulate
+from mtpbench.sweep import Sweep, load_sweep, with_simulated
 from mtpbench_analysis.cli.options import make_console
 from mtpbench_analysis.document import Table
 from mtpbench_analysis.render.terminal import FittedTable
@@ -41,7 +41,7 @@ def status(
     """Show which points of a sweep are measured, running, invalid (and why) or missing, and their jobs."""
     loaded = load_sweep(sweep)
     console = make_console()
-    for plan in (loaded, simulate(loaded)):
+    for plan in with_simulated(loaded):
         directory = results / plan.info.name
         if is_there(directory / SWEEP_FILE):
             _show(console, plan, directory, watch)

@@ -26,7 +26,7 @@ from mtpbench.snapshot import Problem, SeenPoint, Snapshot
 from mtpbench.snapshot.reader import SnapshotReader, signature
 from mtpbench.store import is_there
 from mtpbench.store.reading import SWEEP_FILE
-from mtpbench.sweep import load_sweep, simulate
+from mtpbench.sweep import load_sweep, with_simulated
 from mtpbench_analysis.chart.comparison_chart import Series
 from mtpbench_analysis.chart.terminal_curve import LEAST_COLUMNS, LEAST_ROWS, asks_for_ascii, draw, series_of
 from mtpbench_analysis.cli.options import make_console
@@ -108,7 +108,7 @@ class View:
         if target.suffix in (".yaml", ".yml") or os.path.isfile(target):
             loaded = load_sweep(target)
             self.planned, self.simulated = len(loaded.points), loaded.points[0].simulated
-            self.folders = tuple(results / plan.info.name for plan in (loaded, simulate(loaded)))
+            self.folders = tuple(results / plan.info.name for plan in with_simulated(loaded))
         else:
             self.folders = (target,)
         self.over = False

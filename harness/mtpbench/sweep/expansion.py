@@ -57,6 +57,8 @@ class Sweep:
     path: Path
     info: SweepInfo
     points: tuple[Point, ...]
+    left_out: tuple[str, ...] = ()
+    """Why the virtual clock does not play an arm of the file, a sentence for each such arm."""
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -81,10 +83,11 @@ def _is_option(where: KeyPath) -> bool:
 def simulate(sweep: Sweep) -> Sweep:
     """Returns the same sweep on the embedded engine's virtual clock, under a name of its own.
 
-    Simulated points never share a results folder with measured ones.
+    Simulated points never share a results folder with measured ones. An arm that the embedded engine can't
+    draft for, such as one whose acceptance only a model could tell, is left out, and `left_out` says why.
 
     Raises:
-        SweepError: the sweep's load is one that the virtual clock does not play.
+        SweepError: the virtual clock does not play the sweep's load, or any of its arms.
     """
     if any(point.load.pacing == "trace" for point in sweep.points):
         raise SweepError(
@@ -93,14 +96,34 @@ def simulate(sweep: Sweep) -> Sweep:
             path=sweep.path,
             key="load.pacing",
         )
-    points = tuple(_simulated(point, sweep.path) for point in sweep.points)
+    simulated, unplayed = [], dict[str, SweepError]()
+    for point in sweep.points:
+        try:
+            simulated.append(_simulated(point, sweep.path))
+        except SweepError as error:
+            unplayed.setdefault(point.arm.name, error)
+    points = tuple(point for point in simulated if point.arm.name not in unplayed)
+    if not points:
+        raise next(iter(unplayed.values()))
+    arms = tuple(name for name in sweep.info.arms if name not in unplayed)
     info = dataclasses.replace(
         sweep.info,
         name=f"{sweep.info.name}.simulated",
+        arms=arms,
+        baseline=sweep.info.baseline if sweep.info.baseline in arms else arms[0],
         planned=tuple(point.id for point in points),
         confounds=tuple(dict.fromkeys((*sweep.info.confounds, *find_stand_ins(points)))),
     )
-    return Sweep(path=sweep.path, info=info, points=points)
+    left_out = tuple(f"{name} is not played: {error.problem}" for name, error in unplayed.items())
+    return Sweep(path=sweep.path, info=info, points=points, left_out=left_out)
+
+
+def with_simulated(sweep: Sweep) -> tuple[Sweep, ...]:
+    """Returns the sweep and its simulation, whose names results may have; the latter where there is one."""
+    try:
+        return (sweep, simulate(sweep))
+    except SweepError:
+        return (sweep,)
 
 
 def _simulated(point: Point, path: Path) -> Point:

@@ -10,7 +10,7 @@ import pytest
 
 from mtpbench.errors import SweepError
 from mtpbench.records import AcceptancePolicy, Arm, DepthRange, DepthRule, Point, from_json, to_json
-from mtpbench.sweep import load_sweep, simulate
+from mtpbench.sweep import load_sweep, simulate, with_simulated
 
 MTP = "mtp: {draft_tokens: 3, acceptance: golden}"
 
@@ -318,3 +318,19 @@ def test_a_config_that_names_dspark_goes_before_what_a_name_is_known_for(write_s
         load_sweep(write_sweep(*REAL, (MTP, text)))
     (model / "config.json").write_text('{"dspark_block_size": 5}')
     assert load_sweep(write_sweep(*REAL, (MTP, text))).points
+
+
+def test_an_arm_that_nothing_can_draw_is_left_out_of_the_simulation_and_said_so(write_sweep) -> None:
+    ngram = (MTP, f"{MTP}\n  ngram: {{method: ngram, draft_tokens: 4}}")
+    played = simulate(load_sweep(write_sweep(*REAL, ngram)))
+    assert played.info.arms == ("off", "mtp")
+    assert {point.arm.name for point in played.points} == {"off", "mtp"}
+    assert len(played.left_out) == 1
+    assert played.left_out[0].startswith("ngram is not played: ")
+
+
+def test_a_sweep_that_the_virtual_clock_can_t_play_has_no_simulation(write_sweep) -> None:
+    path = write_sweep(*REAL, ("  off:\n  " + MTP, "  ngram: {method: ngram, draft_tokens: 4}"))
+    assert len(with_simulated(load_sweep(path))) == 1
+    with pytest.raises(SweepError, match=r"arms.ngram: the embedded engine has no model"):
+        simulate(load_sweep(path))
