@@ -367,6 +367,13 @@ def test_no_two_methods_and_no_two_depths_have_the_same_lines(engine: str) -> No
 # --- checkpoints, and the shipped sweeps ---
 
 
+def test_llamacpps_shipped_arms_differ_in_speculation_alone() -> None:
+    sweep = load_sweep(SWEEPS / "qwen3-arms-llamacpp.yaml")
+    assert sweep.info.confounds == ()
+    drafts = {point.arm.name: point.draft_tokens for point in sweep.points}
+    assert drafts == {"off": 0, "small": 4, "eagle3": 4, "dspark": 7, "ngram": 8}
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
 def test_the_shipped_arms_differ_in_speculation_and_in_the_checkpoints_that_are_named(engine: str) -> None:
     sweep = load_sweep(SWEEPS / f"dsv4-gb200-arms-{engine}.yaml")

@@ -17,6 +17,8 @@ def test_what_a_recipe_adds_to_one_arm_is_listed(sweeps: Path) -> None:
     confounds = "\n".join(load_sweep(sweeps / "dsv4-gb200-vllm.yaml").info.confounds)
     assert '--attention-config is {"use_fp4_indexer_cache":true} instead of absent' in confounds
     assert "--speculative-config" not in confounds
+    room = "has room for 170 sequences with their drafts instead of 512"
+    assert f"mtp on decode: --max-num-batched-tokens {room}" in confounds
 
 
 def test_topologies_of_one_arm_only_are_listed(sweeps: Path) -> None:
