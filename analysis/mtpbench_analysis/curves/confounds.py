@@ -189,8 +189,8 @@ def acceptance_warnings(baseline: Curve, others: Sequence[Curve]) -> tuple[str, 
     partly = [c.label for c in speculating if any(item.mean.drafting_steps_only for item in c.measured)]
     if partly:
         warnings.append(
-            f"Acceptance of {' and '.join(partly)} is of the steps that drafted: steps may draft nothing, and "
-            "give one token."
+            f"Acceptance of {' and '.join(partly)} is of the steps that drafted: steps may draft nothing, "
+            "and give one token."
         )
     return (*warnings, *find_acceptance_caveats(speculating))
 
