@@ -26,7 +26,7 @@ from mtpbench_analysis.cli import compare_folder, render_results
 PROMPTS = ("The quick brown fox", "zzz")
 ANSWER_TOKENS = 60
 TEMPERATURE = 1.0
-ATTEMPTS = 3
+ATTEMPTS = 5
 """A busy machine may make a point invalid (`client_saturated`), and a table needs points of two arms."""
 
 
