@@ -221,7 +221,7 @@ def _series(
     ]
     return Series(
         number=number,
-        label=curve.label,
+        label=curve.full_name,
         dots=tuple(dots),
         invalid=_dots(invalid, metric, base),
         pieces=gain_pieces(reader, base) if gain else metric_pieces(reader, metric),

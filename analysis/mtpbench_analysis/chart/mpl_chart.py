@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,6 +25,7 @@ from mtpbench_analysis.chart.mpl_style import (
     draw_footer,
     draw_title,
     figure_of,
+    line_of,
     make_figure,
     mark_simulated,
     marker_of,
@@ -238,7 +239,7 @@ def _draw_curve(axes: Axes, series: Series) -> None:
             series.band.x, series.band.low, series.band.high, color=colour, alpha=0.16, linewidth=0, zorder=2
         )
     for piece in series.pieces:
-        style = (0, (4, 2.5)) if piece.wide else "solid"
+        style: Any = line_of(series.number, wide=piece.wide)
         axes.plot(piece.x, piece.y, color=colour, linewidth=1.8, linestyle=style, zorder=3)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +20,7 @@ from mtpbench_analysis.chart.mpl_style import (
     clean,
     colour_of,
     figure_of,
+    line_of,
     marker_of,
     renderer_of,
 )
@@ -90,7 +91,7 @@ def _signs(chart: Chart) -> list[tuple[Line2D, str]]:
 
 def _entry(series: Series, columns: int) -> tuple[Line2D, str]:
     colour, (marker, size_pt) = colour_of(series.number), marker_of(series.number)
-    line = "-" if series.pieces else "none"
+    line: Any = line_of(series.number) if series.pieces else "none"
     handle = Line2D([], [], color=colour, lw=1.8, ls=line, marker=marker, ms=size_pt, mfc=colour, mec=colour)
     return handle, clean(series.label, columns)
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
-from mtpbench_analysis.chart.style import MARKS, PictureFormat, mark_of
+from mtpbench_analysis.chart.style import PictureFormat, mark_of, shape_of
 
 PAPER, INK, DIM, LINE, BAD = "#ffffff", "#1c2024", "#5a6068", "#dcdfe3", "#b00020"
 _FOOTER_PER_IN, _TITLE_PER_IN = 18.5, 8.5
@@ -96,10 +96,17 @@ def colour_of(number: int) -> str:
     return mark_of(number).light
 
 
-def marker_of(number: int) -> tuple[str, float]:
+def marker_of(number: int) -> tuple[Any, float]:
     """Returns mark and size (pt) of the n-th curve; where colours repeat, the mark differs."""
-    mark = mark_of(number + number // len(MARKS))
+    mark = shape_of(number)
     return mark.marker, mark.size_pt
+
+
+def line_of(number: int, *, wide: bool = False) -> str | tuple[int, tuple[float, ...]]:
+    """Returns the line of the n-th curve: even dashes over a wide gap, else solid or dash-dotted."""
+    if wide:
+        return (0, (4, 2.5))
+    return (0, (6, 1.6, 1, 1.6)) if mark_of(number).dashed else "solid"
 
 
 def draw_title(figure: Figure, title: str) -> None:

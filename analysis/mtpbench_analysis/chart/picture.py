@@ -17,6 +17,7 @@ from mtpbench_analysis.chart.comparison_chart import Chart, describe_chart
 from mtpbench_analysis.chart.power_chart import describe_power
 from mtpbench_analysis.chart.style import PictureFormat, PictureOptions
 from mtpbench_analysis.compare import Comparison
+from mtpbench_analysis.curves.confounds import tell_checkpoints
 from mtpbench_analysis.curves.curve import describe_bounds, describe_sides, describe_workload, short
 from mtpbench_analysis.document import SIMULATED_BANNER
 from mtpbench_analysis.frame import PointSet, Unused
@@ -219,7 +220,7 @@ def describe_cautions(comparisons: Sequence[Comparison], pool: Sequence[str]) ->
     sentences = []
     if any(comparison.pooling for comparison in comparisons) and pool:
         sentences.append(f"A curve may mix points that differ in {', '.join(pool)}, as was asked for.")
-    notes = [f"{item.text}." for each in comparisons for item in each.checkpoints.values()]
+    notes = [f"{note}." for each in comparisons for note in tell_checkpoints(each.checkpoints)]
     sentences += list(dict.fromkeys(notes))[:_MOST_CAUTIONS]
     differing = sum(any(comparison.confounds.values()) for comparison in comparisons)
     if differing:

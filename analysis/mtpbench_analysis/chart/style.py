@@ -1,6 +1,7 @@
 """Pure: the style of charts: the marks and colours of curves, and the options of a picture.
 
-Colour-blind readers can distinguish the colours, and nobody needs them: each curve has a mark of its own.
+Of twelve curves each has a colour, a mark and, from the seventh on, a dash-dotted line. Colour-blind readers
+can distinguish most of the colours, and nobody needs them: no two marks are alike.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ _MOST_PIXELS = 20_000
 _DPIS = (20, 1200)
 
 
+Outline = tuple[tuple[float, float], ...]
+"""A closed outline around (0, 0), by the places of its corners."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
     """The mark and the colours of one curve.
@@ -35,20 +40,26 @@ class Mark:
     Args:
         light, dark: its colour on light and on dark paper.
         path: its points on the page, an SVG path around (0, 0).
-        marker, size_pt: its points in a picture, by matplotlib's names.
+        marker, size_pt: its points in a picture, by matplotlib's names or as an outline.
         character, ascii_character: its points in a terminal.
         style: its colour in a terminal, by Rich's name.
+        dashed: whether its line is dash-dotted, so that no two of twelve curves differ in colour alone.
     """
 
     light: str
     dark: str
     path: str
-    marker: str
+    marker: str | Outline
     size_pt: float
     character: str
     ascii_character: str
     style: str
+    dashed: bool = False
 
+
+_HOURGLASS: Outline = ((-0.9, 1), (0.9, 1), (-0.9, -1), (0.9, -1), (-0.9, 1))
+_BOW_TIE: Outline = ((-1, 0.85), (-1, -0.85), (1, 0.85), (1, -0.85), (-1, 0.85))
+_BAR: Outline = ((-1, 0.4), (1, 0.4), (1, -0.4), (-1, -0.4), (-1, 0.4))
 
 MARKS = (
     Mark(
@@ -111,15 +122,88 @@ MARKS = (
         ascii_character="%",
         style="red",
     ),
+    Mark(
+        light="#7000e0",
+        dark="#775cff",
+        path="M-5.6,0L3.8,-5.2V5.2z",
+        marker="<",
+        size_pt=6.0,
+        character="○",
+        ascii_character="&",
+        style="yellow",
+        dashed=True,
+    ),
+    Mark(
+        light="#ff4785",
+        dark="#ff3377",
+        path="M5.6,0L-3.8,-5.2V5.2z",
+        marker=">",
+        size_pt=6.0,
+        character="△",
+        ascii_character="=",
+        style="blue",
+        dashed=True,
+    ),
+    Mark(
+        light="#0e5200",
+        dark="#b4d671",
+        path="M0,-6.2L1.5,-2.1L5.9,-1.9L2.5,0.8L3.6,5L0,2.6L-3.6,5L-2.5,0.8L-5.9,-1.9L-1.5,-2.1z",
+        marker="*",
+        size_pt=7.8,
+        character="□",
+        ascii_character="$",
+        style="red",
+        dashed=True,
+    ),
+    Mark(
+        light="#122ba5",
+        dark="#1f8fff",
+        path="M-4.6,-5.2H4.6L-4.6,5.2H4.6z",
+        marker=_HOURGLASS,
+        size_pt=6.0,
+        character="◇",
+        ascii_character="~",
+        style="cyan",
+        dashed=True,
+    ),
+    Mark(
+        light="#f500cc",
+        dark="#d18661",
+        path="M-5.4,-4.6V4.6L5.4,-4.6V4.6z",
+        marker=_BOW_TIE,
+        size_pt=6.0,
+        character="▽",
+        ascii_character="?",
+        style="magenta",
+        dashed=True,
+    ),
+    Mark(
+        light="#3f2145",
+        dark="#a36d00",
+        path="M-6,-2.3H6V2.3H-6z",
+        marker=_BAR,
+        size_pt=6.6,
+        character="☆",
+        ascii_character="!",
+        style="green",
+        dashed=True,
+    ),
 )
 
+DASH_DOT_PX = "11 3 2 3"
+"""The line of a dashed mark on the page; a gap too wide for a ratio has even dashes."""
 CROSS = "M-4,-4L4,4M-4,4L4,-4"
 """The mark of an invalid point on the page, an SVG path."""
 
 
 def mark_of(number: int) -> Mark:
-    """Returns the mark of a comparison's n-th curve; the seventh has the first mark again."""
+    """Returns the mark of a comparison's n-th curve; the thirteenth has the first's colours again."""
     return MARKS[number % len(MARKS)]
+
+
+def shape_of(number: int) -> Mark:
+    """Returns the mark whose shape the n-th curve has: where colours repeat, it is another one."""
+    return mark_of(number + number // len(MARKS))
 
 
 def style_sheet() -> str:
@@ -138,7 +222,8 @@ def style_sheet() -> str:
 
 
 def _rules(i: int) -> str:
-    return (
+    dash = f".curve.c{i} {{ stroke-dasharray: {DASH_DOT_PX}; }} " if MARKS[i].dashed else ""
+    return dash + (
         f".curve.c{i}, .guide.c{i}, .c{i} .shape {{ stroke: var(--c{i}); }} "
         f".band.c{i}, .c{i} .shape {{ fill: var(--c{i}); }} "
         f".card .name.k{i} {{ border-left-color: var(--c{i}); }} .tone{i} {{ color: var(--c{i}); }}"

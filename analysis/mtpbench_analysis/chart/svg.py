@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mtpbench_analysis.chart.axes import nice_steps, tick
 from mtpbench_analysis.chart.comparison_chart import Chart, Series
-from mtpbench_analysis.chart.style import MARKS, mark_of
+from mtpbench_analysis.chart.style import MARKS, shape_of
 from mtpbench_analysis.numbers import target
 
 WIDTH, HEIGHT = 860, 420
@@ -83,7 +83,7 @@ def _series(series: Series, scale: _Scale) -> SvgSeries:
     return SvgSeries(
         label=series.label,
         colour=series.number % len(MARKS),
-        shape=mark_of(series.number).path,
+        shape=shape_of(series.number).path,
         path=path,
         dots=tuple(SvgDot(x=scale.x(dot.x), y=scale.y(dot.y), on_front=dot.on_front) for dot in series.dots),
     )

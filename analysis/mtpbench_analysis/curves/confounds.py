@@ -253,7 +253,13 @@ class OtherCheckpoint:
 
 
 def note_checkpoints(checkpoints: Mapping[str, OtherCheckpoint]) -> str:
-    """Returns what `†` beside a ratio means, alike curves together; begins with a blank unless empty."""
+    """Returns what `†` beside a ratio means; begins with a blank unless empty."""
+    notes = tell_checkpoints(checkpoints)
+    return f" †: {'; '.join(notes)}." if notes else ""
+
+
+def tell_checkpoints(checkpoints: Mapping[str, OtherCheckpoint]) -> tuple[str, ...]:
+    """Returns which curves serve which other checkpoint, alike curves together, without full stops."""
     groups: dict[tuple[str, str], list[OtherCheckpoint]] = {}
     for item in checkpoints.values():
         groups.setdefault((item.ours, item.theirs), []).append(item)
@@ -265,7 +271,7 @@ def note_checkpoints(checkpoints: Mapping[str, OtherCheckpoint]) -> str:
         if partner is not None:
             note += f" (--baseline {partner} compares on one checkpoint)"
         notes.append(note)
-    return f" †: {'; '.join(notes)}." if notes else ""
+    return tuple(notes)
 
 
 def find_checkpoints(baseline: Curve, others: Sequence[Curve]) -> Mapping[str, OtherCheckpoint]:

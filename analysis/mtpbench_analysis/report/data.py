@@ -260,6 +260,8 @@ def _curve(
     place = {id(item): i for i, item in enumerate(curve.measured)}
     return {
         "label": curve.label,
+        "name": curve.full_name,
+        "methods": [method for method in curve.values("method") if method is not None],
         "arm": display_name(curve.arm),
         "points": [_point(item.mean, len(item.runs), texts, columns) for item in curve.measured],
         "front": [place[id(knot)] for knot in curve.front],

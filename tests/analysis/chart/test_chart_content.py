@@ -196,8 +196,8 @@ def test_the_numbers_at_the_axes_lie_within_the_picture() -> None:
 
 def test_colours_are_those_of_the_report_and_no_two_curves_look_alike() -> None:
     light = page_style().split("@media")[0]
-    assert tuple(re.findall(r"--c\d: (#\w{6})", light)) == COLOURS
-    assert len({(colour_of(i), marker_of(i)[0]) for i in range(36)}) == 36
+    assert tuple(re.findall(r"--c\d+: (#\w{6})", light)) == COLOURS
+    assert len({(colour_of(i), marker_of(i)[0]) for i in range(72)}) == 72
 
 
 def test_targets_are_thin_lines_with_their_numbers_and_far_ones_are_left_to_the_tables() -> None:

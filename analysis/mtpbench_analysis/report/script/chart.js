@@ -3,6 +3,8 @@ const SVG = document.querySelector("svg").namespaceURI;
 const SHAPES = page.shapes;
 /** Returns the number of a curve's colour and mark. */
 const toneOf = (curve) => curve.number % SHAPES.length;
+/** Returns the path of a curve's mark; where colours repeat, it is another one. */
+const shapeOf = (curve) => SHAPES[(curve.number + Math.floor(curve.number / SHAPES.length)) % SHAPES.length];
 const STEPS = 20;
 
 function draw(tag, attributes, ...children) {
@@ -211,7 +213,7 @@ function drawPoint(svg, dot, curve, where, content) {
   const kind = (tone ? `c${toneOf(tone)}` : "lone") + (curve ? (point.onFront ? "" : " below") : " invalid");
   const element = draw("g", { class: `point ${kind}`, transform: `translate(${where})`, tabindex: "-1", role: "img" });
   element.append(draw("path", { class: "hit", d: "M-11,0a11,11 0 1,0 22,0a11,11 0 1,0 -22,0z" }));
-  element.append(draw("path", { class: "shape", d: curve ? SHAPES[toneOf(curve)] : page.cross }));
+  element.append(draw("path", { class: "shape", d: curve ? shapeOf(curve) : page.cross }));
   const name = curve ? curve.label : `invalid, ${dot.arm ? dot.arm.label : point.arm}`;
   element.setAttribute("aria-label", `${name}: ${content.yMetric.of === "ratio" ? write(content.yMetric, dot.y) : writeAt(content.yMetric, point)} ${content.yMetric.label} at `
     + `${write(content.xMetric, dot.x)} ${content.xMetric.label}, ${point.recipe}`);

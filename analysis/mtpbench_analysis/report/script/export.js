@@ -17,8 +17,8 @@ function chartAsSvg(comparison, view, width = 900) {
   content.series.forEach(({ curve }, i) => {
     const y = height + 44 + 18 * i;
     const mark = draw("g", { class: `point c${toneOf(curve)}`, transform: `translate(24 ${y})` });
-    mark.append(draw("path", { class: "shape", d: SHAPES[toneOf(curve)] }));
-    svg.append(mark, drawText(36, y + 4, curve.label, { class: "axis" }));
+    mark.append(draw("path", { class: "shape", d: shapeOf(curve) }));
+    svg.append(mark, drawText(36, y + 4, curve.name, { class: "axis" }));
   });
   svg.setAttribute("height", height + 44 + 18 * lines);
   svg.setAttribute("viewBox", `0 0 ${width} ${height + 44 + 18 * lines}`);

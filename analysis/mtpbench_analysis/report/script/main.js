@@ -196,9 +196,9 @@ function buildChart(comparison) {
     const icon = draw("svg", { viewBox: "-14 -7 28 14", width: 28, height: 14, "aria-hidden": "true" });
     icon.append(draw("path", { class: `curve c${toneOf(curve)}`, d: "M-14,0H14" }));
     const mark = draw("g", { class: `point c${toneOf(curve)}` });
-    mark.append(draw("path", { class: "shape", d: SHAPES[toneOf(curve)] }));
+    mark.append(draw("path", { class: "shape", d: shapeOf(curve) }));
     icon.append(mark);
-    legend.append(make("label", { class: "tick" }, box, icon, curve.label));
+    legend.append(make("label", { class: "tick" }, box, icon, curve.name));
   }
   const note = make("p", { class: "dim", "aria-live": "polite" });
   const fact = make("p", { class: "spoken", "aria-live": "polite" });

@@ -91,7 +91,7 @@ function powerPlot(trace, width, tone, mark) {
 /** Returns the legend of arms for small plots. */
 const armLegend = (curves) => make("div", { class: "legend" }, ...curves.map((curve) => make("span", { class: "tick" },
   draw("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true", class: "plot" },
-    draw("path", { class: `dot tone${toneOf(curve)}`, d: SHAPES[toneOf(curve)] })), curve.label)));
+    draw("path", { class: `dot tone${toneOf(curve)}`, d: shapeOf(curve) })), curve.label)));
 
 const shade = (from, to, top, bottom) => draw("path", { class: "window", d: `M${from},${top}H${to}V${bottom}H${from}Z` });
 

@@ -68,7 +68,7 @@ function loadPlot({ width, mark, loads, series, low, high, label, name }) {
     // A line joins the loads of one topology only: between two topologies it would mean nothing.
     const lines = [...new Set(points.map((point) => point[2]))].map((topology) => points.filter((point) => point[2] === topology));
     for (const line of lines) if (line.length > 1) svg.append(draw("path", { class: `line thin ${tone}`, d: lineThrough(line.map(at)) }));
-    for (const point of points) svg.append(draw("path", { class: `dot ${tone}`, d: SHAPES[toneOf(curve)], transform: `translate(${at(point).join(" ")}) scale(0.8)` }));
+    for (const point of points) svg.append(draw("path", { class: `dot ${tone}`, d: shapeOf(curve), transform: `translate(${at(point).join(" ")}) scale(0.8)` }));
     if (end && points.length) {
       const [x, y] = at(points[points.length - 1]);
       svg.append(drawText(x + 9, y + 4, end, { class: "axis" }));
