@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from mtpbench import hardware
 from mtpbench.errors import InputError
-from mtpbench.records import Hardware, SweepInfo
+from mtpbench.records import METHOD_NAMES, OFF, Hardware, SweepInfo
 from mtpbench_analysis.compare import Settings
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.curves.confounds import find_agreements
@@ -16,6 +17,7 @@ from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
 from mtpbench_analysis.curves.errors import START_NOISE
 from mtpbench_analysis.frame import CurvePoint, PointSet
 from mtpbench_analysis.importers.documents import join_reasons
+from mtpbench_analysis.numbers import counted
 from mtpbench_analysis.pairing import (
     ComparisonOutcome,
     NoComparisonError,
@@ -65,6 +67,9 @@ class Question:
 class Filter:
     """A filter says which points are compared; None is all. `hardware` also names it for points that do not
     say.
+
+    Args:
+        methods: of speculation; empty for all. What drafts nothing stays, and so does the baseline's arm.
     """
 
     hardware: str | None = None
@@ -72,15 +77,31 @@ class Filter:
     isl: int | None = None
     osl: int | None = None
     engine: str | None = None
+    methods: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if wrong := [method for method in self.methods if method not in METHOD_NAMES]:
+            raise InputError(
+                f"--speculation {', '.join(wrong)}: names among {', '.join(METHOD_NAMES)} are needed"
+            )
 
     def __str__(self) -> str:
         fields = {name: getattr(self, name) for name in ("hardware", "precision", "isl", "osl", "engine")}
+        fields["speculation"] = ",".join(self.methods) or None
         return (
             ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None) or "no filter"
         )
 
-    def keeps(self, point: CurvePoint) -> bool:
-        """Returns whether the filter keeps the point."""
+    def keeps(self, point: CurvePoint, baselines: Collection[str] = ()) -> bool:
+        """Returns whether the filter keeps the point.
+
+        Args:
+            baselines: arms that stay whatever they draft with.
+        """
+        if self.methods and not (
+            point.method in self.methods or point.speculation == OFF or point.arm in (OFF, *baselines)
+        ):
+            return False
         if self.hardware and resolve_name(point.hardware or "") != resolve_name(self.hardware):
             return False
         names = ((self.precision, point.precision), (self.engine, point.engine))
@@ -90,15 +111,21 @@ class Filter:
         ) and all(length is None or length == of_point for length, of_point in lengths)
 
 
-def narrow(points: PointSet, point_filter: Filter) -> PointSet:
-    """Returns the points that a filter keeps; those without a hardware's name get the filter's."""
+def narrow(points: PointSet, point_filter: Filter, baseline: str | None = None) -> PointSet:
+    """Returns the points that a filter keeps; those without a hardware's name get the filter's.
+
+    Args:
+        baseline: an arm that a choice of methods leaves in; the sweep's own stays as well.
+    """
+    baselines = [arm for arm in (baseline, points.info.baseline if points.info else None) if arm is not None]
     named = [
         replace(point, hardware=point_filter.hardware)
         if point.hardware is None and point_filter.hardware
         else point
         for point in points.points
     ]
-    return replace(points, points=tuple(point for point in named if point_filter.keeps(point)))
+    kept = tuple(point for point in named if point_filter.keeps(point, baselines))
+    return replace(points, points=kept)
 
 
 def compare_points(
@@ -110,7 +137,7 @@ def compare_points(
         InputError: no point is left, the baseline has none, or a name or number is wrong.
         NotComparable: both sides exist, but never for the same hardware, model, precision and workload.
     """
-    chosen = choose(points, point_filter or Filter())
+    chosen = choose(points, point_filter or Filter(), question.baseline)
     _check_some(chosen)
     baseline = _baseline(points, question)
     agreements = find_agreements(points.answers, baseline)
@@ -150,7 +177,7 @@ def compare_if_possible(
     try:
         return compare_points(points, question, point_filter)
     except InputError as error:
-        chosen = choose(points, point_filter or Filter())
+        chosen = choose(points, point_filter or Filter(), question.baseline)
         if _is_pair_possible(chosen, question, _baseline(points, question)) or _is_unknown(points, question):
             raise
         invalid = tuple(describe_invalid(point) for point in chosen.points if not point.valid)
@@ -187,7 +214,7 @@ def explain_page(
     def settings_of(curve: Curve) -> Settings:
         return settings_for(curve, question, points.info)
 
-    chosen = choose(points, point_filter).points
+    chosen = choose(points, point_filter, question.baseline).points
     return explain_points(chosen, settings_of, method, _baseline(points, question), question.grouping)
 
 
@@ -195,19 +222,32 @@ def _baseline(points: PointSet, question: Question) -> str:
     return question.baseline or (points.info.baseline if points.info else "off")
 
 
-def choose(points: PointSet, point_filter: Filter) -> PointSet:
-    """Returns the points that a filter keeps.
+def choose(points: PointSet, point_filter: Filter, baseline: str | None = None) -> PointSet:
+    """Returns the points that a filter keeps, and those of a baseline whatever they draft with.
 
     Raises:
         InputError: none is, or the hardware's name is unknown; the message lists what there is.
     """
     _check_hardware(points, point_filter)
-    chosen = narrow(points, point_filter)
+    chosen = narrow(points, point_filter, baseline)
+    _check_methods(points, point_filter)
     if points.points and not chosen.points:
         recipes = sorted({f"{p.hardware} {p.precision} {p.isl}/{p.osl} {p.engine}" for p in points.points})
         more = f" and {len(recipes) - 12} more" if len(recipes) > 12 else ""
         raise InputError(f"no point of {point_filter}; there are: {'; '.join(recipes[:12])}{more}")
     return chosen
+
+
+def _check_methods(points: PointSet, point_filter: Filter) -> None:
+    """Checks that some point drafts by a method that is asked for; the message lists those there are."""
+    recorded = {point.method for point in points.points}
+    if point_filter.methods and points.points and not recorded & {*point_filter.methods}:
+        there = ", ".join(sorted(method for method in recorded if method)) or "none"
+        unsaid = counted(sum(point.method is None for point in points.points), "point")
+        raise InputError(
+            f"no point of speculation {', '.join(point_filter.methods)}; the methods recorded: {there} "
+            f"({unsaid} without one)"
+        )
 
 
 def _check_hardware(points: PointSet, point_filter: Filter) -> None:

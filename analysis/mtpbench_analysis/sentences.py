@@ -39,20 +39,14 @@ def write_sentences(comparison: Comparison) -> tuple[str, ...]:
     on. Of many curves only the one that serves the most has them.
     """
     count = len(comparison.others)
-    note = note_words(comparison)
-    sentences = [] if note is None else [note]
+    sentences = []
+    if count > MOST_IN_WORDS:
+        most = "only that which serves the most at a target is put in words; the table has all."
+        sentences.append(f"Of {count} arms {most}")
     for row in comparison.rows:
         indices = range(count) if count <= MOST_IN_WORDS else (_most(row),)
         sentences += [_sentence(comparison, row, index) for index in indices]
     return tuple(sentences)
-
-
-def note_words(comparison: Comparison) -> str | None:
-    """Returns of which curves the sentences are, where not of all."""
-    count = len(comparison.others)
-    if count <= MOST_IN_WORDS:
-        return None
-    return f"Of {count} arms only that which serves the most at a target is put in words; the table has all."
 
 
 def _most(row: Row) -> int:

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mtpbench.errors import InputError
+from mtpbench.records import METHOD_NAMES
 from mtpbench_analysis.chart.terminal_curve import TerminalCurve, asks_for_ascii
 from mtpbench_analysis.cli.options import (
     ComparisonOptions,
@@ -84,6 +85,10 @@ def compare_command(
     what_if = parse_lengths(what_if_acceptance or ())
     question = replace(options.comparison_question, strict=strict, what_if=what_if)
     points = read_sources(sources)
+    if method in METHOD_NAMES:
+        raise InputError(
+            f"--method {method}: is no public page's; --speculation {method} chooses arms by method"
+        )
     if method != HONEST:
         if what_if:
             raise InputError(f"--method {method} has no projections; leave --what-if-acceptance out")

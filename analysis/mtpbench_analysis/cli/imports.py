@@ -86,7 +86,8 @@ def _add_command(name: str, read: Reader, does: str) -> None:
         if output is not None:
             _check_output(output, files, overwrite)
         declared = Declared(**asdict(options))
-        point_filter = Filter(**{field.name: getattr(options, field.name) for field in fields(Filter)})
+        names = [each.name for each in fields(Filter) if each.name != "methods"]
+        point_filter = Filter(**{name: getattr(options, name) for name in names})
         points = narrow(read_sources(files, declared, read), point_filter)
         _deliver(files, points, point_filter, list_curves, output)
 

@@ -17,6 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from mtpbench.errors import InputError, StoreError
+from mtpbench.records import METHOD_NAMES
 from mtpbench.store import replace_file
 from mtpbench_analysis.comparisons import Filter, Question
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
@@ -63,6 +64,14 @@ PrecisionOption = Annotated[str | None, typer.Option(help="Only this precision."
 IslOption = Annotated[int | None, typer.Option(help="Only this input length.")]
 OslOption = Annotated[int | None, typer.Option(help="Only this output length.")]
 EngineOption = Annotated[str | None, typer.Option("--engine", "--framework", help="Only this engine.")]
+SpeculationOption = Annotated[
+    str,
+    typer.Option(
+        help="Only arms that draft so, such as mtp,dspark, and those without speculation: "
+        + ", ".join(METHOD_NAMES)
+        + "."
+    ),
+]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
 
@@ -77,6 +86,7 @@ class PointOptions:
     isl: IslOption = None
     osl: OslOption = None
     engine: EngineOption = None
+    speculation: SpeculationOption = ""
     hardware_constants: ConstantsOption = None
     tier: TierOption = DEFAULT_TIER
     usd_per_gpu_h: PriceOption = None
@@ -93,22 +103,24 @@ class PointOptions:
             isl=self.isl,
             osl=self.osl,
             engine=self.engine,
+            methods=_names(self.speculation),
         )
 
     @property
     def question(self) -> Question:
         """Returns how the curves are read."""
-        names = [
-            tuple(name.strip() for name in text.split(",") if name.strip())
-            for text in (self.pool, self.split)
-        ]
         return Question(
             constants=self.hardware_constants,
             usd_per_gpu_h=self.usd_per_gpu_h,
             kw_per_gpu=self.kw_per_gpu,
             tier=self.tier,
-            grouping=Grouping(pool=names[0], split=names[1]),
+            grouping=Grouping(pool=_names(self.pool), split=_names(self.split)),
         )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Returns the names of a list with commas between."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

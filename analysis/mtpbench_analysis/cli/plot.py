@@ -86,7 +86,9 @@ def plot_command(
     else:
         points = read_sources(sources)
         comparisons = compare_points(points, question, options.filter).comparisons
-        picture = draw_comparisons(comparisons, choose(points, options.filter), request, panels)
+        picture = draw_comparisons(
+            comparisons, choose(points, options.filter, options.baseline), request, panels
+        )
     if picture.notice:
         echo(picture.notice, err=True)
     deliver({picture_format: lambda: picture.data}, picture_format, output)

@@ -36,7 +36,7 @@ def report_command(
         # Files of other tools hold nothing to look at beside what a comparison would show.
         raise InputError(f"{', '.join(points.sources)}: {outcome.why_none}{outcome.examples}")
     left_out = tuple(map(str, outcome.left_out))
-    chosen = choose(points, point_filter)
+    chosen = choose(points, point_filter, options.baseline)
     if point_filter != Filter():
         traces = narrow_traces(traces, chosen.points)
     page = render_page(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mtpbench.records import METHOD_NAMES
 from mtpbench_analysis.chart.comparison_chart import Band, Chart, curve_of, gain_band
 from mtpbench_analysis.chart.style import CROSS, MARKS
 from mtpbench_analysis.compare import Comparison, Row
@@ -27,7 +28,6 @@ from mtpbench_analysis.metric import Metric, View
 from mtpbench_analysis.metric_table import costs, metrics_in, note_intervals
 from mtpbench_analysis.report.overview import shorten_paths
 from mtpbench_analysis.report.panel import TextTable, Traces
-from mtpbench_analysis.sentences import note_words
 from mtpbench_analysis.tables import is_shown, note_reading
 from mtpbench_analysis.traces import SweepTrace
 from mtpbench_analysis.what_if import record_break_evens, record_projections
@@ -102,6 +102,7 @@ def describe_page(
         "ends": PERCENTILES,
         "reaches": {name: _REACHES.index(field) for name, field in STANDARD_ERRORS.items()},
         "metrics": metrics.declared,
+        "methods": METHOD_NAMES,
         "shapes": [mark.path for mark in MARKS],
         "cross": CROSS,
         "comparisons": described,
@@ -164,7 +165,6 @@ def _comparison(
         "no_constants": None if settings.economics else f"{comparison.constants.label}.",
         "break_evens": record_break_evens(comparison),
         "projections": record_projections(comparison),
-        "words_note": note_words(comparison),
         "checkpoints_note": note_checkpoints(comparison.checkpoints),
         "crossings": list(write_crossings(comparison)),
         "crossed": [[equal.number, equal.x, equal.y] for equal in chart.crossings],

@@ -83,7 +83,7 @@ def _ladder_table(estimates: tuple[LadderEstimate, ...], sweep: Sweep) -> Table:
     for launches in deployments.values():
         first, deployment = launches[0].ladder.first, launches[0].ladder.deployment
         table.add_row(
-            first.arm.name + (f" k={first.draft_tokens}" if first.draft_tokens else ""),
+            first.arm.label,
             first.topology.name,
             _rungs(launches),
             str(deployment.gpus),

@@ -98,6 +98,8 @@ def render(sweep: Sweep, snapshot: Snapshot, journal: Journal) -> RenderableType
     parts += [Text(trouble, style="yellow") for trouble in snapshot.trouble]
     if snapshot.slurm_trouble:
         parts.append(Text(f"Slurm could not be asked: {snapshot.slurm_trouble}", style="yellow"))
+    arms = dict.fromkeys(point.arm.label for point in sweep.points)
+    parts.append(Text(f"arms: {', '.join(arms)}", style="dim"))
     return Group(*parts, Text(_counts([state for _, state, _ in states])))
 
 

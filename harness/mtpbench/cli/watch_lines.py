@@ -111,7 +111,10 @@ def _is_running(snapshot: Snapshot, point: SeenPoint) -> bool:
 def _arm_line(arm: str, place: int, group: Sequence[SeenPoint], ascii_only: bool) -> Text:
     mark, style = mark_and_style(place, ascii_only)
     measured = sum(point.state in ("valid", "invalid", "unusable") for point in group)
-    return Text.assemble((f"{mark} {display_name(arm)}", style), (f"  {measured} of {len(group)}", "dim"))
+    stored = next((point.stored for point in group if point.stored is not None), None)
+    label = None if stored is None else stored.point.arm.speculation_label
+    counts = f"{'' if label in (None, arm) else f'  {label}'}  {measured} of {len(group)}"
+    return Text.assemble((f"{mark} {display_name(arm)}", style), (counts, "dim"))
 
 
 def _point_line(snapshot: Snapshot, point: SeenPoint, layout: Sequence[_Column]) -> Text:

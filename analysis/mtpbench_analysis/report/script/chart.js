@@ -81,7 +81,7 @@ function chartContent(comparison, view) {
   const [yMetric, xMetric] = ["y", "x"].map((axis) => metricsIn(comparison, axis).find(({ key }) => key === view[axis]));
   const bySpeed = xMetric.id === "interactivity_tps", gain = yMetric.of === "ratio", missing = [];
   const yOf = (point, curve) => (gain ? gainAt(point, curve, comparison) : atPoint(yMetric, point));
-  const series = comparison.curves.filter((curve) => !view.hidden.includes(curve.number)).map((curve) => {
+  const series = comparison.curves.filter((curve) => !view.hidden.includes(curve.number) && isOfMethod(curve, view)).map((curve) => {
     const valued = curve.points.map((point) => ({ point, x: atPoint(xMetric, point), y: yOf(point, curve) }));
     const complete = valued.filter((dot) => isKnown(dot.x) && isKnown(dot.y));
     // An arm without drafts has no acceptance to record.
@@ -101,11 +101,11 @@ function chartContent(comparison, view) {
   });
   const invalid = view.front ? [] : comparison.invalid
     .map((point) => ({ point, arm: comparison.curves[point.curve] || null }))
-    .filter(({ arm }) => !arm || !view.hidden.includes(arm.number))
+    .filter(({ arm }) => !arm || (!view.hidden.includes(arm.number) && isOfMethod(arm, view)))
     .map(({ point, arm }) => ({ point, arm, x: atPoint(xMetric, point), y: yOf(point, null) }))
     .filter((dot) => isKnown(dot.x) && isKnown(dot.y));
   const marked = bySpeed && (yMetric.id === "tput_tps_per_gpu" || gain);
-  const crossed = marked ? comparison.crossed.filter(([i]) => ![0, i].some((number) => view.hidden.includes(number)))
+  const crossed = marked ? comparison.crossed.filter(([i]) => ![0, i].some((number) => view.hidden.includes(number)) && isOfMethod(comparison.curves[i], view))
     .map(([i, x, y]) => ({ curve: comparison.curves[i], x, y: gain ? 1 : y })) : [];
   return { yMetric, xMetric, bySpeed, gain, series, invalid, crossed, missing };
 }

@@ -172,6 +172,11 @@ function buildControls(comparison) {
     state.scale, set("scale"))));
   const tiers = comparison.economics ? comparison.economics.tiers : [];
   if (tiers.length > 1) bar.append(labelled("price", dropdown("tier", tiers.map((name) => [name, name]), state.tier, set("tier"))));
+  const methods = methodsOf(comparison);
+  if (methods.length > 1) {
+    const options = [["", "all"], ...methods.map((method) => [method, page.methods[method] || method])];
+    bar.append(labelled("speculation", dropdown("method", options, state.method, set("method"))));
+  }
   const boxes = make("div", { class: "boxes" });
   const box = (name, text) => boxes.append(make("label", { class: "tick" }, checkbox(name, state[name], set(name)), text));
   box("front", "only the front");
@@ -187,6 +192,7 @@ function buildChart(comparison) {
   const holder = make("div", { class: "holder" }, svg);
   const card = make("div", { class: "card", hidden: true });
   holder.append(card);
+  parts.legendOf = new Map();
   const legend = make("div", { class: "legend", role: "group", "aria-label": "Arms to show" });
   for (const curve of comparison.curves) {
     const box = checkbox(`arm-${curve.number}`, !state.hidden.includes(curve.number), (checked) => {
@@ -198,7 +204,9 @@ function buildChart(comparison) {
     const mark = draw("g", { class: `point c${toneOf(curve)}` });
     mark.append(draw("path", { class: "shape", d: shapeOf(curve) }));
     icon.append(mark);
-    legend.append(make("label", { class: "tick" }, box, icon, curve.name));
+    const entry = make("label", { class: "tick" }, box, icon, curve.name);
+    parts.legendOf.set(curve, entry);
+    legend.append(entry);
   }
   const note = make("p", { class: "dim", "aria-live": "polite" });
   const fact = make("p", { class: "spoken", "aria-live": "polite" });
@@ -293,12 +301,14 @@ function update() {
 
 function sentencesOf(comparison, read) {
   const base = comparison.curves[0], cost = costAt(comparison, state.tier);
-  const sentences = read.filter((entry) => entry.cells).flatMap(({ cells, ratios }) => inWords(cells).map((i) =>
-    sentenceOf(comparison.curves[i + 1], cells[i + 1], base, cells[0], ratios[i], comparison.kind, cost)));
-  return [...(comparison.words_note ? [comparison.words_note] : []), ...sentences, ...comparison.crossings];
+  const others = comparison.curves.slice(1).filter((curve) => isOfMethod(curve, state));
+  const sentences = read.filter((entry) => entry.cells).flatMap(({ cells, ratios }) => inWords(others, cells).map((other) =>
+    sentenceOf(other, cells[other.number], base, cells[0], ratios[other.number - 1], comparison.kind, cost)));
+  return [...noteWords(others), ...sentences, ...comparison.crossings];
 }
 
 function redraw() {
+  for (const [curve, entry] of parts.legendOf) entry.hidden = !isOfMethod(curve, state);
   const width = Math.max(280, Math.floor(parts.holder.clientWidth || 880));
   const { content, points } = drawChart(parts.svg, shownComparison, state, width);
   parts.points = points;

@@ -43,10 +43,16 @@ function defaultState(index) {
   const economics = page.comparisons[index].economics;
   return {
     c: index, targets: page.comparisons[index].targets.map(String), y: "tput:total", x: "interactivity",
-    scale: "linear", front: false, labels: false, bands: true, hidden: [], tier: economics ? economics.tier : null,
+    scale: "linear", front: false, labels: false, bands: true, hidden: [], method: "", tier: economics ? economics.tier : null,
     point: null,
   };
 }
+
+/** Returns the methods of speculation among a comparison's curves. */
+const methodsOf = (comparison) => [...new Set(comparison.curves.flatMap((curve) => curve.methods))].filter((method) => method !== "off");
+
+/** Returns whether a choice of a method shows a curve: the baseline and arms without speculation stay. */
+const isOfMethod = (curve, view) => !view.method || curve.number === 0 || curve.methods.some((method) => ["off", view.method].includes(method));
 
 /** The most targets of a link and of the table; a report with more targets keeps them all. */
 const MOST_TARGETS = 12;
@@ -79,6 +85,7 @@ function readFragment(fragment, complaints = []) {
   take("y", "vertical metric", (value) => metricsIn(comparison, "y").some((metric) => metric.key === value));
   take("x", "horizontal metric", (value) => metricsIn(comparison, "x").some((metric) => metric.key === value));
   take("scale", "scale", (value) => SCALES.includes(value));
+  take("method", "method", (value) => methodsOf(comparison).includes(value));
   view.point = run;
   view.front = parameters.get("front") === "1";
   view.labels = parameters.get("labels") === "1";
@@ -94,7 +101,7 @@ function writeFragment(view) {
   const usual = defaultState(view.c), parameters = new URLSearchParams();
   if (view.c !== page.opening) parameters.set("c", view.c);
   if (view.targets.join() !== usual.targets.join()) parameters.set("t", view.targets.map((text) => text.replaceAll(",", " ")).join());
-  for (const name of ["y", "x", "scale", "tier"]) if (view[name] !== usual[name]) parameters.set(name, view[name]);
+  for (const name of ["y", "x", "scale", "tier", "method"]) if (view[name] !== usual[name]) parameters.set(name, view[name]);
   if (view.front) parameters.set("front", "1");
   if (view.labels) parameters.set("labels", "1");
   if (!view.bands) parameters.set("bands", "0");

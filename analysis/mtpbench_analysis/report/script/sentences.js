@@ -65,13 +65,16 @@ function verdictOf(ratio, cell, baseCell, other, base, kind, cost) {
 /** Curves beside the baseline that all have their sentences; of more only the one that serves the most. */
 const MOST_IN_WORDS = 4;
 
-/** Returns the numbers of the curves, from 0 after the baseline, that have a sentence at a target. */
-function inWords(cells) {
-  const others = cells.slice(1), all = others.map((_, i) => i);
-  if (others.length <= MOST_IN_WORDS) return all;
-  const least = (i) => others[i].tput || (others[i].range ? others[i].range[0] : 0);
-  return [all.reduce((best, i) => (least(i) > least(best) ? i : best))];
+/** Returns which of the curves have a sentence at a target. */
+function inWords(curves, cells) {
+  if (curves.length <= MOST_IN_WORDS) return curves;
+  const least = ({ number }) => cells[number].tput || (cells[number].range ? cells[number].range[0] : 0);
+  return [curves.reduce((best, curve) => (least(curve) > least(best) ? curve : best))];
 }
+
+/** Returns of which curves the sentences are, where not of all. */
+const noteWords = (curves) => (curves.length <= MOST_IN_WORDS ? []
+  : [`Of ${curves.length} arms only that which serves the most at a target is put in words; the table has all.`]);
 
 /** Returns the sentence of one target about a curve and the baseline. */
 function sentenceOf(other, cell, base, baseCell, ratio, kind, cost) {

@@ -126,7 +126,8 @@ function longRows(comparison, view) {
 
 /** Returns the body's rows: {metric, who, texts, section, more}; the baseline comes last. */
 function tableRows(comparison, view, read) {
-  const order = [...comparison.curves.slice(1).map((curve) => curve.number), 0], rows = [];
+  const others = comparison.curves.slice(1).filter((curve) => isOfMethod(curve, view));
+  const order = [...others.map((curve) => curve.number), 0], rows = [];
   const base = comparison.curves[0].label;
   const push = (metric, who, texts, first, more) => rows.push({ metric: first ? metric : "", name: metric, who, texts, section: first, more });
   const metered = read.some((entry) => entry.cells && entry.cells.some((cell) => outputJoules(cell)));
@@ -136,8 +137,8 @@ function tableRows(comparison, view, read) {
     order.forEach((i, place) => push(metric.label, comparison.curves[i].label, body[place], place === 0, more));
     if (!showRatioOf) return;
     const ratioOf = (entry, i) => (entry.cells ? showRatioOf(entry.ratios[i], entry.cells[i + 1], entry.cells[0]) : [MISSING]);
-    comparison.curves.slice(1).forEach((curve, i) =>
-      push(metric.label, `${curve.label} / ${base}${curve.checkpoint_note ? "†" : ""}`, read.map((entry) => ratioOf(entry, i)), false, false));
+    others.forEach((curve) =>
+      push(metric.label, `${curve.label} / ${base}${curve.checkpoint_note ? "†" : ""}`, read.map((entry) => ratioOf(entry, curve.number - 1)), false, false));
   };
   for (const row of shortRows(comparison, view, metered)) add(row, false);
   for (const row of longRows(comparison, view)) add(row, true);

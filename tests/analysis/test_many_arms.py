@@ -6,18 +6,23 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from curve_points import make_curve, make_points, point_set
-from mtpbench.errors import NotComparable
+from mtpbench.cli import app
+from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.best import BuyerQuestion, answer
+from mtpbench_analysis.chart.style import MARKS
 from mtpbench_analysis.compare import Comparison
 from mtpbench_analysis.comparison_document import write_document
-from mtpbench_analysis.comparisons import Question, compare_points
+from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves.curve import build_curves, full_names
 from mtpbench_analysis.frame import CurvePoint
+from mtpbench_analysis.importers.points_csv import write_points
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 from mtpbench_analysis.render.markup import to_latex, to_markdown
 from mtpbench_analysis.sentences import write_sentences
@@ -188,3 +193,48 @@ def test_a_cost_that_nobody_reaches_names_the_cheapest() -> None:
     assert re.search(
         r"; the cheapest is by-load \(MTP k≤3 by batch\): its cheapest point costs \$0\.\d+", sentence
     )
+
+
+def test_arms_are_chosen_by_method_and_what_drafts_nothing_stays() -> None:
+    points = point_set(*sweep())
+    question = Question(targets_tps=(50,))
+    (comparison,) = compare_points(points, question, Filter(methods=("dspark", "ngram"))).comparisons
+    assert [curve.arm for curve in comparison.curves] == ["off", "off0813", "dspark5", "dspark6", "ngram4"]
+    (comparison,) = compare_points(
+        points, Question(targets_tps=(50,), baseline="mtp1"), Filter(methods=("dspark",))
+    ).comparisons
+    assert comparison.baseline.arm == "mtp1"
+    with pytest.raises(InputError, match=r"no point of speculation suffix; .*: draft_model, dspark, .*off"):
+        compare_points(points, question, Filter(methods=("suffix",)))
+    with pytest.raises(InputError, match=r"--speculation eagle: names among off, mtp, dspark"):
+        Filter(methods=("eagle",))
+
+
+@pytest.mark.parametrize("command", ["compare", "best", "report", "plot"])
+def test_every_command_that_reads_curves_takes_methods(command: str, tmp_path: Path) -> None:
+    source = tmp_path / "points.csv"
+    source.write_text(write_points(sweep()), "utf-8")
+    output = tmp_path / ("out.svg" if command == "plot" else "out.html" if command == "report" else "out.md")
+    formats = ["--format", "md"] if command in ("compare", "best") else []
+    call = [command, str(source), "--speculation", "dspark, ngram", "-o", str(output), *formats]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    text = output.read_text("utf-8")
+    assert "ngram4" in text if command != "best" else "by-load" not in text
+    assert "MTP3" not in text
+
+
+def test_a_method_is_no_public_page(tmp_path: Path) -> None:
+    source = tmp_path / "points.csv"
+    source.write_text(write_points(sweep()), "utf-8")
+    result = CliRunner().invoke(app, ["compare", str(source), "--method", "mtp"])
+    assert result.exit_code != 0
+    assert "--speculation mtp chooses arms" in str(result.exception) + result.output
+
+
+def test_twelve_curves_have_marks_that_no_two_share() -> None:
+    for name in ("light", "dark", "path", "marker", "character", "ascii_character"):
+        assert len({getattr(mark, name) for mark in MARKS}) == len(MARKS) == 12, name
+    assert len({(mark.character, mark.style) for mark in MARKS}) == 12
+    assert [mark.dashed for mark in MARKS] == [False] * 6 + [True] * 6
+    assert not {mark.ascii_character for mark in MARKS} & {".", "x"}
