@@ -96,6 +96,7 @@ class Filter:
         """Returns whether the filter keeps the point.
 
         Args:
+            point: a point with its hardware's name.
             baselines: arms that stay whatever they draft with.
         """
         if self.methods and not (
@@ -115,6 +116,8 @@ def narrow(points: PointSet, point_filter: Filter, baseline: str | None = None) 
     """Returns the points that a filter keeps; those without a hardware's name get the filter's.
 
     Args:
+        points: all that was read.
+        point_filter: what is asked for.
         baseline: an arm that a choice of methods leaves in; the sweep's own stays as well.
     """
     baselines = [arm for arm in (baseline, points.info.baseline if points.info else None) if arm is not None]
