@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from curve_points import FIXTURES, INFERENCEX
 from mtpbench.errors import ImportFileError, InputError
-from mtpbench_analysis.frame import CurvePoint, PointSet, field_types
+from mtpbench_analysis.frame import CurvePoint, PointSet, columns, field_types
 from mtpbench_analysis.importers import KINDS, Declared, read_source
 from mtpbench_analysis.importers.points_csv import read_points, write_points
 
@@ -132,7 +132,7 @@ cells = st.one_of(
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=st.lists(st.dictionaries(st.sampled_from(sorted(field_types())), cells), min_size=1, max_size=3))
+@given(rows=st.lists(st.dictionaries(st.sampled_from(sorted(columns())), cells), min_size=1, max_size=3))
 def test_any_cells_are_points_or_an_error(folder: Path, rows: list[dict[str, str]]) -> None:
     import csv
     import io
