@@ -58,7 +58,7 @@ def plot_command(
     ] = None,
     dpi: Annotated[int, typer.Option(help="Pixels in an inch, of a PNG.")] = DEFAULT_DPI,
 ) -> None:
-    """Draw throughput per GPU over interactivity, MTP against Off, as SVG, PNG or PDF."""
+    """Draw throughput per GPU over interactivity, each arm against Off, as SVG, PNG or PDF."""
     picture_format = format_of(output.name)
     if not os.path.isdir(output.parent):
         raise InputError(f"{output}: there is no folder {output.parent}; make it first")
