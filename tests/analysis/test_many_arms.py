@@ -238,3 +238,17 @@ def test_twelve_curves_have_marks_that_no_two_share() -> None:
     assert len({(mark.character, mark.style) for mark in MARKS}) == 12
     assert [mark.dashed for mark in MARKS] == [False] * 6 + [True] * 6
     assert not {mark.ascii_character for mark in MARKS} & {".", "x"}
+
+
+def test_a_regression_test_tells_that_an_arm_s_method_and_checkpoint_changed(tmp_path: Path) -> None:
+    facts = {
+        "before": {"method": "mtp", "checkpoint": PRO},
+        "after": {"method": "dspark", "checkpoint": LATER},
+    }
+    for name, changes in facts.items():
+        pairs = ((20.0, 400.0), (25.0, 380.0), (30.0, 300.0), (35.0, 260.0), (40.0, 200.0))
+        points = make_points("spec", *pairs, draft_tokens=5, **changes)
+        (tmp_path / f"{name}.csv").write_text(write_points(points), "utf-8")
+    call = ["regress", *(str(tmp_path / f"{name}.csv") for name in facts)]
+    text = " ".join(CliRunner().invoke(app, call, env={"COLUMNS": "200"}).output.split())
+    assert f"method MTP → DSpark; checkpoint {PRO} → {LATER}." in text

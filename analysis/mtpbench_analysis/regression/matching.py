@@ -36,7 +36,11 @@ RECIPE_FIELDS = (*DEPLOYMENT_FIELDS, *LOAD_FIELDS)
 TESTED_FIELDS = ("version", "image", "settings", "date")
 """In these the sides may differ: they are what is tested."""
 
-_TOLD_FIELDS = (*TESTED_FIELDS, "measuring_rule")
+_TOLD_FIELDS = (
+    *TESTED_FIELDS,
+    "measuring_rule",
+    *("method", "depth_rule", "checkpoint", "draft_model", "draft_sampling", "rejection_method"),
+)
 """A difference in these is told."""
 
 _deployment_of = attrgetter(*DEPLOYMENT_FIELDS)
