@@ -65,6 +65,7 @@ class CurvePoint:
         by_category: figures of each kind of text, where the prompts name any; of a mean of runs none.
         demonstrates: whether the prompts are those that come with mtpbench, which are no benchmark.
         drafting_steps_only: whether steps that drafted nothing are not in the acceptance.
+        tokens_per_step: output tokens of all steps, drafting or not, besides the first of each request.
         power_w_per_gpu: mean power of one GPU while measuring, as metered.
         power_source: what was read, and what it covers.
         power_cap_w: the power limit that was enforced on every GPU; None where they differ or are unknown.
@@ -136,6 +137,7 @@ class CurvePoint:
     acceptance_mode: str | None = None
     acceptance_caveats: tuple[str, ...] = ()
     drafting_steps_only: bool = False
+    tokens_per_step: float | None = field(default=None, metadata=MEAN)
     by_category: tuple[CategoryFigures, ...] = field(default=(), metadata=INNER)
     demonstrates: bool = field(default=False, metadata=INNER)
     power_w_per_gpu: float | None = field(default=None, metadata=MEAN)

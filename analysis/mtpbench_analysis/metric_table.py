@@ -259,6 +259,13 @@ METRICS = (
         show="hundredths",
         explains=True,
     ),
+    Metric(
+        id="tokens_per_step",
+        label="tokens/step, drafting or not",
+        unit="tokens/step",
+        show="hundredths",
+        better="higher",
+    ),
     Metric(id="concurrency", label="concurrency", show="whole", labels={"points": "conc."}),
     Metric(id="rate_rps", label="requests/s asked", unit="1/s", show="speed"),
     Metric(id="sent_rps", label="requests/s sent", unit="1/s", show="speed"),
@@ -278,7 +285,8 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
         *("output_tps_per_gpu", "input_tps_per_gpu", COSTS, "tps_per_mw", "metered_tps_per_mw"),
         *("joules_per_token", "metered_joules_per_token", "metered_joules_per_output_token"),
         *("ttft_p50_s", "ttft_p99_s", "e2el_p50_s", "ttft_from_schedule_p50_s", "interactivity_p99_tps"),
-        *("acceptance_length", "acceptance_per_position", "draft_tokens_per_step", "gpus", "topology"),
+        *("acceptance_length", "acceptance_per_position", "draft_tokens_per_step", "tokens_per_step"),
+        *("gpus", "topology"),
     ),
     "points": (
         *("concurrency", "topology", "gpus", "tput_tps_per_gpu", "interactivity_tps", "ttft_p50_s"),
@@ -295,7 +303,8 @@ VIEWS: Mapping[View, tuple[str, ...]] = {
     "page": (
         *("interactivity_tps", "tput_tps_per_gpu", "output_tps_per_gpu", "input_tps_per_gpu", "concurrency"),
         *("rate_rps", "sent_rps", "gpus", "prefill_gpus", "decode_gpus", "draft_tokens", "acceptance_length"),
-        *("acceptance_per_position", "draft_tokens_per_step", "power_w_per_gpu", "ttft_p50_s"),
+        *("acceptance_per_position", "draft_tokens_per_step", "tokens_per_step", "power_w_per_gpu"),
+        "ttft_p50_s",
         *("ttft_p99_s", "e2el_p50_s"),
         *("ttft_from_schedule_p50_s", "interactivity_p99_tps"),
     ),

@@ -47,6 +47,7 @@ _WHY_NOT: dict[WhyNot, str] = {
     "no_speculation": "it drafts nothing",
     "open_loop": "open loop: its throughput is what was sent",
     "dynamic_depth": "its depth changes from step to step, so its steps are of several kinds",
+    "drafts_in_some_steps": "steps may draft nothing, and acceptance is of those that drafted",
     "mixed_depths": "its points draft different numbers of tokens (--split draft_tokens)",
     "depth_unknown": "how many tokens it drafts was not recorded",
     "acceptance_unknown": "its acceptance length is unknown",

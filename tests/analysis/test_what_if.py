@@ -19,6 +19,7 @@ from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.curves.break_even import StepCosts
 from mtpbench_analysis.curves.curve import Curve, build_curves
 from mtpbench_analysis.curves.curve_reader import CurveReader
+from mtpbench_analysis.curves.twins import find_twins
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 from mtpbench_analysis.what_if import find_projections, projection_lines
@@ -66,6 +67,13 @@ def test_an_unknown_acceptance_is_null_with_its_reason() -> None:
 def test_a_depth_that_changes_by_load_has_no_break_even() -> None:
     compared = comparison(depth_rule="by_batch")
     assert compared.step_costs["MTP"] == "dynamic_depth"
+
+
+def test_an_acceptance_of_some_steps_alone_moves_no_curve_and_is_no_ideal_gain() -> None:
+    compared = comparison(drafting_steps_only=True, tokens_per_step=1.2)
+    assert compared.step_costs["MTP"] == "drafts_in_some_steps"
+    (pair, *_) = find_twins(compared.readers[0], compared.readers[1:])
+    assert pair.gain_per_accepted == pytest.approx(pair.interactivity_ratio / 1.2)
 
 
 def test_projections_are_blocks_and_records_of_their_own() -> None:

@@ -31,6 +31,7 @@ NoProjection = Literal[
     "no_speculation",
     "open_loop",
     "dynamic_depth",
+    "drafts_in_some_steps",
     "mixed_depths",
     "depth_unknown",
     "acceptance_unknown",
@@ -123,6 +124,8 @@ def _why_none(runs: Sequence[CurvePoint]) -> NoProjection | None:
         return "open_loop"
     if any(run.depth_rule in ("by_batch", "adaptive") for run in runs):
         return "dynamic_depth"
+    if any(run.drafting_steps_only for run in runs):
+        return "drafts_in_some_steps"
     depths = {run.draft_tokens for run in runs}
     if None in depths:
         return "depth_unknown"

@@ -58,7 +58,9 @@ class Twins:
     @property
     def gain_per_accepted(self) -> float | None:
         """Returns the share of the ideal gain that was reached."""
-        length = self.other.mean.acceptance_length
+        mean = self.other.mean
+        # The ideal is what a step gives, and steps that drafted nothing are steps too.
+        length = mean.tokens_per_step if mean.drafting_steps_only else mean.acceptance_length
         return None if not length else self.interactivity_ratio / length
 
 

@@ -149,6 +149,7 @@ def to_curve_point(stored: StoredPoint) -> CurvePoint | Unused:
         acceptance_mode=speculation.acceptance.mode if speculation else "off",
         acceptance_caveats=point.acceptance_caveats,
         drafting_steps_only=result.acceptance.drafting_steps_only,
+        tokens_per_step=result.acceptance.tokens_per_step,
         power_w_per_gpu=result.energy.mean_power_w_per_gpu,
         power_source=_power_source(result.energy),
         power_cap_w=_power_cap_w(result.gpus),

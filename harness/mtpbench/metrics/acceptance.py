@@ -55,9 +55,7 @@ def measure_acceptance(
             counted them.
 
     Returns:
-        NULL with reason `speculation_off`, `off_but_drafting`, `no_window`, `no_counters`, `worker_missing`,
-        `worker_vanished`, `too_few_samples`, `counter_reset`, `no_drafts`, `steps_unknown` or `impossible` if
-        there is none.
+        NULL with its reason where there is none.
     """
     samples = [_sound(sample) for sample in samples if math.isfinite(sample.time_s)]
     if point.arm.speculation is None:
@@ -84,18 +82,24 @@ def measure_acceptance(
     made = _summed(deltas, source)
     if made.length is not None and not _is_possible(made, deltas, speculation.draft_tokens):
         return unknown_acceptance("impossible", source)
-    counts_both = all(
-        None not in (s.counters.drafts, s.counters.draft_tokens)
-        for group in workers.values()
-        for s in group
-        if s.counters
-    )
+    counters = [s.counters for group in workers.values() for s in group if s.counters]
+    counts_both = all(None not in (c.drafts, c.draft_tokens) for c in counters)
+    skips = speculation.may_skip_drafts
     return dataclasses.replace(
         made,
         length_by_block=_by_block(counted, blocks, speculation.draft_tokens) if made.length else None,
         draft_tokens_per_step=made.draft_tokens_per_step if counts_both else None,
-        drafting_steps_only=made.length is not None and counts_both and speculation.may_skip_drafts,
+        drafting_steps_only=made.length is not None and counts_both and skips,
+        tokens_per_step=_tokens_per_step(counted, deltas, window, decoded_tps if skips else None),
     )
+
+
+def _tokens_per_step(
+    workers: Sequence[list[CounterSample]], deltas: Sequence[SpecCounters], window: Window, tps: float | None
+) -> float | None:
+    """Returns the tokens of all steps, drafting or not: each gives one besides the drafts that it accepts."""
+    steps_per_s = 0.0 if tps is None else tps - _rate(workers, deltas, window, "accepted_tokens")
+    return tps / steps_per_s if tps and steps_per_s > 0 else None
 
 
 def _has_assumed_steps(delta: SpecCounters) -> bool:
@@ -108,9 +112,7 @@ def _has_assumed_steps(delta: SpecCounters) -> bool:
 
 
 def _is_possible(made: Acceptance, deltas: Sequence[SpecCounters], drafts: int) -> bool:
-    """Returns whether a step gives 1 to drafts + 1 tokens, on no worker more, and accepts no more than was
-    drafted, at no position.
-    """
+    """Returns whether a step gives 1 to drafts + 1 tokens, on no worker more, and accepts but what it drafts."""
     assert made.length is not None
     shares = (made.rate or 0.0, *(made.per_position or ()))
     return (
@@ -218,15 +220,21 @@ def _drafts_by_client(
     deltas = _deltas(workers, window)
     if decoded_tps is None or isinstance(deltas, str) or any(delta.drafts is not None for delta in deltas):
         return None
-    drafted_tps = accepted_tps = 0.0
+    steps_per_s = decoded_tps - _rate(workers, deltas, window, "accepted_tokens")
+    drafted_tps = _rate(workers, deltas, window, "draft_tokens")
+    return round(min(drafted_tps / steps_per_s, MOST_COUNTED)) if steps_per_s > 0 else None
+
+
+def _rate(
+    workers: Sequence[list[CounterSample]], deltas: Sequence[SpecCounters], window: Window, name: str
+) -> float:
+    """Returns how many of what a counter counts all workers make in a second."""
+    total = 0.0
     for samples, delta in zip(workers, deltas, strict=True):
         used = _covering(samples, window)
         assert not isinstance(used, str)
-        span_s = used[-1].time_s - used[0].time_s
-        drafted_tps += (delta.draft_tokens or 0.0) / span_s
-        accepted_tps += delta.accepted_tokens / span_s
-    steps_per_s = decoded_tps - accepted_tps
-    return round(min(drafted_tps / steps_per_s, MOST_COUNTED)) if steps_per_s > 0 else None
+        total += (getattr(delta, name) or 0.0) / (used[-1].time_s - used[0].time_s)
+    return total
 
 
 def _deltas(workers: Sequence[list[CounterSample]], window: Window) -> list[SpecCounters] | AcceptanceGap:

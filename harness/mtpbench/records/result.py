@@ -110,6 +110,8 @@ class Acceptance:
     of each time block of the window; NULL of gauges, and where counters were read less than twice a block.
     `draft_tokens_per_step` is drafted / drafts where the engine counts both; NULL where it counts only one.
     `drafting_steps_only` says that steps may draft nothing, and that such steps are not among the `drafts`.
+    `tokens_per_step` is of all steps, drafting or not: the client's tokens besides the first of each request,
+    over as many of them as were no accepted drafts; NULL where all steps draft.
     """
 
     length: NotNegative | None
@@ -122,6 +124,7 @@ class Acceptance:
     length_by_block: tuple[NotNegative, ...] | None = None
     draft_tokens_per_step: NotNegative | None = None
     drafting_steps_only: bool = False
+    tokens_per_step: NotNegative | None = None
 
     @property
     def source_text(self) -> str:

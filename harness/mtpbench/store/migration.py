@@ -98,7 +98,12 @@ _NEW_FIGURES: Mapping[int, tuple[str, ...]] = {
         *(f"{name}.p{percent}_interval" for name in _DISTRIBUTIONS for percent in (50, 90, 99)),
         *("energy.power_w_per_gpu_by_block", "acceptance.length_by_block"),
     ),
-    9: ("acceptance.draft_tokens_per_step", "acceptance.drafting_steps_only", "by_category"),
+    9: (
+        "acceptance.draft_tokens_per_step",
+        "acceptance.drafting_steps_only",
+        "acceptance.tokens_per_step",
+        "by_category",
+    ),
 }
 """Figures of a result that a version brought: fields, or `field.field` of the record that a field holds."""
 

@@ -416,6 +416,16 @@ def test_where_steps_may_draft_nothing_the_counted_ones_are_those_that_drafted(p
     assert got.length == pytest.approx(398 / 162)
 
 
+def test_tokens_per_step_hold_the_steps_that_drafted_nothing_too() -> None:
+    """10 steps a second draft, and 15 of their drafts are accepted: 25 tokens; other steps give 75 more."""
+    got = measure_acceptance(NGRAM, counter_samples(), WINDOW, decoded_tps=100.0)
+    assert got.length == pytest.approx(2.5)
+    assert got.tokens_per_step == pytest.approx(100 / 85)
+    assert measure_acceptance(NGRAM, counter_samples(), WINDOW).tokens_per_step is None
+    # Fewer tokens than were accepted: the client and the counters contradict each other.
+    assert measure_acceptance(NGRAM, counter_samples(), WINDOW, decoded_tps=10.0).tokens_per_step is None
+
+
 def test_steps_that_follow_from_a_configured_depth_are_unknown_where_the_depth_changes() -> None:
     assumed = [
         replace(s, counters=replace(s.counters, per_position=())) for s in counter_samples() if s.counters
