@@ -112,7 +112,7 @@ def _has_assumed_steps(delta: SpecCounters) -> bool:
 
 
 def _is_possible(made: Acceptance, deltas: Sequence[SpecCounters], drafts: int) -> bool:
-    """Returns whether a step gives 1 to drafts + 1 tokens, on no worker more, and accepts but what it drafts."""
+    """Returns whether a step gives 1 to drafts + 1 tokens, on no worker more, and no position too many."""
     assert made.length is not None
     shares = (made.rate or 0.0, *(made.per_position or ()))
     return (
