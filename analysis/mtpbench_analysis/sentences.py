@@ -120,7 +120,7 @@ def write_caveats(comparison: Comparison) -> tuple[str, ...]:
     pinned = [c for c in comparison.speculating if c.shared("acceptance_mode") == "golden"]
     if pinned:
         caveats.append(
-            f"Acceptance of {listed([c.label for c in pinned])} was pinned to a published mean, not "
+            f"Acceptance of {listed([c.label for c in pinned])} was pinned to a fixed mean, not "
             "measured on these prompts."
         )
     caveats += [

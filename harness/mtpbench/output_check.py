@@ -1,4 +1,4 @@
-"""The output check: what a started deployment answers before its ladder, as MTP must not change answers.
+"""The output check: what a started deployment answers before its ladder: drafts must not change answers.
 
 Verified drafts give the same greedy tokens as no drafts, up to the noise of floating point in batches of
 another shape. Both arms answer the same fixed prompts; analysis compares the texts.

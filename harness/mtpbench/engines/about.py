@@ -343,7 +343,8 @@ def option_notices(
         if used is None or release is None:
             continue
         is_new = renaming.new is not None and release.since(renaming.since)
-        written = (renaming.written_as or renaming.new or used) if is_new else renaming.old
+        new = used if used == renaming.new else renaming.written_as or renaming.new or used
+        written = new if is_new else renaming.old
         warned = renaming.deprecated is not None and release.since(renaming.deprecated)
         is_old = used == renaming.old
         if written != used or (is_old and (renaming.goes_after is not None or warned)):

@@ -156,13 +156,17 @@ def _check_release(point: Point, speculation: Speculation, made: Release) -> Non
 
 
 def _check_runner(point: Point, speculation: Speculation) -> None:
-    """Refuses a sweep's choice of a model runner that lacks what the arm declares."""
+    """Refuses a sweep's choice of a model runner that lacks what the arm declares.
+
+    The first one plays a depth by batch too, in piecewise graphs: whoever names it may have it.
+    """
     needs, suffix = _needs_v2(speculation), speculation.method == "suffix"
     if suffix and needs:
         raise misfit(point, f"{needs} needs vLLM's second model runner, which has no suffix decoding")
     for group in point.topology.groups:
         given = env_of_role(point, group.role).get(V2_RUNNER)
-        if (given == "0" and needs) or (given == "1" and suffix):
+        lacking = needs and (speculation.method == "dspark" or speculation.rejection_method == "block")
+        if (given == "0" and lacking) or (given == "1" and suffix):
             what = needs or "suffix"
             raise misfit(point, f"{what} does not run with {V2_RUNNER}={given} (`engine.env`); {LEAVE_OUT}")
 

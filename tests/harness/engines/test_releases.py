@@ -212,6 +212,8 @@ def test_notices_of_names_that_change_and_of_those_that_go() -> None:
     assert notices("1.10", NAMED, **{"batch-decode": 1}) == []
     assert notices("1.0", going, batch=1) == [("batch", "batch")]
     assert notices("1.0", going, other=1) == []
+    kept = dataclasses.replace(NAMED, written_as="batch", removed=None)
+    assert notices("1.10", kept, **{"batch-decode": 1}) == [], "who uses the new name keeps it"
 
 
 # --- SGLang ---

@@ -142,7 +142,10 @@ def arm_of(row: Mapping[str, Any]) -> Speculation:
 @pytest.mark.parametrize("row", rows("adds"))
 def test_an_arm_adds_exactly_this(row: Mapping[str, Any]) -> None:
     more = {"flags": {"max_batch_size": 64, "max_num_tokens": 65536}} if row["engine"] == "trtllm" else {}
-    assert added(point_of(row["engine"], arm_of(row), LAYOUTS[row["layout"]], **more)) == row["adds"]
+    assert (
+        added(point_of(row["engine"], arm_of(row), LAYOUTS[row["layout"]], **more, **row.get("with", {})))
+        == row["adds"]
+    )
 
 
 def test_above_tensorrt_llms_largest_batch_of_a_schedule_the_last_depth_stays() -> None:

@@ -91,7 +91,7 @@ function acceptanceText(trace) {
   const { length, rate: share, drafts, mode, source, reason } = trace.acceptance;
   if (mode === "off") return `Speculation is off${reason === "off_but_drafting" ? " in the sweep, but the engine drafts tokens" : ": nothing is drafted"}.`;
   if (!isKnown(length)) return `Acceptance is unknown: ${reason || "no reason recorded"}.`;
-  const pinned = mode === "golden" ? " It is pinned to a published mean, not measured on these prompts." : "";
+  const pinned = mode === "golden" ? " It is pinned to a fixed mean, not measured on these prompts." : "";
   return `${fixed(length, 2)} tokens per verification step, ${isKnown(share) ? `${percent(share)} of drafted tokens accepted` : "the share of drafts unknown"}`
     + `${isKnown(drafts) ? `, ${fixed(drafts, 0)} steps` : ""}; from ${source}.${pinned}`;
 }

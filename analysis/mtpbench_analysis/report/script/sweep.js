@@ -51,7 +51,7 @@ function acceptanceOverSweep(comparison, width) {
     ...Array.from({ length: positions }, (_, i) => ((point.acceptance_per_position || []).length > i ? percent(point.acceptance_per_position[i]) : MISSING))]));
   const pinned = arms.some(({ points }) => points.some((point) => point.acceptance_mode === "golden"));
   const notes = "Acceptance length: tokens per verification step, the bonus token included. The number at a line is the position of the draft."
-    + (pinned ? " Golden: pinned to a published mean, not measured on these prompts." : "");
+    + (pinned ? " Golden: pinned to a fixed mean, not measured on these prompts." : "");
   return [armLegend(arms.map(({ curve }) => curve)), make("div", { class: "plots" }, ...plots), make("p", { class: "dim" }, notes), make("details", {}, make("summary", {}, "As a table"),
     textTable(["", "recipe", "mode", "length", ...Array.from({ length: positions }, (_, i) => `position ${i + 1}`)], rows, 3))];
 }
