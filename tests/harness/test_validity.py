@@ -390,6 +390,18 @@ def test_a_pin_that_is_missed_is_told_with_the_figures():
     )
 
 
+def test_a_pin_may_be_missed_as_far_as_few_requests_scatter_around_it():
+    """The embedded engine can give each request a length of its own, so that the mean of few is off by chance."""
+    alike = Simulation(profile="p", clock="virtual", speed=1)
+    spread = dataclasses.replace(alike, acceptance_spread=0.2)
+    point = of_arm(acceptance=pinned(2.6))
+    case = drafting(3.0)
+    assert "pinned_not_met" in judge(point=dataclasses.replace(point, simulation=alike), **case)
+    assert judge(point=dataclasses.replace(point, simulation=spread), **case) == {}
+    far = of_arm(acceptance=pinned(4.0))
+    assert "pinned_not_met" in judge(point=dataclasses.replace(far, simulation=spread), **case)
+
+
 @pytest.mark.parametrize("steps", [2, 5, 40, 400])
 @pytest.mark.parametrize("length", [1.3, 2.49, 3.9])
 def test_a_short_run_is_not_invalid_by_chance_though_a_whole_batch_accepts_alike(steps, length):

@@ -112,7 +112,8 @@ def _check_pin(
     if pinned is None or not speculation.drafts_evenly:
         return
     share = MAX_PIN_MISSED + speculation.draft_tokens / answer_tokens
-    chance = CHANCE_DEVIATIONS * _standard_error(point, result, speculation, pinned)
+    errors = _standard_error(point, result, speculation, pinned), _error_of_spread(point, result, pinned)
+    chance = CHANCE_DEVIATIONS * math.hypot(*errors)
     if abs(length - pinned) > pinned * share + chance:
         detail = (
             f"acceptance is pinned to {pinned:.4g} tokens per step, and {length:.4g} were counted: "
@@ -138,6 +139,15 @@ def _standard_error(point: Point, result: PointResult, speculation: Speculation,
     variances = [fraction * (1 - fraction), *map(_variance, rates)]
     most = max(variances) if rates else mean * (speculation.draft_tokens - mean)
     return math.sqrt(max(most, 0.0) / max(draws, 1.0))
+
+
+def _error_of_spread(point: Point, result: PointResult, pinned: float) -> float:
+    """Returns the standard error that requests bring whose own lengths scatter, as the embedded engine can
+    draw them: each request that was answered in the window is one draw.
+    """
+    spread = (point.simulation and point.simulation.acceptance_spread) or 0.0
+    answered = result.steady.requests_completed if result.steady else 0
+    return pinned * spread / math.sqrt(max(answered, 1))
 
 
 def _variance(rates: Sequence[float]) -> float:
