@@ -51,6 +51,26 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KnownConfound:
+    """A known confound is what a sweep's plan says that an arm differs in beyond speculation.
+
+    Args:
+        text: the sentence, which names the arm itself.
+        arm: whose it is; None where an older version planned, so that it may be any arm's.
+        against: the arm that the plan set it against; None where that is the baseline of the comparison.
+    """
+
+    text: str
+    arm: str | None = None
+    against: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Returns the sentence, with what it is set against where that is not the baseline."""
+        return self.text if self.against is None else f"{self.text} (planned against {self.against})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings say how curves are compared.
 
@@ -74,7 +94,7 @@ class Settings:
     confidence: float = DEFAULT_CONFIDENCE
     start_noise: float = START_NOISE
     strict: bool = False
-    known_confounds: tuple[str, ...] = ()
+    known_confounds: tuple[KnownConfound, ...] = ()
     reference: Reference | None = None
     agreements: tuple[Agreement, ...] = ()
     what_if: tuple[float, ...] = ()
@@ -86,7 +106,8 @@ class Comparison:
 
     Args:
         target_rule: `given`, `overlap` (quartiles of the range that all fronts share) or `union`.
-        confounds: by the label of a curve, what it differs in from the baseline beyond speculation.
+        confounds: by the label of a curve, what its points differ in from the baseline's beyond speculation;
+            `known_confounds` has what the sweep's plan says besides.
         checkpoints: by the label of a curve that serves another target checkpoint than the baseline, which
             ones they are.
         warnings: what is true of the acceptance and should make a reader careful.
@@ -162,6 +183,14 @@ class Comparison:
         label = self.others[index].label
         return f"{label} / {self.baseline.label}{'†' if label in self.checkpoints else ''}"
 
+    def known_confounds(self, curve: Curve | None = None) -> tuple[str, ...]:
+        """Returns what the sweep's plan says of the arms that are compared, or of one curve and the baseline:
+        each sentence once.
+        """
+        arms = {each.arm for each in ((self.baseline, curve) if curve else self.curves)}
+        known = [each for each in self.settings.known_confounds if each.arm is None or each.arm in arms]
+        return tuple(dict.fromkeys(each.sentence for each in known))
+
     @property
     def agreements(self) -> tuple[Agreement, ...]:
         """Returns the agreements of the arms that are compared here."""
@@ -193,7 +222,7 @@ def compare(baseline: Curve, others: Sequence[Curve], settings: Settings | None 
         target_rule=rule,
         settings=settings,
         confounds={
-            label: (*dict.fromkeys(confound.text for confound in of_curve), *settings.known_confounds)
+            label: tuple(dict.fromkeys(confound.text for confound in of_curve))
             for label, of_curve in confounds.items()
         },
         checkpoints=find_checkpoints(baseline, others),

@@ -143,7 +143,7 @@ def _differences(comparison: Comparison) -> Texts:
         for label, texts in comparison.confounds.items()
         for text in texts
     ]
-    return (*dict.fromkeys(lines), *comparison.pooling)
+    return (*dict.fromkeys(lines), *comparison.known_confounds(), *comparison.pooling)
 
 
 def metrics_table(comparison: Comparison) -> Table:

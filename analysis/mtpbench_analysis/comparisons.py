@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from mtpbench import hardware
 from mtpbench.errors import InputError
 from mtpbench.records import METHOD_NAMES, OFF, Hardware, SweepInfo
-from mtpbench_analysis.compare import Settings
+from mtpbench_analysis.compare import KnownConfound, Settings
 from mtpbench_analysis.curves.cells import DEFAULT_MAX_GAP
 from mtpbench_analysis.curves.confounds import find_agreements
 from mtpbench_analysis.curves.cost import DEFAULT_TIER, Economics, find_economics, has_constants, resolve_name
@@ -274,9 +274,18 @@ def settings_for(curve: Curve, question: Question, info: SweepInfo | None) -> Se
         start_noise=question.start_noise,
         strict=question.strict,
         economics=_economics(curve, question, info),
-        known_confounds=info.confounds if info else (),
+        known_confounds=_known_confounds(curve, info) if info else (),
         reference=info.reference if info else None,
         what_if=question.what_if,
+    )
+
+
+def _known_confounds(baseline: Curve, info: SweepInfo) -> tuple[KnownConfound, ...]:
+    arms = info.confound_arms or (None,) * len(info.confounds)
+    against = info.baseline if baseline.arm != info.baseline else None
+    return tuple(
+        KnownConfound(text=text, arm=arm, against=against)
+        for arm, text in zip(arms, info.confounds, strict=True)
     )
 
 

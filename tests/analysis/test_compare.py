@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +14,15 @@ from hypothesis import strategies as st
 
 from curve_points import glm5, make_curve, make_points, point_set
 from mtpbench.errors import InputError, NotComparable
-from mtpbench_analysis.compare import Comparison, Ratio, Settings, compare, default_targets
+from mtpbench_analysis.compare import Comparison, KnownConfound, Ratio, Settings, compare, default_targets
+from mtpbench_analysis.comparison_document import write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
 from mtpbench_analysis.curves.cells import Cell
 from mtpbench_analysis.curves.cost import find_economics, joules_per_token, tps_per_mw, usd_per_mtok
 from mtpbench_analysis.curves.curve import Curve
 from mtpbench_analysis.curves.ratios import Gap
 from mtpbench_analysis.pairing import ComparisonOutcome
+from mtpbench_analysis.render.csv_json_parquet import to_csv, to_json
 from mtpbench_analysis.sentences import explain_no_ratio, write_caveats
 
 OFF = ((10.0, 1000.0), (30.0, 400.0), (50.0, 100.0))
@@ -253,7 +258,7 @@ def test_strict_refuses_what_differs_and_what_nobody_recorded() -> None:
         "osl": 1,
     }
     off = make_curve("off", *OFF, **known)
-    strict = Settings(strict=True, known_confounds=("what MTP forces",))
+    strict = Settings(strict=True, known_confounds=(KnownConfound(text="what MTP forces"),))
     assert compare(off, [make_curve("mtp", *OFF, **{**known, "date": "2026-01-02"})], strict)
     with pytest.raises(NotComparable, match=r"(?s)--strict: Off and what .* - MTP: Image: Off a"):
         compare(off, [make_curve("mtp", *OFF, **{**known, "image": "b"})], strict)
@@ -294,11 +299,39 @@ def test_of_baselines_with_equally_much_in_common_the_nearest_in_date_is_taken(
         assert comparison.baseline.shared("image") == nearest
 
 
-def test_the_plans_confounds_are_kept() -> None:
-    (lines,) = compare(
-        make_curve("off", *OFF), [make_curve("mtp", *OFF)], Settings(known_confounds=("MTP forces x",))
-    ).confounds.values()
-    assert lines[-1] == "MTP forces x"
+def test_what_the_plan_says_of_an_arm_stands_once_and_only_where_the_arm_is_compared() -> None:
+    known = (
+        KnownConfound(text="mtp on decode: --x is 2 instead of 1", arm="mtp"),
+        KnownConfound(text="ngram: stand in", arm="ngram"),
+        KnownConfound(text="absent: stand in", arm="absent"),
+        KnownConfound(text="what an older version planned"),
+    )
+    off, mtp, ngram = (make_curve(arm, *OFF) for arm in ("off", "mtp", "ngram"))
+    comparison = compare(off, [mtp, ngram], Settings(known_confounds=known))
+    told = write_document(comparison).items("differences")
+    assert [text for text in told if text in [each.text for each in known]] == [
+        "mtp on decode: --x is 2 instead of 1",
+        "ngram: stand in",
+        "what an older version planned",
+    ]
+    assert not [text for text in told if "stand in" in text and text != "ngram: stand in"]
+    (data,) = json.loads(to_json([comparison]))["comparisons"]
+    of_mtp, of_ngram = data["confounds"]["MTP"], data["confounds"]["ngram"]
+    assert of_mtp[-2:] == ["mtp on decode: --x is 2 instead of 1", "what an older version planned"]
+    assert of_ngram[-2:] == ["ngram: stand in", "what an older version planned"]
+    rows = list(csv.DictReader(io.StringIO(to_csv([comparison]))))
+    assert {row["curve"]: "ngram: stand in" in row["confounds"] for row in rows} == {
+        "Off": False,
+        "MTP": False,
+        "ngram": True,
+    }
+
+
+def test_what_the_plan_says_against_another_arm_than_the_baseline_names_that_arm() -> None:
+    known = (KnownConfound(text="mtp on decode: --x is 2 instead of 1", arm="mtp", against="off"),)
+    other = make_curve("off-later", *OFF)
+    comparison = compare(other, [make_curve("mtp", *OFF)], Settings(known_confounds=known))
+    assert comparison.known_confounds() == ("mtp on decode: --x is 2 instead of 1 (planned against off)",)
 
 
 def test_no_acceptance_warning_without_cause() -> None:

@@ -282,7 +282,7 @@ def test_a_sweeps_own_constants_baseline_and_confounds_are_used(tmp_path: Path) 
     assert [row.target_tps for row in comparison.rows] == [45]
     assert comparison.settings.economics is not None
     assert comparison.settings.economics.hardware.constants_date == "2026-05"
-    assert comparison.confounds["MTP"][-1] == "MTP forces max_num_tokens"
+    assert comparison.known_confounds() == ("MTP forces max_num_tokens",)
     (newer,) = compare_points(read_source(tmp_path / "small"), Question(constants="2026-07")).comparisons
     assert newer.settings.economics is not None
     assert newer.settings.economics.hardware.power_kw_per_gpu == 1.87

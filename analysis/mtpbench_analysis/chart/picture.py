@@ -222,7 +222,7 @@ def describe_cautions(comparisons: Sequence[Comparison], pool: Sequence[str]) ->
         sentences.append(f"A curve may mix points that differ in {', '.join(pool)}, as was asked for.")
     notes = [f"{note}." for each in comparisons for note in tell_checkpoints(each.checkpoints)]
     sentences += list(dict.fromkeys(notes))[:_MOST_CAUTIONS]
-    differing = sum(any(comparison.confounds.values()) for comparison in comparisons)
+    differing = sum(any(each.confounds.values()) or bool(each.known_confounds()) for each in comparisons)
     if differing:
         where = "" if len(comparisons) == 1 else f" in {differing} of {len(comparisons)} charts"
         sentences.append(

@@ -124,7 +124,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "caveats": list(write_caveats(comparison)),
         "agreements": [record_to_json(item) for item in comparison.agreements],
         "checkpoints": {label: record_to_json(item) for label, item in comparison.checkpoints.items()},
-        "confounds": {label: list(texts) for label, texts in comparison.confounds.items()},
+        "confounds": {other.label: list(_confounds(comparison, other)) for other in comparison.others},
         "pooling": list(comparison.pooling),
         "crossings": {
             label: [_crossing(crossing) for crossing in crossings]
@@ -151,6 +151,13 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "invalid_points": [record_to_json(point) for point in comparison.invalid],
         "reference": record_to_json(settings.reference) if settings.reference else None,
     }
+
+
+def _confounds(comparison: Comparison, curve: Curve) -> tuple[str, ...]:
+    """Returns what a curve differs in from the baseline: by its points, then by the plan of the sweep."""
+    if curve is comparison.baseline:
+        return ()
+    return (*comparison.confounds[curve.label], *comparison.known_confounds(curve))
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
@@ -239,7 +246,7 @@ def _lines(number: int, comparison: Comparison) -> list[dict[str, Any]]:
                     "no_ratio_because": explain_no_ratio(ratio) if ratio else None,
                     "lower_cost_share": ratio.lower_cost if ratio else None,
                     **flat_break_even(comparison, curve.label, at),
-                    "confounds": "; ".join(comparison.confounds.get(curve.label, ())) or None,
+                    "confounds": "; ".join(_confounds(comparison, curve)) or None,
                     "constants_date": economics.hardware.constants_date if economics else None,
                     "constants_caveats": "; ".join(economics.caveats) or None if economics else None,
                     "price_tier": economics.tier if economics and economics.usd_per_gpu_h else None,

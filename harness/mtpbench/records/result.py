@@ -373,6 +373,8 @@ class SweepInfo:
     reference: Reference | None = None
     confounds: tuple[str, ...] = ()
     """What differs between the arms beyond speculation, one sentence each."""
+    confound_arms: tuple[str, ...] = ()
+    """The arm that each of `confounds` is about, in their order; empty where an older version planned."""
     planned: tuple[str, ...] = ()
     """Ids of all points of the sweep, measured or not."""
 
@@ -380,6 +382,8 @@ class SweepInfo:
         """Returns what no sweep can plan; None where this one can."""
         if len({*self.planned}) < len(self.planned):
             return "planned holds an id twice"
+        if self.confound_arms and len(self.confound_arms) != len(self.confounds):
+            return "confound_arms needs one arm for each of confounds"
         odd = next(
             (name for name in self.planned if name[:1] in ("", ".") or "/" in name or "\0" in name), None
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from mtpbench.engines import abouts, engine_of
 from mtpbench.errors import UnsupportedError
@@ -17,28 +18,41 @@ _IS_SPECULATION = ("spec", "draft", "accept")
 """Parts of option names that mean speculation; each engine's module has its own."""
 
 
-def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -> tuple[str, ...]:
+class ArmConfound(NamedTuple):
+    """An arm's confound is what it differs in beyond speculation: a sentence, which names the arm itself."""
+
+    arm: str
+    text: str
+
+
+def find_confounds(points: Sequence[Point], baseline: str, hardware: Hardware) -> tuple[ArmConfound, ...]:
     """Returns one sentence for each difference of an arm from the baseline that is not speculation."""
     by_arm: dict[str, list[Point]] = {}
     for point in points:
         by_arm.setdefault(point.arm.name, []).append(point)
     base = by_arm.pop(baseline, [])
-    sentences: list[str] = []
+    found: list[ArmConfound] = []
     for name, others in by_arm.items():
         if base:
-            sentences += _checkpoints(base[0], others[0], by_arm)
-            sentences += _ladders(base, others, baseline, name)
-            sentences += _settings(others, base[0].arm, name, hardware)
-    return tuple(dict.fromkeys((*sentences, *find_stand_ins(points))))
+            sentences = [
+                *_checkpoints(base[0], others[0], by_arm),
+                *_ladders(base, others, baseline, name),
+                *_settings(others, base[0].arm, name, hardware),
+            ]
+            found += [ArmConfound(name, sentence) for sentence in sentences]
+    return tuple(dict.fromkeys((*found, *find_stand_ins(points))))
 
 
-def find_stand_ins(points: Sequence[Point]) -> tuple[str, ...]:
+def find_stand_ins(points: Sequence[Point]) -> tuple[ArmConfound, ...]:
     """Returns one sentence for each arm whose steps the embedded engine plays at another method's cost."""
     return tuple(
         dict.fromkeys(
-            f"{point.arm.name}: the profile {point.simulation.profile} has no step costs of "
-            f"{point.arm.speculation.method}; those of {point.simulation.step_costs} with as many drafts "
-            f"stand in and are no prediction of {point.arm.speculation.method}"
+            ArmConfound(
+                point.arm.name,
+                f"{point.arm.name}: the profile {point.simulation.profile} has no step costs of "
+                f"{point.arm.speculation.method}; those of {point.simulation.step_costs} with as many drafts "
+                f"stand in and are no prediction of {point.arm.speculation.method}",
+            )
             for point in points
             if point.simulation and point.simulation.step_costs and point.arm.speculation
         )

@@ -37,7 +37,7 @@ from mtpbench.records import (
 from mtpbench.redaction import bare_secret
 from mtpbench.simengine.drafting import drafting_of
 from mtpbench.simengine.profile import default_profile, load_profile
-from mtpbench.sweep.arm_confounds import find_confounds, find_stand_ins
+from mtpbench.sweep.arm_confounds import ArmConfound, find_confounds, find_stand_ins
 from mtpbench.sweep.arm_schema import ArmSpec
 from mtpbench.sweep.arms import ArmError, make_arm, with_rates
 from mtpbench.sweep.engine_schema import MOST_SECONDS
@@ -106,13 +106,16 @@ def simulate(sweep: Sweep) -> Sweep:
     if not points:
         raise next(iter(unplayed.values()))
     arms = tuple(name for name in sweep.info.arms if name not in unplayed)
+    planned = map(ArmConfound, sweep.info.confound_arms, sweep.info.confounds)
+    confounds = dict.fromkeys((*(each for each in planned if each.arm in arms), *find_stand_ins(points)))
     info = dataclasses.replace(
         sweep.info,
         name=f"{sweep.info.name}.simulated",
         arms=arms,
         baseline=sweep.info.baseline if sweep.info.baseline in arms else arms[0],
         planned=tuple(point.id for point in points),
-        confounds=tuple(dict.fromkeys((*sweep.info.confounds, *find_stand_ins(points)))),
+        confounds=tuple(each.text for each in confounds),
+        confound_arms=tuple(each.arm for each in confounds),
     )
     left_out = tuple(f"{name} is not played: {error.problem}" for name, error in unplayed.items())
     return Sweep(path=sweep.path, info=info, points=points, left_out=left_out)
@@ -348,6 +351,7 @@ def _info(spec: SweepFile, rack: Hardware, points: tuple[Point, ...]) -> SweepIn
     if spec.reference:
         rows = tuple(ReferenceRow(**row.model_dump()) for row in spec.reference.rows)
         reference = Reference(source=spec.reference.source, rows=rows)
+    confounds = find_confounds(points, baseline, rack)
     return SweepInfo(
         name=spec.sweep,
         question=spec.question,
@@ -356,6 +360,7 @@ def _info(spec: SweepFile, rack: Hardware, points: tuple[Point, ...]) -> SweepIn
         hardware=rack,
         targets_tps=tuple(spec.targets),
         reference=reference,
-        confounds=find_confounds(points, baseline, rack),
+        confounds=tuple(each.text for each in confounds),
+        confound_arms=tuple(each.arm for each in confounds),
         planned=tuple(point.id for point in points),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from mtpbench.records import File, Process
 from mtpbench.sweep import load_sweep
 from mtpbench.sweep.arm_confounds import compare_processes
+from mtpbench.sweep.expansion import simulate
 
 
 def test_what_speculation_forces_is_listed(sweeps: Path) -> None:
@@ -27,6 +28,17 @@ def test_topologies_of_one_arm_only_are_listed(sweeps: Path) -> None:
         "6 of 8 points of off have no counterpart in mtp on 1xDEP8-2xDEP16, 1xDEP8-4xTP8, 6xDEP8-1xDEP12"
     )
     assert "6xDEP8-1xDEP16" in mtp
+
+
+def test_each_confound_says_whose_it_is_and_goes_with_its_arm(sweeps: Path) -> None:
+    sweep = load_sweep(sweeps / "dsv4-gb200-arms-trtllm.yaml")
+    arms = ("ngram", "ngram", "off-0813", "dspark5", "dspark6")
+    assert sweep.info.confound_arms == arms
+    # No table tells the embedded engine what n-grams find, so that this arm is not played.
+    played = simulate(sweep).info
+    assert "ngram" not in {*played.arms, *played.confound_arms}
+    assert len(played.confound_arms) == len(played.confounds) >= 3
+    assert not [text for text in played.confounds if "ngram" in text]
 
 
 def test_arms_on_the_same_ladder_have_no_confounds(write_sweep) -> None:
