@@ -391,7 +391,7 @@ def test_a_pin_that_is_missed_is_told_with_the_figures():
 
 
 def test_a_pin_may_be_missed_as_far_as_few_requests_scatter_around_it():
-    """The embedded engine can give each request a length of its own, so that the mean of few is off by chance."""
+    """The embedded engine can give each request its own length, so that the mean of few is off by chance."""
     alike = Simulation(profile="p", clock="virtual", speed=1)
     spread = dataclasses.replace(alike, acceptance_spread=0.2)
     point = of_arm(acceptance=pinned(2.6))
