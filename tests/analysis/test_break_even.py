@@ -64,7 +64,7 @@ def break_even(off: Curve, mtp: Curve, *targets_tps: float) -> tuple[BreakEven, 
     return find_break_evens(baseline, reader, costs, baseline.cells(targets_tps))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     drafts=st.integers(1, 6),
     share=st.floats(0.05, 0.95),
@@ -235,7 +235,7 @@ def test_a_front_that_only_just_reaches_the_target_bounds_the_break_even() -> No
 def test_noisier_points_make_a_wider_interval_and_it_holds_the_truth() -> None:
     truth, at, held, widths = 4 - 3 * 0.01 * 40, 40.0, 0, []
     for noise in (0.005, 0.05):
-        for seed in range(12):
+        for seed in range(6):
             random = np.random.default_rng(seed)
             sides = []
             for arm, drafts, length in (("off", 0, None), ("mtp", 3, 2.5)):
@@ -258,5 +258,5 @@ def test_noisier_points_make_a_wider_interval_and_it_holds_the_truth() -> None:
             assert found.interval is not None
             held += found.interval.low <= truth <= found.interval.high
             widths.append(found.interval.high - found.interval.low)
-    assert held >= 21, "of 24 intervals of 95%"
-    assert np.mean(widths[12:]) > 2 * np.mean(widths[:12])
+    assert held >= 10, "of 12 intervals of 95%"
+    assert np.mean(widths[6:]) > 2 * np.mean(widths[:6])

@@ -269,7 +269,7 @@ question: Which depth at which load?
 model: {{path: deepseek-ai/DeepSeek-V4-Pro, served_name: dsv4, precision: fp4}}
 hardware: gb200-nvl72
 engine: {{name: simulated, profile: dsv4-gb200}}
-workload: {{isl: 16, osl: 128}}
+workload: {{isl: 16, osl: 64}}
 measurement: {{warmup_per_slot: 1, requests_per_slot: 3, min_requests: 40, min_window_s: 2}}
 arms:
 {arms}

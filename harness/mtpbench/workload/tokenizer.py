@@ -172,11 +172,11 @@ class ChatTokenizer:
         SweepError: files are missing or wrong, or too few words are one token.
     """
 
-    def __init__(self, path: Path, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, arguments: Mapping[str, Any] | None = None) -> None:
         self._path = path
         folder = path if os.path.isdir(path) else path.parent
         self._tokenizer = _load(path / "tokenizer.json" if os.path.isdir(path) else path)
-        self._template = ChatTemplate(folder, arguments)
+        self._template = ChatTemplate(folder, arguments or {})
         before, after = self._split_template()
         self.opening = self._count(before)
         self.overhead, self.words = self._choose_words(before, after)
