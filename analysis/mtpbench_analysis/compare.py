@@ -34,7 +34,7 @@ from mtpbench_analysis.curves.cost import Economics, NoConstants
 from mtpbench_analysis.curves.crossings import Crossing, Lead, find_crossings, find_leads
 from mtpbench_analysis.curves.curve import WORKLOAD_FIELDS, Curve, relabel
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE, CurveReader, interval_of
-from mtpbench_analysis.curves.errors import START_NOISE
+from mtpbench_analysis.curves.errors import START_NOISE, check_noise
 from mtpbench_analysis.curves.ratios import Ratio, ratio_of
 from mtpbench_analysis.frame import CurvePoint
 
@@ -334,10 +334,7 @@ def _check(baseline: Curve, others: Sequence[Curve], settings: Settings) -> None
     for target in settings.targets_tps:
         if not (math.isfinite(target) and target > 0):
             raise InputError(f"target {target:g}: an interactivity above 0 tok/s/user is needed")
-    if not 0.5 <= settings.confidence < 1:
-        raise InputError(f"confidence {settings.confidence:g}: a share such as 0.95 is needed")
-    if not 0 <= settings.start_noise < 1:
-        raise InputError(f"start noise {settings.start_noise * 100:g}%: at least 0% and below 100% is needed")
+    check_noise(settings.confidence, settings.start_noise)
     if not (math.isfinite(settings.max_gap) and settings.max_gap >= 1):
         raise InputError(f"the largest gap {settings.max_gap:g} must be a factor of at least 1")
     for other in others:

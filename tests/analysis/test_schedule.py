@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 
 from mtpbench.cli import app
 from mtpbench.errors import InputError
-from mtpbench.records import Load, WorkerGroup
+from mtpbench.records import Load, Point, Simulation, WorkerGroup
+from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.schedule import (
     EngineForm,
+    Run,
     Schedule,
     check_engine,
     find_schedule,
@@ -129,6 +131,65 @@ def test_loads_that_one_depth_lacks_are_left_out_by_name() -> None:
     assert found.ranges[-1].last == 64
     assert "concurrency 256: not every depth has a valid point there" in found.left_out
     assert any("died" in text for text in found.left_out)
+
+
+def test_of_several_arms_without_speculation_the_one_on_the_same_checkpoint_is_depth_0() -> None:
+    """As in the sweeps that ship: DSpark's layers lie in a checkpoint of their own, which has an Off too."""
+    later = "some/later-checkpoint"
+
+    def on(runs: list[Run], name: str, checkpoint: str | None) -> list[Run]:
+        arms = [replace(point.arm, name=name or point.arm.name, checkpoint=checkpoint) for point, _ in runs]
+        return [
+            (replace(point, arm=arm), run if isinstance(run, Unused) else replace(run, arm=arm.name))
+            for (point, run), arm in zip(runs, arms, strict=True)
+        ]
+
+    drafting = depth_runs({1: THREE_DEPTHS[1], 3: THREE_DEPTHS[3]})
+    off = depth_runs({0: THREE_DEPTHS[0]})
+    slow = on(depth_runs({0: power(1.0, 0.9)}), "off-later", later)
+    assert find_schedule([*off, *slow, *drafting]).table == schedule().table
+    found = find_schedule([*slow, *off, *on(off, "off2", None), *drafting])
+    assert found.table == schedule().table
+    model = off[0][0].model.path
+    assert found.left_out == (
+        f"off-later: it serves {later}, and mtp1 {model}",
+        "off2: it is served as off is",
+    )
+    moved = find_schedule([*slow, *off, *on(drafting, "", later)])
+    assert moved.table == [[1, 12, 3], [13, 256, 1]]
+    assert moved.rungs[0].output_tps_per_gpu[0] == pytest.approx(1.0)
+
+
+def test_what_no_off_and_arms_without_any_valid_point_leave_unknown_is_said() -> None:
+    runs = depth_runs(THREE_DEPTHS)
+    (unknown,) = find_schedule([run for run in runs if run[0].draft_tokens]).left_out
+    assert unknown == "no valid point without speculation: whether drafting nothing serves more is not known"
+    lost: list[Run] = [
+        (point, Unused(what="x", reason="server_died: exit code 1", kind="unusable", arm="mtp1"))
+        if point.draft_tokens == 1
+        else (point, run)
+        for point, run in runs
+    ]
+    found = find_schedule(lost)
+    assert 1 not in found.rungs[0].output_tps_per_gpu
+    assert "mtp1, x: invalid: server_died: exit code 1" in found.left_out
+
+
+def test_step_costs_that_stand_in_make_no_other_recipe() -> None:
+    """The embedded engine plays n-grams with step costs of MTP, and an arm without drafts with its own."""
+    runs = depth_runs(THREE_DEPTHS, method="ngram")
+
+    def played(point: Point) -> Point:
+        simulation = Simulation(profile="p", step_costs="mtp" if point.draft_tokens else None)
+        return replace(point, simulation=simulation)
+
+    assert find_schedule([(played(point), run) for point, run in runs]).table == schedule().table
+
+
+@pytest.mark.parametrize("changes", [{"confidence": 2}, {"start_noise": -0.03}, {"start_noise": math.nan}])
+def test_no_interval_has_an_odd_confidence_or_noise(changes: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="is needed"):
+        find_schedule(depth_runs(THREE_DEPTHS), **changes)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------- what is refused

@@ -19,7 +19,6 @@ from mtpbench_analysis.cli.options import (
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE
 from mtpbench_analysis.curves.errors import START_NOISE
 from mtpbench_analysis.document import SIMULATED_BANNER
-from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers.results import to_curve_point
 from mtpbench_analysis.render.markup import to_markdown
 from mtpbench_analysis.render.terminal import to_terminal
@@ -78,8 +77,7 @@ def schedule_command(
 
 def _read_runs(results: Path) -> list[Run]:
     stored = read_sweep(results).points
-    figures = [(item.point, to_curve_point(item)) for item in stored]
-    return [(point, run) for point, run in figures if isinstance(run, CurvePoint)]
+    return [(item.point, to_curve_point(item)) for item in stored]
 
 
 def _own_form(schedule: Schedule) -> EngineForm:

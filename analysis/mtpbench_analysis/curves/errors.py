@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mtpbench.errors import InputError
+
 FloatArray = npt.NDArray[np.float64]
 
 FARTHEST_LOG = 80.0
@@ -24,6 +26,18 @@ and the embedded engine's starts by 0.2% to 0.6%.
 START_NOISE_DF = 3.0
 """How many measured starts the assumption counts as. With it two starts are known no better than one that is
 taken on trust, and from four on what was measured counts for more than what was assumed."""
+
+
+def check_noise(confidence: float, start_noise: float) -> None:
+    """Checks the confidence of intervals, and the share by which starts of one server are taken to differ.
+
+    Raises:
+        InputError: no interval has such a confidence, or no start such a noise.
+    """
+    if not 0.5 <= confidence < 1:
+        raise InputError(f"confidence {confidence:g}: a share such as 0.95 is needed")
+    if not 0 <= start_noise < 1:
+        raise InputError(f"start noise {start_noise * 100:g}%: at least 0% and below 100% is needed")
 
 
 def pooled(variance: float, df: float, prior_variance: float, prior_df: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve import display_name
-from mtpbench_analysis.curves.errors import START_NOISE
+from mtpbench_analysis.curves.errors import START_NOISE, check_noise
 from mtpbench_analysis.frame import PointSet, Unused
 from mtpbench_analysis.metric import Metric
 from mtpbench_analysis.metric_table import metrics_in
@@ -50,12 +50,9 @@ class Criteria:
             raise InputError(
                 f"threshold {self.threshold * 100:g}%: a change above 0% and below 100% is needed"
             )
-        if not 0.5 <= self.confidence < 1:
-            raise InputError(f"confidence {self.confidence:g}: a share such as 0.95 is needed")
+        check_noise(self.confidence, self.start_noise)
         if not 0.5 <= self.power < 1:
             raise InputError(f"power {self.power:g}: a share from 0.5 to below 1, such as 0.8, is needed")
-        if not 0 <= self.start_noise < 1:
-            raise InputError(f"start noise {self.start_noise * 100:g}%: at least 0% and below 100% is needed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

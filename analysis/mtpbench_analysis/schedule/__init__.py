@@ -11,7 +11,8 @@ from mtpbench_analysis.schedule.forms import (
     to_json,
     write_schedule,
 )
-from mtpbench_analysis.schedule.measured import Doubt, Run, Rung, Schedule, find_schedule
+from mtpbench_analysis.schedule.measured import Doubt, Rung, Schedule, find_schedule
+from mtpbench_analysis.schedule.selection import Run
 
 __all__ = [
     "ENGINE_FORMS",

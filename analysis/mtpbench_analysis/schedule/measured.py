@@ -8,7 +8,7 @@ the logarithm of each depth's throughput is taken to run straight over that of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, permutations
 from typing import Any
@@ -20,15 +20,9 @@ from mtpbench.records import Arm, DepthRange, Point, Speculation, WorkerGroup
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve import Grouping, build_curves
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE, CurveReader
-from mtpbench_analysis.curves.errors import START_NOISE, FloatArray
+from mtpbench_analysis.curves.errors import START_NOISE, FloatArray, check_noise
 from mtpbench_analysis.curves.twins import find_twins
-from mtpbench_analysis.frame import CurvePoint
-from mtpbench_analysis.numbers import counted, listed
-
-Run = tuple[Point, CurvePoint]
-"""A stored point, and its figures."""
-_SHARED = ("model", "hardware", "engine", "workload", "load", "measurement", "simulation")
-"""What all points of one recipe family have in common; arms, loads and repeats differ."""
+from mtpbench_analysis.schedule.selection import Run, ValidRun, select_runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +126,9 @@ def find_schedule(
     Raises:
         InputError: the points are not of one recipe, or of fewer than two depths; says what would be right.
     """
-    valid = [run for run in runs if run[1].valid]
-    chosen = _of_topology(_of_arms(valid, method, arm_prefix), topology)
-    arms = _arms_by_depth(chosen)
-    _check_recipe([point for point, _ in chosen])
+    check_noise(confidence, start_noise)
+    selection = select_runs(runs, method, arm_prefix, topology)
+    chosen, arms = selection.runs, selection.arms
     readers = _readers(chosen, arms, confidence, start_noise)
     ladder = _ladder(readers, _cores(chosen[0][0]))
     ranges, doubts = _ranges(ladder)
@@ -148,92 +141,8 @@ def find_schedule(
         rungs=ladder.rungs,
         doubts=doubts,
         confidence=confidence,
-        left_out=(*_invalid(runs, arms), *_unpaired(chosen, ladder.rungs)),
+        left_out=(*selection.left_out, *_unpaired(chosen, ladder.rungs)),
     )
-
-
-def _depth(arm: Arm) -> int:
-    return arm.speculation.draft_tokens if arm.speculation else 0
-
-
-def _of_arms(runs: Sequence[Run], method: str | None, prefix: str) -> list[Run]:
-    """Returns the points without speculation, and those of static depths of one method."""
-    static = [
-        run
-        for run in runs
-        if (speculation := run[0].arm.speculation) is not None
-        and speculation.depth is None
-        and run[0].arm.name.startswith(prefix)
-        and method in (None, speculation.method)
-    ]
-    methods = sorted({run[0].arm.speculation.method for run in static if run[0].arm.speculation})
-    if not static:
-        measured = ", ".join(sorted({run[0].arm.name for run in runs})) or "none"
-        raise InputError(f"no valid point of a static depth of drafting; arms with valid points: {measured}")
-    if len(methods) > 1:
-        raise InputError(
-            f"arms of several methods were measured ({', '.join(methods)}); choose with --method"
-        )
-    return [*(run for run in runs if run[0].arm.speculation is None), *static]
-
-
-def _of_topology(runs: Sequence[Run], name: str | None) -> list[Run]:
-    names = sorted({point.topology.name for point, _ in runs})
-    if name is None and len(names) > 1:
-        raise InputError(
-            f"several topologies were measured ({', '.join(names)}), and each has batches of its own; choose "
-            "with --topology"
-        )
-    chosen = [run for run in runs if name in (None, run[0].topology.name)]
-    if not chosen:
-        raise InputError(f"--topology {name}: there are {', '.join(names)}")
-    return chosen
-
-
-def _arms_by_depth(runs: Sequence[Run]) -> dict[int, Arm]:
-    arms: dict[int, Arm] = {}
-    for point, _ in runs:
-        same = arms.setdefault(_depth(point.arm), point.arm)
-        if same.name != point.arm.name:
-            raise InputError(
-                f"two arms draft {_depth(point.arm)} tokens ({same.name}, {point.arm.name}); choose with "
-                "--arm-prefix"
-            )
-    if len(arms) < 2:
-        (depth,) = arms
-        raise InputError(
-            f"only one depth was measured ({counted(depth, 'draft token')}); arms of other depths, or one "
-            "without speculation, are needed to tell which is best"
-        )
-    return dict(sorted(arms.items()))
-
-
-def _check_recipe(points: Sequence[Point]) -> None:
-    """Refuses points that differ in more than depth, load and repeat."""
-    if any(point.load.open for point in points):
-        raise InputError(
-            "an open loop serves what is sent, at any depth; a schedule needs closed loops (`concurrency`)"
-        )
-    for name in _SHARED:
-        if len({repr(getattr(point, name)) for point in points}) > 1:
-            raise InputError(f"the points differ in their {name}; a schedule needs one recipe at all depths")
-    traits: dict[str, Callable[[Arm], Any]] = {
-        "checkpoint": lambda arm: arm.checkpoint,
-        **{name: _trait(name) for name in ("draft_model", "draft_sampling", "rejection_method")},
-        "acceptance": lambda arm: arm.speculation and arm.speculation.acceptance.mode,
-    }
-    for name, of in traits.items():
-        arms = [point.arm for point in points if name == "checkpoint" or point.arm.speculation is not None]
-        values = {of(arm) for arm in arms}
-        if len(values) > 1:
-            raise InputError(
-                f"the arms differ in their {name} ({listed(sorted(map(str, values)))}); depths of one recipe "
-                "are needed (--arm-prefix)"
-            )
-
-
-def _trait(name: str) -> Callable[[Arm], Any]:
-    return lambda arm: getattr(arm.speculation, name)
 
 
 def decoding(point: Point) -> WorkerGroup:
@@ -248,7 +157,7 @@ def _cores(point: Point) -> int:
 
 
 def _readers(
-    runs: Sequence[Run], arms: Mapping[int, Arm], confidence: float, start_noise: float
+    runs: Sequence[ValidRun], arms: Mapping[int, Arm], confidence: float, start_noise: float
 ) -> dict[int, CurveReader]:
     """Returns a curve of output tokens for each depth; all of its points count, behind a front or not."""
     readers = {}
@@ -256,7 +165,7 @@ def _readers(
         points = [
             replace(figures, tput_tps_per_gpu=figures.output_tps_per_gpu)
             for point, figures in runs
-            if _depth(point.arm) == depth and figures.output_tps_per_gpu
+            if point.draft_tokens == depth and figures.output_tps_per_gpu
         ]
         curves = build_curves(points, Grouping(pool=("version", "image")))
         if len(curves) != 1:
@@ -374,13 +283,7 @@ def _grouped(values: Sequence[Any]) -> list[tuple[int, int, Any]]:
     return found
 
 
-def _invalid(runs: Sequence[Run], arms: Mapping[int, Arm]) -> list[str]:
-    names = {arm.name for arm in arms.values()}
-    dropped = [figures for point, figures in runs if not figures.valid and point.arm.name in names]
-    return [f"{item.arm}, {item.recipe}: invalid: {'; '.join(item.reasons)}" for item in dropped]
-
-
-def _unpaired(runs: Sequence[Run], rungs: Sequence[Rung]) -> list[str]:
+def _unpaired(runs: Sequence[ValidRun], rungs: Sequence[Rung]) -> list[str]:
     shared = {rung.concurrency for rung in rungs}
     alone = sorted({point.concurrency for point, _ in runs} - shared)
     return [f"concurrency {load}: not every depth has a valid point there" for load in alone]
