@@ -239,7 +239,7 @@ def _answer(curves: Sequence[Curve], settings: Settings, ask: BuyerQuestion) -> 
             tables.append(_recipes_table(recipes, ask.requirement, settings.economics))
     if ask.max_usd_per_mtok is None and ask.requirement is None:
         leads = find_leads(readers)
-        tables.append(leads_table(curves, leads))
+        tables.append(leads_table([curve.label for curve in curves], leads))
         data["leads"] = [record_lead(lead, "wins", curves) for lead in leads]
     sentences += describe_bounds(curves)
     data["sentences"] = sentences

@@ -88,7 +88,7 @@ def write_document(comparison: Comparison) -> Document:
 
 def _leads(comparison: Comparison) -> Table | None:
     """Returns the table of leads; None where two curves never cross and the sentences say all."""
-    return None if len(comparison.leads) < 2 else leads_table(comparison.curves, comparison.leads)
+    return None if len(comparison.leads) < 2 else leads_table(full_names(comparison.curves), comparison.leads)
 
 
 def _title(comparison: Comparison) -> str:
@@ -104,7 +104,8 @@ def arms_table(comparison: Comparison) -> Table | None:
     curves = (*comparison.others, comparison.baseline)
     columns = {
         "speculation": [curve.speculation or UNKNOWN for curve in curves],
-        "acceptance": [_told(curve, "acceptance_mode") for curve in curves],
+        # Every pinned acceptance has this mode, a sweep's own rates too.
+        "acceptance": [_told(curve, "acceptance_mode").replace("golden", "pinned") for curve in curves],
         "draft model": [_told(curve, "draft_model") for curve in curves],
         "draft sampling": [_told(curve, "draft_sampling") for curve in curves],
         "rejection": [_told(curve, "rejection_method") for curve in curves],
@@ -188,9 +189,14 @@ def _unpriced(comparison: Comparison) -> str:
     return "".join(f" No price of {tier}: {reason}." for tier, reason in unpriced.items())
 
 
-def leads_table(curves: Sequence[Curve], leads: Sequence[Lead]) -> Table:
-    """Returns which curve serves the most tokens per GPU, by range of interactivity."""
-    rows, names = [], full_names(curves)
+def leads_table(names: Sequence[str], leads: Sequence[Lead]) -> Table:
+    """Returns which curve serves the most tokens per GPU, by range of interactivity.
+
+    Args:
+        names: of the curves; a name says method, depth and checkpoint.
+        leads: over them.
+    """
+    rows = []
     for lead in leads:
         margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
         sure = MISSING if lead.share_of_draws is None else _share(lead.share_of_draws)

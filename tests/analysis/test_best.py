@@ -59,6 +59,18 @@ def test_who_wins_where_with_three_depths(tmp_path: Path) -> None:
     assert "Who serves the most (SIMULATED)" in result.output
 
 
+def test_a_winner_is_named_with_its_depth_once(tmp_path: Path) -> None:
+    points = [
+        *make_points("off", (10.0, 1000.0), (50.0, 200.0), method="off", draft_tokens=0),
+        *make_points("mtp3", (10.0, 900.0), (60.0, 300.0), method="mtp", draft_tokens=3),
+    ]
+    path = tmp_path / "points.csv"
+    path.write_text(write_points(points), "utf-8")
+    output = run(path, "--format", "md").output
+    assert "| MTP3 (k=3) |" in output
+    assert "(k=3) (k=3)" not in output
+
+
 def test_a_tie_has_no_winner(tmp_path: Path) -> None:
     line = ((10.0, 1000.0), (50.0, 200.0))
     path = tmp_path / "points.csv"

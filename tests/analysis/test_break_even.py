@@ -260,3 +260,38 @@ def test_noisier_points_make_a_wider_interval_and_it_holds_the_truth() -> None:
             widths.append(found.interval.high - found.interval.low)
     assert held >= 10, "of 12 intervals of 95%"
     assert np.mean(widths[6:]) > 2 * np.mean(widths[:6])
+
+
+def test_the_interval_holds_its_length_where_projected_curves_end_near_the_target() -> None:
+    """Draws at coarse lengths tell where a curve first reaches the target; what it serves there is steep."""
+    off_rates = ((32.3, 5937.0), (35.8, 1651.0), (41.3, 481.0), (60.7, 174.0))
+    dspark_rates = ((84.6, 8424.0), (102.0, 4336.0), (111.5, 1191.0), (122.4, 336.0))
+    random = np.random.default_rng(1)
+    off, dspark = (
+        curve_of(
+            [
+                replace(point, repeat=repeat, tput_tps_per_gpu=point.tput_tps_per_gpu * factor)
+                for number, rates in enumerate(side)
+                for repeat in range(3)
+                for factor in [float(np.exp(0.003 * random.normal()))]
+                for point in make_points(
+                    arm,
+                    rates,
+                    concurrency=number + 1,
+                    isl=8192,
+                    osl=1024,
+                    ttft_p50_s=0.7,
+                    draft_tokens=drafts,
+                    acceptance_length=3.6 if drafts else None,
+                    acceptance_mode="golden" if drafts else "off",
+                )
+            ]
+        )
+        for arm, side, drafts in (("off", off_rates, 0), ("dspark5", dspark_rates, 5))
+    )
+    for found in break_even(off, dspark, 42.0, 47.0, 50.0, 52.0, 54.0, 56.0, 58.0):
+        assert found.acceptance_length is not None
+        assert found.bound == "exact"
+        assert found.interval is not None
+        assert found.interval.low < found.acceptance_length < found.interval.high, found
+        assert found.interval.high < 1.2 * found.interval.low, "both curves are known well"

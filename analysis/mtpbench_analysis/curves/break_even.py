@@ -296,28 +296,41 @@ def _drawn(
     # Noise and shape are shares of the figures: they are those of the curve wherever it is moved to.
     noise = find_noise(costs.project(costs.measured[1]), reader.start_noise)
     base = np.log(baseline.drawn(targets))
-    gains = []
+    gains, starts, at_starts = [], [], []
     for length in lengths.tolist():
-        moved = draw_curve(costs.project(length), noise, reader.shape, reader.stream).read(targets)
-        gains.append(np.where(np.isnan(moved), -np.inf, np.log(moved)) - base)
-    roots = _last_rise(np.log(lengths), np.stack(gains))
+        moved = draw_curve(costs.project(length), noise, reader.shape, reader.stream)
+        served = moved.read(targets)
+        gains.append(np.where(np.isnan(served), -np.inf, np.log(served)) - base)
+        # Interactivity goes with the length: so much shorter a one, and the front ends at the target.
+        fastest, slowest_tput = (np.log(side)[:, None] for side in moved.fronts.ends())
+        shorter = np.log(targets) - fastest
+        starts.append(np.log(length) + shorter)
+        at_starts.append(slowest_tput + shorter - base)
+    roots = _last_rise(np.log(lengths), np.stack(gains), np.stack(starts), np.stack(at_starts))
     drawn: FloatArray = np.where(np.isnan(base), np.nan, np.clip(np.exp(roots), 1.0, costs.most))
     return drawn
 
 
-def _last_rise(places: FloatArray, values: FloatArray) -> FloatArray:
+def _last_rise(
+    places: FloatArray, values: FloatArray, starts: FloatArray, at_starts: FloatArray
+) -> FloatArray:
     """Returns where values rise to 0 for the last time: the first place where all are, the last where the
     last is below.
 
     Args:
         places: (places,) in rising order.
         values: (places, …) read there; −inf where there is none.
+        starts: (places, …) where values begin, as told by each place that has one: between it and the place
+            before it, if that has none.
+        at_starts: (places, …) the values there.
     """
     roots = np.full(values.shape[1:], places[0])
-    for (low, high), (below, above) in zip(pairwise(places), pairwise(values), strict=True):
-        with np.errstate(invalid="ignore"):
-            share = np.where(np.isfinite(below), below / (below - above), 1.0)
-        roots = np.where((below < 0) & (above >= 0), low + (high - low) * share, roots)
+    for i, (below, above) in enumerate(pairwise(values), 1):
+        begins = ~np.isfinite(below)
+        low, first = np.where(begins, starts[i], places[i - 1]), np.where(begins, at_starts[i], below)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(first < 0, first / (first - above), 0.0)
+        roots = np.where((below < 0) & (above >= 0), low + (places[i] - low) * share, roots)
     rises: FloatArray = np.where(values[-1] < 0, places[-1], roots)
     return rises
 

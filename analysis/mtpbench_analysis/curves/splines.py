@@ -171,6 +171,11 @@ class Fronts:
         read: FloatArray = np.where((targets > end) & ~is_end, np.nan, value)
         return read
 
+    def ends(self) -> tuple[FloatArray, FloatArray]:
+        """Returns (versions,) the interactivity and the throughput of each front's fastest knot."""
+        x, y = self._at(self.knots[:, None] - 1)
+        return x[:, 0], y[:, 0]
+
     def gaps(self, targets_tps: Sequence[float] | FloatArray) -> Gaps:
         """Returns the gap between two knots that each target lies in; outside all of them one of no width."""
         targets = np.asarray(targets_tps, np.float64)
