@@ -155,6 +155,11 @@ def test_of_several_arms_without_speculation_the_one_on_the_same_checkpoint_is_d
         f"off-later: it serves {later}, and mtp1 {model}",
         "off2: it is served as off is",
     )
+    lost = [(point, replace(run, valid=False)) for point, run in depth_runs({0: power(1.0, 0.9)})]
+    twin = find_schedule([*lost, *on(off, "off2", None), *drafting])
+    assert twin.table == schedule().table, "an Off without a valid point stands for none that has some"
+    with pytest.raises(InputError, match=f"only one depth.*; not used is off-later: it serves {later}, and"):
+        find_schedule([*slow, *drafting[:5]])
     moved = find_schedule([*slow, *off, *on(drafting, "", later)])
     assert moved.table == [[1, 12, 3], [13, 256, 1]]
     assert moved.rungs[0].output_tps_per_gpu[0] == pytest.approx(1.0)

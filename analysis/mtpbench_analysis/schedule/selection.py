@@ -40,7 +40,7 @@ def select_runs(runs: Sequence[Run], method: str | None, arm_prefix: str, topolo
     valid = [(point, run) for point, run in considered if isinstance(run, CurvePoint) and run.valid]
     if not any(point.draft_tokens for point, _ in valid):
         raise _nothing_drafts(considered)
-    arms = _arms_by_depth(valid)
+    arms = _arms_by_depth(valid, other_off)
     _check_recipe([point for point, _ in valid])
     return Selection(runs=valid, arms=arms, left_out=(*_without_off(arms), *other_off, *_invalid(considered)))
 
@@ -73,8 +73,9 @@ def _of_arms(runs: Sequence[Run], method: str | None, prefix: str) -> tuple[list
         )
     off = [run for run in runs if run[0].arm.speculation is None]
     checkpoint = static[0][0].checkpoint
-    names = dict.fromkeys(point.arm.name for point, _ in off if point.checkpoint == checkpoint)
-    name = next(iter(names), None)
+    alike = [(point, run) for point, run in off if point.checkpoint == checkpoint]
+    usable = [point for point, run in alike if isinstance(run, CurvePoint) and run.valid]
+    name = next((point.arm.name for point in (*usable, *(point for point, _ in alike))), None)
     others = {point.arm.name: point.checkpoint for point, _ in off if point.arm.name != name}
     told = [
         f"{other}: it serves {served}, and {static[0][0].arm.name} {checkpoint}"
@@ -98,7 +99,7 @@ def _of_topology(runs: Sequence[Run], name: str | None) -> list[Run]:
     return chosen
 
 
-def _arms_by_depth(runs: Sequence[ValidRun]) -> dict[int, Arm]:
+def _arms_by_depth(runs: Sequence[ValidRun], other_off: Sequence[str]) -> dict[int, Arm]:
     arms: dict[int, Arm] = {}
     for point, _ in runs:
         same = arms.setdefault(point.draft_tokens, point.arm)
@@ -111,7 +112,8 @@ def _arms_by_depth(runs: Sequence[ValidRun]) -> dict[int, Arm]:
         (depth,) = arms
         raise InputError(
             f"only one depth was measured ({counted(depth, 'draft token')}); arms of other depths, or one "
-            "without speculation, are needed to tell which is best"
+            "without speculation on its checkpoint, are needed to tell which is best"
+            + "".join(f"; not used is {other}" for other in other_off)
         )
     return dict(sorted(arms.items()))
 
