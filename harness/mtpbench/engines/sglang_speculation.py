@@ -168,6 +168,10 @@ def speculation_env(point: Point, role: WorkerRole) -> Mapping[str, str]:
 # --- what is refused ---
 
 
+ONLY_OWN_DRAFTS = "deepseek-v4"
+"""What the names of models begin with that SGLang runs with the drafts of their own checkpoints alone."""
+
+
 def check_speculation(point: Point, made: Release) -> None:
     """Raises an error for what SGLang, in the release that lines are written for, can't do of an arm."""
     speculation = declared(point, tuple(ALGORITHMS), starts=STARTS)
@@ -203,6 +207,13 @@ def _check_release(point: Point, speculation: Speculation, made: Release) -> Non
 
 def _check_settings(point: Point, speculation: Speculation) -> None:
     method, sampled = speculation.method, speculation.draft_sampling
+    name = point.checkpoint.rstrip("/").rsplit("/", 1)[-1]
+    if name.casefold().startswith(ONLY_OWN_DRAFTS) and method not in ("mtp", "dspark"):
+        raise misfit(
+            point,
+            f"sglang refuses {ALGORITHMS[method]} of {name}, of which it runs EAGLE (`method: mtp`) and "
+            "DSPARK only; leave the arm out",
+        )
     block = speculation.rejection_method == "block"
     if block and method not in (*ADAPTS, "dspark"):
         raise misfit(point, f"sglang verifies {ALGORITHMS[method]} drafts one by one only; {LEAVE_OUT}")

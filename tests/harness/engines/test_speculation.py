@@ -73,6 +73,7 @@ def point_of(
     speculation: Speculation | None,
     layout: Topology = TP8,
     flags: Mapping[str, Any] | None = None,
+    path: str = "some/model",
     **more: Any,
 ) -> Point:
     """A point for the newest release, with those options only that SGLang's attention DP needs."""
@@ -84,7 +85,8 @@ def point_of(
     if engine == "vllm" and base.version is None:
         base = dataclasses.replace(base, version=newest(VLLM))
     arm = Arm(name="on" if speculation else "off", speculation=speculation)
-    return dataclasses.replace(BASE, engine=base, topology=layout, arm=arm)
+    model = dataclasses.replace(BASE.model, path=path)
+    return dataclasses.replace(BASE, model=model, engine=base, topology=layout, arm=arm)
 
 
 def written(point: Point) -> tuple[Process, ...]:
@@ -295,11 +297,19 @@ def test_a_refusal_says_where_in_the_sweep(tmp_path: Path) -> None:
     path.write_text(
         text.replace("  off:\n", "  off:\n  ngram: {method: ngram, draft_tokens: 4}\n", 1), "utf-8"
     )
-    named = (
-        r"topologies\[2\].*arm ngram \(ngram\): sglang refuses NGRAM with data-parallel attention \(DEP16\)"
-    )
+    named = r"topologies\[0\].*arm ngram \(ngram\): sglang refuses NGRAM of DeepSeek-V4-Pro"
     with pytest.raises(SweepError, match=named):
         load_sweep(path)
+
+
+def test_the_arms_of_the_documentation_are_arms_of_a_sweep(tmp_path: Path) -> None:
+    page = (SWEEPS.parent / "docs" / "howto" / "speculation.md").read_text("utf-8")
+    arms = page.split("```yaml\n", 1)[1].split("```", 1)[0]
+    head = (SWEEPS / "dsv4-gb200-arms-vllm.yaml").read_text("utf-8").split("\narms:\n")[0]
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"{head}\n{arms}topologies:\n  - {{aggregated: 1xTP8, concurrency: [1]}}\n", "utf-8")
+    named = [line.split(":")[0].strip() for line in arms.splitlines()[1:]]
+    assert [point.arm.name for point in load_sweep(path).points] == named
 
 
 # --- no setting is dropped silently ---
