@@ -361,7 +361,9 @@ def _state(cell: Cell) -> str:
 
 
 def projection_lines(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Returns one flat record for each projected curve and target, for CSV and Parquet."""
+    """Returns one flat record for each projected curve and target, for CSV and Parquet; one without a target
+    for a curve that can't be projected, which says why.
+    """
     return [
         {
             "projected": True,
@@ -370,18 +372,19 @@ def projection_lines(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             "baseline": comparison.baseline.label,
             "simulated": comparison.simulated,
             "acceptance_length": item.length,
-            "target_tps": cell.target_tps,
-            "state": _state(cell),
-            "tput_tps_per_gpu": cell.tput_tps_per_gpu,
-            "interval_low": cell.interval.low if cell.interval else None,
-            "interval_high": cell.interval.high if cell.interval else None,
-            "tput_ratio": ratio.value,
-            "ratio_low": ratio.interval.low if ratio.interval else None,
-            "ratio_high": ratio.interval.high if ratio.interval else None,
-            "no_ratio_because": explain_no_ratio(ratio),
+            "target_tps": cell and cell.target_tps,
+            "state": cell and _state(cell),
+            "tput_tps_per_gpu": cell and cell.tput_tps_per_gpu,
+            "interval_low": cell.interval.low if cell and cell.interval else None,
+            "interval_high": cell.interval.high if cell and cell.interval else None,
+            "tput_ratio": ratio and ratio.value,
+            "ratio_low": ratio.interval.low if ratio and ratio.interval else None,
+            "ratio_high": ratio.interval.high if ratio and ratio.interval else None,
+            "no_ratio_because": ratio and explain_no_ratio(ratio),
+            "no_projection_because": item.reason and explain_no_projection(item.reason, item.bounds),
             "assumption": _assumption(comparison),
         }
         for number, comparison in enumerate(comparisons)
         for item in find_projections(comparison)
-        for cell, ratio in zip(item.cells, item.ratios, strict=True)
+        for cell, ratio in (*zip(item.cells, item.ratios, strict=True),) or ((None, None),)
     ]

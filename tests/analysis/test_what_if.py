@@ -103,6 +103,10 @@ def test_an_arm_that_cannot_accept_so_much_says_its_bounds_and_the_others_are_pr
     assert (of_one.curve, of_one.reason, of_one.bounds) == (None, "out_of_bounds", (1.0, 2.0))
     table = write_document(comparison(what_if=(3.0,))).table("projection-3")
     assert ("MTP1", "", "its lengths are 1 to 2", "–", "–") in table.rows
+    lines = projection_lines([comparison(what_if=(3.0,))])
+    (line,) = [line for line in lines if line["curve"] == "MTP1"]
+    assert (line["no_projection_because"], line["target_tps"]) == ("its lengths are 1 to 2", None)
+    assert {line["no_projection_because"] for line in lines if line["curve"] == "MTP"} == {None}
 
 
 @pytest.mark.parametrize("length", [0.9, 4.1])
