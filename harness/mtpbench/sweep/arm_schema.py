@@ -126,7 +126,7 @@ DepthSpec = Annotated[
 class ArmSpec(Strict):
     """An arm adds to the base: nothing (off), or a method of speculation, settings and what they force."""
 
-    method: Method | Literal["off"] | None = Field(
+    method: Literal["off", Method] | None = Field(
         None, description="how drafts are made; mtp where only `draft_tokens` is given, off without them"
     )
     draft_tokens: int | None = Field(

@@ -302,6 +302,14 @@ def test_a_refusal_says_where_in_the_sweep(tmp_path: Path) -> None:
         load_sweep(path)
 
 
+def test_a_method_that_does_not_exist_is_told_once_with_all_that_do(tmp_path: Path) -> None:
+    text = (SWEEPS / "dsv4-gb200-arms-sglang.yaml").read_text("utf-8")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text.replace("  off:\n", "  off:\n  a: {method: none}\n", 1), "utf-8")
+    with pytest.raises(SweepError, match=r"arms\.a\.method: input should be 'off', 'mtp', .*, not 'none'$"):
+        load_sweep(path)
+
+
 def test_the_arms_of_the_documentation_are_arms_of_a_sweep(tmp_path: Path) -> None:
     page = (SWEEPS.parent / "docs" / "howto" / "speculation.md").read_text("utf-8")
     arms = page.split("```yaml\n", 1)[1].split("```", 1)[0]
