@@ -36,7 +36,7 @@ from mtpbench.records import (
 )
 from mtpbench.redaction import bare_secret
 from mtpbench.simengine.drafting import drafting_of
-from mtpbench.simengine.profile import default_profile, load_profile
+from mtpbench.simengine.profile import default_profile, load_profile, profile_of
 from mtpbench.sweep.arm_confounds import ArmConfound, find_confounds, find_stand_ins
 from mtpbench.sweep.arm_schema import ArmSpec
 from mtpbench.sweep.arms import ArmError, make_arm, with_rates
@@ -84,7 +84,8 @@ def simulate(sweep: Sweep) -> Sweep:
     """Returns the same sweep on the embedded engine's virtual clock, under a name of its own.
 
     Simulated points never share a results folder with measured ones. An arm that the embedded engine can't
-    draft for, such as one whose acceptance only a model could tell, is left out, and `left_out` says why.
+    draft for, such as one whose acceptance only a model could tell, is left out, and `left_out` says why; and
+    that the hardware's own step costs are not known, where they are not.
 
     Raises:
         SweepError: the virtual clock does not play the sweep's load, or any of its arms.
@@ -118,6 +119,12 @@ def simulate(sweep: Sweep) -> Sweep:
         confound_arms=tuple(each.arm for each in confounds),
     )
     left_out = tuple(f"{name} is not played: {error.problem}" for name, error in unplayed.items())
+    asked = sweep.points[0]
+    if asked.simulation is None and profile_of(asked.hardware) is None:
+        left_out += (
+            f"no step costs of {asked.hardware} are known: those of {default_profile()} are played in their "
+            f"place, and no figure predicts {asked.model.served_name} on {asked.hardware}",
+        )
     return Sweep(path=sweep.path, info=info, points=points, left_out=left_out)
 
 

@@ -329,6 +329,15 @@ def test_an_arm_that_nothing_can_draw_is_left_out_of_the_simulation_and_said_so(
     assert played.left_out[0].startswith("ngram is not played: ")
 
 
+def test_a_simulation_by_another_machines_step_costs_says_so(sweeps: Path) -> None:
+    *_, said = simulate(load_sweep(sweeps / "qwen3-arms-llamacpp.yaml")).left_out
+    assert said == (
+        "no step costs of h100 are known: those of dsv4-gb200 are played in their place, and no figure "
+        "predicts qwen3-8b on h100"
+    )
+    assert not simulate(load_sweep(sweeps / "dsv4-gb200-arms-sglang.yaml")).left_out
+
+
 def test_a_sweep_that_the_virtual_clock_can_t_play_has_no_simulation(write_sweep) -> None:
     path = write_sweep(*REAL, ("  off:\n  " + MTP, "  ngram: {method: ngram, draft_tokens: 4}"))
     assert len(with_simulated(load_sweep(path))) == 1
