@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from mtpbench.cli import app
 from mtpbench.errors import InputError
-from mtpbench.records import Load, Point, Simulation, WorkerGroup
+from mtpbench.records import Load, Point, Simulation, Topology, WorkerGroup
 from mtpbench_analysis.frame import Unused
 from mtpbench_analysis.importers import read_source
 from mtpbench_analysis.schedule import (
@@ -107,6 +107,28 @@ def test_the_load_is_the_batch_of_one_engine_core() -> None:
     assert [rung.batch for rung in found.rungs] == [1, 4, 16, 64, 256]
     runs = depth_runs({0: power(10.0, 0.9), 1: power(20.0, 0.7)}, loads=(8, 64))
     assert find_schedule(runs).cores == 1
+
+
+def test_requests_that_wait_for_prefill_elsewhere_are_in_no_step_of_a_decoding_worker() -> None:
+    """At 256 in flight they wait three quarters of their time, so that no larger batch decodes than at 64."""
+    groups = (
+        WorkerGroup(role="prefill", workers=1, tp=8),
+        WorkerGroup(role="decode", workers=2, tp=8),
+    )
+    waits_s = {4: 0.0, 16: 1.0, 64: 2.0, 256: 7.5}
+    runs = [
+        (
+            replace(point, topology=Topology(groups=groups)),
+            replace(figures, ttft_p50_s=waits_s[point.concurrency], e2el_p50_s=10.0),
+        )
+        for point, figures in depth_runs(THREE_DEPTHS, loads=tuple(waits_s))
+    ]
+    found = find_schedule(runs)
+    assert [rung.batch for rung in found.rungs] == pytest.approx([2, 7.2, 25.6, 32])
+    stuck = [(p, replace(f, ttft_p50_s=8.0) if p.concurrency == 256 else f) for p, f in runs]
+    found = find_schedule(stuck)
+    assert [rung.concurrency for rung in found.rungs] == [4, 16, 64]
+    assert "concurrency 256: it brings no larger batch, requests wait for prefill" in found.left_out
 
 
 def test_what_was_not_measured_is_said_not_extrapolated() -> None:
@@ -377,7 +399,7 @@ def test_the_arm_of_a_schedule_reaches_the_envelope_of_the_static_arms(tmp_path:
     assert "SIMULATED" in done.output
     ((name, arm),) = json.loads(table.read_text("utf-8")).items()
     assert [depth for *_, depth in arm["depth"]["by_batch"]] == [3, 2, 1, 0]
-    arm["acceptance"] = {"rates": [0.8, 0.5, 0.3]}
+    assert arm["acceptance"] == {"rates": [0.8, 0.5, 0.3]}, "pinned as the deepest arm is"
     by_load = served(run_sweep(tmp_path, "by-load", f"  off:\n  {name}: {json.dumps(arm)}\n"))
     for load, of_arms in served(static).items():
         assert by_load[load][name] >= 0.98 * max(of_arms.values()), load

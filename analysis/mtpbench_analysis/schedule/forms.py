@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 from packaging.version import InvalidVersion, Version
 
 from mtpbench.errors import InputError
-from mtpbench.records import Method
+from mtpbench.records import Method, Speculation
 from mtpbench.records import to_json as record_to_json
 from mtpbench_analysis.document import Document, List, Table, Text, filled, json_text
-from mtpbench_analysis.numbers import counted, fixed, listed, rate, spread, times
+from mtpbench_analysis.numbers import counted, fixed, listed, rate, speed, spread, times
 from mtpbench_analysis.schedule.measured import Doubt, Rung, Schedule
 
 EngineForm = Literal["vllm", "sglang", "trtllm", "mtpbench"]
@@ -53,13 +53,31 @@ def _trtllm_keys(schedule: Schedule) -> dict[int, int]:
 
 
 def _arm(schedule: Schedule) -> dict[str, Any]:
-    """Returns the arm of a sweep that drafts by the schedule; JSON is YAML."""
+    """Returns the arm of a sweep that drafts by the schedule, pinned as its deepest arm is; JSON is YAML."""
     speculation, arm = schedule.speculation, schedule.arms[max(schedule.arms)]
     names = ("draft_model", "draft_sampling", "rejection_method")
     kept = {name: value for name in names if (value := getattr(speculation, name)) is not None}
     checkpoint = {} if arm.checkpoint is None else {"checkpoint": arm.checkpoint}
     table = {"depth": {"by_batch": schedule.table}}
-    return {"method": speculation.method, "draft_tokens": schedule.most, **kept, **checkpoint, **table}
+    pinned = _pinned(schedule.arms[schedule.most].speculation) if schedule.most else {}
+    return {
+        "method": speculation.method,
+        "draft_tokens": schedule.most,
+        **kept,
+        **checkpoint,
+        **table,
+        **pinned,
+    }
+
+
+def _pinned(speculation: Speculation | None) -> dict[str, Any]:
+    """Returns what pins the acceptance of an arm: a golden table or rates; a length alone pins one depth."""
+    policy = None if speculation is None else speculation.acceptance
+    if policy is None or policy.pinned_by not in ("sweep", "golden"):
+        return {}
+    if policy.table is not None:
+        return {"acceptance": {"golden": policy.table.mode, "model": policy.table.model}}
+    return {"acceptance": {"rates": list(policy.rates)}} if policy.rates is not None else {}
 
 
 def check_engine(schedule: Schedule, engine: EngineForm) -> None:
@@ -252,22 +270,29 @@ def _doubt(doubt: Doubt) -> str:
     return f"batch {_span(doubt.first, doubt.last)}: {depths} draft tokens: {why}"
 
 
+def _in_batch(schedule: Schedule) -> str:
+    if schedule.point.topology.disaggregated:
+        return "requests in flight × the share of their time after the first token"
+    return "requests in flight, those that wait for their first token too,"
+
+
 def notes_of(schedule: Schedule, engine: EngineForm) -> tuple[str, ...]:
     """Returns what the schedule rests on, and what the engine does beyond what was measured."""
     first, last = schedule.rungs[0], schedule.rungs[-1]
     notes = [
-        f"Batch: requests in flight / {counted(schedule.cores, 'engine core')} that decode; the best depth "
-        "serves the most output tokens/s in a closed loop. Between two measured batches the change-over is "
-        "interpolated in the logarithm of the batch; how the curves run there is in no interval.",
+        f"Batch: {_in_batch(schedule)} / {counted(schedule.cores, 'engine core')} that decode; the best "
+        "depth serves the most output tokens/s in a closed loop. Between two measured batches the change-over "
+        "is interpolated in the logarithm of the batch; how the curves run there is in no interval.",
     ]
     if first.batch > 1:
         notes.append(
-            f"Below batch {first.batch:g}, the smallest that was measured, its depth is taken: not measured."
+            f"Below batch {speed(first.batch)}, the smallest that was measured, its depth is taken: not "
+            "measured."
         )
     kept = schedule.ranges[-1].draft_tokens
     above = 0 if engine == "trtllm" else kept
     notes.append(
-        f"Above batch {last.batch:g}, the largest that was measured, the engine drafts {above}"
+        f"Above batch {speed(last.batch)}, the largest that was measured, the engine drafts {above}"
         + (": its rule above the last key" if above != kept else ", as there")
         + "; nothing was measured."
     )

@@ -1,8 +1,10 @@
 """Pure: from arms that were measured to the depth of drafting by load.
 
 The load is the batch of a step of one engine core: requests in flight / (workers that decode × their
-data-parallel ranks). At a measured batch the best depth serves the most output tokens/s; between two batches
-the logarithm of each depth's throughput is taken to run straight over that of the batch.
+data-parallel ranks). Where prefill has workers of its own, only the share of a request's time after its first
+token counts: before it, a request is on no decoding worker. At a measured batch the best depth serves the
+most output tokens/s; between two batches the logarithm of each depth's throughput is taken to run straight
+over that of the batch.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 
 from mtpbench.errors import InputError
 from mtpbench.records import Arm, DepthRange, Point, Speculation, WorkerGroup
+from mtpbench_analysis.curves.break_even import decode_share
 from mtpbench_analysis.curves.cells import Interval
 from mtpbench_analysis.curves.curve import Grouping, build_curves
 from mtpbench_analysis.curves.curve_reader import DEFAULT_CONFIDENCE, CurveReader
@@ -24,13 +27,15 @@ from mtpbench_analysis.curves.errors import START_NOISE, FloatArray, check_noise
 from mtpbench_analysis.curves.twins import find_twins
 from mtpbench_analysis.schedule.selection import Run, ValidRun, select_runs
 
+_ALONE = "not every depth has a valid point there"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rung:
     """A rung is one load at which every depth was measured.
 
     Args:
-        batch: requests in flight for each engine core.
+        batch: requests for each engine core that decodes.
         output_tps_per_gpu: of each depth, by the tokens that it drafts.
         ratio: the best depth's over the second's.
         interval: of the ratio; None where nothing tells the noise of runs.
@@ -130,7 +135,7 @@ def find_schedule(
     selection = select_runs(runs, method, arm_prefix, topology)
     chosen, arms = selection.runs, selection.arms
     readers = _readers(chosen, arms, confidence, start_noise)
-    ladder = _ladder(readers, _cores(chosen[0][0]))
+    ladder = _ladder(readers, chosen[0][0])
     ranges, doubts = _ranges(ladder)
     drafting = {depth: arm for depth, arm in arms.items() if depth}
     return Schedule(
@@ -193,7 +198,25 @@ class _Ladder:
     high: FloatArray
 
 
-def _ladder(readers: Mapping[int, CurveReader], cores: int) -> _Ladder:
+def _batches(readers: Mapping[int, CurveReader], loads: Sequence[int], point: Point) -> dict[int, float]:
+    """Returns the batch of each load, on the mean over depths; loads that bring no larger batch are left out.
+
+    A load that only makes requests wait for prefill tells nothing of larger batches.
+    """
+    batches: dict[int, float] = {}
+    for load in loads:
+        shares = [1.0]
+        if point.topology.disaggregated:
+            means = (item.mean for reader in readers.values() for item in reader.curve.measured)
+            known = (decode_share(mean) for mean in means if mean.concurrency == load)
+            shares = [1.0 if share is None else share for share in known]
+        batch = load / _cores(point) * sum(shares) / len(shares)
+        if batch > max(batches.values(), default=0.0):
+            batches[load] = batch
+    return batches
+
+
+def _ladder(readers: Mapping[int, CurveReader], point: Point) -> _Ladder:
     depths = tuple(readers)
     served = {
         depth: {item.mean.concurrency: item.y for item in reader.curve.measured}
@@ -202,6 +225,8 @@ def _ladder(readers: Mapping[int, CurveReader], cores: int) -> _Ladder:
     loads = sorted({load for load in served[depths[0]] if load and all(load in of for of in served.values())})
     if not loads:
         raise InputError("no load was measured at every depth; `concurrency` of all arms has to share some")
+    batches = _batches(readers, loads, point)
+    loads = list(batches)
     logs = np.log([[served[depth][load] for load in loads] for depth in depths])
     low, high = _ends(readers, loads)
     rungs = []
@@ -209,7 +234,7 @@ def _ladder(readers: Mapping[int, CurveReader], cores: int) -> _Ladder:
         best, second = _two_best(logs[:, at], depths)
         rungs.append(
             Rung(
-                batch=load / cores,
+                batch=batches[load],
                 concurrency=load,
                 output_tps_per_gpu={depth: served[depth][load] for depth in depths},
                 best=depths[best],
@@ -285,5 +310,12 @@ def _grouped(values: Sequence[Any]) -> list[tuple[int, int, Any]]:
 
 def _unpaired(runs: Sequence[ValidRun], rungs: Sequence[Rung]) -> list[str]:
     shared = {rung.concurrency for rung in rungs}
-    alone = sorted({point.concurrency for point, _ in runs} - shared)
-    return [f"concurrency {load}: not every depth has a valid point there" for load in alone]
+    depths: dict[int, set[int]] = {}
+    for point, _ in runs:
+        depths.setdefault(point.concurrency, set()).add(point.draft_tokens)
+    every = set[int]().union(*depths.values())
+    return [
+        f"concurrency {load}: "
+        + ("it brings no larger batch, requests wait for prefill" if depths[load] == every else _ALONE)
+        for load in sorted(depths.keys() - shared)
+    ]
