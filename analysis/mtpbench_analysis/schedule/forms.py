@@ -281,8 +281,8 @@ def notes_of(schedule: Schedule, engine: EngineForm) -> tuple[str, ...]:
     first, last = schedule.rungs[0], schedule.rungs[-1]
     notes = [
         f"Batch: {_in_batch(schedule)} / {counted(schedule.cores, 'engine core')} that decode; the best "
-        "depth serves the most output tokens/s in a closed loop. Between two measured batches the change-over "
-        "is interpolated in the logarithm of the batch; how the curves run there is in no interval.",
+        "depth serves the most output tokens/s in a closed loop. Between two measured batches the "
+        "change-over is interpolated in the logarithm of the batch; how the curves run there is in no interval.",
     ]
     if first.batch > 1:
         notes.append(
