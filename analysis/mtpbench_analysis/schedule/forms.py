@@ -279,10 +279,11 @@ def _in_batch(schedule: Schedule) -> str:
 def notes_of(schedule: Schedule, engine: EngineForm) -> tuple[str, ...]:
     """Returns what the schedule rests on, and what the engine does beyond what was measured."""
     first, last = schedule.rungs[0], schedule.rungs[-1]
+    cores = counted(schedule.cores, "engine core")
     notes = [
-        f"Batch: {_in_batch(schedule)} / {counted(schedule.cores, 'engine core')} that decode; the best "
-        "depth serves the most output tokens/s in a closed loop. Between two measured batches the "
-        "change-over is interpolated in the logarithm of the batch; how the curves run there is in no interval.",
+        f"Batch: {_in_batch(schedule)} / {cores} that decode; the best depth "
+        "serves the most output tokens/s in a closed loop. Between two measured batches the change-over is "
+        "interpolated in the logarithm of the batch; how the curves run there is in no interval.",
     ]
     if first.batch > 1:
         notes.append(
