@@ -103,7 +103,7 @@ def arms_table(comparison: Comparison) -> Table | None:
         return None
     curves = (*comparison.others, comparison.baseline)
     columns = {
-        "speculation": [curve.speculation or UNKNOWN for curve in curves],
+        "drafts": [curve.speculation or UNKNOWN for curve in curves],
         # Every pinned acceptance has this mode, a sweep's own rates too.
         "acceptance": [_told(curve, "acceptance_mode").replace("golden", "pinned") for curve in curves],
         "draft model": [_told(curve, "draft_model") for curve in curves],
@@ -200,7 +200,8 @@ def leads_table(names: Sequence[str], leads: Sequence[Lead]) -> Table:
     for lead in leads:
         margin = MISSING if lead.ratio is None else show_bare_ratio(lead.ratio)
         sure = MISSING if lead.share_of_draws is None else _share(lead.share_of_draws)
-        where = f"{speed(lead.low_tps)} to {speed(lead.high_tps)}"
+        low, high = speed(lead.low_tps), speed(lead.high_tps)
+        where = low if low == high else f"{low} to {high}"
         rows.append((where, _leaders(names, lead), margin, sure))
     return Table(
         id="leads",

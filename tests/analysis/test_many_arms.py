@@ -18,8 +18,9 @@ from mtpbench.errors import InputError, NotComparable
 from mtpbench_analysis.best import BuyerQuestion, answer
 from mtpbench_analysis.chart.style import MARKS
 from mtpbench_analysis.compare import Comparison
-from mtpbench_analysis.comparison_document import write_document
+from mtpbench_analysis.comparison_document import leads_table, write_document
 from mtpbench_analysis.comparisons import Filter, Question, compare_points
+from mtpbench_analysis.curves.crossings import Lead
 from mtpbench_analysis.curves.curve import build_curves, full_names
 from mtpbench_analysis.frame import CurvePoint
 from mtpbench_analysis.importers.points_csv import write_points
@@ -151,10 +152,10 @@ def test_the_twins_of_many_arms_stand_in_the_order_of_the_sweep() -> None:
 def test_the_table_of_arms_tells_what_each_drafts_with() -> None:
     table = write_document(compared(sweep())).table("arms")
     rows = {row[0]: dict(zip(table.headers[1:], row[1:], strict=True)) for row in table.rows}
-    assert rows["DSpark6"]["speculation"] == "DSpark k=6"
-    assert rows["by-load"]["speculation"] == "MTP k≤3 by batch"
+    assert rows["DSpark6"]["drafts"] == "DSpark k=6"
+    assert rows["by-load"]["drafts"] == "MTP k≤3 by batch"
     assert rows["small"]["draft model"] == "some/draft"
-    assert (rows["Off"]["speculation"], rows["Off"]["checkpoint"]) == ("off", "DeepSeek-V4-Pro")
+    assert (rows["Off"]["drafts"], rows["Off"]["checkpoint"]) == ("off", "DeepSeek-V4-Pro")
     pair = [*make_points("off", (40.0, 200.0)), *make_points("mtp", (40.0, 300.0))]
     assert "arms" not in [block.id for block in write_document(compared(pair)).tables]
 
@@ -252,3 +253,11 @@ def test_a_regression_test_tells_that_an_arm_s_method_and_checkpoint_changed(tmp
     call = ["regress", *(str(tmp_path / f"{name}.csv") for name in facts)]
     text = " ".join(CliRunner().invoke(app, call, env={"COLUMNS": "200"}).output.split())
     assert f"method MTP → DSpark; checkpoint {PRO} → {LATER}." in text
+
+
+def test_a_lead_over_one_rounded_interactivity_is_not_told_as_a_range() -> None:
+    leads = [
+        Lead(low_tps=low, high_tps=high, winner=0, ratio=None, share_of_draws=None)
+        for low, high in ((20.0, 52.71), (52.71, 52.74))
+    ]
+    assert [row[0] for row in leads_table(["MTP"], leads).rows] == ["20 to 52.7", "52.7"]
