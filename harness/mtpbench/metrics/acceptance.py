@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from mtpbench.metrics.counter_samples import by_worker, from_zero, is_drafting, sound_samples
 from mtpbench.metrics.meter_series import MeterSeries
 from mtpbench.metrics.window import Window
 from mtpbench.records import (
@@ -20,7 +20,6 @@ from mtpbench.records import (
     GaugeMean,
     Point,
     SpecCounters,
-    SpecGauge,
     Speculation,
     known,
 )
@@ -57,12 +56,12 @@ def measure_acceptance(
     Returns:
         NULL with its reason where there is none.
     """
-    samples = [_sound(sample) for sample in samples if math.isfinite(sample.time_s)]
+    samples = sound_samples(samples)
     if point.arm.speculation is None:
-        return unknown_acceptance("off_but_drafting" if _drafts(samples) else "speculation_off", source)
+        return unknown_acceptance("off_but_drafting" if is_drafting(samples) else "speculation_off", source)
     if window is None:
         return unknown_acceptance("no_window", source)
-    workers = _by_worker(samples, expected)
+    workers = by_worker(samples, expected)
     if not workers:
         return unknown_acceptance("no_counters", source)
     if set(expected) - set(workers):
@@ -71,7 +70,7 @@ def measure_acceptance(
     if not any(s.counters for readings in workers.values() for s in readings):
         return average_gauges(workers, window, speculation, source)
     fixed = speculation.draft_tokens if speculation.drafts_evenly else None
-    counted = [[_with_steps(sample, fixed) for sample in _from_zero(group)] for group in workers.values()]
+    counted = [[_with_steps(sample, fixed) for sample in from_zero(group)] for group in workers.values()]
     if fixed and _drafts_by_client(counted, window, decoded_tps) == fixed:
         counted = [[_with_steps_of(sample, fixed) for sample in group] for group in counted]
     deltas = _deltas(counted, window)
@@ -84,22 +83,26 @@ def measure_acceptance(
         return unknown_acceptance("impossible", source)
     counters = [s.counters for group in workers.values() for s in group if s.counters]
     counts_both = all(None not in (c.drafts, c.draft_tokens) for c in counters)
-    skips = speculation.may_skip_drafts
+    skips, accepted_tps = speculation.may_skip_drafts, _rate(counted, deltas, window, "accepted_tokens")
     return dataclasses.replace(
         made,
         length_by_block=_by_block(counted, blocks, speculation.draft_tokens) if made.length else None,
         draft_tokens_per_step=made.draft_tokens_per_step if counts_both else None,
         drafting_steps_only=made.length is not None and counts_both and skips,
-        tokens_per_step=_tokens_per_step(counted, deltas, window, decoded_tps if skips else None),
+        tokens_per_step=_tokens_per_step(decoded_tps, accepted_tps, speculation.draft_tokens)
+        if skips
+        else None,
     )
 
 
-def _tokens_per_step(
-    workers: Sequence[list[CounterSample]], deltas: Sequence[SpecCounters], window: Window, tps: float | None
-) -> float | None:
-    """Returns the tokens of all steps, drafting or not: each gives one besides the drafts that it accepts."""
-    steps_per_s = 0.0 if tps is None else tps - _rate(workers, deltas, window, "accepted_tokens")
-    return tps / steps_per_s if tps and steps_per_s > 0 else None
+def _tokens_per_step(decoded_tps: float | None, accepted_tps: float, drafts: int) -> float | None:
+    """Returns the tokens of all steps, drafting or not: each gives one besides the drafts that it accepts.
+
+    None where client and counters contradict each other, so that no step could give so many.
+    """
+    steps_per_s = 0.0 if decoded_tps is None else decoded_tps - accepted_tps
+    tokens = decoded_tps / steps_per_s if decoded_tps and steps_per_s > 0 else None
+    return tokens if tokens is not None and _is_length(tokens, drafts) else None
 
 
 def _has_assumed_steps(delta: SpecCounters) -> bool:
@@ -126,64 +129,9 @@ def _is_length(length: float, drafts: int) -> bool:
     return 1 - _ROUNDING <= length <= drafts + 1 + _ROUNDING
 
 
-def _drafts(samples: Sequence[CounterSample]) -> bool:
-    """Returns whether a server drafts: counters of steps or drafted tokens rise, or a gauge is above 1."""
-    for readings in _by_worker(samples, ()).values():
-        counts = [(s.counters.drafts or 0.0, s.counters.draft_tokens or 0.0) for s in readings if s.counters]
-        if counts and max(counts) > min(counts):
-            return True
-    return any(gauge.length > 1 for sample in samples for gauge in sample.gauges)
-
-
-def _sound(sample: CounterSample) -> CounterSample:
-    """Returns the sample without what can be no count: NaN, infinities, negative and huge values."""
-    counters, gauges = sample.counters, sample.gauges
-    if counters is not None:
-        counted = (counters.drafts, counters.draft_tokens)
-        counts = (*(c for c in counted if c is not None), *counters.per_position)
-        # A difference of counters is below 0 where requests were aborted before their first token.
-        least = -MOST_COUNTED if counters.draft_tokens is None else 0.0
-        if known(counters.accepted_tokens, least, MOST_COUNTED) is None or any(
-            known(count, 0.0, MOST_COUNTED) is None for count in counts
-        ):
-            counters = None
-    sound = tuple(gauge for gauge in gauges if _is_sound(gauge))
-    if counters is sample.counters and len(sound) == len(gauges):
-        return sample
-    return dataclasses.replace(sample, counters=counters, gauges=sound)
-
-
-def _is_sound(gauge: SpecGauge) -> bool:
-    values = (gauge.length, 0.0 if gauge.verify_calls is None else gauge.verify_calls)
-    return all(known(value, 0.0, MOST_COUNTED) is not None for value in values)
-
-
-def _by_worker(samples: Sequence[CounterSample], expected: Sequence[str]) -> dict[str, list[CounterSample]]:
-    """Returns the samples, in the order of time, of each expected worker that gave counters or gauges."""
-    workers: dict[str, list[CounterSample]] = {}
-    for sample in sorted(samples, key=lambda sample: sample.time_s):
-        if not expected or sample.process in expected:
-            workers.setdefault(sample.process, []).append(sample)
-    return {name: group for name, group in workers.items() if any(s.counters or s.gauges for s in group)}
-
-
 def unknown_acceptance(reason: AcceptanceGap, source: CounterSource | None = None) -> Acceptance:
     """Returns an acceptance without figures, with the reason code."""
     return Acceptance(length=None, rate=None, per_position=None, drafts=None, source=source, reason=reason)
-
-
-def _from_zero(readings: Sequence[CounterSample]) -> list[CounterSample]:
-    """Returns the samples of a worker, with counters of 0 where only gauges were there before the first ones.
-
-    Counters have no series before the worker's first request has ended: an idle worker never has any.
-    """
-    counted = (i for i, sample in enumerate(readings) if sample.counters is not None)
-    first = next(counted, len(readings))
-    zero = SpecCounters(drafts=0.0, draft_tokens=None, accepted_tokens=0.0)
-    return [
-        dataclasses.replace(sample, counters=zero, gauges=()) if i < first and sample.gauges else sample
-        for i, sample in enumerate(readings)
-    ]
 
 
 def _with_steps(sample: CounterSample, drafts: int | None) -> CounterSample:

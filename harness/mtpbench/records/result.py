@@ -111,7 +111,8 @@ class Acceptance:
     `draft_tokens_per_step` is drafted / drafts where the engine counts both; NULL where it counts only one.
     `drafting_steps_only` says that steps may draft nothing, and that such steps are not among the `drafts`.
     `tokens_per_step` is of all steps, drafting or not: the client's tokens besides the first of each request,
-    over as many of them as were no accepted drafts; NULL where all steps draft.
+    over as many of them as were no accepted drafts; NULL where all steps draft, and where no step could give
+    so many, as the client and the counters contradict each other.
     """
 
     length: NotNegative | None

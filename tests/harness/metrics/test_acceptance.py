@@ -422,8 +422,10 @@ def test_tokens_per_step_hold_the_steps_that_drafted_nothing_too() -> None:
     assert got.length == pytest.approx(2.5)
     assert got.tokens_per_step == pytest.approx(100 / 85)
     assert measure_acceptance(NGRAM, counter_samples(), WINDOW).tokens_per_step is None
-    # Fewer tokens than were accepted: the client and the counters contradict each other.
-    assert measure_acceptance(NGRAM, counter_samples(), WINDOW, decoded_tps=10.0).tokens_per_step is None
+    # Fewer tokens than were accepted, or more than 4 a step: client and counters contradict each other.
+    for decoded_tps in (10.0, 18.0):
+        contradicted = measure_acceptance(NGRAM, counter_samples(), WINDOW, decoded_tps=decoded_tps)
+        assert contradicted.tokens_per_step is None
 
 
 def test_steps_that_follow_from_a_configured_depth_are_unknown_where_the_depth_changes() -> None:
