@@ -104,8 +104,7 @@ def arms_table(comparison: Comparison) -> Table | None:
     curves = (*comparison.others, comparison.baseline)
     columns = {
         "drafts": [curve.speculation or UNKNOWN for curve in curves],
-        # Every pinned acceptance has this mode, a sweep's own rates too.
-        "acceptance": [_told(curve, "acceptance_mode").replace("golden", "pinned") for curve in curves],
+        "acceptance": [_acceptance(curve) for curve in curves],
         "draft model": [_told(curve, "draft_model") for curve in curves],
         "draft sampling": [_told(curve, "draft_sampling") for curve in curves],
         "rejection": [_told(curve, "rejection_method") for curve in curves],
@@ -135,6 +134,12 @@ def _range(curve: Curve) -> str:
 def _told(curve: Curve, name: str) -> str:
     values = [short(value, name) for value in curve.values(name) if value is not None]
     return ", ".join(values) or MISSING
+
+
+def _acceptance(curve: Curve) -> str:
+    """Returns how drafts were accepted; every pinned acceptance has the mode `golden`, own rates too."""
+    modes = [mode for mode in curve.values("acceptance_mode") if mode is not None]
+    return ", ".join("pinned" if mode == "golden" else mode for mode in modes) or MISSING
 
 
 def _differences(comparison: Comparison) -> Texts:
