@@ -99,9 +99,9 @@ def test_without_mtp_there_is_no_acceptance_and_the_reason_is_said(run: Run) -> 
 
 
 def test_pinned_acceptance_is_what_was_asked_for(run: Run) -> None:
-    """To 2%, beyond what the ends of answers may move it by: drafts / output tokens."""
+    """To 2% and what the ends of answers may move it by: less than drafts / output tokens, 1.2%."""
     acceptance = run.results()["pinned", 4].acceptance
-    assert acceptance.length == pytest.approx(2.2, rel=0.02 + 3 / 256)
+    assert acceptance.length == pytest.approx(2.2, rel=0.03)
 
 
 def test_greedy_answers_are_the_same_however_drafts_are_made(run: Run, killed_run: Run) -> None:
